@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backends
+
+import (
+	"context"
+	"io"
+	"iter"
+	"os"
+	"time"
+)
+
+// A Backend is one registry. Its methods, and those of the capabilities below,
+// may be called from many goroutines at once.
+//
+// A backend returns the bare sentinel of errors.go, with detail added by %w; it
+// neither retries nor wraps with the operation: [Client] does both.
+type Backend interface {
+	// Stat reports the image that ref names now. If ref.Version is set the
+	// result is exactly that version, whatever ref.Tag says.
+	// The result's Ref is ref as the registry spells it, without a Version.
+	//
+	// Errors:
+	//   - fs.ErrNotExist if there is no such image.
+	//   - fs.ErrInvalid if the registry could not hold such a name.
+	//   - ErrUnauthorized, fs.ErrPermission, ErrRateLimited, ErrUnavailable, ErrCorrupt.
+	Stat(ctx context.Context, ref Ref) (Image, error)
+
+	// Open returns n bytes of img from offset off; n < 0 means to the end.
+	// Bytes past the end are left out: the body is then shorter, or empty.
+	// The bytes are those of img.Version: when the registry holds another
+	// version under the name by now, Open fails. The caller closes the body.
+	//
+	// Errors: those of Stat, and
+	//   - ErrChanged if the version is gone.
+	Open(ctx context.Context, img Image, off, n int64) (io.ReadCloser, error)
+}
+
+// An Image is what a Ref names now. It never changes: a moved tag is another
+// Image.
+type Image struct {
+	Ref      Ref
+	Size     int64             // bytes; -1 if only known once opened
+	Digest   string            // "sha256:…", "md5:…", or "" if the service keeps none
+	Version  string            // opaque validator: differs whenever the bytes do (digest, ETag, rev, generation)
+	Modified time.Time         // when it was published; zero if the service does not say
+	Labels   map[string]string // what the listing already tells; may be nil
+	URL      string            // where a person would look at it; may be ""
+	Format   string            // "sif", "simg", or "" if only the bytes tell (then taken for "sif")
+}
+
+// An Entry is one thing that a listing tells: a collection below the one listed
+// or an image in it.
+type Entry struct {
+	Collection string // full path of a child collection; "" for an image
+	Image      Image  // an image. With an empty Version the listing told only the name: Stat tells the rest
+}
+
+// A Lister can say what a collection holds.
+type Lister interface {
+	// List yields the images and the child collections that lie directly in
+	// collection ("" is the root), in any order, each once. After a non-nil
+	// error the sequence ends. Breaking out early releases all resources.
+	//
+	// Errors: those of Stat; fs.ErrNotExist if there is no such collection;
+	// errors.ErrUnsupported if this collection (often the root) cannot be listed.
+	List(ctx context.Context, collection string) iter.Seq2[Entry, error]
+}
+
+// A Searcher can find images by a query of its service.
+type Searcher interface {
+	// Search yields the images that match query, a plain word or words.
+	Search(ctx context.Context, query string) iter.Seq2[Image, error]
+}
+
+// A Pusher can take a new image.
+type Pusher interface {
+	// Push stores src under ref and returns the image it now names. Nothing is
+	// visible under ref before all of src is stored and checked; on an error ref
+	// names what it named before.
+	//
+	// Errors: those of Stat, and
+	//   - fs.ErrExist if src.Replaces is "" and ref names an image already.
+	//   - ErrChanged if ref does not name the version src.Replaces any more.
+	//   - ErrCorrupt if the service stored other bytes than were sent.
+	Push(ctx context.Context, ref Ref, src Source) (Image, error)
+}
+
+// A Deleter can remove an image.
+type Deleter interface {
+	// Delete removes the name img.Ref, provided that it still means img.Version.
+	// Other tags of the same bytes stay.
+	//
+	// Errors: those of Stat; ErrChanged if the name means another version now.
+	Delete(ctx context.Context, img Image) error
+}
+
+// A Sharer can give others access to an image.
+type Sharer interface {
+	// Share returns a link to img, or, where with is not empty, gives that
+	// person (an e-mail address) access and returns where they find it.
+	Share(ctx context.Context, img Image, with string) (string, error)
+}
+
+// A Watcher can tell when listings change.
+type Watcher interface {
+	// Watch yields a Change as often as one is seen, until ctx ends.
+	Watch(ctx context.Context) iter.Seq2[Change, error]
+}
+
+// A Change says that a listing is out of date.
+type Change struct {
+	Collection string // the collection whose direct children changed
+	Below      bool   // everything below it may have changed too
+}
+
+// A Builder makes an image's bytes here, from what the registry holds in
+// another form (layers, say).
+type Builder interface {
+	// Build writes the image to dst and returns its size in bytes.
+	Build(ctx context.Context, img Image, dst io.WriterAt) (int64, error)
+}
+
+// A FileOpener holds its images as files of this machine, which are read where
+// they lie instead of being copied into the cache.
+type FileOpener interface {
+	// OpenFile opens the file of img for reading. The caller closes it.
+	//
+	// Errors: those of Open.
+	OpenFile(ctx context.Context, img Image) (*os.File, error)
+}
+
+// A NameChecker can tell without a request whether a name is possible.
+type NameChecker interface {
+	// CheckName returns nil, or fs.ErrInvalid with the rule that ref breaks.
+	CheckName(ref Ref) error
+}
+
+// A Source is the bytes of one push.
+type Source struct {
+	Content  io.ReaderAt // safe for concurrent use; not closed by Push
+	Size     int64       // bytes
+	Digest   string      // "sha256:…" of all bytes
+	Format   string      // as in Image
+	Modified time.Time   // of the file that was copied; zero means now
+
+	// Replaces is the version that the name meant when the copy began; "" if
+	// there was none, in which case Push must not replace anything.
+	// ReplaceAny replaces whatever is there.
+	Replaces string
+
+	// Progress, if not nil, is called with the count of bytes stored so far.
+	// It can go back after a retry. Calls do not overlap.
+	Progress func(stored int64)
+
+	// Session, if not nil, outlives the process: an upload that was broken off
+	// finds there what it saved, and goes on.
+	Session Session
+}
+
+// ReplaceAny as Source.Replaces replaces whatever the name means.
+const ReplaceAny = "*"
+
+// A Session keeps the state of one upload across restarts.
+type Session interface {
+	Load() []byte            // nil if nothing was saved
+	Save(state []byte) error // durable when it returns; nil forgets
+}
+
+// ReplaceAllowed is the decision every Push makes before it publishes: current
+// is the image that the name means now, exists whether there is one.
+func (s Source) ReplaceAllowed(current Image, exists bool) error {
+	switch {
+	case s.Replaces == ReplaceAny:
+		return nil
+	case s.Replaces == "" && exists:
+		return errExists
+	case s.Replaces == "" || exists && s.Replaces == current.Version:
+		return nil
+	}
+	return ErrChanged
+}

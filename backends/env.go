@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backends
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"runtime"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// An Opener makes a backend from its part of the configuration. It may look at
+// files of this machine but makes no network request: a service that is down
+// must not keep the others from being mounted. backends/all is the table of them.
+type Opener func(ctx context.Context, env Env) (Backend, error)
+
+// An Env is all that a backend may use of the outside world.
+type Env struct {
+	Remote string         // the remote's name
+	Type   string         // the key in backends/all by which it was opened
+	HTTP   *http.Client   // for every request; never nil
+	Config map[string]any // the [remotes.NAME] table without the keys that all types share
+	Secret SecretFunc     // the configured token or password; nil if none is configured
+	User   string         // the user name that goes with Secret; may be ""
+	Home   string         // home directory, for the credential files of other tools; may be ""
+	Getenv func(string) string
+	Arch   string // wanted architecture in Go's spelling ("amd64"); "" means this machine's
+	Log    *slog.Logger
+}
+
+// A SecretFunc returns a token or password. It is asked for each new login, so
+// that a changed file or a rotating command is noticed; fresh demands one that
+// was not handed out before (the last one was refused).
+type SecretFunc func(ctx context.Context, fresh bool) (string, error)
+
+// WantedArch returns env.Arch, or this machine's architecture.
+func (env Env) WantedArch() string {
+	if env.Arch != "" {
+		return env.Arch
+	}
+	return runtime.GOARCH
+}
+
+// Logger returns env.Log, or a logger that drops everything.
+func (env Env) Logger() *slog.Logger {
+	if env.Log != nil {
+		return env.Log
+	}
+	return slog.New(slog.DiscardHandler)
+}
+
+// Getvar returns the environment variable name, "" where env has no Getenv.
+func (env Env) Getvar(name string) string {
+	if env.Getenv == nil {
+		return ""
+	}
+	return env.Getenv(name)
+}
+
+// Decode fills the struct that dst points to from env.Config. Field names are
+// matched by their `toml` tag. What is already in dst is the default.
+//
+// Errors: fs.ErrInvalid for a key that dst lacks, naming the nearest one that it
+// has, and for a value of the wrong type.
+func (env Env) Decode(dst any) error {
+	text, err := toml.Marshal(env.Config)
+	if err != nil {
+		return fmt.Errorf("%w: remote %s: %v", fs.ErrInvalid, env.Remote, err)
+	}
+	err = toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(dst)
+	if missing, ok := errors.AsType[*toml.StrictMissingError](err); ok {
+		key := strings.Join(missing.Errors[0].Key(), ".")
+		return fmt.Errorf("%w: remote %s has no setting %q for type %q%s",
+			fs.ErrInvalid, env.Remote, key, env.Type, DidYouMean(key, tomlKeys(dst)))
+	}
+	if err != nil {
+		return fmt.Errorf("%w: remote %s: %v", fs.ErrInvalid, env.Remote, err)
+	}
+	return nil
+}
+
+func tomlKeys(dst any) []string {
+	t := reflect.TypeOf(dst).Elem()
+	var keys []string
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("toml"), ",")
+		if name == "" {
+			name = strings.ToLower(f.Name)
+		}
+		if f.IsExported() && name != "-" {
+			keys = append(keys, name)
+		}
+	}
+	return keys
+}
+
+// DidYouMean returns ` (did you mean "x"?)` for the known word nearest to word,
+// or a list of the known words if none is near.
+func DidYouMean(word string, known []string) string {
+	best, bestDist := "", len(word)/2+1
+	for _, k := range known {
+		if d := editDistance(word, k); d < bestDist {
+			best, bestDist = k, d
+		}
+	}
+	switch {
+	case best != "":
+		return fmt.Sprintf(" (did you mean %q?)", best)
+	case len(known) > 0:
+		return " (known: " + strings.Join(known, ", ") + ")"
+	}
+	return ""
+}
+
+// editDistance is Levenshtein's.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diag := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diag, row[j+1] = row[j+1], min(diag+cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

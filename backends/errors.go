@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backends
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+	"time"
+)
+
+// The sentinels that the standard library lacks. docs/errors.md lists them all
+// with their errno and exit code.
+var (
+	// ErrUnauthorized: no credentials, or not accepted ones. It is an fs.ErrPermission too.
+	ErrUnauthorized = fmt.Errorf("not logged in: %w", fs.ErrPermission)
+	// ErrRateLimited: the service wants fewer requests. RetryAfter may tell when.
+	ErrRateLimited = errors.New("rate limited")
+	// ErrUnavailable: the service cannot be reached, or answers 5xx or nonsense for a while.
+	ErrUnavailable = errors.New("registry unavailable")
+	// ErrCorrupt: bytes that do not match their digest or size, or an answer that breaks the protocol.
+	ErrCorrupt = errors.New("content does not match its digest")
+	// ErrChanged: a name means another version than the one being read or replaced.
+	ErrChanged = errors.New("changed in the registry meanwhile")
+	// ErrReadOnly: the remote takes no writes.
+	ErrReadOnly = errors.New("remote is read-only")
+	// ErrNotAllowed: the registry could, but the configuration forbids it.
+	ErrNotAllowed = errors.New("not allowed by the configuration")
+)
+
+var errExists = fmt.Errorf("%w: the tag is taken", fs.ErrExist)
+
+// An Error says what was being done to what. Client makes all of them.
+type Error struct {
+	Op      string // "stat", "open", "list", "push" …
+	Remote  string
+	Ref     Ref    // zero for operations on the remote as a whole
+	Subject string // used in place of Ref where it is not empty: a collection, a query
+	Err     error
+}
+
+// Error names the operation and its object, then the cause.
+func (e *Error) Error() string {
+	subject := e.Subject
+	if subject == "" && e.Ref != (Ref{}) {
+		subject = e.Ref.String()
+	}
+	return e.Op + " " + e.Remote + "://" + subject + ": " + e.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// A DelayError carries the delay that a service asked for (Retry-After).
+type DelayError struct {
+	Err   error
+	After time.Duration
+}
+
+// Error names the delay to the second.
+func (e *DelayError) Error() string {
+	return fmt.Sprintf("%v (retry in %v)", e.Err, e.After.Round(time.Second))
+}
+
+// Unwrap returns the cause.
+func (e *DelayError) Unwrap() error { return e.Err }
+
+// RetryAfter returns the delay that a service asked for; 0 if none.
+func RetryAfter(err error) time.Duration {
+	if e, ok := errors.AsType[*DelayError](err); ok {
+		return e.After
+	}
+	return 0
+}
+
+// LocalDisk returns the errno in err when it tells of a full or broken disk of
+// this machine rather than of a registry: ENOSPC, EDQUOT, EFBIG, EROFS, EIO.
+func LocalDisk(err error) (syscall.Errno, bool) {
+	e, ok := errors.AsType[syscall.Errno](err)
+	if !ok {
+		return 0, false
+	}
+	switch e {
+	case syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EROFS, syscall.EIO:
+		return e, true
+	}
+	return 0, false
+}
