@@ -144,6 +144,12 @@ type Source struct {
 	Format   string      // as in Image
 	Modified time.Time   // of the file that was copied; zero means now
 
+	// Path is a file with exactly these bytes, or "": a backend that stores on
+	// this machine may clone it instead of copying. With Give the file is given
+	// away and may be hard-linked too; nobody writes to it any more.
+	Path string
+	Give bool
+
 	// Replaces is the version that the name meant when the copy began; "" if
 	// there was none, in which case Push must not replace anything.
 	// ReplaceAny replaces whatever is there.
