@@ -1,0 +1,81 @@
+# Two commands do all the set-up: `make run` and `make test`. `make help` lists the rest.
+
+SHELL        := /bin/bash
+.SHELLFLAGS  := -euo pipefail -c
+.DEFAULT_GOAL := build
+
+BUILD   := $(CURDIR)/.build
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# One static binary each: no cgo, no paths of the build machine in it.
+GOFLAGS_BUILD := -trimpath -ldflags "-s -w -X github.com/sregfs/sregfs/cmd/internal/version.version=$(VERSION)"
+
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI := $(BUILD)/tools/golangci-lint-$(GOLANGCI_VERSION)
+
+# Debian packages by the command that shows they are there.
+RUN_DEPS  := fusermount3=fuse3
+TEST_DEPS := $(RUN_DEPS) docker-registry=docker-registry squashfuse=squashfuse mksquashfs=squashfs-tools \
+             getfattr=attr rsync=rsync curl=curl htpasswd=apache2-utils shellcheck=shellcheck gcc=gcc
+BENCH_DEPS := $(TEST_DEPS) rclone=rclone
+
+FUZZTIME ?= 10s
+
+.PHONY: build
+build: ## build .build/bin/sregfs and .build/bin/sreg
+	@mkdir -p $(BUILD)/bin
+	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o $(BUILD)/bin/ ./cmd/sregfs ./cmd/sreg
+
+.PHONY: run
+run: build ## build, mount a demo tree at ./mnt, and say what to type
+	@.ci/deps $(RUN_DEPS)
+	@.ci/demo $(BUILD)
+
+.PHONY: test
+test: deps lint unit fuzz ## everything CI runs
+	@echo "all checks passed"
+
+.PHONY: unit
+unit: ## all tests, with the race detector; nothing may be skipped
+	SREGFS_NOSKIP=1 go test -race -timeout 20m ./...
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	@.ci/fuzz $(FUZZTIME)
+
+.PHONY: bench
+bench: build ## reads through the mount against the native file and rclone, as ratios
+	@.ci/deps $(BENCH_DEPS)
+	@.ci/bench $(BUILD)
+
+.PHONY: lint
+lint: $(GOLANGCI) ## format, vet, linters, tidy, and that other systems build
+	@test -z "$$(gofmt -l cmd fsys backends catalog cache)" || { gofmt -l cmd fsys backends catalog cache; echo "run: make fmt"; exit 1; }
+	go vet ./...
+	GOOS=darwin go vet ./backends/... ./cache/... ./catalog/... ./fsys/...
+	GOOS=windows go vet ./backends/... ./cache/... ./catalog/... ./fsys
+	go mod tidy -diff
+	$(GOLANGCI) run ./...
+	shellcheck .ci/*
+
+.PHONY: fmt
+fmt: ## format all Go code
+	gofmt -w cmd fsys backends catalog cache
+
+.PHONY: deps
+deps: ## install the Debian packages that the tests need
+	@.ci/deps $(TEST_DEPS)
+
+.PHONY: clean
+clean: ## unmount ./mnt and remove everything that was built
+	@if mountpoint -q mnt 2>/dev/null; then fusermount3 -u mnt; fi
+	@if [ -d mnt ]; then rmdir mnt; fi
+	rm -rf $(BUILD)
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(GOLANGCI):
+	@mkdir -p $(BUILD)/tools
+	GOBIN=$(BUILD)/tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	mv $(BUILD)/tools/golangci-lint $@

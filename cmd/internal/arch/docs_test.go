@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package arch
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/sregfs/sregfs/backends/all"
+)
+
+func TestBackendPages(t *testing.T) {
+	t.Parallel()
+	for name := range all.Backends {
+		page := read(t, "docs/backends/"+name+".md")
+		if !strings.Contains(page, "type") || !strings.Contains(page, name) {
+			t.Errorf("docs/backends/%s.md does not say how to configure it", name)
+		}
+	}
+	pages, err := filepath.Glob(filepath.Join(root, "docs/backends/*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range pages {
+		name := strings.TrimSuffix(filepath.Base(page), ".md")
+		if _, ok := all.Backends[name]; !ok {
+			t.Errorf("%s describes no backend", page)
+		}
+	}
+}
+
+// Every exported sentinel of ours is explained in docs/errors.md.
+func TestErrorsPage(t *testing.T) {
+	t.Parallel()
+	page := read(t, "docs/errors.md")
+	for _, dir := range []string{"backends", "cache", "catalog", "catalog/inspect", "fsys"} {
+		for _, name := range sentinels(t, filepath.Join(root, dir)) {
+			if want := filepath.Base(dir) + "." + name; !strings.Contains(page, want) {
+				t.Errorf("docs/errors.md does not mention %s", want)
+			}
+		}
+	}
+}
+
+// sentinels returns the exported package variables named Err….
+func sentinels(t *testing.T, dir string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, path := range files {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, decl := range f.Decls {
+			gen, ok := decl.(*ast.GenDecl)
+			if !ok || gen.Tok != token.VAR {
+				continue
+			}
+			for _, spec := range gen.Specs {
+				for _, id := range spec.(*ast.ValueSpec).Names {
+					if strings.HasPrefix(id.Name, "Err") {
+						names = append(names, id.Name)
+					}
+				}
+			}
+		}
+	}
+	return names
+}
+
+var link = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
+
+// A link between our own pages leads somewhere.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	pages, err := filepath.Glob(filepath.Join(root, "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pattern := range []string{"docs/*.md", "docs/*/*.md"} {
+		more, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, more...)
+	}
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
+				t.Errorf("%s: dead link to %s", page, m[1])
+			}
+		}
+	}
+}
