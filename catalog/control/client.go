@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/inspect"
+)
+
+// ErrNobody: nothing serves the socket.
+var ErrNobody = errors.New("no mount is running")
+
+// A Client calls the verbs of a catalogue, which may be in another process. Its
+// methods are those of catalog.Catalog, with the same errors; file names must be
+// absolute. Methods may be called from many goroutines at once. When the context
+// of a call ends, so does the work on the other side.
+type Client struct {
+	http      *http.Client
+	transport io.Closer
+}
+
+// dialTimeout is generous for a machine under load; a mount that is alive
+// accepts at once.
+const dialTimeout = 5 * time.Second
+
+// Dial connects to the process that serves socket.
+//
+// Errors:
+//   - ErrNobody if nothing listens there.
+//   - fs.ErrPermission if it belongs to somebody else.
+func Dial(ctx context.Context, socket string) (*Client, error) {
+	first, err := dial(ctx, socket)
+	if err != nil {
+		return nil, err
+	}
+	t := &socketTransport{socket: socket, first: first}
+	t.Transport = http.Transport{DialContext: t.dial, DisableCompression: true}
+	return &Client{http: &http.Client{Transport: t}, transport: t}, nil
+}
+
+func dial(ctx context.Context, socket string) (net.Conn, error) {
+	d := net.Dialer{Timeout: dialTimeout}
+	conn, err := d.DialContext(ctx, "unix", socket)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("%w: nothing listens on %s", ErrNobody, socket)
+	case err != nil:
+		return nil, fmt.Errorf("connect to the mount: %w", err)
+	}
+	if err := checkPeer(conn); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("%s: %w", socket, err)
+	}
+	return conn, nil
+}
+
+// A socketTransport uses the connection that Dial has made, then new ones.
+type socketTransport struct {
+	http.Transport
+	socket string
+	mu     sync.Mutex // guards the field below
+	first  net.Conn
+}
+
+func (t *socketTransport) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	t.mu.Lock()
+	conn := t.first
+	t.first = nil
+	t.mu.Unlock()
+	if conn != nil {
+		return conn, nil
+	}
+	return dial(ctx, t.socket)
+}
+
+// Close implements io.Closer.
+func (t *socketTransport) Close() error {
+	t.CloseIdleConnections()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.first == nil {
+		return nil
+	}
+	return t.first.Close()
+}
+
+// Close releases the connection. Calls under way go on.
+func (c *Client) Close() error {
+	if c.transport == nil {
+		return nil
+	}
+	return c.transport.Close()
+}
+
+// call sends one request and returns the items of its answer. Breaking out ends
+// the work on the other side.
+func call[Item any](ctx context.Context, c *Client, verb string, req any, p catalog.Progress) iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stopped := errors.New("stopped")
+		err := c.post(ctx, verb, req, func(f frame) error {
+			if f.Progress != nil && p != nil {
+				p(f.Progress.Done, f.Progress.Total)
+			}
+			if f.Item == nil {
+				return nil
+			}
+			var item Item
+			if err := json.Unmarshal(f.Item, &item); err != nil {
+				return fmt.Errorf("%w: %v", ErrProtocol, err)
+			}
+			if !yield(item, nil) {
+				return stopped
+			}
+			return nil
+		})
+		if err != nil && err != stopped { //nolint:errorlint // a private marker, never wrapped
+			var zero Item
+			yield(zero, err)
+		}
+	}
+}
+
+func (c *Client) post(ctx context.Context, verb string, req any, fn func(frame) error) error {
+	body, err := json.Marshal(req)
+	if err != nil {
+		return fmt.Errorf("encode the request: %v", err)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://sregfs/v1/"+verb, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set(protocolHeader, strconv.Itoa(Protocol))
+	resp, err := c.http.Do(r)
+	if err != nil {
+		return transportError(ctx, err)
+	}
+	defer resp.Body.Close()
+	if err := checkProtocol("the mount", resp.Header); err != nil {
+		return err
+	}
+	return transportError(ctx, readFrames(resp.Body, fn))
+}
+
+// transportError makes a context's end look like one, whatever the connection
+// said when it was cut, and drops the made-up URL from the text.
+func transportError(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return fmt.Errorf("talk to the mount: %w", op)
+	}
+	return err
+}
+
+// one returns the single item of an answer, once that is complete: a connection
+// that is read to its end can be used again.
+func one[Item any](seq iter.Seq2[Item, error]) (Item, error) {
+	var item, zero Item
+	n := 0
+	for v, err := range seq {
+		if err != nil {
+			return zero, err
+		}
+		item = v
+		n++
+	}
+	if n != 1 {
+		return zero, fmt.Errorf("%w: an answer of %d results", ErrProtocol, n)
+	}
+	return item, nil
+}
+
+// none waits for an answer without an item.
+func none(seq iter.Seq2[struct{}, error]) error {
+	for _, err := range seq {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Images is catalog.Catalog.Images.
+func (c *Client) Images(ctx context.Context, query, remote string, refresh bool) iter.Seq2[catalog.Record, error] {
+	return call[catalog.Record](ctx, c, "images", imagesRequest{Query: query, Remote: remote, Refresh: refresh}, nil)
+}
+
+// Search is catalog.Catalog.Search.
+func (c *Client) Search(ctx context.Context, query, remote string) iter.Seq2[catalog.Record, error] {
+	return call[catalog.Record](ctx, c, "search", imagesRequest{Query: query, Remote: remote}, nil)
+}
+
+// Get is catalog.Catalog.Get.
+func (c *Client) Get(ctx context.Context, uri string) (catalog.Record, error) {
+	return one(call[catalog.Record](ctx, c, "get", uriRequest{URI: uri}, nil))
+}
+
+// An Inspection is a catalog.Inspection whose facts have their type.
+type Inspection struct {
+	Record catalog.Record `json:"image"`
+	Facts  *inspect.Facts `json:"facts"`
+}
+
+// Inspect is catalog.Catalog.Inspect.
+func (c *Client) Inspect(ctx context.Context, uri string) (Inspection, error) {
+	return one(call[Inspection](ctx, c, "inspect", uriRequest{URI: uri}, nil))
+}
+
+// Pull is catalog.Catalog.Pull.
+func (c *Client) Pull(ctx context.Context, uri, to string, force bool, p catalog.Progress) (catalog.Record, error) {
+	return one(call[catalog.Record](ctx, c, "pull", pullRequest{URI: uri, To: to, Force: force}, p))
+}
+
+// Push is catalog.Catalog.Push.
+func (c *Client) Push(ctx context.Context, path, uri string, force bool, p catalog.Progress) (catalog.Record, error) {
+	return one(call[catalog.Record](ctx, c, "push", fileRequest{Path: path, URI: uri, Force: force}, p))
+}
+
+// Add is catalog.Catalog.Add.
+func (c *Client) Add(ctx context.Context, path, uri string, move, force bool, p catalog.Progress) (catalog.Record, error) {
+	return one(call[catalog.Record](ctx, c, "add", fileRequest{Path: path, URI: uri, Move: move, Force: force}, p))
+}
+
+// Remove is catalog.Catalog.Remove.
+func (c *Client) Remove(ctx context.Context, uri string) (catalog.Record, error) {
+	return one(call[catalog.Record](ctx, c, "remove", uriRequest{URI: uri}, nil))
+}
+
+// Status is catalog.Catalog.Status, with what the mounting program adds.
+func (c *Client) Status(ctx context.Context) (catalog.Status, error) {
+	return one(call[catalog.Status](ctx, c, "status", noneRequest{}, nil))
+}
+
+// Retry is catalog.Catalog.Retry.
+func (c *Client) Retry(ctx context.Context, id string, p catalog.Progress) error {
+	return none(call[struct{}](ctx, c, "retry", idRequest{ID: id}, p))
+}
+
+// Discard is catalog.Catalog.Discard.
+func (c *Client) Discard(ctx context.Context, id string) error {
+	return none(call[struct{}](ctx, c, "discard", idRequest{ID: id}, nil))
+}

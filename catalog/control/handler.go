@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"mime"
+	"net/http"
+	"strconv"
+
+	"github.com/sregfs/sregfs/catalog"
+)
+
+// Protocol is the number that both sides must agree on.
+const Protocol = 1
+
+// MaxRequest is the size in bytes above which a request is refused.
+const MaxRequest = 1 << 20
+
+const (
+	protocolHeader = "Sregfs-Protocol"
+	framesType     = "application/x-ndjson"
+)
+
+// Options tune a Handler. The zero value has the defaults.
+type Options struct {
+	Mount   string                   // mount point to report in Status; "" if none
+	Details func() map[string]string // more to report in Status; may be nil
+	Log     *slog.Logger             // gets each verb and its outcome; nil drops them
+}
+
+// Handler serves the verbs of c. The work of a request ends when the client goes
+// away. It may be used from many goroutines at once, like c.
+func Handler(c *catalog.Catalog, opts Options) http.Handler {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	return newMux(opts.Log, verbs(c, opts))
+}
+
+// A verb decodes its request and does the work, telling out of items and
+// progress; what it returns ends the answer.
+type verb func(ctx context.Context, body *json.Decoder, out *frameWriter) error
+
+// verbOf makes a verb of a function with a typed request.
+func verbOf[Req any](fn func(ctx context.Context, req Req, out *frameWriter) error) verb {
+	return func(ctx context.Context, body *json.Decoder, out *frameWriter) error {
+		var req Req
+		if err := body.Decode(&req); err != nil {
+			if large, ok := errors.AsType[*http.MaxBytesError](err); ok {
+				return fmt.Errorf("%w: request of more than %d bytes", fs.ErrInvalid, large.Limit)
+			}
+			return fmt.Errorf("%w: request: %v", fs.ErrInvalid, err)
+		}
+		return fn(ctx, req, out)
+	}
+}
+
+func newMux(log *slog.Logger, verbs map[string]verb) http.Handler {
+	mux := http.NewServeMux()
+	for name, v := range verbs {
+		mux.Handle("POST /v1/"+name, serveVerb(log, name, v))
+	}
+	mux.Handle("/", serveVerb(log, "unknown", func(context.Context, *json.Decoder, *frameWriter) error {
+		return fmt.Errorf("%w: no such verb", errors.ErrUnsupported)
+	}))
+	return mux
+}
+
+func serveVerb(log *slog.Logger, name string, v verb) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(protocolHeader, strconv.Itoa(Protocol))
+		w.Header().Set("Content-Type", framesType)
+		out := newFrameWriter(w)
+		err := checkProtocol("this sreg", r.Header)
+		if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); err == nil && kind != "application/json" {
+			err = fmt.Errorf("%w: the request is not application/json", ErrProtocol)
+		}
+		if err == nil {
+			body := http.MaxBytesReader(w, r.Body, MaxRequest)
+			err = v(r.Context(), json.NewDecoder(body), out)
+		}
+		log.Debug("control", "verb", name, "err", err)
+		out.end(err)
+	})
+}
+
+// checkProtocol compares what the other side, called who, says that it speaks.
+func checkProtocol(who string, h http.Header) error {
+	switch got := h.Get(protocolHeader); got {
+	case strconv.Itoa(Protocol):
+		return nil
+	case "":
+		return fmt.Errorf("%w: what answers is not sregfs", ErrProtocol)
+	default:
+		return fmt.Errorf("%w: %s speaks version %q, not %d: use sreg and sregfs of one release, and mount again",
+			ErrProtocol, who, got, Protocol)
+	}
+}

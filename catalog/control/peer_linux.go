@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// checkPeer returns fs.ErrPermission unless the process at the other end of conn
+// ran as our own uid, or root, when it connected or listened.
+func checkPeer(conn net.Conn) error {
+	uc, ok := conn.(*net.UnixConn)
+	if !ok {
+		return fmt.Errorf("%w: not a Unix socket", fs.ErrPermission)
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return err
+	}
+	if credErr != nil {
+		return credErr
+	}
+	if uid := cred.Uid; uid != 0 && int(uid) != os.Geteuid() {
+		return fmt.Errorf("%w: the other side is uid %d", fs.ErrPermission, uid)
+	}
+	return nil
+}
+
+// checkDir returns fs.ErrPermission unless dir is a directory of ours, and no
+// symbolic link, in which nobody else can put a socket.
+func checkDir(dir string) error {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !ok || !info.IsDir():
+		return fmt.Errorf("%w: %s is not a directory", fs.ErrPermission, dir)
+	case int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("%w: %s belongs to uid %d", fs.ErrPermission, dir, st.Uid)
+	case info.Mode().Perm()&0o077 != 0:
+		return fmt.Errorf("%w: %s is open to others (mode %#o): chmod 700 it", fs.ErrPermission, dir, info.Mode().Perm())
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"iter"
+	"path/filepath"
+
+	"github.com/sregfs/sregfs/catalog"
+)
+
+// The requests of the verbs. File names in them are absolute: the two sides
+// need not have the same working directory.
+type (
+	imagesRequest struct {
+		Query   string `json:"query,omitempty"`
+		Remote  string `json:"remote,omitempty"`
+		Refresh bool   `json:"refresh,omitempty"`
+	}
+	uriRequest struct {
+		URI string `json:"uri"`
+	}
+	idRequest struct {
+		ID string `json:"id"`
+	}
+	noneRequest struct{}
+	pullRequest struct {
+		URI   string `json:"uri"`
+		To    string `json:"to,omitempty"`
+		Force bool   `json:"force,omitempty"`
+	}
+	fileRequest struct {
+		Path  string `json:"path"`
+		URI   string `json:"uri"`
+		Force bool   `json:"force,omitempty"`
+		Move  bool   `json:"move,omitempty"`
+	}
+)
+
+func verbs(c *catalog.Catalog, opts Options) map[string]verb {
+	return map[string]verb{
+		"images": verbOf(func(ctx context.Context, r imagesRequest, out *frameWriter) error {
+			return sendAll(out, c.Images(ctx, r.Query, r.Remote, r.Refresh))
+		}),
+		"search": verbOf(func(ctx context.Context, r imagesRequest, out *frameWriter) error {
+			return sendAll(out, c.Search(ctx, r.Query, r.Remote))
+		}),
+		"get": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
+			return sendOne(out)(c.Get(ctx, r.URI))
+		}),
+		"inspect": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
+			in, err := c.Inspect(ctx, r.URI)
+			if err != nil {
+				return err
+			}
+			return out.item(in)
+		}),
+		"pull": verbOf(func(ctx context.Context, r pullRequest, out *frameWriter) error {
+			if err := checkPath(r.To, true); err != nil {
+				return err
+			}
+			return sendOne(out)(c.Pull(ctx, r.URI, r.To, r.Force, out.progress))
+		}),
+		"push": verbOf(func(ctx context.Context, r fileRequest, out *frameWriter) error {
+			if err := checkPath(r.Path, false); err != nil {
+				return err
+			}
+			return sendOne(out)(c.Push(ctx, r.Path, r.URI, r.Force, out.progress))
+		}),
+		"add": verbOf(func(ctx context.Context, r fileRequest, out *frameWriter) error {
+			if err := checkPath(r.Path, false); err != nil {
+				return err
+			}
+			return sendOne(out)(c.Add(ctx, r.Path, r.URI, r.Move, r.Force, out.progress))
+		}),
+		"remove": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
+			return sendOne(out)(c.Remove(ctx, r.URI))
+		}),
+		"status": verbOf(func(ctx context.Context, _ noneRequest, out *frameWriter) error {
+			return sendStatus(ctx, c, opts, out)
+		}),
+		"retry": verbOf(func(ctx context.Context, r idRequest, out *frameWriter) error {
+			return c.Retry(ctx, r.ID, out.progress)
+		}),
+		"discard": verbOf(func(ctx context.Context, r idRequest, _ *frameWriter) error {
+			return c.Discard(ctx, r.ID)
+		}),
+	}
+}
+
+func sendAll(out *frameWriter, records iter.Seq2[catalog.Record, error]) error {
+	for r, err := range records {
+		if err != nil {
+			return err
+		}
+		if err := out.item(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendOne returns a function that takes the two results of a verb.
+func sendOne(out *frameWriter) func(catalog.Record, error) error {
+	return func(r catalog.Record, err error) error {
+		if err != nil {
+			return err
+		}
+		return out.item(r)
+	}
+}
+
+func sendStatus(ctx context.Context, c *catalog.Catalog, opts Options, out *frameWriter) error {
+	st, err := c.Status(ctx)
+	if err != nil {
+		return err
+	}
+	st.Mount = opts.Mount
+	if opts.Details != nil {
+		st.Details = opts.Details()
+	}
+	return out.item(st)
+}
+
+func checkPath(path string, optional bool) error {
+	if optional && path == "" || filepath.IsAbs(path) {
+		return nil
+	}
+	return fmt.Errorf("%w: file name %q is not absolute", fs.ErrInvalid, path)
+}
