@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ocitest
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+)
+
+// Media types of what tests push.
+const (
+	OCIManifest = "application/vnd.oci.image.manifest.v1+json"
+	OCIIndex    = "application/vnd.oci.image.index.v1+json"
+	SIFConfig   = "application/vnd.sylabs.sif.config.v1+json"
+	SIFLayer    = "application/vnd.sylabs.sif.layer.v1.sif"
+)
+
+// Digest returns "sha256:…" of data.
+func Digest(data []byte) string {
+	sum := sha256.Sum256(data)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// PushSIF stores content as the image repo:tag, the way ORAS clients do, and
+// returns the digest of its manifest. Annotations may be nil.
+func (r *Registry) PushSIF(repo, tag string, content []byte, annotations map[string]string) string {
+	r.t.Helper()
+	config := r.PutBlob(repo, []byte("{}"))
+	layer := r.PutBlob(repo, content)
+	title := repo[strings.LastIndexByte(repo, '/')+1:] + "_" + tag + ".sif"
+	return r.PutManifest(repo, tag, OCIManifest, map[string]any{
+		"schemaVersion": 2,
+		"mediaType":     OCIManifest,
+		"config":        map[string]any{"mediaType": SIFConfig, "digest": config, "size": 2},
+		"layers": []any{map[string]any{
+			"mediaType": SIFLayer, "digest": layer, "size": len(content),
+			"annotations": map[string]string{"org.opencontainers.image.title": title},
+		}},
+		"annotations": annotations,
+	})
+}
+
+// PutBlob uploads content to repo and returns its digest.
+func (r *Registry) PutBlob(repo string, content []byte) string {
+	r.t.Helper()
+	digest := Digest(content)
+	resp := r.do(repo, http.MethodPost, "/v2/"+repo+"/blobs/uploads/", "", nil)
+	location, err := resp.Request.URL.Parse(resp.Header.Get("Location"))
+	r.must(err)
+	query := location.Query()
+	query.Set("digest", digest)
+	r.do(repo, http.MethodPut, location.Path+"?"+query.Encode(), "application/octet-stream", content)
+	return digest
+}
+
+// PutManifest stores v, as JSON unless it is a []byte, under ref, a tag or a
+// digest, and returns its digest.
+func (r *Registry) PutManifest(repo, ref, mediaType string, v any) string {
+	r.t.Helper()
+	body, ok := v.([]byte)
+	if !ok {
+		var err error
+		body, err = json.Marshal(v)
+		r.must(err)
+	}
+	if ref == "" {
+		ref = Digest(body)
+	}
+	r.do(repo, http.MethodPut, "/v2/"+repo+"/manifests/"+ref, mediaType, body)
+	return Digest(body)
+}
+
+// Manifest returns the bytes of a manifest and whether there is one.
+func (r *Registry) Manifest(repo, ref string) ([]byte, bool) {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, r.direct()+"/v2/"+repo+"/manifests/"+ref, nil)
+	r.must(err)
+	req.Header.Set("Accept", OCIManifest+", "+OCIIndex)
+	resp := r.send(repo, req)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	r.must(err)
+	return body, resp.StatusCode == http.StatusOK
+}
+
+// do sends a request to the registry past the proxy: it is neither logged nor
+// hit by faults. Any status beyond 2xx fails the test.
+func (r *Registry) do(repo, method, path, contentType string, body []byte) *http.Response {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), method, r.direct()+path, bytes.NewReader(body))
+	r.must(err)
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	resp := r.send(repo, req)
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		r.t.Fatal(fmt.Errorf("seed: %s %s: %s: %s", method, path, resp.Status, text))
+	}
+	return resp
+}
+
+func (r *Registry) direct() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.target.String()
+}
+
+func (r *Registry) send(repo string, req *http.Request) *http.Response {
+	r.t.Helper()
+	switch {
+	case r.tokens != nil:
+		req.Header.Set("Authorization", "Bearer "+r.tokens.issue("seed", []access{
+			{Type: "repository", Name: repo, Actions: []string{"pull", "push", "delete"}},
+		}))
+	case r.opts.User != "":
+		req.SetBasicAuth(r.opts.User, r.opts.Password)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	r.must(err)
+	return resp
+}
