@@ -3,12 +3,13 @@
 package backends
 
 import (
-	"context"
+	"cmp"
 	"errors"
+	"fmt"
 	"io"
-	"iter"
 	"log/slog"
-	"os"
+	"strings"
+	"sync"
 	"time"
 )
 
@@ -16,11 +17,21 @@ import (
 // checked names, retries, limits and errors that say what was being done. All
 // methods may be called from many goroutines at once. A capability that the
 // backend lacks gives errors.ErrUnsupported.
+//
+// Every error is an *Error. An answer of the service that will not change is
+// given at once; what may pass (ErrUnavailable, ErrRateLimited, silence) is
+// tried again until the limit. A remote that nothing was heard from for several
+// tries in a row is left alone for some seconds: meanwhile everything fails at
+// once with ErrUnavailable, so that a dead registry costs a listing no time.
 type Client struct {
 	name    string
 	backend Backend
 	caps    Caps
 	opts    ClientOptions
+	gate    *gate
+	breaker breaker
+	hidden  hiddenNames
+	closing sync.Once
 }
 
 // ClientOptions tune a Client. The zero value has the defaults.
@@ -34,7 +45,12 @@ type ClientOptions struct {
 // NewClient returns a client of b for the remote name. b may be closed through
 // it if it is an io.Closer.
 func NewClient(name string, b Backend, opts ClientOptions) *Client {
-	return &Client{name: name, backend: b, caps: CapsOf(b), opts: opts}
+	opts.MaxElapsed = cmp.Or(opts.MaxElapsed, 60*time.Second)
+	opts.Concurrency = cmp.Or(opts.Concurrency, 32)
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Client{name: name, backend: b, caps: CapsOf(b), opts: opts, gate: newGate(opts.Concurrency)}
 }
 
 // Name returns the remote's name.
@@ -42,71 +58,100 @@ func (c *Client) Name() string { return c.name }
 
 // Caps reports what the remote can do: the backend's capabilities, less
 // CanPush and CanDelete where the client is read-only.
-func (c *Client) Caps() Caps { panic("TODO") }
+func (c *Client) Caps() Caps {
+	if c.opts.ReadOnly {
+		return c.caps &^ (CanPush | CanDelete)
+	}
+	return c.caps
+}
 
 // CheckName reports whether ref could be a name here, without a request.
 // Errors: fs.ErrInvalid, with the rule that ref breaks.
-func (c *Client) CheckName(ref Ref) error { panic("TODO") }
-
-// Stat is Backend.Stat with retries.
-func (c *Client) Stat(ctx context.Context, ref Ref) (Image, error) { panic("TODO") }
-
-// Open is Backend.Open with retries until the body starts. The body gives
-// io.ErrUnexpectedEOF if it ends before the bytes that img.Size promises, and
-// never more than n bytes. A body under way is not resumed: the caller asks for
-// the rest.
-func (c *Client) Open(ctx context.Context, img Image, off, n int64) (io.ReadCloser, error) {
-	panic("TODO")
+func (c *Client) CheckName(ref Ref) error {
+	return c.fail("check", ref, c.checkName(ref))
 }
 
-// OpenFile opens the file of img on this machine.
-// Errors: errors.ErrUnsupported if the remote's images are not local files.
-func (c *Client) OpenFile(ctx context.Context, img Image) (*os.File, error) { panic("TODO") }
+func (c *Client) checkName(ref Ref) error {
+	if err := ref.Check(); err != nil {
+		return err
+	}
+	if nc, ok := c.backend.(NameChecker); ok {
+		return nc.CheckName(ref)
+	}
+	return nil
+}
 
-// List is Lister.List. It is retried only while it has yielded nothing.
-// Entries with impossible names are left out and logged.
-func (c *Client) List(ctx context.Context, collection string) iter.Seq2[Entry, error] { panic("TODO") }
-
-// Search is Searcher.Search, as List.
-func (c *Client) Search(ctx context.Context, query string) iter.Seq2[Image, error] { panic("TODO") }
-
-// Push is Pusher.Push with retries where src.Session or the service allows.
-func (c *Client) Push(ctx context.Context, ref Ref, src Source) (Image, error) { panic("TODO") }
-
-// Delete is Deleter.Delete.
-func (c *Client) Delete(ctx context.Context, img Image) error { panic("TODO") }
-
-// Share is Sharer.Share.
-func (c *Client) Share(ctx context.Context, img Image, with string) (string, error) { panic("TODO") }
-
-// Watch is Watcher.Watch; a stream that fails is opened again, with back-off,
-// after a Change that covers everything.
-func (c *Client) Watch(ctx context.Context) iter.Seq2[Change, error] { panic("TODO") }
-
-// Build is Builder.Build, without retries.
-func (c *Client) Build(ctx context.Context, img Image, dst io.WriterAt) (int64, error) { panic("TODO") }
+// Hidden returns how many names the last listings left out, because they could
+// be no name here.
+func (c *Client) Hidden() int { return c.hidden.total() }
 
 // Close closes the backend if it can be closed. A second Close does nothing.
-func (c *Client) Close() error { panic("TODO") }
-
-// Collect gathers seq into a slice, up to its first error.
-func Collect[T any](seq iter.Seq2[T, error]) ([]T, error) {
-	var all []T
-	for v, err := range seq {
-		if err != nil {
-			return all, err
+func (c *Client) Close() error {
+	var err error
+	c.closing.Do(func() {
+		if closer, ok := c.backend.(io.Closer); ok {
+			err = closer.Close()
 		}
-		all = append(all, v)
-	}
-	return all, nil
+	})
+	return c.failAll("close", "", err)
 }
 
-// Fail returns a sequence of one error.
-func Fail[T any](err error) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		var zero T
-		yield(zero, err)
+// fail says what was being done to ref; nil stays nil.
+func (c *Client) fail(op string, ref Ref, err error) error {
+	if err == nil {
+		return nil
 	}
+	return &Error{Op: op, Remote: c.name, Ref: ref, Err: redacted(err)}
 }
 
-var _ = errors.ErrUnsupported
+// failAll is fail for what is not done to one ref.
+func (c *Client) failAll(op, subject string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Op: op, Remote: c.name, Subject: subject, Err: redacted(err)}
+}
+
+func (c *Client) unsupported(what string) error {
+	return fmt.Errorf("%w: %s cannot %s", errors.ErrUnsupported, c.name, what)
+}
+
+// checkImage looks at an image that a service described: what it says becomes
+// file names, sizes and cache keys.
+func checkImage(img Image) error {
+	if err := img.Ref.Check(); err != nil {
+		return fmt.Errorf("%w: %v", ErrCorrupt, err)
+	}
+	if img.Size < -1 {
+		return fmt.Errorf("%w: size %d", ErrCorrupt, img.Size)
+	}
+	return CheckDigest(img.Digest)
+}
+
+// CheckDigest reports whether digest is "" or has the form of one: a known
+// algorithm, a colon, and exactly its number of lower-case hexadecimal digits.
+// Errors: ErrCorrupt.
+func CheckDigest(digest string) error {
+	if digest == "" {
+		return nil
+	}
+	algorithm, hex, _ := strings.Cut(digest, ":")
+	want := map[string]int{"md5": 32, "sha256": 64, "sha512": 128}[algorithm]
+	if want == 0 || len(hex) != want || strings.Trim(hex, "0123456789abcdef") != "" {
+		return fmt.Errorf("%w: %.80q is no digest", ErrCorrupt, digest)
+	}
+	return nil
+}
+
+// checkCollection is Ref.Check for the name of a collection; "" is the root.
+func checkCollection(collection string) error {
+	if collection == "" {
+		return nil
+	}
+	for part := range strings.SplitSeq(collection, "/") {
+		if err := checkPart(part); err != nil {
+			return fmt.Errorf("collection %q: %w", collection, err)
+		}
+	}
+	return nil
+}

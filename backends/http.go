@@ -3,8 +3,14 @@
 package backends
 
 import (
+	"cmp"
+	"context"
 	"crypto/tls"
+	"net"
 	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"syscall"
 	"time"
 )
 
@@ -13,14 +19,113 @@ type HTTPOptions struct {
 	UserAgent      string
 	TLS            *tls.Config   // custom CA, client certificate, or insecure; nil is the system's
 	ConnectTimeout time.Duration // default 10 s
-	HeaderTimeout  time.Duration // until the first byte of the answer; default 30 s
-	IdleTimeout    time.Duration // between two reads of a body; default 60 s
+	HeaderTimeout  time.Duration // until the first byte of the answer; default 30 s, ten times that for what was uploaded
+	IdleTimeout    time.Duration // between two reads of a body, or two pieces of an upload; default 60 s
 	AllowPrivate   bool          // follow redirects from public to private addresses
 }
 
-// NewHTTPClient returns the client that every backend gets: HTTP/1.1 only, so
-// that parallel ranges have a connection each; proxies from the environment;
-// no credentials to another origin than they were meant for; no redirect from
-// https to http, nor from a public to a private address (durability.md D, cases
-// 66 and 69); deadlines for silence rather than for the whole.
-func NewHTTPClient(opts HTTPOptions) *http.Client { panic("TODO") }
+// NewHTTPClient returns the client that every backend gets:
+//
+//   - HTTP/1.1 only, so that parallel ranges have a connection each; no
+//     compression, so that a body is the bytes that were asked for.
+//   - Proxies from the environment; TLS 1.2 or better.
+//   - To another origin (scheme, host and port) a redirect carries only headers
+//     that say nothing of the sender, and no body.
+//   - No redirect from https to http, and none from a public address to a
+//     private, link-local or loopback one. Between two private ones it is
+//     followed: a registry inside a network may send within it.
+//   - Deadlines for silence rather than for the whole. They are
+//     context.DeadlineExceeded.
+func NewHTTPClient(opts HTTPOptions) *http.Client {
+	opts.ConnectTimeout = cmp.Or(opts.ConnectTimeout, 10*time.Second)
+	opts.HeaderTimeout = cmp.Or(opts.HeaderTimeout, 30*time.Second)
+	opts.IdleTimeout = cmp.Or(opts.IdleTimeout, 60*time.Second)
+	rt := &roundTripper{opts: opts, public: isPublic}
+	rt.any = newTransport(opts, nil)
+	rt.guarded = newTransport(opts, rt.controlAddress)
+	return &http.Client{Transport: rt, CheckRedirect: checkRedirect}
+}
+
+// newTransport returns a transport; control, if not nil, may refuse an address
+// before it is connected to.
+func newTransport(opts HTTPOptions, control func(network, address string, c syscall.RawConn) error) *http.Transport {
+	dialer := &net.Dialer{Timeout: opts.ConnectTimeout, KeepAlive: 30 * time.Second, Control: control}
+	config := &tls.Config{}
+	if opts.TLS != nil {
+		config = opts.TLS.Clone()
+	}
+	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         dialer.DialContext,
+		TLSClientConfig:     config,
+		TLSHandshakeTimeout: opts.ConnectTimeout,
+		Protocols:           protocols,
+		DisableCompression:  true,
+		MaxIdleConnsPerHost: 64,
+		IdleConnTimeout:     90 * time.Second,
+	}
+}
+
+// A roundTripper sends requests with the deadlines of its options.
+type roundTripper struct {
+	opts    HTTPOptions
+	any     *http.Transport
+	guarded *http.Transport // connects to public addresses only
+	public  func(netip.Addr) bool
+}
+
+// RoundTrip implements http.RoundTripper.
+func (rt *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx, dog := watch(req.Context(), rt.opts.IdleTimeout)
+	peer := new(peer)
+	ctx = httptrace.WithClientTrace(context.WithValue(ctx, peerKey{}, peer), &httptrace.ClientTrace{
+		GotConn:      func(info httptrace.GotConnInfo) { peer.set(info.Conn.RemoteAddr()) },
+		WroteRequest: func(httptrace.WroteRequestInfo) { dog.expect(rt.headerTimeout(req)) },
+	})
+	out := req.Clone(ctx)
+	if out.Header.Get("User-Agent") == "" && rt.opts.UserAgent != "" {
+		out.Header.Set("User-Agent", rt.opts.UserAgent)
+	}
+	if out.Body != nil && out.Body != http.NoBody {
+		out.Body = &watchedUpload{ReadCloser: out.Body, dog: dog, limit: rt.opts.IdleTimeout}
+	}
+	transport, err := rt.transport(out)
+	if err != nil {
+		closeRequest(out)
+		dog.end()
+		return nil, err
+	}
+	resp, err := transport.RoundTrip(out)
+	if err != nil {
+		err = dog.reason(ctx, err)
+		dog.end()
+		return nil, err
+	}
+	dog.answered()
+	resp.Body = &watchedBody{ReadCloser: resp.Body, ctx: ctx, dog: dog, limit: rt.opts.IdleTimeout}
+	return resp, nil
+}
+
+// headerTimeout gives a service time to look at what was uploaded.
+func (rt *roundTripper) headerTimeout(req *http.Request) time.Duration {
+	switch req.Method {
+	case http.MethodPut, http.MethodPost, http.MethodPatch:
+		return 10 * rt.opts.HeaderTimeout
+	}
+	return rt.opts.HeaderTimeout
+}
+
+// CloseIdleConnections is what http.Client.CloseIdleConnections calls.
+func (rt *roundTripper) CloseIdleConnections() {
+	rt.any.CloseIdleConnections()
+	rt.guarded.CloseIdleConnections()
+}
+
+func closeRequest(req *http.Request) {
+	if req.Body != nil {
+		req.Body.Close()
+	}
+}

@@ -6,18 +6,48 @@
 package httpx
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
+	"mime"
 	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // MaxMetadata is the size in bytes above which an answer that is not an
 // image is refused with backends.ErrCorrupt (oras-go's default).
 const MaxMetadata = 4 << 20
 
+const (
+	maxDetail = 200            // bytes of a service's own words in an error
+	maxDrain  = 64 << 10       // bytes of an error's body read so that the connection can be used again
+	maxDelay  = 24 * time.Hour // believed in a Retry-After
+)
+
 // Do sends req with hc. An error of the transport is backends.ErrUnavailable
 // with detail (but a context's error stays what it is); a status that is
 // neither 2xx nor in ok becomes Error(resp), with the body closed.
-func Do(hc *http.Client, req *http.Request, ok ...int) (*http.Response, error) { panic("TODO") }
+func Do(hc *http.Client, req *http.Request, ok ...int) (*http.Response, error) {
+	resp, err := hc.Do(req)
+	if err != nil {
+		if ended := req.Context().Err(); ended != nil {
+			return nil, ended
+		}
+		return nil, backends.TransportError(err)
+	}
+	if resp.StatusCode/100 == 2 || slices.Contains(ok, resp.StatusCode) {
+		return resp, nil
+	}
+	return nil, Error(resp)
+}
 
 // Error returns the sentinel for resp.StatusCode with a line of resp.Body as
 // detail (quoted: it is the service's word), a *backends.DelayError where a
@@ -25,9 +55,109 @@ func Do(hc *http.Client, req *http.Request, ok ...int) (*http.Response, error) {
 //
 //	401 ErrUnauthorized   403 fs.ErrPermission   404 410 fs.ErrNotExist
 //	409 412 fs.ErrExist   405 501 errors.ErrUnsupported   416 fs.ErrInvalid
-//	429 ErrRateLimited    5xx ErrUnavailable     others ErrCorrupt
-func Error(resp *http.Response) error { panic("TODO") }
+//	429 ErrRateLimited    408 5xx ErrUnavailable     others ErrCorrupt
+func Error(resp *http.Response) error {
+	if resp.StatusCode/100 == 2 {
+		return nil
+	}
+	err := fmt.Errorf("%w: HTTP %d%s", sentinel(resp.StatusCode), resp.StatusCode, detail(resp))
+	if resp.Body != nil {
+		resp.Body.Close()
+	}
+	if after := retryAfter(resp.Header.Get("Retry-After")); after > 0 {
+		return &backends.DelayError{Err: err, After: after}
+	}
+	return err
+}
+
+func sentinel(status int) error {
+	switch status {
+	case http.StatusUnauthorized:
+		return backends.ErrUnauthorized
+	case http.StatusForbidden:
+		return fs.ErrPermission
+	case http.StatusNotFound, http.StatusGone:
+		return fs.ErrNotExist
+	case http.StatusConflict, http.StatusPreconditionFailed:
+		return fs.ErrExist
+	case http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return errors.ErrUnsupported
+	case http.StatusRequestedRangeNotSatisfiable:
+		return fs.ErrInvalid
+	case http.StatusTooManyRequests:
+		return backends.ErrRateLimited
+	case http.StatusRequestTimeout:
+		return backends.ErrUnavailable
+	}
+	if status/100 == 5 {
+		return backends.ErrUnavailable
+	}
+	return backends.ErrCorrupt
+}
+
+// detail returns the first line of an error's body, quoted, unless that is a
+// page for people.
+func detail(resp *http.Response) string {
+	if resp.Body == nil {
+		return ""
+	}
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxDrain))
+	if isHTML(resp.Header) {
+		return ""
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	line = strings.TrimSpace(line)
+	if len(line) > maxDetail {
+		line = line[:maxDetail]
+	}
+	if line == "" {
+		return ""
+	}
+	return fmt.Sprintf(" %q", backends.Redact(line))
+}
+
+func isHTML(h http.Header) bool {
+	mediaType, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	return mediaType == "text/html" || mediaType == "application/xhtml+xml"
+}
+
+// retryAfter reads a Retry-After header: seconds or a date (RFC 9110, 10.2.3).
+func retryAfter(value string) time.Duration {
+	var d time.Duration
+	if seconds, err := strconv.ParseUint(value, 10, 32); err == nil {
+		d = time.Duration(seconds) * time.Second
+	} else if at, err := http.ParseTime(value); err == nil {
+		d = time.Until(at)
+	}
+	return min(max(d, 0), maxDelay)
+}
 
 // JSON decodes body, at most MaxMetadata bytes of it, into v.
-// Errors: backends.ErrCorrupt if it is larger, not JSON, or nested too deep.
-func JSON(body io.Reader, v any) error { panic("TODO") }
+// Errors: backends.ErrCorrupt if it is larger, not JSON, or nested too deep;
+// those of backends.TransportError if it cannot be read.
+func JSON(body io.Reader, v any) error {
+	text, err := ReadAll(body)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		return fmt.Errorf("%w: not the JSON of a registry: %v", backends.ErrCorrupt, err)
+	}
+	return nil
+}
+
+// ReadAll reads body, at most MaxMetadata bytes of it.
+// Errors: backends.ErrCorrupt if it is larger; those of
+// backends.TransportError if it cannot be read.
+func ReadAll(body io.Reader) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(body, MaxMetadata+1))
+	switch {
+	case errors.Is(err, context.Canceled):
+		return nil, context.Canceled
+	case err != nil:
+		return nil, backends.TransportError(err)
+	case len(text) > MaxMetadata:
+		return nil, fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrCorrupt, MaxMetadata)
+	}
+	return text, nil
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backends
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"path"
+	"sync"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+// List is Lister.List. It is retried only while it has yielded nothing.
+// Entries with impossible names are left out and logged; Hidden counts them.
+func (c *Client) List(ctx context.Context, collection string) iter.Seq2[Entry, error] {
+	lister, ok := c.backend.(Lister)
+	if !ok {
+		return Fail[Entry](c.failAll("list", collection, c.unsupported("list its images")))
+	}
+	if err := checkCollection(collection); err != nil {
+		return Fail[Entry](c.failAll("list", collection, err))
+	}
+	return func(yield func(Entry, error) bool) {
+		hidden := 0
+		defer func() { c.hidden.set(collection, hidden) }()
+		list := func(ctx context.Context) iter.Seq2[Entry, error] { return lister.List(ctx, collection) }
+		stream(ctx, c, list, func(e Entry, err error) bool {
+			if err != nil {
+				return yield(e, c.failAll("list", collection, err))
+			}
+			if err := checkEntry(collection, e); err != nil {
+				hidden++
+				c.opts.Log.Warn("name left out of a listing", "remote", c.name, "collection", collection, "reason", err)
+				return true
+			}
+			return yield(e, nil)
+		})
+	}
+}
+
+// checkEntry looks whether e lies directly in collection and can be shown.
+func checkEntry(collection string, e Entry) error {
+	if e.Collection == "" {
+		if e.Image.Ref.Collection != collection {
+			return fmt.Errorf("%w: %q is not in it", ErrCorrupt, e.Image.Ref)
+		}
+		return checkImage(e.Image)
+	}
+	if err := checkCollection(e.Collection); err != nil {
+		return err
+	}
+	if parent := path.Dir(e.Collection); parent != collection && (collection != "" || parent != ".") {
+		return fmt.Errorf("%w: %q is not in it", ErrCorrupt, e.Collection)
+	}
+	return nil
+}
+
+// Search is Searcher.Search, as List.
+func (c *Client) Search(ctx context.Context, query string) iter.Seq2[Image, error] {
+	searcher, ok := c.backend.(Searcher)
+	if !ok {
+		return Fail[Image](c.failAll("search", query, c.unsupported("search")))
+	}
+	return func(yield func(Image, error) bool) {
+		search := func(ctx context.Context) iter.Seq2[Image, error] { return searcher.Search(ctx, query) }
+		stream(ctx, c, search, func(img Image, err error) bool {
+			if err != nil {
+				return yield(img, c.failAll("search", query, err))
+			}
+			if err := checkImage(img); err != nil {
+				c.opts.Log.Warn("name left out of a search", "remote", c.name, "reason", err)
+				return true
+			}
+			return yield(img, nil)
+		})
+	}
+}
+
+// stream yields what the backend's sequence does. Neither the time limit runs
+// nor a slot is held while the consumer has an element: it may well ask the
+// same remote for more.
+func stream[T any](ctx context.Context, c *Client, open func(context.Context) iter.Seq2[T, error], yield func(T, error) bool) {
+	d := c.delays(ctx)
+	yielded, stopped := false, false
+	err := d.retry(ctx, func() error {
+		tried, t, err := c.begin(ctx, d.left(c.opts.MaxElapsed), c.gate.enter)
+		if err != nil {
+			return err
+		}
+		for v, seqErr := range open(tried) {
+			if err = seqErr; err != nil {
+				break
+			}
+			t.rest()
+			t.leave()
+			yielded = true
+			if stopped = !yield(v, nil); stopped {
+				break
+			}
+			if err = t.enterAgain(tried); err != nil {
+				break
+			}
+		}
+		err = t.end(ctx, tried, err)
+		if yielded && err != nil {
+			return backoff.Permanent(err)
+		}
+		return err
+	})
+	if err != nil && !stopped {
+		var zero T
+		yield(zero, err)
+	}
+}
+
+// Watch is Watcher.Watch; a stream that fails is opened again, with back-off,
+// after a Change that covers everything. It ends when ctx does.
+func (c *Client) Watch(ctx context.Context) iter.Seq2[Change, error] {
+	watcher, ok := c.backend.(Watcher)
+	if !ok {
+		return Fail[Change](c.failAll("watch", "", c.unsupported("tell about changes")))
+	}
+	return func(yield func(Change, error) bool) {
+		d := c.delays(ctx)
+		again := backoff.WithContext(d.exp, ctx)
+		for ctx.Err() == nil {
+			for change, err := range watcher.Watch(ctx) {
+				if errors.Is(err, errors.ErrUnsupported) {
+					yield(Change{}, c.failAll("watch", "", err))
+					return
+				}
+				if err != nil {
+					c.opts.Log.Info("watch broke off", "remote", c.name, "reason", redacted(err))
+					break
+				}
+				d.exp.Reset()
+				if !yield(change, nil) {
+					return
+				}
+			}
+			if !pause(ctx, again.NextBackOff()) || !yield(Change{Below: true}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// hiddenNames counts the names left out of each collection's last listing.
+type hiddenNames struct {
+	mu    sync.Mutex // guards the field below
+	count map[string]int
+}
+
+func (h *hiddenNames) set(collection string, n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if n == 0 {
+		delete(h.count, collection)
+		return
+	}
+	if h.count == nil {
+		h.count = map[string]int{}
+	}
+	h.count[collection] = n
+}
+
+func (h *hiddenNames) total() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	sum := 0
+	for _, n := range h.count {
+		sum += n
+	}
+	return sum
+}

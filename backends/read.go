@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backends
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+)
+
+// Stat is Backend.Stat with retries.
+func (c *Client) Stat(ctx context.Context, ref Ref) (Image, error) {
+	if err := c.checkName(ref); err != nil {
+		return Image{}, c.fail("stat", ref, err)
+	}
+	img, err := once(ctx, c, func(ctx context.Context) (Image, error) { return c.backend.Stat(ctx, ref) })
+	if err == nil {
+		err = checkImage(img)
+	}
+	if err != nil {
+		return Image{}, c.fail("stat", ref, err)
+	}
+	return img, nil
+}
+
+// Open is Backend.Open with retries until the body starts. The body gives
+// io.ErrUnexpectedEOF if it ends before the bytes that img.Size promises, and
+// never more than n bytes. A body under way is not resumed: the caller asks for
+// the rest.
+func (c *Client) Open(ctx context.Context, img Image, off, n int64) (io.ReadCloser, error) {
+	if off < 0 {
+		return nil, c.fail("open", img.Ref, fmt.Errorf("%w: negative offset", fs.ErrInvalid))
+	}
+	want := n
+	if img.Size >= 0 {
+		rest := max(img.Size-off, 0)
+		if n < 0 || n > rest {
+			want = rest
+		}
+	}
+	if want == 0 {
+		return http.NoBody, nil
+	}
+	b, err := c.openBody(ctx, img, off, n)
+	if err != nil {
+		return nil, c.fail("open", img.Ref, err)
+	}
+	b.want, b.exact = want, img.Size >= 0
+	return b, nil
+}
+
+func (c *Client) openBody(ctx context.Context, img Image, off, n int64) (*body, error) {
+	b := &body{fail: func(err error) error { return c.fail("read", img.Ref, bodyError(ctx, err)) }}
+	d := c.delays(ctx)
+	err := d.retry(ctx, func() error {
+		tried, t, err := c.begin(ctx, d.left(c.opts.MaxElapsed), c.gate.enterBody)
+		if err != nil {
+			return err
+		}
+		if b.src, err = c.backend.Open(tried, img, off, n); err != nil {
+			return t.end(ctx, tried, err)
+		}
+		b.release = t.keep(ctx, tried)
+		return nil
+	})
+	return b, err
+}
+
+// OpenFile opens the file of img on this machine.
+// Errors: errors.ErrUnsupported if the remote's images are not local files.
+func (c *Client) OpenFile(ctx context.Context, img Image) (*os.File, error) {
+	o, ok := c.backend.(FileOpener)
+	if !ok {
+		return nil, c.fail("open", img.Ref, c.unsupported("give files of this machine"))
+	}
+	f, err := o.OpenFile(ctx, img)
+	return f, c.fail("open", img.Ref, err)
+}
+
+// Build is Builder.Build, without retries.
+func (c *Client) Build(ctx context.Context, img Image, dst io.WriterAt) (int64, error) {
+	builder, ok := c.backend.(Builder)
+	if !ok {
+		return 0, c.fail("build", img.Ref, c.unsupported("build images"))
+	}
+	tried, t, err := c.begin(ctx, 0, c.gate.enterBody)
+	if err != nil {
+		return 0, c.fail("build", img.Ref, err)
+	}
+	size, err := builder.Build(tried, img, dst)
+	return size, c.fail("build", img.Ref, t.end(ctx, tried, err))
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backends
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"syscall"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+const maxRedirects = 10
+
+// anonymous are the headers that say nothing of who sends them. Only these go
+// on to another origin: package net/http knows Authorization and Cookie, but
+// no service's own token headers, and lets both pass to another port of a host.
+var anonymous = map[string]bool{
+	"Accept": true, "Accept-Encoding": true, "Accept-Language": true, "Content-Type": true, "Range": true,
+	"If-Match": true, "If-None-Match": true, "If-Modified-Since": true, "If-Unmodified-Since": true, "If-Range": true,
+	"User-Agent": true,
+}
+
+// checkRedirect is the http.Client.CheckRedirect of NewHTTPClient.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) > maxRedirects {
+		return refused(req.URL, "more than %d redirects", maxRedirects)
+	}
+	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
+		return refused(req.URL, "redirect from https to %s", req.URL.Scheme)
+	}
+	// Once away, always away: the way back to the first origin is the word of
+	// another one.
+	away := origin(req.URL) != origin(via[0].URL)
+	for _, v := range via {
+		away = away || origin(v.URL) != origin(via[0].URL)
+	}
+	if !away {
+		return nil
+	}
+	if req.Method != http.MethodGet && req.Method != http.MethodHead {
+		return refused(req.URL, "redirect of a %s to another host", req.Method)
+	}
+	for name := range req.Header {
+		if !anonymous[name] {
+			req.Header.Del(name)
+		}
+	}
+	return nil
+}
+
+// refused is an error for which the target's scheme and host are enough: the
+// rest of its URL may be secret.
+func refused(target *url.URL, why string, args ...any) error {
+	return backoff.Permanent(fmt.Errorf("%w: "+why+", to %s, refused", append(append([]any{ErrUnavailable}, args...), origin(target))...))
+}
+
+// origin returns scheme, host and port, in one spelling.
+func origin(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return u.Scheme + "://" + net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+}
+
+// A peer is the address that a request was sent to. It is set before the
+// answer comes.
+type peer struct{ addr netip.Addr }
+
+type peerKey struct{}
+
+func (p *peer) set(addr net.Addr) {
+	if tcp, ok := addr.(*net.TCPAddr); ok {
+		p.addr = tcp.AddrPort().Addr()
+	}
+}
+
+// transport chooses how to send req: where a public address redirected to, only
+// to public addresses. That is decided on the address connected to and not on
+// what the name resolves to now, which can be another one a moment later.
+func (rt *roundTripper) transport(req *http.Request) (*http.Transport, error) {
+	if req.Response == nil || rt.opts.AllowPrivate {
+		return rt.any, nil
+	}
+	first := req
+	for first.Response != nil {
+		first = first.Response.Request
+	}
+	if !rt.cameFromPublic(first) {
+		return rt.any, nil
+	}
+	if !rt.proxied(req) {
+		return rt.guarded, nil
+	}
+	// Only the proxy will know the address. An address in the URL itself is
+	// plain enough.
+	if host := req.URL.Hostname(); !rt.publicName(host) {
+		return nil, refused(req.URL, "redirect from a public to a private address")
+	}
+	return rt.any, nil
+}
+
+func (rt *roundTripper) cameFromPublic(first *http.Request) bool {
+	if rt.proxied(first) {
+		return rt.publicName(first.URL.Hostname())
+	}
+	p, ok := first.Context().Value(peerKey{}).(*peer)
+	return ok && p.addr.IsValid() && rt.public(p.addr)
+}
+
+func (rt *roundTripper) proxied(req *http.Request) bool {
+	proxy, err := rt.any.Proxy(req)
+	return err == nil && proxy != nil
+}
+
+// publicName judges a host by its spelling: a name is taken for public.
+func (rt *roundTripper) publicName(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return !strings.EqualFold(host, "localhost")
+	}
+	return rt.public(addr)
+}
+
+// controlAddress is the net.Dialer.Control of the guarded transport.
+func (rt *roundTripper) controlAddress(_, address string, _ syscall.RawConn) error {
+	to, err := netip.ParseAddrPort(address)
+	if err == nil && rt.public(to.Addr()) {
+		return nil
+	}
+	return backoff.Permanent(fmt.Errorf("%w: redirect from a public to the private address %s refused", ErrUnavailable, address))
+}
+
+// notPublic are blocks that package netip has no method for.
+var notPublic = [...]netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"),
+	netip.MustParsePrefix("100.64.0.0/10"), // carrier-grade NAT, RFC 6598
+	netip.MustParsePrefix("192.0.0.0/24"),
+	netip.MustParsePrefix("198.18.0.0/15"),
+	netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("fec0::/10"),
+}
+
+var nat64 = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052: an IPv4 address in the last four bytes
+
+// isPublic reports whether addr is one of the whole Internet.
+func isPublic(addr netip.Addr) bool {
+	addr = addr.Unmap().WithZone("")
+	if nat64.Contains(addr) {
+		b := addr.As16()
+		addr = netip.AddrFrom4([4]byte(b[12:]))
+	}
+	for _, p := range notPublic {
+		if p.Contains(addr) {
+			return false
+		}
+	}
+	return addr.IsGlobalUnicast() && !addr.IsPrivate()
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backends
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+const (
+	maxTries = 8                // of one operation
+	maxDelay = 10 * time.Second // between two of them, unless the service asks for more
+)
+
+// delays is the backoff.BackOff of one operation: exponential with full jitter,
+// never before the service's Retry-After, never past the operation's end.
+type delays struct {
+	exp      *backoff.ExponentialBackOff
+	breaker  *breaker
+	deadline time.Time
+	tries    int
+	after    time.Duration // asked for with the last error
+}
+
+func (c *Client) delays(ctx context.Context) *delays {
+	d := &delays{breaker: &c.breaker, deadline: time.Now().Add(c.opts.MaxElapsed)}
+	if end, ok := ctx.Deadline(); ok && end.Before(d.deadline) {
+		d.deadline = end
+	}
+	// backoff draws from interval·(1±factor): with a factor of 1 that is
+	// anything between 0 and twice the interval, which is full jitter.
+	d.exp = backoff.NewExponentialBackOff(backoff.WithInitialInterval(125*time.Millisecond),
+		backoff.WithMultiplier(2), backoff.WithRandomizationFactor(1),
+		backoff.WithMaxInterval(maxDelay/2), backoff.WithMaxElapsedTime(0))
+	return d
+}
+
+// NextBackOff implements backoff.BackOff.
+func (d *delays) NextBackOff() time.Duration {
+	d.tries++
+	wait := d.exp.NextBackOff()
+	if d.after > 0 {
+		// All who were turned away at once must not come back at once.
+		wait = d.after + rand.N(d.after/10+100*time.Millisecond)
+	}
+	if d.tries >= maxTries || d.breaker.open() || time.Now().Add(wait).After(d.deadline) {
+		return backoff.Stop
+	}
+	return wait
+}
+
+// Reset implements backoff.BackOff; backoff.Retry calls it once, at its start.
+func (d *delays) Reset() { d.exp.Reset() }
+
+// progressed gives an operation that has come further all its tries again.
+func (d *delays) progressed(budget time.Duration) {
+	d.tries, d.deadline = 0, time.Now().Add(budget)
+	d.exp.Reset()
+}
+
+// left is how long a try may be silent: half of the budget, so that there is a
+// second one, but never beyond the operation's end.
+func (d *delays) left(budget time.Duration) time.Duration {
+	return max(min(budget/2, time.Until(d.deadline)), time.Millisecond)
+}
+
+// retry calls op until it succeeds or there is no point in going on. The error
+// is op's last one, or ctx's if that ended during a pause.
+func (d *delays) retry(ctx context.Context, op func() error) error {
+	return backoff.Retry(func() error {
+		err := op()
+		if err != nil && !transient(err) {
+			return backoff.Permanent(err)
+		}
+		d.after = RetryAfter(err)
+		return err
+	}, backoff.WithContext(d, ctx))
+}
+
+// once is for one request with a short answer: it is tried again while that can help.
+func once[T any](ctx context.Context, c *Client, fn func(context.Context) (T, error)) (T, error) {
+	var v T
+	d := c.delays(ctx)
+	err := d.retry(ctx, func() error {
+		tried, t, err := c.begin(ctx, d.left(c.opts.MaxElapsed), c.gate.enter)
+		if err != nil {
+			return err
+		}
+		v, err = fn(tried)
+		return t.end(ctx, tried, err)
+	})
+	return v, err
+}
+
+// permanent keeps err from being tried again.
+func permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return backoff.Permanent(err)
+}
+
+// pause waits, and reports whether ctx is still alive.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}

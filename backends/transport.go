@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backends
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+// TransportError says in our sentinels what an error of an *http.Client, or of
+// reading a body, means. It drops the chain (a refused connection is no
+// fs.ErrPermission, whatever its errno) and what is secret in URLs.
+//
+//   - A context's own end stays context.Canceled or DeadlineExceeded.
+//   - ErrUnavailable, ErrCorrupt and DeadlineExceeded of NewHTTPClient stay.
+//   - Silence is context.DeadlineExceeded.
+//   - Anything else is ErrUnavailable; permanently so where asking again cannot
+//     help: a certificate, TLS spoken to something else.
+func TransportError(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := Redact(err.Error())
+	for _, s := range []error{context.Canceled, ErrUnavailable, ErrCorrupt} {
+		if errors.Is(err, s) {
+			return keepPermanent(err, saying(s, text))
+		}
+	}
+	var op *net.OpError
+	dialing := errors.As(err, &op) && op.Op == "dial"
+	var timeout net.Error
+	if errors.Is(err, context.DeadlineExceeded) && !dialing || errors.As(err, &timeout) && timeout.Timeout() && !dialing {
+		return saying(context.DeadlineExceeded, text)
+	}
+	unavailable := saying(ErrUnavailable, text)
+	if hopeless(err) {
+		return backoff.Permanent(unavailable)
+	}
+	return unavailable
+}
+
+// isNetwork reports whether err comes from the network unsaid.
+func isNetwork(err error) bool {
+	if _, ok := errors.AsType[*url.Error](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[*net.OpError](err)
+	return ok
+}
+
+// hopeless reports whether the very next try must end the same way.
+func hopeless(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return true
+	}
+	return errors.Is(err, http.ErrSchemeMismatch)
+}
+
+// saying is an error that is sentinel and reads as text, without saying the
+// sentinel's words twice.
+func saying(sentinel error, text string) error {
+	if strings.Contains(text, sentinel.Error()) {
+		return &said{text: text, sentinel: sentinel}
+	}
+	return fmt.Errorf("%w: %s", sentinel, text)
+}
+
+type said struct {
+	text     string
+	sentinel error
+}
+
+func (e *said) Error() string { return e.text }
+func (e *said) Unwrap() error { return e.sentinel }
+
+func keepPermanent(from, err error) error {
+	if _, ok := errors.AsType[*backoff.PermanentError](from); ok {
+		return backoff.Permanent(err)
+	}
+	return err
+}
+
+var (
+	urlUser  = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s"'@?#]*@`)
+	urlQuery = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://[^\s"'?#]+)\?[^\s"'#]*`)
+)
+
+// Redact takes out of a text what URLs in it may hold in confidence: user and
+// password, and the query, which is the key of a presigned URL.
+func Redact(text string) string {
+	text = urlUser.ReplaceAllString(text, "$1")
+	return urlQuery.ReplaceAllString(text, "$1?…")
+}
+
+// redacted returns err, with Redact over its text if that changes anything.
+func redacted(err error) error {
+	if text := err.Error(); Redact(text) != text {
+		return &redactedError{err}
+	}
+	return err
+}
+
+type redactedError struct{ err error }
+
+func (e *redactedError) Error() string { return Redact(e.err.Error()) }
+func (e *redactedError) Unwrap() error { return e.err }

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backends
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+)
+
+// Push is Pusher.Push. A push that broke off is tried again for as long as each
+// try stores more than the last one did; with src.Session, or where the service
+// knows what it has, that is not from the start. If a try was accepted but its
+// answer lost, the next finds its own image and that is success.
+//
+// Errors: those of Pusher; ErrReadOnly.
+func (c *Client) Push(ctx context.Context, ref Ref, src Source) (Image, error) {
+	img, err := c.push(ctx, ref, src)
+	return img, c.fail("push", ref, err)
+}
+
+func (c *Client) push(ctx context.Context, ref Ref, src Source) (Image, error) {
+	pusher, ok := c.backend.(Pusher)
+	switch {
+	case !ok:
+		return Image{}, c.unsupported("store images")
+	case c.opts.ReadOnly:
+		return Image{}, ErrReadOnly
+	}
+	if err := c.checkPush(ref, src); err != nil {
+		return Image{}, err
+	}
+	var img Image
+	d := c.delays(ctx)
+	tries, best := 0, int64(0)
+	err := d.retry(ctx, func() error {
+		tried, t, err := c.begin(ctx, pushSilence*c.opts.MaxElapsed, c.gate.enterBody)
+		if err != nil {
+			return err
+		}
+		watched := src
+		watched.Content = &watchedContent{ReaderAt: src.Content, seen: t.alive}
+		watched.Progress = func(stored int64) {
+			t.alive()
+			if stored > best {
+				best = stored
+				d.progressed(c.opts.MaxElapsed)
+			}
+			if src.Progress != nil {
+				src.Progress(stored)
+			}
+		}
+		tries++
+		img, err = pusher.Push(tried, ref, watched)
+		return t.end(ctx, tried, err)
+	})
+	if tries > 1 && (errors.Is(err, fs.ErrExist) || errors.Is(err, ErrChanged)) {
+		if now, statErr := c.Stat(ctx, ref); statErr == nil && now.Digest == src.Digest {
+			return now, nil
+		}
+	}
+	if err == nil {
+		err = checkImage(img)
+	}
+	return img, err
+}
+
+func (c *Client) checkPush(ref Ref, src Source) error {
+	if err := c.checkName(ref); err != nil {
+		return err
+	}
+	switch {
+	case ref.Version != "":
+		return fmt.Errorf("%w: a push names a tag, not a version", fs.ErrInvalid)
+	case src.Content == nil || src.Size < 0 || src.Digest == "":
+		return fmt.Errorf("%w: a push needs content, size and digest", fs.ErrInvalid)
+	}
+	return CheckDigest(src.Digest)
+}
+
+// pushSilence times MaxElapsed is how long a push may show no sign of life: a
+// registry may need minutes to check and store the whole after its last byte.
+const pushSilence = 5
+
+// watchedContent is content whose reading shows that a push is alive.
+type watchedContent struct {
+	io.ReaderAt
+	seen func()
+}
+
+func (w *watchedContent) ReadAt(p []byte, off int64) (int, error) {
+	w.seen()
+	return w.ReaderAt.ReadAt(p, off)
+}
+
+// Delete is Deleter.Delete. What the first try removed without an answer
+// reaching us is success too.
+//
+// Errors: those of Deleter; ErrReadOnly.
+func (c *Client) Delete(ctx context.Context, img Image) error {
+	deleter, ok := c.backend.(Deleter)
+	switch {
+	case !ok:
+		return c.fail("delete", img.Ref, c.unsupported("delete images"))
+	case c.opts.ReadOnly:
+		return c.fail("delete", img.Ref, ErrReadOnly)
+	}
+	if err := c.checkName(img.Ref); err != nil {
+		return c.fail("delete", img.Ref, err)
+	}
+	tries := 0
+	_, err := once(ctx, c, func(ctx context.Context) (struct{}, error) {
+		tries++
+		return struct{}{}, deleter.Delete(ctx, img)
+	})
+	if tries > 1 && errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return c.fail("delete", img.Ref, err)
+}
+
+// Share is Sharer.Share. It is tried again only while the service turns it away
+// for the rate: a second invitation is worse than none.
+func (c *Client) Share(ctx context.Context, img Image, with string) (string, error) {
+	sharer, ok := c.backend.(Sharer)
+	if !ok {
+		return "", c.fail("share", img.Ref, c.unsupported("share images"))
+	}
+	if err := c.checkName(img.Ref); err != nil {
+		return "", c.fail("share", img.Ref, err)
+	}
+	var link string
+	d := c.delays(ctx)
+	err := d.retry(ctx, func() error {
+		tried, t, err := c.begin(ctx, d.left(c.opts.MaxElapsed), c.gate.enter)
+		if err != nil {
+			return err
+		}
+		link, err = sharer.Share(tried, img, with)
+		err = t.end(ctx, tried, err)
+		if err != nil && !errors.Is(err, ErrRateLimited) {
+			return permanent(err)
+		}
+		return err
+	})
+	return link, c.fail("share", img.Ref, err)
+}
