@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+)
+
+// load runs Load on a home of its own, in which file is the configuration file
+// unless it is "". HOME in the results is that home.
+func load(t *testing.T, file string, env map[string]string, args ...string) (Settings, error) {
+	t.Helper()
+	home := t.TempDir()
+	write(t, filepath.Join(home, ".config/sregfs/config.toml"), file, 0o600)
+	return loadIn(t, home, env, args...)
+}
+
+func loadIn(t *testing.T, home string, env map[string]string, args ...string) (Settings, error) {
+	t.Helper()
+	var s Settings
+	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	s.Flags(fs)
+	remotes := fs.StringArray("remote", nil, "")
+	config := fs.String("config", "", "")
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	err := Load(&s, fs, Inputs{
+		Getenv:  func(name string) string { return strings.ReplaceAll(env[name], "HOME", home) },
+		Home:    home,
+		Dir:     "/work dir",
+		File:    strings.ReplaceAll(*config, "HOME", home),
+		Remotes: *remotes,
+		Types:   []string{"dir", "dropbox", "oci"},
+	})
+	return s, err
+}
+
+func write(t *testing.T, path, text string, mode os.FileMode) {
+	t.Helper()
+	if text == "" {
+		return
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLoad_nothing(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	s, err := loadIn(t, home, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Settings{
+		Storage: home + "/.local/share/sregfs/images", CacheDir: home + "/.cache/sregfs", MinFree: 256 << 20,
+		Open: "lazy", Push: "sync", Passthrough: "auto", ListTTL: time.Minute, StopTimeout: 30 * time.Second, UID: -1, GID: -1,
+		Remotes: []Remote{{Name: "local", Common: Common{Type: "dir"}, Origin: "default",
+			Config: map[string]any{"path": home + "/.local/share/sregfs/images"}}},
+	}
+	if diff := cmp.Diff(want, s); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestLoad_precedence(t *testing.T) {
+	t.Parallel()
+	const file = "cache_size = \"1G\"\n"
+	env := map[string]string{"SREGFS_CACHE_SIZE": "2G"}
+	for _, c := range []struct {
+		name string
+		file string
+		env  map[string]string
+		args []string
+		want Size
+	}{
+		{"default", "", nil, nil, 0},
+		{"file", file, nil, nil, 1 << 30},
+		{"environment", file, env, nil, 2 << 30},
+		{"flag", file, env, []string{"--cache-size=3G"}, 3 << 30},
+		{"flag back to the default", file, env, []string{"--cache-size=0"}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s, err := load(t, c.file, c.env, c.args...)
+			if err != nil || s.CacheSize != c.want {
+				t.Errorf("cache size %d, %v, want %d", s.CacheSize, err, c.want)
+			}
+		})
+	}
+}
+
+func TestLoad_file(t *testing.T) {
+	t.Parallel()
+	s, err := load(t, `
+default         = "lab"
+cache_size      = 1000
+read_only       = true
+list_ttl        = "5m"
+uid             = 1000
+log_file        = "here.log"
+
+[remotes.lab]
+type            = "oci"
+url             = "https://registry.lab.org"
+token_file      = "~/lab.token"
+allow_delete    = false
+timeout         = "90s"
+namespace       = "team"
+
+[remotes.shared]
+type = "dir"
+path = "images"
+`, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(s.LogFile)
+	if !strings.HasSuffix(dir, "/.config/sregfs") {
+		t.Errorf("log file is %s, not beside the configuration", s.LogFile)
+	}
+	if s.Default != "lab" || s.CacheSize != 1000 || !s.ReadOnly || s.ListTTL != 5*time.Minute || s.UID != 1000 {
+		t.Errorf("settings %+v", s)
+	}
+	home := filepath.Dir(filepath.Dir(dir))
+	no := false
+	want := []Remote{
+		{Name: "lab", Origin: dir + "/config.toml:9", URL: "https://registry.lab.org",
+			Common: Common{Type: "oci", TokenFile: home + "/lab.token", AllowDelete: &no, Timeout: Duration(90 * time.Second)},
+			Config: map[string]any{"url": "https://registry.lab.org", "namespace": "team"}},
+		{Name: "local", Origin: "default", Common: Common{Type: "dir"}, Config: map[string]any{"path": s.Storage}},
+		{Name: "shared", Origin: dir + "/config.toml:17", Common: Common{Type: "dir"}, Config: map[string]any{"path": dir + "/images"}},
+	}
+	if diff := cmp.Diff(want, s.Remotes); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestLoad_remoteFlag(t *testing.T) {
+	t.Parallel()
+	s, err := load(t, "[remotes.lab]\ntype = \"dir\"\npath = \"/old\"\n", nil,
+		"--remote", `lab=oci,url=http://127.0.0.1:5000,allow_delete=true,arch=arm64,credentials=["a,b", "c"],size=5,text="5"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	yes := true
+	want := Remote{Name: "lab", Origin: "--remote lab", URL: "http://127.0.0.1:5000",
+		Common: Common{Type: "oci", AllowDelete: &yes, Arch: "arm64"},
+		Config: map[string]any{"url": "http://127.0.0.1:5000", "credentials": []any{"a,b", "c"}, "size": int64(5), "text": "5"}}
+	if diff := cmp.Diff(want, s.Remotes[0]); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestLoad_storage(t *testing.T) {
+	t.Parallel()
+	const file = "[remotes.local]\npath = \"/from/file\"\n"
+	env := map[string]string{"SREGISTRY_STORAGE": "/from/env"}
+	for _, c := range []struct {
+		name, file string
+		env        map[string]string
+		args       []string
+		want       string
+	}{
+		{"file", file, nil, nil, "/from/file"},
+		{"environment", file, env, nil, "/from/env"},
+		{"flag", file, env, []string{"--storage", "from/flag"}, "/work dir/from/flag"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s, err := load(t, c.file, c.env, c.args...)
+			if err != nil || s.Storage != c.want || s.Remotes[0].Config["path"] != c.want {
+				t.Errorf("storage %q, remote %v, %v, want %q", s.Storage, s.Remotes, err, c.want)
+			}
+		})
+	}
+	t.Run("sregistry's, if it is there", func(t *testing.T) {
+		t.Parallel()
+		home := t.TempDir()
+		if err := os.MkdirAll(home+"/.singularity/shub", 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := loadIn(t, home, nil); err != nil || s.Storage != home+"/.singularity/shub" {
+			t.Errorf("storage %q, %v", s.Storage, err)
+		}
+	})
+}
+
+func TestLoad_sregistry(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	write(t, home+"/secrets.json", `{"SREGISTRY_CLIENT": "dropbox", "hub": {"base": "https://singularity-hub.org/api"},
+		"dropbox": {"SREGISTRY_DROPBOX_TOKEN": "from file"}, "registry": {"SREGISTRY_REGISTRY_BASE": "https://reg.example"}}`, 0o644)
+	env := map[string]string{"SREGISTRY_CLIENT_SECRETS": "HOME/secrets.json"}
+	s, err := loadIn(t, home, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Default != "dropbox" || len(s.Remotes) != 2 || s.Remotes[0].Token != "from file" || !s.Remotes[0].Guessed {
+		t.Errorf("settings %+v", s)
+	}
+	// The test knows no backend for sregistry's server.
+	if len(s.Notes) != 1 || !strings.Contains(s.Notes[0], "SREGISTRY_REGISTRY_BASE") {
+		t.Errorf("notes %q", s.Notes)
+	}
+	env["SREGISTRY_DROPBOX_TOKEN"], env["SREGISTRY_CLIENT"] = "from environment", "local"
+	if s, err = loadIn(t, home, env); err != nil || s.Remotes[0].Token != "from environment" || s.Default != "local" {
+		t.Errorf("settings %+v, %v", s, err)
+	}
+}
+
+func TestLoad_bad(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, file string
+		env        map[string]string
+		args       []string
+		want       string // in the error
+	}{
+		{"syntax", "a = 1\nb = \n", nil, nil, "config.toml:2:"},
+		{"unknown key", "\ncache_siz = 1\n", nil, nil, `config.toml:2: unknown setting "cache_siz" (did you mean "cache_size"?)`},
+		{"value", "cache_size = \"much\"\n", nil, nil, `config.toml:1: cache_size: "much" is no size`},
+		{"kind of value", "read_only = [true]\n", nil, nil, "config.toml:1: read_only is not a simple value"},
+		{"not a bool", "read_only = \"maybe\"\n", nil, nil, "config.toml:1: read_only: "},
+		{"choice", "push = \"later\"\n", nil, nil, `config.toml:1: push: "later" is not one of sync, async`},
+		{"environment", "", map[string]string{"SREGFS_PUSH": "later"}, nil, "SREGFS_PUSH: push: "},
+		{"remotes no table", "remotes = 1\n", nil, nil, "config.toml:1: remotes is not a table"},
+		{"remote no table", "[remotes]\nlab = \"oci\"\n", nil, nil, "config.toml:2: remotes.lab is not a table"},
+		{"no type", "\n[remotes.lab]\n", nil, nil, "config.toml:2: remote lab: type is missing"},
+		{"unknown type", "[remotes.lab]\ntype = \"ocy\"\n", nil, nil, `unknown type "ocy" (did you mean "oci"?)`},
+		{"type of a common key", "[remotes.lab]\ntype = \"oci\"\nread_only = 3\n", nil, nil, "remote lab: read_only: "},
+		{"name", "[remotes.\"a/b\"]\ntype = \"oci\"\n", nil, nil, "remote name"},
+		{"push", "[remotes.lab]\ntype = \"oci\"\npush = \"x\"\n", nil, nil, "push is \"x\""},
+		{"timeout", "[remotes.lab]\ntype = \"oci\"\ntimeout = \"soon\"\n", nil, nil, "no duration"},
+		{"local is dir", "[remotes.local]\ntype = \"oci\"\n", nil, nil, `always of type "dir"`},
+		{"two tokens", "[remotes.lab]\ntype = \"oci\"\ntoken_env = \"A\"\ntoken_file = \"b\"\n", nil, nil, "more than one of"},
+		{"missing file", "", nil, []string{"--config=/nowhere/config.toml"}, "no such file"},
+		{"a directory", "", nil, []string{"--config=HOME"}, "is a directory"},
+		{"remote flag", "", nil, []string{"--remote=lab"}, "NAME=TYPE"},
+		{"remote flag part", "", nil, []string{"--remote=lab=oci,insecure"}, "not key=value"},
+		{"token in arguments", "", nil, []string{"--remote=lab=oci,token=hunter2"}, "token_file="},
+		{"sregistry file", "", map[string]string{"SREGISTRY_CLIENT_SECRETS": "/nowhere.json"}, nil, "SREGISTRY_CLIENT_SECRETS"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := load(t, c.file, c.env, c.args...)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("Load gives %v, want %q in it", err, c.want)
+			}
+			if err != nil && strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("the error shows the secret: %v", err)
+			}
+		})
+	}
+}
+
+func TestLoad_openSecrets(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	path := home + "/.config/sregfs/config.toml"
+	write(t, path, "[remotes.lab]\ntype = \"oci\"\ntoken = \"hunter2\"\n", 0o644)
+	_, err := loadIn(t, home, nil)
+	if want := "config.toml:3: holds a token and can be read by others"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("Load gives %v, want %q in it", err, want)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := loadIn(t, home, nil); err != nil || s.Remotes[0].Token != "hunter2" {
+		t.Errorf("Load of a file with mode 0600 gives %v", err)
+	}
+}
+
+func TestSize(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]Size{"0": 0, "17": 17, "500M": 500 << 20, "20G": 20 << 30, "1.5T": 3 << 39, "2GiB": 2 << 30, "2GB": 2e9, "10k": 10 << 10} {
+		var got Size
+		if err := got.Set(text); err != nil || got != want {
+			t.Errorf("Set(%q) gives %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "G", "-1", "1X", "99999999999T"} {
+		var got Size
+		if err := got.Set(text); err == nil {
+			t.Errorf("Set(%q) gives %d, want an error", text, got)
+		}
+	}
+}
+
+func FuzzParseFile(f *testing.F) {
+	f.Add("[remotes.lab]\ntype = \"oci\"\nurl = 'x'\n")
+	f.Add("remotes = {a = {type = \"dir\"}}\ncache_size = 1")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := parseFile("config.toml", 0o600, []byte(text))
+		if err != nil {
+			return
+		}
+		for _, line := range c.lines {
+			if line < 1 || line > strings.Count(text, "\n")+1 {
+				t.Errorf("line %d in %q", line, text)
+			}
+		}
+		remotes, err := c.remotes(Inputs{Types: []string{"dir", "oci"}})
+		if err == nil {
+			for _, r := range remotes {
+				if r.Type == "" {
+					t.Errorf("remote without a type in %q", text)
+				}
+			}
+		}
+	})
+}

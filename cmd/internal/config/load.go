@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+)
+
+// Inputs is where Load looks, apart from the flags.
+type Inputs struct {
+	Getenv  func(string) string
+	Home    string   // home directory; "" if there is none
+	Dir     string   // working directory, for relative names in flags
+	File    string   // configuration file from --config; "" finds it
+	Remotes []string // of --remote
+	Types   []string // of the backends there are
+}
+
+// Load completes s, whose flags were declared on fs and parsed: what no flag said
+// comes from the environment, then the file, then stays the default.
+//
+// Errors say where the mistake is: "config.toml:3: …", "SREGFS_PUSH: …".
+func Load(s *Settings, fs *pflag.FlagSet, in Inputs) error {
+	path, named := configFile(in)
+	var f *file
+	if path != "" {
+		var err error
+		if f, err = readFile(path, named); err != nil {
+			return fmt.Errorf("configuration: %w", err)
+		}
+	}
+	old, err := readSregistry(in)
+	if err != nil {
+		return fmt.Errorf("configuration of sregistry: %w", err)
+	}
+	if err := s.applySettings(fs, f, in); err != nil {
+		return err
+	}
+	if s.Default == "" {
+		s.Default = old.active
+	}
+	remotes, err := s.gather(f, old, in)
+	if err != nil {
+		return err
+	}
+	local := remotes[Local]
+	if path, ok := local.Config["path"].(string); ok && s.Storage == "" {
+		s.Storage = path
+	}
+	if err := s.setPaths(in); err != nil {
+		return err
+	}
+	local.Config["path"] = s.Storage
+	s.Remotes = sorted(remotes)
+	return nil
+}
+
+func configFile(in Inputs) (path string, named bool) {
+	if path := in.File; path != "" {
+		return path, true
+	}
+	if path := in.Getenv("SREGFS_CONFIG"); path != "" {
+		return path, true
+	}
+	return xdg(in, "XDG_CONFIG_HOME", ".config", "sregfs/config.toml"), false
+}
+
+// xdg returns a path below an XDG base directory; "" without a home. The
+// specification says to ignore a relative value.
+func xdg(in Inputs, variable, fallback, path string) string {
+	if dir := in.Getenv(variable); filepath.IsAbs(dir) {
+		return filepath.Join(dir, path)
+	}
+	if in.Home == "" {
+		return ""
+	}
+	return filepath.Join(in.Home, fallback, path)
+}
+
+// alias gives the variables of sregistry that mean a setting of ours.
+func alias(flag string) string {
+	switch flag {
+	case "default":
+		return "SREGISTRY_CLIENT"
+	case "storage":
+		return "SREGISTRY_STORAGE"
+	}
+	return ""
+}
+
+// applySettings sets what no flag has set. Paths in the file are relative to it.
+func (s *Settings) applySettings(fs *pflag.FlagSet, f *file, in Inputs) error {
+	declared := pflag.NewFlagSet("", pflag.ContinueOnError)
+	(&Settings{}).Flags(declared)
+	if f != nil {
+		if err := f.checkKeys(keys(declared)); err != nil {
+			return err
+		}
+	}
+	var errs []error
+	declared.VisitAll(func(d *pflag.Flag) {
+		if fs.Changed(d.Name) {
+			return
+		}
+		value, origin, err := lookup(d.Name, f, in)
+		if err == nil && origin != "" {
+			if err = fs.Lookup(d.Name).Value.Set(value); err != nil {
+				err = fmt.Errorf("%s: %s: %w", origin, keyOf(d.Name), err)
+			}
+		}
+		errs = append(errs, err)
+	})
+	return errors.Join(errs...)
+}
+
+// lookup returns a setting and where it was found; origin is "" if nowhere.
+func lookup(flag string, f *file, in Inputs) (value, origin string, err error) {
+	for _, name := range []string{envOf(flag), alias(flag)} {
+		if name == "" {
+			continue
+		}
+		if v := in.Getenv(name); v != "" {
+			return v, name, nil
+		}
+	}
+	key := keyOf(flag)
+	if f == nil || f.top[key] == nil {
+		return "", "", nil
+	}
+	value, err = f.setting(key)
+	switch flag {
+	case "home", "storage", "cache-dir", "log-file":
+		value = expand(value, in.Home, filepath.Dir(f.path))
+	}
+	return value, f.at(key), err
+}
+
+func (s *Settings) setPaths(in Inputs) error {
+	if s.CacheDir == "" {
+		s.CacheDir = xdg(in, "XDG_CACHE_HOME", ".cache", "sregfs")
+	}
+	if s.Storage == "" {
+		s.Storage = defaultStorage(in)
+	}
+	if s.CacheDir == "" || s.Storage == "" {
+		return errors.New("there is no home directory: set HOME, or SREGFS_CACHE_DIR, SREGFS_HOME and SREGISTRY_STORAGE")
+	}
+	for _, p := range []*string{&s.Home, &s.Storage, &s.CacheDir, &s.LogFile} {
+		*p = expand(*p, in.Home, in.Dir)
+	}
+	return nil
+}
+
+// defaultStorage is where sregistry keeps its images, if it ever did.
+func defaultStorage(in Inputs) string {
+	old := filepath.Join(in.Home, ".singularity", "shub")
+	if info, err := os.Stat(old); in.Home != "" && err == nil && info.IsDir() {
+		return old
+	}
+	return xdg(in, "XDG_DATA_HOME", filepath.Join(".local", "share"), "sregfs/images")
+}
+
+// gather returns the remotes by name; a later source replaces one of the same name.
+func (s *Settings) gather(f *file, old sregistrySettings, in Inputs) (map[string]Remote, error) {
+	all := map[string]Remote{Local: {Name: Local, Common: Common{Type: "dir"}, Config: map[string]any{}, Origin: "default"}}
+	guessed, notes := old.remotes(in)
+	s.Notes = append(s.Notes, notes...)
+	for _, r := range guessed {
+		all[r.Name] = r
+	}
+	if f != nil {
+		fromFile, err := f.remotes(in)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range fromFile {
+			all[r.Name] = r
+		}
+	}
+	for _, spec := range in.Remotes {
+		r, err := parseRemoteFlag(spec, in)
+		if err != nil {
+			return nil, fmt.Errorf("--remote: %w", err)
+		}
+		r.Origin = "--remote " + r.Name
+		r.expand(in.Home, in.Dir)
+		all[r.Name] = r
+	}
+	return all, nil
+}

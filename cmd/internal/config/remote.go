@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// Local is the name of the remote that is always there.
+const Local = "local"
+
+// A Remote is one configured registry.
+type Remote struct {
+	Name   string
+	Common        // the keys that remotes of all types share
+	URL    string // for display; also in Config
+	Config map[string]any
+	Origin string // for messages: "config.toml:12", "--remote", "SREGISTRY_DROPBOX_TOKEN"
+	// Guessed says that nobody asked for this remote by name: a mistake in it is
+	// shown where it appears, and does not keep the program from starting.
+	Guessed bool
+}
+
+// Common is the keys that remotes of all types share.
+type Common struct {
+	Type string `toml:"type"`
+
+	Token        string `toml:"token"`         // also a password
+	TokenFile    string `toml:"token_file"`    // read at each login
+	TokenEnv     string `toml:"token_env"`     // name of a variable
+	TokenCommand string `toml:"token_command"` // for sh -c; prints it
+	User         string `toml:"user"`
+
+	ReadOnly       bool     `toml:"read_only"`
+	AllowOverwrite *bool    `toml:"allow_overwrite"` // nil: the general setting decides
+	AllowDelete    *bool    `toml:"allow_delete"`
+	Push           string   `toml:"push"` // "sync", "async", or "": the general setting
+	Arch           string   `toml:"arch"`
+	CAFile         string   `toml:"ca_file"`
+	Insecure       bool     `toml:"insecure"`
+	AllowPrivate   bool     `toml:"allow_private"`
+	Timeout        Duration `toml:"timeout"` // of one operation with its retries
+}
+
+// CommonKeys lists the keys of Common.
+func CommonKeys() []string {
+	return []string{"type", "token", "token_file", "token_env", "token_command", "user", "read_only", "allow_overwrite",
+		"allow_delete", "push", "arch", "ca_file", "insecure", "allow_private", "timeout", "url"}
+}
+
+// A Duration is written "90s" or "5m".
+type Duration time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil || v < 0 {
+		return fmt.Errorf("%q is no duration (write 90s, 5m)", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// newRemote splits a table into what all remotes share and what belongs to the
+// backend. The error does not say where the table was.
+func newRemote(name string, table map[string]any, in Inputs) (Remote, error) {
+	r := Remote{Name: name, Config: map[string]any{}}
+	if err := backends.CheckRemoteName(name); err != nil {
+		return r, err
+	}
+	shared := map[string]any{}
+	for key, value := range table {
+		if key != "url" && slices.Contains(CommonKeys(), key) {
+			shared[key] = value
+		} else {
+			r.Config[key] = value
+		}
+	}
+	text, err := toml.Marshal(shared)
+	if err != nil {
+		return r, err
+	}
+	if err := toml.NewDecoder(bytes.NewReader(text)).Decode(&r.Common); err != nil {
+		return r, sharedError(err)
+	}
+	r.URL, _ = table["url"].(string)
+	return r, r.check(in.Types)
+}
+
+// sharedError names the key at fault: the position is one in our own copy.
+func sharedError(err error) error {
+	if e, ok := errors.AsType[*toml.DecodeError](err); ok {
+		return fmt.Errorf("%s: %s", strings.Join(e.Key(), "."), strings.TrimPrefix(e.Error(), "toml: "))
+	}
+	return err
+}
+
+func (r *Remote) check(types []string) error {
+	if r.Name == Local && r.Type == "" {
+		r.Type = "dir"
+	}
+	switch {
+	case r.Type == "":
+		return fmt.Errorf("type is missing (known: %s)", strings.Join(types, ", "))
+	case !slices.Contains(types, r.Type):
+		return fmt.Errorf("unknown type %q%s", r.Type, backends.DidYouMean(r.Type, types))
+	case r.Name == Local && r.Type != "dir":
+		return fmt.Errorf("%q is always of type \"dir\"; give this remote another name", Local)
+	case !slices.Contains([]string{"", "sync", "async"}, r.Push):
+		return fmt.Errorf("push is %q, not \"sync\" or \"async\"", r.Push)
+	}
+	sources := 0
+	for _, s := range []string{r.Token, r.TokenFile, r.TokenEnv, r.TokenCommand} {
+		if s != "" {
+			sources++
+		}
+	}
+	if sources > 1 {
+		return errors.New("more than one of token, token_file, token_env and token_command")
+	}
+	return nil
+}
+
+// expand makes the file names in r absolute; relative ones are below dir.
+func (r *Remote) expand(home, dir string) {
+	for _, p := range []*string{&r.TokenFile, &r.CAFile} {
+		*p = expand(*p, home, dir)
+	}
+	if path, ok := r.Config["path"].(string); ok && r.Type == "dir" {
+		r.Config["path"] = expand(path, home, dir)
+	}
+}
+
+// parseRemoteFlag reads "NAME=TYPE[,key=value…]". A value is a string unless it
+// reads true, false, a number, or stands in brackets or quotes, as in the file.
+func parseRemoteFlag(spec string, in Inputs) (Remote, error) {
+	parts := splitOutsideQuotes(spec, ',')
+	name, typ, ok := strings.Cut(parts[0], "=")
+	if !ok {
+		return Remote{}, fmt.Errorf("%q is not NAME=TYPE[,key=value…]", spec)
+	}
+	table := map[string]any{"type": typ}
+	for _, part := range parts[1:] {
+		key, value, ok := strings.Cut(part, "=")
+		if !ok {
+			return Remote{}, fmt.Errorf("%s: %q is not key=value", name, part)
+		}
+		if key == "token" || key == "password" {
+			return Remote{}, fmt.Errorf("%s: a %s on the command line can be seen by everybody on this machine: use token_file=FILE, token_env=NAME or token_command=COMMAND", name, key)
+		}
+		table[key] = flagValue(value)
+	}
+	r, err := newRemote(name, table, in)
+	if err != nil {
+		return Remote{}, fmt.Errorf("%s: %w", name, err)
+	}
+	return r, nil
+}
+
+func flagValue(text string) any {
+	switch {
+	case text == "true" || text == "false":
+		return text == "true"
+	case strings.HasPrefix(text, "[") || strings.HasPrefix(text, `"`):
+		var v struct{ V any }
+		if toml.Unmarshal([]byte("V = "+text), &v) == nil {
+			return v.V
+		}
+	}
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return n
+	}
+	return text
+}
+
+// splitOutsideQuotes splits s at sep, but not within "…" or […].
+func splitOutsideQuotes(s string, sep byte) []string {
+	var parts []string
+	quoted, depth, start := false, 0, 0
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[':
+			depth++
+		case c == ']':
+			depth--
+		case c == sep && depth <= 0:
+			parts = append(parts, s[start:i])
+			start = i + 1
+		}
+	}
+	return append(parts, s[start:])
+}
+
+// sorted returns the remotes in the order of their names.
+func sorted(remotes map[string]Remote) []Remote {
+	var all []Remote
+	for _, name := range slices.Sorted(maps.Keys(remotes)) {
+		all = append(all, remotes[name])
+	}
+	return all
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/pflag"
+)
+
+// Settings is all that the commands can be told, except for what to do.
+type Settings struct {
+	Home     string // state directory; "" chooses one
+	Storage  string // images of the local remote
+	CacheDir string
+	Default  string // remote of a URI that names none
+
+	CacheSize Size // 0 means no limit but MinFree
+	MinFree   Size
+
+	ReadOnly       bool
+	AllowOverwrite bool
+	AllowDelete    bool
+	AllowOther     bool
+	Open           string // "lazy" or "wait"
+	Push           string // "sync" or "async"
+	Passthrough    string // "auto" or "off"
+	ListTTL        time.Duration
+	StopTimeout    time.Duration
+	UID, GID       int // -1 means who mounts
+	LogFile        string
+
+	Remotes []Remote // in the order of their names, "local" among them
+	Notes   []string // what a person may want to know about how these came about
+}
+
+// Flags declares every setting on fs, with its default.
+func (s *Settings) Flags(fs *pflag.FlagSet) {
+	fs.StringVar(&s.Home, "home", "", "directory of the `state`: index, uploads under way (default $XDG_STATE_HOME/sregfs/HOST)")
+	fs.StringVar(&s.Storage, "storage", "", "directory of the `images` of the remote \"local\" (default $SREGISTRY_STORAGE or ~/.singularity/shub)")
+	fs.StringVar(&s.CacheDir, "cache-dir", "", "directory of pulled images (default $XDG_CACHE_HOME/sregfs)")
+	fs.StringVar(&s.Default, "default", "", "the `remote` of a URI that names none (default $SREGISTRY_CLIENT or \"local\")")
+	fs.Var(&s.CacheSize, "cache-size", "most bytes that pulled images may take, as 20G; 0 means what --min-free leaves")
+	s.MinFree = 256 << 20
+	fs.Var(&s.MinFree, "min-free", "bytes to leave free on the disk of the cache")
+	fs.BoolVar(&s.ReadOnly, "read-only", false, "refuse all writing, on every remote")
+	fs.BoolVar(&s.AllowOverwrite, "allow-overwrite", false, "let published tags be replaced")
+	fs.BoolVar(&s.AllowDelete, "allow-delete", false, "let images be deleted through the mount")
+	fs.BoolVar(&s.AllowOther, "allow-other", false, "let other users see the mount")
+	s.Open, s.Push, s.Passthrough = "lazy", "sync", "auto"
+	fs.Var(oneOf{&s.Open, []string{"lazy", "wait"}}, "open", "whether open(2) waits until the image is whole and verified: `lazy|wait`")
+	fs.Var(oneOf{&s.Push, []string{"sync", "async"}}, "push", "whether close(2) waits until a copied file is published: `sync|async`")
+	fs.Var(oneOf{&s.Passthrough, []string{"auto", "off"}}, "passthrough", "whether the kernel may read whole images without us: `auto|off`")
+	fs.DurationVar(&s.ListTTL, "list-ttl", time.Minute, "age at which a listing is refreshed")
+	fs.DurationVar(&s.StopTimeout, "stop-timeout", 30*time.Second, "how long stopping may wait for uploads")
+	fs.IntVar(&s.UID, "uid", -1, "owner of the files (default who mounts)")
+	fs.IntVar(&s.GID, "gid", -1, "group of the files")
+	fs.StringVar(&s.LogFile, "log-file", "", "`file` for the log in the background (default sregfs.log in the state directory)")
+}
+
+// keyOf returns how the file and the mount options spell a flag.
+func keyOf(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
+
+// envOf returns the variable of a flag.
+func envOf(flag string) string { return "SREGFS_" + strings.ToUpper(keyOf(flag)) }
+
+// keys returns the keys of all settings on fs.
+func keys(fs *pflag.FlagSet) []string {
+	var all []string
+	fs.VisitAll(func(f *pflag.Flag) { all = append(all, keyOf(f.Name)) })
+	return all
+}
+
+// A Size is a count of bytes that can be written as 20G, 20GB or 20GiB. Both G
+// and GiB count by 1024, as df -h and ls -lh do; GB counts by 1000.
+type Size int64
+
+// Set implements pflag.Value.
+func (s *Size) Set(text string) error {
+	if n := len(text); n > 1 && strings.ContainsAny(text[n-1:], "kKmMgGtTpP") {
+		text += "iB"
+	}
+	n, err := humanize.ParseBytes(text)
+	if err != nil || n > 1<<62 {
+		return fmt.Errorf("%q is no size (write 500M, 20G, 1.5T)", text)
+	}
+	*s = Size(n)
+	return nil
+}
+
+// String implements pflag.Value.
+func (s *Size) String() string {
+	if *s == 0 || *s%(1<<20) != 0 {
+		return strconv.FormatInt(int64(*s), 10)
+	}
+	return humanize.IBytes(uint64(*s))
+}
+
+// Type implements pflag.Value.
+func (s *Size) Type() string { return "size" }
+
+// oneOf is a string with few possible values.
+type oneOf struct {
+	to      *string
+	choices []string
+}
+
+func (o oneOf) Set(v string) error {
+	for _, c := range o.choices {
+		if v == c {
+			*o.to = v
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is not one of %s", v, strings.Join(o.choices, ", "))
+}
+
+func (o oneOf) String() string { return *o.to }
+func (o oneOf) Type() string   { return "string" }

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package exit turns an error into an exit code and one line for a person. It is
+// the only place where the two commands decide either; docs/errors.md lists the
+// codes. It never ends the process itself: main does.
+package exit
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"strings"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cmd/internal/term"
+)
+
+// The exit codes of both commands.
+const (
+	OK          = 0
+	Failed      = 1
+	Usage       = 2 // of the command or its configuration
+	NotFound    = 3
+	NotAllowed  = 4
+	Unreachable = 5
+	Corrupt     = 6
+	Locked      = 7 // already running, or the state is in use
+	Interrupted = 130
+)
+
+// A CodeError is an error whose code its text and cause do not tell: the
+// command line, the configuration, the lock.
+type CodeError struct {
+	Code int
+	Err  error
+}
+
+// Error is the text of the cause.
+func (e *CodeError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *CodeError) Unwrap() error { return e.Err }
+
+// WithCode gives err a code, unless it is nil.
+func WithCode(code int, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &CodeError{Code: code, Err: err}
+}
+
+// Code returns the exit code for err. Where several kinds are joined, the one
+// that a script must know about first wins.
+func Code(err error) int {
+	coded, isCoded := errors.AsType[*CodeError](err)
+	_, diskFull := backends.LocalDisk(err)
+	is := func(target error) bool { return errors.Is(err, target) }
+	switch {
+	case err == nil:
+		return OK
+	case isCoded:
+		return coded.Code
+	case is(context.Canceled):
+		return Interrupted
+	case is(backends.ErrCorrupt):
+		return Corrupt
+	case diskFull:
+		return Failed
+	case is(backends.ErrUnavailable), is(backends.ErrRateLimited), is(context.DeadlineExceeded):
+		return Unreachable
+	case is(fs.ErrPermission), is(backends.ErrNotAllowed), is(backends.ErrReadOnly):
+		return NotAllowed
+	case is(fs.ErrNotExist):
+		return NotFound
+	case is(fs.ErrInvalid), is(errors.ErrUnsupported):
+		return Usage
+	}
+	return Failed
+}
+
+// Report prints err as "name: message", on one line whatever a registry put into
+// it, and returns its code. An interrupt needs no message: who pressed the key
+// knows.
+func Report(w io.Writer, name string, err error) int {
+	code := Code(err)
+	if code != OK && code != Interrupted {
+		_, _ = io.WriteString(w, name+": "+line(err)+"\n")
+	}
+	return code
+}
+
+// line joins the lines of a joined error. Anything else that would move the
+// cursor is escaped.
+func line(err error) string {
+	return term.Escape(strings.Join(strings.Split(err.Error(), "\n"), "; "))
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package exit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+	"testing"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
+)
+
+// The table of docs/errors.md.
+var table = []struct {
+	err  error
+	want int
+}{
+	{nil, OK},
+	{errors.New("anything"), Failed},
+	{fs.ErrExist, Failed},
+	{backends.ErrChanged, Failed},
+	{cache.ErrInUse, Failed},
+	{syscall.ENOSPC, Failed},
+	{syscall.EDQUOT, Failed},
+	{syscall.EFBIG, Failed},
+	{fs.ErrInvalid, Usage},
+	{errors.ErrUnsupported, Usage},
+	{fs.ErrNotExist, NotFound},
+	{syscall.ENOENT, NotFound},
+	{fs.ErrPermission, NotAllowed},
+	{backends.ErrUnauthorized, NotAllowed},
+	{backends.ErrNotAllowed, NotAllowed},
+	{backends.ErrReadOnly, NotAllowed},
+	{backends.ErrUnavailable, Unreachable},
+	{backends.ErrRateLimited, Unreachable},
+	{context.DeadlineExceeded, Unreachable},
+	{backends.ErrCorrupt, Corrupt},
+	{WithCode(Locked, errors.New("held")), Locked},
+	{context.Canceled, Interrupted},
+}
+
+func TestCode(t *testing.T) {
+	t.Parallel()
+	for _, c := range table {
+		if got := Code(c.err); got != c.want {
+			t.Errorf("Code(%v) = %d, want %d", c.err, got, c.want)
+		}
+		if c.err == nil {
+			continue
+		}
+		wrapped := &backends.Error{Op: "stat", Remote: "lab", Err: fmt.Errorf("%w: detail", c.err)}
+		if got := Code(wrapped); got != c.want {
+			t.Errorf("Code(%v) = %d, want %d", wrapped, got, c.want)
+		}
+		joined := errors.Join(errors.New("something else"), c.err)
+		if got := Code(joined); got != c.want {
+			t.Errorf("Code(%q) = %d, want %d", joined, got, c.want)
+		}
+	}
+}
+
+func TestReport(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  error
+		want string
+		code int
+	}{
+		{nil, "", OK},
+		{context.Canceled, "", Interrupted},
+		{errors.Join(errors.New("one"), fs.ErrNotExist), "sreg: one; file does not exist\n", NotFound},
+		{errors.New("evil \x1b[2J"), "sreg: evil \\x1b[2J\n", Failed},
+	} {
+		var b bytes.Buffer
+		if code := Report(&b, "sreg", c.err); code != c.code || b.String() != c.want {
+			t.Errorf("Report(%v) = %d, %q, want %d, %q", c.err, code, b.String(), c.code, c.want)
+		}
+	}
+}
