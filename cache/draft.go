@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// A Target is where a draft will be published.
+type Target struct {
+	Remote   string
+	Ref      backends.Ref
+	Replaces string // as backends.Source.Replaces
+	Format   string // "sif", "simg", ""
+	Async    bool   // publish in the background, also after a restart
+}
+
+// DraftState is how far a draft has come.
+type DraftState string
+
+// The states of a draft.
+const (
+	Writing    DraftState = "writing"    // being copied in
+	Incomplete DraftState = "incomplete" // closed, or left by a crash, without being a whole image
+	Sealed     DraftState = "sealed"     // whole, digest known, durable; not published
+	Publishing DraftState = "publishing" // on its way
+	Failed     DraftState = "failed"     // the last try to publish failed; the data is kept
+)
+
+// settled reports whether the draft is whole and durable in that state.
+func (s DraftState) settled() bool { return s == Sealed || s == Publishing || s == Failed }
+
+// DraftInfo is the journal's record of a draft.
+type DraftInfo struct {
+	ID       string // sorts by time of creation
+	Target   Target
+	State    DraftState
+	Size     int64  // bytes
+	Digest   string // once sealed: "sha256:…"
+	Stored   int64  // bytes that the registry has acknowledged
+	Created  time.Time
+	Changed  time.Time // last write, or change of state
+	Attempts int       // to publish
+	Error    string    // of the last try, or why the draft is incomplete
+	ModTime  time.Time // set by SetAttr, else of the last write
+	Mode     uint32    // set by SetAttr, else 0
+}
+
+// A Draft is a handle on one file of the spool, with full random access. Methods
+// may be called from many goroutines at once, and give ErrClosed once this
+// handle or the spool is closed. Handles on one draft share everything else.
+//
+// Errors of writing methods: ENOSPC, EDQUOT, EFBIG; fs.ErrInvalid for a negative
+// offset or size; ErrInUse while the draft is being published (from Source or
+// SetState(Publishing) to SetState(Sealed or Failed)), after it was published,
+// and when a registry on this disk has linked its data already.
+type Draft struct {
+	entry  *entry
+	file   *os.File
+	closed atomic.Bool
+}
+
+// Info returns the record as it is now, also of a draft that is gone.
+func (d *Draft) Info() DraftInfo { return d.entry.info() }
+
+// Size returns the size in bytes now.
+func (d *Draft) Size() int64 { return d.entry.size.Load() }
+
+// Dirty reports writes since the draft was created, opened after a restart, or
+// last sealed with success.
+func (d *Draft) Dirty() bool { return d.entry.dirty.Load() }
+
+// Retarget changes where the draft will be published (a rename). It is as
+// durable as the state the draft is in. Errors: ErrInUse as for a write; the
+// local disk's.
+func (d *Draft) Retarget(target Target) error {
+	if err := d.live(); err != nil {
+		return err
+	}
+	e := d.entry
+	e.data.Lock()
+	defer e.data.Unlock()
+	if err := e.writable(); err != nil {
+		return err
+	}
+	return e.change(func(r *record) {
+		if target.Remote != r.Target.Remote || target.Ref != r.Target.Ref {
+			r.Session, r.Stored = nil, 0 // it belongs to the other place
+			e.stored.Store(0)
+		}
+		r.Target = target
+	})
+}
+
+// SetAttr stores the time and mode that a copying tool sets; a zero modTime
+// leaves the time as it is. A later write changes the time again.
+func (d *Draft) SetAttr(modTime time.Time, mode uint32) error {
+	if err := d.live(); err != nil {
+		return err
+	}
+	return d.entry.change(func(r *record) {
+		if !modTime.IsZero() {
+			r.ModTime = storable(modTime)
+		}
+		r.Mode = mode
+	})
+}
+
+// storable brings t into the years that JSON can hold: a copying tool is not
+// refused for a strange time.
+func storable(t time.Time) time.Time {
+	first := time.Date(1, 1, 1, 0, 0, 1, 0, time.UTC)
+	last := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	switch {
+	case t.Before(first):
+		return first
+	case t.After(last):
+		return last
+	}
+	return t
+}
+
+// ReadAt is io.ReaderAt.
+func (d *Draft) ReadAt(p []byte, off int64) (int, error) {
+	if err := d.live(); err != nil {
+		return 0, err
+	}
+	if off < 0 {
+		return 0, errNegative(off)
+	}
+	n, err := d.file.ReadAt(p, off)
+	return n, readError(err)
+}
+
+// WriteAt is io.WriterAt. Writing to a sealed draft unseals it, durably, before
+// the first byte is written.
+func (d *Draft) WriteAt(p []byte, off int64) (int, error) {
+	if err := d.live(); err != nil {
+		return 0, err
+	}
+	if off < 0 {
+		return 0, errNegative(off)
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	return d.entry.write(d.file, p, off)
+}
+
+// Truncate sets the size in bytes. The size that it has already changes nothing.
+func (d *Draft) Truncate(size int64) error {
+	if err := d.live(); err != nil {
+		return err
+	}
+	if size < 0 {
+		return errNegative(size)
+	}
+	return d.entry.truncate(d.file, size)
+}
+
+// Allocate reserves n bytes of the disk from off, as fallocate(2); without
+// keepSize the file grows to hold them.
+// Errors: also errors.ErrUnsupported where the disk cannot.
+func (d *Draft) Allocate(off, n int64, keepSize bool) error {
+	if err := d.live(); err != nil {
+		return err
+	}
+	if off < 0 || n <= 0 {
+		return errNegative(min(off, n))
+	}
+	return d.entry.allocate(d.file, off, n, keepSize)
+}
+
+// Sync makes the data written so far durable, without sealing: what fsync(2)
+// means for a file that is not whole yet.
+func (d *Draft) Sync() error {
+	if err := d.live(); err != nil {
+		return err
+	}
+	if err := d.file.Sync(); err != nil {
+		return spoolError("sync", err)
+	}
+	return spoolError("sync", d.entry.syncFolder())
+}
+
+// Close releases the handle; a second Close does nothing. When the last one of a
+// draft in state Writing is closed, the draft becomes Incomplete.
+func (d *Draft) Close() error {
+	if d.closed.Swap(true) || d.entry.spool.closed.Load() {
+		return nil
+	}
+	return d.entry.release()
+}
+
+func (d *Draft) live() error {
+	if d.closed.Load() || d.entry.spool.closed.Load() {
+		return ErrClosed
+	}
+	return nil
+}
+
+func errNegative(n int64) error { return fmt.Errorf("%w: offset or size %d", fs.ErrInvalid, n) }

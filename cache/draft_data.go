@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// An entry is what all handles on a draft share. Its locks are taken in the
+// order data, journal, Spool.mu.
+type entry struct {
+	spool *Spool
+	id    string
+	dir   folder
+
+	rec     atomic.Pointer[record] // the journal's content; replaced by change only
+	size    atomic.Int64           // bytes in the data file
+	stored  atomic.Int64           // as DraftInfo.Stored
+	touched atomic.Int64           // time of the last write or change, ns
+	dirty   atomic.Bool
+	doomed  atomic.Bool // removed: cannot be opened again
+
+	journal sync.Mutex // serialises changes of rec and meta.json, and guards gone
+	gone    bool       // the folder is no more
+
+	sealing chan struct{} // one seat: whoever seals
+
+	data   sync.Mutex // serialises changes of the content, and guards the fields below
+	gen    uint64     // counts them
+	hash   hash.Hash  // of the first hashed bytes of the content
+	hashed int64
+	lent   bool // a Source is out
+	moved  bool // the data belongs to somebody else
+
+	refs int      // handles; guarded by spool.mu
+	file *os.File // open while there are handles; guarded by spool.mu
+}
+
+func newEntry(s *Spool, id string) *entry {
+	return &entry{spool: s, id: id, dir: folder(filepath.Join(s.dir, id)),
+		sealing: make(chan struct{}, 1), hash: sha256.New()}
+}
+
+func (e *entry) info() DraftInfo {
+	info := e.rec.Load().DraftInfo
+	info.Size, info.Stored = e.size.Load(), e.stored.Load()
+	if t := time.Unix(0, e.touched.Load()); t.After(info.Changed) {
+		info.Changed = t
+	}
+	if info.ModTime.IsZero() {
+		info.ModTime = info.Changed
+	}
+	return info
+}
+
+// change makes fn's change of the record, in the journal first. It is durable if
+// the draft is settled before or after: a plain rename over a durable journal
+// could leave neither after power loss.
+func (e *entry) change(fn func(*record)) error {
+	e.journal.Lock()
+	defer e.journal.Unlock()
+	old := e.rec.Load()
+	next := *old
+	fn(&next)
+	next.Size, next.Changed = e.size.Load(), time.Now()
+	if !e.gone {
+		if err := e.dir.write(&next, old.State.settled() || next.State.settled()); err != nil {
+			return spoolError("journal of "+e.id, err)
+		}
+	}
+	e.rec.Store(&next)
+	return nil
+}
+
+// remember is change, but holds in memory even where the journal cannot be
+// written.
+func (e *entry) remember(fn func(*record)) error {
+	err := e.change(fn)
+	if err == nil {
+		return nil
+	}
+	e.journal.Lock()
+	defer e.journal.Unlock()
+	next := *e.rec.Load()
+	fn(&next)
+	next.Changed = time.Now()
+	e.rec.Store(&next)
+	return err
+}
+
+// writable returns why the content cannot be changed now. The caller holds data.
+func (e *entry) writable() error {
+	switch {
+	case e.moved:
+		return fmt.Errorf("%w: draft %s was published", ErrInUse, e.id)
+	case e.lent || e.rec.Load().State == Publishing:
+		return fmt.Errorf("%w: draft %s is being published", ErrInUse, e.id)
+	}
+	return nil
+}
+
+// begin readies the draft for a change of its content. The caller holds data.
+func (e *entry) begin(file *os.File) error {
+	if err := e.writable(); err != nil {
+		return err
+	}
+	rec := e.rec.Load()
+	if rec.State == Writing {
+		return nil
+	}
+	if rec.State.settled() {
+		info, err := file.Stat()
+		if err != nil {
+			return spoolError("write", err)
+		}
+		if linked(info) {
+			return fmt.Errorf("%w: the data of draft %s is linked into a registry: copy the file anew", ErrInUse, e.id)
+		}
+	}
+	return e.change(func(r *record) {
+		r.State, r.Digest, r.Error = Writing, "", ""
+		r.Session, r.Stored, r.Attempts = nil, 0, 0
+		e.stored.Store(0)
+	})
+}
+
+// changed notes a change of the content. The caller holds data.
+func (e *entry) changed() {
+	e.gen++
+	e.dirty.Store(true)
+	e.touched.Store(time.Now().UnixNano())
+	if rec := e.rec.Load(); !rec.ModTime.IsZero() {
+		// Worth no write to the disk: the journal follows at the next change.
+		e.journal.Lock()
+		next := *e.rec.Load()
+		next.ModTime = time.Time{}
+		e.rec.Store(&next)
+		e.journal.Unlock()
+	}
+}
+
+func (e *entry) write(file *os.File, p []byte, off int64) (int, error) {
+	e.data.Lock()
+	defer e.data.Unlock()
+	if err := e.begin(file); err != nil {
+		return 0, err
+	}
+	if err := e.spool.room.take(int64(len(p))); err != nil {
+		return 0, err
+	}
+	if off < e.hashed {
+		e.rehash()
+	}
+	n, err := file.WriteAt(p, off)
+	if n > 0 {
+		// A file copied from front to back is hashed on its way.
+		if off == e.hashed {
+			e.hash.Write(p[:n])
+			e.hashed += int64(n)
+		}
+		e.size.Store(max(e.size.Load(), off+int64(n)))
+		e.changed()
+	}
+	return n, spoolError("write", err)
+}
+
+// rehash forgets the running digest. The caller holds data.
+func (e *entry) rehash() {
+	e.hash.Reset()
+	e.hashed = 0
+}
+
+func (e *entry) truncate(file *os.File, size int64) error {
+	e.data.Lock()
+	defer e.data.Unlock()
+	if size == e.size.Load() {
+		return nil
+	}
+	if err := e.begin(file); err != nil {
+		return err
+	}
+	if size < e.hashed {
+		e.rehash()
+	}
+	if err := file.Truncate(size); err != nil {
+		return spoolError("truncate", err)
+	}
+	e.size.Store(size)
+	e.changed()
+	return nil
+}
+
+func (e *entry) allocate(file *os.File, off, n int64, keepSize bool) error {
+	e.data.Lock()
+	defer e.data.Unlock()
+	if err := e.begin(file); err != nil {
+		return err
+	}
+	if err := e.spool.room.take(n); err != nil {
+		return err
+	}
+	if err := allocate(file, off, n, keepSize); err != nil {
+		return spoolError("allocate", err)
+	}
+	if end := off + n; !keepSize && end > e.size.Load() {
+		e.size.Store(end)
+		e.changed()
+	}
+	return nil
+}
+
+// release gives up one handle.
+func (e *entry) release() error {
+	e.spool.mu.Lock()
+	var file *os.File
+	if e.refs--; e.refs == 0 {
+		file, e.file = e.file, nil
+	}
+	e.spool.mu.Unlock()
+	if file == nil {
+		return nil
+	}
+	err := errors.Join(spoolError("close", file.Close()), e.abandon())
+	if e.doomed.Load() {
+		err = errors.Join(err, e.drop())
+	}
+	return err
+}
+
+// abandon ends the state Writing when nobody writes any more.
+func (e *entry) abandon() error {
+	if e.rec.Load().State != Writing {
+		return nil
+	}
+	return e.change(func(r *record) {
+		r.State, r.Error = Incomplete, "closed before it was a whole image"
+	})
+}
+
+// drop deletes the draft. It is gone, durably, when drop returns nil.
+func (e *entry) drop() error {
+	e.doomed.Store(true)
+	e.journal.Lock()
+	defer e.journal.Unlock()
+	if e.gone {
+		return nil
+	}
+	grave := string(e.dir) + goneSuffix
+	if err := os.Rename(string(e.dir), grave); err != nil {
+		return spoolError("remove "+e.id, err)
+	}
+	e.gone = true
+	e.spool.mu.Lock()
+	delete(e.spool.drafts, e.id)
+	e.spool.mu.Unlock()
+	err := syncFolder(e.spool.dir)
+	return spoolError("remove "+e.id, errors.Join(err, os.RemoveAll(grave)))
+}
+
+func (e *entry) syncFolder() error {
+	e.journal.Lock()
+	defer e.journal.Unlock()
+	if e.gone {
+		return nil
+	}
+	return e.dir.sync()
+}
+
+// readError lets the end of the file pass as it is.
+func readError(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.EOF
+	}
+	return spoolError("read", err)
+}

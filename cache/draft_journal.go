@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// A record is what the journal holds of a draft. It is never changed in place:
+// see entry.change.
+type record struct {
+	DraftInfo
+	Session []byte // of the upload; nil if there is none
+	Orphan  bool   // may have been acknowledged, but cannot be published: a person must drop it
+}
+
+// A page is the form in which a record is stored. Names may hold any byte, which
+// JSON cannot: they are escaped as in URIs.
+type page struct {
+	Version    int       `json:"version"`
+	ID         string    `json:"id"`
+	Remote     string    `json:"remote"`
+	Collection string    `json:"collection"`
+	Name       string    `json:"name"`
+	Tag        string    `json:"tag"`
+	Revision   string    `json:"revision,omitempty"`
+	Replaces   string    `json:"replaces"`
+	Format     string    `json:"format,omitempty"`
+	Async      bool      `json:"async,omitempty"`
+	State      string    `json:"state"`
+	Size       int64     `json:"size"`
+	Digest     string    `json:"digest,omitempty"`
+	Stored     int64     `json:"stored,omitempty"`
+	Created    time.Time `json:"created"`
+	Changed    time.Time `json:"changed"`
+	ModTime    time.Time `json:"modtime,omitzero"`
+	Mode       uint32    `json:"mode,omitempty"`
+	Attempts   int       `json:"attempts,omitempty"`
+	Error      string    `json:"error,omitempty"`
+	Session    []byte    `json:"session,omitempty"`
+	Orphan     bool      `json:"orphan,omitempty"`
+}
+
+// A sheet is the file meta.json: a page and the checksum of its compact form.
+type sheet struct {
+	Draft json.RawMessage `json:"draft"`
+	CRC   string          `json:"crc32c"`
+}
+
+const (
+	pageVersion = 1
+	maxJournal  = 8 << 20 // bytes of a meta.json
+	maxSession  = 4 << 20 // bytes of an upload session; base64 makes them a third longer
+)
+
+var errJournal = errors.New("damaged journal")
+
+func encodeJournal(r *record) ([]byte, error) {
+	ref := r.Target.Ref
+	draft, err := json.Marshal(page{
+		Version: pageVersion, ID: r.ID,
+		Remote:     backends.EscapePart(r.Target.Remote),
+		Collection: backends.EscapePart(ref.Collection),
+		Name:       backends.EscapePart(ref.Name),
+		Tag:        backends.EscapePart(ref.Tag),
+		Revision:   backends.EscapePart(ref.Version),
+		Replaces:   backends.EscapePart(r.Target.Replaces),
+		Format:     r.Target.Format, Async: r.Target.Async,
+		State: string(r.State), Size: r.Size, Digest: r.Digest, Stored: r.Stored,
+		Created: r.Created.UTC(), Changed: r.Changed.UTC(), ModTime: r.ModTime.UTC(), Mode: r.Mode,
+		Attempts: r.Attempts, Error: r.Error, Session: r.Session, Orphan: r.Orphan,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(sheet{Draft: draft, CRC: checksum(draft)})
+}
+
+func checksum(b []byte) string {
+	sum := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli))
+	return hex.EncodeToString([]byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
+}
+
+// decodeJournal reads what encodeJournal wrote of the draft with that ID.
+// Errors: errJournal with what is wrong.
+func decodeJournal(data []byte, id string) (*record, error) {
+	bad := func(why string) (*record, error) { return nil, fmt.Errorf("%w: %s", errJournal, why) }
+	var s sheet
+	if err := strictJSON(data, &s); err != nil {
+		return bad(err.Error())
+	}
+	var draft bytes.Buffer
+	if err := json.Compact(&draft, s.Draft); err != nil {
+		return bad(err.Error())
+	}
+	if checksum(draft.Bytes()) != s.CRC {
+		return bad("checksum does not match")
+	}
+	var p page
+	if err := strictJSON(s.Draft, &p); err != nil {
+		return bad(err.Error())
+	}
+	if why := p.check(id); why != "" {
+		return bad(why)
+	}
+	r := &record{Session: p.Session, Orphan: p.Orphan, DraftInfo: DraftInfo{
+		ID: p.ID, State: DraftState(p.State), Size: p.Size, Digest: p.Digest, Stored: p.Stored,
+		Created: p.Created, Changed: p.Changed, ModTime: p.ModTime, Mode: p.Mode,
+		Attempts: p.Attempts, Error: p.Error,
+		Target: Target{Format: p.Format, Async: p.Async},
+	}}
+	t := &r.Target
+	for _, f := range []struct {
+		dst *string
+		src string
+	}{
+		{&t.Remote, p.Remote}, {&t.Ref.Collection, p.Collection}, {&t.Ref.Name, p.Name},
+		{&t.Ref.Tag, p.Tag}, {&t.Ref.Version, p.Revision}, {&t.Replaces, p.Replaces},
+	} {
+		var err error
+		if *f.dst, err = backends.UnescapePart(f.src); err != nil {
+			return bad(err.Error())
+		}
+	}
+	return r, nil
+}
+
+func strictJSON(data []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("something follows the record")
+	}
+	return nil
+}
+
+// check returns what makes p unfit for the draft with that ID, "" if nothing.
+func (p *page) check(id string) string {
+	state := DraftState(p.State)
+	switch {
+	case p.Version != pageVersion:
+		return fmt.Sprintf("version %d", p.Version)
+	case p.ID != id:
+		return "record of another draft"
+	case p.Size < 0 || p.Stored < 0 || p.Attempts < 0:
+		return "negative count"
+	case state != Writing && state != Incomplete && !state.settled():
+		return fmt.Sprintf("state %q", p.State)
+	case state.settled() && !isSHA256(p.Digest):
+		return fmt.Sprintf("digest %q", p.Digest)
+	}
+	return ""
+}
+
+func isSHA256(digest string) bool {
+	sum, ok := strings.CutPrefix(digest, "sha256:")
+	raw, err := hex.DecodeString(sum)
+	return ok && err == nil && len(raw) == 32
+}
+
+// A folder is the directory of one draft.
+type folder string
+
+func (f folder) data() string    { return filepath.Join(string(f), "data") }
+func (f folder) journal() string { return filepath.Join(string(f), "meta.json") }
+
+// stat describes the data file, which must be a regular one.
+func (f folder) stat() (size int64, modified time.Time, err error) {
+	info, err := os.Lstat(f.data())
+	if err != nil {
+		return 0, time.Time{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return 0, info.ModTime(), fmt.Errorf("%s is not a regular file", f.data())
+	}
+	return info.Size(), info.ModTime(), nil
+}
+
+func (f folder) open() (*os.File, error) {
+	if _, _, err := f.stat(); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(f.data(), os.O_RDWR, 0)
+}
+
+// read returns the journal of the draft with that ID.
+// Errors: fs.ErrNotExist; errJournal; the disk's.
+func (f folder) read(id string) (*record, error) {
+	info, err := os.Lstat(f.journal())
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxJournal {
+		return nil, fmt.Errorf("%w: not a journal", errJournal)
+	}
+	data, err := os.ReadFile(f.journal())
+	if err != nil {
+		return nil, err
+	}
+	return decodeJournal(data, id)
+}
+
+// write replaces the journal, atomically; with durable it outlives power loss,
+// and so do the folder and the data file as names.
+func (f folder) write(r *record, durable bool) (err error) {
+	data, err := encodeJournal(r)
+	if err != nil {
+		return err
+	}
+	tmp := f.journal() + ".tmp"
+	file, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	if err == nil && durable {
+		err = file.Sync()
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, f.journal()); err != nil || !durable {
+		return err
+	}
+	return f.sync()
+}
+
+// sync makes the names in f, and f's own, durable.
+func (f folder) sync() error {
+	return errors.Join(syncFolder(string(f)), syncFolder(filepath.Dir(string(f))))
+}
+
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	err = d.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrPermission) {
+		return nil // not every system can sync a directory: Windows refuses the handle
+	}
+	return err
+}

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// A Spool is a directory of drafts: files being copied in, and finished ones
+// that are not in their registry yet. Each has a folder with the data and a
+// meta.json, which is the journal: what the spool says is durable is so after
+// power loss. Methods may be called from many goroutines at once; one process at
+// a time owns the directory.
+type Spool struct {
+	dir    string
+	opts   SpoolOptions
+	room   room
+	closed atomic.Bool
+
+	mu     sync.Mutex // guards drafts, and refs and file of each of them
+	drafts map[string]*entry
+}
+
+// SpoolOptions tune a Spool. The zero value has the defaults.
+type SpoolOptions struct {
+	Reserve int64         // bytes of the disk to leave free: beyond it WriteAt gives ENOSPC; default 64 MiB; negative: none
+	KeepBad time.Duration // incomplete and temporary drafts are dropped this long after the last close; default 24 h
+	Log     *slog.Logger
+}
+
+const (
+	defaultReserve = 64 << 20
+	defaultKeepBad = 24 * time.Hour
+)
+
+// goneSuffix marks the folder of a draft that is being deleted: the rename is
+// the moment from which the draft does not exist, whatever a crash leaves behind.
+const goneSuffix = ".gone"
+
+// OpenSpool makes a spool of dir, created if missing (0700). A draft that a
+// crash left in state Writing becomes Incomplete, one left Publishing becomes
+// Sealed if it was to be published in the background, else Failed: whoever
+// copied it in was told so. One whose journal cannot be read, or does not fit
+// its data, is Incomplete with the reason in Error and is kept until somebody
+// discards it. Incomplete drafts older than KeepBad are dropped.
+//
+// Errors: those of the local disk. A single bad draft is no error.
+func OpenSpool(dir string, opts SpoolOptions) (*Spool, error) {
+	if opts.Reserve == 0 {
+		opts.Reserve = defaultReserve
+	}
+	if opts.KeepBad == 0 {
+		opts.KeepBad = defaultKeepBad
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, spoolError("open", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, spoolError("open", err)
+	}
+	s := &Spool{dir: dir, opts: opts, drafts: map[string]*entry{}}
+	s.room = room{dir: dir, reserve: max(opts.Reserve, 0)}
+	if err := s.recover(); err != nil {
+		return nil, err
+	}
+	s.Sweep()
+	return s, nil
+}
+
+// Close closes all drafts; those in state Writing become Incomplete. What was
+// sealed stays. Methods of the spool and its drafts give ErrClosed afterwards.
+func (s *Spool) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	open := map[*entry]*os.File{}
+	s.mu.Lock()
+	for _, e := range s.drafts {
+		if e.file != nil {
+			open[e] = e.file
+		}
+	}
+	s.mu.Unlock()
+	var errs []error
+	for e, file := range open {
+		errs = append(errs, spoolError("close", file.Close()), e.abandon())
+	}
+	return errors.Join(errs...)
+}
+
+// Create starts an empty draft, whose handle the caller closes.
+// Errors: ENOSPC and its like; ErrClosed.
+func (s *Spool) Create(target Target) (*Draft, error) {
+	if s.closed.Load() {
+		return nil, ErrClosed
+	}
+	if err := s.room.take(1); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	id := now.UTC().Format("20060102-150405.000000") + "-" + randomHex()
+	e := newEntry(s, id)
+	rec := &record{DraftInfo: DraftInfo{ID: id, Target: target, State: Writing, Created: now, Changed: now}}
+	e.rec.Store(rec)
+	if err := os.Mkdir(string(e.dir), 0o700); err != nil {
+		return nil, spoolError("create", err)
+	}
+	file, err := os.OpenFile(e.dir.data(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		err = e.dir.write(rec, false)
+	}
+	if err != nil {
+		file.Close()
+		return nil, spoolError("create", errors.Join(err, os.RemoveAll(string(e.dir))))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.file, e.refs = file, 1
+	s.drafts[id] = e
+	return &Draft{entry: e, file: file}, nil
+}
+
+func randomHex() string {
+	var b [4]byte
+	rand.Read(b[:]) //nolint:errcheck // crypto/rand.Read never returns an error
+	return hex.EncodeToString(b[:])
+}
+
+// Drafts returns all records, oldest first.
+func (s *Spool) Drafts() []DraftInfo {
+	s.mu.Lock()
+	var infos []DraftInfo
+	for _, e := range s.drafts {
+		if !e.doomed.Load() {
+			infos = append(infos, e.info())
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(infos, func(a, b DraftInfo) int { return strings.Compare(a.ID, b.ID) })
+	return infos
+}
+
+// Draft opens the draft with that ID again, sharing state with whoever has it
+// open. The caller closes the handle.
+// Errors: fs.ErrNotExist; ErrClosed; the local disk's.
+func (s *Spool) Draft(id string) (*Draft, error) {
+	if s.closed.Load() {
+		return nil, ErrClosed
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.drafts[id]
+	if e == nil || e.doomed.Load() {
+		return nil, errNoDraft(id)
+	}
+	if e.file == nil {
+		file, err := e.dir.open()
+		if err != nil {
+			return nil, spoolError("open "+id, err)
+		}
+		e.file = file
+	}
+	e.refs++
+	return &Draft{entry: e, file: e.file}, nil
+}
+
+// Discard drops a draft and its data, durably.
+// Errors: ErrInUse while it is open; fs.ErrNotExist; the local disk's.
+func (s *Spool) Discard(id string) error {
+	s.mu.Lock()
+	e := s.drafts[id]
+	busy := e != nil && e.refs > 0
+	if e != nil && !busy {
+		e.doomed.Store(true) // from here on nobody can open it
+	}
+	s.mu.Unlock()
+	switch {
+	case e == nil:
+		return errNoDraft(id)
+	case busy:
+		return fmt.Errorf("%w: draft %s is open", ErrInUse, id)
+	}
+	return e.drop()
+}
+
+// Sweep drops the drafts that are not whole, that nobody has open, and that
+// nobody touched for KeepBad. It returns how many. OpenSpool does so too; a
+// long-running process calls it now and then.
+func (s *Spool) Sweep() int {
+	var n int
+	for _, info := range s.Drafts() {
+		if info.State != Incomplete || time.Since(info.Changed) < s.opts.KeepBad {
+			continue
+		}
+		s.mu.Lock()
+		e := s.drafts[info.ID]
+		keep := e == nil || e.rec.Load().Orphan
+		s.mu.Unlock()
+		if keep || s.Discard(info.ID) != nil {
+			continue
+		}
+		s.opts.Log.Info("dropped an upload that was never completed", "draft", info.ID, "bytes", info.Size)
+		n++
+	}
+	return n
+}
+
+func errNoDraft(id string) error { return fmt.Errorf("%w: no draft %q", fs.ErrNotExist, id) }
+
+// spoolError is the border to the disk: the errno that callers act on stay,
+// and a missing file of our own must not read as "no such image".
+func spoolError(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, os.ErrClosed) {
+		return ErrClosed
+	}
+	if errno, ok := backends.LocalDisk(err); ok {
+		return fmt.Errorf("spool: %s: %w", op, errno)
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		return fmt.Errorf("spool: %s: %w", op, errors.ErrUnsupported)
+	}
+	return fmt.Errorf("spool: %s: %v", op, err)
+}

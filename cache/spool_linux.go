@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+// free returns the bytes that we may still write to the disk of f.
+func (f folder) free() (int64, bool) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(string(f), &st); err != nil {
+		return 0, false
+	}
+	return int64(st.Bavail) * st.Bsize, true //nolint:unconvert // Bsize is int32 on some architectures
+}
+
+const fallocKeepSize = 1 // FALLOC_FL_KEEP_SIZE of linux/falloc.h
+
+func allocate(file *os.File, off, n int64, keepSize bool) error {
+	var mode uint32
+	if keepSize {
+		mode = fallocKeepSize
+	}
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var errno error
+	err = conn.Control(func(fd uintptr) {
+		for {
+			errno = syscall.Fallocate(int(fd), mode, off, n)
+			if errno != syscall.EINTR { //nolint:errorlint // a bare errno
+				return
+			}
+		}
+	})
+	return errors.Join(err, errno)
+}
+
+// linked reports whether a file has a second name, so that writing to it would
+// change what somebody else holds.
+func linked(info os.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && st.Nlink > 1
+}

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package cache
+
+import (
+	"errors"
+	"os"
+)
+
+func (f folder) free() (int64, bool) { return 0, false }
+
+func allocate(_ *os.File, _, _ int64, _ bool) error { return errors.ErrUnsupported }
+
+func linked(os.FileInfo) bool { return false }
