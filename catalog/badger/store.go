@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package badger
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"syscall"
+
+	badgerdb "github.com/dgraph-io/badger/v4"
+
+	"github.com/sregfs/sregfs/catalog"
+)
+
+// Get implements catalog.Store.
+func (d *DB) Get(key []byte) ([]byte, error) {
+	db, err := d.acquire()
+	if errors.Is(err, syscall.EIO) || err == nil && db == nil {
+		return nil, fs.ErrNotExist // whatever was there is as good as lost
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.release()
+	var value []byte
+	err = d.contain(func() error {
+		txn := db.NewTransaction(false)
+		defer txn.Discard()
+		item, err := txn.Get(spaced(key))
+		if err != nil {
+			return err
+		}
+		return item.Value(func(v []byte) error {
+			content, ok := content(key, v)
+			if !ok {
+				return errDamaged
+			}
+			value = append([]byte{}, content...)
+			return nil
+		})
+	})
+	switch {
+	case err == nil:
+		return value, nil
+	case errors.Is(err, badgerdb.ErrDBClosed):
+		return nil, fs.ErrClosed
+	case !errors.Is(err, badgerdb.ErrKeyNotFound):
+		d.log.Warn("damaged value in the index", "dir", d.dir, "key", key, "err", err)
+	}
+	return nil, fs.ErrNotExist
+}
+
+var errDamaged = errors.New("checksum does not match")
+
+// contain is contained that remembers a panic.
+func (d *DB) contain(fn func() error) error {
+	err := contained(fn)
+	if p, ok := errors.AsType[*panicError](err); ok {
+		return d.fail(p)
+	}
+	return err
+}
+
+// Scan implements catalog.Store.
+func (d *DB) Scan(prefix, from []byte) iter.Seq2[catalog.KV, error] {
+	start := prefix
+	if bytes.Compare(from, prefix) > 0 {
+		start = from
+	}
+	prefix, start = spaced(prefix), spaced(start)
+	return func(yield func(catalog.KV, error) bool) {
+		db, err := d.acquire()
+		if err != nil {
+			yield(catalog.KV{}, err)
+			return
+		}
+		defer d.release()
+		if db == nil {
+			return
+		}
+		s := &scan{d: d, db: db, prefix: prefix, start: start}
+		defer s.close()
+		for s.next() && yield(s.kv, nil) {
+		}
+		if s.err != nil {
+			yield(catalog.KV{}, s.err)
+		}
+	}
+}
+
+// A scan is one walk over the pairs. Only Badger's part of each step is
+// contained: a panic of the caller's loop is not ours to catch.
+type scan struct {
+	d             *DB
+	db            *badgerdb.DB
+	prefix, start []byte
+
+	txn *badgerdb.Txn
+	it  *badgerdb.Iterator
+	kv  catalog.KV
+	err error
+}
+
+func (s *scan) next() bool {
+	found := false
+	s.err = s.d.contain(func() error {
+		s.advance()
+		for ; s.it.ValidForPrefix(s.prefix); s.it.Next() {
+			if found = s.take(s.it.Item()); found {
+				break
+			}
+		}
+		return nil
+	})
+	return found && s.err == nil
+}
+
+func (s *scan) advance() {
+	if s.it != nil {
+		s.it.Next()
+		return
+	}
+	s.txn = s.db.NewTransaction(false)
+	// Values lie beside their keys. Fetching them ahead would start a goroutine
+	// for each.
+	s.it = s.txn.NewIterator(badgerdb.IteratorOptions{Prefix: s.prefix})
+	s.it.Seek(s.start)
+}
+
+func (s *scan) take(item *badgerdb.Item) bool {
+	key := item.Key()[1:]
+	err := item.Value(func(v []byte) error {
+		value, ok := content(key, v)
+		if !ok {
+			return errDamaged
+		}
+		s.kv = catalog.KV{Key: key[:len(key):len(key)], Value: value[:len(value):len(value)]}
+		return nil
+	})
+	if err != nil {
+		s.d.log.Warn("damaged value in the index", "dir", s.d.dir, "key", key, "err", err)
+	}
+	return err == nil
+}
+
+func (s *scan) close() {
+	err := s.d.contain(func() error {
+		if s.it != nil {
+			s.it.Close()
+		}
+		if s.txn != nil {
+			s.txn.Discard()
+		}
+		return nil
+	})
+	if s.err == nil && err != nil {
+		s.d.log.Warn("end of a scan", "err", err)
+	}
+}
+
+// Apply implements catalog.Store.
+func (d *DB) Apply(changes ...catalog.KV) error {
+	var size int64
+	for _, c := range changes {
+		if err := c.Check(); err != nil {
+			return err
+		}
+		size += int64(len(c.Key) + len(c.Value))
+	}
+	db, err := d.acquire()
+	if err != nil {
+		return err
+	}
+	defer d.release()
+	if db == nil {
+		return fmt.Errorf("index %s: too little room to open it: %w", d.dir, syscall.ENOSPC)
+	}
+	for len(changes) > 0 {
+		if err := d.guard.admit(size); err != nil {
+			return err
+		}
+		var n int
+		err := d.contain(func() (err error) {
+			n, err = commit(db, changes)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("write index %s: %w", d.dir, portable(err))
+		}
+		changes = changes[n:]
+	}
+	return nil
+}
+
+// commit makes as many of the changes as fit one transaction, and returns how
+// many these were.
+func commit(db *badgerdb.DB, changes []catalog.KV) (int, error) {
+	txn := db.NewTransaction(true)
+	defer txn.Discard()
+	n := 0
+	for _, c := range changes {
+		err := stage(txn, c)
+		if errors.Is(err, badgerdb.ErrTxnTooBig) && n > 0 {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+		n++
+	}
+	return n, txn.Commit()
+}
+
+func stage(txn *badgerdb.Txn, c catalog.KV) error {
+	key, value := entry(c.Key, c.Value)
+	if c.Value == nil {
+		return txn.Delete(key)
+	}
+	return txn.Set(key, value)
+}
