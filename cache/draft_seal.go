@@ -50,7 +50,7 @@ func (e *entry) seal(ctx context.Context, file *os.File, complete func(r io.Read
 	}
 	// Writers go on meanwhile; what they do is seen by the count of changes.
 	if err := snap.finish(ctx, file); err != nil {
-		return err
+		return e.unlessWritten(snap.gen, err)
 	}
 	if err := file.Sync(); err != nil {
 		return spoolError("seal", err)
@@ -58,7 +58,7 @@ func (e *entry) seal(ctx context.Context, file *os.File, complete func(r io.Read
 	e.data.Lock()
 	defer e.data.Unlock()
 	if e.gen != snap.gen || e.moved {
-		return fmt.Errorf("%w: draft %s was written to while it was being sealed", ErrInUse, e.id)
+		return e.errWritten()
 	}
 	err = e.change(func(r *record) {
 		r.State, r.Digest, r.Error = Sealed, "sha256:"+hex.EncodeToString(snap.hash.Sum(nil)), ""
@@ -75,13 +75,28 @@ func (e *entry) seal(ctx context.Context, file *os.File, complete func(r io.Read
 func (e *entry) reject(gen uint64, cause error) error {
 	e.data.Lock()
 	defer e.data.Unlock()
-	if e.gen == gen {
-		err := e.remember(func(r *record) { r.State, r.Error = Incomplete, cause.Error() })
-		if err != nil {
-			e.spool.opts.Log.Warn("cannot note that a draft is incomplete", "draft", e.id, "err", err)
-		}
+	if e.gen != gen {
+		return e.errWritten()
+	}
+	err := e.remember(func(r *record) { r.State, r.Error = Incomplete, cause.Error() })
+	if err != nil {
+		e.spool.opts.Log.Warn("cannot note that a draft is incomplete", "draft", e.id, "err", err)
 	}
 	return cause
+}
+
+// unlessWritten prefers a write meanwhile as the explanation of err.
+func (e *entry) unlessWritten(gen uint64, err error) error {
+	e.data.Lock()
+	defer e.data.Unlock()
+	if e.gen != gen {
+		return e.errWritten()
+	}
+	return err
+}
+
+func (e *entry) errWritten() error {
+	return fmt.Errorf("%w: draft %s was written to while it was being sealed", ErrInUse, e.id)
 }
 
 // A snapshot is the content at one moment: its size, and a digest under way.

@@ -45,6 +45,7 @@ type SpoolOptions struct {
 const (
 	defaultReserve = 64 << 20
 	defaultKeepBad = 24 * time.Hour
+	draftRoom      = 16 << 10 // bytes that the folder and the journal of a draft take
 )
 
 // goneSuffix marks the folder of a draft that is being deleted: the rename is
@@ -52,9 +53,9 @@ const (
 const goneSuffix = ".gone"
 
 // OpenSpool makes a spool of dir, created if missing (0700). A draft that a
-// crash left in state Writing becomes Incomplete, one left Publishing becomes
-// Sealed if it was to be published in the background, else Failed: whoever
-// copied it in was told so. One whose journal cannot be read, or does not fit
+// crash left in state Writing becomes Incomplete; one left Sealed or Publishing
+// becomes Sealed if it was to be published in the background, else Failed, which
+// is what whoever copied it in was told. One whose journal cannot be read, or does not fit
 // its data, is Incomplete with the reason in Error and is kept until somebody
 // discards it. Incomplete drafts older than KeepBad are dropped.
 //
@@ -112,7 +113,7 @@ func (s *Spool) Create(target Target) (*Draft, error) {
 	if s.closed.Load() {
 		return nil, ErrClosed
 	}
-	if err := s.room.take(1); err != nil {
+	if err := s.room.take(draftRoom); err != nil {
 		return nil, err
 	}
 	now := time.Now()

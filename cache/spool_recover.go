@@ -93,7 +93,9 @@ func (r *record) settle(size int64, modified time.Time, dataErr error) {
 		r.State, r.Error = Incomplete, "the program ended while it was being copied in"
 	case r.State == Publishing && r.Target.Async:
 		r.State = Sealed
-	case r.State == Publishing:
-		r.State, r.Error = Failed, "the program ended while it was being published"
+	case r.State == Publishing || r.State == Sealed && !r.Target.Async:
+		// Whoever copied it in has seen an error: publishing it now, perhaps over
+		// what they did instead, takes a word from them.
+		r.State, r.Error = Failed, "the program ended before it was published"
 	}
 }

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"syscall"
+	"testing"
+)
+
+// smallDisk mounts a tmpfs of that many bytes.
+func smallDisk(t *testing.T, size string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		if os.Getenv("SREGFS_NOSKIP") == "1" {
+			t.Fatalf("mounting a tmpfs: %v", err)
+		}
+		t.Skipf("mounting a tmpfs: %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	return dir
+}
+
+func TestSpool_diskFull(t *testing.T) {
+	t.Parallel()
+	tests := map[string]int64{"reserve": 2 << 20, "no reserve": -1}
+	for name, reserve := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := smallDisk(t, "8m")
+			s := openSpool(t, dir, SpoolOptions{Reserve: reserve})
+			kept := create(t, s, "acknowledged")
+			want := seal(t, kept).Digest
+			d := create(t, s, "")
+			block := bytes.Repeat([]byte("x"), 4<<10)
+			var off int64
+			var err error
+			for err == nil && off < 16<<20 {
+				_, err = d.WriteAt(block, off)
+				off += int64(len(block))
+			}
+			if !errors.Is(err, syscall.ENOSPC) {
+				t.Fatalf("writing %d bytes to 8 MiB: %v, want ENOSPC", off, err)
+			}
+			free, ok := folder(dir).free()
+			if !ok || free < reserve {
+				t.Errorf("%d bytes left free, want %d", free, reserve)
+			}
+			if err := d.Allocate(0, 7<<20, false); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("Allocate: %v, want ENOSPC", err)
+			}
+			if _, err := s.Create(testTarget); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("Create: %v, want ENOSPC", err)
+			}
+			if err := kept.SetState(Failed, nil); reserve > 0 && err != nil || kept.Info().State != Failed {
+				t.Errorf("SetState on a full disk: %v, %s", err, kept.Info().State)
+			}
+			// A start while the disk is full, and life after space came back.
+			s.Close()
+			s = openSpool(t, dir, SpoolOptions{Reserve: reserve})
+			list := s.Drafts()
+			if len(list) != 2 || list[0].Digest != want || list[1].State != Incomplete {
+				t.Fatalf("after a restart: %+v", list)
+			}
+			if err := s.Discard(list[1].ID); err != nil {
+				t.Fatal(err)
+			}
+			seal(t, create(t, s, "room again"))
+		})
+	}
+}
+
+func TestSpool_tooLarge(t *testing.T) {
+	t.Parallel()
+	d := create(t, openSpool(t, t.TempDir(), SpoolOptions{}), "x")
+	if _, err := d.WriteAt([]byte("x"), 1<<62); !errors.Is(err, syscall.EFBIG) && !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("write at 2^62: %v, want EFBIG", err)
+	}
+	if info := seal(t, d); info.Size != 1 {
+		t.Errorf("sealed %+v", info)
+	}
+}
