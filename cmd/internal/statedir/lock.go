@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package statedir
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/sregfs/sregfs/catalog/badger"
+)
+
+// A Process is who holds a state directory.
+type Process struct {
+	PID    int       `json:"pid"`
+	Host   string    `json:"host"`
+	BootID string    `json:"boot_id,omitempty"`
+	Start  time.Time `json:"start"`            // when it took the directory
+	Socket string    `json:"socket,omitempty"` // where it listens, if it does
+	Mount  string    `json:"mount,omitempty"`  // what it has mounted, if anything
+}
+
+// A HeldError says that another process has the state directory.
+type HeldError struct {
+	Path   string // of the state directory
+	Holder Process
+}
+
+// Error names the holder as far as it is known.
+func (e *HeldError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "state directory %s is held by ", e.Path)
+	h := e.Holder
+	if h.PID == 0 {
+		b.WriteString("another process")
+		return b.String()
+	}
+	fmt.Fprintf(&b, "pid %d on %s since %s", h.PID, h.Host, h.Start.Local().Format(time.DateTime))
+	if h.Mount != "" {
+		fmt.Fprintf(&b, ", mounted at %s", h.Mount)
+	}
+	if h.Socket != "" {
+		fmt.Fprintf(&b, ", socket %s", h.Socket)
+	}
+	return b.String()
+}
+
+// Lock makes the state directory (0700) if it is missing and takes it. It is free
+// again after Unlock, and when the process ends in whichever way.
+//
+// Errors: *HeldError; fs.ErrPermission for a directory of another user;
+// fs.ErrInvalid on a network filesystem; those of the local disk.
+func Lock(path string) (*Dir, error) {
+	if err := prepare(path); err != nil {
+		return nil, err
+	}
+	f, err := openLock(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dir{path: path, lock: f, self: self()}
+	// A full disk keeps us from being named, not from holding the directory:
+	// what is here can be served nevertheless.
+	if err := d.write(d.self); err != nil && !errors.Is(err, errFull) {
+		f.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func self() Process {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	return Process{PID: os.Getpid(), Host: host, BootID: bootID(), Start: time.Now().Truncate(time.Second)}
+}
+
+func prepare(path string) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	if err := ours(path, os.Getuid()); err != nil {
+		return err
+	}
+	if err := badger.CheckDir(path); err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	// Badger makes its files 0644: it is the directory that keeps others out.
+	if info.Mode().Perm()&0o077 != 0 {
+		return os.Chmod(path, 0o700)
+	}
+	return nil
+}
+
+// openLock takes the lock. A Holder in another process looks by locking for an
+// instant, which must not be taken for a holder: so it tries more than once.
+func openLock(path string) (*os.File, error) {
+	for try := 1; ; try++ {
+		f, err := os.OpenFile(lockPath(path), os.O_RDWR|os.O_CREATE|noFollow, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		err = flock(f, exclusive)
+		if err == nil && samePath(f) {
+			return f, nil
+		}
+		f.Close()
+		switch {
+		case err != nil && !errors.Is(err, errLocked):
+			return nil, fmt.Errorf("lock %s: %w", lockPath(path), err)
+		case try == 5:
+			holder, _ := read(path) // unreadable: nobody is named
+			return nil, &HeldError{Path: path, Holder: holder}
+		}
+		time.Sleep(time.Duration(try) * 5 * time.Millisecond)
+	}
+}
+
+// samePath reports whether f is still what its name stands for: it may have been
+// deleted between open and lock.
+func samePath(f *os.File) bool {
+	mine, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Lstat(f.Name())
+	return err == nil && os.SameFile(mine, named)
+}
+
+// Announce lets others find this process: by the socket it listens at, and the
+// mount point, both "" if there is none. It is not safe for concurrent use.
+func (d *Dir) Announce(socket, mount string) error {
+	d.self.Socket, d.self.Mount = socket, mount
+	return d.write(d.self)
+}
+
+// write replaces the content of the lock file by one write of a fixed size:
+// others read it at any time, and it takes no new block of a full disk.
+func (d *Dir) write(p Process) error {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	if n := textSize - 1 - len(text); n > 0 {
+		text = append(text, bytes.Repeat([]byte{' '}, n)...)
+	}
+	if _, err := d.lock.WriteAt(append(text, '\n'), 0); err != nil {
+		return err
+	}
+	return d.lock.Truncate(int64(len(text) + 1))
+}
+
+// textSize is the least size of the lock file, in bytes: more than most
+// holders take to describe.
+const textSize = 1024
+
+// Unlock gives the directory up. A second Unlock does nothing.
+func (d *Dir) Unlock() error {
+	if d.lock == nil {
+		return nil
+	}
+	err := errors.Join(d.write(Process{}), d.lock.Close())
+	d.lock = nil
+	return err
+}
+
+// Holder returns the process that holds the state directory. What a process that
+// is gone has left in the lock file does not count. A process that is about to
+// take the directory may not be named yet: its PID is 0.
+//
+// Errors: fs.ErrNotExist if nobody holds it; those of the local disk.
+func Holder(path string) (Process, error) {
+	f, err := os.OpenFile(lockPath(path), os.O_RDONLY|noFollow, 0)
+	if err != nil {
+		return Process{}, err
+	}
+	defer f.Close()
+	switch err := flock(f, shared); {
+	case err == nil:
+		return Process{}, fmt.Errorf("%w: nobody holds %s", fs.ErrNotExist, path)
+	case !errors.Is(err, errLocked):
+		return Process{}, err
+	}
+	return read(path)
+}
+
+// read returns what the lock file says, true or not.
+func read(path string) (Process, error) {
+	text, err := os.ReadFile(lockPath(path))
+	if err != nil {
+		return Process{}, err
+	}
+	var p Process
+	if err := json.Unmarshal(text, &p); err != nil {
+		return Process{}, nil // being written
+	}
+	return p, nil
+}
+
+// bootID tells boots of a machine apart; "" where that is not known.
+func bootID() string {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}

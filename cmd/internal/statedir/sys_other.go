@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !unix
+
+package statedir
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"strconv"
+)
+
+const noFollow, exclusive, shared = 0, 0, 0
+
+var errLocked, errFull = errors.New("locked"), errors.New("full")
+
+// flock has no counterpart here: no state directory can be held.
+func flock(*os.File, int) error { return errors.ErrUnsupported }
+
+func ownerOf(fs.FileInfo) (uid int, ok bool) { return 0, false }
+
+func userName(uid int) string { return strconv.Itoa(uid) }
+
+func writable(string) error { return nil }
