@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+const (
+	// maxCompared is how many tags are asked for their digest before a delete;
+	// where there are more, the tag is taken for one of several.
+	maxCompared = 500
+	// restoreTime is what putting a tag back may take after the caller is gone.
+	restoreTime = 30 * time.Second
+)
+
+var errNoDelete = fmt.Errorf("%w: the registry does not delete (docker-registry does with REGISTRY_STORAGE_DELETE_ENABLED=true)",
+	errors.ErrUnsupported)
+
+// Delete removes the tag. Registries delete a digest with all the tags it has:
+// if img has others, the tag is first moved to a manifest of its own, and that
+// one is deleted (as regclient does).
+func (c *client) Delete(ctx context.Context, img backends.Image) error {
+	ref := img.Ref
+	if err := c.CheckName(ref); err != nil {
+		return err
+	}
+	if ref.Tag == "" {
+		return fmt.Errorf("%w: only a tag can be deleted", fs.ErrInvalid)
+	}
+	repo := c.repository(ref)
+	ctx = c.scoped(ctx, repo, remove)
+	unlock, err := c.commits.lock(ctx, repo+":"+ref.Tag)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	f, err := c.resolve(ctx, repo, ref.Tag, c.arch)
+	if f.top == "" {
+		return err
+	}
+	if err != nil && !isAnswer(err) {
+		return err
+	}
+	if img.Version != "" && img.Version != f.img.Version && img.Version != f.top {
+		return backends.ErrChanged
+	}
+	shared, err := c.shared(ctx, repo, ref.Tag, f.top)
+	if err != nil {
+		return err
+	}
+	if shared {
+		err = c.untag(ctx, repo, ref.Tag, f.top)
+	} else {
+		err = c.deleteManifest(ctx, repo, f.top)
+	}
+	c.catalog.forget()
+	return err
+}
+
+// shared reports whether other tags than tag lead to digest.
+func (c *client) shared(ctx context.Context, repo, tag, digest string) (bool, error) {
+	tags, err := c.tags(ctx, repo)
+	if errors.Is(err, fs.ErrPermission) || isAnswer(err) {
+		return true, nil // not told: then nothing must happen to what may be there
+	}
+	if err != nil {
+		return false, err
+	}
+	tags = slices.DeleteFunc(tags, func(t string) bool { return t == tag })
+	if len(tags) > maxCompared {
+		return true, nil
+	}
+	var other atomic.Bool
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(tagRequests)
+	for _, t := range tags {
+		group.Go(func() error {
+			if other.Load() {
+				return nil
+			}
+			found, err := c.head(ctx, repo, t)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if found == digest {
+				other.Store(true)
+			}
+			return err
+		})
+	}
+	err = group.Wait()
+	return other.Load(), err
+}
+
+// untag takes tag away from old, which other tags have too. If it goes wrong
+// half-way, the tag is put back.
+func (c *client) untag(ctx context.Context, repo, tag, old string) error {
+	before, err := c.fetch(ctx, repo, old)
+	if err != nil {
+		return err
+	}
+	decoy, err := newDecoy()
+	if err != nil {
+		return err
+	}
+	// A registry that does not delete says so of a digest that it has not, too.
+	if err := c.deleteManifest(ctx, repo, decoy.digest); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := c.pushSmall(ctx, repo, emptyConfig); err != nil {
+		return err
+	}
+	err = c.putManifest(ctx, repo, tag, decoy)
+	if err == nil {
+		if err = c.deleteManifest(ctx, repo, decoy.digest); err == nil {
+			return nil
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTime)
+	defer cancel()
+	if back := c.putManifest(ctx, repo, tag, before); back != nil {
+		c.log.Error("tag is lost: its image is still there by digest", "repository", repo, "tag", tag, "digest", old, "err", back)
+	}
+	return err
+}
+
+// newDecoy makes a manifest that no other tag can have.
+func newDecoy() (manifest, error) {
+	empty := ocispec.Descriptor{
+		MediaType: ocispec.MediaTypeEmptyJSON, Digest: digest.FromBytes(emptyConfig), Size: int64(len(emptyConfig)),
+	}
+	v := ocispec.Manifest{
+		MediaType: ocispec.MediaTypeImageManifest, Config: empty, Layers: []ocispec.Descriptor{empty},
+		Annotations: map[string]string{"org.sregfs.deleted": rand.Text()},
+	}
+	v.SchemaVersion = 2
+	body, err := json.Marshal(v)
+	if err != nil {
+		return manifest{}, err
+	}
+	return manifest{digest: digest.FromBytes(body).String(), mediaType: v.MediaType, body: body}, nil
+}
+
+// deleteManifest deletes a digest and all its tags.
+func (c *client) deleteManifest(ctx context.Context, repo, digest string) error {
+	req, err := c.request(ctx, http.MethodDelete, "/v2/"+repo+"/manifests/"+digest, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.do(req)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return errNoDelete
+	}
+	if err != nil {
+		return err
+	}
+	resp.Body.Close()
+	return nil
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/credentials"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// renewEvery is how often a refused secret is asked for anew: a password that
+// is simply wrong must not become a storm of logins, which locks accounts.
+const renewEvery = time.Minute
+
+// A login finds the credentials for one registry.
+type login struct {
+	host   string
+	user   string
+	secret backends.SecretFunc
+	files  []string
+	log    *slog.Logger
+
+	mu      sync.Mutex // guards the fields below
+	fresh   bool       // the last secret was refused
+	renewed time.Time
+}
+
+func newLogin(env backends.Env, cfg Config, host string) *login {
+	l := &login{host: host, user: env.User, secret: env.Secret, files: cfg.Credentials, log: env.Logger()}
+	if l.files == nil {
+		l.files = defaultFiles(env)
+	}
+	for i, file := range l.files {
+		if rest, ok := strings.CutPrefix(file, "~/"); ok && env.Home != "" {
+			l.files[i] = filepath.Join(env.Home, rest)
+		}
+	}
+	if l.user == "" {
+		// A token alone: the services that take one look at no user name,
+		// but for NVIDIA's.
+		l.user = "token"
+		if host == "nvcr.io" {
+			l.user = "$oauthtoken"
+		}
+	}
+	return l
+}
+
+// defaultFiles are where Docker, Podman, Singularity and Apptainer keep logins.
+func defaultFiles(env backends.Env) []string {
+	var files []string
+	add := func(dir string, parts ...string) {
+		if dir == "" {
+			return
+		}
+		if file := filepath.Join(append([]string{dir}, parts...)...); !slices.Contains(files, file) {
+			files = append(files, file)
+		}
+	}
+	add(env.Getvar("DOCKER_CONFIG"), "config.json")
+	add(env.Home, ".docker", "config.json")
+	add(env.Getvar("REGISTRY_AUTH_FILE"))
+	add(env.Getvar("XDG_RUNTIME_DIR"), "containers", "auth.json")
+	add(env.Home, ".singularity", "docker-config.json")
+	add(env.Home, ".apptainer", "docker-config.json")
+	return files
+}
+
+// credential is an auth.CredentialFunc. The files are read at each login, so
+// that a "docker login" is noticed by a running mount.
+func (l *login) credential(ctx context.Context, host string) (auth.Credential, error) {
+	if host != l.host {
+		return auth.EmptyCredential, nil
+	}
+	if l.secret != nil {
+		l.mu.Lock()
+		fresh := l.fresh
+		l.fresh = false
+		l.mu.Unlock()
+		secret, err := l.secret(ctx, fresh)
+		if err != nil {
+			return auth.EmptyCredential, fmt.Errorf("%w: %v", backends.ErrUnauthorized, err)
+		}
+		return auth.Credential{Username: l.user, Password: secret}, nil
+	}
+	for _, file := range l.files {
+		store, err := credentials.NewStore(file, credentials.StoreOptions{})
+		if err == nil {
+			var cred auth.Credential
+			cred, err = store.Get(ctx, credentials.ServerAddressFromHostname(host))
+			if err == nil && cred != auth.EmptyCredential {
+				return cred, nil
+			}
+		}
+		if err != nil {
+			l.log.Warn("credentials file is of no use", "file", file, "host", host, "err", err)
+		}
+	}
+	return auth.EmptyCredential, nil
+}
+
+// renew reports whether another try with a new secret makes sense.
+func (l *login) renew() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.secret == nil || !l.renewed.IsZero() && time.Since(l.renewed) < renewEvery {
+		return false
+	}
+	l.fresh, l.renewed = true, time.Now()
+	return true
+}
+
+// tried says, for an error, where credentials came from or could have.
+func (l *login) tried() string {
+	if l.secret != nil {
+		return fmt.Sprintf("%s refused the configured login of user %q", l.host, l.user)
+	}
+	return fmt.Sprintf("%s wants a login that none of these files has: %s", l.host, strings.Join(l.files, ", "))
+}

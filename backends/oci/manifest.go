@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"bytes"
+	"context"
+	_ "crypto/sha512" // for go-digest, as is sha256
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
+)
+
+// The media types of a SIF in a registry. Singularity before 3.7 had a typing
+// error in that of the layer; what it pushed is still there.
+const (
+	sifConfig    = "application/vnd.sylabs.sif.config.v1+json"
+	sifLayer     = "application/vnd.sylabs.sif.layer.v1.sif"
+	sifLayerOld  = "appliciation/vnd.sylabs.sif.layer.tar"
+	dockerImage  = "application/vnd.docker.distribution.manifest.v2+json"
+	dockerIndex  = "application/vnd.docker.distribution.manifest.list.v2+json"
+	acceptHeader = ocispec.MediaTypeImageManifest + ", " + ocispec.MediaTypeImageIndex + ", " + dockerImage + ", " + dockerIndex
+)
+
+// maxDepth is how many indexes may stand in each other.
+const maxDepth = 4
+
+// A manifest is the bytes that a tag or digest leads to.
+type manifest struct {
+	digest    string
+	mediaType string
+	body      []byte
+	modified  time.Time // Last-Modified
+}
+
+// A document is a manifest or an index: which one, its fields tell.
+type document struct {
+	Manifests   []ocispec.Descriptor `json:"manifests"`
+	Layers      []ocispec.Descriptor `json:"layers"`
+	Annotations map[string]string    `json:"annotations"`
+}
+
+// A found is an image and what its tag leads to first: its manifest, or an
+// index above it.
+type found struct {
+	top string // a digest; "" if there is nothing
+	img backends.Image
+	err error // errors.ErrUnsupported if top is not a SIF
+	at  time.Time
+}
+
+// head asks what reference leads to.
+func (c *client) head(ctx context.Context, repo, reference string) (digest string, err error) {
+	req, err := c.request(ctx, http.MethodHead, "/v2/"+repo+"/manifests/"+reference, nil)
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Accept", acceptHeader)
+	resp, err := c.do(req)
+	if err != nil {
+		return "", err
+	}
+	resp.Body.Close()
+	if digest := resp.Header.Get("Docker-Content-Digest"); isDigest(digest) {
+		return digest, nil
+	}
+	m, err := c.fetch(ctx, repo, reference)
+	return m.digest, err
+}
+
+// fetch gets a manifest and checks it against the digest that was asked for or
+// that the registry names.
+func (c *client) fetch(ctx context.Context, repo, reference string) (manifest, error) {
+	req, err := c.request(ctx, http.MethodGet, "/v2/"+repo+"/manifests/"+reference, nil)
+	if err != nil {
+		return manifest{}, err
+	}
+	req.Header.Set("Accept", acceptHeader)
+	resp, err := c.do(req)
+	if err != nil {
+		return manifest{}, err
+	}
+	defer resp.Body.Close()
+	body, err := httpx.ReadAll(resp.Body)
+	if err != nil {
+		return manifest{}, err
+	}
+	m := manifest{body: body, digest: digest.FromBytes(body).String()}
+	m.mediaType, _, _ = mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	m.modified, _ = http.ParseTime(resp.Header.Get("Last-Modified"))
+	want := reference
+	if !isDigest(want) {
+		want = resp.Header.Get("Docker-Content-Digest")
+	}
+	if want == "" {
+		return m, nil
+	}
+	if !isDigest(want) || digest.Digest(want).Algorithm().FromBytes(body).String() != want {
+		return manifest{}, fmt.Errorf("%w: manifest %s has the digest %s", backends.ErrCorrupt, want, m.digest)
+	}
+	m.digest = want
+	return m, nil
+}
+
+// resolve finds the image that reference, a tag or a manifest's digest, leads
+// to. A manifest that was seen before is not fetched again. If there is no SIF
+// for arch at the end, found.top is set all the same.
+func (c *client) resolve(ctx context.Context, repo, reference, arch string) (found, error) {
+	target := reference
+	if c.known.tag(repo, reference) {
+		top, err := c.head(ctx, repo, reference)
+		if err != nil {
+			return found{}, err
+		}
+		if f, ok := c.known.image(repo, top, arch); ok {
+			c.known.add(repo, reference, arch, f)
+			return f, f.err
+		}
+		target = top
+	}
+	m, err := c.fetch(ctx, repo, target)
+	if err != nil {
+		return found{}, err
+	}
+	f := found{top: m.digest, at: time.Now()}
+	f.img, f.err = c.image(ctx, repo, m, arch)
+	if f.err == nil || errors.Is(f.err, errors.ErrUnsupported) {
+		c.known.add(repo, reference, arch, f)
+	}
+	return f, f.err
+}
+
+// image reads the image out of m, going down through indexes.
+func (c *client) image(ctx context.Context, repo string, m manifest, arch string) (backends.Image, error) {
+	for range maxDepth {
+		var doc document
+		if err := httpx.JSON(bytes.NewReader(m.body), &doc); err != nil {
+			return backends.Image{}, err
+		}
+		switch {
+		case len(doc.Manifests) > 0 && len(doc.Layers) > 0:
+			// One document, two meanings: CVE-2021-41190.
+			return backends.Image{}, fmt.Errorf("%w: manifest %s is an index too", backends.ErrCorrupt, m.digest)
+		case len(doc.Manifests) == 0:
+			return sifImage(m, doc)
+		}
+		child, err := choose(doc.Manifests, arch)
+		if err != nil {
+			return backends.Image{}, err
+		}
+		if !isDigest(child) {
+			return backends.Image{}, fmt.Errorf("%w: index with the digest %q", backends.ErrCorrupt, child)
+		}
+		if m, err = c.fetch(ctx, repo, child); err != nil {
+			return backends.Image{}, err
+		}
+	}
+	return backends.Image{}, fmt.Errorf("%w: indexes nested more than %d deep", backends.ErrCorrupt, maxDepth)
+}
+
+// choose returns the digest of the manifest for arch, which may have a variant
+// ("arm/v7"). A manifest for no stated platform serves if it is the only one.
+func choose(manifests []ocispec.Descriptor, arch string) (string, error) {
+	arch, variant, _ := strings.Cut(arch, "/")
+	var has []string
+	for _, d := range manifests {
+		if d.Platform == nil {
+			continue
+		}
+		fits := d.Platform.Architecture == arch && (variant == "" || d.Platform.Variant == variant)
+		if fits && (d.Platform.OS == "linux" || d.Platform.OS == "") {
+			return d.Digest.String(), nil
+		}
+		if !slices.Contains(has, d.Platform.Architecture) {
+			has = append(has, d.Platform.Architecture)
+		}
+	}
+	if len(manifests) == 1 && manifests[0].Platform == nil {
+		return manifests[0].Digest.String(), nil
+	}
+	return "", fmt.Errorf("%w: no image for %s (there is %q)", fs.ErrNotExist, arch, has)
+}
+
+// sifImage reads a manifest as ORAS clients write it: one layer, the file. The
+// media type of the configuration was never the same for long and tells nothing.
+func sifImage(m manifest, doc document) (backends.Image, error) {
+	if len(doc.Layers) != 1 || doc.Layers[0].MediaType != sifLayer && doc.Layers[0].MediaType != sifLayerOld {
+		return backends.Image{}, fmt.Errorf("%w: not a SIF image (a Docker or OCI image of %d layers)",
+			errors.ErrUnsupported, len(doc.Layers))
+	}
+	layer := doc.Layers[0]
+	if !isDigest(layer.Digest.String()) || layer.Size < 0 {
+		return backends.Image{}, fmt.Errorf("%w: layer of %d bytes with the digest %q", backends.ErrCorrupt, layer.Size, layer.Digest)
+	}
+	img := backends.Image{
+		Size: layer.Size, Digest: layer.Digest.String(), Version: m.digest, Modified: m.modified, Format: "sif",
+	}
+	if len(layer.Annotations)+len(doc.Annotations) > 0 {
+		img.Labels = map[string]string{}
+		maps.Copy(img.Labels, layer.Annotations)
+		maps.Copy(img.Labels, doc.Annotations)
+	}
+	if created, err := time.Parse(time.RFC3339, doc.Annotations[ocispec.AnnotationCreated]); err == nil {
+		img.Modified = created
+	}
+	return img, nil
+}
+
+const (
+	// maxKnown bounds the memory of known: some 1 KiB each.
+	maxKnown = 4096
+	// foreignLife is how long a tag that is no SIF stays out of listings
+	// before it gets another chance: it may be moved to one.
+	foreignLife = 10 * time.Minute
+)
+
+// known remembers manifests, which never change under their digest, and the
+// tags that were asked for. The zero value is empty.
+type known struct {
+	mu     sync.Mutex // guards the fields below
+	images map[knownKey]found
+	tags   map[string]knownKey // "repo:reference" to what it was last
+}
+
+type knownKey struct{ repo, top, arch string }
+
+func (k *known) tag(repo, reference string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, ok := k.tags[repo+":"+reference]
+	return ok
+}
+
+func (k *known) image(repo, top, arch string) (found, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	f, ok := k.images[knownKey{repo, top, arch}]
+	f.at = time.Now()
+	f.img.Labels = maps.Clone(f.img.Labels)
+	return f, ok
+}
+
+func (k *known) add(repo, reference, arch string, f found) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.tags == nil || len(k.tags) >= maxKnown || len(k.images) >= maxKnown {
+		k.images, k.tags = map[knownKey]found{}, map[string]knownKey{}
+	}
+	key := knownKey{repo, f.top, arch}
+	f.img.Labels = maps.Clone(f.img.Labels)
+	k.images[key] = f
+	k.tags[repo+":"+reference] = key
+}
+
+// foreign reports whether a tag was just seen to be no SIF.
+func (k *known) foreign(repo, tag string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	key, ok := k.tags[repo+":"+tag]
+	return ok && k.images[key].err != nil && time.Since(k.images[key].at) < foreignLife
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package oci keeps SIF images in any OCI registry, as Apptainer and
+// SingularityCE push and pull them with oras:// (one layer, the SIF file; the
+// digest of the layer is the digest of the file).
+//
+// Tokens, credential files and helpers are those of oras-go. What it lacks is
+// here: reading a range of a blob, an upload in pieces that survives a restart,
+// and deleting one tag of several. It is no converter: the layers of a Docker
+// image are not made into a SIF.
+//
+// The files are named after what they do: read.go, list.go, write.go and
+// delete.go hold the methods of backends.Backend and its capabilities, api.go
+// the requests below them, login.go the credentials and who may see them.
+package oci
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+var (
+	_ backends.Backend     = (*client)(nil)
+	_ backends.Lister      = (*client)(nil)
+	_ backends.Pusher      = (*client)(nil)
+	_ backends.Deleter     = (*client)(nil)
+	_ backends.NameChecker = (*client)(nil)
+)
+
+// Config is the [remotes.NAME] section of the configuration file for
+// type = "oci".
+type Config struct {
+	// URL is the scheme, host and port of the registry. Only "http" gives
+	// unencrypted connections.
+	URL string `toml:"url"`
+	// Namespace is what every repository of the remote begins with, such as an
+	// account's name; it does not show in the tree.
+	Namespace string `toml:"namespace"`
+	// Credentials are the docker-config files to look for a login in, in this
+	// order. The default is those of Docker, Podman, Singularity and Apptainer.
+	Credentials []string `toml:"credentials"`
+	// AuthHost is a further host to which the registry may send its clients
+	// for a token.
+	AuthHost string `toml:"auth_host"`
+}
+
+type client struct {
+	base      *url.URL // scheme and host of the registry
+	namespace string
+	arch      string
+	log       *slog.Logger
+
+	auth  *auth.Client // requests to the registry, with a login where one is asked for
+	plain *http.Client // requests to where the registry redirects to
+	login *login
+
+	known   known   // manifests seen
+	targets targets // where blobs were redirected to
+	catalog catalog // the repositories, for a moment
+	commits locks   // one publication of a tag, one upload of a blob at a time
+	unsaved unsaved // the uploads that were broken off
+}
+
+// Open is registered in backends/all.
+//
+// Errors: fs.ErrInvalid for settings that cannot be.
+func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
+	var cfg Config
+	if err := env.Decode(&cfg); err != nil {
+		return nil, err
+	}
+	base, err := parseURL(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
+	}
+	namespace := strings.Trim(cfg.Namespace, "/")
+	if namespace != "" {
+		if err := checkRepository(namespace); err != nil {
+			return nil, fmt.Errorf("remote %s: namespace: %w", env.Remote, err)
+		}
+	}
+	c := &client{base: base, namespace: namespace, arch: env.WantedArch(), log: env.Logger()}
+	plain := *env.HTTP
+	plain.Transport = &guard{next: env.HTTP.Transport, home: base, authHost: cfg.AuthHost}
+	c.plain = &plain
+	c.login = newLogin(env, cfg, base.Host)
+	c.auth = &auth.Client{
+		Client: c.plain, Cache: auth.NewCache(), ClientID: "sregfs", Credential: c.login.credential,
+	}
+	return c, nil
+}
+
+// parseURL returns the scheme and host of a registry. The names that Docker Hub
+// goes by are not those at which it answers.
+func parseURL(s string) (*url.URL, error) {
+	if !strings.Contains(s, "://") && s != "" {
+		s = "https://" + s
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || s == "" || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		return nil, fmt.Errorf("%w: url %q (want \"https://HOST[:PORT]\")", fs.ErrInvalid, redact(s))
+	case u.User != nil:
+		return nil, fmt.Errorf("%w: url with a password: use token_file or a credentials file", fs.ErrInvalid)
+	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+		return nil, fmt.Errorf("%w: url %q has more than a host (say namespace = %q)", fs.ErrInvalid, s, strings.Trim(u.Path, "/"))
+	}
+	host := strings.ToLower(u.Host)
+	if host == "docker.io" || host == "index.docker.io" {
+		host = "registry-1.docker.io"
+	}
+	return &url.URL{Scheme: u.Scheme, Host: host}, nil
+}
+
+// redact hides what may stand before the host of a text that is no URL.
+func redact(s string) string {
+	if i := strings.LastIndexByte(s, '@'); i >= 0 {
+		return "…" + s[i:]
+	}
+	return s
+}

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
+)
+
+const (
+	// maxSkip is how many bytes of an answer are thrown away to get to the
+	// ones that were asked for, from a registry that ignores ranges.
+	maxSkip = 64 << 20
+
+	// targetLife is how long a blob is read directly from where the registry
+	// redirected to. Signed links live for some minutes.
+	targetLife = 2 * time.Minute
+)
+
+// Stat finds the image by its tag; by the digest of its manifest or of the file
+// itself if ref.Version is one; and else the tag's image for the architecture
+// that ref.Version names.
+func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, error) {
+	if err := c.CheckName(ref); err != nil {
+		return backends.Image{}, err
+	}
+	repo := c.repository(ref)
+	ctx = c.scoped(ctx, repo, pull)
+	var f found
+	var err error
+	switch {
+	case ref.Version == "":
+		f, err = c.resolve(ctx, repo, ref.Tag, c.arch)
+	case isDigest(ref.Version):
+		f.img, err = c.statDigest(ctx, repo, ref)
+	default:
+		f, err = c.resolve(ctx, repo, ref.Tag, ref.Version)
+		if err == nil && f.top == f.img.Version {
+			err = fmt.Errorf("%w: %s is one image and does not say for which architecture", fs.ErrNotExist, ref.Tag)
+		}
+	}
+	if err != nil {
+		return backends.Image{}, err
+	}
+	return c.named(f.img, ref), nil
+}
+
+// named returns img as what ref stands for.
+func (c *client) named(img backends.Image, ref backends.Ref) backends.Image {
+	img.Ref = ref
+	img.Ref.Version = ""
+	img.URL = "oras://" + c.base.Host + "/" + c.repository(ref)
+	if ref.Tag != "" {
+		img.URL += ":" + ref.Tag
+	} else {
+		img.URL += "@" + img.Version
+	}
+	return img
+}
+
+// statDigest takes the digest of a manifest, as "docker image ls --digests"
+// shows it, and that of the file, as sha256sum does.
+func (c *client) statDigest(ctx context.Context, repo string, ref backends.Ref) (backends.Image, error) {
+	f, err := c.resolve(ctx, repo, ref.Version, c.arch)
+	// docker-registry 2.8 answers 500 where the digest is that of a blob: it
+	// tries to read the file as a manifest.
+	if f.top != "" || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, backends.ErrUnavailable) {
+		return f.img, err
+	}
+	if ref.Tag != "" {
+		f, err := c.resolve(ctx, repo, ref.Tag, c.arch)
+		if err == nil && f.img.Digest == ref.Version {
+			return f.img, nil
+		}
+	}
+	size, err := c.blobSize(ctx, repo, ref.Version)
+	if err != nil {
+		return backends.Image{}, err
+	}
+	return backends.Image{Size: size, Digest: ref.Version, Version: ref.Version, Format: "sif"}, nil
+}
+
+// blobSize asks for the size of a blob, fs.ErrNotExist if there is none.
+func (c *client) blobSize(ctx context.Context, repo, digest string) (int64, error) {
+	req, err := c.request(ctx, http.MethodHead, "/v2/"+repo+"/blobs/"+digest, nil)
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Accept-Encoding", "identity")
+	resp, err := c.do(req)
+	if err != nil {
+		return 0, err
+	}
+	resp.Body.Close()
+	if resp.ContentLength < 0 {
+		return 0, fmt.Errorf("%w: blob %s of no stated size", backends.ErrCorrupt, digest)
+	}
+	return resp.ContentLength, nil
+}
+
+// Open reads the layer by its digest: what the tag means by now does not
+// matter, the bytes are always those of img.
+func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io.ReadCloser, error) {
+	if err := c.CheckName(img.Ref); err != nil {
+		return nil, err
+	}
+	if !isDigest(img.Digest) || img.Size < 0 {
+		ref := img.Ref
+		ref.Version = img.Version
+		var err error
+		if img, err = c.Stat(ctx, ref); err != nil {
+			return nil, err
+		}
+	}
+	if off < 0 {
+		return nil, fmt.Errorf("%w: offset %d", fs.ErrInvalid, off)
+	}
+	if rest := img.Size - off; n < 0 || n > rest {
+		n = max(rest, 0)
+	}
+	if n == 0 {
+		return http.NoBody, nil
+	}
+	repo := c.repository(img.Ref)
+	ctx = c.scoped(ctx, repo, pull)
+	resp, err := c.blob(ctx, repo, img.Digest, off, n)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, c.gone(ctx, img, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return section(resp, off, n, img.Size)
+}
+
+// gone explains why the blob of img is not there.
+func (c *client) gone(ctx context.Context, img backends.Image, missing error) error {
+	if img.Ref.Tag == "" {
+		return missing
+	}
+	now, err := c.Stat(ctx, img.Ref)
+	switch {
+	case err != nil && !errors.Is(err, errors.ErrUnsupported):
+		return err
+	case now.Digest != img.Digest:
+		return backends.ErrChanged
+	}
+	return missing
+}
+
+// blob asks for n bytes of a blob from off: where the registry redirected to
+// the last time, if that was just now and still works, else at the registry.
+func (c *client) blob(ctx context.Context, repo, digest string, off, n int64) (*http.Response, error) {
+	key := repo + "@" + digest
+	bytes := fmt.Sprintf("bytes=%d-%d", off, off+n-1)
+	if target, ok := c.targets.get(key); ok {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+		if err == nil {
+			req.Header.Set("Range", bytes)
+			req.Header.Set("Accept-Encoding", "identity")
+			resp, err := httpx.Do(c.plain, req)
+			if err == nil || ctx.Err() != nil {
+				return resp, err
+			}
+		}
+		c.targets.drop(key) // an expired signature, most likely: the registry makes a new one
+	}
+	req, err := c.request(ctx, http.MethodGet, "/v2/"+repo+"/blobs/"+digest, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Range", bytes)
+	req.Header.Set("Accept-Encoding", "identity")
+	resp, err := c.do(req)
+	if err != nil {
+		return nil, err
+	}
+	// On the registry itself the login is needed each time.
+	if final := resp.Request; final != nil && !sameOrigin(final.URL, c.base) {
+		c.targets.put(key, final.URL.String())
+	}
+	return resp, nil
+}
+
+var contentRange = regexp.MustCompile(`^bytes (\d+)-(\d+)/(\d+|\*)$`)
+
+// section returns the n bytes from off of a blob of the given size, whichever
+// part of it resp brings. It closes the body if it fails.
+func section(resp *http.Response, off, n, size int64) (body io.ReadCloser, err error) {
+	defer func() {
+		if err != nil {
+			resp.Body.Close()
+		}
+	}()
+	if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
+		return nil, fmt.Errorf("%w: a proxy has compressed the blob (%q)", backends.ErrCorrupt, enc)
+	}
+	switch {
+	case resp.StatusCode == http.StatusPartialContent:
+		if err := checkRange(resp.Header.Get("Content-Range"), off, n, size); err != nil {
+			return nil, err
+		}
+	case resp.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("%w: status %d for a range of a blob", backends.ErrCorrupt, resp.StatusCode)
+	case resp.ContentLength >= 0 && resp.ContentLength != size:
+		return nil, fmt.Errorf("%w: blob of %d bytes, its manifest says %d", backends.ErrCorrupt, resp.ContentLength, size)
+	case off > maxSkip:
+		return nil, fmt.Errorf("%w: reading from offset %d (the registry ignores ranges)", errors.ErrUnsupported, off)
+	default:
+		if _, err := io.CopyN(io.Discard, resp.Body, off); err != nil {
+			return nil, fmt.Errorf("%w: blob: %v", backends.ErrUnavailable, err)
+		}
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(resp.Body, n), resp.Body}, nil
+}
+
+// checkRange reports whether a Content-Range header begins at off and ends
+// where asked, or before.
+func checkRange(header string, off, n, size int64) error {
+	m := contentRange.FindStringSubmatch(strings.TrimSpace(header))
+	if m == nil {
+		return fmt.Errorf("%w: Content-Range %q", backends.ErrCorrupt, header)
+	}
+	first, err1 := strconv.ParseInt(m[1], 10, 64)
+	last, err2 := strconv.ParseInt(m[2], 10, 64)
+	total := size
+	var err3 error
+	if m[3] != "*" {
+		total, err3 = strconv.ParseInt(m[3], 10, 64)
+	}
+	if errors.Join(err1, err2, err3) != nil || first != off || last < first || last > off+n-1 || total != size {
+		return fmt.Errorf("%w: Content-Range %q for %d bytes from %d of %d", backends.ErrCorrupt, header, n, off, size)
+	}
+	return nil
+}
+
+// targets remembers where blobs were redirected to. The zero value is empty.
+type targets struct {
+	mu   sync.Mutex // guards the field below
+	urls map[string]target
+}
+
+type target struct {
+	url   string
+	until time.Time
+}
+
+func (t *targets) get(key string) (string, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	to, ok := t.urls[key]
+	if ok && time.Now().After(to.until) {
+		delete(t.urls, key)
+		ok = false
+	}
+	return to.url, ok
+}
+
+func (t *targets) put(key, url string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.urls == nil || len(t.urls) >= maxKnown {
+		t.urls = map[string]target{}
+	}
+	t.urls[key] = target{url: url, until: time.Now().Add(targetLife)}
+}
+
+func (t *targets) drop(key string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.urls, key)
+}

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+const (
+	chunkSize = 64 << 20 // bytes of one PATCH
+	minChunk  = 1 << 20  // not less, even if a proxy refuses more
+	maxStalls = 3        // failures in a row without a byte of progress
+)
+
+// pushLayer uploads src unless the registry has it, going on where state says
+// that an upload was broken off.
+func (c *client) pushLayer(ctx context.Context, repo string, src backends.Source, state pushState) error {
+	// Two pushes of one file: the second finds the blob of the first.
+	unlock, err := c.commits.lock(ctx, repo+"@"+src.Digest)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	meter := &meter{report: src.Progress}
+	size, err := c.blobSize(ctx, repo, src.Digest)
+	if err == nil && size != src.Size {
+		return fmt.Errorf("%w: %s has %d bytes in the registry, %d here", backends.ErrCorrupt, src.Digest, size, src.Size)
+	}
+	if err == nil {
+		meter.at(src.Size)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	begin := func() *upload {
+		return &upload{
+			c: c, repo: repo, digest: src.Digest, size: src.Size, content: src.Content, chunk: chunkSize, meter: meter,
+			save: func(location string) { c.saveState(repo, src, pushState{Location: location}) },
+		}
+	}
+	u := begin()
+	if err := u.resume(ctx, state.Location); err != nil {
+		return err
+	}
+	err = u.run(ctx)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, backends.ErrCorrupt) && u.resumed {
+		// The registry has lost the upload, or what it kept of a broken
+		// request was not what was sent: only all of it again can help.
+		c.log.Info("upload begins anew", "repository", repo, "digest", src.Digest, "err", err)
+		err = begin().run(ctx)
+	}
+	if errors.Is(err, backends.ErrCorrupt) {
+		c.saveState(repo, src, pushState{})
+	}
+	return err
+}
+
+// An upload is one blob on its way.
+type upload struct {
+	c       *client
+	repo    string
+	digest  string
+	size    int64
+	content io.ReaderAt
+	chunk   int64
+	meter   *meter
+	save    func(location string)
+
+	location *url.URL // nil before the upload has begun
+	offset   int64    // the registry has the bytes before it
+	resumed  bool     // some request failed and the registry was asked for offset
+}
+
+var errNoChunks = errors.New("registry takes no chunks")
+
+// run uploads what is missing and closes the upload.
+func (u *upload) run(ctx context.Context) error {
+	if u.location == nil {
+		if err := u.begin(ctx); err != nil {
+			return err
+		}
+		u.save(u.location.String())
+	}
+	for stalls := 0; u.offset < u.size; {
+		before := u.offset
+		err := u.patch(ctx)
+		if errors.Is(err, errNoChunks) {
+			return u.whole(ctx)
+		}
+		if broken(ctx, err) && stalls < maxStalls {
+			stalls++
+			// A part of the chunk may have arrived.
+			if u.status(ctx) == nil {
+				err = nil
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if u.offset > before {
+			stalls = 0
+			u.save(u.location.String())
+		}
+	}
+	return u.put(ctx, 0, 0)
+}
+
+// broken reports whether err is that of a connection, not an answer.
+func broken(ctx context.Context, err error) bool {
+	return ctx.Err() == nil && (errors.Is(err, backends.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded))
+}
+
+// begin opens an upload.
+func (u *upload) begin(ctx context.Context) error {
+	req, err := u.c.request(ctx, http.MethodPost, "/v2/"+u.repo+"/blobs/uploads/", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := u.c.do(req)
+	if err != nil {
+		return err
+	}
+	resp.Body.Close()
+	if least, err := strconv.ParseInt(resp.Header.Get("OCI-Chunk-Min-Length"), 10, 64); err == nil && least > u.chunk {
+		u.chunk = min(least, 1<<40)
+	}
+	u.offset = 0
+	return u.follow(resp)
+}
+
+// follow takes the place at which the upload goes on. It must be on the
+// registry: the bytes and the login go there.
+func (u *upload) follow(resp *http.Response) error {
+	location := resp.Header.Get("Location")
+	if location == "" {
+		if u.location == nil {
+			return fmt.Errorf("%w: upload without a Location", backends.ErrCorrupt)
+		}
+		return nil
+	}
+	next, err := u.c.base.Parse(location)
+	if err != nil {
+		return fmt.Errorf("%w: upload Location: %v", backends.ErrCorrupt, err)
+	}
+	if strings.EqualFold(next.Host, u.c.base.Host) {
+		// A registry behind a TLS proxy often believes that it speaks http.
+		next.Scheme = u.c.base.Scheme
+	}
+	if !sameOrigin(next, u.c.base) {
+		return fmt.Errorf("%w: %w: %s, by %s", backends.ErrCorrupt, errForeignUpload, origin(next), u.c.base.Host)
+	}
+	u.location = next
+	return nil
+}
+
+// resume takes up an upload that was begun before, if the registry still knows it.
+func (u *upload) resume(ctx context.Context, location string) error {
+	saved, err := url.Parse(location)
+	if err != nil || !sameOrigin(saved, u.c.base) {
+		return nil
+	}
+	u.location = saved
+	err = u.status(ctx)
+	if err == nil || ctx.Err() != nil || broken(ctx, err) || errors.Is(err, backends.ErrRateLimited) {
+		return err
+	}
+	u.location, u.offset, u.resumed = nil, 0, false
+	return nil
+}
+
+// status asks how much the registry has.
+func (u *upload) status(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.location.String(), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := u.c.do(req)
+	if err != nil {
+		return err
+	}
+	resp.Body.Close()
+	end, err := uploaded(resp.Header.Get("Range"))
+	if err != nil {
+		return err
+	}
+	if end == 1 {
+		// "0-0" is what docker-registry says of one byte and of none.
+		return fmt.Errorf("%w: nothing was uploaded", fs.ErrNotExist)
+	}
+	if end > u.size {
+		return fmt.Errorf("%w: upload of %d bytes has %d", backends.ErrCorrupt, u.size, end)
+	}
+	u.offset, u.resumed = end, true
+	return u.follow(resp)
+}
+
+var uploadRange = regexp.MustCompile(`^(?:bytes[= ])?0-(\d+)$`)
+
+// uploaded returns how many bytes the Range header of an upload speaks of.
+func uploaded(header string) (int64, error) {
+	m := uploadRange.FindStringSubmatch(strings.TrimSpace(header))
+	if m == nil {
+		return 0, fmt.Errorf("%w: upload with the Range %q", backends.ErrCorrupt, header)
+	}
+	last, err := strconv.ParseInt(m[1], 10, 62)
+	if err != nil {
+		return 0, fmt.Errorf("%w: upload with the Range %q", backends.ErrCorrupt, header)
+	}
+	return last + 1, nil
+}
+
+// patch sends the next chunk.
+func (u *upload) patch(ctx context.Context) error {
+	n := min(u.chunk, u.size-u.offset)
+	req, err := u.body(ctx, http.MethodPatch, u.location, u.offset, n)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Range", fmt.Sprintf("%d-%d", u.offset, u.offset+n-1))
+	resp, err := u.c.do(req, http.StatusRequestEntityTooLarge, http.StatusRequestedRangeNotSatisfiable,
+		http.StatusMethodNotAllowed, http.StatusNotImplemented)
+	if err != nil {
+		return err
+	}
+	switch resp.StatusCode {
+	case http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		resp.Body.Close()
+		return errNoChunks
+	case http.StatusRequestedRangeNotSatisfiable:
+		resp.Body.Close()
+		return fmt.Errorf("%w: upload is elsewhere than at %d", backends.ErrUnavailable, u.offset)
+	case http.StatusRequestEntityTooLarge:
+		resp.Body.Close()
+		if u.chunk <= minChunk {
+			return fmt.Errorf("%w: the registry refuses requests of %d bytes (its proxy's limit? client_max_body_size)", fs.ErrPermission, n)
+		}
+		u.chunk = max(u.chunk/4, minChunk)
+		return nil
+	}
+	resp.Body.Close()
+	end := u.offset + n
+	if header := resp.Header.Get("Range"); header != "" {
+		if end, err = uploaded(header); err != nil {
+			return err
+		}
+	}
+	if end < u.offset || end > u.offset+n {
+		return fmt.Errorf("%w: %d bytes sent from %d, the registry says it has %d", backends.ErrCorrupt, n, u.offset, end)
+	}
+	if end == u.offset {
+		return fmt.Errorf("%w: the registry took nothing", backends.ErrUnavailable)
+	}
+	u.offset = end
+	return u.follow(resp)
+}
+
+// whole uploads everything in one request.
+func (u *upload) whole(ctx context.Context) error {
+	if err := u.begin(ctx); err != nil {
+		return err
+	}
+	return u.put(ctx, 0, u.size)
+}
+
+// put ends the upload with n more bytes from off; the registry compares the
+// digest.
+func (u *upload) put(ctx context.Context, off, n int64) error {
+	target := *u.location
+	query := target.Query()
+	query.Set("digest", u.digest)
+	target.RawQuery = query.Encode()
+	req, err := u.body(ctx, http.MethodPut, &target, off, n)
+	if err != nil {
+		return err
+	}
+	resp, err := u.c.do(req)
+	if err != nil {
+		if broken(ctx, err) {
+			// The answer may be what got lost.
+			if size, lookErr := u.c.blobSize(ctx, u.repo, u.digest); lookErr == nil && size == u.size {
+				return nil
+			}
+		}
+		return err
+	}
+	resp.Body.Close()
+	if got := resp.Header.Get("Docker-Content-Digest"); got != "" && got != u.digest {
+		return fmt.Errorf("%w: %s stored as %s", backends.ErrCorrupt, u.digest, got)
+	}
+	return nil
+}
+
+// body makes a request that carries n bytes of the content from off, and can
+// carry them again after a login.
+func (u *upload) body(ctx context.Context, method string, to *url.URL, off, n int64) (*http.Request, error) {
+	open := func() (io.ReadCloser, error) {
+		if n == 0 {
+			return http.NoBody, nil
+		}
+		return io.NopCloser(&metered{r: io.NewSectionReader(u.content, off, n), meter: u.meter, at: off}), nil
+	}
+	body, _ := open() // cannot fail
+	req, err := http.NewRequestWithContext(ctx, method, to.String(), body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: upload Location: %v", backends.ErrCorrupt, err)
+	}
+	req.ContentLength, req.GetBody = n, open
+	req.Header.Set("Content-Type", "application/octet-stream")
+	return req, nil
+}
+
+// A meter reports progress, one call at a time: the end of a failed request and
+// the beginning of the next can overlap.
+type meter struct {
+	mu     sync.Mutex
+	report func(int64)
+}
+
+func (m *meter) at(n int64) {
+	if m == nil || m.report == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.report(n)
+}
+
+// metered is a reader whose reads are reported.
+type metered struct {
+	r     io.Reader
+	meter *meter
+	at    int64
+}
+
+func (m *metered) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.at += int64(n)
+	m.meter.at(m.at)
+	return n, err
+}
