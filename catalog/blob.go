@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"context"
+	"errors"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
+)
+
+// Blob opens an image's bytes. An image opened by name on a remote that cannot
+// list is listed from then on. The caller closes it.
+//
+// Errors: those of cache.Cache.Blob.
+func (c *Catalog) Blob(ctx context.Context, remote string, img backends.Image) (*cache.Blob, error) {
+	r, err := c.live(remote)
+	if err != nil {
+		return nil, err
+	}
+	s, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	b, err := s.Cache.Blob(ctx, r.Client, img)
+	switch {
+	case r.atHand():
+	case err == nil:
+		c.noteOpened(s.Store, r, img, b.Size())
+	case errors.Is(err, backends.ErrChanged):
+		c.doubt(s.Store, r.Name, img.Ref)
+	}
+	return b, err
+}
+
+// BlobInfo tells how much of an image is here, without touching it. Before the
+// state could be opened nothing is.
+func (c *Catalog) BlobInfo(remote string, img backends.Image) cache.Info {
+	r, err := c.Remote(remote)
+	if err == nil && r.atHand() {
+		return cache.Info{Record: cache.Record{Size: img.Size, State: cache.Cached}, Have: max(img.Size, 0)}
+	}
+	key := cache.KeyOf(remote, img)
+	s, err := c.open()
+	if err != nil || s.Cache == nil {
+		return cache.Info{Record: cache.Record{Key: key, Size: img.Size, State: cache.Remote}}
+	}
+	return s.Cache.Info(key)
+}
+
+// noteOpened stores what opening an image taught: that it is of use, and its
+// size, if the service did not tell that before.
+func (c *Catalog) noteOpened(s Store, r Remote, img backends.Image, size int64) {
+	ref := img.Ref
+	ref.Version = ""
+	unlock := c.lock(r.Name, ref.Collection)
+	e, ok := readEntry(s, r.Name, ref)
+	learnt := ok && e.image.Size < 0 && size >= 0
+	if !ok || !e.is(full) || e.image.Version != img.Version || e.shown() && !learnt {
+		unlock()
+		return // another version than the tag's, or nothing new
+	}
+	show := !e.shown()
+	if show {
+		e.flags |= opened
+	}
+	if learnt {
+		e.image.Size = size
+	}
+	changes := []KV{{imageKey(r.Name, ref), appendEntry(nil, e, ref)}}
+	changes = append(changes, ancestors(s, r.Name, ref.Collection)...)
+	err := s.Apply(changes...)
+	unlock()
+	if err != nil {
+		c.opts.Log.Warn("an opened image could not be stored", "remote", r.Name, "image", ref.String(), "err", err)
+		return
+	}
+	if show {
+		c.tellListed(r.Name, ref.Collection, changes[1:])
+	}
+	if learnt {
+		c.watchers.emit(Event{Kind: ImageChanged, Remote: r.Name, Collection: ref.Collection, Ref: ref})
+	}
+}
+
+// ancestors returns the changes that make a collection appear in its parent, and
+// that one in its own, and so on.
+func ancestors(s Store, remote, collection string) []KV {
+	var changes []KV
+	for collection != "" {
+		key := childKey(remote, collection)
+		if _, err := s.Get(key); err == nil {
+			break
+		}
+		changes = append(changes, KV{key, appendEntry(nil, entry{flags: listed}, backends.Ref{})})
+		collection, _ = parentOf(collection)
+	}
+	return changes
+}
+
+// tellListed emits that a name came into a collection, which itself came into
+// as many parents as there are new ancestors.
+func (c *Catalog) tellListed(remote, collection string, ancestors []KV) {
+	c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: collection})
+	for range ancestors {
+		collection, _ = parentOf(collection)
+		c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: collection})
+	}
+}
+
+// doubt makes the next lookup of ref ask: what is stored was found to be old.
+func (c *Catalog) doubt(s Store, remote string, ref backends.Ref) {
+	ref.Version = ""
+	defer c.lock(remote, ref.Collection)()
+	e, ok := readEntry(s, remote, ref)
+	if !ok || !e.is(full) {
+		return
+	}
+	e.flags &^= full | fromList
+	if err := s.Apply(KV{imageKey(remote, ref), appendEntry(nil, e, ref)}); err != nil {
+		c.opts.Log.Warn("a doubt could not be stored", "remote", remote, "image", ref.String(), "err", err)
+	}
+}

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
+)
+
+// A Remote is one configured registry.
+type Remote struct {
+	Name   string
+	Type   string           // key in backends/all
+	URL    string           // for display and to match a host; may be ""
+	Client *backends.Client // nil if the backend could not be opened
+	Err    error            // why not
+	Policy Policy
+}
+
+// A Policy says what the configuration allows on a remote beyond reading.
+type Policy struct {
+	ReadOnly  bool // no writes at all
+	Overwrite bool // a published tag may be replaced
+	Delete    bool // an image may be deleted through the mount
+	Async     bool // close(2) returns once the file is durable here
+}
+
+// State is what a Catalog keeps on the local disk.
+type State struct {
+	Store Store
+	Cache *cache.Cache
+	Spool *cache.Spool
+}
+
+// Options configure a Catalog.
+type Options struct {
+	Remotes []Remote // "local" among them
+	Default string   // remote of a URI that names none; "" means "local"
+	// State opens the local state when it is first needed: verbs that only look
+	// at files of the local remote never do. The catalogue closes what it got.
+	State func() (*State, error)
+	// Records is the directory for what cannot be found again: pins, collections
+	// made by hand. Created when first written; "" keeps them in memory.
+	Records string
+	ListTTL time.Duration // age at which a listing is refreshed; default 60 s
+	NegTTL  time.Duration // how long "no such image" is believed; default 5 s
+	Timeout time.Duration // for one question to a registry; default 30 s
+	Version string        // of the program, for status
+	Log     *slog.Logger
+}
+
+// ErrClosed: the catalogue was closed.
+var ErrClosed = errors.New("catalog: closed")
+
+// A Catalog is the facts and the verbs. All methods may be called from many
+// goroutines at once. Errors of a registry are *backends.Error.
+type Catalog struct {
+	opts    Options
+	remotes []Remote  // in the order of their names
+	start   time.Time // origin of the steady clock, see now
+	expired atomic.Int64
+
+	watchers  watchers
+	tasks     tasks
+	asking    singleflight.Group // questions about one image
+	listing   singleflight.Group // listings of one collection
+	health    health
+	absent    memory         // names that the registry does not have
+	failed    failures       // listings that did not come
+	own       memory         // names that we published or deleted
+	ahead     readahead      // facts fetched before they are asked for
+	records   records        // pins, collections made by hand
+	locks     [64]sync.Mutex // guard the stored entries of a collection, see lock
+	uploads   *uploads       // drafts on their way
+	opening   sync.Mutex     // held while the state is opened and closed
+	state     atomic.Pointer[State]
+	closed    atomic.Bool
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// New returns a catalogue. It makes no request and opens nothing yet.
+// Errors: fs.ErrInvalid for two remotes of one name.
+func New(opts Options) (*Catalog, error) {
+	opts.Default = cmp.Or(opts.Default, "local")
+	opts.ListTTL = cmp.Or(opts.ListTTL, 60*time.Second)
+	opts.NegTTL = cmp.Or(opts.NegTTL, 5*time.Second)
+	opts.Timeout = cmp.Or(opts.Timeout, 30*time.Second)
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &Catalog{opts: opts, start: time.Now(), remotes: slices.Clone(opts.Remotes), uploads: newUploads()}
+	slices.SortFunc(c.remotes, func(a, b Remote) int { return strings.Compare(a.Name, b.Name) })
+	for i, r := range c.remotes {
+		if i > 0 && c.remotes[i-1].Name == r.Name {
+			return nil, fmt.Errorf("%w: two remotes are named %q", fs.ErrInvalid, r.Name)
+		}
+	}
+	c.records.dir = opts.Records
+	return c, nil
+}
+
+// Start begins the background work of a long-running process: it takes up
+// pending uploads, which go on until Close, and watches the services that tell of
+// changes until ctx ends. It opens the state.
+func (c *Catalog) Start(ctx context.Context) error {
+	if _, err := c.open(); err != nil {
+		return err
+	}
+	c.startUploads(ctx)
+	for _, r := range c.remotes {
+		if r.Client != nil && r.Client.Caps().Has(backends.CanWatch) {
+			c.tasks.start(func(own context.Context) {
+				own, cancel := context.WithCancel(own)
+				defer cancel()
+				defer context.AfterFunc(ctx, cancel)()
+				c.follow(own, r)
+			})
+		}
+	}
+	return nil
+}
+
+// Close waits for queued and running uploads until ctx ends, then closes the
+// state if it was opened. A second Close does nothing.
+func (c *Catalog) Close(ctx context.Context) error {
+	c.closeOnce.Do(func() {
+		c.uploads.drain(ctx)
+		c.closed.Store(true)
+		c.tasks.stop()
+		c.opening.Lock()
+		defer c.opening.Unlock()
+		if s := c.state.Swap(nil); s != nil {
+			c.closeErr = s.close()
+		}
+	})
+	return c.closeErr
+}
+
+// close closes the bytes before the index that remembers them.
+func (s *State) close() error {
+	var errs []error
+	if s.Spool != nil {
+		errs = append(errs, s.Spool.Close())
+	}
+	if s.Cache != nil {
+		errs = append(errs, s.Cache.Close())
+	}
+	if s.Store != nil {
+		errs = append(errs, s.Store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Remotes returns all remotes in the order of their names.
+func (c *Catalog) Remotes() []Remote { return slices.Clone(c.remotes) }
+
+// Remote returns one remote. Errors: fs.ErrNotExist.
+func (c *Catalog) Remote(name string) (Remote, error) {
+	i, ok := slices.BinarySearchFunc(c.remotes, name, func(r Remote, name string) int {
+		return strings.Compare(r.Name, name)
+	})
+	if ok {
+		return c.remotes[i], nil
+	}
+	var known []string
+	for _, r := range c.remotes {
+		known = append(known, r.Name)
+	}
+	return Remote{}, fmt.Errorf("%w: no remote is named %q%s", fs.ErrNotExist, name, backends.DidYouMean(name, known))
+}
+
+// live returns the remote of that name if it can be asked.
+func (c *Catalog) live(name string) (Remote, error) {
+	r, err := c.Remote(name)
+	if err == nil && r.Client == nil {
+		return r, r.unopened()
+	}
+	return r, err
+}
+
+// unopened is why a remote without a client cannot be asked.
+func (r Remote) unopened() error {
+	err := r.Err
+	if err == nil {
+		err = backends.ErrUnavailable
+	}
+	return &backends.Error{Op: "open", Remote: r.Name, Err: err}
+}
+
+// atHand reports whether the remote's images are files of this machine: asking
+// costs nothing, and what was put there by hand must show at once, so nothing
+// of it is stored.
+func (r Remote) atHand() bool {
+	return r.Client != nil && r.Client.Caps().Has(backends.CanOpenFile)
+}
+
+// open returns the local state, and opens it at the first call. After an error
+// the next call tries again.
+func (c *Catalog) open() (*State, error) {
+	if s := c.state.Load(); s != nil {
+		return s, nil
+	}
+	c.opening.Lock()
+	defer c.opening.Unlock()
+	if s := c.state.Load(); s != nil {
+		return s, nil
+	}
+	if c.closed.Load() {
+		return nil, ErrClosed
+	}
+	if c.opts.State == nil {
+		return nil, fmt.Errorf("%w: no state directory", fs.ErrInvalid)
+	}
+	s, err := c.opts.State()
+	if err != nil {
+		return nil, err
+	}
+	if s.Cache != nil {
+		s.Cache.Watch(func(key cache.Key, _ cache.State) {
+			c.watchers.emit(Event{Kind: BlobChanged, Key: key})
+		})
+		for _, key := range c.records.pinned() {
+			s.Cache.Pin(key)
+		}
+	}
+	c.state.Store(s)
+	return s, nil
+}
+
+// store returns the store of the state.
+func (c *Catalog) store() (Store, error) {
+	s, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	return s.Store, nil
+}
+
+// now is the time of day when the process began plus what a steady clock
+// counted since: a clock that is set does not make everything stale, or fresh
+// for ever. Stored times of an earlier run compare with it as times of day.
+func (c *Catalog) now() time.Time { return c.start.Add(time.Since(c.start)) }
+
+// fresh reports whether what was learnt at t may still be believed.
+func (c *Catalog) fresh(t time.Time, ttl time.Duration) bool {
+	if t.IsZero() || t.UnixNano() <= c.expired.Load() {
+		return false
+	}
+	age := c.now().Sub(t)
+	return 0 <= age && age < ttl
+}
+
+// Expire makes all that is stored count as out of date: the next look at each
+// thing asks again.
+func (c *Catalog) Expire() {
+	c.expired.Store(c.now().UnixNano())
+	c.absent.clear()
+	c.failed.clear()
+}
+
+// lock locks the stored entries of one collection (and of some others).
+func (c *Catalog) lock(remote, collection string) (unlock func()) {
+	mu := &c.locks[hashOf(remote, collection)%uint64(len(c.locks))]
+	mu.Lock()
+	return mu.Unlock
+}

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// An entry is what is stored of one image, or of a collection in its parent.
+type entry struct {
+	flags entryFlags
+	seen  time.Time // when the registry was last asked about this very image
+	image backends.Image
+}
+
+type entryFlags byte
+
+const (
+	listed   entryFlags = 1 << iota // the last listing had it
+	opened                          // no listing has it, but it was opened by its name
+	full                            // the facts are there, not only the name
+	fromList                        // the facts came with the listing and are as fresh as that
+	otherRef                        // the registry spells the name in another way
+	hasTime                         // Modified is set
+)
+
+func (e entry) is(f entryFlags) bool { return e.flags&f == f }
+
+// shown reports whether the entry belongs into a listing.
+func (e entry) shown() bool { return e.flags&(listed|opened) != 0 }
+
+// The first byte of every value; others are from another program version and
+// count as missing.
+const codecVersion = 1
+
+// The ways to write a digest.
+const (
+	digestText   = iota // as it is
+	digestSHA256        // 32 bytes
+	digestSame          // a version that is the digest
+)
+
+// appendEntry writes e; ref is the one in its key.
+func appendEntry(b []byte, e entry, ref backends.Ref) []byte {
+	img := e.image
+	flags := e.flags &^ (otherRef | hasTime)
+	other := e.is(full) && (img.Ref.Collection != ref.Collection || img.Ref.Name != ref.Name || img.Ref.Tag != ref.Tag)
+	if other {
+		flags |= otherRef
+	}
+	if !img.Modified.IsZero() {
+		flags |= hasTime
+	}
+	b = append(b, codecVersion, byte(flags))
+	if flags&full == 0 {
+		return b
+	}
+	var seen int64
+	if !e.seen.IsZero() {
+		seen = e.seen.UnixNano()
+	}
+	b = binary.AppendVarint(b, seen)
+	b = binary.AppendVarint(b, img.Size)
+	b = appendDigest(b, img.Digest)
+	if img.Version == img.Digest {
+		b = append(b, digestSame)
+	} else {
+		b = appendDigest(b, img.Version)
+	}
+	if flags&hasTime != 0 {
+		b = binary.AppendVarint(b, img.Modified.Unix())
+		b = binary.AppendUvarint(b, uint64(img.Modified.Nanosecond()))
+	}
+	b = appendString(appendString(b, img.Format), img.URL)
+	b = appendLabels(b, img.Labels)
+	if other {
+		b = appendString(appendString(appendString(b, img.Ref.Collection), img.Ref.Name), img.Ref.Tag)
+	}
+	return b
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendDigest(b []byte, s string) []byte {
+	if isSHA256(s) {
+		var raw [32]byte
+		if _, err := hex.Decode(raw[:], []byte(s[len(sha256Prefix):])); err == nil {
+			return append(append(b, digestSHA256), raw[:]...)
+		}
+	}
+	return appendString(append(b, digestText), s)
+}
+
+// appendLabels sorts them, so that equal facts have equal bytes.
+func appendLabels(b []byte, labels map[string]string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(labels)))
+	if len(labels) == 0 {
+		return b
+	}
+	names := make([]string, 0, len(labels))
+	for name := range labels {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		b = appendString(appendString(b, name), labels[name])
+	}
+	return b
+}
+
+const sha256Prefix = "sha256:"
+
+// isSHA256 reports whether s is a digest as it is always written: 64 lower-case
+// hexadecimal digits.
+func isSHA256(s string) bool {
+	return len(s) == len(sha256Prefix)+64 && strings.HasPrefix(s, sha256Prefix) &&
+		strings.Trim(s[len(sha256Prefix):], "0123456789abcdef") == ""
+}
+
+// decodeEntry reads what appendEntry wrote; ok is false for anything else. It
+// never panics, and what it allocates is bounded by len(b).
+func decodeEntry(b []byte, ref backends.Ref) (e entry, ok bool) {
+	d := decoder{b: b}
+	if d.byte() != codecVersion {
+		return entry{}, false
+	}
+	e.flags = entryFlags(d.byte())
+	e.image = backends.Image{Ref: ref, Size: -1}
+	e.image.Ref.Version = ""
+	if e.is(full) {
+		e.decodeFacts(&d)
+	}
+	e.flags &^= otherRef | hasTime
+	return e, !d.bad && len(d.b) == 0
+}
+
+func (e *entry) decodeFacts(d *decoder) {
+	img := &e.image
+	if seen := d.varint(); seen != 0 {
+		e.seen = time.Unix(0, seen)
+	}
+	img.Size = d.varint()
+	img.Digest, _ = d.digest()
+	var same bool
+	if img.Version, same = d.digest(); same {
+		img.Version = img.Digest
+	}
+	if e.is(hasTime) {
+		img.Modified = time.Unix(d.varint(), int64(d.uvarint()%1e9)).UTC()
+	}
+	img.Format = d.format()
+	img.URL = d.string()
+	img.Labels = d.labels()
+	if e.is(otherRef) {
+		img.Ref = backends.Ref{Collection: d.string(), Name: d.string(), Tag: d.string()}
+	}
+}
+
+// A decoder reads a value. After the first error all reads give zero.
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) take(n uint64) []byte {
+	if d.bad || n > uint64(len(d.b)) {
+		d.bad, d.b = true, nil
+		return nil
+	}
+	v := d.b[:n]
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) byte() byte {
+	if v := d.take(1); v != nil {
+		return v[0]
+	}
+	return 0
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	d.take(uint64(max(n, 0)))
+	d.bad = d.bad || n <= 0
+	return v
+}
+
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.b)
+	d.take(uint64(max(n, 0)))
+	d.bad = d.bad || n <= 0
+	return v
+}
+
+func (d *decoder) string() string { return string(d.take(d.uvarint())) }
+
+// format spares the allocation for the known ones.
+func (d *decoder) format() string {
+	switch s := d.take(d.uvarint()); string(s) {
+	case "sif":
+		return "sif"
+	case "simg":
+		return "simg"
+	default:
+		return string(s)
+	}
+}
+
+func (d *decoder) digest() (s string, same bool) {
+	switch d.byte() {
+	case digestText:
+		return d.string(), false
+	case digestSHA256:
+		var text [len(sha256Prefix) + 64]byte
+		copy(text[:], sha256Prefix)
+		raw := d.take(32)
+		hex.Encode(text[len(sha256Prefix):], raw)
+		if raw == nil {
+			return "", false
+		}
+		return string(text[:]), false
+	case digestSame:
+		return "", true
+	}
+	d.bad = true
+	return "", false
+}
+
+func (d *decoder) labels() map[string]string {
+	n := d.uvarint()
+	if n == 0 || n > uint64(len(d.b)) { // a label takes two bytes at least
+		d.bad = d.bad || n != 0
+		return nil
+	}
+	labels := make(map[string]string)
+	for range n {
+		name := d.string()
+		labels[name] = d.string()
+		if d.bad {
+			return nil
+		}
+	}
+	return labels
+}
+
+// clean makes an answer of a registry fit to be stored and printed: a time
+// outside the years that RFC 3339 can write would make JSON fail.
+func clean(img backends.Image) backends.Image {
+	if y := img.Modified.UTC().Year(); y < 1 || y > 9999 {
+		img.Modified = time.Time{}
+	}
+	img.Ref.Version = ""
+	return img
+}
+
+// merge adds to img what is known of the same version already: a listing tells
+// less than Stat does, and our own SHA-256 is better than none.
+func merge(old entry, img backends.Image) backends.Image {
+	o := old.image
+	if !old.is(full) || o.Version != img.Version || img.Version == "" {
+		return img
+	}
+	if img.Size < 0 {
+		img.Size = o.Size
+	}
+	if img.Digest == "" || isSHA256(o.Digest) && !isSHA256(img.Digest) {
+		img.Digest = o.Digest
+	}
+	if img.Modified.IsZero() {
+		img.Modified = o.Modified
+	}
+	if img.Labels == nil {
+		img.Labels = o.Labels
+	}
+	if img.URL == "" {
+		img.URL = o.URL
+	}
+	if img.Format == "" {
+		img.Format = o.Format
+	}
+	return img
+}

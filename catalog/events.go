@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"context"
+	"maps"
+	"strings"
+	"sync"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
+)
+
+// An Event says what a tree built on the catalogue must look at again.
+type Event struct {
+	Kind       EventKind
+	Remote     string
+	Collection string       // for ListingChanged: where names came or went
+	Ref        backends.Ref // for ImageChanged, ImageGone
+	Key        cache.Key    // for BlobChanged
+}
+
+// EventKind is what changed.
+type EventKind int
+
+// The kinds of events.
+const (
+	ListingChanged EventKind = iota // names of a collection came or went
+	ImageChanged                    // a name means another version, or more is known of it
+	ImageGone                       // a name is no more
+	BlobChanged                     // a blob became partial, whole, or was dropped
+)
+
+// Watch calls fn for each event until stop is called. fn must not block, nor
+// call the catalogue. A call under way when stop is called may still end.
+func (c *Catalog) Watch(fn func(Event)) (stop func()) { return c.watchers.add(fn) }
+
+// watchers are those who want to hear of events. The zero value is ready.
+type watchers struct {
+	mu   sync.Mutex // guards the fields below
+	next int
+	fns  map[int]func(Event) // replaced, never changed
+}
+
+func (w *watchers) add(fn func(Event)) (stop func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	id := w.next
+	w.next++
+	w.change(func(fns map[int]func(Event)) { fns[id] = fn })
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.change(func(fns map[int]func(Event)) { delete(fns, id) })
+	}
+}
+
+func (w *watchers) change(f func(map[int]func(Event))) {
+	fns := make(map[int]func(Event), len(w.fns)+1)
+	maps.Copy(fns, w.fns)
+	f(fns)
+	w.fns = fns
+}
+
+func (w *watchers) emit(events ...Event) {
+	w.mu.Lock()
+	fns := w.fns
+	w.mu.Unlock()
+	for _, e := range events {
+		for _, fn := range fns {
+			fn(e)
+		}
+	}
+}
+
+// follow listens to a service that tells what changed.
+func (c *Catalog) follow(ctx context.Context, r Remote) {
+	for change, err := range r.Client.Watch(ctx) {
+		if err != nil {
+			c.opts.Log.Warn("watch ended", "remote", r.Name, "err", err)
+			return
+		}
+		c.noteChange(r, change)
+	}
+}
+
+// noteChange asks again for listings that somebody has looked at; the others
+// are asked for anyway when they are first wanted.
+func (c *Catalog) noteChange(r Remote, change backends.Change) {
+	if r.atHand() {
+		c.watchers.emit(Event{Kind: ListingChanged, Remote: r.Name, Collection: change.Collection})
+		return
+	}
+	s, err := c.store()
+	if err != nil {
+		return
+	}
+	if _, ok := readHeader(s, r.Name, change.Collection); ok {
+		c.refreshLater(r, change.Collection)
+	}
+	if !change.Below {
+		return
+	}
+	for _, collection := range listedCollections(s, r.Name) {
+		if collection != change.Collection && below(collection, change.Collection) {
+			c.refreshLater(r, collection)
+		}
+	}
+}
+
+// below reports whether collection lies in parent, at any depth.
+func below(collection, parent string) bool {
+	return parent == "" && collection != "" ||
+		len(collection) > len(parent) && collection[len(parent)] == '/' && strings.HasPrefix(collection, parent)
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
+)
+
+// Get returns the record of one image, with Path if the bytes are here.
+//
+// Errors: those of Resolve and Lookup.
+func (c *Catalog) Get(ctx context.Context, uri string) (Record, error) {
+	r, img, err := c.find(ctx, uri)
+	if err != nil {
+		return Record{}, err
+	}
+	rec := c.record(r.Name, img)
+	rec.Path, err = c.pathOf(ctx, r, img)
+	return rec, err
+}
+
+// find is Resolve and Lookup for reading.
+func (c *Catalog) find(ctx context.Context, uri string) (Remote, backends.Image, error) {
+	r, ref, err := c.Resolve(ctx, uri, true)
+	if err != nil {
+		return r, backends.Image{}, err
+	}
+	img, err := c.Lookup(ctx, r.Name, ref)
+	return r, img, err
+}
+
+// pathOf returns the file with the image's bytes, "" if they are not here whole.
+func (c *Catalog) pathOf(ctx context.Context, r Remote, img backends.Image) (string, error) {
+	if r.atHand() {
+		f, err := r.Client.OpenFile(ctx, img)
+		if err != nil {
+			return "", err
+		}
+		return f.Name(), f.Close()
+	}
+	s, err := c.open()
+	if err != nil || s.Cache == nil {
+		return "", err
+	}
+	path, _ := s.Cache.Path(cache.KeyOf(r.Name, img))
+	return path, nil
+}
+
+// Pin keeps an image that uri names now from eviction, whether it is here yet or
+// not. Unpin ends that. Neither downloads anything.
+//
+// Errors: those of Resolve and Lookup; fs.ErrInvalid for an image that is a
+// local file anyway; those of the local disk.
+func (c *Catalog) Pin(ctx context.Context, uri string) (Record, error) {
+	return c.setPin(ctx, uri, true)
+}
+
+// Unpin is the inverse of Pin.
+func (c *Catalog) Unpin(ctx context.Context, uri string) (Record, error) {
+	return c.setPin(ctx, uri, false)
+}
+
+func (c *Catalog) setPin(ctx context.Context, uri string, pinned bool) (Record, error) {
+	r, img, err := c.find(ctx, uri)
+	if err != nil {
+		return Record{}, err
+	}
+	if r.atHand() {
+		return Record{}, fmt.Errorf("%w: %s is a file of this machine, which nothing evicts", fs.ErrInvalid, uri)
+	}
+	s, err := c.open()
+	if err != nil {
+		return Record{}, err
+	}
+	key := cache.KeyOf(r.Name, img)
+	if pinned {
+		err = c.records.pin(pin{Key: key, URI: c.record(r.Name, img).URI})
+	} else {
+		err = c.records.unpin(key)
+	}
+	if err != nil {
+		return Record{}, err
+	}
+	if pinned {
+		s.Cache.Pin(key)
+	} else {
+		s.Cache.Unpin(key)
+	}
+	return c.record(r.Name, img), nil
+}

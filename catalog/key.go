@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"bytes"
+	"hash/maphash"
+	"strings"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// A key is a kind and some parts, each ended by a NUL byte, so that keys sort as
+// their parts do. NUL and SOH within a part are written as SOH and the byte
+// plus one, which keeps the order.
+//
+//	e remote collection "i" name tag    an image
+//	e remote collection "c" child       a collection in a collection
+//	h remote collection                 when the collection was listed
+//	v remote collection name version    an image asked for by its version
+//	b key                               a blob of the cache
+const (
+	kindEntry   = 'e'
+	kindHeader  = 'h'
+	kindVersion = 'v'
+	kindBlob    = 'b'
+
+	entryImage = 'i'
+	entryChild = 'c'
+)
+
+// appendPart appends one part and its end.
+func appendPart(k []byte, part string) []byte { return append(appendOpen(k, part), 0) }
+
+// appendOpen appends the beginning of a part.
+func appendOpen(k []byte, part string) []byte {
+	if strings.IndexByte(part, 0) < 0 && strings.IndexByte(part, 1) < 0 {
+		return append(k, part...)
+	}
+	for _, c := range []byte(part) {
+		if c <= 1 {
+			k = append(k, 1)
+			c++
+		}
+		k = append(k, c)
+	}
+	return k
+}
+
+// cutPart splits off the first part of k.
+func cutPart(k []byte) (part, rest []byte, ok bool) {
+	part, rest, ok = bytes.Cut(k, []byte{0})
+	if !ok || bytes.IndexByte(part, 1) < 0 {
+		return part, rest, ok
+	}
+	var plain []byte
+	for i := 0; i < len(part); i++ {
+		c := part[i]
+		if c == 1 {
+			if i++; i == len(part) || part[i] < 1 || part[i] > 2 {
+				return nil, nil, false
+			}
+			c = part[i] - 1
+		}
+		plain = append(plain, c)
+	}
+	return plain, rest, true
+}
+
+// listPrefix begins the keys of all that lies directly in a collection.
+func listPrefix(remote, collection string) []byte {
+	k := make([]byte, 0, len(remote)+len(collection)+64)
+	return appendPart(appendPart(append(k, kindEntry), remote), collection)
+}
+
+func imageKey(remote string, ref backends.Ref) []byte {
+	k := append(listPrefix(remote, ref.Collection), entryImage)
+	return appendPart(appendPart(k, ref.Name), ref.Tag)
+}
+
+// childKey is the key of a collection in the listing of its parent.
+func childKey(remote, collection string) []byte {
+	parent, name := parentOf(collection)
+	return appendPart(append(listPrefix(remote, parent), entryChild), name)
+}
+
+func headerKey(remote, collection string) []byte {
+	return appendPart(appendPart([]byte{kindHeader}, remote), collection)
+}
+
+func versionKey(remote string, ref backends.Ref) []byte {
+	k := appendPart(appendPart([]byte{kindVersion}, remote), ref.Collection)
+	return appendPart(appendPart(k, ref.Name), ref.Version)
+}
+
+// refKey is the key under which the facts of ref are stored.
+func refKey(remote string, ref backends.Ref) []byte {
+	if ref.Version != "" {
+		return versionKey(remote, ref)
+	}
+	return imageKey(remote, ref)
+}
+
+// cutEntry reads what follows the collection in the key of an entry: the child's
+// name, or the name and tag of an image.
+func cutEntry(rest []byte) (kind byte, name, tag []byte, ok bool) {
+	if len(rest) == 0 {
+		return 0, nil, nil, false
+	}
+	kind = rest[0]
+	name, rest, ok = cutPart(rest[1:])
+	if ok && kind == entryImage {
+		tag, rest, ok = cutPart(rest)
+	}
+	return kind, name, tag, ok && len(rest) == 0 && (kind == entryImage || kind == entryChild)
+}
+
+// parentOf splits a collection into its parent and its last part.
+func parentOf(collection string) (parent, name string) {
+	i := strings.LastIndexByte(collection, '/')
+	if i < 0 {
+		return "", collection
+	}
+	return collection[:i], collection[i+1:]
+}
+
+// joinCollection is the inverse of parentOf.
+func joinCollection(parent, name string) string {
+	if parent == "" {
+		return name
+	}
+	return parent + "/" + name
+}
+
+var hashSeed = maphash.MakeSeed()
+
+func hashOf(parts ...string) uint64 {
+	var h maphash.Hash
+	h.SetSeed(hashSeed)
+	for _, p := range parts {
+		h.WriteString(p) //nolint:errcheck // it has none
+		h.WriteByte(0)   //nolint:errcheck // it has none
+	}
+	return h.Sum64()
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"iter"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// List yields what a collection holds: from the store while that is younger
+// than ListTTL; if it is older, still from the store, while a refresh runs in the
+// background (events tell what changed); if there is none, from the registry.
+// Entries may have an image without Version: only its name is known.
+// Collections made by Mkdir and images opened by name are among them; where the
+// registry cannot list they are all. Collections come first, then images, each
+// in the order of the names; a remote whose images are local files keeps its own order.
+//
+// Errors: fs.ErrNotExist if there is no such collection; those of
+// backends.Lister where nothing is stored.
+func (c *Catalog) List(ctx context.Context, remote, collection string) iter.Seq2[backends.Entry, error] {
+	return func(yield func(backends.Entry, error) bool) {
+		r, err := c.Remote(remote)
+		if err != nil {
+			yield(backends.Entry{}, err)
+			return
+		}
+		made := c.records.children(remote, collection)
+		l := lister{yield: yield, made: made, exists: collection == "" || len(made) > 0 || c.records.isMade(remote, collection)}
+		if r.atHand() {
+			l.from(r.Client.List(ctx, collection))
+			return
+		}
+		s, err := c.store()
+		if err != nil {
+			yield(backends.Entry{}, err)
+			return
+		}
+		err = c.listable(ctx, s, r, collection)
+		l.stored(s, remote, collection, err)
+	}
+}
+
+// listable sees to it that a listing is stored, if there can be one.
+func (c *Catalog) listable(ctx context.Context, s Store, r Remote, collection string) error {
+	if h, ok := readHeader(s, r.Name, collection); ok {
+		if !c.listFresh(h) {
+			c.refreshLater(r, collection)
+		}
+		return nil
+	}
+	if r.Client == nil {
+		return r.unopened()
+	}
+	if err := c.failed.recent(string(headerKey(r.Name, collection)), c.now()); err != nil {
+		return err
+	}
+	return c.join(ctx, s, r, collection)
+}
+
+// A lister yields one listing, with the collections made by hand among it.
+type lister struct {
+	yield  func(backends.Entry, error) bool
+	made   map[string]bool // full names of child collections, less those that came by
+	exists bool            // the collection is there, also where the registry does not know it
+	ended  bool            // the caller wants no more
+	any    bool            // something was yielded
+}
+
+func (l *lister) add(e backends.Entry) bool {
+	if e.Collection != "" {
+		delete(l.made, e.Collection)
+	}
+	l.any = true
+	l.ended = !l.yield(e, nil)
+	return !l.ended
+}
+
+// end yields what was made by hand, and the error unless it can be passed over:
+// a service that is down does not make names vanish.
+func (l *lister) end(err error) {
+	for collection := range l.made {
+		if l.ended || !l.add(backends.Entry{Collection: collection}) {
+			return
+		}
+	}
+	if l.ended || err == nil || l.any || errors.Is(err, errors.ErrUnsupported) ||
+		l.exists && errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	l.yield(backends.Entry{}, err)
+}
+
+// from yields what a registry lists, without a store.
+func (l *lister) from(seq iter.Seq2[backends.Entry, error]) {
+	for e, err := range seq {
+		if err != nil {
+			if l.any && !errors.Is(err, errors.ErrUnsupported) {
+				l.yield(backends.Entry{}, err)
+				return
+			}
+			l.end(err)
+			return
+		}
+		if !l.add(e) {
+			return
+		}
+	}
+	l.end(nil)
+}
+
+// stored yields what the store has; err is why that may be nothing.
+func (l *lister) stored(s Store, remote, collection string, err error) {
+	prefix := listPrefix(remote, collection)
+	for kv, scanErr := range s.Scan(prefix, nil) {
+		if scanErr != nil {
+			l.yield(backends.Entry{}, listError(remote, collection, scanErr))
+			return
+		}
+		if e, ok := storedEntry(kv, len(prefix), collection); ok && !l.add(e) {
+			return
+		}
+	}
+	l.end(err)
+}
+
+// storedEntry reads an entry that belongs into a listing; n is the length of
+// the key's part that is the collection's.
+func storedEntry(kv KV, n int, collection string) (backends.Entry, bool) {
+	kind, name, tag, ok := cutEntry(kv.Key[n:])
+	if !ok {
+		return backends.Entry{}, false
+	}
+	if kind == entryChild {
+		return backends.Entry{Collection: joinCollection(collection, string(name))}, true
+	}
+	e, ok := decodeEntry(kv.Value, backends.Ref{Collection: collection, Name: string(name), Tag: string(tag)})
+	return backends.Entry{Image: e.image}, ok && e.shown()
+}
+
+// IsCollection reports whether the remote has a collection of that name, from
+// the stored listings, or by listing it. Where collections cannot be listed
+// there may be any: it reports true.
+func (c *Catalog) IsCollection(ctx context.Context, remote, collection string) (bool, error) {
+	r, err := c.Remote(remote)
+	if err != nil {
+		return false, err
+	}
+	if err := checkCollection(collection); err != nil {
+		return false, nil //nolint:nilerr // there is none of an impossible name
+	}
+	if collection == "" || c.records.isMade(remote, collection) {
+		return true, nil
+	}
+	if r.atHand() {
+		for _, err = range r.Client.List(ctx, collection) {
+			break
+		}
+	} else {
+		s, storeErr := c.store()
+		if storeErr != nil {
+			return false, storeErr
+		}
+		if stored(s, remote, collection) {
+			return true, nil
+		}
+		err = c.listable(ctx, s, r, collection)
+	}
+	switch {
+	case err == nil || errors.Is(err, errors.ErrUnsupported):
+		return true, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	}
+	return false, err
+}
+
+// stored reports whether a collection is known.
+func stored(s Store, remote, collection string) bool {
+	for _, key := range [][]byte{headerKey(remote, collection), childKey(remote, collection)} {
+		if _, err := s.Get(key); err == nil {
+			return true
+		}
+	}
+	for kv, err := range s.Scan(append(listPrefix(remote, collection), entryImage), nil) {
+		e, ok := decodeEntry(kv.Value, backends.Ref{})
+		if err == nil && ok && e.shown() {
+			return true
+		}
+	}
+	return false
+}
+
+// checkCollection returns fs.ErrInvalid for what can be no collection's name.
+func checkCollection(collection string) error {
+	if collection == "" {
+		return nil
+	}
+	return backends.Ref{Collection: collection, Name: "x", Tag: "x"}.Check()
+}

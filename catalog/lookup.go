@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// A registry that takes longer than this gets the answer it gave last, if there
+// is one; the question goes on and its answer counts for the next look.
+const patience = 5 * time.Second
+
+// Lookup returns the image that ref names now, from the store while that is fresh, else
+// by asking; a registry that is down gets the answer it gave last. With a
+// ref.Version that exact version is meant; the result's Ref has none.
+//
+// Errors: those of backends.Backend.Stat.
+func (c *Catalog) Lookup(ctx context.Context, remote string, ref backends.Ref) (backends.Image, error) {
+	r, ref, err := c.subject(remote, ref)
+	if err != nil {
+		return backends.Image{}, err
+	}
+	if r.atHand() {
+		return c.statNow(ctx, r, ref)
+	}
+	s, err := c.store()
+	if err != nil {
+		return backends.Image{}, err
+	}
+	known, fresh := c.known(s, r.Name, ref)
+	switch {
+	case fresh:
+		return known.image, nil
+	case r.Client == nil && known.is(full):
+		return known.image, nil
+	case r.Client == nil:
+		return backends.Image{}, r.unopened()
+	case c.believedAbsent(r.Name, ref):
+		return backends.Image{}, missing(r.Name, ref)
+	case known.is(full):
+		return c.askAgain(ctx, s, r, ref, known)
+	}
+	if known.is(listed) {
+		c.lookAhead(s, r, ref, known)
+	}
+	return c.ask(ctx, s, r, ref)
+}
+
+// subject checks what a lookup is about.
+func (c *Catalog) subject(remote string, ref backends.Ref) (Remote, backends.Ref, error) {
+	r, err := c.Remote(remote)
+	if err != nil {
+		return r, ref, err
+	}
+	if ref.Version == "" {
+		ref.Tag = cmp.Or(ref.Tag, backends.DefaultTag)
+	}
+	if err := ref.Check(); err != nil {
+		return r, ref, &backends.Error{Op: "stat", Remote: remote, Ref: ref, Err: err}
+	}
+	return r, ref, nil
+}
+
+func missing(remote string, ref backends.Ref) error {
+	return &backends.Error{Op: "stat", Remote: remote, Ref: ref, Err: fmt.Errorf("%w: no such image", fs.ErrNotExist)}
+}
+
+func (c *Catalog) believedAbsent(remote string, ref backends.Ref) bool {
+	at := c.absent.at(string(refKey(remote, ref)))
+	return !at.IsZero() && c.fresh(at, c.opts.NegTTL)
+}
+
+// known returns what is stored of ref, and whether it is still to be believed.
+func (c *Catalog) known(s Store, remote string, ref backends.Ref) (entry, bool) {
+	e, ok := readEntry(s, remote, ref)
+	if ok && c.entryFresh(s, remote, ref.Collection, e) {
+		return e, true
+	}
+	if ref.Version == "" || ref.Tag == "" {
+		return e, false
+	}
+	// The version that the tag means now needs no question of its own.
+	tag := ref
+	tag.Version = ""
+	current, fresh := c.known(s, remote, tag)
+	if fresh && (current.image.Version == ref.Version || current.image.Digest == ref.Version) {
+		return current, true
+	}
+	return e, false
+}
+
+func (c *Catalog) entryFresh(s Store, remote, collection string, e entry) bool {
+	switch {
+	case !e.is(full):
+		return false
+	case c.fresh(e.seen, c.opts.ListTTL):
+		return true
+	case e.is(fromList):
+		h, ok := readHeader(s, remote, collection)
+		return ok && c.listFresh(h)
+	}
+	return false
+}
+
+// askAgain is ask for an image that is known but not fresh.
+func (c *Catalog) askAgain(ctx context.Context, s Store, r Remote, ref backends.Ref, known entry) (backends.Image, error) {
+	away, probe := c.health.away(r.Name, c.now(), c.opts.NegTTL)
+	if away && !probe {
+		return known.image, nil
+	}
+	if away {
+		c.tasks.start(func(ctx context.Context) { c.ask(ctx, s, r, ref) }) //nolint:errcheck // ask has noted it
+		return known.image, nil
+	}
+	c.lookAhead(s, r, ref, known)
+	wait, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	img, err := c.ask(wait, s, r, ref)
+	if err != nil && ctx.Err() == nil && passing(err) {
+		c.health.note(r.Name, err, c.now()) // also where only our patience ended
+		c.opts.Log.Debug("registry does not answer; using what it said before", "remote", r.Name, "image", ref.String(), "err", err)
+		return known.image, nil
+	}
+	return img, err
+}
+
+// statNow asks without storing the answer.
+func (c *Catalog) statNow(ctx context.Context, r Remote, ref backends.Ref) (backends.Image, error) {
+	if r.Client == nil {
+		return backends.Image{}, r.unopened()
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
+	defer cancel()
+	img, err := r.Client.Stat(ctx, ref)
+	c.health.note(r.Name, err, c.now())
+	return clean(img), err
+}
+
+// ask puts a question to the registry, once however many want to know, and
+// stores the answer. The question does not end with ctx: others may wait for it.
+func (c *Catalog) ask(ctx context.Context, s Store, r Remote, ref backends.Ref) (backends.Image, error) {
+	answer := c.asking.DoChan(string(refKey(r.Name, ref)), func() (any, error) {
+		var img backends.Image
+		err := c.tasks.run(func(ctx context.Context) (err error) {
+			img, err = c.learn(ctx, s, r, ref)
+			return err
+		})
+		return img, err
+	})
+	select {
+	case res := <-answer:
+		return res.Val.(backends.Image), res.Err
+	case <-ctx.Done():
+		return backends.Image{}, &backends.Error{Op: "stat", Remote: r.Name, Ref: ref, Err: ctx.Err()}
+	}
+}
+
+func (c *Catalog) learn(ctx context.Context, s Store, r Remote, ref backends.Ref) (backends.Image, error) {
+	asked := c.now()
+	img, err := c.statNow(ctx, r, ref)
+	switch {
+	case err == nil:
+		return c.keep(s, r.Name, ref, img, asked), nil
+	case errors.Is(err, fs.ErrNotExist):
+		if !c.own.at(string(refKey(r.Name, ref))).After(asked) {
+			c.absent.add(string(refKey(r.Name, ref)), c.now())
+			c.forget(s, r.Name, ref)
+		}
+	}
+	return backends.Image{}, err
+}
+
+// keep stores an answer to a question of that time, and returns it with what was
+// known besides. A store that takes no writes makes the next look ask again.
+func (c *Catalog) keep(s Store, remote string, ref backends.Ref, img backends.Image, asked time.Time) backends.Image {
+	key := refKey(remote, ref)
+	defer c.absent.drop(string(key))
+	unlock := c.lock(remote, ref.Collection)
+	old, have := readEntry(s, remote, ref)
+	if c.own.at(string(key)).After(asked) {
+		// We published or deleted since: the answer is older than that.
+		unlock()
+		if have && old.is(full) {
+			return old.image
+		}
+		return img
+	}
+	now := entry{flags: old.flags&(listed|opened) | full, seen: c.now(), image: merge(old, img)}
+	if old.is(fromList) && old.image.Version == img.Version {
+		now.flags |= fromList
+	}
+	changes := []KV{{key, appendEntry(nil, now, ref)}}
+	changes = append(changes, c.history(remote, ref, old, now)...)
+	err := s.Apply(changes...)
+	unlock()
+	if err != nil {
+		c.opts.Log.Warn("an answer could not be stored", "remote", remote, "image", ref.String(), "err", err)
+	}
+	if ref.Version == "" && have && changed(old, now) {
+		c.watchers.emit(Event{Kind: ImageChanged, Remote: remote, Collection: ref.Collection, Ref: ref})
+	}
+	return now.image
+}
+
+// changed reports whether a tree has to look again at an image.
+func changed(old, now entry) bool {
+	a, b := old.image, now.image
+	return old.is(full) != now.is(full) || a.Version != b.Version || a.Size != b.Size || !a.Modified.Equal(b.Modified)
+}
+
+// history keeps what a moved tag meant before under its version, so that it
+// can still be opened by that when it is cached.
+func (c *Catalog) history(remote string, ref backends.Ref, old, now entry) []KV {
+	if ref.Version != "" || !old.is(full) || old.image.Version == "" || old.image.Version == now.image.Version {
+		return nil
+	}
+	ref.Version = old.image.Version
+	return []KV{{versionKey(remote, ref), appendEntry(nil, entry{flags: full, seen: old.seen, image: old.image}, ref)}}
+}
+
+// forget drops a name that the registry does not have any more.
+func (c *Catalog) forget(s Store, remote string, ref backends.Ref) {
+	unlock := c.lock(remote, ref.Collection)
+	old, have := readEntry(s, remote, ref)
+	var err error
+	if have {
+		err = s.Apply(KV{Key: refKey(remote, ref)})
+	}
+	unlock()
+	if err != nil {
+		c.opts.Log.Warn("an answer could not be stored", "remote", remote, "image", ref.String(), "err", err)
+	}
+	if !have || ref.Version != "" {
+		return
+	}
+	c.watchers.emit(Event{Kind: ImageGone, Remote: remote, Collection: ref.Collection, Ref: ref})
+	if old.shown() {
+		c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: ref.Collection})
+	}
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// A matcher decides which URIs a query means. It is not safe for concurrent use.
+type matcher struct {
+	query   []byte // lower case
+	glob    bool
+	pattern string // of a glob, with noSlash
+	buf     []byte
+}
+
+// The stars of a query reach across slashes, which those of path.Match do not:
+// both sides get this byte instead, which is in no URI.
+const noSlash = "\x01"
+
+// newMatcher reads a query; "" means everything.
+// Errors: fs.ErrInvalid for a malformed glob.
+func newMatcher(query string) (*matcher, error) {
+	lower := strings.ToLower(query)
+	m := &matcher{query: []byte(lower), glob: strings.ContainsAny(query, "*?[")}
+	if m.glob {
+		m.pattern = strings.ReplaceAll(lower, "/", noSlash)
+		if _, err := path.Match(m.pattern, ""); err != nil {
+			return nil, fmt.Errorf("%w: pattern %q: %v", fs.ErrInvalid, query, err)
+		}
+	}
+	return m, nil
+}
+
+// ref reports whether the query means an image.
+func (m *matcher) ref(remote string, ref backends.Ref) bool {
+	return m.parts(remote, []byte(ref.Collection), []byte(ref.Name), []byte(ref.Tag))
+}
+
+// parts is ref for the parts of a key. Ordinary names are put together without
+// an allocation; a byte that a URI escapes takes the long way.
+func (m *matcher) parts(remote string, collection, name, tag []byte) bool {
+	if len(m.query) == 0 {
+		return true
+	}
+	if !plain(collection, true) || !plain(name, false) || !plain(tag, false) {
+		uri := backends.URI{Remote: remote, Ref: backends.Ref{Collection: string(collection), Name: string(name), Tag: string(tag)}}
+		m.buf = append(m.buf[:0], strings.ToLower(uri.String())...)
+		return m.match()
+	}
+	m.buf = append(append(m.buf[:0], remote...), "://"...)
+	m.buf = append(append(m.buf, collection...), '/')
+	m.buf = append(append(append(m.buf, name...), ':'), tag...)
+	for i, c := range m.buf {
+		if 'A' <= c && c <= 'Z' {
+			m.buf[i] = c + 'a' - 'A'
+		}
+	}
+	return m.match()
+}
+
+// plain reports whether a part is written in a URI as it is, and lower case is a
+// matter of ASCII.
+func plain(part []byte, slash bool) bool {
+	for i, c := range part {
+		switch {
+		case c == '.' && i == 0 || c == '%' || c == ':' || c == '@' || c < 0x20 || c >= 0x7f:
+			return false
+		case c == '/' && (!slash || i+1 < len(part) && part[i+1] == '.'):
+			return false
+		}
+	}
+	return true
+}
+
+// match compares the query with the URI in buf; a glob also with what follows
+// the remote, so that "vsoch/*" finds them on all remotes.
+func (m *matcher) match() bool {
+	if !m.glob {
+		return bytes.Contains(m.buf, m.query)
+	}
+	uri := string(bytes.ReplaceAll(m.buf, []byte("/"), []byte(noSlash)))
+	if ok, err := path.Match(m.pattern, uri); err == nil && ok {
+		return true
+	}
+	_, rest, _ := strings.Cut(uri, ":"+noSlash+noSlash)
+	ok, err := path.Match(m.pattern, strings.TrimPrefix(rest, noSlash))
+	return err == nil && ok
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
+)
+
+// Mkdir makes a collection that stays here until an image is pushed into it.
+// The name need not be one that the registry could hold: copying tools make
+// folders of their own for a while.
+//
+// Errors: fs.ErrExist; backends.ErrReadOnly; fs.ErrInvalid.
+func (c *Catalog) Mkdir(ctx context.Context, remote, collection string) error {
+	fail := func(err error) error {
+		return &backends.Error{Op: "mkdir", Remote: remote, Subject: backends.EscapePath(collection), Err: err}
+	}
+	r, err := c.Remote(remote)
+	if err != nil {
+		return err
+	}
+	if err := r.writable(); err != nil {
+		return fail(err)
+	}
+	if err := checkCollection(collection); err != nil {
+		return fail(err)
+	}
+	// A registry that does not answer does not keep anybody from preparing a folder.
+	if is, err := c.IsCollection(ctx, remote, collection); err == nil && is {
+		return fail(fmt.Errorf("%w: there is such a collection", fs.ErrExist))
+	} else if ctx.Err() != nil {
+		return fail(ctx.Err())
+	}
+	if err := c.records.make(remote, collection); err != nil {
+		return fail(err)
+	}
+	parent, _ := parentOf(collection)
+	c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: parent})
+	return nil
+}
+
+// writable returns backends.ErrReadOnly, with the reason, unless images can be
+// pushed to the remote.
+func (r Remote) writable() error {
+	switch {
+	case r.Client == nil:
+		return r.unopened()
+	case r.Policy.ReadOnly:
+		return fmt.Errorf("%w (read_only is set in its configuration)", backends.ErrReadOnly)
+	case !r.Client.Caps().Has(backends.CanPush):
+		return fmt.Errorf("%w: a remote of type %q takes no images", backends.ErrReadOnly, r.Type)
+	}
+	return nil
+}
+
+// Rmdir removes a collection made by Mkdir that is still empty.
+// Errors: fs.ErrNotExist; cache.ErrInUse if it is not empty; backends.ErrNotAllowed
+// if it exists in the registry.
+func (c *Catalog) Rmdir(ctx context.Context, remote, collection string) error {
+	fail := func(err error) error {
+		return &backends.Error{Op: "rmdir", Remote: remote, Subject: backends.EscapePath(collection), Err: err}
+	}
+	if _, err := c.Remote(remote); err != nil {
+		return err
+	}
+	if collection == "" || !c.records.isMade(remote, collection) {
+		is, err := c.IsCollection(ctx, remote, collection)
+		switch {
+		case err != nil:
+			return err
+		case is:
+			return fail(fmt.Errorf("%w: it is in the registry; it goes with its last image", backends.ErrNotAllowed))
+		}
+		return fail(fmt.Errorf("%w: no such collection", fs.ErrNotExist))
+	}
+	for _, err := range c.List(ctx, remote, collection) {
+		if err == nil {
+			return fail(fmt.Errorf("%w: it is not empty", cache.ErrInUse))
+		}
+		if errors.Is(err, context.Canceled) {
+			return fail(err)
+		}
+	}
+	if c.isTarget(remote, collection) {
+		return fail(fmt.Errorf("%w: an image is being copied into it", cache.ErrInUse))
+	}
+	if err := c.records.unmake(remote, collection); err != nil {
+		return fail(err)
+	}
+	parent, _ := parentOf(collection)
+	c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: parent})
+	return nil
+}
+
+// isTarget reports whether a draft is on its way into a collection. A state
+// that was never opened has none.
+func (c *Catalog) isTarget(remote, collection string) bool {
+	s := c.state.Load()
+	if s == nil || s.Spool == nil {
+		return false
+	}
+	for _, d := range s.Spool.Drafts() {
+		in := d.Target.Ref.Collection
+		if d.Target.Remote == remote && (in == collection || below(in, collection)) {
+			return true
+		}
+	}
+	return false
+}

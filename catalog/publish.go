@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog/inspect"
+)
+
+// CompleteImage is the completeness gate: is r a whole SIF or squashfs image?
+// Errors: backends.ErrCorrupt with what is missing; those of r.
+func CompleteImage(r io.ReaderAt, size int64) error {
+	_, err := completeFormat(r, size)
+	return err
+}
+
+// completeFormat is CompleteImage that also returns the format.
+func completeFormat(r io.ReaderAt, size int64) (string, error) {
+	format, err := inspect.Complete(r, size)
+	switch {
+	case err == nil:
+		return format, nil
+	case errors.Is(err, backends.ErrCorrupt):
+		return "", err
+	case errors.Is(err, inspect.ErrNotImage):
+		return "", fmt.Errorf("%w: %v", backends.ErrCorrupt, err)
+	}
+	return "", err
+}
+
+// Publish seals the draft and publishes it where its target says; with
+// Target.Async it returns once the draft is sealed and queued. After success the
+// draft is gone (its data is the warm cache entry, or the local image). The same
+// bytes under the same name already there is success. A second Publish of a
+// draft under way waits for the first. When ctx ends before the registry has
+// all, the draft stays, sealed; what others wait for goes on.
+//
+// Errors: backends.ErrCorrupt if it is not a whole image; fs.ErrExist or
+// backends.ErrChanged if the name means something else than it did when the
+// copy began; those of backends.Pusher; those of cache.Draft.Seal.
+func (c *Catalog) Publish(ctx context.Context, d *cache.Draft) error {
+	info, err := d.Seal(ctx, CompleteImage)
+	if err != nil {
+		return publishError(info.Target, err)
+	}
+	if info.Target.Async && c.enqueue(info.ID) {
+		return nil
+	}
+	return c.publishNow(ctx, info.ID, nil)
+}
+
+func publishError(target cache.Target, err error) error {
+	if _, ok := errors.AsType[*backends.Error](err); ok {
+		return err
+	}
+	return &backends.Error{Op: "push", Remote: target.Remote, Ref: target.Ref, Err: err}
+}
+
+// upload is one try to publish a sealed draft.
+func (c *Catalog) upload(ctx context.Context, s *State, id string, p Progress) error {
+	d, err := s.Spool.Draft(id)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if _, err := d.Seal(ctx, CompleteImage); err != nil {
+		return publishError(d.Info().Target, err)
+	}
+	target := d.Info().Target
+	release, err := c.uploads.turn(ctx, string(imageKey(target.Remote, target.Ref)))
+	if err != nil {
+		return publishError(target, err)
+	}
+	defer release()
+	target = d.Info().Target // an earlier upload to the same name may have changed it
+	r, err := c.live(target.Remote)
+	if err == nil {
+		err = r.takes(target.Ref)
+	}
+	if err != nil {
+		return c.uploadFailed(ctx, d, target, err)
+	}
+	if err := d.SetState(cache.Publishing, nil); err != nil {
+		return publishError(target, err)
+	}
+	img, err := c.uploadDraft(ctx, r, d, target, p)
+	if err != nil {
+		return c.uploadFailed(ctx, d, target, err)
+	}
+	return c.uploaded(s, r, d, img)
+}
+
+// uploadDraft pushes the sealed draft, unless the registry has it already.
+func (c *Catalog) uploadDraft(ctx context.Context, r Remote, d *cache.Draft, target cache.Target, p Progress) (backends.Image, error) {
+	src, err := d.Source()
+	if err != nil {
+		return backends.Image{}, publishError(target, err)
+	}
+	src.Replaces = target.Replaces
+	if src.Format, err = completeFormat(src.Content, src.Size); err != nil {
+		return backends.Image{}, publishError(target, err)
+	}
+	if store := src.Progress; p != nil {
+		src.Progress = func(stored int64) {
+			if store != nil {
+				store(stored)
+			}
+			p(stored, src.Size)
+		}
+	}
+	return c.push(ctx, r, target.Ref, src)
+}
+
+// push is Client.Push with a look before it (why send what is there, or will be
+// refused?) and one after it: what the registry says it has must be what was sent.
+func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src backends.Source) (backends.Image, error) {
+	current, err := c.statNow(ctx, r, ref)
+	switch {
+	case err == nil && current.Digest == src.Digest:
+		return current, nil
+	case err == nil || errors.Is(err, fs.ErrNotExist):
+		if refused := src.ReplaceAllowed(current, err == nil); refused != nil {
+			return backends.Image{}, &backends.Error{Op: "push", Remote: r.Name, Ref: ref, Err: refused}
+		}
+	case !errors.Is(err, fs.ErrPermission): // who may write need not be allowed to read
+		return backends.Image{}, err
+	}
+	img, err := r.Client.Push(ctx, ref, src)
+	c.health.note(r.Name, err, c.now())
+	if err == nil {
+		err = verifyPushed(img, src)
+	}
+	if err == nil {
+		return withDigest(clean(img), src), nil
+	}
+	// The name may be taken by the very bytes: the answer of a try that did
+	// arrive was lost, or somebody else pushed them.
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, backends.ErrChanged) {
+		if now, statErr := c.statNow(ctx, r, ref); statErr == nil && now.Digest == src.Digest {
+			return now, nil
+		}
+	}
+	return backends.Image{}, pushError(r, ref, err)
+}
+
+func pushError(r Remote, ref backends.Ref, err error) error {
+	if _, ok := errors.AsType[*backends.Error](err); ok {
+		return err
+	}
+	return &backends.Error{Op: "push", Remote: r.Name, Ref: ref, Err: err}
+}
+
+// verifyPushed compares what the registry says it stored with what was sent.
+func verifyPushed(img backends.Image, src backends.Source) error {
+	if isSHA256(img.Digest) && img.Digest != src.Digest {
+		return fmt.Errorf("%w: sent %s, stored %s", backends.ErrCorrupt, src.Digest, img.Digest)
+	}
+	if img.Size >= 0 && img.Size != src.Size {
+		return fmt.Errorf("%w: sent %d bytes, stored %d", backends.ErrCorrupt, src.Size, img.Size)
+	}
+	return nil
+}
+
+// withDigest adds what we know and a service need not keep.
+func withDigest(img backends.Image, src backends.Source) backends.Image {
+	if !isSHA256(img.Digest) {
+		img.Digest = src.Digest
+	}
+	if img.Size < 0 {
+		img.Size = src.Size
+	}
+	if img.Format == "" {
+		img.Format = src.Format
+	}
+	return img
+}
+
+// uploadFailed keeps the draft for another try.
+func (c *Catalog) uploadFailed(ctx context.Context, d *cache.Draft, target cache.Target, cause error) error {
+	state, note := cache.Failed, cause
+	if ctx.Err() != nil {
+		state, note = cache.Sealed, nil // given up by who waited, not refused
+		if !errors.Is(cause, context.Canceled) {
+			cause = &backends.Error{Op: "push", Remote: target.Remote, Ref: target.Ref, Err: ctx.Err()}
+		}
+	}
+	if err := d.SetState(state, note); err != nil {
+		c.opts.Log.Warn("the state of an upload could not be noted", "draft", d.Info().ID, "err", err)
+	}
+	return publishError(target, cause)
+}
+
+// uploaded ends a draft that the registry has: nothing that goes wrong here is an
+// error any more.
+func (c *Catalog) uploaded(s *State, r Remote, d *cache.Draft, img backends.Image) error {
+	info := d.Info()
+	err := d.Publish(func(path string) error {
+		if r.atHand() || s.Cache == nil || !isSHA256(img.Digest) {
+			return nil
+		}
+		if err := s.Cache.Adopt(path, img.Digest, info.Size); err != nil {
+			c.opts.Log.Warn("a pushed image could not be kept in the cache", "image", info.Target.Ref.String(), "err", err)
+		}
+		return nil
+	})
+	if err != nil {
+		c.opts.Log.Warn("a published draft could not be removed", "draft", info.ID, "err", err)
+	}
+	c.rebase(s, info, img)
+	c.published(s.Store, r, info.Target.Ref, img)
+	return nil
+}
+
+// rebase lets the later drafts for the same name replace what an earlier one
+// just published: they were made by somebody who had seen that one.
+func (c *Catalog) rebase(s *State, done cache.DraftInfo, img backends.Image) {
+	for _, later := range s.Spool.Drafts() {
+		t := later.Target
+		if later.ID <= done.ID || t.Remote != done.Target.Remote || t.Ref != done.Target.Ref || t.Replaces != done.Target.Replaces {
+			continue
+		}
+		r, err := c.Remote(t.Remote)
+		if err != nil || !r.Policy.Overwrite {
+			continue
+		}
+		d, err := s.Spool.Draft(later.ID)
+		if err != nil {
+			continue
+		}
+		t.Replaces = img.Version
+		if err := d.Retarget(t); err != nil {
+			c.opts.Log.Warn("a later upload will find the name taken", "draft", later.ID, "err", err)
+		}
+		d.Close()
+	}
+}
+
+// published stores what a name means since we pushed it, and tells.
+func (c *Catalog) published(store Store, r Remote, ref backends.Ref, img backends.Image) {
+	if err := c.records.unmake(r.Name, ref.Collection); err != nil {
+		c.opts.Log.Warn("a collection made by hand could not be forgotten", "remote", r.Name, "collection", ref.Collection, "err", err)
+	}
+	if r.atHand() {
+		c.watchers.emit(
+			Event{Kind: ListingChanged, Remote: r.Name, Collection: ref.Collection},
+			Event{Kind: ImageChanged, Remote: r.Name, Collection: ref.Collection, Ref: ref})
+		return
+	}
+	key := string(imageKey(r.Name, ref))
+	c.own.add(key, c.now())
+	c.absent.drop(key)
+	c.asking.Forget(key)
+	c.failed.drop(string(headerKey(r.Name, ref.Collection)))
+	unlock := c.lock(r.Name, ref.Collection)
+	old, _ := readEntry(store, r.Name, ref)
+	now := entry{flags: listed | full, seen: c.now(), image: img}
+	changes := append([]KV{{[]byte(key), appendEntry(nil, now, ref)}}, c.history(r.Name, ref, old, now)...)
+	parents := ancestors(store, r.Name, ref.Collection)
+	err := store.Apply(append(changes, parents...)...)
+	unlock()
+	if err != nil {
+		c.opts.Log.Warn("a pushed image could not be stored", "remote", r.Name, "image", ref.String(), "err", err)
+	}
+	c.tellListed(r.Name, ref.Collection, parents)
+	c.watchers.emit(Event{Kind: ImageChanged, Remote: r.Name, Collection: ref.Collection, Ref: ref})
+}

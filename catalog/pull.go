@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// Pull makes an image whole and verified here. If to is not empty, a copy is
+// written there (by reflink where it can), atomically and executable.
+//
+// Errors: those of Resolve and Lookup; fs.ErrExist if there is a file at to,
+// unless force is set; those of cache.Blob.Wait; the local disk's.
+func (c *Catalog) Pull(ctx context.Context, uri, to string, force bool, p Progress) (Record, error) {
+	if err := checkDestination(to, force); err != nil {
+		return Record{}, err
+	}
+	r, img, err := c.find(ctx, uri)
+	if err != nil {
+		return Record{}, err
+	}
+	path, err := c.fetchWhole(ctx, r, img, p)
+	if err != nil {
+		return Record{}, err
+	}
+	rec := c.record(r.Name, img)
+	rec.Path = path
+	if to == "" {
+		return rec, nil
+	}
+	rec.Path = to
+	return rec, exportFile(ctx, path, to, force)
+}
+
+// checkDestination refuses before anything is downloaded.
+func checkDestination(to string, force bool) error {
+	if to == "" {
+		return nil
+	}
+	info, err := os.Lstat(to)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return diskError("pull to "+to, err)
+	case info.IsDir():
+		return fmt.Errorf("%w: %s is a directory; name the file to write", fs.ErrExist, to)
+	case !force:
+		return fmt.Errorf("%w: %s (--force replaces it)", fs.ErrExist, to)
+	}
+	return nil
+}
+
+// fetchWhole returns the file with all of the image's bytes.
+func (c *Catalog) fetchWhole(ctx context.Context, r Remote, img backends.Image, p Progress) (string, error) {
+	if r.atHand() {
+		path, err := c.pathOf(ctx, r, img)
+		if err == nil && p != nil {
+			p(img.Size, img.Size)
+		}
+		return path, err
+	}
+	b, err := c.Blob(ctx, r.Name, img)
+	if err != nil {
+		return "", err
+	}
+	defer b.Close()
+	err = b.Wait(ctx, func(have int64) {
+		if p != nil {
+			p(have, b.Size())
+		}
+	})
+	if err != nil {
+		return "", err
+	}
+	path, err := c.pathOf(ctx, r, img)
+	if f, ok := b.File(); err == nil && path == "" && ok {
+		path = f.Name()
+	}
+	if err == nil && path == "" {
+		err = &backends.Error{Op: "pull", Remote: r.Name, Ref: img.Ref, Err: errors.New("the image left the cache at once; is the disk full?")}
+	}
+	return path, err
+}
+
+// exportFile copies a file to a name of the user's: whole or not at all.
+func exportFile(ctx context.Context, from, to string, force bool) (err error) {
+	fail := func(err error) error { return diskError("write "+to, err) }
+	src, err := os.Open(from)
+	if err != nil {
+		return fail(err)
+	}
+	defer src.Close()
+	tmp, err := os.CreateTemp(filepath.Dir(to), ".sreg-*.part")
+	if err != nil {
+		return fail(err)
+	}
+	defer os.Remove(tmp.Name()) //nolint:errcheck // it has another name if all went well
+	err = cloneFile(ctx, tmp, src)
+	if err == nil {
+		err = tmp.Chmod(0o755) // an image can be run as a program
+	}
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fail(err)
+	}
+	if err := nameFile(tmp.Name(), to, force); err != nil {
+		return err
+	}
+	if err := syncDir(filepath.Dir(to)); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// nameFile gives a file its final name. Without force nothing is replaced, not
+// even what came a moment ago.
+func nameFile(tmp, to string, force bool) error {
+	if !force {
+		err := os.Link(tmp, to)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, fs.ErrExist):
+			return fmt.Errorf("%w: %s (--force replaces it)", fs.ErrExist, to)
+		}
+		// Not all file systems have hard links: then a look must do.
+		if _, err := os.Lstat(to); err == nil {
+			return fmt.Errorf("%w: %s (--force replaces it)", fs.ErrExist, to)
+		}
+	}
+	if err := os.Rename(tmp, to); err != nil {
+		return diskError("write "+to, err)
+	}
+	return nil
+}
+
+// cloneFile fills dst with what src holds, sharing the blocks where the file
+// system can; os.File copies within the kernel otherwise.
+func cloneFile(ctx context.Context, dst, src *os.File) error {
+	if reflink(dst, src) == nil {
+		return nil
+	}
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := io.CopyN(dst, src, 64<<20)
+		if errors.Is(err, io.EOF) || n == 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
+)
+
+// records are what cannot be found again: two small JSON files, each replaced
+// as a whole. Another process may have written them since: a change reads the
+// file again first. The zero value keeps them in memory.
+type records struct {
+	dir string
+
+	mu          sync.Mutex // guards the fields below
+	loaded      bool
+	pins        []pin
+	collections []madeCollection
+}
+
+// A pin keeps a blob from eviction.
+type pin struct {
+	Key cache.Key `json:"key"`
+	URI string    `json:"uri"` // by which it was pinned; for people
+}
+
+// A madeCollection has no image yet.
+type madeCollection struct {
+	Remote     string `json:"remote"`
+	Collection string `json:"collection"`
+}
+
+const (
+	pinsFile        = "pins.json"
+	collectionsFile = "collections.json"
+)
+
+// load reads both files. A damaged one counts as empty, but is kept beside.
+func (r *records) load() error {
+	if r.dir == "" {
+		return nil
+	}
+	pins, err := readJSON[[]pin](filepath.Join(r.dir, pinsFile))
+	if err != nil {
+		return err
+	}
+	collections, err := readJSON[[]madeCollection](filepath.Join(r.dir, collectionsFile))
+	if err != nil {
+		return err
+	}
+	r.pins, r.collections, r.loaded = pins, collections, true
+	return nil
+}
+
+func readJSON[T any](path string) (v T, err error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return v, nil
+	}
+	if err != nil {
+		return v, fmt.Errorf("read %s: %v", path, err)
+	}
+	if json.Unmarshal(text, &v) == nil {
+		return v, nil
+	}
+	var zero T
+	if err := os.Rename(path, path+".damaged"); err != nil {
+		return zero, fmt.Errorf("%s is damaged and cannot be moved aside: %v", path, err)
+	}
+	return zero, nil
+}
+
+// change lets f change what the file holds now and writes it back.
+func (r *records) change(f func()) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.load(); err != nil {
+		return err
+	}
+	pins, collections := slices.Clone(r.pins), slices.Clone(r.collections)
+	f()
+	if r.dir == "" {
+		return nil
+	}
+	if !slices.Equal(pins, r.pins) {
+		if err := writeJSON(r.dir, pinsFile, r.pins); err != nil {
+			r.pins = pins
+			return err
+		}
+	}
+	if !slices.Equal(collections, r.collections) {
+		if err := writeJSON(r.dir, collectionsFile, r.collections); err != nil {
+			r.collections = collections
+			return err
+		}
+	}
+	return nil
+}
+
+// read calls f with the records loaded.
+func (r *records) read(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.loaded {
+		if err := r.load(); err != nil {
+			return // nothing is known then; a change reports it
+		}
+	}
+	f()
+}
+
+// writeJSON replaces a file so that either the old or the new one is there after
+// a power loss.
+func writeJSON(dir, name string, v any) (err error) {
+	defer func() {
+		if err != nil {
+			err = diskError("write "+filepath.Join(dir, name), err)
+		}
+	}()
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(dir, "."+name+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) //nolint:errcheck // it is gone after the rename
+	_, err = tmp.Write(append(text, '\n'))
+	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// diskError says what was done on the disk of this machine. Of the cause only
+// what errno tells passes through: a file of ours that is missing must not read
+// as "no such image".
+func diskError(what string, err error) error {
+	if errno, ok := backends.LocalDisk(err); ok {
+		return fmt.Errorf("%s: %w", what, errno)
+	}
+	return fmt.Errorf("%s: %v", what, err)
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil // directories cannot be synced there
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func (r *records) pinned() []cache.Key {
+	var keys []cache.Key
+	r.read(func() {
+		for _, p := range r.pins {
+			keys = append(keys, p.Key)
+		}
+	})
+	return keys
+}
+
+func (r *records) isPinned(key cache.Key) (is bool) {
+	r.read(func() {
+		is = slices.ContainsFunc(r.pins, func(p pin) bool { return p.Key == key })
+	})
+	return is
+}
+
+func (r *records) pin(p pin) error {
+	return r.change(func() {
+		if !slices.ContainsFunc(r.pins, func(o pin) bool { return o.Key == p.Key }) {
+			r.pins = append(r.pins, p)
+		}
+	})
+}
+
+func (r *records) unpin(key cache.Key) error {
+	return r.change(func() {
+		r.pins = slices.DeleteFunc(r.pins, func(p pin) bool { return p.Key == key })
+	})
+}
+
+// isMade reports whether a collection was made by hand, or lies above one.
+func (r *records) isMade(remote, collection string) (is bool) {
+	r.read(func() {
+		is = slices.ContainsFunc(r.collections, func(m madeCollection) bool {
+			return m.Remote == remote && (m.Collection == collection || below(m.Collection, collection))
+		})
+	})
+	return is
+}
+
+// children returns the full names of the collections directly below one.
+func (r *records) children(remote, collection string) map[string]bool {
+	names := make(map[string]bool)
+	r.read(func() {
+		for _, m := range r.collections {
+			if m.Remote != remote || !below(m.Collection, collection) {
+				continue
+			}
+			rest := strings.TrimPrefix(strings.TrimPrefix(m.Collection, collection), "/")
+			first, _, _ := strings.Cut(rest, "/")
+			names[joinCollection(collection, first)] = true
+		}
+	})
+	return names
+}
+
+func (r *records) make(remote, collection string) error {
+	return r.change(func() { r.collections = append(r.collections, madeCollection{remote, collection}) })
+}
+
+func (r *records) unmake(remote, collection string) error {
+	return r.change(func() {
+		r.collections = slices.DeleteFunc(r.collections, func(m madeCollection) bool {
+			return m.Remote == remote && m.Collection == collection
+		})
+	})
+}

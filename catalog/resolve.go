@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"strings"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// Resolve reads a URI as the commands take it. Without a remote it means the
+// default one; a host means the remote whose URL has it; for reading also the
+// one other remote that knows the name.
+//
+// Errors: fs.ErrInvalid for a bad name, or one known to several remotes (they
+// are listed); fs.ErrNotExist for an unknown remote.
+func (c *Catalog) Resolve(ctx context.Context, uri string, reading bool) (Remote, backends.Ref, error) {
+	u, err := backends.ParseURI(uri)
+	if err != nil {
+		return Remote{}, backends.Ref{}, err
+	}
+	switch {
+	case u.Remote != "":
+		r, err := c.Remote(u.Remote)
+		return r, u.Ref, err
+	case u.Host != "":
+		r, err := c.remoteOfHost(u)
+		return r, u.Ref, err
+	}
+	r, err := c.Remote(c.opts.Default)
+	if err != nil {
+		return Remote{}, backends.Ref{}, fmt.Errorf("%s: %w", uri, err)
+	}
+	if !reading {
+		return r, u.Ref, nil
+	}
+	_, err = c.Lookup(ctx, r.Name, u.Ref)
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrInvalid) {
+		return r, u.Ref, nil
+	}
+	others := c.whoKnows(ctx, u.Ref, r.Name)
+	switch len(others) {
+	case 0:
+		return r, u.Ref, nil // whoever asks gets the default remote's answer
+	case 1:
+		return others[0], u.Ref, nil
+	}
+	var names []string
+	for _, o := range others {
+		names = append(names, backends.URI{Remote: o.Name, Ref: u.Ref}.String())
+	}
+	return Remote{}, backends.Ref{}, fmt.Errorf("%w: %s is in several remotes: say which of %s",
+		fs.ErrInvalid, u.Ref, strings.Join(names, ", "))
+}
+
+// remoteOfHost returns the remote of a URI that begins with a host.
+func (c *Catalog) remoteOfHost(u backends.URI) (Remote, error) {
+	for _, r := range c.remotes {
+		at, err := url.Parse(r.URL)
+		if err == nil && at.Host == "" {
+			at, err = url.Parse("//" + r.URL)
+		}
+		if err == nil && (strings.EqualFold(at.Host, u.Host) || at.Port() != "" && strings.EqualFold(at.Hostname(), u.Host)) {
+			return r, nil
+		}
+	}
+	return Remote{}, fmt.Errorf("%w: no remote has the host %q (for an image of another remote write %s://%s)",
+		fs.ErrNotExist, u.Host, c.opts.Default, u)
+}
+
+// whoKnows returns the remotes besides one that have an image, as far as can be
+// told without a request.
+func (c *Catalog) whoKnows(ctx context.Context, ref backends.Ref, besides string) []Remote {
+	var who []Remote
+	for _, r := range c.remotes {
+		if r.Name != besides && c.knows(ctx, r, ref) {
+			who = append(who, r)
+		}
+	}
+	return who
+}
+
+func (c *Catalog) knows(ctx context.Context, r Remote, ref backends.Ref) bool {
+	if r.atHand() {
+		_, err := c.statNow(ctx, r, ref)
+		return err == nil
+	}
+	s, err := c.store()
+	if err != nil {
+		return false
+	}
+	e, ok := readEntry(s, r.Name, ref)
+	if !ok && ref.Version != "" && ref.Tag != "" {
+		tag := ref
+		tag.Version = ""
+		e, ok = readEntry(s, r.Name, tag)
+		ok = ok && (e.image.Version == ref.Version || e.image.Digest == ref.Version)
+	}
+	return ok && (e.shown() || e.is(full))
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+)
+
+// How long one who gave up waits for a push to end, so that it can be told
+// whether the registry has the image after all.
+const giveUpWait = 5 * time.Second
+
+// uploads are the drafts on their way. Make one with newUploads.
+type uploads struct {
+	slots chan empty // one for each background push at work
+
+	mu      sync.Mutex // guards the fields below
+	started bool
+	runs    map[string]*run       // by draft ID
+	queued  map[string]bool       // by draft ID; false while it waits for another try
+	turns   map[string]chan empty // by name: one push to a name at a time
+	change  chan empty            // closed and replaced at each change of runs and queued
+}
+
+type empty = struct{}
+
+func newUploads() *uploads {
+	return &uploads{
+		slots:  make(chan empty, uploadWorkers),
+		runs:   make(map[string]*run),
+		queued: make(map[string]bool),
+		turns:  make(map[string]chan empty),
+		change: make(chan empty),
+	}
+}
+
+// A run is one try to publish, which all who want it wait for.
+type run struct {
+	done   chan empty
+	err    error // valid after done
+	cancel context.CancelFunc
+
+	// Guarded by uploads.mu:
+	waiters int
+	gaveUp  bool // nobody waits any more: it is being broken off
+	listen  []Progress
+}
+
+func (r *run) told(u *uploads) Progress {
+	return func(done, total int64) {
+		u.mu.Lock()
+		listen := r.listen
+		u.mu.Unlock()
+		for _, p := range listen {
+			p(done, total)
+		}
+	}
+}
+
+// changed wakes drain. mu is held.
+func (u *uploads) changed() {
+	close(u.change)
+	u.change = make(chan empty)
+}
+
+// turn waits until nobody else pushes to that name.
+func (u *uploads) turn(ctx context.Context, name string) (release func(), err error) {
+	for {
+		u.mu.Lock()
+		busy, taken := u.turns[name]
+		if !taken {
+			mine := make(chan empty)
+			u.turns[name] = mine
+			u.mu.Unlock()
+			return func() {
+				u.mu.Lock()
+				delete(u.turns, name)
+				u.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		u.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// publishNow publishes a draft, or joins whoever does, and waits. Should all who
+// wait give up, the push is broken off.
+func (c *Catalog) publishNow(ctx context.Context, id string, p Progress) error {
+	for {
+		r, err := c.joinRun(id, p)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-r.done:
+		case <-ctx.Done():
+			return c.leaveRun(ctx, r, id)
+		}
+		c.uploads.mu.Lock()
+		brokenOff := r.gaveUp
+		c.uploads.mu.Unlock()
+		if r.err == nil || !brokenOff {
+			return r.err
+		}
+		// Joined in the moment when all others left: begin again.
+	}
+}
+
+// leaveRun is what a caller does that does not want to wait any more.
+func (c *Catalog) leaveRun(ctx context.Context, r *run, id string) error {
+	u := c.uploads
+	u.mu.Lock()
+	r.waiters--
+	last := r.waiters == 0
+	r.gaveUp = r.gaveUp || last
+	u.mu.Unlock()
+	if last {
+		r.cancel()
+		timer := time.NewTimer(giveUpWait)
+		defer timer.Stop()
+		select {
+		case <-r.done:
+			return r.err
+		case <-timer.C:
+		}
+	}
+	return fmt.Errorf("publish draft %s: %w", id, ctx.Err())
+}
+
+// joinRun returns the run of a draft, which it begins if there is none.
+func (c *Catalog) joinRun(id string, p Progress) (*run, error) {
+	s, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	u := c.uploads
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	r := u.runs[id]
+	if r == nil {
+		ctx, done, err := c.tasks.begin()
+		if err != nil {
+			return nil, err
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		r = &run{done: make(chan empty), cancel: cancel}
+		u.runs[id] = r
+		u.changed()
+		go func() {
+			defer done()
+			defer cancel()
+			c.runUpload(ctx, s, id, r)
+		}()
+	}
+	r.waiters++
+	if p != nil {
+		r.listen = append(r.listen, p)
+	}
+	return r, nil
+}
+
+func (c *Catalog) runUpload(ctx context.Context, s *State, id string, r *run) {
+	u := c.uploads
+	err := c.upload(ctx, s, id, r.told(u))
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	r.err = err
+	delete(u.runs, id)
+	u.changed()
+	close(r.done)
+}
+
+// Retry publishes a failed, pending or incomplete upload now, and waits for it.
+// Errors: fs.ErrNotExist if there is no such draft; those of Publish.
+func (c *Catalog) Retry(ctx context.Context, id string, p Progress) error {
+	return c.publishNow(ctx, id, p)
+}
+
+// Discard gives an upload up, and deletes its data here. A push under way is
+// broken off first.
+// Errors: fs.ErrNotExist; cache.ErrInUse while a program has the file open.
+func (c *Catalog) Discard(ctx context.Context, id string) error {
+	s, err := c.open()
+	if err != nil {
+		return err
+	}
+	c.uploads.mu.Lock()
+	r := c.uploads.runs[id]
+	c.uploads.mu.Unlock()
+	if r != nil {
+		r.cancel()
+		select {
+		case <-r.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err := s.Spool.Discard(id); err != nil {
+		return fmt.Errorf("discard: %w", err)
+	}
+	return nil
+}
+
+// draftGone reports whether a draft was published or discarded meanwhile.
+func draftGone(s *State, id string) bool {
+	d, err := s.Spool.Draft(id)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	d.Close()
+	return false
+}
