@@ -9,8 +9,7 @@
 // those faults inside, given that everything in the store can be found again:
 //
 //   - what a damaged file could falsify is checked: the files against an
-//     inventory made at Close (inventory.go), the tables by Badger as they are
-//     opened, each value by a checksum of ours (envelope.go);
+//     inventory made at Close (inventory.go), the tables at Open (verify.go), each value by a checksum of ours (envelope.go);
 //   - an index that fails a check, or at whose opening the process died, is moved
 //     aside and an empty one takes its place (open.go);
 //   - writes are refused while there is still enough room for what Badger does in
@@ -115,7 +114,7 @@ func (d *DB) Close() error {
 
 	close(d.stop)
 	<-d.stopped
-	return errors.Join(d.closeIndex(), d.lock.Close())
+	return errors.Join(d.closeIndex(), unlock(d.lock))
 }
 
 // closeIndex is called when nobody else uses d any more.

@@ -52,8 +52,7 @@ func Open(dir string, opts Options) (*DB, error) {
 	if err := d.guard.makeRoom(); err != nil {
 		d.log.Warn("index stays closed until there is room", "err", err)
 	} else if d.db, d.damage, err = openIndex(dir, opts.Log); err != nil {
-		lock.Close()
-		return nil, err
+		return nil, errors.Join(err, unlock(lock))
 	}
 	go d.watch() // ends at Close, which waits for it
 	return d, nil
@@ -115,13 +114,19 @@ func inspect(dir string) (damage, err error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	return checkInventory(dir)
+	if damage, err := checkInventory(dir); damage != nil || err != nil {
+		return damage, err
+	}
+	return verifyTables(dir)
 }
 
 // tryOpen opens what is in dir, with a mark beside it for as long as that
 // takes: Badger opens tables on goroutines of its own, where a panic or a fault
 // ends the process.
 func tryOpen(dir string, log *slog.Logger) (db *badgerdb.DB, damage, err error) {
+	if err := awaitBadger(dir); err != nil {
+		return nil, nil, err
+	}
 	if err := mark(dir); err != nil {
 		return nil, nil, err
 	}
@@ -151,9 +156,10 @@ func settings(dir string, log *slog.Logger) badgerdb.Options {
 		WithValueLogFileSize(16 << 20).
 		WithBlockCacheSize(8 << 20).WithIndexCacheSize(8 << 20).
 		WithNumCompactors(2).WithCompactL0OnClose(true).
-		// Of the four modes the only one that turns a flipped bit into an error: the
-		// others give wrong values, lose keys, or panic.
-		WithChecksumVerificationMode(options.OnTableRead).
+		WithBlockSize(blockSize).
+		// verifyTables has done it. OnBlockRead turns a flipped bit into missing keys,
+		// and both OnTableRead and OnTableAndBlockRead panic at some of them.
+		WithChecksumVerificationMode(options.NoVerification).
 		WithVerifyValueChecksum(true).
 		WithDetectConflicts(false). // no transaction of ours reads before it writes
 		WithMetricsEnabled(false).
@@ -163,6 +169,7 @@ func settings(dir string, log *slog.Logger) badgerdb.Options {
 const (
 	memTableSize = 8 << 20
 	numMemTables = 2
+	blockSize    = 4 << 10
 	markSuffix   = ".opening"
 	asideSuffix  = ".bad-"
 )
