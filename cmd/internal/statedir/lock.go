@@ -67,8 +67,7 @@ func Lock(path string) (*Dir, error) {
 	// A full disk keeps us from being named, not from holding the directory:
 	// what is here can be served nevertheless.
 	if err := d.write(d.self); err != nil && !errors.Is(err, errFull) {
-		f.Close()
-		return nil, err
+		return nil, errors.Join(err, unlock(f))
 	}
 	return d, nil
 }
@@ -106,24 +105,31 @@ func prepare(path string) error {
 // instant, which must not be taken for a holder: so it tries more than once.
 func openLock(path string) (*os.File, error) {
 	for try := 1; ; try++ {
-		f, err := os.OpenFile(lockPath(path), os.O_RDWR|os.O_CREATE|noFollow, 0o600)
-		if err != nil {
-			return nil, err
+		f, err := tryLock(lockPath(path))
+		if !errors.Is(err, errLocked) {
+			return f, err
 		}
-		err = flock(f, exclusive)
-		if err == nil && samePath(f) {
-			return f, nil
-		}
-		f.Close()
-		switch {
-		case err != nil && !errors.Is(err, errLocked):
-			return nil, fmt.Errorf("lock %s: %w", lockPath(path), err)
-		case try == 5:
+		if try == 5 {
 			holder, _ := read(path) // unreadable: nobody is named
 			return nil, &HeldError{Path: path, Holder: holder}
 		}
 		time.Sleep(time.Duration(try) * 5 * time.Millisecond)
 	}
+}
+
+func tryLock(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|noFollow, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(f, exclusive); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	if !samePath(f) {
+		return nil, errors.Join(errLocked, unlock(f))
+	}
+	return f, nil
 }
 
 // samePath reports whether f is still what its name stands for: it may have been
@@ -169,7 +175,7 @@ func (d *Dir) Unlock() error {
 	if d.lock == nil {
 		return nil
 	}
-	err := errors.Join(d.write(Process{}), d.lock.Close())
+	err := errors.Join(d.write(Process{}), unlock(d.lock))
 	d.lock = nil
 	return err
 }
@@ -184,12 +190,13 @@ func Holder(path string) (Process, error) {
 	if err != nil {
 		return Process{}, err
 	}
-	defer f.Close()
-	switch err := flock(f, shared); {
-	case err == nil:
-		return Process{}, fmt.Errorf("%w: nobody holds %s", fs.ErrNotExist, path)
-	case !errors.Is(err, errLocked):
-		return Process{}, err
+	err = flock(f, shared)
+	if err == nil {
+		return Process{}, errors.Join(fmt.Errorf("%w: nobody holds %s", fs.ErrNotExist, path), unlock(f))
+	}
+	f.Close()
+	if !errors.Is(err, errLocked) {
+		return Process{}, fmt.Errorf("lock %s: %w", lockPath(path), err)
 	}
 	return read(path)
 }

@@ -18,6 +18,8 @@ var errLocked, errFull = errors.New("locked"), errors.New("full")
 // flock has no counterpart here: no state directory can be held.
 func flock(*os.File, int) error { return errors.ErrUnsupported }
 
+func unlock(f *os.File) error { return f.Close() }
+
 func ownerOf(fs.FileInfo) (uid int, ok bool) { return 0, false }
 
 func userName(uid int) string { return strconv.Itoa(uid) }

@@ -23,7 +23,7 @@ const (
 
 var errLocked, errFull error = unix.EWOULDBLOCK, unix.ENOSPC
 
-// flock locks f until it is closed, or gives errLocked.
+// flock locks f until unlock, or gives errLocked.
 func flock(f *os.File, how int) error {
 	for {
 		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
@@ -31,6 +31,12 @@ func flock(f *os.File, how int) error {
 			return err
 		}
 	}
+}
+
+// unlock closes f and gives its lock up at once. Closing alone does not, while a
+// child that is being forked has a copy of the descriptor.
+func unlock(f *os.File) error {
+	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
 }
 
 func ownerOf(info fs.FileInfo) (uid int, ok bool) {
