@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fsys
+
+import (
+	"strings"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog"
+)
+
+// A Change says what a cache of the tree must forget.
+type Change struct {
+	Remote     string
+	Collection string
+	Names      []string // in that directory: each of them may mean something else, or nothing
+	Listing    bool     // the directory's list of names may have changed too
+	// Key, if not empty, is that of bytes that became whole or were dropped; the
+	// other fields are then empty.
+	Key cache.Key
+}
+
+// Path returns the names that lead from the root to the directory.
+func (c Change) Path() []string {
+	path := []string{c.Remote}
+	if c.Collection != "" {
+		for part := range strings.SplitSeq(c.Collection, "/") {
+			path = append(path, dirName(part))
+		}
+	}
+	return path
+}
+
+// Watch calls fn for each change until stop is called. fn must not block nor
+// call the tree.
+func (f *FS) Watch(fn func(Change)) (stop func()) {
+	f.mu.Lock()
+	id := f.watched
+	f.watched++
+	f.watchers[id] = fn
+	f.mu.Unlock()
+	stopEvents := f.cat.Watch(func(e catalog.Event) {
+		if c, ok := changeOf(e); ok {
+			fn(c)
+		}
+	})
+	return func() {
+		stopEvents()
+		f.mu.Lock()
+		delete(f.watchers, id)
+		f.mu.Unlock()
+	}
+}
+
+// tell passes on a change that the catalogue does not know of. A draft that
+// comes or goes changes the listing too.
+func (f *FS) tell(c Change) {
+	c.Listing = true
+	f.mu.Lock()
+	fns := make([]func(Change), 0, len(f.watchers))
+	for _, fn := range f.watchers {
+		fns = append(fns, fn)
+	}
+	f.mu.Unlock()
+	for _, fn := range fns {
+		fn(c)
+	}
+}
+
+func changeOf(e catalog.Event) (Change, bool) {
+	c := Change{Remote: e.Remote, Collection: e.Collection}
+	switch e.Kind {
+	case catalog.ListingChanged:
+		c.Listing = true
+	case catalog.ImageChanged:
+		c.Collection, c.Names = e.Ref.Collection, namesOf(e.Ref)
+	case catalog.ImageGone:
+		c.Collection, c.Names, c.Listing = e.Ref.Collection, namesOf(e.Ref), true
+	case catalog.BlobChanged:
+		return Change{Key: e.Key}, e.Key != ""
+	default:
+		return c, false
+	}
+	return c, true
+}
+
+// namesOf returns all names under which an image can have been looked up, but
+// for those with a version: what they mean does not change.
+func namesOf(ref backends.Ref) []string {
+	ref.Version = ""
+	plain := backends.EscapePart(ref.Name)
+	names := []string{fileName(ref, "sif"), fileName(ref, "simg"), plain + ":" + backends.EscapePart(ref.Tag)}
+	if ref.Tag == backends.DefaultTag {
+		names = append(names, plain, plain+extSIF, plain+extSIMG)
+	}
+	return names
+}

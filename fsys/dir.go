@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fsys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
+)
+
+// A Dir is a directory: the root (no Remote), a remote's top (no Collection),
+// or a collection. It holds no state of its own.
+type Dir struct {
+	fs         *FS
+	remote     string
+	collection string
+}
+
+// Remote returns the name of the remote, "" for the root.
+func (d *Dir) Remote() string { return d.remote }
+
+// Collection returns the full path of the collection, "" at a remote's top.
+func (d *Dir) Collection() string { return d.collection }
+
+// Attr implements Node.
+func (d *Dir) Attr() Attr {
+	mode := fs.ModeDir | 0o555
+	if r, err := d.fs.cat.Remote(d.remote); d.remote != "" && err == nil && d.fs.writable(r) {
+		mode |= 0o200
+	}
+	return Attr{Ino: d.ino(), Mode: mode, ModTime: d.fs.started}
+}
+
+func (d *Dir) ino() uint64 {
+	if d.remote == "" {
+		return 1
+	}
+	return inode("dir", d.remote, d.collection)
+}
+
+// Fresh reports whether names in d can change behind the catalogue's back: those
+// of files on this machine do, whenever somebody adds one.
+func (d *Dir) Fresh() bool {
+	r, err := d.fs.cat.Remote(d.remote)
+	return err == nil && r.Client != nil && r.Client.Caps().Has(backends.CanOpenFile)
+}
+
+// Lookup returns what name means in d for that caller: mostly the same for all,
+// but for who was just told ErrRetry.
+//
+// Besides the listed names it knows "image:tag" and "image" without extension,
+// and "image:tag@version", with or without.
+//
+// Errors: fs.ErrNotExist, also for names that nothing can have; those of
+// backends.Backend.Stat.
+func (d *Dir) Lookup(ctx context.Context, name string, who Caller) (Node, error) {
+	if d.remote == "" {
+		if _, err := d.fs.cat.Remote(name); err != nil {
+			return nil, fmt.Errorf("remote %q: %w", name, fs.ErrNotExist)
+		}
+		return &Dir{fs: d.fs, remote: name}, nil
+	}
+	if len(name) > MaxName {
+		return nil, ErrNameTooLong
+	}
+	if draft := d.fs.draft(d.place(name)); draft != nil && draft.shownTo(who) {
+		return d.lookupDraft(ctx, name, draft)
+	}
+	if isTemporary(name) && !mayBeShorthand(name) {
+		return nil, fs.ErrNotExist
+	}
+	if _, err := d.fs.remote(d.remote); err != nil {
+		return nil, err
+	}
+	node, err := d.lookupRemote(ctx, name)
+	if errors.Is(err, fs.ErrInvalid) {
+		err = fmt.Errorf("%v: %w", err, fs.ErrNotExist)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		if draft := d.fs.draft(d.place(name)); draft != nil && draft.visible() {
+			return draft, nil
+		}
+	}
+	return node, err
+}
+
+// lookupDraft returns a draft that hides an image, or the image if it is the
+// draft's bytes that the registry has now.
+func (d *Dir) lookupDraft(ctx context.Context, name string, draft *Draft) (Node, error) {
+	if !draft.hidesImage() {
+		return draft, nil
+	}
+	if img, err := d.lookupImage(ctx, name); err == nil && draft.arrived(img.img) {
+		return img, nil
+	}
+	return draft, nil
+}
+
+// mayBeShorthand tells "image" from the other names without extension.
+func mayBeShorthand(name string) bool {
+	return !strings.HasPrefix(name, ".") && !strings.Contains(name, ":")
+}
+
+// lookupRemote finds what the catalogue knows. Names without a colon are first
+// taken for directories.
+func (d *Dir) lookupRemote(ctx context.Context, name string) (Node, error) {
+	if isShort(name) {
+		if node, err := d.lookupShort(ctx, name); node != nil || err != nil {
+			return node, err
+		}
+	}
+	var dirErr error
+	if !strings.ContainsAny(name, ":@") {
+		var child *Dir
+		if child, dirErr = d.child(ctx, name); child != nil {
+			return child, nil
+		}
+	}
+	img, err := d.lookupImage(ctx, name)
+	if err == nil {
+		return img, nil
+	}
+	if dirErr != nil && errors.Is(err, fs.ErrNotExist) {
+		return nil, dirErr
+	}
+	return nil, err
+}
+
+// child returns the collection that name stands for; nil if there is none.
+func (d *Dir) child(ctx context.Context, name string) (*Dir, error) {
+	part, err := parseDir(name)
+	if err != nil {
+		return nil, nil //nolint:nilerr // such a name is not a directory's, which is no failure
+	}
+	child := &Dir{fs: d.fs, remote: d.remote, collection: join(d.collection, part)}
+	ok, err := d.fs.cat.IsCollection(ctx, d.remote, child.collection)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) || err == nil && !ok {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return child, nil
+}
+
+func (d *Dir) lookupImage(ctx context.Context, name string) (*Image, error) {
+	ref, _, err := parseFile(name)
+	if err != nil {
+		return nil, err
+	}
+	ref.Collection = d.collection
+	return d.image(ctx, ref)
+}
+
+func (d *Dir) image(ctx context.Context, ref backends.Ref) (*Image, error) {
+	img, err := d.fs.cat.Lookup(ctx, d.remote, ref)
+	if err != nil {
+		return nil, err
+	}
+	return newImage(d.fs, d.remote, img), nil
+}
+
+// lookupShort finds the listed name that was shortened to name; nil if none was.
+func (d *Dir) lookupShort(ctx context.Context, name string) (Node, error) {
+	for e, err := range d.fs.cat.List(ctx, d.remote, d.collection) {
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case e.Collection != "" && dirName(lastPart(e.Collection)) == name:
+			return &Dir{fs: d.fs, remote: d.remote, collection: e.Collection}, nil
+		case e.Collection == "" && fileName(e.Image.Ref, e.Image.Format) == name:
+			return d.image(ctx, e.Image.Ref)
+		}
+	}
+	return nil, nil
+}
+
+func lastPart(collection string) string {
+	return collection[strings.LastIndexByte(collection, '/')+1:]
+}
+
+// Mkdir makes a collection, which stays here until an image is in it.
+//
+// Errors: fs.ErrExist; backends.ErrReadOnly; fs.ErrInvalid; ErrNameTooLong;
+// backends.ErrNotAllowed in the root.
+func (d *Dir) Mkdir(ctx context.Context, name string) (*Dir, error) {
+	if d.remote == "" {
+		return nil, fmt.Errorf("%w: remotes are made in the configuration", backends.ErrNotAllowed)
+	}
+	if len(name) > MaxName {
+		return nil, ErrNameTooLong
+	}
+	if _, err := d.fs.writableRemote(d.remote); err != nil {
+		return nil, err
+	}
+	part, err := parseDir(name)
+	if err != nil {
+		return nil, err
+	}
+	child := &Dir{fs: d.fs, remote: d.remote, collection: join(d.collection, part)}
+	if err := d.fs.cat.Mkdir(ctx, d.remote, child.collection); err != nil {
+		return nil, err
+	}
+	return child, nil
+}
+
+// Rmdir removes a collection that Mkdir made and that is empty.
+//
+// Errors: fs.ErrNotExist; ErrNotDir; ErrNotEmpty; backends.ErrNotAllowed if it
+// exists in the registry.
+func (d *Dir) Rmdir(ctx context.Context, name string) error {
+	if d.remote == "" {
+		return fmt.Errorf("%w: remotes are made in the configuration", backends.ErrNotAllowed)
+	}
+	node, err := d.Lookup(ctx, name, Caller{})
+	if err != nil {
+		return err
+	}
+	child, ok := node.(*Dir)
+	if !ok {
+		return ErrNotDir
+	}
+	if _, err := d.fs.writableRemote(d.remote); err != nil {
+		return err
+	}
+	if len(child.drafts()) > 0 {
+		return ErrNotEmpty
+	}
+	err = d.fs.cat.Rmdir(ctx, d.remote, child.collection)
+	if errors.Is(err, cache.ErrInUse) {
+		return ErrNotEmpty
+	}
+	return err
+}
+
+// Unlink removes a file: a draft always, an image where the remote's policy
+// allows it.
+//
+// Errors: fs.ErrNotExist; ErrIsDir; backends.ErrNotAllowed, ErrReadOnly; those
+// of backends.Deleter.
+func (d *Dir) Unlink(ctx context.Context, name string) error {
+	node, err := d.Lookup(ctx, name, Caller{})
+	if err != nil {
+		return err
+	}
+	switch n := node.(type) {
+	case *Draft:
+		return n.remove()
+	case *Image:
+		r, err := d.fs.writableRemote(d.remote)
+		if err != nil {
+			return err
+		}
+		if !r.Policy.Delete {
+			return fmt.Errorf("%w: deleting on remote %s (--allow-delete)", backends.ErrNotAllowed, d.remote)
+		}
+		return d.fs.cat.Delete(ctx, d.remote, n.img)
+	}
+	return ErrIsDir
+}

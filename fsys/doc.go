@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package fsys is the tree that sregfs shows: what directories and files there
+// are, what they are called, and what reading and writing them means.
+//
+//	/<remote>/<collection…>/<image>:<tag>.sif
+//
+// A [FS] stands on a [catalog.Catalog], which knows the images, and adds the
+// shape of a file system: names that any content fits into (names.go), stable
+// inode numbers (node.go), directories (dir.go, listing.go), images that are
+// read (image.go), and files that are being written (draft.go).
+//
+// # Writing
+//
+// A file that is written is a [Draft]: full random access in the local spool,
+// under its name but not in the registry. It is published when whoever opened it
+// closes it, so that an error reaches the copying program, and only when it is a
+// whole image. Until then the name means what it meant before. Files with the
+// names that copying tools use for a moment (temporary.go) stay here until they
+// are renamed to an image's name.
+//
+// # What it is not
+//
+// The package does not know FUSE, the kernel or system calls: fsys/fusefs
+// adapts it. Its errors are the sentinels of the standard library, of
+// backends and of errors.go; it never looks at their text.
+//
+// # Where to start
+//
+// [New], then [FS.Root] and [Dir.Lookup]. [PathOf] and [ParsePath] turn names
+// of images into paths and back without a tree.
+package fsys

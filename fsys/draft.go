@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fsys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
+)
+
+// A place is where a draft stands: its directory, and either the image that it
+// will be or, for a temporary name, the name.
+type place struct {
+	remote, collection string
+	name               string // of the file, if temporary; else of the image, without extension
+	temporary          bool
+}
+
+// place returns where a file of that name stands in d. All names of one image
+// give the same place.
+func (d *Dir) place(name string) place {
+	p := place{remote: d.remote, collection: d.collection, name: name, temporary: true}
+	if isTemporary(name) {
+		return p
+	}
+	ref, _, err := parseFile(name)
+	if err != nil {
+		return p
+	}
+	p.name, p.temporary = ref.String(), false
+	return p
+}
+
+// claimTime is how long a draft waits for the caller who was told ErrRetry.
+const claimTime = 10 * time.Second
+
+// AttrChange is what setattr changes; nil means not this.
+type AttrChange struct {
+	Size    *int64
+	ModTime *time.Time
+	Mode    *fs.FileMode
+}
+
+// A Draft is a file that is being written, or was and is not published.
+type Draft struct {
+	fs  *FS
+	ino uint64
+
+	// turn is held while the draft is published, or its place changes. It is
+	// taken before mu.
+	turn chan struct{}
+
+	mu        sync.Mutex // guards the fields below
+	data      *cache.Draft
+	place     place
+	name      string // of the file, as it was created
+	attr      Attr
+	writers   int    // handles open for writing
+	handles   int    // all handles
+	opener    uint32 // process that opened it for writing
+	claimant  uint32 // thread that was told ErrRetry, and since when
+	claimedAt time.Time
+	dirty     bool // written since it was last published
+	broken    bool // a write failed: the data is not what was meant
+	err       error
+	published bool // the name means the image now
+	accepted  bool // sealed and queued: it counts as published, but only we have it
+	gone      bool // removed, or replaced by another
+}
+
+func (f *FS) newDraft(data *cache.Draft, p place, name string, who Caller) *Draft {
+	return &Draft{
+		fs: f, ino: inode("draft", data.Info().ID), turn: make(chan struct{}, 1),
+		data: data, place: p, name: name, opener: who.Process,
+		attr: Attr{Mode: 0o755, ModTime: time.Now()},
+	}
+}
+
+// draft returns the draft at a place, nil if there is none.
+func (f *FS) draft(p place) *Draft {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.drafts[p]
+}
+
+// drafts returns what Lookup could find in d.
+func (d *Dir) drafts() []*Draft {
+	d.fs.mu.Lock()
+	var all []*Draft
+	for p, draft := range d.fs.drafts {
+		if p.remote == d.remote && p.collection == d.collection {
+			all = append(all, draft)
+		}
+	}
+	d.fs.mu.Unlock()
+	visible := all[:0]
+	for _, draft := range all {
+		if draft.visible() {
+			visible = append(visible, draft)
+		}
+	}
+	return visible
+}
+
+// start makes a draft and puts it in its place, taking over the place of one
+// that nobody has open.
+func (f *FS) start(ctx context.Context, d *Dir, name string, who Caller, excl bool) (*Draft, error) {
+	p := d.place(name)
+	if old := f.draft(p); old != nil && old.busy() {
+		return nil, fmt.Errorf("%s: %w", name, ErrBusy)
+	}
+	data, err := f.createData(ctx, d, name, excl)
+	if err != nil {
+		return nil, err
+	}
+	draft := f.newDraft(data, p, name, who)
+	draft.claim(who) // until it is opened: nobody else may take the place
+	old, ok := f.put(draft)
+	if !ok {
+		draft.drop() //nolint:errcheck // it is empty, and the spool drops it later
+		return nil, fmt.Errorf("%s: %w", name, ErrBusy)
+	}
+	if old != nil {
+		return draft, old.drop()
+	}
+	return draft, nil
+}
+
+// put gives the draft its place, and returns who had it. It is refused while
+// that one is busy.
+func (f *FS) put(d *Draft) (old *Draft, ok bool) {
+	d.mu.Lock()
+	p := d.place
+	d.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	old = f.drafts[p]
+	if old == d {
+		return nil, true
+	}
+	if old != nil && old.busy() {
+		return old, false
+	}
+	f.drafts[p] = d
+	return old, true
+}
+
+func (f *FS) createData(ctx context.Context, d *Dir, name string, excl bool) (*cache.Draft, error) {
+	if d.place(name).temporary {
+		return f.cat.Stage(cache.Target{Remote: d.remote})
+	}
+	ref, format, err := d.parse(name)
+	if err != nil {
+		return nil, err
+	}
+	return f.cat.Create(ctx, d.remote, ref, format, excl)
+}
+
+// parse reads the name of a file that is to be an image in d.
+func (d *Dir) parse(name string) (backends.Ref, string, error) {
+	ref, format, err := parseFile(name)
+	if err != nil {
+		return ref, "", err
+	}
+	if ref.Version != "" {
+		return ref, "", fmt.Errorf("%w: file name %q: a version is given by the registry", fs.ErrInvalid, name)
+	}
+	ref.Collection = d.collection
+	return ref, format, nil
+}
+
+// Create makes a file and opens it for writing.
+//
+// Errors: fs.ErrExist if excl is set and the name is taken; ErrBusy; fs.ErrInvalid
+// and ErrNameTooLong for a name that cannot be; backends.ErrNotAllowed in the
+// root; those of catalog.Create.
+func (d *Dir) Create(ctx context.Context, name string, who Caller, excl bool) (*Draft, *File, error) {
+	if d.remote == "" {
+		return nil, nil, fmt.Errorf("%w: only remotes stand here", backends.ErrNotAllowed)
+	}
+	if len(name) > MaxName {
+		return nil, nil, ErrNameTooLong
+	}
+	if _, err := d.fs.writableRemote(d.remote); err != nil {
+		return nil, nil, err
+	}
+	draft, err := d.fs.start(ctx, d, name, who, excl)
+	if err != nil {
+		return nil, nil, err
+	}
+	file, err := draft.Open(who, true, false)
+	return draft, file, err
+}
+
+// Attr implements Node.
+func (d *Draft) Attr() Attr {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	a := d.attr
+	a.Ino, a.Changes = d.ino, true
+	if d.data != nil {
+		a.Size = d.data.Size()
+	}
+	return a
+}
+
+// SetAttr changes size, time and permissions as for any file.
+//
+// Errors: the local disk's; ErrRetry for a size once the file is published.
+func (d *Draft) SetAttr(change AttrChange) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.data == nil || d.published || d.accepted {
+		if change.Size != nil && *change.Size != d.attr.Size {
+			return ErrRetry
+		}
+		return nil
+	}
+	if change.Size != nil && *change.Size != d.data.Size() {
+		if err := d.truncate(*change.Size); err != nil {
+			return err
+		}
+	}
+	if change.ModTime == nil && change.Mode == nil {
+		return nil
+	}
+	if change.ModTime != nil {
+		d.attr.ModTime = *change.ModTime
+	}
+	if change.Mode != nil {
+		d.attr.Mode = *change.Mode & fs.ModePerm
+	}
+	return d.data.SetAttr(d.attr.ModTime, uint32(d.attr.Mode))
+}
+
+// truncate needs mu. An empty file begins anew: what went wrong before is over.
+func (d *Draft) truncate(size int64) error {
+	if err := d.data.Truncate(size); err != nil {
+		return err
+	}
+	d.err, d.dirty = nil, true
+	if size == 0 {
+		d.broken = false
+	}
+	d.attr.ModTime = time.Now()
+	return nil
+}
+
+// claim reserves the draft for the caller's next lookup and opening.
+func (d *Draft) claim(who Caller) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.claimant, d.claimedAt = who.Thread, time.Now()
+}
+
+// shownTo reports whether the draft hides an image of the same name.
+func (d *Draft) shownTo(who Caller) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.gone || d.published {
+		return false
+	}
+	return d.place.temporary || d.accepted || d.claimed() && d.claimant == who.Thread
+}
+
+// visible reports whether the draft is shown where no image has its name: while
+// it is written, if it counts as published, or if its name is temporary. One
+// that could not be published is in the journal, not in the tree.
+func (d *Draft) visible() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.gone && !d.published && (d.place.temporary || d.accepted || d.writers > 0)
+}
+
+// busy reports whether nobody else may write the file: somebody does, or what it
+// holds was promised to be published and is not yet.
+func (d *Draft) busy() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.gone && !d.published && (d.writers > 0 || d.accepted || d.claimed() || len(d.turn) > 0)
+}
+
+// claimed needs mu.
+func (d *Draft) claimed() bool {
+	return !d.claimedAt.IsZero() && time.Since(d.claimedAt) < claimTime
+}
+
+// remove drops the draft with its data; open handles keep it until they close.
+func (d *Draft) remove() error {
+	d.fs.forget(d)
+	return d.drop()
+}
+
+// drop is remove for a draft that has lost its place.
+func (d *Draft) drop() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.gone || d.data == nil {
+		return nil
+	}
+	d.gone = true
+	err := d.data.Remove()
+	if d.handles == 0 {
+		err = errors.Join(err, d.data.Close())
+		d.attr.Size, d.data = d.data.Size(), nil
+	}
+	return err
+}
+
+// forget takes the draft from its place, and tells who watches.
+func (f *FS) forget(d *Draft) {
+	d.mu.Lock()
+	p, name := d.place, d.name
+	d.mu.Unlock()
+	f.mu.Lock()
+	if f.drafts[p] == d {
+		delete(f.drafts, p)
+	}
+	f.mu.Unlock()
+	f.tell(Change{Remote: p.remote, Collection: p.collection, Names: []string{name}})
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package fusefs
+
+import (
+	"context"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/sregfs/sregfs/fsys"
+)
+
+// How long the kernel believes what it was told. Changes that the catalogue
+// notices are told at once (notify.go); these bound what it does not notice.
+const (
+	defaultNameTimeout = 10 * time.Second
+	// Files on this machine are added by others; asking again is cheap.
+	localNameTimeout = time.Second
+	// A blob that is not whole can become so, and then is read another way.
+	partialNameTimeout = 2 * time.Second
+	// The attributes of an image never change: another version is another inode.
+	imageAttrTimeout = time.Hour
+	negativeTimeout  = 2 * time.Second
+	// noTimeout stands for 0 where go-fuse takes 0 for "the default".
+	noTimeout = time.Nanosecond
+)
+
+// putAttr fills in what stat(2) shows.
+func (m *Mounted) putAttr(a fsys.Attr, out *fuse.Attr) {
+	out.Ino = a.Ino
+	out.Mode = uint32(a.Mode.Perm())
+	out.Nlink = 1 // of a directory: "not counted"
+	out.Uid, out.Gid = m.opts.UID, m.opts.GID
+	out.Size = uint64(max(a.Size, 0))
+	out.SetTimes(&a.ModTime, &a.ModTime, &a.ModTime)
+	if a.Mode.IsDir() {
+		out.Mode |= syscall.S_IFDIR
+	} else {
+		out.Mode |= syscall.S_IFREG
+	}
+}
+
+func (m *Mounted) putEntry(a fsys.Attr, name time.Duration, out *fuse.EntryOut) {
+	m.putAttr(a, &out.Attr)
+	out.SetEntryTimeout(name)
+	out.SetAttrTimeout(m.attrTimeout(a))
+}
+
+func (m *Mounted) attrTimeout(a fsys.Attr) time.Duration {
+	switch {
+	case a.Changes:
+		return 0
+	case a.Mode.IsDir():
+		return m.opts.NameTimeout
+	}
+	return imageAttrTimeout
+}
+
+// getattr answers a GETATTR.
+func (m *Mounted) getattr(a fsys.Attr, out *fuse.AttrOut) syscall.Errno {
+	m.putAttr(a, &out.Attr)
+	out.SetTimeout(m.attrTimeout(a))
+	return 0
+}
+
+// changeOf reads a SETATTR. Owners are not kept: all files belong to who
+// mounted, and a copying tool that sets them need not fail for that.
+func changeOf(in *fuse.SetAttrIn) fsys.AttrChange {
+	var c fsys.AttrChange
+	if size, ok := in.GetSize(); ok {
+		n := int64(size)
+		c.Size = &n
+	}
+	if t, ok := in.GetMTime(); ok {
+		c.ModTime = &t
+	}
+	if mode, ok := in.GetMode(); ok {
+		perm := fs.FileMode(mode & 0o777)
+		c.Mode = &perm
+	}
+	return c
+}
+
+// caller tells who makes the request. The kernel gives the thread; the process
+// is asked for where it matters.
+func caller(ctx context.Context, process bool) fsys.Caller {
+	c, ok := fuse.FromContext(ctx)
+	if !ok {
+		return fsys.Caller{}
+	}
+	who := fsys.Caller{Thread: c.Pid}
+	if process {
+		who.Process = processOf(c.Pid)
+	}
+	return who
+}
+
+// processOf returns the process of a thread, 0 if it cannot be told: a thread of
+// another pid namespace, or one that is gone.
+func processOf(thread uint32) uint32 {
+	if thread == 0 {
+		return 0
+	}
+	status, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(thread), 10) + "/status")
+	if err != nil {
+		return 0
+	}
+	_, rest, ok := strings.Cut(string(status), "\nTgid:")
+	if !ok {
+		return 0
+	}
+	line, _, _ := strings.Cut(rest, "\n")
+	pid, err := strconv.ParseUint(strings.TrimSpace(line), 10, 32)
+	if err != nil {
+		return 0
+	}
+	return uint32(pid)
+}
+
+// getxattr and listxattr answer from a node's Xattrs.
+func getxattr(attrs map[string]string, name string, dest []byte) (uint32, syscall.Errno) {
+	key, ok := strings.CutPrefix(name, fsys.XattrPrefix)
+	value, found := attrs[key]
+	if !ok || !found {
+		return 0, syscall.ENODATA
+	}
+	if len(dest) < len(value) {
+		return uint32(len(value)), syscall.ERANGE
+	}
+	return uint32(copy(dest, value)), 0
+}
+
+// maxList is XATTR_LIST_MAX: labels beyond it are left out of the list.
+const maxList = 64 << 10
+
+func listxattr(attrs map[string]string, dest []byte) (uint32, syscall.Errno) {
+	var list []byte
+	for key := range attrs {
+		name := fsys.XattrPrefix + key
+		// XATTR_NAME_MAX is 255.
+		if len(name) > 255 || strings.ContainsRune(name, 0) || len(list)+len(name)+1 > maxList {
+			continue
+		}
+		list = append(append(list, name...), 0)
+	}
+	if len(dest) < len(list) {
+		return uint32(len(list)), syscall.ERANGE
+	}
+	return uint32(copy(dest, list)), 0
+}
+
+// noXattrs refuses what would store attributes. go-fuse's default is "no such
+// attribute", which cp -a reports as a failure.
+type noXattrs struct{}
+
+func (noXattrs) Setxattr(context.Context, string, []byte, uint32) syscall.Errno {
+	return syscall.EOPNOTSUPP
+}
+
+func (noXattrs) Removexattr(context.Context, string) syscall.Errno { return syscall.EOPNOTSUPP }
+
+var (
+	_ gofs.NodeSetxattrer    = noXattrs{}
+	_ gofs.NodeRemovexattrer = noXattrs{}
+)

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"io"
+	"syscall"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/sregfs/sregfs/fsys"
+)
+
+var (
+	_ gofs.NodeGetattrer   = (*draftNode)(nil)
+	_ gofs.NodeSetattrer   = (*draftNode)(nil)
+	_ gofs.NodeOpener      = (*draftNode)(nil)
+	_ gofs.NodeGetxattrer  = (*draftNode)(nil)
+	_ gofs.NodeListxattrer = (*draftNode)(nil)
+	_ gofs.NodeStatfser    = (*draftNode)(nil)
+)
+
+// A draftNode is a file that is being written, as the kernel knows it. The
+// kernel keeps neither its name nor its attributes without asking.
+type draftNode struct {
+	gofs.Inode
+	noXattrs
+	m     *Mounted
+	draft *fsys.Draft
+}
+
+func (n *draftNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	return n.m.getattr(n.draft.Attr(), out)
+}
+
+func (n *draftNode) Setattr(ctx context.Context, _ gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	if err := n.draft.SetAttr(changeOf(in)); err != nil {
+		return n.m.fail("setattr", n.Path(nil), err)
+	}
+	return n.Getattr(ctx, nil, out)
+}
+
+func (n *draftNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+	write := forWriting(flags)
+	file, err := n.draft.Open(caller(ctx, write), write, flags&syscall.O_TRUNC != 0)
+	if err != nil {
+		return nil, 0, n.m.fail("open", n.Path(nil), err)
+	}
+	h := &draftHandle{m: n.m, name: n.Path(nil), file: file}
+	if !write {
+		return h, fuse.FOPEN_NOFLUSH, 0
+	}
+	n.m.counts.written.Add(1)
+	return h, 0, 0
+}
+
+func (n *draftNode) Getxattr(_ context.Context, name string, dest []byte) (uint32, syscall.Errno) {
+	return getxattr(n.draft.Xattrs(), name, dest)
+}
+
+func (n *draftNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {
+	return listxattr(n.draft.Xattrs(), dest)
+}
+
+func (n *draftNode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
+	return n.m.statfs(out)
+}
+
+// A draftHandle is an open draft.
+type draftHandle struct {
+	m    *Mounted
+	name string
+	file *fsys.File
+}
+
+var (
+	_ gofs.FileReader    = (*draftHandle)(nil)
+	_ gofs.FileWriter    = (*draftHandle)(nil)
+	_ gofs.FileFlusher   = (*draftHandle)(nil)
+	_ gofs.FileFsyncer   = (*draftHandle)(nil)
+	_ gofs.FileAllocater = (*draftHandle)(nil)
+	_ gofs.FileReleaser  = (*draftHandle)(nil)
+)
+
+func (h *draftHandle) Read(_ context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	n, err := h.file.ReadAt(dest, off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, h.m.fail("read", h.name, err)
+	}
+	return fuse.ReadResultData(dest[:n]), 0
+}
+
+func (h *draftHandle) Write(_ context.Context, data []byte, off int64) (uint32, syscall.Errno) {
+	n, err := h.file.WriteAt(data, off)
+	return uint32(n), h.m.fail("write", h.name, err)
+}
+
+// Flush is close(2): the image is published now, and the error is close's.
+func (h *draftHandle) Flush(ctx context.Context) syscall.Errno {
+	return h.m.fail("close", h.name, h.file.Flush(ctx, caller(ctx, true)))
+}
+
+func (h *draftHandle) Fsync(ctx context.Context, _ uint32) syscall.Errno {
+	return h.m.fail("fsync", h.name, h.file.Sync(ctx))
+}
+
+func (h *draftHandle) Allocate(_ context.Context, off, size uint64, mode uint32) syscall.Errno {
+	if mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
+		return syscall.EOPNOTSUPP
+	}
+	err := h.file.Allocate(int64(off), int64(size), mode != 0)
+	return h.m.fail("fallocate", h.name, err)
+}
+
+// Release is the end of the handle, which nobody waits for: no request's context
+// may end what is still to do.
+func (h *draftHandle) Release(ctx context.Context) syscall.Errno {
+	h.file.Close(context.WithoutCancel(ctx))
+	return 0
+}

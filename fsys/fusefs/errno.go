@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"syscall"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/fsys"
+)
+
+// errnos turns an error into an errno: the first line that matches wins, so the
+// special stands before the general. It is the only such table.
+var errnos = []struct {
+	err   error
+	errno syscall.Errno
+}{
+	{fsys.ErrRetry, syscall.ESTALE}, // the kernel looks the name up once more
+	{fsys.ErrNameTooLong, syscall.ENAMETOOLONG},
+	{fsys.ErrNotEmpty, syscall.ENOTEMPTY},
+	{fsys.ErrCrossDevice, syscall.EXDEV},
+	{fsys.ErrIsDir, syscall.EISDIR},
+	{fsys.ErrNotDir, syscall.ENOTDIR},
+	{fsys.ErrBusy, syscall.EBUSY},
+	{backends.ErrCorrupt, syscall.EIO},
+	{backends.ErrNotAllowed, syscall.EPERM},
+	{backends.ErrReadOnly, syscall.EROFS},
+	{backends.ErrChanged, syscall.ESTALE},
+	{backends.ErrRateLimited, syscall.EBUSY},
+	{backends.ErrUnauthorized, syscall.EACCES},
+	{context.Canceled, syscall.EINTR},
+	{context.DeadlineExceeded, syscall.ETIMEDOUT},
+	{backends.ErrUnavailable, syscall.EHOSTDOWN},
+	{cache.ErrInUse, syscall.EBUSY},
+	{fs.ErrNotExist, syscall.ENOENT},
+	{fs.ErrExist, syscall.EEXIST},
+	{fs.ErrPermission, syscall.EACCES},
+	{fs.ErrInvalid, syscall.EINVAL},
+	{errors.ErrUnsupported, syscall.EOPNOTSUPP},
+}
+
+// errno returns the errno of err; known is false if the table has none and it is
+// EIO for that reason.
+//
+// It is never ENOSYS: for most operations the kernel takes that as "does not
+// exist here" and never asks again, and from flush it means success.
+func errno(err error) (e syscall.Errno, known bool) {
+	if err == nil {
+		return 0, true
+	}
+	if e, ok := backends.LocalDisk(err); ok {
+		return e, true
+	}
+	for _, m := range errnos {
+		if errors.Is(err, m.err) {
+			return m.errno, true
+		}
+	}
+	return syscall.EIO, false
+}
+
+// fail turns the error of an operation into its errno, and logs it: the errno is
+// all that the caller will see. What is part of the daily run is not logged.
+func (m *Mounted) fail(op, name string, err error) syscall.Errno {
+	e, known := errno(err)
+	switch e {
+	case 0, syscall.EINTR, syscall.ESTALE, syscall.EXDEV:
+		return e
+	case syscall.ENOENT:
+		return e
+	}
+	level := slog.LevelInfo
+	if !known || e == syscall.EIO {
+		level = slog.LevelWarn
+	}
+	m.log.Log(context.Background(), level, "refused", "op", op, "name", name, "errno", e.Error(), "err", err)
+	return e
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/sregfs/sregfs/fsys"
+)
+
+// A Mounted is a tree that is mounted. There is none on this system.
+type Mounted struct{}
+
+// Mount mounts a tree. Errors: errors.ErrUnsupported.
+func Mount(_ context.Context, _ string, _ *fsys.FS, _ Options) (*Mounted, error) {
+	return nil, fmt.Errorf("%w: mounting on %s", errors.ErrUnsupported, runtime.GOOS)
+}
+
+// Path returns the mount point.
+func (m *Mounted) Path() string { return "" }
+
+// Wait waits for the unmounting.
+func (m *Mounted) Wait() error { return nil }
+
+// Unmount ends the mount.
+func (m *Mounted) Unmount(_ bool) error { return nil }
+
+// Status tells how the mount works.
+func (m *Mounted) Status() map[string]string { return nil }

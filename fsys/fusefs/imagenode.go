@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"syscall"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/fsys"
+)
+
+var (
+	_ gofs.NodeGetattrer   = (*imageNode)(nil)
+	_ gofs.NodeSetattrer   = (*imageNode)(nil)
+	_ gofs.NodeOpener      = (*imageNode)(nil)
+	_ gofs.NodeOnForgetter = (*imageNode)(nil)
+	_ gofs.NodeGetxattrer  = (*imageNode)(nil)
+	_ gofs.NodeListxattrer = (*imageNode)(nil)
+	_ gofs.NodeStatfser    = (*imageNode)(nil)
+	_ gofs.NodeFsyncer     = (*imageNode)(nil)
+)
+
+// mode is how the kernel reads an image.
+type mode int
+
+const (
+	undecided   mode = iota
+	cached           // through us, keeping the pages
+	passthrough      // the backing file itself
+)
+
+// An imageNode is an image that the kernel knows, in one generation.
+//
+// The kernel refuses to mix modes on one inode (fs/fuse/iomode.c: the opening
+// that does not fit fails with EIO), and go-fuse counts the users of a backing
+// file wrongly if handles of both kinds are on one of its inodes
+// (fs/bridge.go, releaseBackingIDRef). So the first opening decides for the
+// life of the inode. When an image that was opened while it was incomplete is
+// whole, its name leads to a new inode, with the same number and the next
+// generation; whoever has the old one open reads on through us.
+type imageNode struct {
+	gofs.Inode
+	noXattrs
+	m     *Mounted
+	image *fsys.Image
+	gen   uint64
+
+	mu   sync.Mutex // guards mode
+	mode mode
+}
+
+func (n *imageNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	return n.m.getattr(n.image.Attr(), out)
+}
+
+func (n *imageNode) Setattr(ctx context.Context, _ gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	if err := n.image.SetAttr(changeOf(in)); err != nil {
+		return n.m.fail("setattr", n.image.Ref().String(), err)
+	}
+	return n.Getattr(ctx, nil, out)
+}
+
+func (n *imageNode) Getxattr(_ context.Context, name string, dest []byte) (uint32, syscall.Errno) {
+	return getxattr(n.image.Xattrs(), name, dest)
+}
+
+func (n *imageNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {
+	return listxattr(n.image.Xattrs(), dest)
+}
+
+func (n *imageNode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
+	return n.m.statfs(out)
+}
+
+// Fsync has nothing to do: a loop device asks for it on what it only reads.
+func (n *imageNode) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
+
+func (n *imageNode) OnForget() { n.m.opened.forget(n) }
+
+func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+	name := n.image.Ref().String()
+	if forWriting(flags) {
+		err := n.image.OpenWrite(ctx, caller(ctx, true), flags&syscall.O_TRUNC != 0)
+		return nil, 0, n.m.fail("open for writing", name, err)
+	}
+	sized := !n.image.Attr().Changes
+	blob, err := n.image.Open(ctx)
+	if err != nil {
+		return nil, 0, n.m.fail("open", name, err)
+	}
+	h := readHandle{n: n, blob: blob}
+	switch n.decide(blob) {
+	case passthrough:
+		n.m.counts.passthrough.Add(1)
+		return &passHandle{h}, fuse.FOPEN_NOFLUSH, 0
+	case cached:
+		n.m.counts.cached.Add(1)
+		if !sized {
+			// The kernel believes another size still: it must not cut reads off there.
+			return &h, fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH, 0
+		}
+		return &h, fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH, 0
+	}
+	// The file was taken from under a passthrough inode: the kernel comes back with
+	// the next generation.
+	blob.Close()
+	return nil, 0, syscall.ESTALE
+}
+
+func forWriting(flags uint32) bool {
+	return flags&syscall.O_ACCMODE != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0
+}
+
+// decide returns the mode for one more handle, and makes it the inode's;
+// undecided if the inode's mode is not possible any more.
+func (n *imageNode) decide(blob *cache.Blob) mode {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	can := n.m.backing.usable(blob)
+	switch {
+	case n.mode == undecided && can:
+		n.mode = passthrough
+	case n.mode == undecided:
+		n.mode = cached
+	case n.mode == passthrough && !can:
+		return undecided
+	default:
+		return n.mode
+	}
+	n.m.opened.add(n)
+	return n.mode
+}
+
+// outdated reports whether the next opening should be of a new generation.
+func (n *imageNode) outdated() bool {
+	n.mu.Lock()
+	mode := n.mode
+	n.mu.Unlock()
+	switch mode {
+	case cached:
+		return n.m.backing.on() && n.image.Whole()
+	case passthrough:
+		return !n.image.Whole()
+	}
+	return false
+}
+
+// A readHandle reads an image through us.
+type readHandle struct {
+	n    *imageNode
+	blob *cache.Blob
+}
+
+var (
+	_ gofs.FileReader   = (*readHandle)(nil)
+	_ gofs.FileReleaser = (*readHandle)(nil)
+	_ gofs.FileFlusher  = (*readHandle)(nil)
+)
+
+func (h *readHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	want := min(int64(len(dest)), h.blob.Size()-off)
+	if want <= 0 {
+		return fuse.ReadResultData(nil), 0
+	}
+	if h.blob.Has(off, want) {
+		// The kernel takes the bytes from the cache's file by splice.
+		return fuse.ReadResultFd(h.blob.RawFile().Fd(), off, int(want)), 0
+	}
+	got, err := h.blob.ReadAtContext(ctx, dest[:want], off)
+	if err != nil && !errors.Is(err, io.EOF) && int64(got) < want {
+		return nil, h.n.m.fail("read", h.n.image.Ref().String(), err)
+	}
+	return fuse.ReadResultData(dest[:got]), 0
+}
+
+func (h *readHandle) Flush(context.Context) syscall.Errno { return 0 }
+
+func (h *readHandle) Release(context.Context) syscall.Errno {
+	h.blob.Close()
+	return 0
+}
+
+// A passHandle lets the kernel read the file behind the blob itself. Only this
+// type does: on an inode in mode passthrough all handles are of it.
+type passHandle struct{ readHandle }
+
+var _ gofs.FilePassthroughFder = (*passHandle)(nil)
+
+func (h *passHandle) PassthroughFd() (int, bool) {
+	f, ok := h.blob.File()
+	if !ok {
+		return 0, false
+	}
+	return int(f.Fd()), true
+}

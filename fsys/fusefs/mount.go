@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package fusefs
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/sregfs/sregfs/fsys"
+)
+
+// A Mounted is a tree that is mounted. Its methods may be called from many
+// goroutines at once.
+type Mounted struct {
+	opts   Options
+	path   string
+	disk   string
+	log    *slog.Logger
+	tree   *fsys.FS
+	server *fuse.Server
+	root   *dirNode
+	done   chan struct{} // closed when the mount is over
+
+	opened    opened
+	backing   backing
+	readAhead string
+	counts    struct{ passthrough, cached, written atomic.Int64 }
+}
+
+// Mount mounts a tree on a directory, and returns when it can be used. The mount
+// lasts until Unmount, or until somebody else unmounts it; ctx ends only the
+// mounting.
+//
+// A dead mount of ours on the directory, which a crash left, is removed first.
+//
+// Errors, each with what to do about it: fs.ErrNotExist, fs.ErrExist (not empty),
+// fs.ErrInvalid (not a directory), ErrMounted, fs.ErrPermission,
+// errors.ErrUnsupported (no FUSE here).
+func Mount(ctx context.Context, mountpoint string, tree *fsys.FS, opts Options) (*Mounted, error) {
+	opts.NameTimeout = cmp.Or(opts.NameTimeout, defaultNameTimeout)
+	opts.UID = cmp.Or(opts.UID, uint32(os.Getuid()))
+	opts.GID = cmp.Or(opts.GID, uint32(os.Getgid()))
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	path, err := checkMountpoint(ctx, mountpoint)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFUSE(opts); err != nil {
+		return nil, err
+	}
+	m := &Mounted{
+		opts: opts, path: path, log: opts.Log, tree: tree,
+		disk: cmp.Or(tree.Disk(), os.TempDir()), done: make(chan struct{}),
+	}
+	m.root = &dirNode{m: m, dir: tree.Root()}
+	if m.server, err = m.attach(); err != nil {
+		return nil, fmt.Errorf("mounting on %s: %w", path, err)
+	}
+	m.serve()
+	if err := m.server.WaitMount(); err != nil {
+		m.Unmount(true) //nolint:errcheck // the first error is the one to tell
+		return nil, fmt.Errorf("mounting on %s: %v", path, err)
+	}
+	m.backing.start(m.server, !opts.NoPassthrough)
+	m.readAhead = raiseReadAhead(path)
+	return m, nil
+}
+
+// serve starts what runs while the mount lasts; all of it ends with done.
+func (m *Mounted) serve() {
+	n := newNotifier(m)
+	stop := m.tree.Watch(n.add)
+	go n.run(m.done)
+	go func() {
+		m.server.Serve()
+		stop()
+		close(m.done)
+	}()
+}
+
+// attach mounts: directly where we may, else by fusermount3. go-fuse passes the
+// same options to both, but mount(2) wants some of them as flags.
+func (m *Mounted) attach() (*fuse.Server, error) {
+	if os.Geteuid() == 0 {
+		o := m.mountOptions("default_permissions")
+		o.DirectMountStrict = true
+		o.DirectMountFlags = syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOATIME
+		if m.opts.ReadOnly {
+			o.DirectMountFlags |= syscall.MS_RDONLY
+		}
+		server, err := fuse.NewServer(m.raw(), m.path, o)
+		if err == nil || !haveFusermount() {
+			return server, err
+		}
+		m.log.Info("mount(2) refused, trying fusermount3", "err", err)
+		m.root = &dirNode{m: m, dir: m.tree.Root()}
+	}
+	options := []string{"default_permissions", "nosuid", "nodev", "noatime"}
+	if m.opts.ReadOnly {
+		options = append(options, "ro")
+	}
+	return fuse.NewServer(m.raw(), m.path, m.mountOptions(options...))
+}
+
+func (m *Mounted) raw() fuse.RawFileSystem {
+	// Timeouts are set for each entry. go-fuse caches "no such file" only where
+	// the whole file system does.
+	negative := negativeTimeout
+	return gofs.NewNodeFS(m.root, &gofs.Options{
+		NegativeTimeout: &negative,
+		NullPermissions: true,
+		RootStableAttr:  &gofs.StableAttr{Ino: fuse.FUSE_ROOT_ID, Gen: firstGen},
+		Logger:          slog.NewLogLogger(m.log.Handler(), slog.LevelWarn),
+	})
+}
+
+func (m *Mounted) mountOptions(options ...string) *fuse.MountOptions {
+	return &fuse.MountOptions{
+		FsName:     "sregfs",
+		Name:       fsName,
+		AllowOther: m.opts.AllowOther,
+		Options:    options,
+		// A read that waits for a registry must not keep others from the disk: the
+		// kernel's default of 12 is used up by six hung files.
+		MaxBackground:           512,
+		MaxWrite:                1 << 20,
+		MaxInflightRequestBytes: 512 << 20,
+		IgnoreSecurityLabels:    true,
+		// O_TRUNC comes with the opening, which must know it: the kernel would
+		// otherwise truncate what others read. Attributes come with names only when
+		// somebody has asked for attributes.
+		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO,
+		MaxStackDepth:     stackDepth(m.disk),
+		Logger:            slog.NewLogLogger(m.log.Handler(), slog.LevelWarn),
+		PanicHandler: func(v any) fuse.Status {
+			m.log.Error("panic in an operation", "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			return fuse.EIO
+		},
+	}
+}
+
+// Path returns the mount point, absolute.
+func (m *Mounted) Path() string { return m.path }
+
+// Wait returns when the mount is over, whoever ended it, and all files are closed.
+func (m *Mounted) Wait() error {
+	<-m.done
+	return nil
+}
+
+// Unmount ends the mount and waits for that. While files are open it gives
+// ErrBusy; with lazy the mount point is free at once and the files stay usable,
+// and Unmount does not wait for them: Wait does. A second Unmount does nothing.
+//
+// Errors: ErrBusy.
+func (m *Mounted) Unmount(lazy bool) error {
+	select {
+	case <-m.done:
+		return nil
+	default:
+	}
+	if err := unmount(m.path, lazy); err != nil {
+		return err
+	}
+	if !lazy {
+		<-m.done
+	}
+	return nil
+}
+
+// Status tells how the mount works, for people: passthrough, read_ahead, kernel
+// (the FUSE protocol it speaks), and how many files were opened in each way.
+func (m *Mounted) Status() map[string]string {
+	k := m.server.KernelSettings()
+	return map[string]string{
+		"passthrough":       m.backing.String(),
+		"read_ahead":        m.readAhead,
+		"kernel":            fmt.Sprintf("FUSE %d.%d", k.Major, k.Minor),
+		"opens_passthrough": strconv.FormatInt(m.counts.passthrough.Load(), 10),
+		"opens_cached":      strconv.FormatInt(m.counts.cached.Load(), 10),
+		"opens_written":     strconv.FormatInt(m.counts.written.Load(), 10),
+	}
+}

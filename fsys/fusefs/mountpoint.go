@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package fusefs
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	fsName = "sregfs" // the subtype: fuse.sregfs in /proc/mounts
+	fsType = "fuse." + fsName
+	// probeTime is how long a mount of ours may take to show that it lives.
+	probeTime = 3 * time.Second
+)
+
+// checkMountpoint returns the absolute path of a directory that can be mounted
+// on. The path itself is touched only when the kernel's table says that no dead
+// or foreign mount is there, which could hang us.
+func checkMountpoint(ctx context.Context, path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if parent, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil && abs != "/" {
+		abs = filepath.Join(parent, filepath.Base(abs))
+	}
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return "", err
+	}
+	if entry, ok := findMount(string(table), abs); ok && entry.fsType == fsType {
+		if alive(ctx, abs) {
+			return "", fmt.Errorf("%s: %w; `sreg status` tells by whom, `fusermount3 -u` ends it", abs, ErrMounted)
+		}
+		if err := unmount(abs, true); err != nil {
+			return "", fmt.Errorf("%s: a dead mount is there and cannot be removed: %w", abs, err)
+		}
+	}
+	return abs, checkDirectory(abs)
+}
+
+func checkDirectory(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s: %w (make it with mkdir -p)", path, fs.ErrNotExist)
+	case errors.Is(err, syscall.ENOTCONN):
+		return fmt.Errorf("%s: %w: a file system that has died is mounted there (fusermount3 -uz removes it)", path, fs.ErrInvalid)
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%s: %w: not a directory", path, fs.ErrInvalid)
+	}
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if names, _ := dir.Readdirnames(1); len(names) > 0 {
+		return fmt.Errorf("%s: %w: the directory is not empty; mounting would hide what it holds", path, fs.ErrExist)
+	}
+	if os.Geteuid() != 0 && unix.Access(path, unix.W_OK) != nil {
+		return fmt.Errorf("%s: %w: mounting needs a directory that you can write to", path, fs.ErrPermission)
+	}
+	return nil
+}
+
+// alive reports whether a mount answers. A goroutine that asks one that hangs
+// ends when the mount does.
+func alive(ctx context.Context, path string) bool {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	answer := make(chan error, 1)
+	go func() {
+		var st syscall.Stat_t
+		answer <- syscall.Stat(path, &st)
+	}()
+	select {
+	case err := <-answer:
+		// Users who may not look into a mount get EACCES from a living one, and the
+		// owner ENOTCONN from a dead one.
+		return !errors.Is(err, syscall.ENOTCONN) && !errors.Is(err, syscall.EIO)
+	case <-ctx.Done():
+		return true // it hangs, but somebody holds it
+	}
+}
+
+// A mountEntry is one line of mountinfo.
+type mountEntry struct {
+	device string // "major:minor"
+	point  string
+	fsType string
+}
+
+// findMount returns what is mounted on a path: the last line for it counts.
+func findMount(table, path string) (mountEntry, bool) {
+	var found mountEntry
+	lines := bufio.NewScanner(strings.NewReader(table))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		if e, ok := parseMount(lines.Text()); ok && e.point == path {
+			found = e
+		}
+	}
+	return found, found.point != ""
+}
+
+// parseMount reads a line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
+func parseMount(line string) (mountEntry, bool) {
+	before, after, ok := strings.Cut(line, " - ")
+	fields, rest := strings.Fields(before), strings.Fields(after)
+	if !ok || len(fields) < 5 || len(rest) < 1 {
+		return mountEntry{}, false
+	}
+	return mountEntry{device: fields[2], point: unescapeMount(fields[4]), fsType: rest[0]}, true
+}
+
+// unescapeMount undoes the kernel's octal escapes of blanks and backslashes.
+func unescapeMount(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+// checkFUSE finds out early what would fail with a message of few words.
+func checkFUSE(opts Options) error {
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		return fmt.Errorf("%w: /dev/fuse is missing: load the kernel module (modprobe fuse), or start the container with --device /dev/fuse",
+			errors.ErrUnsupported)
+	}
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	if !haveFusermount() {
+		return fmt.Errorf("%w: fusermount3 is not installed (package fuse3)", errors.ErrUnsupported)
+	}
+	if opts.AllowOther && !userAllowOther("/etc/fuse.conf") {
+		return fmt.Errorf("%w: --allow-other needs a line \"user_allow_other\" in /etc/fuse.conf", fs.ErrPermission)
+	}
+	return nil
+}
+
+func userAllowOther(conf string) bool {
+	text, err := os.ReadFile(conf)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.TrimSpace(line) == "user_allow_other" {
+			return true
+		}
+	}
+	return false
+}
+
+func haveFusermount() bool {
+	_, err := exec.LookPath("fusermount3")
+	return err == nil
+}
+
+// unmount unmounts a path: directly where we may, else by fusermount3.
+func unmount(path string, lazy bool) error {
+	flags := unix.UMOUNT_NOFOLLOW
+	args := []string{"-u", "--", path}
+	if lazy {
+		flags |= unix.MNT_DETACH
+		args[0] = "-uz"
+	}
+	err := unix.Unmount(path, flags)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.EBUSY):
+		return fmt.Errorf("%s: %w: files are open there", path, ErrBusy)
+	case !errors.Is(err, syscall.EPERM):
+		return fmt.Errorf("unmounting %s: %v", path, err)
+	}
+	out, err := exec.Command("fusermount3", args...).CombinedOutput()
+	if err == nil {
+		return nil
+	}
+	text := strings.TrimSpace(string(out))
+	if _, mounted := findMountNow(path); mounted && !lazy {
+		return fmt.Errorf("%s: %w: %s", path, ErrBusy, text)
+	}
+	return fmt.Errorf("unmounting %s: %v: %s", path, err, text)
+}
+
+func findMountNow(path string) (mountEntry, bool) {
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return mountEntry{}, false
+	}
+	return findMount(string(table), path)
+}
+
+// readAheadKB is what the kernel reads ahead: 128 KiB, its default, would make
+// one request of each.
+const readAheadKB = "4096"
+
+// raiseReadAhead raises the mount's read-ahead, where we may, and tells what it
+// is. FUSE can only lower it while mounting.
+func raiseReadAhead(path string) string {
+	entry, ok := findMountNow(path)
+	if !ok {
+		return "unknown"
+	}
+	file := "/sys/class/bdi/" + entry.device + "/read_ahead_kb"
+	os.WriteFile(file, []byte(readAheadKB), 0) //nolint:errcheck // not permitted to users: what counts is what is read back
+	now, err := os.ReadFile(file)
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(now)) + " KiB"
+}
+
+// stackDepth allows backing files on overlayfs (a container's own disk), which
+// counts as one layer more.
+func stackDepth(disk string) int {
+	var st unix.Statfs_t
+	if unix.Statfs(disk, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC {
+		return 2
+	}
+	return 1
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fusefs
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+)
+
+// Options tune a mount. The zero value has the defaults.
+type Options struct {
+	AllowOther bool   // other users may look into the mount, as far as permissions let them
+	ReadOnly   bool   // the kernel refuses all writes
+	UID, GID   uint32 // owner of all files; 0 means the process's own
+
+	NoPassthrough bool          // read through this process also where the kernel could do without
+	NameTimeout   time.Duration // how long the kernel believes a name without asking; default 10 s
+	Log           *slog.Logger
+}
+
+// Why a mount point cannot be used, beyond the sentinels of io/fs.
+var (
+	// ErrMounted: a file system of ours is there and lives.
+	ErrMounted = errors.New("already mounted")
+	// ErrBusy: an unmount while files are open.
+	ErrBusy = errors.New("in use")
+)

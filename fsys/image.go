@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fsys
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"sync/atomic"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
+)
+
+// An Image is a published image as a file. It stands for one version: when its
+// name comes to mean another, Lookup returns another node.
+type Image struct {
+	fs     *FS
+	remote string
+	img    backends.Image
+	size   atomic.Int64 // as img.Size, or what the first opening showed
+}
+
+func newImage(f *FS, remote string, img backends.Image) *Image {
+	i := &Image{fs: f, remote: remote, img: img}
+	i.size.Store(img.Size)
+	return i
+}
+
+// Ref returns the image's name in its remote.
+func (i *Image) Ref() backends.Ref { return i.img.Ref }
+
+// Key returns the key of the image's bytes, as Change has it.
+func (i *Image) Key() cache.Key { return cache.KeyOf(i.remote, i.img) }
+
+// Attr implements Node.
+func (i *Image) Attr() Attr {
+	mode := fs.FileMode(0o555)
+	if r, err := i.fs.cat.Remote(i.remote); err == nil && r.Policy.Overwrite && i.fs.writable(r) {
+		mode |= 0o200
+	}
+	when := i.img.Modified
+	if when.IsZero() {
+		when = i.fs.started
+	}
+	size := i.size.Load()
+	return Attr{Ino: imageIno(i.remote, i.img), Mode: mode, Size: size, ModTime: when, Changes: size < 0}
+}
+
+func imageIno(remote string, img backends.Image) uint64 {
+	version := img.Version
+	if version == "" {
+		version = img.Digest
+	}
+	return inode("image", remote, img.Ref.Collection, img.Ref.Name, img.Ref.Tag, version)
+}
+
+// Whole reports whether all bytes are here and verified, or lie in a local file:
+// whether Open would return a blob that has a File.
+func (i *Image) Whole() bool {
+	return i.fs.cat.BlobInfo(i.remote, i.img).State == cache.Cached
+}
+
+// Open opens the image for reading. The caller closes the blob.
+//
+// Errors: those of backends.Backend.Open; the local disk's.
+func (i *Image) Open(ctx context.Context) (*cache.Blob, error) {
+	blob, err := i.fs.cat.Blob(ctx, i.remote, i.img)
+	if err != nil {
+		return nil, err
+	}
+	if i.fs.opts.OpenWait {
+		if err := blob.Wait(ctx, nil); err != nil {
+			blob.Close()
+			return nil, err
+		}
+	}
+	i.size.Store(blob.Size())
+	return blob, nil
+}
+
+// OpenWrite makes a draft that is to replace the image. The draft is another
+// file than the image, which whoever reads goes on reading; so success is
+// ErrRetry: when that caller looks up the name again it finds the draft, and
+// opens that.
+//
+// Without truncate the draft begins as a copy of the image.
+//
+// Errors: ErrRetry; ErrBusy; backends.ErrReadOnly, ErrNotAllowed; those of
+// catalog.Create and of Open.
+func (i *Image) OpenWrite(ctx context.Context, who Caller, truncate bool) error {
+	r, err := i.fs.writableRemote(i.remote)
+	if err != nil {
+		return err
+	}
+	if !r.Policy.Overwrite {
+		return fmt.Errorf("%w: overwriting %s on remote %s (--allow-overwrite)", backends.ErrNotAllowed, i.img.Ref, i.remote)
+	}
+	dir := &Dir{fs: i.fs, remote: i.remote, collection: i.img.Ref.Collection}
+	draft, err := i.fs.start(ctx, dir, fileName(i.img.Ref, i.img.Format), who, false)
+	if err != nil {
+		return err
+	}
+	if !truncate {
+		if err := i.copyTo(ctx, draft); err != nil {
+			draft.remove() //nolint:errcheck // the copy's error is the one to tell
+			return err
+		}
+	}
+	draft.claim(who)
+	return ErrRetry
+}
+
+// copyTo fills a draft with the image's bytes.
+func (i *Image) copyTo(ctx context.Context, draft *Draft) error {
+	blob, err := i.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer blob.Close()
+	buf := make([]byte, 1<<20)
+	for off := int64(0); off < blob.Size(); {
+		n, err := blob.ReadAtContext(ctx, buf[:min(int64(len(buf)), blob.Size()-off)], off)
+		if n == 0 && err != nil {
+			return err
+		}
+		if _, err := draft.data.WriteAt(buf[:n], off); err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	return nil
+}
+
+// SetAttr accepts what a copying tool sets once more after close, and changes
+// nothing: times and permissions are the registry's. A size must be the one
+// that the image has.
+//
+// Errors: backends.ErrReadOnly; backends.ErrNotAllowed for a size.
+func (i *Image) SetAttr(change AttrChange) error {
+	if _, err := i.fs.writableRemote(i.remote); err != nil {
+		return err
+	}
+	if change.Size != nil && *change.Size != i.size.Load() {
+		return fmt.Errorf("%w: an image's size", backends.ErrNotAllowed)
+	}
+	return nil
+}

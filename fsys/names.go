@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fsys
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// MaxName is the longest name of a file or directory, in bytes: NAME_MAX.
+const MaxName = 255
+
+// The file name of an image is
+//
+//	<name>:<tag>[@<version>].sif
+//
+// with each part escaped as in a URI (backends.EscapePart), so that ":" and "@"
+// occur only where they separate, and never in the name of a directory. A name
+// that would be longer than MaxName ends in "~" and eight digits of its hash:
+// such a name can be found in its listing, but not turned back by itself.
+
+const (
+	extSIF  = ".sif"
+	extSIMG = ".simg"
+)
+
+// PathOf returns the path of an image below the mount point, with slashes. The
+// format is that of backends.Image.
+func PathOf(remote string, ref backends.Ref, format string) string {
+	path := remote
+	if ref.Collection != "" {
+		for part := range strings.SplitSeq(ref.Collection, "/") {
+			path += "/" + dirName(part)
+		}
+	}
+	return path + "/" + fileName(ref, format)
+}
+
+// ParsePath is the inverse of PathOf. It takes the shorter forms that the tree
+// knows too: without extension, without tag. The format is "" if the extension
+// is missing.
+//
+// Errors: fs.ErrInvalid if path cannot be that of an image, or has a part that
+// was shortened.
+func ParsePath(path string) (remote string, ref backends.Ref, format string, err error) {
+	parts := strings.Split(strings.Trim(path, "/"), "/")
+	if len(parts) < 2 {
+		return "", backends.Ref{}, "", fmt.Errorf("%w: path %q: want REMOTE/COLLECTION/IMAGE:TAG.sif", fs.ErrInvalid, path)
+	}
+	remote = parts[0]
+	if err := backends.CheckRemoteName(remote); err != nil {
+		return "", backends.Ref{}, "", fmt.Errorf("path %q: %w", path, err)
+	}
+	last := len(parts) - 1
+	if ref, format, err = parseFile(parts[last]); err != nil {
+		return "", backends.Ref{}, "", fmt.Errorf("path %q: %w", path, err)
+	}
+	for i, part := range parts[1:] {
+		if isShort(part) {
+			return "", backends.Ref{}, "", fmt.Errorf("%w: path %q: %q is shortened", fs.ErrInvalid, path, part)
+		}
+		if i+1 == last {
+			break
+		}
+		plain, err := parseDir(part)
+		if err != nil {
+			return "", backends.Ref{}, "", fmt.Errorf("path %q: %w", path, err)
+		}
+		ref.Collection = join(ref.Collection, plain)
+	}
+	return remote, ref, format, nil
+}
+
+// fileName returns the listed name of an image; ref.Collection does not matter.
+func fileName(ref backends.Ref, format string) string {
+	name := backends.EscapePart(ref.Name) + ":" + backends.EscapePart(ref.Tag)
+	if ref.Version != "" {
+		name += "@" + backends.EscapeVersion(ref.Version)
+	}
+	if format == "simg" {
+		return shorten(name, extSIMG)
+	}
+	return shorten(name, extSIF)
+}
+
+// parseFile is the inverse of fileName, and takes names without extension or
+// tag. The ref has no collection.
+func parseFile(name string) (ref backends.Ref, format string, err error) {
+	bad := func(why string) (backends.Ref, string, error) {
+		return backends.Ref{}, "", fmt.Errorf("%w: file name %q: %s", fs.ErrInvalid, name, why)
+	}
+	rest, format := cutExt(name)
+	rest, version, hasVersion := strings.Cut(rest, "@")
+	rest, tag, hasTag := strings.Cut(rest, ":")
+	if !hasTag {
+		tag = backends.DefaultTag
+	}
+	switch {
+	case hasTag && tag == "" || hasVersion && version == "":
+		return bad("nothing after \":\" or \"@\"")
+	case strings.Contains(tag, ":"):
+		return bad("more than one tag")
+	case strings.Contains(version, "@"):
+		return bad("more than one version")
+	}
+	for _, p := range []struct {
+		dst *string
+		src string
+	}{{&ref.Name, rest}, {&ref.Tag, tag}, {&ref.Version, version}} {
+		if *p.dst, err = backends.UnescapePart(p.src); err != nil {
+			return bad(err.Error())
+		}
+	}
+	if err := ref.Check(); err != nil {
+		return backends.Ref{}, "", fmt.Errorf("file name %q: %w", name, err)
+	}
+	return ref, format, nil
+}
+
+func cutExt(name string) (rest, format string) {
+	if cut, ok := strings.CutSuffix(name, extSIF); ok {
+		return cut, "sif"
+	}
+	if cut, ok := strings.CutSuffix(name, extSIMG); ok {
+		return cut, "simg"
+	}
+	return name, ""
+}
+
+// dirName returns the name of the directory that stands for one part of a
+// collection.
+func dirName(part string) string { return shorten(backends.EscapePart(part), "") }
+
+// parseDir is the inverse of dirName. Only the spelling that dirName gives is
+// taken: a directory has one name.
+func parseDir(name string) (string, error) {
+	part, err := backends.UnescapePart(name)
+	if err != nil {
+		return "", fmt.Errorf("%w: directory name %q: %v", fs.ErrInvalid, name, err)
+	}
+	ref := backends.Ref{Name: part, Tag: backends.DefaultTag}
+	if err := ref.Check(); err != nil {
+		return "", fmt.Errorf("directory name %q: %w", name, err)
+	}
+	if backends.EscapePart(part) != name {
+		return "", fmt.Errorf("%w: directory name %q: write it %q", fs.ErrInvalid, name, backends.EscapePart(part))
+	}
+	return part, nil
+}
+
+// join appends one part to a collection.
+func join(collection, part string) string {
+	if collection == "" {
+		return part
+	}
+	return collection + "/" + part
+}
+
+const hashDigits = 8
+
+// shorten returns stem+ext, or where that is too long a beginning of stem, "~",
+// a hash of the whole, and ext.
+func shorten(stem, ext string) string {
+	if len(stem)+len(ext) <= MaxName {
+		return stem + ext
+	}
+	sum := sha256.Sum256([]byte(stem + ext))
+	cut := MaxName - len(ext) - 1 - hashDigits
+	for !utf8.RuneStart(stem[cut]) {
+		cut--
+	}
+	// An escape is not cut in two: the name must stay a valid one.
+	if i := strings.LastIndexByte(stem[:cut], '%'); i >= 0 && i > cut-3 {
+		cut = i
+	}
+	return stem[:cut] + "~" + hex.EncodeToString(sum[:])[:hashDigits] + ext
+}
+
+// isShort reports whether name could be one that shorten has cut. Others can
+// look so too: what such a name means is found by comparing with the listing.
+func isShort(name string) bool {
+	rest, _ := cutExt(name)
+	tilde := len(rest) - 1 - hashDigits
+	const cutAtMost = len("%XX") + utf8.UTFMax
+	if len(name) > MaxName || len(name) < MaxName-cutAtMost || tilde < 0 || rest[tilde] != '~' {
+		return false
+	}
+	return strings.Trim(rest[tilde+1:], "0123456789abcdef") == ""
+}

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fsys
+
+import (
+	"errors"
+	"io/fs"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+func TestPathOf(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		remote, format string
+		ref            backends.Ref
+		want           string
+	}{
+		{"lab", "sif", backends.Ref{Collection: "vsoch", Name: "hello", Tag: "2.0"}, "lab/vsoch/hello:2.0.sif"},
+		{"lab", "", backends.Ref{Collection: "vsoch", Name: "hello", Tag: "2.0"}, "lab/vsoch/hello:2.0.sif"},
+		{"lab", "simg", backends.Ref{Collection: "vsoch", Name: "hello", Tag: "2.0"}, "lab/vsoch/hello:2.0.simg"},
+		{"lab", "sif", backends.Ref{Name: "root", Tag: "latest"}, "lab/root:latest.sif"},
+		{"lab", "sif", backends.Ref{Collection: "a/b/c", Name: "n", Tag: "t"}, "lab/a/b/c/n:t.sif"},
+		{"lab", "sif", backends.Ref{Collection: "c", Name: "n", Tag: "t", Version: "sha256:0a"}, "lab/c/n:t@sha256:0a.sif"},
+		{"lab", "sif", backends.Ref{Collection: "c", Name: "a/b", Tag: "x:y"}, "lab/c/a%2Fb:x%3Ay.sif"},
+		{"lab", "sif", backends.Ref{Collection: ".hid", Name: ".n", Tag: "a.sif"}, "lab/%2Ehid/%2En:a.sif.sif"},
+		{"lab", "sif", backends.Ref{Collection: "c\n", Name: "\xff", Tag: "100%"}, "lab/c%0A/%FF:100%25.sif"},
+		{"lab", "sif", backends.Ref{Collection: "c", Name: "Ünï", Tag: "µ"}, "lab/c/Ünï:µ.sif"},
+	}
+	for _, tt := range tests {
+		got := PathOf(tt.remote, tt.ref, tt.format)
+		if got != tt.want {
+			t.Errorf("PathOf(%q, %+v, %q) = %q, want %q", tt.remote, tt.ref, tt.format, got, tt.want)
+		}
+		remote, ref, _, err := ParsePath(got)
+		if err != nil || remote != tt.remote || ref != tt.ref {
+			t.Errorf("ParsePath(%q) = %q, %+v, %v", got, remote, ref, err)
+		}
+	}
+}
+
+func TestParsePath_shorthands(t *testing.T) {
+	t.Parallel()
+	latest := backends.Ref{Collection: "vsoch", Name: "hello", Tag: "latest"}
+	version := latest
+	version.Version = "sha256:12"
+	tests := []struct {
+		path   string
+		ref    backends.Ref
+		format string
+	}{
+		{"lab/vsoch/hello", latest, ""},
+		{"/lab/vsoch/hello.sif", latest, "sif"},
+		{"lab/vsoch/hello.simg", latest, "simg"},
+		{"lab/vsoch/hello:latest", latest, ""},
+		{"lab/vsoch/hello@sha256:12.sif", version, "sif"},
+		{"lab/vsoch/hello:latest@sha256:12", version, ""},
+	}
+	for _, tt := range tests {
+		_, ref, format, err := ParsePath(tt.path)
+		if err != nil || ref != tt.ref || format != tt.format {
+			t.Errorf("ParsePath(%q) = %+v, %q, %v, want %+v, %q", tt.path, ref, format, err, tt.ref, tt.format)
+		}
+	}
+}
+
+func TestParsePath_bad(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 300)
+	for _, path := range []string{
+		"", "/", "lab", "lab/", "-x/c/n:t.sif", "lab/c/n:.sif", "lab/c/n@.sif", "lab/c/:t.sif", "lab/c/n:a:b.sif",
+		"lab/c/n:t@a@b.sif", "lab/../n:t.sif", "lab/c/..", "lab//n:t.sif", "lab/c:d/n:t.sif", "lab/c/n%zz:t.sif",
+		"lab/c/%2E%2E:t.sif", "lab/%41/n:t.sif", "lab/%2E/n", "lab/c/n%00:t.sif",
+		PathOf("lab", backends.Ref{Collection: "c", Name: long, Tag: "t"}, "sif"),
+		PathOf("lab", backends.Ref{Collection: long, Name: "n", Tag: "t"}, "sif"),
+	} {
+		if _, ref, _, err := ParsePath(path); !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("ParsePath(%q) = %+v, %v, want %v", path, ref, err, fs.ErrInvalid)
+		}
+	}
+}
+
+func TestShorten(t *testing.T) {
+	t.Parallel()
+	for n := 200; n < 400; n++ {
+		for _, unit := range []string{"x", "é", "日", "\x01", "%41"} {
+			ref := backends.Ref{Name: strings.Repeat(unit, n/len(unit)), Tag: "t"}
+			name := fileName(ref, "sif")
+			full := backends.EscapePart(ref.Name) + ":t.sif"
+			if len(name) > MaxName || !strings.HasSuffix(name, ".sif") {
+				t.Fatalf("%d bytes of %q: name of %d bytes: %q", len(full), unit, len(name), name)
+			}
+			if short := len(full) > MaxName; short != isShort(name) || short != (name != full) {
+				t.Fatalf("%d bytes of %q: isShort(%q) = %v", len(full), unit, name, isShort(name))
+			}
+			if !strings.ContainsRune(name, ':') && len(full) <= MaxName {
+				t.Fatalf("%q lost its tag", name)
+			}
+		}
+	}
+}
+
+// Two long names that differ only where they are cut must not become one.
+func TestShorten_distinct(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 300)
+	a := fileName(backends.Ref{Name: long, Tag: "1"}, "sif")
+	b := fileName(backends.Ref{Name: long, Tag: "2"}, "sif")
+	c := fileName(backends.Ref{Name: long, Tag: "1"}, "simg")
+	if a == b || a == c || a[:len(a)-4] == c[:len(c)-5] {
+		t.Errorf("names meet: %q %q %q", a, b, c)
+	}
+}
+
+func TestIsTemporary(t *testing.T) {
+	t.Parallel()
+	want := map[string]bool{
+		"hello:2.0.sif":             false,
+		"hello:2.0.simg":            false,
+		"hello:2.0":                 false,
+		"hello.sif":                 false,
+		"%2Ehidden:1.sif":           false,
+		"sedative:1.sif":            false,
+		".hello:2.0.sif.AbC123":     true, // rsync
+		"sedAbC123":                 true, // sed -i
+		".hello:2.0.sif.swp":        true, // vi
+		"4913":                      true,
+		"hello:2.0.sif~":            true,
+		"hello:2.0~":                true,
+		"tmp-copy-1234":             true, // apptainer pull
+		"tmp-copy-1234.sif":         true,
+		"hello:2.0.sif.pulling.172": true, // Nextflow
+		"hello:2.0.pulling.172":     true,
+		".hello.lock":               true,
+		"hello:2.0.sif.part":        true,
+		"hello:2.0.sif.2":           true, // a name that some tool made of an image's
+		"README":                    true,
+		".nfs0001":                  true,
+		".fuse_hidden01":            true,
+		".goutputstream-XYZ":        true,
+		"tmpabcd":                   true,
+		"hello:1.img":               true,
+	}
+	got := make(map[string]bool)
+	for name := range want {
+		got[name] = isTemporary(name)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("isTemporary: -want +got\n%s", diff)
+	}
+}
+
+func TestInode(t *testing.T) {
+	t.Parallel()
+	seen := map[uint64]string{}
+	for _, parts := range [][]string{
+		{"dir", "a", "b/c"}, {"dir", "a/b", "c"}, {"dir", "ab", "/c"}, {"image", "a", "b/c"},
+		{"dir", "a", "b/c", ""}, {"dir", "", "a"}, {"dir", "a", ""}, {"dir", "a"},
+	} {
+		ino := inode(parts...)
+		if other, ok := seen[ino]; ok {
+			t.Errorf("%q and %q have one inode number", parts, other)
+		}
+		seen[ino] = strings.Join(parts, "|")
+		if ino < 16 || ino >= 1<<63 {
+			t.Errorf("inode(%q) = %d, which others use", parts, ino)
+		}
+	}
+	// The numbers are a promise: they stay over mounts and releases.
+	if got, want := inode("dir", "local", "vsoch"), uint64(0); got != want {
+		t.Errorf("inode(dir, local, vsoch) = %d, want %d", got, want)
+	}
+}
+
+func FuzzPath(f *testing.F) {
+	f.Add("lab", "vsoch", "hello", "2.0", "", false)
+	f.Add("lab", "a/b", ".x", "sha256:1", "sha256:aa", true)
+	f.Add("r", "", "\xff\x00/", "%", "@", false)
+	f.Add("r", "c.sif", "n.sif", "t.simg", "v.sif", true)
+	f.Fuzz(func(t *testing.T, remote, collection, name, tag, version string, simg bool) {
+		ref := backends.Ref{Collection: collection, Name: name, Tag: tag, Version: version}
+		if backends.CheckRemoteName(remote) != nil || tag == "" || ref.Check() != nil {
+			return
+		}
+		format := "sif"
+		if simg {
+			format = "simg"
+		}
+		path := PathOf(remote, ref, format)
+		for part := range strings.SplitSeq(path, "/") {
+			if part == "" || part == "." || part == ".." || len(part) > MaxName || strings.ContainsRune(part, 0) {
+				t.Fatalf("PathOf(%q, %+v) = %q with the part %q", remote, ref, path, part)
+			}
+		}
+		r, got, gotFormat, err := ParsePath(path)
+		if err != nil {
+			for part := range strings.SplitSeq(path, "/") {
+				if isShort(part) {
+					return
+				}
+			}
+			t.Fatalf("ParsePath(%q) of %+v: %v", path, ref, err)
+		}
+		if r != remote || got != ref || gotFormat != format {
+			t.Fatalf("ParsePath(%q) = %q, %+v, %q, want %q, %+v, %q", path, r, got, gotFormat, remote, ref, format)
+		}
+	})
+}
+
+func FuzzParsePath(f *testing.F) {
+	for _, s := range []string{"lab/a/b:c.sif", "lab/a/b", "lab/%2E/b:%3A@x.simg", "lab/a:b/c", "x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		remote, ref, format, err := ParsePath(path)
+		if err != nil {
+			if !errors.Is(err, fs.ErrInvalid) {
+				t.Fatalf("ParsePath(%q): %v", path, err)
+			}
+			return
+		}
+		// Whatever is read is a name, and its own path leads back to it.
+		again := PathOf(remote, ref, format)
+		r, got, _, err := ParsePath(again)
+		if err != nil && strings.Contains(again, "~") {
+			return // shortened
+		}
+		if err != nil || r != remote || got != ref {
+			t.Fatalf("ParsePath(%q) = %+v; of its path %q: %+v, %v", path, ref, again, got, err)
+		}
+	})
+}

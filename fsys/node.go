@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fsys
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"io/fs"
+	"time"
+)
+
+// A Node is a *Dir, an *Image or a *Draft.
+type Node interface {
+	// Attr returns the attributes as they are known here: it asks no registry.
+	Attr() Attr
+}
+
+// Attr is what stat(2) shows of a node, but for its owner.
+type Attr struct {
+	Ino     uint64
+	Mode    fs.FileMode // permissions, and fs.ModeDir
+	Size    int64       // bytes; -1 if not known before the image is opened
+	ModTime time.Time
+	Changes bool // the attributes can change while the node stays the same
+}
+
+// inode makes an inode number that is the same after every mount, from what
+// identifies the node. The first part says what kind it is.
+func inode(parts ...string) uint64 {
+	h := sha256.New()
+	for _, part := range parts {
+		var n [4]byte
+		binary.BigEndian.PutUint32(n[:], uint32(len(part)))
+		h.Write(n[:])
+		h.Write([]byte(part))
+	}
+	// The upper half of the numbers is for inodes that a FUSE library makes up,
+	// and the lowest ones mean the root or nothing.
+	ino := binary.BigEndian.Uint64(h.Sum(nil)) >> 1
+	if ino < 16 {
+		ino += 16
+	}
+	return ino
+}
