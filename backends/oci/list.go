@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"iter"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -159,10 +160,28 @@ func (c *client) repositories(ctx context.Context) ([]string, error) {
 		all = append(all, page.Repositories...)
 		return err
 	})
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {
-		return nil, fmt.Errorf("%w: %s does not tell its repositories: %v", errors.ErrUnsupported, c.base.Host, err)
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errors.ErrUnsupported) {
+		return all, err
 	}
-	return all, err
+	// Is it the catalogue alone that is refused, or everything?
+	if err := c.ping(ctx); err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("%w: %s does not tell its repositories: %v", errors.ErrUnsupported, c.base.Host, err)
+}
+
+// ping asks whether there is a registry that lets us in.
+func (c *client) ping(ctx context.Context) error {
+	req, err := c.request(ctx, http.MethodGet, "/v2/", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.do(req)
+	if err != nil {
+		return err
+	}
+	resp.Body.Close()
+	return nil
 }
 
 // A catalog is a list of repositories that is good for a moment, so that a walk

@@ -57,6 +57,7 @@ type client struct {
 	base      *url.URL // scheme and host of the registry
 	namespace string
 	arch      string
+	chunk     int64 // bytes of one PATCH
 	log       *slog.Logger
 
 	auth  *auth.Client // requests to the registry, with a login where one is asked for
@@ -88,7 +89,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 			return nil, fmt.Errorf("remote %s: namespace: %w", env.Remote, err)
 		}
 	}
-	c := &client{base: base, namespace: namespace, arch: env.WantedArch(), log: env.Logger()}
+	c := &client{base: base, namespace: namespace, arch: env.WantedArch(), chunk: chunkSize, log: env.Logger()}
 	plain := *env.HTTP
 	plain.Transport = &guard{next: env.HTTP.Transport, home: base, authHost: cfg.AuthHost}
 	c.plain = &plain

@@ -46,7 +46,7 @@ func (c *client) pushLayer(ctx context.Context, repo string, src backends.Source
 	}
 	begin := func() *upload {
 		return &upload{
-			c: c, repo: repo, digest: src.Digest, size: src.Size, content: src.Content, chunk: chunkSize, meter: meter,
+			c: c, repo: repo, digest: src.Digest, size: src.Size, content: src.Content, chunk: c.chunk, meter: meter,
 			save: func(location string) { c.saveState(repo, src, pushState{Location: location}) },
 		}
 	}
@@ -102,7 +102,11 @@ func (u *upload) run(ctx context.Context) error {
 		if broken(ctx, err) && stalls < maxStalls {
 			stalls++
 			// A part of the chunk may have arrived.
-			if u.status(ctx) == nil {
+			lost := u.status(ctx)
+			if errors.Is(lost, fs.ErrNotExist) {
+				lost = u.begin(ctx)
+			}
+			if lost == nil {
 				err = nil
 			}
 		}

@@ -53,6 +53,7 @@ type Registry struct {
 	opts   Options
 	config string
 	tokens *tokenService
+	client *http.Client // for seeds
 
 	mu     sync.Mutex // guards the fields below
 	cmd    *exec.Cmd
@@ -69,7 +70,11 @@ type Middleware func(next http.Handler) http.Handler
 func Start(t testing.TB, opts Options) *Registry {
 	t.Helper()
 	Need(t, "docker-registry")
-	r := &Registry{t: t, opts: opts, config: filepath.Join(t.TempDir(), "config.yml")}
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	r := &Registry{
+		t: t, opts: opts, config: filepath.Join(t.TempDir(), "config.yml"), client: &http.Client{Transport: transport},
+	}
 	if opts.TokenAuth {
 		r.tokens = startTokenService(t, opts)
 	}
@@ -101,11 +106,11 @@ func (r *Registry) writeConfig() {
 	r.t.Helper()
 	dir := filepath.Dir(r.config)
 	text := fmt.Sprintf(`version: 0.1
-log: {level: info}
+log: {level: info, accesslog: {disabled: true}}
 storage:
   filesystem: {rootdirectory: %q}
   delete: {enabled: %v}
-http: {addr: "127.0.0.1:0"}
+http: {addr: "127.0.0.1:0", secret: "uploads go on after a restart"}
 `, filepath.Join(dir, "storage"), r.opts.Delete)
 	switch {
 	case r.opts.TokenAuth:

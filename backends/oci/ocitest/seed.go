@@ -90,7 +90,7 @@ func (r *Registry) Manifest(repo, ref string) ([]byte, bool) {
 }
 
 // do sends a request to the registry past the proxy: it is neither logged nor
-// hit by faults. Any status beyond 2xx fails the test.
+// hit by faults. Any status beyond 2xx fails the test. The answer's body is read.
 func (r *Registry) do(repo, method, path, contentType string, body []byte) *http.Response {
 	r.t.Helper()
 	req, err := http.NewRequestWithContext(r.t.Context(), method, r.direct()+path, bytes.NewReader(body))
@@ -100,8 +100,8 @@ func (r *Registry) do(repo, method, path, contentType string, body []byte) *http
 	}
 	resp := r.send(repo, req)
 	defer resp.Body.Close()
+	text, _ := io.ReadAll(resp.Body)
 	if resp.StatusCode/100 != 2 {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 		r.t.Fatal(fmt.Errorf("seed: %s %s: %s: %s", method, path, resp.Status, text))
 	}
 	return resp
@@ -123,8 +123,7 @@ func (r *Registry) send(repo string, req *http.Request) *http.Response {
 	case r.opts.User != "":
 		req.SetBasicAuth(r.opts.User, r.opts.Password)
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Do(req)
+	resp, err := r.client.Do(req)
 	r.must(err)
 	return resp
 }
