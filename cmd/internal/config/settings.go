@@ -57,8 +57,11 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.Var(oneOf{&s.Passthrough, []string{"auto", "off"}}, "passthrough", "whether the kernel may read whole images without us: `auto|off`")
 	fs.DurationVar(&s.ListTTL, "list-ttl", time.Minute, "age at which a listing is refreshed")
 	fs.DurationVar(&s.StopTimeout, "stop-timeout", 30*time.Second, "how long stopping may wait for uploads")
-	fs.IntVar(&s.UID, "uid", -1, "owner of the files (default who mounts)")
-	fs.IntVar(&s.GID, "gid", -1, "group of the files")
+	fs.IntVar(&s.UID, "uid", -1, "owner of the files, by `number` (default who mounts)")
+	fs.IntVar(&s.GID, "gid", -1, "group of the files, by `number`")
+	for _, name := range []string{"uid", "gid"} {
+		fs.Lookup(name).DefValue = "" // -1 would tell nobody anything
+	}
 	fs.StringVar(&s.LogFile, "log-file", "", "`file` for the log in the background (default sregfs.log in the state directory)")
 }
 

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// A cacheLock holds a cache directory. The lock of the state directory is not
+// enough: a home directory on the network is one cache for several machines, and
+// two state directories may name the same cache.
+type cacheLock struct {
+	dir  string
+	file *os.File
+}
+
+// lockCache takes dir, or where somebody else has it a directory below it that
+// belongs to this state directory alone.
+func lockCache(dir, state string) (*cacheLock, error) {
+	l, err := tryLockCache(dir)
+	if err == nil || !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, errNoFlock) {
+		return l, err
+	}
+	host, _ := os.Hostname()
+	sum := sha256.Sum256([]byte(host + "\x00" + state))
+	own := filepath.Join(dir, "by-state", hex.EncodeToString(sum[:8]))
+	if l, err = tryLockCache(own); errors.Is(err, errNoFlock) {
+		// Nobody but the holder of the state directory, on this host, has this name.
+		return &cacheLock{dir: own}, nil
+	}
+	return l, err
+}
+
+// errNoFlock: the filesystem has no flock(2), as Lustre without -o flock.
+var errNoFlock = errors.New("the filesystem cannot lock files")
+
+func tryLockCache(dir string) (*cacheLock, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case err == nil:
+		return &cacheLock{dir: dir, file: f}, nil
+	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOLCK), errors.Is(err, unix.EBADF):
+		f.Close()
+		return nil, fmt.Errorf("%w: %v", errNoFlock, err)
+	default:
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+}
+
+func (l *cacheLock) release() {
+	if l.file != nil {
+		_ = l.file.Close()
+	}
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/badger"
+	"github.com/sregfs/sregfs/catalog/inspect"
+	"github.com/sregfs/sregfs/cmd/internal/exit"
+	"github.com/sregfs/sregfs/cmd/internal/statedir"
+	"github.com/sregfs/sregfs/cmd/internal/version"
+)
+
+// An Engine is a catalogue with the remotes and the local state under it. The
+// state is opened when it is first needed. Methods may be called from many
+// goroutines at once.
+type Engine struct {
+	Catalog *catalog.Catalog
+	opts    Options
+
+	mu    sync.Mutex // guards the fields below
+	dir   *statedir.Dir
+	cache *cacheLock
+	held  *statedir.HeldError
+}
+
+// New opens the remotes. ctx bounds how long opening the state, later, waits for
+// another process that has it.
+//
+// Errors: those of the configuration, with exit codes.
+func New(ctx context.Context, o Options) (*Engine, error) {
+	remotes, err := openRemotes(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{opts: o}
+	e.Catalog, err = catalog.New(catalog.Options{
+		Remotes: remotes,
+		Default: o.Settings.Default,
+		State:   func() (*catalog.State, error) { return e.openState(ctx) },
+		Records: filepath.Join(o.Settings.Storage, ".sregfs"),
+		ListTTL: o.Settings.ListTTL,
+		Version: version.String(),
+		Log:     o.Log,
+	})
+	if err != nil {
+		closeRemotes(remotes)
+		return nil, err
+	}
+	return e, nil
+}
+
+// Close ends the catalogue, which waits for uploads until ctx ends, and gives
+// the state up.
+func (e *Engine) Close(ctx context.Context) error {
+	err := e.Catalog.Close(ctx)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.cache != nil {
+		e.cache.release()
+	}
+	if e.dir != nil {
+		err = errors.Join(err, e.dir.Unlock())
+	}
+	return err
+}
+
+// Held reports whether opening the state failed because a mount has it.
+func (e *Engine) Held() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.held != nil
+}
+
+const (
+	lockPoll   = 50 * time.Millisecond
+	lockNotice = time.Second // after which a person is told what we wait for
+)
+
+// Lock takes the state directory, now rather than when the state is needed. It
+// waits, until ctx ends, for a sreg that has it, but not for a mount: whoever
+// mounts has it for days.
+//
+// Errors: *statedir.HeldError with its exit code; ctx's.
+func (e *Engine) Lock(ctx context.Context) (*statedir.Dir, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.lockLocked(ctx)
+}
+
+func (e *Engine) lockLocked(ctx context.Context) (*statedir.Dir, error) {
+	if e.dir != nil {
+		return e.dir, nil
+	}
+	tick := time.NewTicker(lockPoll)
+	defer tick.Stop()
+	start, told := time.Now(), false
+	for {
+		dir, err := statedir.Lock(e.opts.State)
+		held, isHeld := errors.AsType[*statedir.HeldError](err)
+		switch {
+		case err == nil:
+			e.dir = dir
+			return dir, nil
+		case !isHeld:
+			return nil, fmt.Errorf("state directory: %w", err)
+		case held.Holder.Socket != "":
+			e.held = held
+			return nil, exit.WithCode(exit.Locked, held)
+		case !told && time.Since(start) > lockNotice:
+			e.opts.Notice(fmt.Sprintf("waiting for another sreg to finish (pid %d)", held.Holder.PID))
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return nil, ctx.Err()
+			}
+			return nil, exit.WithCode(exit.Locked, held)
+		case <-tick.C:
+		}
+	}
+}
+
+// openState is catalog.Options.State: lock, index, cache, spool, in this order.
+func (e *Engine) openState(ctx context.Context) (_ *catalog.State, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	dir, err := e.lockLocked(ctx)
+	if err != nil {
+		return nil, err
+	}
+	store, err := badger.Open(dir.Index(), badger.Options{Log: e.opts.Log})
+	if err != nil {
+		return nil, fmt.Errorf("index: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, store.Close())
+		}
+	}()
+	if damage := store.Damage(); damage != nil {
+		e.opts.Log.Warn("the index was damaged and is filled again", "err", damage)
+	}
+	spool, err := cache.OpenSpool(dir.Spool(), cache.SpoolOptions{Log: e.opts.Log})
+	if err != nil {
+		return nil, fmt.Errorf("spool: %w", err)
+	}
+	blobs, err := e.openCache(store)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cache: %w", err), spool.Close())
+	}
+	return &catalog.State{Store: store, Cache: blobs, Spool: spool}, nil
+}
+
+func (e *Engine) openCache(store catalog.Store) (*cache.Cache, error) {
+	s := e.opts.Settings
+	lock, err := lockCache(s.CacheDir, e.opts.State)
+	if err != nil {
+		return nil, err
+	}
+	if lock.dir != s.CacheDir {
+		e.opts.Log.Warn("the cache is in use by another sregfs: this one has its own", "cache", s.CacheDir, "own", lock.dir)
+	}
+	blobs, err := cache.Open(lock.dir, cache.Options{
+		MaxBytes: int64(s.CacheSize),
+		MinFree:  int64(s.MinFree),
+		Index:    catalog.BlobIndex(store),
+		Hints:    hints,
+		Log:      e.opts.Log,
+	})
+	if err != nil {
+		lock.release()
+		return nil, err
+	}
+	e.cache = lock
+	return blobs, nil
+}
+
+// hints tells the cache what running an image reads first.
+func hints(ctx context.Context, r cache.ReaderAtContext, size int64) []cache.Range {
+	var all []cache.Range
+	for _, h := range inspect.Hot(ctx, readerAt{ctx, r}, size) {
+		all = append(all, cache.Range{Off: h.Off, N: h.N})
+	}
+	return all
+}
+
+// A readerAt reads for as long as one call of inspect.Hot lasts.
+type readerAt struct {
+	ctx context.Context //nolint:containedctx // io.ReaderAt has no other way, and the value does not outlive the call
+	r   cache.ReaderAtContext
+}
+
+func (r readerAt) ReadAt(p []byte, off int64) (int, error) { return r.r.ReadAtContext(r.ctx, p, off) }

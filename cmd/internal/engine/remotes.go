@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/cmd/internal/config"
+	"github.com/sregfs/sregfs/cmd/internal/exit"
+	"github.com/sregfs/sregfs/cmd/internal/version"
+)
+
+// openRemotes opens the backend of every remote. One that cannot be opened is
+// kept with its error; but a mistake in what somebody wrote into the
+// configuration ends the program before it does half of what was meant.
+func openRemotes(ctx context.Context, o Options) ([]catalog.Remote, error) {
+	var all []catalog.Remote
+	for _, r := range o.Settings.Remotes {
+		remote := catalog.Remote{Name: r.Name, Type: r.Type, URL: r.URL, Policy: policyOf(o.Settings, r)}
+		if path, ok := r.Config["path"].(string); ok && remote.URL == "" {
+			remote.URL = path
+		}
+		backend, err := openBackend(ctx, o, r)
+		switch {
+		case err == nil:
+			remote.Client = backends.NewClient(r.Name, backend, backends.ClientOptions{
+				ReadOnly:   remote.Policy.ReadOnly,
+				MaxElapsed: time.Duration(r.Timeout),
+				Log:        o.Log,
+			})
+		case errors.Is(err, fs.ErrInvalid) && !r.Guessed:
+			closeRemotes(all)
+			return nil, exit.WithCode(exit.Usage, fmt.Errorf("%s: %w%s", r.Origin, err, nearCommon(r.Config)))
+		default:
+			o.Log.Warn("remote cannot be used", "remote", r.Name, "err", err)
+			remote.Err = err
+		}
+		all = append(all, remote)
+	}
+	return all, nil
+}
+
+func closeRemotes(all []catalog.Remote) {
+	for _, r := range all {
+		if r.Client != nil {
+			_ = r.Client.Close()
+		}
+	}
+}
+
+// nearCommon helps where a key that all remotes share was misspelt: the backend,
+// which is handed what nobody else knows, can only name keys of its own.
+func nearCommon(table map[string]any) string {
+	for _, key := range slices.Sorted(maps.Keys(table)) {
+		if len(key) < 4 || slices.Contains(config.CommonKeys(), key) {
+			continue
+		}
+		for _, common := range config.CommonKeys() {
+			if hint := backends.DidYouMean(key, []string{common}); len(common) > 4 && hint == fmt.Sprintf(" (did you mean %q?)", common) {
+				return hint
+			}
+		}
+	}
+	return ""
+}
+
+// policyOf combines the general settings with the remote's own, which win, except
+// that nothing makes a read-only mount writable. The local store is its owner's:
+// in it everything is allowed unless it says otherwise itself.
+func policyOf(s *config.Settings, r config.Remote) catalog.Policy {
+	own := func(v *bool, general bool) bool {
+		switch {
+		case v != nil:
+			return *v
+		case r.Name == config.Local:
+			return true
+		}
+		return general
+	}
+	push := r.Push
+	if push == "" {
+		push = s.Push
+	}
+	return catalog.Policy{
+		ReadOnly:  s.ReadOnly || r.ReadOnly,
+		Overwrite: own(r.AllowOverwrite, s.AllowOverwrite),
+		Delete:    own(r.AllowDelete, s.AllowDelete),
+		Async:     push == "async",
+	}
+}
+
+func openBackend(ctx context.Context, o Options, r config.Remote) (backends.Backend, error) {
+	open, ok := o.Backends[r.Type]
+	if !ok {
+		return nil, fmt.Errorf("%w: unknown type %q", fs.ErrInvalid, r.Type)
+	}
+	if err := checkSecretFile(r.TokenFile); err != nil {
+		return nil, err
+	}
+	tlsConfig, err := tlsOf(r)
+	if err != nil {
+		return nil, err
+	}
+	if r.Insecure {
+		o.Log.Warn("certificates are not checked", "remote", r.Name)
+	}
+	return open(ctx, backends.Env{
+		Remote: r.Name,
+		Type:   r.Type,
+		HTTP: backends.NewHTTPClient(backends.HTTPOptions{
+			UserAgent:    "sregfs/" + version.String(),
+			TLS:          tlsConfig,
+			AllowPrivate: r.AllowPrivate,
+		}),
+		Config: r.Config,
+		Secret: secretOf(r.Common, o.Getenv),
+		User:   r.User,
+		Home:   o.Home,
+		Getenv: o.Getenv,
+		Arch:   r.Arch,
+		Log:    o.Log.With("remote", r.Name),
+	})
+}
+
+// tlsOf returns nil where the system's certificates do.
+func tlsOf(r config.Remote) (*tls.Config, error) {
+	if r.CAFile == "" && !r.Insecure {
+		return nil, nil
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: r.Insecure} //nolint:gosec // only where insecure = true says so
+	if r.CAFile == "" {
+		return c, nil
+	}
+	text, err := os.ReadFile(r.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("%w: ca_file: %v", fs.ErrInvalid, err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%w: ca_file %s holds no PEM certificate", fs.ErrInvalid, r.CAFile)
+	}
+	c.RootCAs = pool
+	return c, nil
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cmd/internal/config"
+)
+
+// maxSecret bounds a token in bytes.
+const maxSecret = 64 << 10
+
+// secretOf returns how to get the secret of a remote; nil if it has none.
+func secretOf(c config.Common, getenv func(string) string) backends.SecretFunc {
+	switch {
+	case c.Token != "":
+		return func(context.Context, bool) (string, error) { return c.Token, nil }
+	case c.TokenFile != "":
+		return func(context.Context, bool) (string, error) { return readSecret(c.TokenFile) }
+	case c.TokenEnv != "":
+		return func(context.Context, bool) (string, error) {
+			if v := getenv(c.TokenEnv); v != "" {
+				return v, nil
+			}
+			return "", fmt.Errorf("%w: token_env: %s is not set", backends.ErrUnauthorized, c.TokenEnv)
+		}
+	case c.TokenCommand != "":
+		return (&commandSecret{command: c.TokenCommand}).get
+	}
+	return nil
+}
+
+// readSecret reads a file that only its owner may read, as ssh wants its keys.
+// The check and the reading are of one open file, and no link is followed at the
+// end of the name.
+func readSecret(path string) (string, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.ELOOP) {
+		return "", fmt.Errorf("%w: token_file %s is a symbolic link: name the file itself", backends.ErrUnauthorized, path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w: token_file: %v", backends.ErrUnauthorized, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", fmt.Errorf("%w: token_file: %v", backends.ErrUnauthorized, err)
+	}
+	switch mode := info.Mode(); {
+	case !mode.IsRegular():
+		return "", fmt.Errorf("%w: token_file %s is not a regular file", backends.ErrUnauthorized, path)
+	case mode.Perm()&0o077 != 0:
+		return "", fmt.Errorf("%w: token_file %s can be read by others (mode %#o): chmod 600 it", backends.ErrUnauthorized, path, mode.Perm())
+	case info.Size() > maxSecret:
+		return "", fmt.Errorf("%w: token_file %s is larger than %d bytes", backends.ErrUnauthorized, path, maxSecret)
+	}
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(f); err != nil {
+		return "", fmt.Errorf("%w: token_file: %v", backends.ErrUnauthorized, err)
+	}
+	return nonEmpty(b.String(), "token_file "+path)
+}
+
+func nonEmpty(text, origin string) (string, error) {
+	if text = strings.TrimSpace(text); text == "" {
+		return "", fmt.Errorf("%w: %s gives nothing", backends.ErrUnauthorized, origin)
+	}
+	return text, nil
+}
+
+// commandTimeout is generous: the command may ask a vault on the network.
+const commandTimeout = 30 * time.Second
+
+// A commandSecret asks a command once, and again when a fresh secret is wanted.
+type commandSecret struct {
+	command string
+	mu      sync.Mutex // guards the field below, and lets one command run at a time
+	last    string
+}
+
+func (s *commandSecret) get(ctx context.Context, fresh bool) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last != "" && !fresh {
+		return s.last, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", s.command)
+	cmd.Stderr = os.Stderr
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%w: token_command: %v", backends.ErrUnauthorized, err)
+	}
+	s.last, err = nonEmpty(string(out), "token_command")
+	return s.last, err
+}
+
+// checkSecretFile tells early about a file that cannot work; one that is missing
+// may appear later.
+func checkSecretFile(path string) error {
+	if _, err := os.Lstat(path); path == "" || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	_, err := readSecret(path)
+	return err
+}

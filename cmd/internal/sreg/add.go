@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sreg
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/sregfs/sregfs/catalog/control"
+)
+
+// fileAndURI reads "FILE URI" or "--name URI FILE".
+func fileAndURI(cmd *cobra.Command, args []string, name string) (path, uri string, err error) {
+	switch {
+	case len(args) == 2 && name == "":
+		path, uri = args[0], args[1]
+	case len(args) == 1 && name != "":
+		path, uri = args[0], name
+	default:
+		return "", "", usagef("usage: %s", cmd.UseLine())
+	}
+	path, err = existingFile(path)
+	return path, uri, err
+}
+
+func (a *app) addCmd() *cobra.Command {
+	var name string
+	var move, force bool
+	cmd := &cobra.Command{
+		Use:   "add FILE URI",
+		Short: "Add an image file to the local store",
+		Long: `Copy an image file into the local store, sharing the blocks on the disk where the
+filesystem can. With --move the file is moved. A URI of another remote pushes.`,
+		Example: "  sreg add hello.sif vsoch/hello:2.0",
+		Args:    needArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, uri, err := fileAndURI(cmd, args, name)
+			if err != nil {
+				return err
+			}
+			return a.with(cmd.Context(), func(c *control.Client) error {
+				progress, end := a.bar(uri)
+				r, err := c.Add(cmd.Context(), path, uri, move, force, progress)
+				end()
+				if err != nil {
+					return err
+				}
+				return a.printRecord(r)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "", "the `URI`, as sregistry takes it")
+	cmd.Flags().BoolVar(&move, "move", false, "move the file instead of copying it")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "replace the tag if it is taken")
+	return cmd
+}
+
+func (a *app) pushCmd() *cobra.Command {
+	var name string
+	var force bool
+	cmd := &cobra.Command{
+		Use:     "push FILE URI",
+		Short:   "Publish an image file on a registry",
+		Long:    `Publish an image file. It is visible on the registry once all of it is there and checked.`,
+		Example: "  sreg push hello.sif lab://vsoch/hello:2.0",
+		Args:    needArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, uri, err := fileAndURI(cmd, args, name)
+			if err != nil {
+				return err
+			}
+			return a.with(cmd.Context(), func(c *control.Client) error {
+				progress, end := a.bar(uri)
+				r, err := c.Push(cmd.Context(), path, uri, force, progress)
+				end()
+				if err != nil {
+					return err
+				}
+				return a.printRecord(r)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "", "the `URI`, as sregistry takes it")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "replace the tag if it is taken")
+	return cmd
+}

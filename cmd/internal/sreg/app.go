@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sreg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+
+	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/cmd/internal/config"
+	"github.com/sregfs/sregfs/cmd/internal/engine"
+)
+
+// An app is one run of the command.
+type app struct {
+	in     io.Reader
+	out    io.Writer
+	err    io.Writer
+	getenv func(string) string
+
+	// The global flags.
+	config       string
+	remotes      []string
+	settings     config.Settings
+	settingFlags *pflag.FlagSet
+	format       format
+	quiet, debug bool
+
+	mount string // where the running mount is, "" if none; set by with
+}
+
+// A format is how the answer is printed.
+type format string
+
+const (
+	asText format = "text"
+	asJSON format = "json"
+)
+
+// Set implements pflag.Value.
+func (f *format) Set(s string) error {
+	switch v := format(s); v {
+	case asText, asJSON:
+		*f = v
+		return nil
+	}
+	return errors.New("must be text or json")
+}
+
+// String implements pflag.Value.
+func (f *format) String() string {
+	if *f == "" {
+		return string(asText)
+	}
+	return string(*f)
+}
+
+// Type implements pflag.Value.
+func (f *format) Type() string { return "format" }
+
+// with calls fn with a client of the running mount, or of a catalogue in this
+// process. If a mount takes the state between the two, which keeps fn from doing
+// anything, it is called once more.
+func (a *app) with(ctx context.Context, fn func(*control.Client) error) error {
+	o, err := a.options()
+	if err != nil {
+		return err
+	}
+	for try := 1; ; try++ {
+		s, err := engine.Connect(ctx, o)
+		if err != nil {
+			return err
+		}
+		a.mount = s.Mount
+		err = fn(s.Client)
+		again := err != nil && s.Held() && try < 3
+		if closeErr := s.Close(ctx); !again {
+			return errors.Join(err, closeErr)
+		}
+	}
+}
+
+func (a *app) options() (engine.Options, error) {
+	log := slog.New(slog.DiscardHandler)
+	if a.debug {
+		log = slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	return engine.Configure(&a.settings, a.settingFlags, engine.Source{
+		Getenv: a.getenv, Config: a.config, Remotes: a.remotes, Log: log, Notice: a.notice,
+	})
+}
+
+// notice tells a person something that is not the answer.
+func (a *app) notice(text string) {
+	if !a.quiet {
+		fmt.Fprintln(a.err, "sreg: "+text)
+	}
+}
+
+// absolute makes a file name mean the same to the mount, which has another
+// working directory.
+func absolute(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return abs, nil
+}
+
+// existingFile returns the absolute name of a file that can be read: whoever
+// typed its name gets the error at once, and from this process.
+func existingFile(path string) (string, error) {
+	abs, err := absolute(path)
+	if err != nil {
+		return "", err
+	}
+	f, err := os.Open(abs)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return "", err
+	} else if !info.Mode().IsRegular() {
+		return "", usagef("%s is not a regular file", path)
+	}
+	return abs, nil
+}

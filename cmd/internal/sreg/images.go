@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sreg
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/sregfs/sregfs/catalog/control"
+)
+
+func (a *app) imagesCmd() *cobra.Command {
+	var remote string
+	var refresh bool
+	cmd := &cobra.Command{
+		Use:     "images [QUERY]",
+		Aliases: []string{"ls"},
+		Short:   "List the images that are known",
+		Long: `List the images that are known, on every remote. What registries have listed
+before is shown at once, also offline; --refresh asks them all, down to every
+collection.
+
+A QUERY is looked for in the URIs, without regard to case; with * ? [ in it, it
+is a pattern for all of one.`,
+		Args: needArgs(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd.Context(), func(c *control.Client) error {
+				return a.printRecords(c.Images(cmd.Context(), first(args), remote, refresh))
+			})
+		},
+	}
+	cmd.Flags().StringVar(&remote, "in", "", "only those of one `remote`")
+	cmd.Flags().BoolVar(&refresh, "refresh", false, "ask the registries first")
+	return cmd
+}
+
+func (a *app) searchCmd() *cobra.Command {
+	var remote string
+	cmd := &cobra.Command{
+		Use:   "search QUERY",
+		Short: "Ask the registries for images",
+		Long: `Look for images, as "sreg images" does, and ask the registries that can search
+themselves. One that fails does not keep the others from being searched: what was
+found is printed, and the exit code tells.`,
+		Args: needArgs(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd.Context(), func(c *control.Client) error {
+				return a.printRecords(c.Search(cmd.Context(), first(args), remote))
+			})
+		},
+	}
+	cmd.Flags().StringVar(&remote, "in", "", "ask only one `remote`")
+	return cmd
+}
+
+func first(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sreg
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/inspect"
+	"github.com/sregfs/sregfs/cmd/internal/term"
+)
+
+func (a *app) inspectCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect URI",
+		Short: "Show what an image says of itself",
+		Long: `Show an image's labels, scripts, definition and signatures. Only the parts of the
+image that hold them are fetched; nothing is run, and no signature is verified.`,
+		Args: needArgs(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd.Context(), func(c *control.Client) error {
+				in, err := c.Inspect(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				if a.format == asJSON {
+					return a.printJSON(in)
+				}
+				if err := printImage(a.out, in.Record); err != nil || in.Facts == nil {
+					return err
+				}
+				return printFacts(a.out, in.Facts)
+			})
+		},
+	}
+}
+
+func printImage(w io.Writer, r catalog.Record) error {
+	t := newTable(w)
+	field := func(name, value string) {
+		if value != "" {
+			t.row(name, value)
+		}
+	}
+	field("uri", r.URI)
+	field("size", size(r.Size)+" ("+strconv.FormatInt(r.Size, 10)+" bytes)")
+	field("digest", r.Digest)
+	if r.Version != r.Digest {
+		field("version", r.Version)
+	}
+	field("modified", moment(r.Modified))
+	field("state", state(r))
+	field("path", r.Path)
+	field("url", r.URL)
+	return t.flush()
+}
+
+func printFacts(w io.Writer, f *inspect.Facts) error {
+	t := newTable(w)
+	for _, row := range [][2]string{{"format", f.Format}, {"arch", f.Arch}, {"id", f.ID}, {"created", f.Created}} {
+		if row[1] != "" {
+			t.row(row[0], row[1])
+		}
+	}
+	for _, s := range f.Signatures {
+		t.row("signature", s.Fingerprint+" of objects "+fmt.Sprint(s.Objects)+", not verified")
+	}
+	for _, note := range f.Notes {
+		t.row("note", note)
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	printMap(w, "labels", f.Labels)
+	printDescriptors(w, f.Descriptors)
+	for _, s := range [][2]string{{"help", f.Help}, {"runscript", f.RunScript}, {"startscript", f.StartScript}, {"test", f.Test},
+		{"definition", f.Definition}} {
+		printText(w, s[0], s[1])
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Environment)) {
+		printText(w, "environment "+name, f.Environment[name])
+	}
+	return nil
+}
+
+func printMap(w io.Writer, title string, m map[string]string) {
+	if len(m) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n%s:\n", title)
+	t := newTable(w)
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		t.row("  "+k, m[k])
+	}
+	_ = t.flush()
+}
+
+func printDescriptors(w io.Writer, all []inspect.Descriptor) {
+	if len(all) == 0 {
+		return
+	}
+	fmt.Fprint(w, "\nobjects:\n")
+	t := newTable(w)
+	for _, d := range all {
+		kind := strings.TrimRight(strings.Join([]string{d.Type, d.FS, d.Part}, " "), " ")
+		t.row(fmt.Sprintf("  %d", d.ID), kind, size(d.Size), d.Name)
+	}
+	_ = t.flush()
+}
+
+// printText prints a script, indented, with its lines kept.
+func printText(w io.Writer, title, text string) {
+	if strings.TrimSpace(text) == "" {
+		return
+	}
+	fmt.Fprintf(w, "\n%s:\n", term.Escape(title))
+	for line := range strings.Lines(strings.TrimRight(text, "\n")) {
+		fmt.Fprintf(w, "  %s\n", expandTabs(strings.TrimRight(line, "\r\n")))
+	}
+}
+
+func expandTabs(line string) string { return term.Escape(strings.ReplaceAll(line, "\t", "    ")) }

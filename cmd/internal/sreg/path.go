@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sreg
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/cmd/internal/term"
+	"github.com/sregfs/sregfs/fsys"
+)
+
+func (a *app) pathCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "path URI|PATH",
+		Short: "Translate between an image's URI and its path in the mount",
+		Long: `Print where the running mount shows an image, or, given a path in that mount,
+which image it is.`,
+		Args: needArgs(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd.Context(), func(c *control.Client) error {
+				if a.mount == "" {
+					return fmt.Errorf("path %s: no mount is running: start one with sregfs MOUNTPOINT", args[0])
+				}
+				if inside, ok := below(a.mount, args[0]); ok {
+					return a.printURI(inside)
+				}
+				return a.printPath(cmd.Context(), c, args[0])
+			})
+		},
+	}
+}
+
+// below returns the part of path that lies in the mount. Neither is looked at: a
+// mount that hangs must not take us along.
+func below(mount, path string) (string, bool) {
+	if strings.Contains(path, "://") {
+		return "", false
+	}
+	abs, err := absolute(path)
+	if err != nil {
+		return "", false
+	}
+	inside, err := filepath.Rel(mount, abs)
+	if err != nil || inside == "." || inside == ".." || strings.HasPrefix(inside, "../") {
+		return "", false
+	}
+	return inside, true
+}
+
+func (a *app) printURI(inside string) error {
+	remote, ref, _, err := fsys.ParsePath(inside)
+	if err != nil {
+		return err
+	}
+	uri := backends.URI{Remote: remote, Ref: ref}.String()
+	if a.format == asJSON {
+		return a.printJSON(map[string]string{"uri": uri})
+	}
+	_, err = fmt.Fprintln(a.out, term.Escape(uri))
+	return err
+}
+
+func (a *app) printPath(ctx context.Context, c *control.Client, uri string) error {
+	if filepath.IsAbs(uri) {
+		return fmt.Errorf("%w: %s is not in the mount at %s", fs.ErrInvalid, uri, a.mount)
+	}
+	r, err := c.Get(ctx, uri)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(a.mount, fsys.PathOf(r.Remote, r.Ref, r.Format))
+	if a.format == asJSON {
+		return a.printJSON(map[string]string{"path": path})
+	}
+	_, err = fmt.Fprintln(a.out, path)
+	return err
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sreg
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/cmd/internal/term"
+)
+
+// printJSON prints one value. Control characters in names are escaped by the
+// format itself.
+func (a *app) printJSON(v any) error {
+	e := json.NewEncoder(a.out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// A table prints rows in columns. Its cells may come from a registry: they are
+// escaped.
+type table struct{ w *tabwriter.Writer }
+
+func newTable(w io.Writer, header ...string) *table {
+	t := &table{w: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	if len(header) > 0 {
+		t.row(header...)
+	}
+	return t
+}
+
+func (t *table) row(cells ...string) {
+	for i, c := range cells {
+		// An empty last cell would be trailing space, an empty other one a hole.
+		if cells[i] = term.Escape(c); c == "" && i < len(cells)-1 {
+			cells[i] = "-"
+		}
+	}
+	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+}
+
+func (t *table) flush() error { return t.w.Flush() }
+
+// size is for people; -o json has the bytes.
+func size(n int64) string {
+	if n < 0 {
+		return "?"
+	}
+	return humanize.IBytes(uint64(n))
+}
+
+func date(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format(time.DateOnly)
+}
+
+func moment(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format(time.DateTime)
+}
+
+// state is how much of an image is here, in one word.
+func state(r catalog.Record) string {
+	if r.Pinned {
+		return string(r.State) + ",pinned"
+	}
+	return string(r.State)
+}
+
+// printRecord prints what became of one image.
+func (a *app) printRecord(r catalog.Record) error {
+	if a.format == asJSON {
+		return a.printJSON(r)
+	}
+	_, err := fmt.Fprintln(a.out, term.Escape(r.URI))
+	return err
+}
+
+// printRecords prints a list as it comes, as a table or an array.
+func (a *app) printRecords(records func(func(catalog.Record, error) bool)) error {
+	if a.format == asJSON {
+		all := []catalog.Record{}
+		var failed error
+		for r, err := range records {
+			if err != nil {
+				failed = err
+				break
+			}
+			all = append(all, r)
+		}
+		if err := a.printJSON(all); err != nil {
+			return err
+		}
+		return failed
+	}
+	t := newTable(a.out, "URI", "SIZE", "STATE", "MODIFIED")
+	var failed error
+	for r, err := range records {
+		if err != nil {
+			failed = err
+			break
+		}
+		t.row(r.URI, size(r.Size), state(r), date(r.Modified))
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	return failed
+}

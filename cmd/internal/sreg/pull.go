@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sreg
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/fsys"
+)
+
+func (a *app) pullCmd() *cobra.Command {
+	var name string
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "pull URI [FILE]",
+		Short: "Bring a whole image to this machine",
+		Long: `Download all of an image and check it against its digest. Without FILE it stays
+in the cache, where "sreg get" and a mount find it; with FILE a copy is written
+there. The path is printed. If FILE is a directory, the copy is IMAGE:TAG.sif in it.`,
+		Args: needArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			to := name
+			if len(args) == 2 {
+				if name != "" {
+					return usagef("usage: %s", cmd.UseLine())
+				}
+				to = args[1]
+			}
+			return a.with(cmd.Context(), func(c *control.Client) error {
+				return a.pull(cmd.Context(), c, args[0], to, force)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "", "the `FILE`, as sregistry takes it")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "replace FILE if it exists")
+	return cmd
+}
+
+func (a *app) pull(ctx context.Context, c *control.Client, uri, to string, force bool) error {
+	to, err := target(ctx, c, uri, to)
+	if err != nil {
+		return err
+	}
+	progress, end := a.bar(uri)
+	r, err := c.Pull(ctx, uri, to, force, progress)
+	end()
+	switch {
+	case err != nil:
+		return err
+	case to != "":
+		r.Path = to
+	}
+	if a.format == asJSON {
+		return a.printJSON(r)
+	}
+	_, err = fmt.Fprintln(a.out, r.Path)
+	return err
+}
+
+// target returns the absolute name of the file to write; "" if none is wanted.
+func target(ctx context.Context, c *control.Client, uri, to string) (string, error) {
+	if to == "" {
+		return "", nil
+	}
+	abs, err := absolute(to)
+	if err != nil {
+		return "", err
+	}
+	info, err := os.Stat(abs)
+	isDir := err == nil && info.IsDir()
+	if !isDir && !strings.HasSuffix(to, "/") {
+		return abs, nil
+	}
+	if !isDir {
+		return "", usagef("%s is not a directory", to)
+	}
+	r, err := c.Get(ctx, uri)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(abs, path.Base(fsys.PathOf(r.Remote, r.Ref, r.Format))), nil
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sreg
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/cmd/internal/config"
+	"github.com/sregfs/sregfs/cmd/internal/term"
+)
+
+func (a *app) rmCmd() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:     "rm URI...",
+		Aliases: []string{"delete"},
+		Short:   "Delete images from their registries",
+		Long: `Delete images where they are. Outside of the local store you are asked first;
+a script says --yes.`,
+		Args: cobra.MatchAll(needArgs(1, 10_000)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd.Context(), func(c *control.Client) error {
+				var errs []error
+				for _, uri := range args {
+					errs = append(errs, a.remove(cmd.Context(), c, uri, yes))
+				}
+				return errors.Join(errs...)
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
+}
+
+func (a *app) remove(ctx context.Context, c *control.Client, uri string, yes bool) error {
+	r, err := c.Get(ctx, uri)
+	if err != nil {
+		return err
+	}
+	if r.Remote != config.Local && !yes {
+		if err := a.confirm(ctx, r); err != nil {
+			return err
+		}
+	}
+	gone, err := c.Remove(ctx, r.URI)
+	if err != nil {
+		return err
+	}
+	return a.printRecord(gone)
+}
+
+// errDeclined is the answer "no".
+var errDeclined = errors.New("not deleted")
+
+func (a *app) confirm(ctx context.Context, r catalog.Record) error {
+	if !term.Is(a.in) {
+		return usagef("rm %s: deletes from a registry: say --yes", r.URI)
+	}
+	fmt.Fprintf(a.err, "Delete %s (%s, %s)? [y/N] ", term.Escape(r.URI), size(r.Size), term.Escape(r.Digest))
+	answer := make(chan string, 1)
+	// The goroutine stays in its read if the question is interrupted; the process
+	// ends then.
+	go func() {
+		line, _ := bufio.NewReader(a.in).ReadString('\n')
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case text := <-answer:
+		if text == "y" || text == "yes" {
+			return nil
+		}
+		return fmt.Errorf("rm %s: %w", r.URI, errDeclined)
+	}
+}

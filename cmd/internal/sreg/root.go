@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sreg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cmd/internal/exit"
+	"github.com/sregfs/sregfs/cmd/internal/version"
+)
+
+// Main runs the command with the process's arguments and returns its exit code.
+func Main() int {
+	// What is written here may hold names of private images, or be a token.
+	syscall.Umask(0o077)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv}
+	err := a.run(ctx, os.Args[1:])
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return exit.Report(os.Stderr, "sreg", err)
+}
+
+func (a *app) run(ctx context.Context, args []string) error {
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	return root.ExecuteContext(ctx)
+}
+
+const rootHelp = `sreg works with container images on every configured registry, and with those
+on this machine. If sregfs has them mounted, sreg asks it; if not, it does the
+same work itself.
+
+An image is written [REMOTE://]COLLECTION/IMAGE[:TAG][@VERSION]. Without a remote
+it means $SREGISTRY_CLIENT, or else "local"; without a tag, "latest".
+
+Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 not found, 4 not
+permitted, 5 unreachable, 6 content does not match its digest, 7 in use by
+another program, 130 interrupted.`
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "sreg COMMAND",
+		Short:         "Work with container images on every registry",
+		Long:          rootHelp,
+		Version:       version.Long(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE:          group,
+	}
+	root.SetVersionTemplate("sreg {{.Version}}\n")
+	root.SetFlagErrorFunc(flagError)
+	a.globalFlags(root.PersistentFlags())
+	root.AddCommand(a.addCmd(), a.getCmd(), a.imagesCmd(), a.inspectCmd(), a.pathCmd(), a.pullCmd(), a.pushCmd(),
+		a.remoteCmd(), a.rmCmd(), a.searchCmd(), a.statusCmd(), a.uploadsCmd(), a.versionCmd())
+	return root
+}
+
+func (a *app) globalFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&a.config, "config", "", "configuration `file` (default $SREGFS_CONFIG or ~/.config/sregfs/config.toml)")
+	fs.StringArrayVar(&a.remotes, "remote", nil, "one more `NAME=TYPE[,key=value…]`, where no mount is running")
+	a.settingFlags = pflag.NewFlagSet("settings", pflag.ContinueOnError)
+	a.settings.Flags(a.settingFlags)
+	for _, name := range []string{"home", "storage", "cache-dir", "default"} {
+		fs.AddFlag(a.settingFlags.Lookup(name))
+	}
+	fs.VarP(&a.format, "output", "o", "how to print the answer: `text|json`")
+	fs.BoolVarP(&a.quiet, "quiet", "q", false, "no progress, and nothing else that is not the answer")
+	fs.BoolVar(&a.debug, "debug", false, "say on the standard error what happens")
+}
+
+// group is what a command does that only has others below it.
+func group(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	var known []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			known = append(known, c.Name())
+		}
+	}
+	return usagef("%s has no command %q%s", cmd.CommandPath(), args[0], backends.DidYouMean(args[0], known))
+}
+
+func flagError(cmd *cobra.Command, err error) error {
+	unknown, ok := errors.AsType[*pflag.NotExistError](err)
+	if !ok {
+		return usagef("%s: %v", cmd.CommandPath(), err)
+	}
+	var known []string
+	add := func(f *pflag.Flag) { known = append(known, f.Name) }
+	cmd.Flags().VisitAll(add)
+	cmd.InheritedFlags().VisitAll(add)
+	hint := ""
+	if name := unknown.GetSpecifiedName(); len(name) > 1 {
+		hint = backends.DidYouMean(name, known)
+	}
+	return usagef("%s: %v%s", cmd.CommandPath(), err, hint)
+}
+
+// usagef makes an error of whoever typed the command.
+func usagef(format string, args ...any) error {
+	return exit.WithCode(exit.Usage, fmt.Errorf(format, args...))
+}
+
+// needArgs is cobra.RangeArgs with an error that says what to type.
+func needArgs(low, high int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < low || len(args) > high {
+			return usagef("usage: %s", cmd.UseLine())
+		}
+		return nil
+	}
+}

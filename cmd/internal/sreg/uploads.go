@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sreg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog/control"
+)
+
+func (a *app) uploadsCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "uploads",
+		Short: "Show and settle the uploads that are not published yet",
+		Long: `A file that was copied into the mount and is not in its registry yet is kept on
+this machine until it is, or until you discard it.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: group,
+	}
+	cmd.AddCommand(a.uploadsListCmd(), a.uploadsRetryCmd(), a.uploadsDiscardCmd())
+	return cmd
+}
+
+func (a *app) uploadsListCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List the uploads that are not published yet",
+		Args:    needArgs(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd.Context(), func(c *control.Client) error {
+				st, err := c.Status(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if a.format == asJSON {
+					return a.printJSON(append([]cache.DraftInfo{}, st.Uploads...))
+				}
+				return printUploads(a.out, st.Uploads)
+			})
+		},
+	}
+}
+
+func printUploads(w io.Writer, all []cache.DraftInfo) error {
+	t := newTable(w, "UPLOAD", "STATE", "SIZE", "STORED", "CHANGED", "TO", "ERROR")
+	for _, d := range all {
+		t.row(d.ID, string(d.State), size(d.Size), size(d.Stored), moment(d.Changed), d.Target.Remote+"://"+d.Target.Ref.String(), d.Error)
+	}
+	return t.flush()
+}
+
+func (a *app) uploadsRetryCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "retry [ID...]",
+		Short: "Publish uploads that failed or wait; without an ID, all of them",
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			return a.with(cmd.Context(), func(c *control.Client) error {
+				wanted := ids
+				if len(ids) == 0 {
+					var err error
+					if wanted, err = publishable(cmd.Context(), c); err != nil {
+						return err
+					}
+				}
+				var errs []error
+				for _, id := range wanted {
+					progress, end := a.bar(id)
+					errs = append(errs, c.Retry(cmd.Context(), id, progress))
+					end()
+				}
+				return errors.Join(errs...)
+			})
+		},
+	}
+}
+
+// publishable returns the IDs of the uploads that only wait for another try.
+func publishable(ctx context.Context, c *control.Client) ([]string, error) {
+	st, err := c.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, d := range st.Uploads {
+		if d.State == cache.Failed || d.State == cache.Sealed {
+			ids = append(ids, d.ID)
+		}
+	}
+	return ids, nil
+}
+
+func (a *app) uploadsDiscardCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "discard ID...",
+		Short: "Give uploads up: their data on this machine is deleted",
+		Args:  needArgs(1, 10_000),
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			return a.with(cmd.Context(), func(c *control.Client) error {
+				var errs []error
+				for _, id := range ids {
+					if err := c.Discard(cmd.Context(), id); err != nil {
+						errs = append(errs, fmt.Errorf("discard %s: %w", id, err))
+					}
+				}
+				return errors.Join(errs...)
+			})
+		},
+	}
+}

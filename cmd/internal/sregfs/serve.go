@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sregfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/cmd/internal/engine"
+	"github.com/sregfs/sregfs/cmd/internal/exit"
+	"github.com/sregfs/sregfs/cmd/internal/version"
+	"github.com/sregfs/sregfs/fsys"
+	"github.com/sregfs/sregfs/fsys/fusefs"
+)
+
+// lockTimeout is how long starting waits for a sreg that has the state. A mount
+// that has it is not waited for.
+const lockTimeout = 10 * time.Second
+
+// A server is the process that stays.
+type server struct {
+	*command
+	opts    engine.Options
+	engine  *engine.Engine
+	signals chan os.Signal
+	mounted atomic.Pointer[fusefs.Mounted] // nil until it is
+	logName string                         // of the log file; "" for the standard error
+	ready   *readyPipe
+}
+
+// serve mounts, stays until the mount ends or a signal comes, and cleans up.
+func (c *command) serve(ctx context.Context, ready *readyPipe) error {
+	s := &server{command: c, ready: ready, signals: make(chan os.Signal, 4)}
+	signal.Notify(s.signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(s.signals)
+	var err error
+	s.opts, err = engine.Configure(&c.settings, c.flags, engine.Source{
+		Getenv: c.getenv, Config: c.config, Remotes: c.remotes,
+		Log: newLog(c.err, slog.LevelWarn), Notice: func(text string) { fmt.Fprintln(c.err, "sregfs: "+text) },
+	})
+	if err != nil {
+		return err
+	}
+	logFile, err := s.openLog()
+	if err != nil {
+		return err
+	}
+	defer logFile.Close()
+	harden(s.opts.Log)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if s.engine, err = engine.New(ctx, s.opts); err != nil {
+		return err
+	}
+	err = s.run(ctx, logFile)
+	// Everything that was accepted is in the journal: what does not get through in
+	// time goes on at the next start.
+	drain, stop := context.WithTimeout(context.WithoutCancel(ctx), c.settings.StopTimeout)
+	defer stop()
+	if closeErr := s.engine.Close(drain); !errors.Is(closeErr, context.DeadlineExceeded) {
+		err = errors.Join(err, closeErr)
+	} else {
+		s.opts.Log.Warn("uploads are not finished; they go on at the next start")
+	}
+	return err
+}
+
+// openLog sends the log to its file: in the background always, else if one is named.
+func (s *server) openLog() (*os.File, error) {
+	s.logName = s.settings.LogFile
+	if s.logName == "" && s.ready != nil {
+		s.logName = filepath.Join(s.opts.State, "sregfs.log")
+	}
+	if s.logName == "" {
+		s.opts.Log = newLog(s.err, s.logLevel())
+		return nil, nil
+	}
+	f, err := openLog(s.logName)
+	if err != nil {
+		return nil, err
+	}
+	s.opts.Log = newLog(f, s.logLevel())
+	return f, nil
+}
+
+// run mounts and waits for the end. The engine is closed by the caller.
+func (s *server) run(ctx context.Context, logFile *os.File) error {
+	starting, started := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer started()
+	socket, err := s.takeState(starting)
+	if err != nil {
+		return err
+	}
+	serving := s.serveControl(ctx, socket)
+	defer serving()
+	if err := s.attach(starting); err != nil {
+		return err
+	}
+	if err := s.engine.Catalog.Start(ctx); err != nil {
+		return errors.Join(err, s.detach())
+	}
+	s.opts.Log.Info("mounted", "at", s.mountpoint, "version", version.String(), "pid", os.Getpid(), "state", s.opts.State)
+	if s.ready != nil {
+		if err := redirect(logFile); err != nil {
+			return errors.Join(err, s.detach())
+		}
+		s.ready.ready()
+	} else {
+		// Outside of systemd there is nobody to tell, which is no error.
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS=mounted at "+s.mountpoint)
+	}
+	started()
+	return s.wait()
+}
+
+// takeState takes the lock and listens, so that a sreg finds us rather than
+// waiting for the lock.
+func (s *server) takeState(ctx context.Context) (net.Listener, error) {
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	dir, err := s.engine.Lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	path := control.SocketPath(dir.Path(), s.getenv("XDG_RUNTIME_DIR"), os.Getuid())
+	socket, err := control.Listen(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := dir.Announce(path, s.mountpoint); err != nil {
+		return nil, errors.Join(fmt.Errorf("state directory: %w", err), socket.Close())
+	}
+	return socket, nil
+}
+
+// serveControl answers sreg until the returned function is called, which waits
+// for the requests under way to end.
+func (s *server) serveControl(ctx context.Context, socket net.Listener) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	handler := control.Handler(s.engine.Catalog, control.Options{Mount: s.mountpoint, Details: s.details, Log: s.opts.Log})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := control.Serve(ctx, socket, handler, s.opts.Log); err != nil {
+			s.opts.Log.Error("sreg cannot reach this mount any more", "err", err)
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// details is what status shows beyond what the catalogue knows.
+func (s *server) details() map[string]string {
+	all := map[string]string{}
+	if m := s.mounted.Load(); m != nil {
+		all = m.Status()
+	}
+	all["state"] = s.opts.State
+	if s.logName != "" {
+		all["log"] = s.logName
+	}
+	return all
+}
+
+func (s *server) attach(ctx context.Context) error {
+	set := s.settings
+	tree := fsys.New(s.engine.Catalog, fsys.Options{
+		ReadOnly: set.ReadOnly, OpenWait: set.Open == "wait", Disk: set.CacheDir, Log: s.opts.Log,
+	})
+	m, err := fusefs.Mount(ctx, s.mountpoint, tree, fusefs.Options{
+		AllowOther: set.AllowOther, ReadOnly: set.ReadOnly, UID: owner(set.UID), GID: owner(set.GID),
+		NoPassthrough: set.Passthrough == "off", Log: s.opts.Log,
+	})
+	switch {
+	case errors.Is(err, fusefs.ErrMounted):
+		return exit.WithCode(exit.Locked, err)
+	case err != nil:
+		return err
+	}
+	s.mounted.Store(m)
+	return nil
+}
+
+// owner is 0, whoever mounts, where nothing is said.
+func owner(id int) uint32 { return uint32(max(id, 0)) }
+
+// wait returns when the mount is over: by a signal, or because somebody has
+// unmounted it and the last file is closed.
+func (s *server) wait() error {
+	over := make(chan error, 1)
+	go func() { over <- s.mounted.Load().Wait() }() // ends with the mount, or the process
+	for {
+		select {
+		case err := <-over:
+			s.opts.Log.Info("unmounted from outside")
+			_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+			s.endOnSignal()
+			return err
+		case sig := <-s.signals:
+			if sig == syscall.SIGHUP {
+				s.opts.Log.Info("listings are asked for again")
+				s.engine.Catalog.Expire()
+				continue
+			}
+			s.opts.Log.Info("stopping", "signal", sig.String())
+			_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+			s.endOnSignal()
+			return s.detach()
+		}
+	}
+}
+
+// endOnSignal lets a second signal end the process at once. What was
+// acknowledged is on the disk already.
+func (s *server) endOnSignal() {
+	go func() {
+		for sig := range s.signals {
+			if sig != syscall.SIGHUP {
+				os.Exit(exit.Interrupted)
+			}
+		}
+	}()
+}
+
+// detach takes the mount away. Where files are open, it disappears from the tree
+// and those who have them keep them for as long as uploads take to finish.
+func (s *server) detach() error {
+	err := s.mounted.Load().Unmount(false)
+	if errors.Is(err, fusefs.ErrBusy) {
+		s.opts.Log.Info("files are open: unmounting lazily")
+		err = s.mounted.Load().Unmount(true)
+	}
+	return err
+}
