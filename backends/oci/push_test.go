@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -181,28 +182,93 @@ func TestPush_blobIsThere(t *testing.T) {
 
 func TestPush_brokenChunk(t *testing.T) {
 	t.Parallel()
-	reg := ocitest.Start(t, ocitest.Options{})
-	b := open(t, config{"url": reg.URL})
 	const chunk, size = 1 << 20, 5<<20 + 17
-	oci.SetChunk(b, chunk)
 	content := random(size)
-	for name, fault := range map[string]ocitest.Middleware{
-		"cut":       on(http.MethodPatch, "/uploads/", 1, cut(300_000)),
-		"lost":      on(http.MethodPatch, "/uploads/", 2, lostAnswer),
-		"refused":   on(http.MethodPatch, "/uploads/", 1, status(http.StatusServiceUnavailable)),
-		"elsewhere": on(http.MethodPatch, "/uploads/", 1, status(http.StatusRequestedRangeNotSatisfiable)),
-		"closing":   on(http.MethodPut, "/uploads/", 1, lostAnswer),
+	type fault = func() ocitest.Middleware
+	chunks := func(n int64, m ocitest.Middleware) fault {
+		return func() ocitest.Middleware { return on(http.MethodPatch, "/uploads/", n, m) }
+	}
+	for name, fault := range map[string]fault{
+		"cut":       chunks(1, cut(300_000)),
+		"cut later": func() ocitest.Middleware { return after(3, chunks(1, cut(300_000))()) },
+		"lost":      chunks(2, lostAnswer),
+		"refused":   chunks(1, status(http.StatusServiceUnavailable)),
+		"elsewhere": chunks(1, status(http.StatusRequestedRangeNotSatisfiable)),
+		"closing":   func() ocitest.Middleware { return on(http.MethodPut, "/uploads/", 1, lostAnswer) },
 	} {
-		reg.Heal()
-		reg.Forget()
-		reg.Use(fault)
-		img := mustPush(t, b, "fresh-"+name+"/b:1", source(content))
-		if got := read(t, b, img, 0, -1); !bytes.Equal(got, content) {
-			t.Errorf("%s: other bytes came back", name)
-		}
-		if n := patched(reg); n > size+2*chunk {
-			t.Errorf("%s: %d bytes uploaded for %d", name, n, size)
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, resumes := range []bool{false, true} {
+				reg := ocitest.Start(t, ocitest.Options{})
+				limit := int64(2*size + chunk)
+				if resumes {
+					reg.Use(resumable(reg))
+					limit = size + 2*chunk
+				}
+				reg.Use(fault())
+				b := open(t, config{"url": reg.URL})
+				oci.SetChunk(b, chunk)
+				img := mustPush(t, b, "fresh/b:1", source(content))
+				if got := read(t, b, img, 0, -1); !bytes.Equal(got, content) {
+					t.Error("other bytes came back")
+				}
+				if n := patched(reg); n > limit {
+					t.Errorf("%d bytes uploaded for %d, with a registry that resumes: %v", n, size, resumes)
+				}
+			}
+		})
+	}
+}
+
+// after leaves the first n chunks alone.
+func after(n int64, m ocitest.Middleware) ocitest.Middleware {
+	var seen atomic.Int64
+	return func(next http.Handler) http.Handler {
+		faulty := m(next)
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if req.Method == http.MethodPatch && seen.Add(1) > n {
+				faulty.ServeHTTP(w, req)
+				return
+			}
+			next.ServeHTTP(w, req)
+		})
+	}
+}
+
+// resumable takes uploads as distribution-spec 1.1 says and as docker-registry
+// does since 3.0: what has arrived of a broken chunk is kept, and a GET tells
+// how much that is. docker-registry 2.8 answers that GET with 404 and cancels
+// the upload (distribution/distribution#3755).
+func resumable(reg *ocitest.Registry) ocitest.Middleware {
+	var mu sync.Mutex
+	uploads := map[string]*bytes.Buffer{}
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			repo, id, ok := strings.Cut(strings.TrimPrefix(req.URL.Path, "/v2/"), "/blobs/uploads/")
+			if !ok {
+				next.ServeHTTP(w, req)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if req.Method == http.MethodPost {
+				id = fmt.Sprint(len(uploads))
+				uploads[id] = new(bytes.Buffer)
+			}
+			have := uploads[id]
+			w.Header().Set("Location", "/v2/"+repo+"/blobs/uploads/"+id)
+			code := map[string]int{"POST": 202, "PATCH": 202, "GET": 204, "PUT": 201}[req.Method]
+			if from, _, ok := strings.Cut(req.Header.Get("Content-Range"), "-"); ok && from != fmt.Sprint(have.Len()) {
+				code = http.StatusRequestedRangeNotSatisfiable
+			} else if _, err := io.Copy(have, req.Body); err != nil {
+				code = http.StatusBadGateway
+			}
+			if code == http.StatusCreated {
+				reg.PutBlob(repo, have.Bytes())
+			}
+			w.Header().Set("Range", fmt.Sprintf("0-%d", max(have.Len()-1, 0)))
+			w.WriteHeader(code)
+		})
 	}
 }
 

@@ -101,7 +101,8 @@ func (u *upload) run(ctx context.Context) error {
 		}
 		if broken(ctx, err) && stalls < maxStalls {
 			stalls++
-			// A part of the chunk may have arrived.
+			// A part of the chunk may have arrived. docker-registry before 3.0
+			// then knows the upload no more (distribution/distribution#3755).
 			lost := u.status(ctx)
 			if errors.Is(lost, fs.ErrNotExist) {
 				lost = u.begin(ctx)
