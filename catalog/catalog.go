@@ -279,3 +279,10 @@ func (c *Catalog) lock(remote, collection string) (unlock func()) {
 	mu.Lock()
 	return mu.Unlock
 }
+
+// ownSince reports whether we published or deleted what is stored under key at
+// that time or later: an answer to an older question says nothing about it.
+func (c *Catalog) ownSince(key string, asked time.Time) bool {
+	at := c.own.at(key)
+	return !at.IsZero() && !at.Before(asked)
+}

@@ -169,7 +169,7 @@ func (c *Catalog) learn(ctx context.Context, s Store, r Remote, ref backends.Ref
 	case err == nil:
 		return c.keep(s, r.Name, ref, img, asked), nil
 	case errors.Is(err, fs.ErrNotExist):
-		if !c.own.at(string(refKey(r.Name, ref))).After(asked) {
+		if !c.ownSince(string(refKey(r.Name, ref)), asked) {
 			c.absent.add(string(refKey(r.Name, ref)), c.now())
 			c.forget(s, r.Name, ref)
 		}
@@ -184,7 +184,7 @@ func (c *Catalog) keep(s Store, remote string, ref backends.Ref, img backends.Im
 	defer c.absent.drop(string(key))
 	unlock := c.lock(remote, ref.Collection)
 	old, have := readEntry(s, remote, ref)
-	if c.own.at(string(key)).After(asked) {
+	if c.ownSince(string(key), asked) {
 		// We published or deleted since: the answer is older than that.
 		unlock()
 		if have && old.is(full) {

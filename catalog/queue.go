@@ -89,7 +89,7 @@ func (c *Catalog) publishLater(ctx context.Context, id string) {
 	delay := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(retryFirst), backoff.WithMaxInterval(retryMost), backoff.WithMaxElapsedTime(0))
 	for {
-		err := c.publishTurn(ctx, id)
+		err := c.publishTurn(ctx, s, id)
 		switch {
 		case err == nil || ctx.Err() != nil || draftGone(s, id):
 			return
@@ -106,14 +106,41 @@ func (c *Catalog) publishLater(ctx context.Context, id string) {
 }
 
 // publishTurn is publishNow when one of the workers is free.
-func (c *Catalog) publishTurn(ctx context.Context, id string) error {
+func (c *Catalog) publishTurn(ctx context.Context, s *State, id string) error {
 	select {
 	case c.uploads.slots <- empty{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	defer func() { <-c.uploads.slots }()
+	for _, earlier := range c.earlier(s, id) {
+		if err := c.publishNow(ctx, earlier, nil); err != nil && !final(err) {
+			return err
+		}
+	}
 	return c.publishNow(ctx, id, nil)
+}
+
+// earlier returns the queued drafts that were made before this one for the same
+// name: what was copied last must win.
+func (c *Catalog) earlier(s *State, id string) []string {
+	var before []string
+	var name string
+	drafts := s.Spool.Drafts()
+	for _, d := range drafts {
+		if d.ID == id {
+			name = string(imageKey(d.Target.Remote, d.Target.Ref))
+		}
+	}
+	c.uploads.mu.Lock()
+	defer c.uploads.mu.Unlock()
+	for _, d := range drafts {
+		_, waits := c.uploads.queued[d.ID]
+		if waits && d.ID < id && string(imageKey(d.Target.Remote, d.Target.Ref)) == name {
+			before = append(before, d.ID)
+		}
+	}
+	return before
 }
 
 // pause waits before another try; drain does not wait for such drafts.

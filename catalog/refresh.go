@@ -185,7 +185,7 @@ func (l *relisting) compare(e backends.Entry) []KV {
 	ref := e.Image.Ref
 	ref.Version = ""
 	key := imageKey(l.remote, ref)
-	if l.c.own.at(string(key)).After(l.started) {
+	if l.c.ownSince(string(key), l.started) {
 		l.seen[maphash.Bytes(hashSeed, key)] = struct{}{}
 		return nil // published or deleted while the registry was listing
 	}
@@ -282,7 +282,7 @@ func (l *relisting) gone(kv KV, n int) bool {
 	switch {
 	case !ok:
 		return true
-	case !e.is(listed) || e.seen.After(l.started) || l.c.own.at(string(kv.Key)).After(l.started):
+	case !e.is(listed) || !e.seen.Before(l.started) || l.c.ownSince(string(kv.Key), l.started):
 		return false
 	case kind == entryChild:
 		l.lost = append(l.lost, joinCollection(l.collection, string(name)))

@@ -130,7 +130,9 @@ func (c *Catalog) leaveRun(ctx context.Context, r *run, id string) error {
 		defer timer.Stop()
 		select {
 		case <-r.done:
-			return r.err
+			if !errors.Is(r.err, context.Canceled) {
+				return r.err // it may be published after all
+			}
 		case <-timer.C:
 		}
 	}
