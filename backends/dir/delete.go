@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dir
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// Delete implements backends.Deleter. The name is gone afterwards, so all
+// versions of its tag are; with img.Ref.Version set only that one is. Of a
+// symbolic link the link is removed. Folders that become empty go too.
+func (c *client) Delete(ctx context.Context, img backends.Image) error {
+	t, err := c.open()
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	unlock, err := t.lock(ctx)
+	if err != nil {
+		return localError(err)
+	}
+	defer unlock()
+	files, err := t.versions(img.Ref)
+	if err != nil {
+		return err
+	}
+	if len(files) == 0 {
+		return fmt.Errorf("%w: no such image", fs.ErrNotExist)
+	}
+	if img.Ref.Version != "" {
+		one, ok := t.choose(slices.Clone(files), img.Ref)
+		if !ok {
+			return fmt.Errorf("%w: no such version", fs.ErrNotExist)
+		}
+		files = []file{one}
+	}
+	if versionOf(files[0].info) != img.Version {
+		return backends.ErrChanged
+	}
+	// The one that the tag means goes last: broken off half-way, it still does.
+	slices.Reverse(files)
+	dirs := map[string]bool{}
+	for _, f := range files {
+		dirs[f.dir] = true
+		if err := t.Remove(filepath.FromSlash(path.Join(f.dir, f.base))); err != nil {
+			return localError(err)
+		}
+	}
+	for dir := range dirs {
+		if err := t.syncDir(dir); err != nil {
+			return localError(err)
+		}
+		t.removeEmpty(dir, ".")
+		t.forget(dir)
+	}
+	return nil
+}
+
+// versions returns all files of ref's tag, what it means now first.
+func (t *tree) versions(ref backends.Ref) ([]file, error) {
+	files, err := t.files(ref.Collection, ref.Name)
+	if err != nil {
+		return nil, err
+	}
+	old, err := t.flatFiles(ref.Collection, ref.Name)
+	if err != nil {
+		return nil, err
+	}
+	all := slices.DeleteFunc(append(files, old...), func(f file) bool { return f.ref.Tag != ref.Tag })
+	return t.current(all), nil
+}
+
+// removeEmpty removes dir and its parents, up to but not including top, for as
+// long as they are empty.
+func (t *tree) removeEmpty(dir, top string) {
+	for ; dir != top && dir != "."; dir = path.Dir(dir) {
+		info, err := t.Lstat(filepath.FromSlash(dir))
+		if err != nil || !info.IsDir() || t.Remove(filepath.FromSlash(dir)) != nil {
+			return
+		}
+	}
+}

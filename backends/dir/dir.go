@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package dir keeps images as files below one directory of this machine: the
+// "local" remote, in the layout of the sregistry client.
+//
+//	<root>/<collection…>/<image>/<tag>@<sha256>.sif
+//
+// It reads what older versions of that client wrote too (layout.go says how
+// file names become names), needs no database, and may be used by several
+// processes at once. A file appears under its name by one rename, when all of
+// it is on the disk. What is known of a file beyond its name and inode (its
+// digest, above all) stands in <root>/.sregfs and may be deleted at any time.
+//
+// It does not look into images and never changes one. Start at [Open].
+package dir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+var (
+	_ backends.Backend     = (*client)(nil)
+	_ backends.FileOpener  = (*client)(nil)
+	_ backends.Lister      = (*client)(nil)
+	_ backends.Searcher    = (*client)(nil)
+	_ backends.Pusher      = (*client)(nil)
+	_ backends.Deleter     = (*client)(nil)
+	_ backends.NameChecker = (*client)(nil)
+)
+
+// Config is the [remotes.NAME] table of the configuration file for type = "dir".
+type Config struct {
+	Path string `toml:"path"` // the root; required; made when the first image is stored
+}
+
+// Open is registered in backends/all. It reads nothing from the disk: the
+// directory may come into being later, and is empty until then.
+func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
+	var cfg Config
+	if err := env.Decode(&cfg); err != nil {
+		return nil, err
+	}
+	if cfg.Path == "" {
+		return nil, fmt.Errorf("%w: remote %s: path is required", fs.ErrInvalid, env.Remote)
+	}
+	if rest, ok := strings.CutPrefix(cfg.Path, "~/"); ok && env.Home != "" {
+		cfg.Path = filepath.Join(env.Home, rest)
+	}
+	path, err := filepath.Abs(cfg.Path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: remote %s: path %q: %v", fs.ErrInvalid, env.Remote, cfg.Path, err)
+	}
+	return &client{path: path}, nil
+}
+
+type client struct {
+	path  string // absolute
+	sweep sync.Once
+}
+
+// CheckName refuses what has no room in a file name.
+func (c *client) CheckName(ref backends.Ref) error {
+	target := layout(ref, strings.Repeat("0", hexDigits), ".simg")
+	for part := range strings.SplitSeq(target, "/") {
+		if len(part) > maxComponent {
+			return fmt.Errorf("%w: a file name of %d bytes (at most %d): %.40q…", fs.ErrInvalid, len(part), maxComponent, part)
+		}
+	}
+	return nil
+}
+
+// Stat implements backends.Backend. As Version it takes what it gives, the
+// version that a file's name tells, or a digest.
+func (c *client) Stat(_ context.Context, ref backends.Ref) (backends.Image, error) {
+	root, err := c.open()
+	if err != nil {
+		return backends.Image{}, err
+	}
+	defer root.Close()
+	f, err := root.find(ref)
+	if err != nil {
+		return backends.Image{}, err
+	}
+	return root.image(f, root.fact(f.dir, f.base)), nil
+}
+
+// Open implements backends.Backend.
+func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io.ReadCloser, error) {
+	if off < 0 {
+		return nil, fmt.Errorf("%w: negative offset", fs.ErrInvalid)
+	}
+	f, err := c.OpenFile(ctx, img)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		f.Close()
+		return http.NoBody, nil
+	}
+	if n < 0 {
+		n = max(img.Size-off, 0)
+	}
+	return &body{SectionReader: io.NewSectionReader(f, off, n), file: f, version: img.Version}, nil
+}
+
+// OpenFile implements backends.FileOpener.
+func (c *client) OpenFile(_ context.Context, img backends.Image) (*os.File, error) {
+	root, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	ref := img.Ref
+	ref.Version = img.Version
+	found, err := root.find(ref)
+	if errors.Is(err, fs.ErrNotExist) {
+		ref.Version = ""
+		if _, other := root.find(ref); other == nil {
+			return nil, backends.ErrChanged
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	// By its path, not below the root: a link to an image elsewhere is welcome.
+	f, err := os.Open(root.abs(found.dir, found.base))
+	if err != nil {
+		return nil, localError(err)
+	}
+	info, err := f.Stat()
+	if err != nil || versionOf(info) != img.Version {
+		f.Close()
+		return nil, backends.ErrChanged
+	}
+	return f, nil
+}
+
+// A body is a range of an image. It ends with ErrChanged if somebody wrote to
+// the file meanwhile.
+type body struct {
+	*io.SectionReader
+	file    *os.File
+	version string
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.SectionReader.Read(p)
+	if err == nil || !errors.Is(err, io.EOF) {
+		return n, localError(err)
+	}
+	if info, statErr := b.file.Stat(); statErr != nil || versionOf(info) != b.version {
+		return n, backends.ErrChanged
+	}
+	return n, io.EOF
+}
+
+func (b *body) Close() error { return b.file.Close() }
+
+// versionOf is what Version is made of: another size, time or inode means other
+// bytes. It needs no reading, and a copy that replaces a file changes it.
+func versionOf(info fs.FileInfo) string {
+	return fmt.Sprintf("%x-%x-%x", info.Size(), info.ModTime().UnixNano(), inode(info))
+}
+
+// localError keeps of an error of this machine what the contract has a word
+// for: a missing directory, say, must not look like a missing image.
+func localError(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	if errno, ok := backends.LocalDisk(err); ok {
+		return fmt.Errorf("%w: %v", errno, err)
+	}
+	for _, s := range []error{fs.ErrPermission, backends.ErrCorrupt, backends.ErrChanged, fs.ErrInvalid, fs.ErrExist} {
+		if errors.Is(err, s) {
+			return err
+		}
+	}
+	return errors.New(err.Error())
+}

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dir
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+var tmpDir = filepath.Join(private, "tmp")
+
+// staleAfter is when a file that no push has written to is taken for the
+// remains of one that was killed.
+const staleAfter = 24 * time.Hour
+
+// Push implements backends.Pusher. The bytes are made durable beside the tree;
+// then one rename gives them their name, which has their digest in it; only
+// then the version that they replace is removed. Killed anywhere, it leaves
+// either image, or both with the new one as the tag.
+func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source) (backends.Image, error) {
+	sum, ok := strings.CutPrefix(src.Digest, "sha256:")
+	if !ok || len(sum) != hexDigits {
+		return backends.Image{}, fmt.Errorf("%w: a push needs a sha256 digest", fs.ErrInvalid)
+	}
+	ref.Version = ""
+	if err := os.MkdirAll(c.path, 0o777); err != nil {
+		return backends.Image{}, localError(err)
+	}
+	t, err := c.open()
+	if err != nil {
+		return backends.Image{}, localError(err)
+	}
+	defer t.Close()
+	c.sweep.Do(t.sweep)
+	// Before the copying, for a quick no; and again when the lock is held.
+	if _, err := t.replaced(ref, src); err != nil {
+		return backends.Image{}, err
+	}
+	tmp, err := t.stage(ctx, src)
+	if err != nil {
+		return backends.Image{}, localError(err)
+	}
+	img, err := t.publish(ctx, ref, src, tmp, layout(ref, sum, extension(src.Format)))
+	if err != nil {
+		_ = t.Remove(tmp)
+		return backends.Image{}, localError(err)
+	}
+	if src.Progress != nil {
+		src.Progress(src.Size)
+	}
+	return img, nil
+}
+
+// replaced returns the file that ref means now, if any.
+// Errors: those of Source.ReplaceAllowed.
+func (t *tree) replaced(ref backends.Ref, src backends.Source) (*file, error) {
+	f, err := t.find(ref)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, src.ReplaceAllowed(backends.Image{}, false)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &f, src.ReplaceAllowed(t.image(f, nil), true)
+}
+
+// publish gives the staged file its name.
+func (t *tree) publish(ctx context.Context, ref backends.Ref, src backends.Source, tmp, target string) (backends.Image, error) {
+	unlock, err := t.lock(ctx)
+	if err != nil {
+		return backends.Image{}, err
+	}
+	defer unlock()
+	old, err := t.replaced(ref, src)
+	if err != nil {
+		return backends.Image{}, err
+	}
+	// The newest version is what the tag means, so this one must be the newest
+	// whatever the clock says.
+	now := time.Now()
+	if old != nil && !now.After(old.info.ModTime()) {
+		now = old.info.ModTime().Add(time.Millisecond)
+	}
+	if err := t.Chtimes(tmp, now, now); err != nil {
+		return backends.Image{}, err
+	}
+	info, err := t.Lstat(tmp)
+	if err != nil {
+		return backends.Image{}, err
+	}
+	f := newFile(path.Dir(target), path.Base(target), ref, src.Format)
+	f.info = info
+	line := fact{File: f.base, Digest: src.Digest, Size: info.Size(), ModTime: info.ModTime().UnixNano(), Inode: inode(info), Stored: time.Now().UTC()}
+	t.remember(f.dir, line)
+	if err := t.rename(tmp, target); err != nil {
+		return backends.Image{}, err
+	}
+	if old != nil && (old.dir != f.dir || old.base != f.base) {
+		if err := t.Remove(filepath.FromSlash(path.Join(old.dir, old.base))); err == nil {
+			t.syncDir(old.dir)
+			t.removeEmpty(old.dir, ".")
+		}
+	}
+	return t.image(f, facts{f.base: line}), nil
+}
+
+// rename moves the staged file to its place for good.
+func (t *tree) rename(tmp, target string) error {
+	dir := path.Dir(target)
+	for try := 0; ; try++ {
+		if err := t.MkdirAll(filepath.FromSlash(dir), 0o777); err != nil {
+			return err
+		}
+		err := t.Rename(tmp, filepath.FromSlash(target))
+		// Another process may just have removed the directory as an empty one.
+		if errors.Is(err, fs.ErrNotExist) && try < 3 {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		break
+	}
+	for ; ; dir = path.Dir(dir) {
+		if err := t.syncDir(dir); err != nil {
+			return err
+		}
+		if dir == "." {
+			return nil
+		}
+	}
+}
+
+// stage brings the bytes into the store under a name that nobody sees, checked
+// and durable: by a hard link or a clone where that can be, else by copying.
+func (t *tree) stage(ctx context.Context, src backends.Source) (string, error) {
+	if err := t.MkdirAll(tmpDir, 0o777); err != nil {
+		return "", err
+	}
+	tmp := filepath.Join(tmpDir, rand.Text())
+	if src.Path != "" && src.Give && t.adopt(src, tmp) == nil {
+		return tmp, nil
+	}
+	out, err := t.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o777)
+	if err != nil {
+		return "", err
+	}
+	if err := errors.Join(fill(ctx, out, src), out.Close()); err != nil {
+		_ = t.Remove(tmp)
+		return "", err
+	}
+	return tmp, nil
+}
+
+func fill(ctx context.Context, out *os.File, src backends.Source) error {
+	if src.Path == "" || cloneFrom(out, src) != nil {
+		if err := copyTo(ctx, out, src); err != nil {
+			return err
+		}
+	}
+	return out.Sync()
+}
+
+// adopt links the file that is given away into the store.
+func (t *tree) adopt(src backends.Source, tmp string) error {
+	in, err := openSource(src)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if err := t.linkFrom(src.Path, tmp); err != nil {
+		return err
+	}
+	// The link must be the file that was looked at.
+	linked, err := t.Lstat(tmp)
+	if err == nil {
+		var info fs.FileInfo
+		if info, err = in.Stat(); err == nil && !os.SameFile(info, linked) {
+			err = backends.ErrChanged
+		}
+	}
+	if err == nil {
+		err = in.Chmod(0o755)
+	}
+	if err == nil {
+		err = in.Sync()
+	}
+	if err != nil {
+		_ = t.Remove(tmp)
+	}
+	return err
+}
+
+// openSource opens the file that has the bytes already.
+func openSource(src backends.Source) (*os.File, error) {
+	in, err := os.Open(src.Path)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := in.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() != src.Size {
+		in.Close()
+		return nil, fmt.Errorf("%w: %s is not the file that was told", fs.ErrInvalid, src.Path)
+	}
+	return in, nil
+}
+
+// cloneFrom makes out share the blocks of the source's file.
+func cloneFrom(out *os.File, src backends.Source) error {
+	in, err := openSource(src)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	return clone(out, in)
+}
+
+// copyTo copies and checks.
+// Errors: backends.ErrCorrupt if the content is not what src says.
+func copyTo(ctx context.Context, out *os.File, src backends.Source) error {
+	// A full disk is better found before ten gigabytes than after.
+	if err := reserve(out, src.Size); err != nil {
+		return err
+	}
+	sum := sha256.New()
+	to := &progress{ctx: ctx, Writer: io.MultiWriter(out, sum), tell: src.Progress}
+	n, err := io.CopyBuffer(to, io.NewSectionReader(src.Content, 0, src.Size), make([]byte, 1<<20))
+	if err != nil {
+		return err
+	}
+	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); n != src.Size || got != src.Digest {
+		return fmt.Errorf("%w: %d bytes with %s, not %d with %s", backends.ErrCorrupt, n, got, src.Size, src.Digest)
+	}
+	return nil
+}
+
+// progress tells how far a copy is, and ends it with its context.
+type progress struct {
+	io.Writer
+	ctx   context.Context //nolint:containedctx // io.Copy takes none
+	tell  func(int64)
+	total int64
+}
+
+func (p *progress) Write(b []byte) (int, error) {
+	if err := p.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := p.Writer.Write(b)
+	p.total += int64(n)
+	if p.tell != nil {
+		p.tell(p.total)
+	}
+	return n, err
+}
+
+// sweep removes what pushes that were killed left behind.
+func (t *tree) sweep() {
+	entries, err := t.read(filepath.ToSlash(tmpDir))
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > staleAfter {
+			_ = t.Remove(filepath.Join(tmpDir, e.Name()))
+		}
+	}
+}
