@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package all is the table of backends: what `type = "…"` in the configuration
+// can be. It is not a registry that packages add themselves to; a new backend is
+// one more line here, and only cmd imports it.
+package all
+
+import (
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/dir"
+)
+
+// Backends has the opener of each type. docs/backends/TYPE.md describes it.
+// Nobody changes the map.
+var Backends = map[string]backends.Opener{
+	"dir": dir.Open,
+}
