@@ -31,6 +31,9 @@ var errSilence = errors.New("no answer in time")
 // begin waits for a slot and returns a try with its context. After a nil
 // error, end or keep must be called. Errors: a permanent one.
 func (c *Client) begin(ctx context.Context, limit time.Duration, enter func(context.Context) (func(), error)) (context.Context, *try, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, backoff.Permanent(err)
+	}
 	probe, err := c.breaker.allow()
 	if err != nil {
 		return nil, nil, err
