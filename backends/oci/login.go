@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -54,6 +55,11 @@ func newLogin(env backends.Env, cfg Config, host string) *login {
 		}
 	}
 	return l
+}
+
+// newAuth returns the client that logs in where it is asked to.
+func newAuth(hc *http.Client, l *login) *auth.Client {
+	return &auth.Client{Client: hc, Cache: auth.NewCache(), ClientID: "sregfs", Credential: l.credential}
 }
 
 // defaultFiles are where Docker, Podman, Singularity and Apptainer keep logins.

@@ -94,9 +94,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	plain.Transport = &guard{next: env.HTTP.Transport, home: base, authHost: cfg.AuthHost}
 	c.plain = &plain
 	c.login = newLogin(env, cfg, base.Host)
-	c.auth = &auth.Client{
-		Client: c.plain, Cache: auth.NewCache(), ClientID: "sregfs", Credential: c.login.credential,
-	}
+	c.auth = newAuth(c.plain, c.login)
 	return c, nil
 }
 

@@ -33,6 +33,8 @@ type remote interface {
 	backends.NameChecker
 }
 
+var testTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
 type config = map[string]any
 
 func open(t *testing.T, cfg config, change ...func(*backends.Env)) remote {

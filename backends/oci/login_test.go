@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci_test
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/oci/ocitest"
+)
+
+// dockerConfig writes a config.json below dir and returns its path.
+func dockerConfig(t *testing.T, path, text string) string {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func auths(host, user, password string) string {
+	return fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, base64.StdEncoding.EncodeToString([]byte(user+":"+password)))
+}
+
+func TestLogin_files(t *testing.T) {
+	t.Parallel()
+	basic := ocitest.Start(t, ocitest.Options{User: "me", Password: "secret"})
+	token := ocitest.Start(t, ocitest.Options{User: "me", Password: "secret", TokenAuth: true, IdentityToken: "identity"})
+	for name, reg := range map[string]*ocitest.Registry{"basic": basic, "token": token} {
+		reg.PushSIF("a/b", "1", []byte("private"), nil)
+		home, run := t.TempDir(), t.TempDir()
+		good := auths(reg.Host, "me", "secret")
+		for place, env := range map[string]func(*backends.Env){
+			".docker/config.json":             nil,
+			".singularity/docker-config.json": nil,
+			".apptainer/docker-config.json":   nil,
+			"podman/containers/auth.json": func(env *backends.Env) {
+				env.Getenv = func(name string) string {
+					return map[string]string{"XDG_RUNTIME_DIR": filepath.Join(env.Home, "podman")}[name]
+				}
+			},
+			"mine/config.json": func(env *backends.Env) {
+				env.Getenv = func(name string) string {
+					return map[string]string{"DOCKER_CONFIG": filepath.Join(env.Home, "mine")}[name]
+				}
+			},
+			"auth/file": func(env *backends.Env) {
+				env.Getenv = func(name string) string {
+					return map[string]string{"REGISTRY_AUTH_FILE": filepath.Join(env.Home, "auth", "file")}[name]
+				}
+			},
+			"set/x.json": func(env *backends.Env) { env.Config["credentials"] = []string{"~/none", "~/set/x.json"} },
+		} {
+			t.Run(name+"/"+place, func(t *testing.T) {
+				home := filepath.Join(home, strings.ReplaceAll(place, "/", "-"))
+				dockerConfig(t, filepath.Join(home, place), good)
+				change := []func(*backends.Env){func(env *backends.Env) { env.Home = home }}
+				if env != nil {
+					change = append(change, env)
+				}
+				b := open(t, config{"url": reg.URL}, change...)
+				if got := string(read(t, b, mustStat(t, b, "a/b:1"), 0, -1)); got != "private" {
+					t.Errorf("read %q", got)
+				}
+			})
+		}
+		t.Run(name+"/none", func(t *testing.T) {
+			b := open(t, config{"url": reg.URL}, func(env *backends.Env) { env.Home = run })
+			_, err := b.Stat(t.Context(), ref(t, "a/b:1"))
+			wantErr(t, "Stat", err, backends.ErrUnauthorized)
+			if err == nil || !strings.Contains(err.Error(), reg.Host) || !strings.Contains(err.Error(), ".docker/config.json") {
+				t.Errorf("error %v names neither host nor files", err)
+			}
+		})
+		t.Run(name+"/wrong", func(t *testing.T) {
+			file := dockerConfig(t, filepath.Join(run, "wrong.json"), auths(reg.Host, "me", "hunter2"))
+			b := open(t, config{"url": reg.URL, "credentials": []string{file}})
+			_, err := b.Stat(t.Context(), ref(t, "a/b:1"))
+			wantErr(t, "Stat", err, backends.ErrUnauthorized)
+			if err != nil && strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("error %v tells the password", err)
+			}
+		})
+		t.Run(name+"/later", func(t *testing.T) {
+			file := filepath.Join(run, "later.json")
+			b := open(t, config{"url": reg.URL, "credentials": []string{file}})
+			_, err := b.Stat(t.Context(), ref(t, "a/b:1"))
+			wantErr(t, "Stat before the login", err, backends.ErrUnauthorized)
+			dockerConfig(t, file, good)
+			mustStat(t, b, "a/b:1")
+		})
+	}
+	t.Run("identity token", func(t *testing.T) {
+		file := dockerConfig(t, filepath.Join(t.TempDir(), "x"), fmt.Sprintf(`{"auths":{%q:{"identitytoken":"identity"}}}`, token.Host))
+		b := open(t, config{"url": token.URL, "credentials": []string{file}})
+		mustPush(t, b, "a/c:1", source([]byte("pushed with an identity token")))
+	})
+	t.Run("damaged file is no obstacle", func(t *testing.T) {
+		bad := dockerConfig(t, filepath.Join(t.TempDir(), "bad"), `{"auths":`)
+		file := dockerConfig(t, filepath.Join(t.TempDir(), "x"), auths(basic.Host, "me", "secret"))
+		mustStat(t, open(t, config{"url": basic.URL, "credentials": []string{bad, file}}), "a/b:1")
+	})
+}
+
+// Not parallel: a helper is found by $PATH.
+func TestLogin_helper(t *testing.T) {
+	reg := ocitest.Start(t, ocitest.Options{User: "me", Password: "secret"})
+	reg.PushSIF("a/b", "1", []byte("private"), nil)
+	dir := t.TempDir()
+	script := "#!/bin/sh\ncat >/dev/null\necho '{\"Username\":\"me\",\"Secret\":\"secret\"}'\n"
+	if err := os.WriteFile(filepath.Join(dir, "docker-credential-ocitest"), []byte(script), 0o700); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	for _, text := range []string{
+		fmt.Sprintf(`{"credHelpers":{%q:"ocitest"}}`, reg.Host), `{"credsStore":"ocitest"}`,
+	} {
+		file := dockerConfig(t, filepath.Join(t.TempDir(), "config.json"), text)
+		mustStat(t, open(t, config{"url": reg.URL, "credentials": []string{file}}), "a/b:1")
+	}
+}
+
+func TestLogin_secret(t *testing.T) {
+	t.Parallel()
+	for _, tokens := range []bool{false, true} {
+		reg := ocitest.Start(t, ocitest.Options{User: "me", Password: "new", TokenAuth: tokens})
+		reg.PushSIF("a/b", "1", []byte("private"), nil)
+		var asked []bool
+		b := open(t, config{"url": reg.URL}, func(env *backends.Env) {
+			env.User = "me"
+			env.Secret = func(_ context.Context, fresh bool) (string, error) {
+				asked = append(asked, fresh)
+				return map[bool]string{false: "old", true: "new"}[fresh], nil
+			}
+		})
+		mustStat(t, b, "a/b:1")
+		if fmt.Sprint(asked) != "[false true]" {
+			t.Errorf("the secret was asked for with fresh = %v, want false, then true", asked)
+		}
+	}
+	t.Run("refused for good", func(t *testing.T) {
+		t.Parallel()
+		reg := ocitest.Start(t, ocitest.Options{User: "me", Password: "right"})
+		asked := 0
+		b := open(t, config{"url": reg.URL}, func(env *backends.Env) {
+			env.User = "me"
+			env.Secret = func(context.Context, bool) (string, error) { asked++; return "wrong", nil }
+		})
+		for range 3 {
+			_, err := b.Stat(t.Context(), ref(t, "a/b:1"))
+			wantErr(t, "Stat", err, backends.ErrUnauthorized)
+		}
+		if asked != 4 {
+			t.Errorf("the secret was asked for %d times, want one for each call and one fresh", asked)
+		}
+	})
+}
+
+func TestLogin_anonymous(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{User: "me", Password: "secret", TokenAuth: true, AnonymousPull: true})
+	reg.PushSIF("a/b", "1", []byte("public"), nil)
+	b := open(t, config{"url": reg.URL})
+	if got := string(read(t, b, mustStat(t, b, "a/b:1"), 0, -1)); got != "public" {
+		t.Errorf("read %q", got)
+	}
+	_, err := b.Push(t.Context(), ref(t, "a/c:1"), source([]byte("x")))
+	wantErr(t, "anonymous push", err, backends.ErrUnauthorized)
+	_, err = backends.Collect(b.List(t.Context(), ""))
+	wantErr(t, "anonymous List", err, errors.ErrUnsupported)
+}
