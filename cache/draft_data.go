@@ -126,11 +126,15 @@ func (e *entry) begin(file *os.File) error {
 			return fmt.Errorf("%w: the data of draft %s is linked into a registry: copy the file anew", ErrInUse, e.id)
 		}
 	}
-	return e.change(func(r *record) {
+	err := e.change(func(r *record) {
 		r.State, r.Digest, r.Error = Writing, "", ""
 		r.Session, r.Stored, r.Attempts = nil, 0, 0
 		e.stored.Store(0)
 	})
+	if err == nil && rec.State.settled() {
+		e.dirty.Store(true) // the seal is broken, even if the write then fails
+	}
+	return err
 }
 
 // changed notes a change of the content. The caller holds data.
@@ -151,10 +155,10 @@ func (e *entry) changed() {
 func (e *entry) write(file *os.File, p []byte, off int64) (int, error) {
 	e.data.Lock()
 	defer e.data.Unlock()
-	if err := e.begin(file); err != nil {
+	if err := e.spool.room.take(int64(len(p))); err != nil {
 		return 0, err
 	}
-	if err := e.spool.room.take(int64(len(p))); err != nil {
+	if err := e.begin(file); err != nil {
 		return 0, err
 	}
 	if off < e.hashed {
@@ -202,10 +206,10 @@ func (e *entry) truncate(file *os.File, size int64) error {
 func (e *entry) allocate(file *os.File, off, n int64, keepSize bool) error {
 	e.data.Lock()
 	defer e.data.Unlock()
-	if err := e.begin(file); err != nil {
+	if err := e.spool.room.take(n); err != nil {
 		return err
 	}
-	if err := e.spool.room.take(n); err != nil {
+	if err := e.begin(file); err != nil {
 		return err
 	}
 	if err := allocate(file, off, n, keepSize); err != nil {

@@ -141,7 +141,7 @@ func (s *Spool) Create(target Target) (*Draft, error) {
 
 func randomHex() string {
 	var b [4]byte
-	rand.Read(b[:]) //nolint:errcheck // crypto/rand.Read never returns an error
+	rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
 }
 

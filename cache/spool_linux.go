@@ -14,7 +14,7 @@ func (f folder) free() (int64, bool) {
 	if err := syscall.Statfs(string(f), &st); err != nil {
 		return 0, false
 	}
-	return int64(st.Bavail) * st.Bsize, true //nolint:unconvert // Bsize is int32 on some architectures
+	return int64(st.Bavail) * int64(st.Bsize), true //nolint:unconvert // Bsize is an int32 on 32-bit machines
 }
 
 const fallocKeepSize = 1 // FALLOC_FL_KEEP_SIZE of linux/falloc.h
@@ -32,7 +32,7 @@ func allocate(file *os.File, off, n int64, keepSize bool) error {
 	err = conn.Control(func(fd uintptr) {
 		for {
 			errno = syscall.Fallocate(int(fd), mode, off, n)
-			if errno != syscall.EINTR { //nolint:errorlint // a bare errno
+			if errno != syscall.EINTR {
 				return
 			}
 		}

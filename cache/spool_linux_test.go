@@ -55,6 +55,9 @@ func TestSpool_diskFull(t *testing.T) {
 			if _, err := s.Create(testTarget); !errors.Is(err, syscall.ENOSPC) {
 				t.Errorf("Create: %v, want ENOSPC", err)
 			}
+			if _, err := kept.WriteAt(block, 0); reserve > 0 && (!errors.Is(err, syscall.ENOSPC) || kept.Info().State != Sealed) {
+				t.Errorf("write to a sealed draft: %v, state %s", err, kept.Info().State)
+			}
 			if err := kept.SetState(Failed, nil); reserve > 0 && err != nil || kept.Info().State != Failed {
 				t.Errorf("SetState on a full disk: %v, %s", err, kept.Info().State)
 			}

@@ -581,6 +581,58 @@ func hammer(t *testing.T, d *Draft, rnd *rand.Rand) {
 	}
 }
 
+func TestDraft_modTime(t *testing.T) {
+	t.Parallel()
+	d := create(t, openSpool(t, t.TempDir(), SpoolOptions{}), "x")
+	written := seal(t, d).ModTime
+	if err := errors.Join(d.SetState(Publishing, nil), d.SetState(Failed, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.Info().ModTime; !got.Equal(written) {
+		t.Errorf("modified %v, then by a try to publish %v", written, got)
+	}
+	set := time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
+	if err := d.SetAttr(set, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.SetAttr(time.Time{}, 0o755); err != nil || !d.Info().ModTime.Equal(set) {
+		t.Errorf("chmod: %v, modified %v, want %v", err, d.Info().ModTime, set)
+	}
+	if _, err := d.WriteAt([]byte("y"), 0); err != nil || !d.Info().ModTime.After(written) {
+		t.Errorf("write: %v, modified %v", err, d.Info().ModTime)
+	}
+}
+
+// BenchmarkDraft_copy copies a file in from front to back and seals it, as cp
+// does through the mount.
+func BenchmarkDraft_copy(b *testing.B) {
+	s, err := OpenSpool(b.TempDir(), SpoolOptions{Reserve: -1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	block := bytes.Repeat([]byte("block of bytes; "), 64<<10)
+	const size = 64 << 20
+	b.SetBytes(size)
+	for b.Loop() {
+		d, err := s.Create(testTarget)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for off := int64(0); off < size; off += int64(len(block)) {
+			if _, err := d.WriteAt(block, off); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if _, err := d.Seal(b.Context(), nil); err != nil {
+			b.Fatal(err)
+		}
+		if err := errors.Join(d.Remove(), d.Close()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func TestSpoolError(t *testing.T) {
 	t.Parallel()
 	_, missing := os.Open(filepath.Join(t.TempDir(), "none"))
