@@ -23,23 +23,9 @@ func hotRanges(p *pager) ([]Range, error) {
 	if err != nil {
 		return nil, err
 	}
-	base, size := int64(0), p.size
-	if isSIF(head) {
-		img, err := loadSIF(p)
-		if err != nil {
-			return nil, err
-		}
-		root, ok := rootFS(objects(img))
-		if !ok || !within(root, p.size) {
-			return nil, errNoTables
-		}
-		base, size = root.Offset(), root.Size()
-	} else {
-		off, ok := findSquashfs(head)
-		if !ok {
-			return nil, errNoTables
-		}
-		base, size = off, p.size-off
+	base, size, err := findRoot(p, head)
+	if err != nil {
+		return nil, err
 	}
 	sb, err := readSuperblock(p, base, size)
 	if err != nil {
@@ -50,6 +36,26 @@ func hotRanges(p *pager) ([]Range, error) {
 	end := min(sb.used, size)
 	tables := max(sb.tables(), end-(hotMax-hotMin-hotFirst))
 	return []Range{{0, hotMin}, {base, hotFirst}, {base + tables, end - tables}}, nil
+}
+
+// findRoot returns where the squashfs lies that a container is started from.
+func findRoot(p *pager, head []byte) (base, size int64, err error) {
+	if !isSIF(head) {
+		off, ok := findSquashfs(head)
+		if !ok {
+			return 0, 0, errNoTables
+		}
+		return off, p.size - off, nil
+	}
+	img, err := loadSIF(p)
+	if err != nil {
+		return 0, 0, err
+	}
+	root, ok := rootFS(objects(img))
+	if !ok || !within(root, p.size) {
+		return 0, 0, errNoTables
+	}
+	return root.Offset(), root.Size(), nil
 }
 
 // tidy cuts ranges, which are in order, to the file and joins those that are

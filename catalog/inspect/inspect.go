@@ -34,7 +34,7 @@ type refusal struct {
 }
 
 func (r *refusal) Error() string        { return r.text }
-func (r *refusal) Is(target error) bool { return target == r.kin } //nolint:errorlint // errors.Is asks one link at a time
+func (r *refusal) Is(target error) bool { return target == r.kin }
 
 // Facts is what an image says of itself.
 type Facts struct {
