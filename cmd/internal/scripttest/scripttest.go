@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package scripttest runs the scripts in testdata/script of the two commands:
+// what a user would type, with what must come out. The scripts are documentation
+// too. See testscript for their language; this package adds
+//
+//	exits CODE PROGRAM ARGS…   run it; its exit code must be CODE
+//	registry [delete]          start a registry; $REGISTRY is its URL
+//	registry-stop              and stop it
+//	impostor                   hold the state directory, and answer sreg with nonsense
+//	busy                       hold the state directory, as another sreg would
+//	free                       end impostor and busy
+//	ended                      wait until nobody holds the state directory
+//	crash                      kill -9 whoever holds it
+//	hangup                     send SIGHUP to whoever holds it
+//	terminate                  send SIGTERM to whoever holds it
+//
+// and the condition [fuse]. In each script $IMAGE is a whole SIF file of 2 MB,
+// the state, the cache and the local store are in $WORK, and there is no
+// configuration. Mounts that a script leaves are taken away.
+package scripttest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sregfs/sregfs/backends/oci/ocitest"
+	"github.com/sregfs/sregfs/cmd/internal/sreg"
+	"github.com/sregfs/sregfs/cmd/internal/sregfs"
+	"github.com/sregfs/sregfs/cmd/internal/statedir"
+)
+
+// Main is the TestMain of a package with scripts: it makes the two programs
+// available to them.
+func Main(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"sreg":         func() { os.Exit(sreg.Main()) },
+		"sregfs":       func() { os.Exit(sregfs.Main()) },
+		"mount.sregfs": func() { os.Exit(sregfs.Main()) },
+	})
+}
+
+// Run runs testdata/script/*.txtar. image is the SIF file for $IMAGE.
+func Run(t *testing.T, image string) {
+	image, err := filepath.Abs(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("testdata/script/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			t.Parallel()
+			s := &script{t: t, image: image}
+			testscript.Run(t, s.params(file))
+		})
+	}
+}
+
+// A script is one run of one file.
+type script struct {
+	t        *testing.T
+	image    string
+	registry *ocitest.Registry
+	free     func()
+}
+
+func (s *script) params(file string) testscript.Params {
+	return testscript.Params{
+		Files:               []string{file},
+		Setup:               s.setup,
+		Condition:           s.condition,
+		RequireExplicitExec: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":         exits,
+			"registry":      s.startRegistry,
+			"registry-stop": func(*testscript.TestScript, bool, []string) { s.registry.Stop() },
+			"impostor":      s.impostor,
+			"busy":          s.busy,
+			"free":          func(*testscript.TestScript, bool, []string) { s.free() },
+			"ended":         ended,
+			"crash":         func(ts *testscript.TestScript, _ bool, _ []string) { signalHolder(ts, syscall.SIGKILL) },
+			"hangup":        func(ts *testscript.TestScript, _ bool, _ []string) { signalHolder(ts, syscall.SIGHUP) },
+			"terminate":     func(ts *testscript.TestScript, _ bool, _ []string) { signalHolder(ts, syscall.SIGTERM) },
+		},
+	}
+}
+
+func (s *script) setup(env *testscript.Env) error {
+	home := filepath.Join(env.WorkDir, "home")
+	mnt := filepath.Join(env.WorkDir, "mnt")
+	for _, dir := range []string{home, mnt} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	env.Vars = append(env.Vars,
+		"HOME="+home, "IMAGE="+s.image, "MNT="+mnt, "LC_ALL=C", "TZ=UTC",
+		"SREGFS_HOME="+filepath.Join(env.WorkDir, "state"),
+		"SREGFS_CACHE_DIR="+filepath.Join(env.WorkDir, "cache"),
+		"SREGISTRY_STORAGE="+filepath.Join(env.WorkDir, "images"),
+	)
+	env.Defer(func() {
+		state := filepath.Join(env.WorkDir, "state")
+		if p, err := statedir.Holder(state); err == nil && p.PID > 0 && p.PID != os.Getpid() {
+			_ = syscall.Kill(p.PID, syscall.SIGKILL)
+		}
+		unmountBelow(env.WorkDir)
+	})
+	return nil
+}
+
+// unmountBelow takes away what a failed script has left, lest the directory
+// cannot be removed.
+func unmountBelow(dir string) {
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(string(table)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
+			_ = exec.Command("fusermount3", "-uzq", f[4]).Run()
+		}
+	}
+}
+
+func (s *script) condition(name string) (bool, error) {
+	if name != "fuse" {
+		return false, fmt.Errorf("unknown condition %q", name)
+	}
+	_, err := os.Stat("/dev/fuse")
+	if _, lookErr := exec.LookPath("fusermount3"); err == nil {
+		err = lookErr
+	}
+	if err != nil && os.Getenv("SREGFS_NOSKIP") == "1" {
+		return false, fmt.Errorf("SREGFS_NOSKIP=1, but there is no FUSE: %w", err)
+	}
+	return err == nil, nil
+}
+
+// exits runs a program that must end with one exit code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARGS...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+func (s *script) startRegistry(ts *testscript.TestScript, _ bool, args []string) {
+	s.registry = ocitest.Start(s.t, ocitest.Options{Delete: len(args) > 0 && args[0] == "delete"})
+	ts.Setenv("REGISTRY", s.registry.URL)
+}
+
+func state(ts *testscript.TestScript) string { return ts.Getenv("SREGFS_HOME") }
+
+// eventually waits for what another process does. It gives it longer than any
+// machine needs.
+func eventually(ts *testscript.TestScript, what string, done func() bool) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); !done(); <-tick.C {
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s: not within 30 s", what)
+		}
+	}
+}
+
+func ended(ts *testscript.TestScript, _ bool, _ []string) {
+	eventually(ts, "the mount ends", func() bool {
+		_, err := statedir.Holder(state(ts))
+		return err != nil
+	})
+}
+
+func signalHolder(ts *testscript.TestScript, sig syscall.Signal) {
+	p, err := statedir.Holder(state(ts))
+	ts.Check(err)
+	if p.PID == os.Getpid() {
+		ts.Fatalf("it is the test that holds the state directory")
+	}
+	ts.Check(syscall.Kill(p.PID, sig))
+}
