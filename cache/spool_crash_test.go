@@ -78,7 +78,7 @@ func childContent(id string) []byte {
 
 func TestSpool_killed(t *testing.T) {
 	t.Parallel()
-	rounds := 25
+	rounds := 16
 	if testing.Short() {
 		rounds = 5
 	}
