@@ -15,7 +15,7 @@ import (
 // loginHosts are the token services of registries that have them elsewhere.
 func loginHosts(registry string) string {
 	switch registry {
-	case "registry-1.docker.io":
+	case dockerHub:
 		return "auth.docker.io"
 	case "nvcr.io":
 		return "authn.nvidia.com"

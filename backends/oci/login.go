@@ -103,7 +103,7 @@ func (l *login) credential(ctx context.Context, host string) (auth.Credential, e
 		store, err := credentials.NewStore(file, credentials.StoreOptions{})
 		if err == nil {
 			var cred auth.Credential
-			cred, err = store.Get(ctx, credentials.ServerAddressFromHostname(host))
+			cred, err = stored(ctx, store, host)
 			if err == nil && cred != auth.EmptyCredential {
 				return cred, nil
 			}
@@ -113,6 +113,16 @@ func (l *login) credential(ctx context.Context, host string) (auth.Credential, e
 		}
 	}
 	return auth.EmptyCredential, nil
+}
+
+// stored looks host up in store. Docker Hub has two names there: Docker's own
+// ("https://index.docker.io/v1/") and Podman's.
+func stored(ctx context.Context, store credentials.Store, host string) (auth.Credential, error) {
+	cred, err := store.Get(ctx, credentials.ServerAddressFromHostname(host))
+	if host == dockerHub && err == nil && cred == auth.EmptyCredential {
+		return store.Get(ctx, "docker.io")
+	}
+	return cred, err
 }
 
 // renew reports whether another try with a new secret makes sense.

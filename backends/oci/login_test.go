@@ -118,7 +118,7 @@ func TestLogin_helper(t *testing.T) {
 	reg.PushSIF("a/b", "1", []byte("private"), nil)
 	dir := t.TempDir()
 	script := "#!/bin/sh\ncat >/dev/null\necho '{\"Username\":\"me\",\"Secret\":\"secret\"}'\n"
-	if err := os.WriteFile(filepath.Join(dir, "docker-credential-ocitest"), []byte(script), 0o700); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(filepath.Join(dir, "docker-credential-ocitest"), []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))

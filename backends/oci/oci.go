@@ -98,6 +98,9 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	return c, nil
 }
 
+// dockerHub is where docker.io answers.
+const dockerHub = "registry-1.docker.io"
+
 // parseURL returns the scheme and host of a registry. The names that Docker Hub
 // goes by are not those at which it answers.
 func parseURL(s string) (*url.URL, error) {
@@ -115,7 +118,7 @@ func parseURL(s string) (*url.URL, error) {
 	}
 	host := strings.ToLower(u.Host)
 	if host == "docker.io" || host == "index.docker.io" {
-		host = "registry-1.docker.io"
+		host = dockerHub
 	}
 	return &url.URL{Scheme: u.Scheme, Host: host}, nil
 }

@@ -24,8 +24,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A remote is the backend with all that tests of it want to call.
-type remote interface {
+// A remote is the backend with all that it can do.
+type remote struct {
 	backends.Backend
 	backends.Lister
 	backends.Pusher
@@ -49,7 +49,7 @@ func open(t *testing.T, cfg config, change ...func(*backends.Env)) remote {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b.(remote)
+	return remote{b, b.(backends.Lister), b.(backends.Pusher), b.(backends.Deleter), b.(backends.NameChecker)}
 }
 
 func ref(t *testing.T, s string) backends.Ref {

@@ -133,11 +133,11 @@ func TestTargets_expire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var targets targets
 		targets.put("a", "https://cdn/a")
-		time.Sleep(targetLife - 1)
+		time.Sleep(targetLife - time.Second)
 		if _, ok := targets.get("a"); !ok {
 			t.Error("a target was forgotten too early")
 		}
-		time.Sleep(2)
+		time.Sleep(2 * time.Second)
 		if to, ok := targets.get("a"); ok {
 			t.Errorf("target %s is used for too long", to)
 		}

@@ -207,7 +207,7 @@ func TestPush_brokenChunk(t *testing.T) {
 				}
 				reg.Use(fault())
 				b := open(t, config{"url": reg.URL})
-				oci.SetChunk(b, chunk)
+				oci.SetChunk(b.Backend, chunk)
 				img := mustPush(t, b, "fresh/b:1", source(content))
 				if got := read(t, b, img, 0, -1); !bytes.Equal(got, content) {
 					t.Error("other bytes came back")
@@ -289,7 +289,7 @@ func TestPush_resume(t *testing.T) {
 			})
 		})
 		b := open(t, config{"url": reg.URL})
-		oci.SetChunk(b, chunk)
+		oci.SetChunk(b.Backend, chunk)
 		src, saved := source(content), &session{}
 		src.Session = saved
 		_, err := b.Push(t.Context(), ref(t, "a/b:1"), src)
@@ -303,7 +303,7 @@ func TestPush_resume(t *testing.T) {
 	}
 	again := func(t *testing.T, reg *ocitest.Registry, saved *session) int64 {
 		b := open(t, config{"url": reg.URL})
-		oci.SetChunk(b, chunk)
+		oci.SetChunk(b.Backend, chunk)
 		src := source(content)
 		src.Session = saved
 		img := mustPush(t, b, "a/b:1", src)
@@ -367,7 +367,7 @@ func TestPush_resume(t *testing.T) {
 		t.Parallel()
 		reg := ocitest.Start(t, ocitest.Options{})
 		b := open(t, config{"url": reg.URL})
-		oci.SetChunk(b, chunk)
+		oci.SetChunk(b.Backend, chunk)
 		reg.Use(on(http.MethodPatch, "/uploads/", 100, cut(chunk/2)))
 		_, err := b.Push(t.Context(), ref(t, "a/b:1"), source(content))
 		wantErr(t, "interrupted push", err, backends.ErrUnavailable)
@@ -419,7 +419,7 @@ func TestPush_registryDialects(t *testing.T) {
 		}))
 		defer reg.Heal()
 		b := open(t, config{"url": reg.URL})
-		oci.SetChunk(b, 1<<20)
+		oci.SetChunk(b.Backend, 1<<20)
 		mustPush(t, b, "a/three:1", source(content))
 		if n := reg.Count(http.MethodPatch, "/uploads/"); n != 2 {
 			t.Errorf("%d chunks, want 2", n)

@@ -61,7 +61,11 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 func (c *client) named(img backends.Image, ref backends.Ref) backends.Image {
 	img.Ref = ref
 	img.Ref.Version = ""
-	img.URL = "oras://" + c.base.Host + "/" + c.repository(ref)
+	host := c.base.Host
+	if host == dockerHub {
+		host = "docker.io"
+	}
+	img.URL = "oras://" + host + "/" + c.repository(ref)
 	if ref.Tag != "" {
 		img.URL += ":" + ref.Tag
 	} else {
