@@ -8,10 +8,12 @@ package all
 import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/dir"
+	"github.com/sregfs/sregfs/backends/oci"
 )
 
 // Backends has the opener of each type. docs/backends/TYPE.md describes it.
 // Nobody changes the map.
 var Backends = map[string]backends.Opener{
 	"dir": dir.Open,
+	"oci": oci.Open,
 }
