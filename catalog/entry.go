@@ -252,9 +252,26 @@ func (d *decoder) labels() map[string]string {
 	return labels
 }
 
-// clean makes an answer of a registry fit to be stored and printed: a time
+// What a registry may want stored beside the facts, in bytes.
+const (
+	maxURL    = 8 << 10
+	maxLabels = 64 << 10
+)
+
+// clean makes an answer of a registry fit to be stored and printed: one entry
+// that no store takes would keep the others of its listing out, and a time
 // outside the years that RFC 3339 can write would make JSON fail.
 func clean(img backends.Image) backends.Image {
+	if len(img.URL) > maxURL {
+		img.URL = ""
+	}
+	var labels int
+	for name, value := range img.Labels {
+		labels += len(name) + len(value)
+	}
+	if labels > maxLabels {
+		img.Labels = nil
+	}
 	if y := img.Modified.UTC().Year(); y < 1 || y > 9999 {
 		img.Modified = time.Time{}
 	}

@@ -30,10 +30,16 @@ func completeFormat(r io.ReaderAt, size int64) (string, error) {
 	case errors.Is(err, backends.ErrCorrupt):
 		return "", err
 	case errors.Is(err, inspect.ErrNotImage):
-		return "", fmt.Errorf("%w: %v", backends.ErrCorrupt, err)
+		return "", notImage{err}
 	}
 	return "", err
 }
+
+// notImage makes "this is no image" count as backends.ErrCorrupt, whose text
+// would be wrong for it, and as nothing else.
+type notImage struct{ error }
+
+func (e notImage) Is(target error) bool { return target == backends.ErrCorrupt }
 
 // Publish seals the draft and publishes it where its target says; with
 // Target.Async it returns once the draft is sealed and queued. After success the

@@ -164,7 +164,13 @@ func (l *relisting) flush() error {
 	defer l.c.lock(l.remote, l.collection)()
 	var changes []KV
 	for _, e := range l.batch {
-		changes = append(changes, l.compare(e)...)
+		for _, kv := range l.compare(e) {
+			if err := kv.Check(); err != nil {
+				l.c.opts.Log.Warn("a name was left out of a listing", "remote", l.remote, "collection", l.collection, "err", err)
+				continue
+			}
+			changes = append(changes, kv)
+		}
 	}
 	clear(l.batch)
 	l.batch = l.batch[:0]
