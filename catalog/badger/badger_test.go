@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,12 +49,11 @@ func open(t testing.TB, dir string) *badger.DB {
 }
 
 // record returns pair number i in its generation gen: what is stored under
-// a key can be told from what is not, and from what was.
+// a key can be told from what is not, and from what was. It cannot be compressed.
 func record(i, gen int) catalog.KV {
-	return catalog.KV{
-		Key:   fmt.Appendf(nil, "key/%08d", i),
-		Value: fmt.Appendf(nil, "%d of %d: %s", gen, i, strings.Repeat(fmt.Sprint(i*7919, ";"), 20)),
-	}
+	value := make([]byte, 300)
+	rand.NewChaCha8([32]byte{byte(i), byte(i >> 8), byte(i >> 16), byte(gen)}).Read(value)
+	return catalog.KV{Key: fmt.Appendf(nil, "key/%08d", i), Value: value}
 }
 
 func records(from, to, gen int) []catalog.KV {

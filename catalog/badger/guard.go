@@ -143,7 +143,7 @@ func (g *guard) tick() {
 		if err := g.dropBallast(); err != nil {
 			g.log.Warn("ballast of the index", "err", err)
 		}
-	case !g.held && g.size > 0 && free >= need+g.size+g.size/4:
+	case !g.held && g.size > 0 && free >= need+g.size:
 		if err := allocate(g.ballast, g.size); err != nil {
 			// A quota that statfs does not show, for one: no ballast, no changes.
 			g.log.Debug("ballast of the index", "err", err)

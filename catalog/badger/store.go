@@ -18,13 +18,16 @@ import (
 // Get implements catalog.Store.
 func (d *DB) Get(key []byte) ([]byte, error) {
 	db, err := d.acquire()
-	if errors.Is(err, syscall.EIO) || err == nil && db == nil {
+	if errors.Is(err, syscall.EIO) {
 		return nil, fs.ErrNotExist // whatever was there is as good as lost
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer d.release()
+	if db == nil {
+		return nil, fs.ErrNotExist
+	}
 	var value []byte
 	err = d.contain(func() error {
 		txn := db.NewTransaction(false)
