@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// Adopt takes over the file at path as the whole and verified blob of a digest
+// that the caller has computed: by rename, or by clone or copy where path is on
+// another disk or has another name too. The blob may be here already, and open:
+// its readers go on with what was adopted. Afterwards nothing is at path.
+//
+// Errors: fs.ErrInvalid if digest is no "sha256:…" or the file not size bytes
+// long; those of the local disk.
+func (c *Cache) Adopt(path, digest string, size int64) error {
+	key := Key(digest)
+	if !key.valid() || KeyOf("", backends.Image{Digest: digest}) != key {
+		return fmt.Errorf("%w: cannot adopt a file under %q", fs.ErrInvalid, digest)
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return localError("adopt", err)
+	}
+	if !info.Mode().IsRegular() || info.Size() != size {
+		return fmt.Errorf("%w: %s is not a file of %d bytes", fs.ErrInvalid, path, size)
+	}
+	it, err := c.take(c.ctx, key)
+	if err != nil {
+		return err
+	}
+	defer it.release()
+	if c.here(key, size) {
+		return localError("adopt", os.Remove(path))
+	}
+	it.mu.Lock()
+	d := it.data
+	it.mu.Unlock()
+	if d == nil {
+		return localError("adopt", it.adopt(path, info))
+	}
+	d.disk.Lock()
+	defer d.disk.Unlock()
+	if d.phase.Load() == whole {
+		// Its name was deleted: it is back now, for the next one to open it.
+		return localError("adopt", it.adopt(path, info))
+	}
+	if err := it.adopt(path, info); err != nil {
+		return localError("adopt", err)
+	}
+	return localError("adopt", d.adopted())
+}
+
+// here reports whether the blob is whole, verified and in its place.
+func (c *Cache) here(key Key, size int64) bool {
+	path, ok := c.Path(key)
+	if !ok {
+		return false
+	}
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode().IsRegular() && info.Size() == size
+}
+
+// adopt puts the file in the blob's place. Call with busy held.
+func (it *item) adopt(path string, info os.FileInfo) error {
+	dir := it.cache.dir
+	if err := dir.room(it.key); err != nil {
+		return err
+	}
+	if err := dir.drop(it.key); err != nil {
+		return err
+	}
+	dst := dir.file(it.key)
+	if err := move(path, dst, info); err != nil {
+		return err
+	}
+	if err := os.Chmod(dst, wholeMode); err != nil {
+		return err
+	}
+	if err := syncFolder(filepath.Dir(dst)); err != nil {
+		return err
+	}
+	info, err := os.Lstat(dst)
+	if err != nil {
+		return err
+	}
+	verdict(dir, it.key, string(it.key), info, it.cache.opts.Log)
+	it.wasVerified(info, true)
+	return nil
+}
+
+// move renames the file at path to dst, which does not exist, or copies it. The
+// copy is durable, and then path is removed.
+func move(path, dst string, info os.FileInfo) error {
+	// A file with a second name belongs to somebody else too.
+	if !linked(info) && os.Rename(path, dst) == nil {
+		return nil
+	}
+	src, err := openExisting(path, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	tmp := dst + streamSuffix
+	if err := copyFile(tmp, src); err != nil {
+		return errors.Join(err, ignoreMissing(os.Remove(tmp)))
+	}
+	if err := os.Rename(tmp, dst); err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// copyFile makes a durable copy of src at path, sharing its blocks if it can.
+func copyFile(path string, src *os.File) (err error) {
+	dst, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, partMode)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dst.Close()) }()
+	if cloneFile(dst, src) != nil {
+		if _, err := io.Copy(dst, src); err != nil {
+			return err
+		}
+	}
+	return fdatasync(dst)
+}
+
+// adopted goes on with the file that is in the blob's place now. Call with disk
+// held, in the partial phase.
+func (d *data) adopted() error {
+	f, _, err := openRegular(d.item.cache.dir.file(d.item.key), os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	d.retired = append(d.retired, d.file.Swap(f))
+	d.turnWhole()
+	d.cancel()
+	d.kickKeeper()
+	return nil
+}
+
+// Verify reads a whole blob again and compares its digest; a wrong one is
+// removed, and whoever has it open gets the error from then on. Of a blob
+// without a digest it checks that it can be read.
+//
+// Errors: backends.ErrCorrupt; fs.ErrInvalid if the blob is not whole; ctx's;
+// those of the local disk.
+func (c *Cache) Verify(ctx context.Context, key Key) error {
+	if !key.valid() {
+		return errNotWhole
+	}
+	it, err := c.take(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer it.release()
+	f, info, err := openRegular(c.dir.file(key), os.O_RDONLY)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errNotWhole
+	case errors.Is(err, errNotOurs):
+		return it.condemn(fmt.Errorf("%w: %v", backends.ErrCorrupt, err))
+	case err != nil:
+		return localError("verify", err)
+	}
+	defer f.Close()
+	digest := string(key)
+	if m, err := readMap(c.dir.mapOf(key)); err == nil {
+		digest = m.digest
+	}
+	err = hashFile(ctx, f, digest)
+	if errors.Is(err, backends.ErrCorrupt) {
+		return it.condemn(err)
+	}
+	if err != nil {
+		return err
+	}
+	verdict(c.dir, key, digest, info, c.opts.Log)
+	it.mu.Lock()
+	it.verified(info)
+	it.mu.Unlock()
+	c.touch(key)
+	return nil
+}
+
+var errNotWhole = fmt.Errorf("%w: the blob is not whole here", fs.ErrInvalid)
+
+// condemn removes the blob and returns why. Call with busy held.
+func (it *item) condemn(why error) error {
+	it.mu.Lock()
+	d := it.data
+	it.mu.Unlock()
+	if d != nil {
+		d.disk.Lock()
+		defer d.disk.Unlock()
+		d.bury(why)
+		return why
+	}
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	return errors.Join(why, it.erase())
+}

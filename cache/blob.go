@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// A Blob is one handle on an image's bytes. Its methods may be called from many
+// goroutines at once.
+type Blob struct {
+	local *os.File // a file outside the cache; nil otherwise
+	size  int64
+
+	cache   *Cache
+	key     Key
+	src     source
+	quiet   bool
+	window  window
+	data    atomic.Pointer[data]
+	touched atomic.Bool // bytes were given out
+	closed  atomic.Bool
+	swap    sync.Mutex // held while data is replaced or closed
+}
+
+// Blob opens img for reading, joining a download under way. It makes no
+// request itself, except where img.Size is unknown: then it waits until the
+// whole image is here. Images that the client holds as local files are read
+// where they lie, and neither copied nor counted.
+//
+// A blob that is whole on the disk but was never verified here, or has another
+// time than then, is read once before Blob returns.
+//
+// Errors: those of backends.Backend.Open; ENOSPC and its like; ErrClosed;
+// backends.ErrCorrupt, without a request, for ten minutes after two downloads in
+// a row did not match the digest.
+func (c *Cache) Blob(ctx context.Context, client *backends.Client, img backends.Image) (*Blob, error) {
+	return c.blob(ctx, client, img, false)
+}
+
+// Peek is Blob for who only looks into an image: its reads fetch what they ask
+// for and do not make the cache fetch the rest.
+func (c *Cache) Peek(ctx context.Context, client *backends.Client, img backends.Image) (*Blob, error) {
+	return c.blob(ctx, client, img, true)
+}
+
+func (c *Cache) blob(ctx context.Context, client *backends.Client, img backends.Image, quiet bool) (*Blob, error) {
+	if client.Caps().Has(backends.CanOpenFile) {
+		f, err := client.OpenFile(ctx, img)
+		if err == nil {
+			return localBlob(f)
+		}
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return nil, err
+		}
+	}
+	src := source{client: client, image: img, lane: c.laneOf(client)}
+	key := KeyOf(client.Name(), img)
+	d, err := c.openData(ctx, key, src)
+	if err != nil {
+		return nil, err
+	}
+	b := &Blob{size: d.size, cache: c, key: key, src: src, quiet: quiet}
+	b.data.Store(d)
+	return b, nil
+}
+
+func localBlob(f *os.File) (*Blob, error) {
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, localError("open", err)
+	}
+	return &Blob{local: f, size: info.Size()}, nil
+}
+
+// openData returns the data of a blob with one more handle on it.
+func (c *Cache) openData(ctx context.Context, key Key, src source) (*data, error) {
+	it, err := c.take(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if src.image.Size < 0 {
+		src.image.Size = it.knownSize()
+	}
+	if src.image.Size < 0 {
+		it.release()
+		return c.openStreamed(ctx, key, src)
+	}
+	defer it.release()
+	return it.join(ctx, src)
+}
+
+// Key returns the blob's key, "" for a local file outside the cache.
+func (b *Blob) Key() Key { return b.key }
+
+// Size returns the image's size in bytes.
+func (b *Blob) Size() int64 { return b.size }
+
+// State tells how much is here now.
+func (b *Blob) State() State {
+	if b.local != nil {
+		return Cached
+	}
+	return b.data.Load().state()
+}
+
+// ReadAtContext reads as io.ReaderAt does, and waits for bytes that are not
+// here. When ctx ends only this wait ends, never the download.
+//
+// Errors: io.EOF as io.ReaderAt; ctx's; those of backends.Backend.Open;
+// context.DeadlineExceeded when nothing came in for Options.Patience;
+// backends.ErrCorrupt once the digest did not match; ErrClosed.
+func (b *Blob) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	switch {
+	case off < 0:
+		return 0, fmt.Errorf("%w: offset %d", fs.ErrInvalid, off)
+	case b.closed.Load():
+		return 0, ErrClosed
+	case off >= b.size:
+		return 0, io.EOF
+	}
+	var eof error
+	if n := b.size - off; int64(len(p)) > n {
+		p, eof = p[:n], io.EOF
+	}
+	n, err := b.read(ctx, p, off)
+	if err != nil {
+		return n, err
+	}
+	return n, eof
+}
+
+// read fills p, which lies within the blob.
+func (b *Blob) read(ctx context.Context, p []byte, off int64) (int, error) {
+	if b.local != nil {
+		return readFile(b.local, p, off)
+	}
+	d := b.data.Load()
+	if d.phase.Load() == whole {
+		return readFile(d.file.Load(), p, off)
+	}
+	if d = b.alive(ctx, d); d.phase.Load() == dead {
+		return 0, d.deadErr()
+	}
+	if !b.touched.Load() {
+		b.touched.Store(true)
+	}
+	return d.read(ctx, p, off, &b.window, b.quiet)
+}
+
+// read is for what may have to be fetched.
+func (d *data) read(ctx context.Context, p []byte, off int64, w *window, quiet bool) (int, error) {
+	end := off + int64(len(p))
+	ahead := w.note(off, end)
+	if !d.has(off, min(max(end, ahead), d.size)) {
+		d.demanded(off, quiet)
+		err := d.await(ctx, off, end, ahead)
+		if errors.Is(err, errNoRoom) {
+			return d.readLoose(ctx, p, off)
+		}
+		if err != nil {
+			return 0, outward(err)
+		}
+	}
+	return readFile(d.file.Load(), p, off)
+}
+
+// alive returns the data to read from: where the first download turned out bad
+// before this handle gave anything out, that is the second one.
+func (b *Blob) alive(ctx context.Context, d *data) *data {
+	if d.phase.Load() != dead || b.touched.Load() || !errors.Is(d.deadErr(), backends.ErrCorrupt) {
+		return d
+	}
+	src := b.src
+	src.image.Size = d.size
+	fresh, err := b.cache.openData(ctx, b.key, src)
+	if err != nil {
+		return d
+	}
+	b.swap.Lock()
+	defer b.swap.Unlock()
+	if b.closed.Load() || fresh.size != b.size || b.data.Load() != d {
+		fresh.item.exit(fresh)
+		return b.data.Load()
+	}
+	b.data.Store(fresh)
+	d.item.exit(d)
+	return fresh
+}
+
+func readFile(f *os.File, p []byte, off int64) (int, error) {
+	n, err := f.ReadAt(p, off)
+	if err == nil {
+		return n, nil
+	}
+	if errors.Is(err, io.EOF) {
+		return n, io.ErrUnexpectedEOF
+	}
+	return n, localError("read", err)
+}
+
+// ReadAt is ReadAtContext without end.
+func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
+	return b.ReadAtContext(context.Background(), p, off)
+}
+
+// Has reports whether a read of n bytes at off would be served from the disk.
+func (b *Blob) Has(off, n int64) bool {
+	if b.local != nil {
+		return true
+	}
+	d := b.data.Load()
+	off = min(max(off, 0), d.size)
+	return d.phase.Load() != dead && d.has(off, min(off+max(n, 0), d.size))
+}
+
+// File returns the file behind the blob, for reading only, if it is whole and
+// verified (or a local file): the kernel may read it without us. It belongs to
+// the blob and is valid until Close.
+func (b *Blob) File() (*os.File, bool) {
+	if b.local != nil {
+		return b.local, true
+	}
+	d := b.data.Load()
+	if d.phase.Load() != whole {
+		return nil, false
+	}
+	return d.file.Load(), true
+}
+
+// RawFile returns the sparse or whole file behind the blob, for zero-copy reads
+// of ranges for which Has is true. It belongs to the blob and is valid until
+// Close.
+func (b *Blob) RawFile() *os.File {
+	if b.local != nil {
+		return b.local
+	}
+	b.touched.Store(true)
+	return b.data.Load().file.Load()
+}
+
+// Wait fetches all that is missing and returns when the blob is whole and
+// verified. progress, if not nil, is called with the bytes present so far.
+//
+// Errors: those of ReadAtContext.
+func (b *Blob) Wait(ctx context.Context, progress func(have int64)) error {
+	if progress == nil {
+		progress = func(int64) {}
+	}
+	if b.local != nil {
+		progress(b.size)
+		return nil
+	}
+	for {
+		if b.closed.Load() {
+			return ErrClosed
+		}
+		d := b.data.Load()
+		err := d.wholly(ctx, progress)
+		if err == nil || b.alive(ctx, d) == d {
+			return err
+		}
+	}
+}
+
+// Close releases the handle. What was fetched stays; background filling that
+// has begun goes on as long as the cache is open. A second Close does nothing.
+func (b *Blob) Close() error {
+	b.swap.Lock()
+	defer b.swap.Unlock()
+	if b.closed.Swap(true) {
+		return nil
+	}
+	if b.local != nil {
+		return localError("close", b.local.Close())
+	}
+	d := b.data.Load()
+	d.item.exit(d)
+	return nil
+}
+
+// outward turns errors that are for this package only into what callers know.
+func outward(err error) error {
+	var opened *openError
+	if errors.As(err, &opened) {
+		return opened.error
+	}
+	return err
+}

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"cmp"
+	"context"
+	"iter"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// A Cache is a directory of blobs. All methods may be called from many
+// goroutines at once. One process at a time owns a directory: the state
+// directory's lock covers the cache too.
+type Cache struct {
+	dir    layout
+	opts   Options
+	ctx    context.Context //nolint:containedctx // of the transfers, which serve many callers; ends at Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // everything that spawn started
+	used   atomic.Int64   // bytes that all blobs take on the disk, as last measured
+	growth atomic.Int64   // bytes written since the limits were looked at
+	tidy   chan struct{}  // wakes the janitor
+	full   chan struct{}  // wakes it to trim
+	trims  sync.Mutex     // held while evicting
+	single streams        // downloads of blobs of unknown size
+
+	mu       sync.Mutex // guards the fields below; the last lock taken
+	closed   bool
+	items    map[Key]*item
+	pins     map[Key]bool
+	lanes    map[*backends.Client]*lane
+	watchers []func(Key, State)
+	stale    map[Key]bool // records to save
+	dropped  map[Key]bool // records to remove
+}
+
+// Options tune a Cache. The zero value has the defaults.
+type Options struct {
+	MaxBytes int64 // blobs on disk; evicted by last use beyond it; 0 means no limit
+	MinFree  int64 // bytes to leave free on the disk; default 256 MiB, or a twentieth of a small disk; negative: none
+	Index    Index // nil keeps the facts in memory and finds them again at Open
+	Log      *slog.Logger
+
+	// Hints, if not nil, says which ranges of a new blob to fetch first (the
+	// head, the tables at the end), given a reader of its bytes. It is called
+	// once for each blob, from a goroutine of the cache, when the blob's head is
+	// read for the first time: that is somebody mounting or inspecting it.
+	Hints func(ctx context.Context, r ReaderAtContext, size int64) []Range
+
+	NoBackground bool // fetch only what is read
+	Streams      int  // parallel background requests for one blob; default 4
+
+	// FillDelay is how long after the first read of a blob the rest of it is
+	// fetched, if it is still open by then; default 1 s.
+	FillDelay time.Duration
+	// Patience is how long a read waits without any progress; default 60 s.
+	Patience time.Duration
+}
+
+const (
+	defaultMinFree = 256 << 20
+	smallDiskShare = 20
+)
+
+func (o Options) withDefaults(dir string) Options {
+	if o.MinFree == 0 {
+		o.MinFree = defaultMinFree
+		if _, total, ok := diskSpace(dir); ok {
+			o.MinFree = min(o.MinFree, total/smallDiskShare)
+		}
+	}
+	o.Streams = cmp.Or(o.Streams, 4)
+	o.FillDelay = cmp.Or(o.FillDelay, time.Second)
+	o.Patience = cmp.Or(o.Patience, time.Minute)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// A Range is n bytes from off.
+type Range struct{ Off, N int64 }
+
+// ReaderAtContext is io.ReaderAt with a context for the wait.
+type ReaderAtContext interface {
+	ReadAtContext(ctx context.Context, p []byte, off int64) (int, error)
+}
+
+// An Index remembers facts about blobs between runs. It may forget any of them
+// at any time. Implemented over catalog.Store.
+type Index interface {
+	Load() iter.Seq2[Record, error]
+	Save(records ...Record) error
+	Remove(keys ...string) error
+}
+
+// A Record is what the index holds of a blob.
+type Record struct {
+	Key      Key
+	Size     int64 // bytes; -1 if not known yet
+	State    State
+	OnDisk   int64 // bytes of the disk in use
+	Used     time.Time
+	Verified time.Time // when the digest last matched
+	ModTime  time.Time // of the file, when it was verified: another one means "verify again"
+}
+
+// A Key names a blob: "sha256:<hex>", or for a service without such digests
+// "version:<hex of sha256(remote, ref, version)>".
+type Key string
+
+// State is how much of a blob is here.
+type State string
+
+// The states of a blob, as `user.sreg.state` shows them (Pinned comes on top).
+const (
+	Remote  State = "remote"  // nothing is here
+	Partial State = "partial" // some ranges are here, or all but not yet verified
+	Cached  State = "cached"  // whole and verified
+)
+
+// Info is what is known of one blob without touching it.
+type Info struct {
+	Record
+	Pinned bool
+	Open   int   // handles
+	Have   int64 // bytes present
+	Err    error // why the last fetch failed; nil if it did not
+}
+
+// Open makes a cache of dir, which is created if it is missing (0700).
+// Unfinished blobs are kept and go on when they are opened; a damaged or
+// missing index is filled again from the files.
+//
+// Errors: those of the local disk.
+func Open(dir string, opts Options) (*Cache, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, localError("open", err)
+	}
+	if err := layout(dir).create(); err != nil {
+		return nil, localError("open", err)
+	}
+	c := &Cache{
+		dir: layout(dir), opts: opts.withDefaults(dir),
+		tidy: make(chan struct{}, 1), full: make(chan struct{}, 1),
+		items: map[Key]*item{}, pins: map[Key]bool{}, lanes: map[*backends.Client]*lane{},
+		stale: map[Key]bool{}, dropped: map[Key]bool{},
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if err := c.reconcile(); err != nil {
+		c.cancel()
+		return nil, localError("open", err)
+	}
+	c.spawn(c.janitor)
+	return c, nil
+}
+
+// Close ends all fetching, makes what is here durable and saves the index.
+// Open handles give errors afterwards. A second Close does nothing.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	was := c.closed
+	c.closed = true
+	c.mu.Unlock()
+	if was {
+		return nil
+	}
+	c.cancel()
+	c.wg.Wait()
+	for _, it := range c.all() {
+		it.closeFiles()
+	}
+	return c.save()
+}
+
+// closeFiles takes the files away from the handles that are still open.
+func (it *item) closeFiles() {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	if d := it.data; d != nil {
+		it.part(d)
+		d.file.Load().Close()
+	}
+}
+
+// spawn runs fn in a goroutine that Close waits for. It reports false when the
+// cache is closed already.
+func (c *Cache) spawn(fn func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.wg.Go(fn)
+	return true
+}
+
+// laneOf returns the lane of a client.
+func (c *Cache) laneOf(client *backends.Client) *lane {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.lanes[client]
+	if l == nil {
+		l = &lane{}
+		c.lanes[client] = l
+	}
+	return l
+}
+
+// all returns the items, in no order.
+func (c *Cache) all() []*item {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	items := make([]*item, 0, len(c.items))
+	for _, it := range c.items {
+		items = append(items, it)
+	}
+	return items
+}
+
+// Info tells about one blob; State is Remote if nothing of it is here.
+func (c *Cache) Info(key Key) Info {
+	c.mu.Lock()
+	it, pinned := c.items[key], c.pins[key]
+	c.mu.Unlock()
+	if it == nil {
+		return Info{Record: Record{Key: key, Size: -1, State: Remote}, Pinned: pinned}
+	}
+	info := it.info()
+	info.Pinned = pinned
+	return info
+}
+
+func (it *item) info() Info {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	info := Info{Record: it.rec, Open: it.handles, Have: it.have, Err: it.err}
+	if d := it.data; d != nil {
+		info.State, info.Have = d.state(), d.present()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if info.Err == nil {
+			info.Err = d.trouble.err
+		}
+	}
+	return info
+}
+
+// Infos yields all blobs of which something is here, in no order.
+func (c *Cache) Infos() iter.Seq[Info] {
+	return func(yield func(Info) bool) {
+		for _, it := range c.all() {
+			if info := c.Info(it.key); info.State != Remote && !yield(info) {
+				return
+			}
+		}
+	}
+}
+
+// Path returns the file of a blob that is whole and verified.
+func (c *Cache) Path(key Key) (string, bool) {
+	if c.Info(key).State != Cached {
+		return "", false
+	}
+	path := c.dir.file(key)
+	_, err := os.Lstat(path)
+	return path, err == nil
+}
+
+// Pin keeps a blob from eviction until Unpin; it need not be here yet. Pins are
+// not stored: the catalogue keeps them and sets them again after Open.
+func (c *Cache) Pin(key Key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pins[key] = true
+}
+
+// Unpin is the inverse of Pin.
+func (c *Cache) Unpin(key Key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.pins, key)
+}
+
+// Dir returns the directory of the cache, for people to see.
+func (c *Cache) Dir() string { return string(c.dir) }
+
+// Usage returns the bytes that all blobs take on the disk, and the limit.
+func (c *Cache) Usage() (used, limit int64) { return c.used.Load(), c.opts.MaxBytes }
+
+// Watch calls fn whenever a blob's state changes. fn must not block nor call
+// the cache.
+func (c *Cache) Watch(fn func(Key, State)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.watchers = append(c.watchers, fn)
+}
+
+// announce tells the watchers.
+func (c *Cache) announce(key Key, state State) {
+	c.mu.Lock()
+	watchers := c.watchers
+	c.mu.Unlock()
+	for _, fn := range watchers {
+		fn(key, state)
+	}
+}

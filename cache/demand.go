@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+const (
+	maxWindow = 16 << 20 // fetched ahead of a sequential reader
+	maxPiece  = 4 << 20  // of one request for a reader: a window is fetched in parallel pieces
+	slack     = 1 << 20  // the kernel's read-ahead comes out of order: still sequential
+	// A demanded chunk this far beyond the watermark of the request that covers
+	// it is asked for a second time …
+	stealDistance = 2 << 20
+	// … as long as no more than 1/stealShare of the blob was.
+	stealShare = 64
+	// A read that begins this near to the start is somebody looking at what kind
+	// of file it is: the hints are worth asking for.
+	probe = 128 << 10
+)
+
+// A window watches one handle's reads and tells how far to fetch ahead of them:
+// nothing at first, then as much as was read in sequence.
+type window struct {
+	mu    sync.Mutex // guards the fields below
+	next  int64      // where a sequential read would begin
+	run   int64      // bytes read in sequence
+	asked int64      // where what was asked for ahead ends
+}
+
+// note takes a read of [off, end) into account. It returns up to where to fetch
+// ahead, or end if there is nothing to do now.
+func (w *window) note(off, end int64) int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if off > w.next+slack || off < w.next-slack {
+		w.next, w.run, w.asked = end, 0, 0
+		return end
+	}
+	if end > w.next {
+		w.run += end - w.next
+		w.next = end
+	}
+	size := int64(0)
+	for s := int64(chunkSize); s <= min(w.run, maxWindow); s *= 2 {
+		size = s
+	}
+	// Half a window at a time, so that requests do not get small.
+	if ahead := end + size; ahead > w.asked && ahead-max(w.asked, end) >= size/2 && size > 0 {
+		w.asked = ahead
+		return ahead
+	}
+	return end
+}
+
+// await returns when the bytes [off, end) can be read from the file, and starts
+// fetching those up to ahead. Errors: those of Blob.ReadAtContext; errNoRoom if
+// they cannot be put into the file.
+func (d *data) await(ctx context.Context, off, end, ahead int64) error {
+	for {
+		f, target, err := d.need(off, end, min(ahead, d.size))
+		if err != nil || f == nil {
+			return err
+		}
+		if err := d.wait(ctx, f, target); err != nil {
+			return err
+		}
+	}
+}
+
+// need starts what is missing of [off, ahead). It returns the flight that brings
+// the first byte of [off, end) that cannot be read yet, and how far it must get;
+// nil if all can be read.
+func (d *data) need(off, end, ahead int64) (*flight, int64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.frontier = end
+	first := d.absent(off, end)
+	if d.phase.Load() == whole {
+		return nil, 0, nil
+	}
+	switch err := d.usable(); {
+	case err == nil:
+		d.launch(off, max(end, ahead))
+	case d.phase.Load() == partial && (first < 0 || d.owner[chunkOf(first)] != nil):
+		// What is here, or on its way, needs no luck.
+	default:
+		return nil, 0, err
+	}
+	if first < 0 {
+		return nil, 0, nil
+	}
+	c := chunkOf(first)
+	if f := d.owner[c]; f != nil {
+		if f = d.hurry(f, c); f != nil {
+			return f, min(end, (c+1)*chunkSize), nil
+		}
+	} else if f = d.wholeFlight(); f != nil {
+		return f, d.size + 1, nil // it has passed the chunk: after it, another one
+	}
+	return nil, 0, ErrClosed // nothing could be started
+}
+
+// usable says why nothing can be fetched now. Call with mu held.
+func (d *data) usable() error {
+	switch {
+	case d.phase.Load() == dead:
+		return d.failure
+	case d.idle || d.ctx.Err() != nil:
+		return ErrClosed
+	case time.Now().Before(d.full):
+		return errNoRoom
+	}
+	return d.trouble.now()
+}
+
+// absent returns the first byte of [off, end) that cannot be read yet, or -1.
+// Call with mu held.
+func (d *data) absent(off, end int64) int64 {
+	for c := chunkOf(off); c*chunkSize < end; c++ {
+		if d.have.has(c) {
+			continue
+		}
+		if f := d.owner[c]; f == nil || f.pos < min(end, (c+1)*chunkSize) {
+			return max(off, c*chunkSize)
+		}
+	}
+	return -1
+}
+
+// launch starts flights for what is missing of [from, to), and hurries up those
+// under way there. Call with mu held.
+func (d *data) launch(from, to int64) {
+	if d.streamed() {
+		if f := d.claimWhole(true); f != nil {
+			d.start(f)
+		}
+	} else {
+		for {
+			a, b, ok := d.gap(from, to, maxPiece)
+			if !ok || !d.start(d.claim(a, b, true)) {
+				break
+			}
+		}
+	}
+	for c := chunkOf(from); c < chunks(to); c++ {
+		if f := d.owner[c]; f != nil {
+			f.promote()
+		}
+	}
+}
+
+// streamed reports whether the blob must be fetched in one stream from its
+// start. Call with mu held.
+func (d *data) streamed() bool {
+	return d.wholeOnly.Load() || d.sources[0].lane.wholeOnly.Load()
+}
+
+// claimWhole makes the one flight of a service without ranges, nil if it is under
+// way already or nothing is missing. Call with mu held.
+func (d *data) claimWhole(urgent bool) *flight {
+	if f := d.wholeFlight(); f != nil {
+		// What others gave up and it has not passed yet, it can bring too.
+		for c := chunks(f.pos); c < chunks(d.size); c++ {
+			if !d.have.has(c) && d.owner[c] == nil {
+				d.owner[c] = f
+			}
+		}
+		return nil
+	}
+	if _, _, ok := d.gap(0, d.size, chunkSize); !ok {
+		return nil
+	}
+	f := d.claim(0, d.size, urgent)
+	f.whole = true
+	d.stream = f
+	return f
+}
+
+// wholeFlight returns the stream of the whole, nil if there is none under way.
+// Call with mu held.
+func (d *data) wholeFlight() *flight {
+	if d.stream == nil || d.stream.landed() {
+		return nil
+	}
+	return d.stream
+}
+
+// start lets a claimed flight go.
+func (d *data) start(f *flight) bool { return d.startThen(f, func() {}) }
+
+// startThen is start with something to do after the landing. It reports false,
+// and undoes the claim, when the cache is closing. Call with mu held.
+func (d *data) startThen(f *flight, after func()) bool {
+	fly := func() {
+		d.land(f, d.fetch(f))
+		after()
+	}
+	if d.item.cache.spawn(fly) {
+		return true
+	}
+	d.disown(f)
+	d.flights--
+	close(f.done)
+	return false
+}
+
+// hurry returns the flight to wait for to get chunk c: f, or another one where f
+// still has far to go and the bytes may be asked for twice. Call with mu held.
+func (d *data) hurry(f *flight, c int64) *flight {
+	at := c * chunkSize
+	if at-f.pos <= stealDistance || f.whole || (d.stolen+chunkSize)*stealShare > d.size {
+		return f
+	}
+	d.stolen += chunkSize
+	delete(d.owner, c)
+	thief := d.claim(at, min(at+chunkSize, d.size), true)
+	if !d.start(thief) {
+		return nil
+	}
+	return thief
+}
+
+// demanded is called after each read of a blob that is not whole. Unless the
+// reader only looks, it sees to it that the rest is fetched too.
+func (d *data) demanded(off int64, quiet bool) {
+	if off < probe {
+		d.hint()
+	}
+	opts := d.item.cache.opts
+	if quiet || opts.NoBackground {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.armed || d.filler != nil || d.idle || d.ctx.Err() != nil || time.Now().Before(d.full) {
+		return
+	}
+	d.armed = true
+	time.AfterFunc(opts.FillDelay, d.autoFill)
+}
+
+// autoFill runs when the grace period after the first demanded read is over.
+// Where the blob is closed again by then, somebody only looked into it (file,
+// head, a file manager): the rest is not fetched.
+func (d *data) autoFill() {
+	open := d.item.open(d)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.armed = false
+	if open && d.phase.Load() == partial {
+		d.startFiller()
+	}
+}
+
+var errNoRoom = errors.New("cache: no room on the disk")

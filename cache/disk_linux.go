@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"errors"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// control calls fn with f's descriptor, again while a signal interrupts it.
+func control(f *os.File, fn func(fd int) error) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	err = conn.Control(func(fd uintptr) {
+		for {
+			if inner = fn(int(fd)); !errors.Is(inner, syscall.EINTR) {
+				return
+			}
+		}
+	})
+	return errors.Join(err, inner)
+}
+
+// fdatasync puts what was written to f, and its length, on stable storage.
+func fdatasync(f *os.File) error { return control(f, syscall.Fdatasync) }
+
+// openExisting opens a file that must exist and be no link.
+func openExisting(path string, flag int) (*os.File, error) {
+	return os.OpenFile(path, flag|syscall.O_NOFOLLOW, 0)
+}
+
+// allocated returns the bytes of the disk that a file takes.
+func allocated(info os.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512
+	}
+	return info.Size()
+}
+
+// diskSpace returns the bytes that we may still write to the disk of dir, and
+// how many it has in all.
+func diskSpace(dir string) (free, total int64, ok bool) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, 0, false
+	}
+	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, true //nolint:unconvert // Bsize is int32 on some architectures
+}
+
+// nextData returns the first stretch of f from off on that is not a hole; off
+// and size tell how far. ok is false when there is none any more.
+func nextData(f *os.File, off, size int64) (start, end int64, ok bool) {
+	start, err := f.Seek(off, unix.SEEK_DATA)
+	if errors.Is(err, syscall.ENXIO) {
+		return 0, 0, false
+	}
+	if err != nil {
+		return off, size, true // a filesystem that cannot tell
+	}
+	end, err = f.Seek(start, unix.SEEK_HOLE)
+	if err != nil {
+		end = size
+	}
+	return start, end, true
+}
+
+// cloneFile makes dst share src's blocks. Errors: any means "copy it".
+func cloneFile(dst, src *os.File) error {
+	return control(dst, func(to int) error {
+		return control(src, func(from int) error { return unix.IoctlFileClone(to, from) })
+	})
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+func fdatasync(f *os.File) error { return f.Sync() }
+
+func openExisting(path string, flag int) (*os.File, error) {
+	info, err := os.Lstat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%w: %s is not a regular file", fs.ErrInvalid, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, flag, 0)
+}
+
+func allocated(info os.FileInfo) int64 { return info.Size() }
+
+func diskSpace(string) (free, total int64, ok bool) { return 0, 0, false }
+
+func nextData(_ *os.File, off, size int64) (start, end int64, ok bool) {
+	return off, size, off < size
+}
+
+func cloneFile(_, _ *os.File) error { return errors.ErrUnsupported }

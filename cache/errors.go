@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import "errors"
+
+// Errors of this package; those of backends pass through.
+var (
+	// ErrInUse: a blob or draft is open or pinned.
+	ErrInUse = errors.New("in use")
+	// ErrClosed: the cache, spool or handle was closed.
+	ErrClosed = errors.New("cache: closed")
+)

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"fmt"
+	"slices"
+)
+
+// trimStep is how much is written before the limits are looked at again.
+const trimStep = 64 << 20
+
+// Trim evicts until the limits hold, and returns how many bytes it freed. The
+// blobs used longest ago go first; those that are open, being fetched or pinned
+// stay.
+func (c *Cache) Trim() int64 { return c.trim(0) }
+
+// trim is Trim with room for need more bytes.
+func (c *Cache) trim(need int64) int64 {
+	if !c.over(need) {
+		return 0
+	}
+	c.trims.Lock()
+	defer c.trims.Unlock()
+	var freed int64
+	for _, it := range c.oldest() {
+		if !c.over(need) {
+			break
+		}
+		freed += it.evict()
+	}
+	return freed
+}
+
+// over reports whether need more bytes would be too many.
+func (c *Cache) over(need int64) bool {
+	return c.opts.MaxBytes > 0 && c.used.Load()+need > c.opts.MaxBytes || !c.fits(need)
+}
+
+// fits reports whether the disk has room for n more bytes.
+func (c *Cache) fits(n int64) bool {
+	free, _, ok := diskSpace(string(c.dir))
+	return !ok || free-n >= max(c.opts.MinFree, 0)
+}
+
+// oldest returns the items by their last use.
+func (c *Cache) oldest() []*item {
+	items := c.all()
+	used := make(map[*item]int64, len(items))
+	for _, it := range items {
+		it.mu.Lock()
+		used[it] = it.rec.Used.UnixNano()
+		it.mu.Unlock()
+	}
+	slices.SortFunc(items, func(a, b *item) int {
+		return int(max(-1, min(used[a]-used[b], 1)))
+	})
+	return items
+}
+
+// evict removes the blob unless somebody needs it, and returns the bytes freed.
+func (it *item) evict() int64 {
+	select {
+	case it.busy <- struct{}{}:
+		defer func() { <-it.busy }()
+	default:
+		return 0
+	}
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	if it.gone || it.data != nil || it.rec.OnDisk == 0 || it.cache.pinned(it.key) {
+		return 0
+	}
+	n := it.rec.OnDisk
+	if err := it.erase(); err != nil {
+		it.cache.opts.Log.Warn("cannot evict a blob", "key", it.key, "err", err)
+		return 0
+	}
+	return n
+}
+
+// erase removes the files of a blob that is not open. Call with busy and mu held.
+func (it *item) erase() error {
+	if err := it.cache.dir.drop(it.key); err != nil {
+		return localError("remove", err)
+	}
+	it.setOnDisk(0)
+	it.have, it.rec.State = 0, Remote
+	it.forget()
+	it.cache.touch(it.key)
+	it.cache.announce(it.key, Remote)
+	return nil
+}
+
+func (c *Cache) pinned(key Key) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pins[key]
+}
+
+// grew notes that n bytes were written; now and then the janitor looks whether
+// they are too many.
+func (c *Cache) grew(n int64) {
+	step := int64(trimStep)
+	if c.opts.MaxBytes > 0 {
+		step = min(step, c.opts.MaxBytes/8)
+	}
+	if c.growth.Add(n) < step {
+		return
+	}
+	c.growth.Store(0)
+	c.poke(c.full)
+}
+
+// evictFor makes room for n bytes that did not find any, and reports whether it
+// freed something.
+func (c *Cache) evictFor(n int64) bool {
+	// The disk may be full for us (a quota) while statfs shows room: free at
+	// least one blob.
+	if c.trim(n) > 0 {
+		return true
+	}
+	c.trims.Lock()
+	defer c.trims.Unlock()
+	for _, it := range c.oldest() {
+		if it.evict() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// makeRoom makes sure that n bytes may be written. Errors: errNoRoom.
+func (d *data) makeRoom(n int64) error {
+	c := d.item.cache
+	if c.fits(n) {
+		return nil
+	}
+	if c.trim(n); c.fits(n) {
+		return nil
+	}
+	return errNoRoom
+}
+
+// Remove drops a blob. What is not here is removed already. A blob that nobody
+// has open but that is still being fetched is dropped too.
+//
+// Errors: ErrInUse while it is open or pinned; those of the local disk.
+func (c *Cache) Remove(key Key) error {
+	if !key.valid() {
+		return nil
+	}
+	if c.pinned(key) {
+		return fmt.Errorf("%w: pinned", ErrInUse)
+	}
+	it, err := c.take(c.ctx, key)
+	if err != nil {
+		return err
+	}
+	defer it.release()
+	it.mu.Lock()
+	d, handles := it.data, it.handles
+	it.mu.Unlock()
+	switch {
+	case handles > 0:
+		return fmt.Errorf("%w: open", ErrInUse)
+	case d != nil:
+		d.disk.Lock()
+		defer d.disk.Unlock()
+		d.bury(ErrClosed)
+		return nil
+	}
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	it.strikes, it.err = 0, nil
+	if it.rec.State == Remote {
+		return nil
+	}
+	return it.erase()
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"context"
+	"time"
+)
+
+// A flight is one range on its way from a registry into the file. Its fields
+// are guarded by data.mu.
+//
+// Each chunk that is under way has exactly one flight that may write it
+// (data.owner), and a chunk that is present is never written again: otherwise a
+// second answer could replace bytes that were hashed already.
+type flight struct {
+	off, end int64 // the range; off is the start of a chunk, end that of another or the blob's
+	pos      int64 // the watermark: what lies before it was written, where the flight owns it
+	urgent   bool  // a reader waits for it
+	lane     *lane // of the attempt under way, with its ticket; nil before the first
+	ticket   *ticket
+	whole    bool // a stream from the blob's start, for services without ranges
+	waiters  []*waiter
+	done     chan struct{} // closed when it has landed
+	err      error         // valid once done
+}
+
+// A waiter wants the watermark of a flight to reach target.
+type waiter struct {
+	target int64
+	wake   chan struct{} // has one value when there is something to look at
+}
+
+// claim makes a flight for the chunks of [off, end) that neither are here nor
+// have an owner; there must be one, and it must be the first. Call with mu held.
+func (d *data) claim(off, end int64, urgent bool) *flight {
+	f := &flight{off: off, end: end, pos: off, urgent: urgent, done: make(chan struct{})}
+	for c := chunkOf(off); c < chunks(end); c++ {
+		if !d.have.has(c) && d.owner[c] == nil {
+			d.owner[c] = f
+		}
+	}
+	d.flights++
+	return f
+}
+
+// promote makes a flight urgent. Call with mu held.
+func (f *flight) promote() {
+	f.urgent = true
+	if f.lane != nil {
+		f.lane.promote(f.ticket)
+	}
+}
+
+// gap returns the first run of at most limit bytes in [off, end) of chunks that
+// neither are here nor on their way. Call with mu held.
+func (d *data) gap(off, end, limit int64) (from, to int64, ok bool) {
+	last := chunks(end)
+	c := chunkOf(off)
+	for ; ; c++ {
+		if c = d.have.firstMissing(c, last); c >= last {
+			return 0, 0, false
+		}
+		if d.owner[c] == nil {
+			break
+		}
+	}
+	from = c * chunkSize
+	for c++; c < last && c*chunkSize-from < limit && !d.have.has(c) && d.owner[c] == nil; c++ {
+	}
+	return from, min(c*chunkSize, d.size), true
+}
+
+// advance notes that the flight has come n bytes further, and wakes who waited
+// for them.
+func (d *data) advance(f *flight, n int64) {
+	d.mu.Lock()
+	c := chunkOf(f.pos)
+	f.pos += n
+	complete := f.pos == min((c+1)*chunkSize, d.size) && d.owner[c] == f
+	if complete {
+		delete(d.owner, c)
+		d.have.set(c)
+		if d.dirty == 0 {
+			d.dirtySince = time.Now()
+		}
+		d.dirty += chunkSize
+	}
+	waiting := f.waiters[:0]
+	for _, w := range f.waiters {
+		if w.target <= f.pos {
+			w.wake <- struct{}{}
+		} else {
+			waiting = append(waiting, w)
+		}
+	}
+	clear(f.waiters[len(waiting):])
+	f.waiters = waiting
+	d.mu.Unlock()
+	if complete {
+		d.kickKeeper()
+	}
+}
+
+// owns reports whether the flight may write the chunk that its watermark is in,
+// and whether there is a reason for it to go on.
+func (d *data) owns(f *flight) (mine, left bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := chunkOf(f.pos)
+	if d.owner[c] == f {
+		return true, true
+	}
+	for ; c < chunks(f.end); c++ {
+		if d.owner[c] == f {
+			return false, true
+		}
+	}
+	return false, f.whole
+}
+
+// land ends a flight. What it did not bring is missing again, and waiters look
+// for themselves what to do about it.
+func (d *data) land(f *flight, err error) {
+	d.mu.Lock()
+	d.disown(f)
+	f.err = err
+	d.flights--
+	d.settle(f, err)
+	for _, w := range f.waiters {
+		w.wake <- struct{}{}
+	}
+	f.waiters = nil
+	close(f.done)
+	d.mu.Unlock()
+	d.kickKeeper()
+}
+
+// disown gives up what the flight has not written. Call with mu held.
+func (d *data) disown(f *flight) {
+	for c, owner := range d.owner {
+		if owner == f {
+			delete(d.owner, c)
+		}
+	}
+}
+
+// wait returns when the flight's watermark has reached target or it has landed.
+// Errors: ctx's; context.DeadlineExceeded after patience without progress.
+func (d *data) wait(ctx context.Context, f *flight, target int64) error {
+	w := &waiter{target: target, wake: make(chan struct{}, 1)}
+	d.mu.Lock()
+	last, landed := f.pos, f.landed()
+	if landed || last >= target {
+		d.mu.Unlock()
+		return nil
+	}
+	f.waiters = append(f.waiters, w)
+	d.mu.Unlock()
+	patience := d.item.cache.opts.Patience
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		select {
+		case <-w.wake:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+		}
+		d.mu.Lock()
+		now := f.pos
+		d.mu.Unlock()
+		if now == last {
+			return errNoProgress(patience)
+		}
+		last = now
+		timer.Reset(patience)
+	}
+}
+
+// landed is called with mu held.
+func (f *flight) landed() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
+	}
+}

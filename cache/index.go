@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"errors"
+	"os"
+	"time"
+)
+
+// saveDelay is how long changed records are gathered before they are saved.
+const saveDelay = 5 * time.Second
+
+// reconcile fills the table from the directory, which is the truth, with what
+// the index remembers of the files that are there.
+func (c *Cache) reconcile() error {
+	blobs, err := c.dir.walk()
+	if err != nil {
+		return err
+	}
+	known := c.load()
+	for key, f := range blobs {
+		it, ok := c.recover(key, f, known[key])
+		if !ok {
+			continue
+		}
+		c.items[key] = it
+		c.used.Add(it.rec.OnDisk)
+	}
+	for key := range known {
+		if c.items[key] == nil {
+			c.dropped[key] = true
+		}
+	}
+	return nil
+}
+
+// load reads the index. What cannot be read is not remembered.
+func (c *Cache) load() map[Key]Record {
+	known := map[Key]Record{}
+	if c.opts.Index == nil {
+		return known
+	}
+	for rec, err := range c.opts.Index.Load() {
+		if err != nil {
+			c.opts.Log.Warn("cannot read the cache's index", "err", err)
+			break
+		}
+		if rec.Key.valid() {
+			known[rec.Key] = rec
+		}
+	}
+	return known
+}
+
+// recover makes the item for files found on the disk. ok is false if they are of
+// no use; they are deleted then.
+func (c *Cache) recover(key Key, f *found, old Record) (it *item, ok bool) {
+	it = &item{cache: c, key: key, busy: make(chan struct{}, 1)}
+	var m *chunkMap
+	if f.mapped {
+		m, _ = readMap(c.dir.mapOf(key)) //nolint:errcheck // no map then
+	}
+	switch {
+	case f.whole != nil:
+		it.rec = Record{Key: key, Size: f.whole.Size(), State: Cached, OnDisk: allocated(f.whole), Used: f.whole.ModTime()}
+		it.have = f.whole.Size()
+		if m != nil && m.verified == f.whole.ModTime().UnixNano() && m.size == it.rec.Size {
+			it.rec.Verified, it.rec.ModTime = f.whole.ModTime(), f.whole.ModTime()
+		}
+		if old.Size == it.rec.Size && old.ModTime.Equal(f.whole.ModTime()) {
+			it.rec.Verified, it.rec.ModTime = old.Verified, old.ModTime
+		}
+		if it.rec.Verified.IsZero() {
+			it.rec.State = Partial
+		}
+		c.leftOver(key, f)
+	case f.part != nil && m != nil && m.key == key:
+		it.rec = Record{Key: key, Size: m.size, State: Partial, OnDisk: allocated(f.part), Used: f.part.ModTime()}
+		it.have = m.have.present(m.size)
+	default:
+		if err := c.dir.drop(key); err != nil {
+			c.opts.Log.Warn("cannot remove what a crash left", "key", key, "err", err)
+		}
+		return nil, false
+	}
+	if old.Used.After(it.rec.Used) {
+		it.rec.Used = old.Used
+	}
+	return it, true
+}
+
+// leftOver removes the partial file beside a whole one.
+func (c *Cache) leftOver(key Key, f *found) {
+	if f.part == nil {
+		return
+	}
+	if err := ignoreMissing(os.Remove(c.dir.part(key))); err != nil {
+		c.opts.Log.Warn("cannot remove what a crash left", "key", key, "err", err)
+	}
+}
+
+// touch notes that a record changed.
+func (c *Cache) touch(key Key) {
+	if c.opts.Index == nil {
+		return
+	}
+	c.mu.Lock()
+	c.stale[key] = true
+	c.mu.Unlock()
+	c.poke(c.tidy)
+}
+
+// changed is touch, and a look at the limits.
+func (c *Cache) changed(it *item) {
+	c.touch(it.key)
+	c.poke(c.full)
+}
+
+func (c *Cache) poke(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// janitor saves records and keeps the limits. It ends with the cache.
+func (c *Cache) janitor() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var due <-chan time.Time
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-c.full:
+			c.trim(0)
+		case <-c.tidy:
+			if due == nil {
+				timer.Reset(saveDelay)
+				due = timer.C
+			}
+		case <-due:
+			due = nil
+			if err := c.save(); err != nil {
+				c.opts.Log.Warn("cannot save the cache's index", "err", err)
+			}
+		}
+	}
+}
+
+// save writes the changed records. Those that could not be saved are not tried
+// again before they change: the files tell all that matters.
+func (c *Cache) save() error {
+	c.mu.Lock()
+	stale, dropped := c.stale, c.dropped
+	c.stale, c.dropped = map[Key]bool{}, map[Key]bool{}
+	c.mu.Unlock()
+	if c.opts.Index == nil {
+		return nil
+	}
+	var records []Record
+	for key := range stale {
+		if rec := c.Info(key).Record; rec.State != Remote {
+			records = append(records, rec)
+		} else {
+			dropped[key] = true
+		}
+	}
+	var gone []string
+	for key := range dropped {
+		gone = append(gone, string(key))
+	}
+	var errs []error
+	if len(records) > 0 {
+		errs = append(errs, c.opts.Index.Save(records...))
+	}
+	if len(gone) > 0 {
+		errs = append(errs, c.opts.Index.Remove(gone...))
+	}
+	return errors.Join(errs...)
+}

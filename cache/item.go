@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// An item is what the cache knows of one blob, open or not.
+type item struct {
+	cache *Cache
+	key   Key
+
+	// busy is full while somebody opens, replaces or removes the blob's files.
+	busy chan struct{}
+
+	mu      sync.Mutex // guards the fields below
+	rec     Record
+	have    int64 // bytes present, as of when data was last open
+	handles int
+	data    *data // nil while it is not open
+	gone    bool  // out of the table: look the key up again
+	strikes int   // downloads in a row that did not match the digest
+	struck  time.Time
+	err     error // of the last strike
+}
+
+// After two downloads that do not match the digest the blob is refused for
+// strikeHold: nobody's patience or bandwidth is served by a third.
+const (
+	maxStrikes = 2
+	strikeHold = 10 * time.Minute
+)
+
+// take returns the item of key with busy held; release gives it back.
+// Errors: ctx's; ErrClosed.
+func (c *Cache) take(ctx context.Context, key Key) (*item, error) {
+	for {
+		it, err := c.lookup(key)
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case it.busy <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-c.ctx.Done():
+			return nil, ErrClosed
+		}
+		it.mu.Lock()
+		gone := it.gone
+		it.mu.Unlock()
+		if !gone {
+			return it, nil
+		}
+		<-it.busy
+	}
+}
+
+// lookup returns the item of key, which it makes if need be.
+func (c *Cache) lookup(key Key) (*item, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, ErrClosed
+	}
+	it := c.items[key]
+	if it == nil {
+		it = &item{cache: c, key: key, busy: make(chan struct{}, 1), rec: Record{Key: key, Size: -1, State: Remote}}
+		c.items[key] = it
+	}
+	return it, nil
+}
+
+// release is the end of take. An item of which nothing is here is forgotten.
+func (it *item) release() {
+	it.mu.Lock()
+	if it.rec.State == Remote && it.data == nil && it.handles == 0 && it.strikes == 0 && !it.gone {
+		it.forget()
+	}
+	it.mu.Unlock()
+	<-it.busy
+}
+
+// forget takes the item out of the table. Call with mu held.
+func (it *item) forget() {
+	it.gone = true
+	it.cache.mu.Lock()
+	defer it.cache.mu.Unlock()
+	if it.cache.items[it.key] == it {
+		delete(it.cache.items, it.key)
+	}
+}
+
+// open reports whether somebody has d open through the item.
+func (it *item) open(d *data) bool {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	return it.data == d && it.handles > 0
+}
+
+// join returns the open data with one more handle on it, opening it if need be.
+// Call with busy held. Errors: backends.ErrCorrupt; those of the local disk.
+func (it *item) join(ctx context.Context, src source) (*data, error) {
+	it.mu.Lock()
+	if err := it.refusal(); err != nil {
+		it.mu.Unlock()
+		return nil, err
+	}
+	d := it.data
+	it.mu.Unlock()
+	if d != nil && d.phase.Load() == dead {
+		// Its keeper is about to remove its files: not before that.
+		d.disk.Lock()
+		d.disk.Unlock() //nolint:staticcheck // an empty section waits for the other one
+	}
+	if d = it.enter(); d == nil {
+		var err error
+		if d, err = it.openFiles(ctx, src); err != nil {
+			return nil, err
+		}
+	}
+	if d.size != src.image.Size && src.image.Size >= 0 && d.phase.Load() != whole {
+		it.exit(d)
+		return nil, fmt.Errorf("%w: the registry says %d bytes here and %d there", backends.ErrCorrupt, src.image.Size, d.size)
+	}
+	d.offer(src)
+	return d, nil
+}
+
+// refusal says why the blob is not opened at all. Call with mu held.
+func (it *item) refusal() error {
+	if it.strikes < maxStrikes {
+		return nil
+	}
+	if time.Since(it.struck) < strikeHold {
+		return it.err
+	}
+	it.strikes = 0
+	return nil
+}
+
+// enter adds a handle to the data that is open, nil if there is none.
+func (it *item) enter() *data {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	d := it.data
+	if d == nil || d.phase.Load() == dead {
+		return nil
+	}
+	it.addHandle(d)
+	return d
+}
+
+// addHandle is called with mu held.
+func (it *item) addHandle(d *data) {
+	it.handles++
+	it.rec.Used = time.Now()
+	d.mu.Lock()
+	d.users++
+	d.mu.Unlock()
+}
+
+// exit takes a handle off.
+func (it *item) exit(d *data) {
+	it.mu.Lock()
+	if it.data == d {
+		it.handles--
+		it.rec.Used = time.Now()
+		// A whole blob has no keeper: its last handle closes it.
+		if it.handles == 0 && d.phase.Load() == whole {
+			it.part(d)
+		}
+	}
+	it.mu.Unlock()
+	it.cache.changed(it)
+	d.leave()
+	d.kickKeeper()
+}
+
+// rest is called when the keeper ends: without handles nobody uses d any more.
+func (it *item) rest(d *data) {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	if it.data == d && it.handles == 0 {
+		it.part(d)
+	}
+}
+
+// retire ends d if nobody has it open and nothing comes in.
+func (it *item) retire(d *data) bool {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	if it.data != d {
+		return true
+	}
+	d.mu.Lock()
+	idle := it.handles == 0 && d.flights == 0 && d.filler == nil
+	d.idle = idle
+	d.mu.Unlock()
+	if idle {
+		it.part(d)
+	}
+	return idle
+}
+
+// detach parts the item from d, whoever has d open.
+func (it *item) detach(d *data) {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	if it.data != d {
+		return
+	}
+	d.mu.Lock()
+	d.idle = true
+	d.mu.Unlock()
+	it.part(d)
+}
+
+// part takes d off the item and notes what is left on the disk. Call with mu held.
+func (it *item) part(d *data) {
+	it.data, it.handles = nil, 0
+	var onDisk int64
+	switch d.phase.Load() {
+	case partial:
+		it.rec.State = Remote
+		if info, err := os.Lstat(it.cache.dir.part(it.key)); err == nil {
+			onDisk, it.have, it.rec.State = allocated(info), d.present(), Partial
+		}
+	case whole:
+		it.rec.State = Remote
+		if info, err := os.Lstat(it.cache.dir.file(it.key)); err == nil {
+			onDisk, it.have, it.rec.State = allocated(info), d.size, Cached
+		}
+	case dead:
+		it.have, it.rec.State = 0, Remote
+	}
+	it.setOnDisk(onDisk)
+	if it.rec.State == Remote && it.strikes == 0 {
+		it.forget()
+	}
+	it.cache.touch(it.key)
+}
+
+// setOnDisk is called with mu held.
+func (it *item) setOnDisk(n int64) {
+	it.cache.used.Add(n - it.rec.OnDisk)
+	it.rec.OnDisk = n
+}
+
+// measured notes how much of the disk the blob takes.
+func (it *item) measured(onDisk int64) {
+	it.mu.Lock()
+	it.setOnDisk(onDisk)
+	first := it.rec.State == Remote
+	if first {
+		it.rec.State = Partial
+	}
+	it.mu.Unlock()
+	it.cache.touch(it.key)
+	if first {
+		it.cache.announce(it.key, Partial)
+	}
+}
+
+// wasVerified notes that the blob is whole; kept tells whether it has its name.
+func (it *item) wasVerified(info os.FileInfo, kept bool) {
+	it.mu.Lock()
+	it.strikes, it.err = 0, nil
+	if kept {
+		it.verified(info)
+	} else {
+		it.rec.State = Cached
+	}
+	it.mu.Unlock()
+	it.cache.changed(it)
+	it.cache.announce(it.key, Cached)
+}
+
+// verified is called with mu held.
+func (it *item) verified(info os.FileInfo) {
+	it.rec.State, it.rec.Size, it.have = Cached, info.Size(), info.Size()
+	it.rec.Verified, it.rec.ModTime = time.Now(), info.ModTime()
+	it.setOnDisk(allocated(info))
+}
+
+// strike counts a download that did not match its digest, and reports whether to
+// try once more without being asked.
+func (it *item) strike(err error) bool {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	it.strikes++
+	it.struck, it.err = time.Now(), err
+	return it.strikes < maxStrikes && !it.cache.opts.NoBackground
+}
+
+// refill downloads a blob without a reader.
+func (c *Cache) refill(key Key, src source) {
+	it, err := c.take(c.ctx, key)
+	if err != nil {
+		return
+	}
+	defer it.release()
+	d, err := it.join(c.ctx, src)
+	if err != nil {
+		return
+	}
+	d.mu.Lock()
+	d.startFiller()
+	d.mu.Unlock()
+	it.exit(d)
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// A loose holds the last few chunks of a blob in memory, while the disk has no
+// room: readers are served all the same, only not for long.
+type loose struct {
+	mu     sync.Mutex    // guards the field below
+	chunks []*looseChunk // the one asked for last at the end
+}
+
+// maxLoose bounds the memory of one blob.
+const maxLoose = 8
+
+type looseChunk struct {
+	number int64
+	done   chan struct{} // closed when the fields below are valid
+	bytes  []byte
+	err    error
+}
+
+// readLoose fills p chunk by chunk, from the file or through memory.
+func (d *data) readLoose(ctx context.Context, p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		at := off + int64(done)
+		c := chunkOf(at)
+		part := p[done:min(int64(len(p)), (c+1)*chunkSize-off)]
+		n, err := len(part), error(nil)
+		if d.has(at, at+int64(n)) {
+			n, err = readFile(d.file.Load(), part, at)
+		} else {
+			err = d.copyLoose(ctx, part, c, at-c*chunkSize)
+		}
+		if err != nil {
+			return done, err
+		}
+		done += n
+	}
+	return done, nil
+}
+
+func (d *data) copyLoose(ctx context.Context, p []byte, number, off int64) error {
+	c, err := d.looseChunk(number)
+	if err != nil {
+		return err
+	}
+	timer := time.NewTimer(d.item.cache.opts.Patience)
+	defer timer.Stop()
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return errNoProgress(d.item.cache.opts.Patience)
+	}
+	if c.err != nil {
+		return outward(c.err)
+	}
+	copy(p, c.bytes[off:])
+	return nil
+}
+
+// looseChunk returns the chunk, which is in memory or on its way.
+func (d *data) looseChunk(number int64) (*looseChunk, error) {
+	l := &d.loose
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.IndexFunc(l.chunks, func(c *looseChunk) bool { return c.number == number })
+	if i >= 0 {
+		c := l.chunks[i]
+		l.chunks = append(slices.Delete(l.chunks, i, i+1), c)
+		return c, nil
+	}
+	c := &looseChunk{number: number, done: make(chan struct{})}
+	if !d.item.cache.spawn(func() { d.fetchLoose(c) }) {
+		return nil, ErrClosed
+	}
+	if len(l.chunks) == maxLoose {
+		l.chunks = slices.Delete(l.chunks, 0, 1)
+	}
+	l.chunks = append(l.chunks, c)
+	return c, nil
+}
+
+func (d *data) fetchLoose(c *looseChunk) {
+	defer close(c.done)
+	off := c.number * chunkSize
+	b := make([]byte, min(chunkSize, d.size-off))
+	if c.err = d.readFrom(b, off); c.err == nil {
+		c.bytes = b
+		return
+	}
+	d.loose.mu.Lock()
+	defer d.loose.mu.Unlock()
+	d.loose.chunks = slices.DeleteFunc(d.loose.chunks, func(o *looseChunk) bool { return o == c })
+}
+
+// readFrom fills b straight from the registry.
+func (d *data) readFrom(b []byte, off int64) error {
+	src, t := d.source(), newTicket(true)
+	if err := src.lane.enter(d.ctx, t); err != nil {
+		return ErrClosed
+	}
+	defer src.lane.leave(t)
+	body, err := src.client.Open(d.ctx, src.image, off, int64(len(b)))
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if _, err := io.ReadFull(body, b); err != nil {
+		return fmt.Errorf("%w: %v", backends.ErrUnavailable, err)
+	}
+	return nil
+}

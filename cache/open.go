@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"syscall"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// openFiles opens what is on the disk, or begins anew. The result has one handle.
+// Call with busy held, while data is nil.
+func (it *item) openFiles(ctx context.Context, src source) (*data, error) {
+	d, err := it.openWhole(ctx, src)
+	if err == nil && d == nil {
+		d, err = it.openPart(src)
+		if isFull(err) && it.cache.evictFor(chunkSize) {
+			d, err = it.openPart(src)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	it.mu.Lock()
+	it.data, it.handles = d, 0
+	it.rec.Size, it.rec.State = d.size, d.state()
+	if info, err := d.file.Load().Stat(); err == nil {
+		it.setOnDisk(allocated(info))
+	}
+	it.addHandle(d)
+	it.mu.Unlock()
+	if d.phase.Load() == partial {
+		d.mu.Lock()
+		d.users++
+		d.mu.Unlock()
+		if !it.cache.spawn(d.keep) {
+			d.leave()
+			it.exit(d)
+			return nil, ErrClosed
+		}
+	}
+	return d, nil
+}
+
+// newData returns the common part.
+func (it *item) newData(size int64, digest string) *data {
+	d := &data{item: it, size: size, digest: digest, have: newBitmap(chunks(size)),
+		settled: make(chan struct{}), kick: make(chan struct{}, 1), owner: map[int64]*flight{}}
+	d.ctx, d.cancel = context.WithCancel(it.cache.ctx)
+	return d
+}
+
+// openWhole opens the whole blob, nil if there is none that can be trusted.
+// Errors: ctx's; those of the local disk.
+func (it *item) openWhole(ctx context.Context, src source) (*data, error) {
+	dir := it.cache.dir
+	f, info, err := openRegular(dir.file(it.key), os.O_RDONLY)
+	if err != nil {
+		return nil, it.unusable(err)
+	}
+	if src.image.Size >= 0 && src.image.Size != info.Size() && it.digestOf(src) == "" {
+		f.Close()
+		return nil, it.unusable(errNotOurs)
+	}
+	if !it.trusts(info) {
+		err = hashFile(ctx, f, it.digestOf(src))
+		if errors.Is(err, backends.ErrCorrupt) {
+			f.Close()
+			it.cache.opts.Log.Warn("a blob on the disk is damaged", "key", it.key, "err", err)
+			return nil, it.unusable(errNotOurs)
+		}
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		verdict(dir, it.key, it.digestOf(src), info, it.cache.opts.Log)
+		it.mu.Lock()
+		it.verified(info)
+		it.mu.Unlock()
+	}
+	d := it.newData(info.Size(), it.digestOf(src))
+	d.file.Store(f)
+	d.phase.Store(whole)
+	close(d.settled)
+	return d, nil
+}
+
+// digestOf returns the digest that the blob must have, "" if there is none.
+func (it *item) digestOf(src source) string {
+	if k := string(it.key); len(k) > 0 && k[0] == 's' {
+		return k // "sha256:…"
+	}
+	return src.image.Digest
+}
+
+// unusable turns what keeps a file from being used into "there is none", after
+// removing it; errors of the disk stay.
+func (it *item) unusable(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, errNotOurs):
+		return localError("remove", it.cache.dir.drop(it.key))
+	}
+	return localError("open", err)
+}
+
+// trusts reports whether a file is the one whose digest matched before. A file
+// that somebody wrote to has another time.
+func (it *item) trusts(info os.FileInfo) bool {
+	it.mu.Lock()
+	rec := it.rec
+	it.mu.Unlock()
+	if !rec.Verified.IsZero() && rec.ModTime.Equal(info.ModTime()) && rec.Size == info.Size() {
+		return true
+	}
+	m, err := readMap(it.cache.dir.mapOf(it.key))
+	return err == nil && m.key == it.key && m.size == info.Size() && m.verified == info.ModTime().UnixNano()
+}
+
+// verdict notes beside the blob that it is as it should be. An error costs
+// reading it once more.
+func verdict(dir layout, key Key, digest string, info os.FileInfo, log *slog.Logger) {
+	n := chunks(info.Size())
+	m := &chunkMap{key: key, digest: digest, size: info.Size(), have: newBitmap(n), verified: info.ModTime().UnixNano()}
+	for c := range n {
+		m.have.set(c)
+	}
+	if err := m.write(dir.mapOf(key)); err != nil {
+		log.Warn("cannot note that a blob was verified", "key", key, "err", err)
+	}
+}
+
+// hashFile reads all of f and compares. Errors: backends.ErrCorrupt; ctx's; those of the local disk.
+func hashFile(ctx context.Context, f *os.File, digest string) error {
+	h := newHasher(digest)
+	if h == nil {
+		return nil
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return localError("read", err)
+	}
+	if err := h.take(ctx, f, info.Size()); err != nil {
+		return err
+	}
+	return h.check()
+}
+
+// openPart opens the blob under way, or begins anew.
+func (it *item) openPart(src source) (*data, error) {
+	d := it.newData(src.image.Size, it.digestOf(src))
+	d.hash = newHasher(d.digest)
+	m, err := it.openSparse(d)
+	if err != nil {
+		d.cancel()
+		d.closeWriter()
+		return nil, localError("create", err)
+	}
+	if m != nil {
+		d.recall(m)
+	}
+	d.durable = d.have.clone()
+	d.hinted.Store(d.have.count() > 0)
+	return d, nil
+}
+
+// openSparse opens the sparse file of d, of the right length, and returns its
+// chunk map if that describes it.
+func (it *item) openSparse(d *data) (*chunkMap, error) {
+	dir := it.cache.dir
+	if err := dir.room(it.key); err != nil {
+		return nil, err
+	}
+	m, err := readMap(dir.mapOf(it.key))
+	if err != nil || m.key != it.key || m.digest != d.digest || m.size != d.size || m.verified != 0 {
+		m = nil
+	}
+	if d.written, _, err = openRegular(dir.part(it.key), os.O_RDWR); err != nil || m == nil {
+		d.closeWriter()
+		m = nil
+		if err := dir.drop(it.key); err != nil {
+			return nil, err
+		}
+		d.written, err = os.OpenFile(dir.part(it.key), os.O_RDWR|os.O_CREATE|os.O_EXCL, partMode)
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := d.written.Truncate(d.size); err != nil {
+		return nil, err
+	}
+	// Readers get a descriptor that cannot write.
+	f, err := openExisting(dir.part(it.key), os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	d.file.Store(f)
+	return m, nil
+}
+
+// recall takes over what a map says is here, as far as the file agrees: a chunk
+// with a hole in it is not.
+func (d *data) recall(m *chunkMap) {
+	f := d.file.Load()
+	for off := int64(0); off < d.size; {
+		start, end, ok := nextData(f, off, d.size)
+		if !ok {
+			break
+		}
+		last := end / chunkSize
+		if end >= d.size {
+			last = chunks(d.size)
+		}
+		for c := chunks(start); c < last; c++ {
+			if m.have.has(c) {
+				d.have.set(c)
+			}
+		}
+		off = end
+	}
+	if d.hash != nil && m.hashed <= d.have.firstMissing(0, chunks(d.size))*chunkSize {
+		d.hash.restore(m.state, m.hashed)
+	}
+}
+
+var errNotOurs = errors.New("not a file of the cache")
+
+// openRegular opens a file that must be what the cache put there: a regular file
+// under no other name, so that nobody's later write goes into it.
+func openRegular(path string, flag int) (*os.File, os.FileInfo, error) {
+	f, err := openExisting(path, flag)
+	if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.EISDIR) {
+		return nil, nil, fmt.Errorf("%w: %v", errNotOurs, err)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && (!info.Mode().IsRegular() || linked(info)) {
+		err = errNotOurs
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+// localError is the border to the disk: errno that callers act on stay, and a
+// missing file of our own must not read as "no such image".
+func localError(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, os.ErrClosed) {
+		return ErrClosed
+	}
+	if errno, ok := backends.LocalDisk(err); ok {
+		return fmt.Errorf("cache: %s: %w", op, errno)
+	}
+	return fmt.Errorf("cache: %s: %v", op, err)
+}
+
+// isFull reports whether an error of the local disk says that there is no room.
+func isFull(err error) bool {
+	errno, ok := backends.LocalDisk(err)
+	return ok && (errno == syscall.ENOSPC || errno == syscall.EDQUOT)
+}
