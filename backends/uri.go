@@ -26,9 +26,21 @@ func (u URI) String() string {
 	case u.Remote != "":
 		return u.Remote + "://" + u.Ref.String()
 	case u.Host != "":
-		return u.Host + "/" + strings.TrimPrefix(u.Ref.String(), "/")
+		return u.Host + "/" + u.Ref.String()
 	}
-	return u.Ref.String()
+	return notHost(u.Ref.String())
+}
+
+// notHost escapes a collection that would be taken for a host.
+func notHost(ref string) string {
+	first, rest, ok := strings.Cut(ref, "/")
+	if !ok || !looksLikeHost(first) {
+		return ref
+	}
+	if first == "localhost" {
+		return "%6Cocalhost/" + rest
+	}
+	return strings.ReplaceAll(first, ".", "%2E") + "/" + rest
 }
 
 // ParseURI reads "[remote://][host/][collection/]name[:tag][@version]". After
