@@ -79,21 +79,22 @@ func checkDirectory(path string) error {
 	return nil
 }
 
-// alive reports whether a mount answers. A goroutine that asks one that hangs
-// ends when the mount does.
+// alive reports whether a mount answers: statfs is never answered from a cache,
+// as stat is. A goroutine that asks one that hangs ends when the mount does.
 func alive(ctx context.Context, path string) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	answer := make(chan error, 1)
 	go func() {
-		var st syscall.Stat_t
-		answer <- syscall.Stat(path, &st)
+		// Not stat(2): the kernel may still know the attributes of what is dead.
+		var st syscall.Statfs_t
+		answer <- syscall.Statfs(path, &st)
 	}()
 	select {
 	case err := <-answer:
 		// Users who may not look into a mount get EACCES from a living one, and the
 		// owner ENOTCONN from a dead one.
-		return !errors.Is(err, syscall.ENOTCONN) && !errors.Is(err, syscall.EIO)
+		return !errors.Is(err, syscall.ENOTCONN) && !errors.Is(err, syscall.ECONNABORTED) && !errors.Is(err, syscall.EIO)
 	case <-ctx.Done():
 		return true // it hangs, but somebody holds it
 	}
