@@ -115,7 +115,7 @@ func (f *frameWriter) end(err error) {
 
 // maxFrame bounds one line of an answer: an inspection with its scripts is the
 // largest.
-const maxFrame = 64 << 20
+const maxFrame = 16 << 20
 
 // readFrames calls fn for each frame of r but the last one, and returns what that
 // one says. An answer without a last frame is an io.ErrUnexpectedEOF.

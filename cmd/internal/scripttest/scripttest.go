@@ -6,7 +6,8 @@
 //
 //	exits CODE PROGRAM ARGS…   run it; its exit code must be CODE
 //	registry [delete]          start a registry; $REGISTRY is its URL
-//	registry-stop              and stop it
+//	registry-refuse            let it answer 403 to everything but reading
+//	registry-stop              let it answer 502 to everything
 //	impostor                   hold the state directory, and answer sreg with nonsense
 //	busy                       hold the state directory, as another sreg would
 //	free                       end impostor and busy
@@ -23,6 +24,7 @@ package scripttest
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -84,16 +86,17 @@ func (s *script) params(file string) testscript.Params {
 		Condition:           s.condition,
 		RequireExplicitExec: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":         exits,
-			"registry":      s.startRegistry,
-			"registry-stop": func(*testscript.TestScript, bool, []string) { s.registry.Stop() },
-			"impostor":      s.impostor,
-			"busy":          s.busy,
-			"free":          func(*testscript.TestScript, bool, []string) { s.free() },
-			"ended":         ended,
-			"crash":         func(ts *testscript.TestScript, _ bool, _ []string) { signalHolder(ts, syscall.SIGKILL) },
-			"hangup":        func(ts *testscript.TestScript, _ bool, _ []string) { signalHolder(ts, syscall.SIGHUP) },
-			"terminate":     func(ts *testscript.TestScript, _ bool, _ []string) { signalHolder(ts, syscall.SIGTERM) },
+			"exits":           exits,
+			"registry":        s.startRegistry,
+			"registry-refuse": func(*testscript.TestScript, bool, []string) { s.registry.Use(refuse) },
+			"registry-stop":   func(*testscript.TestScript, bool, []string) { s.registry.Stop() },
+			"impostor":        s.impostor,
+			"busy":            s.busy,
+			"free":            func(*testscript.TestScript, bool, []string) { s.free() },
+			"ended":           ended,
+			"crash":           func(ts *testscript.TestScript, _ bool, _ []string) { signalHolder(ts, syscall.SIGKILL) },
+			"hangup":          func(ts *testscript.TestScript, _ bool, _ []string) { signalHolder(ts, syscall.SIGHUP) },
+			"terminate":       func(ts *testscript.TestScript, _ bool, _ []string) { signalHolder(ts, syscall.SIGTERM) },
 		},
 	}
 }
@@ -172,6 +175,16 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 func (s *script) startRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	s.registry = ocitest.Start(s.t, ocitest.Options{Delete: len(args) > 0 && args[0] == "delete"})
 	ts.Setenv("REGISTRY", s.registry.URL)
+}
+
+func refuse(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			http.Error(w, "you may not", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func state(ts *testscript.TestScript) string { return ts.Getenv("SREGFS_HOME") }
