@@ -25,15 +25,10 @@ type place struct {
 // place returns where a file of that name stands in d. All names of one image
 // give the same place.
 func (d *Dir) place(name string) place {
-	p := place{remote: d.remote, collection: d.collection, name: name, temporary: true}
-	if isTemporary(name) {
-		return p
+	p := place{remote: d.remote, collection: d.collection, name: name, temporary: isTemporary(name)}
+	if ref, _, err := parseFile(name); err == nil && !p.temporary {
+		p.name = ref.String()
 	}
-	ref, _, err := parseFile(name)
-	if err != nil {
-		return p
-	}
-	p.name, p.temporary = ref.String(), false
 	return p
 }
 
@@ -69,9 +64,10 @@ type Draft struct {
 	dirty     bool // written since it was last published
 	broken    bool // a write failed: the data is not what was meant
 	err       error
-	published bool // the name means the image now
-	accepted  bool // sealed and queued: it counts as published, but only we have it
-	gone      bool // removed, or replaced by another
+	published bool          // the name means the image now
+	accepted  bool          // sealed and queued: it counts as published, but only we have it
+	gone      bool          // removed, or replaced by another
+	idle      chan struct{} // closed when the last handle for writing is; nil if there is none
 }
 
 func (f *FS) newDraft(data *cache.Draft, p place, name string, who Caller) *Draft {
@@ -112,8 +108,13 @@ func (d *Dir) drafts() []*Draft {
 // that nobody has open.
 func (f *FS) start(ctx context.Context, d *Dir, name string, who Caller, excl bool) (*Draft, error) {
 	p := d.place(name)
-	if old := f.draft(p); old != nil && old.busy() {
-		return nil, fmt.Errorf("%s: %w", name, ErrBusy)
+	if old := f.draft(p); old != nil {
+		if err := old.wait(ctx); err != nil {
+			return nil, err
+		}
+		if excl && old.visible() {
+			return nil, fmt.Errorf("%s: %w", name, fs.ErrExist)
+		}
 	}
 	data, err := f.createData(ctx, d, name, excl)
 	if err != nil {
@@ -194,7 +195,7 @@ func (d *Dir) Create(ctx context.Context, name string, who Caller, excl bool) (*
 	if err != nil {
 		return nil, nil, err
 	}
-	file, err := draft.Open(who, true, false)
+	file, err := draft.Open(ctx, who, true, false)
 	return draft, file, err
 }
 
@@ -284,6 +285,32 @@ func (d *Draft) busy() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return !d.gone && !d.published && (d.writers > 0 || d.accepted || d.claimed() || len(d.turn) > 0)
+}
+
+// patience is how long a second writer waits for the first. The kernel tells us
+// that a file was closed some time after close(2) has returned: without patience
+// a copy right after one that failed would find it in use.
+const patience = 2 * time.Second
+
+// wait waits for a writer to finish. Errors: ErrBusy if it does not; ctx's.
+func (d *Draft) wait(ctx context.Context) error {
+	d.mu.Lock()
+	idle, name := d.idle, d.name
+	d.mu.Unlock()
+	if idle != nil {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		select {
+		case <-idle:
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if d.busy() {
+		return fmt.Errorf("%s: %w", name, ErrBusy)
+	}
+	return nil
 }
 
 // claimed needs mu.

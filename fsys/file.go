@@ -4,6 +4,7 @@ package fsys
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"time"
@@ -17,11 +18,23 @@ type File struct {
 	write bool
 }
 
-// Open opens a draft. Only one process at a time has it open for writing.
+// Open opens a draft. Only one process at a time has it open for writing; another
+// waits a moment for it.
 //
 // Errors: ErrRetry once it is published, or removed: its name means something
-// else now; ErrBusy; the local disk's.
-func (d *Draft) Open(who Caller, write, truncate bool) (*File, error) {
+// else now; ErrBusy; the local disk's; ctx's.
+func (d *Draft) Open(ctx context.Context, who Caller, write, truncate bool) (*File, error) {
+	file, err := d.open(who, write, truncate)
+	if errors.Is(err, ErrBusy) {
+		if err := d.wait(ctx); err != nil {
+			return nil, err
+		}
+		return d.open(who, write, truncate)
+	}
+	return file, err
+}
+
+func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.data == nil || d.gone || d.published {
@@ -37,7 +50,9 @@ func (d *Draft) Open(who Caller, write, truncate bool) (*File, error) {
 			}
 		}
 		d.opener, d.claimedAt = who.Process, time.Time{}
-		d.writers++
+		if d.writers++; d.idle == nil {
+			d.idle = make(chan struct{})
+		}
 	}
 	d.handles++
 	return &File{d: d, write: write}, nil
@@ -173,20 +188,33 @@ func (h *File) Close(ctx context.Context) {
 	}
 	d.mu.Lock()
 	d.handles--
+	lastWriter := false
 	if h.write {
 		d.writers--
+		lastWriter = d.writers == 0
 	}
-	lastWriter := h.write && d.writers == 0
 	// What remains under a temporary name, or was accepted, is still a file.
-	keep := !d.gone && !d.published && (d.place.temporary || d.accepted)
+	keep := !d.over() && (d.place.temporary || d.accepted)
 	d.mu.Unlock()
-	if keep {
-		return
-	}
-	if lastWriter {
+	if !keep && lastWriter {
 		d.abandon()
 	}
-	d.release()
+	if lastWriter {
+		d.wake()
+	}
+	if !keep {
+		d.release()
+	}
+}
+
+// wake tells those who wait to write that the last writer is done.
+func (d *Draft) wake() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.writers == 0 && d.idle != nil {
+		close(d.idle)
+		d.idle = nil
+	}
 }
 
 // needsPublish reports whether closing the handle leaves work undone.

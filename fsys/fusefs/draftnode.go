@@ -48,7 +48,7 @@ func (n *draftNode) Setattr(ctx context.Context, _ gofs.FileHandle, in *fuse.Set
 
 func (n *draftNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	write := forWriting(flags)
-	file, err := n.draft.Open(caller(ctx, write), write, flags&syscall.O_TRUNC != 0)
+	file, err := n.draft.Open(ctx, caller(ctx, write), write, flags&syscall.O_TRUNC != 0)
 	if err != nil {
 		return nil, 0, n.m.fail("open", n.Path(nil), err)
 	}

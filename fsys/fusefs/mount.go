@@ -129,6 +129,10 @@ func (m *Mounted) raw() fuse.RawFileSystem {
 }
 
 func (m *Mounted) mountOptions(options ...string) *fuse.MountOptions {
+	logger := slog.NewLogLogger(m.log.Handler(), slog.LevelWarn)
+	if m.opts.trace != nil {
+		logger = m.opts.trace
+	}
 	return &fuse.MountOptions{
 		FsName:     "sregfs",
 		Name:       fsName,
@@ -145,7 +149,8 @@ func (m *Mounted) mountOptions(options ...string) *fuse.MountOptions {
 		// somebody has asked for attributes.
 		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO,
 		MaxStackDepth:     stackDepth(m.disk),
-		Logger:            slog.NewLogLogger(m.log.Handler(), slog.LevelWarn),
+		Logger:            logger,
+		Debug:             m.opts.trace != nil,
 		PanicHandler: func(v any) fuse.Status {
 			m.log.Error("panic in an operation", "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 			return fuse.EIO

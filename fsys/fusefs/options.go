@@ -4,6 +4,7 @@ package fusefs
 
 import (
 	"errors"
+	"log"
 	"log/slog"
 	"time"
 )
@@ -17,6 +18,8 @@ type Options struct {
 	NoPassthrough bool          // read through this process also where the kernel could do without
 	NameTimeout   time.Duration // how long the kernel believes a name without asking; default 10 s
 	Log           *slog.Logger
+
+	trace *log.Logger // of go-fuse, each request and answer; for tests
 }
 
 // Why a mount point cannot be used, beyond the sentinels of io/fs.

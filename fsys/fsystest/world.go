@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package fsystest builds whole trees for tests: real catalogue, cache and
+// spool in temporary directories, the local remote, and a remote "web" over a
+// small HTTP service that counts and misbehaves on demand. It is imported from
+// tests only. Start at [New].
+package fsystest
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/sylabs/sif/v2/pkg/sif"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/dir"
+	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/mem"
+	"github.com/sregfs/sregfs/fsys"
+)
+
+// A World is a tree and what it stands on.
+type World struct {
+	FS      *fsys.FS
+	Catalog *catalog.Catalog
+	Service *Service // behind the remote "web"
+	Local   string   // directory of the remote "local"
+	Spool   *cache.Spool
+}
+
+// Options tune a World. The zero value has the defaults.
+type Options struct {
+	FS     fsys.Options
+	Web    catalog.Policy // of the remote "web"; "local" allows everything
+	Cache  cache.Options
+	Spool  string // directory of the spool; default a new one
+	OnDisk string // directory for cache, spool and local; default a temporary one
+}
+
+// New returns a tree with the remotes "local" and "web". It ends with the test.
+func New(t testing.TB, opts Options) *World {
+	t.Helper()
+	base := opts.OnDisk
+	if base == "" {
+		base = t.TempDir()
+	}
+	w := &World{Service: newService(t), Local: filepath.Join(base, "local")}
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	local, err := dir.Open(t.Context(), backends.Env{Remote: "local", Config: map[string]any{"path": w.Local}, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := &web{url: w.Service.URL, http: backends.NewHTTPClient(backends.HTTPOptions{})}
+	opts.Cache.Log = log
+	w.Catalog, err = catalog.New(catalog.Options{
+		Remotes: []catalog.Remote{
+			{Name: "local", Type: "dir", Client: backends.NewClient("local", local, backends.ClientOptions{Log: log}),
+				Policy: catalog.Policy{Overwrite: true, Delete: true}},
+			{Name: "web", Type: "web", Client: backends.NewClient("web", web, backends.ClientOptions{Log: log, MaxElapsed: 5 * time.Second}),
+				Policy: opts.Web},
+		},
+		State: func() (*catalog.State, error) {
+			c, err := cache.Open(filepath.Join(base, "cache"), opts.Cache)
+			if err != nil {
+				return nil, err
+			}
+			w.Spool, err = cache.OpenSpool(filepath.Join(base, "spool"), cache.SpoolOptions{Log: log})
+			if err != nil {
+				return nil, err
+			}
+			return &catalog.State{Store: mem.New(), Cache: c, Spool: w.Spool}, nil
+		},
+		Records: filepath.Join(base, "records"),
+		Log:     log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Catalog.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.Catalog.Close(context.Background()); err != nil { //nolint:usetesting // t.Context has ended by then
+			t.Error(err)
+		}
+	})
+	opts.FS.Log, opts.FS.Disk = log, base
+	w.FS = fsys.New(w.Catalog, opts.FS)
+	return w
+}
+
+// Image returns a SIF with one squashfs of that size, at least 4 KiB: what the
+// completeness gate takes for whole, filled with bytes that depend on seed.
+func Image(size int, seed uint64) []byte {
+	part, err := sif.NewDescriptorInput(sif.DataPartition, bytes.NewReader(Squashfs(size, seed)),
+		sif.OptPartitionMetadata(sif.FsSquash, sif.PartPrimSys, "amd64"))
+	if err != nil {
+		panic(err)
+	}
+	buf := sif.NewBuffer(nil)
+	img, err := sif.CreateContainer(buf, sif.OptCreateDeterministic(), sif.OptCreateWithDescriptors(part))
+	if err != nil {
+		panic(err)
+	}
+	if err := img.UnloadContainer(); err != nil {
+		panic(err)
+	}
+	return buf.Bytes()
+}
+
+// Squashfs is Image without the SIF around it.
+func Squashfs(size int, seed uint64) []byte {
+	b := make([]byte, size)
+	rng := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), 1})
+	rng.Read(b)
+	const used, idTable = 40, 48
+	head := b[:96]
+	clear(head)
+	copy(head, "hsqs")
+	le := binary.LittleEndian
+	le.PutUint32(head[4:], 1)       // inodes
+	le.PutUint32(head[12:], 131072) // block size
+	le.PutUint16(head[20:], 1)      // gzip
+	le.PutUint16(head[22:], 17)     // log2 of the block size
+	le.PutUint16(head[26:], 1)      // ids
+	le.PutUint16(head[28:], 4)      // version 4.0
+	end := uint64(size)
+	le.PutUint64(head[used:], end)
+	le.PutUint64(head[idTable:], end-8)
+	le.PutUint64(head[56:], ^uint64(0)) // no xattrs
+	le.PutUint64(head[64:], end-1024)   // inode table
+	le.PutUint64(head[72:], end-512)    // directory table
+	le.PutUint64(head[80:], ^uint64(0)) // no fragments
+	le.PutUint64(head[88:], ^uint64(0)) // no export table
+	le.PutUint64(b[end-8:], end-64)
+	return b
+}
+
+// Need skips the test, unless SREGFS_NOSKIP=1, which makes it fail instead.
+func Need(t testing.TB, ok bool, what string) {
+	t.Helper()
+	switch {
+	case ok:
+	case os.Getenv("SREGFS_NOSKIP") == "1":
+		t.Fatalf("%s is needed (SREGFS_NOSKIP=1)", what)
+	default:
+		t.Skipf("%s is needed", what)
+	}
+}

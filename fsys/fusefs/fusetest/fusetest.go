@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package fusetest mounts trees for tests. It is imported from tests only.
+package fusetest
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/sregfs/sregfs/fsys"
+	"github.com/sregfs/sregfs/fsys/fsystest"
+	"github.com/sregfs/sregfs/fsys/fusefs"
+)
+
+// Mount mounts a tree for the time of the test, and returns the mount with its
+// directory. The test is skipped where there is no FUSE (but see fsystest.Need).
+//
+// Go through the mount with child processes: a program that maps or executes
+// files of its own mount can wait for itself.
+func Mount(t testing.TB, tree *fsys.FS, opts fusefs.Options) (string, *fusefs.Mounted) {
+	t.Helper()
+	NeedFUSE(t)
+	dir := t.TempDir()
+	m, err := fusefs.Mount(t.Context(), dir, tree, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := m.Unmount(false)
+		if errors.Is(err, fusefs.ErrBusy) {
+			t.Errorf("at the end of the test: %v", err)
+			err = m.Unmount(true)
+		}
+		if err != nil {
+			t.Errorf("unmounting: %v", err)
+			return
+		}
+		if !t.Failed() {
+			m.Wait() //nolint:errcheck // it tells only that the mount is over
+		}
+	})
+	return dir, m
+}
+
+// NeedFUSE skips the test where nothing can be mounted.
+func NeedFUSE(t testing.TB) {
+	t.Helper()
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	fsystest.Need(t, err == nil, "/dev/fuse")
+	f.Close()
+	if os.Geteuid() != 0 {
+		NeedTool(t, "fusermount3")
+	}
+}
+
+// NeedTool skips the test where a program is not installed.
+func NeedTool(t testing.TB, name string) {
+	t.Helper()
+	_, err := exec.LookPath(name)
+	fsystest.Need(t, err == nil, name)
+}
+
+// Shell runs a shell script in a directory as another process and returns what
+// it printed, both outputs together, and whether it succeeded.
+func Shell(t testing.TB, dir, script string) (out string, ok bool) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
+	cmd.Dir = dir
+	text, err := cmd.CombinedOutput()
+	return string(text), err == nil
+}
+
+// MustShell is Shell for a script that has to succeed.
+func MustShell(t testing.TB, dir, script string) string {
+	t.Helper()
+	out, ok := Shell(t, dir, script)
+	if !ok {
+		t.Fatalf("%s\nfailed: %s", script, out)
+	}
+	return out
+}
+
+// MustFail is Shell for a script that has to fail.
+func MustFail(t testing.TB, dir, script string) string {
+	t.Helper()
+	out, ok := Shell(t, dir, script)
+	if ok {
+		t.Fatalf("%s\nsucceeded: %s", script, out)
+	}
+	return out
+}
