@@ -41,9 +41,7 @@ func (c *Cache) Adopt(path, digest string, size int64) error {
 	if c.here(key, size) {
 		return localError("adopt", os.Remove(path))
 	}
-	it.mu.Lock()
-	d := it.data
-	it.mu.Unlock()
+	d, _ := it.live()
 	if d == nil {
 		return localError("adopt", it.adopt(path, info))
 	}
@@ -196,9 +194,7 @@ var errNotWhole = fmt.Errorf("%w: the blob is not whole here", fs.ErrInvalid)
 
 // condemn removes the blob and returns why. Call with busy held.
 func (it *item) condemn(why error) error {
-	it.mu.Lock()
-	d := it.data
-	it.mu.Unlock()
+	d, _ := it.live()
 	if d != nil {
 		d.disk.Lock()
 		defer d.disk.Unlock()

@@ -138,18 +138,17 @@ func (d *data) kickKeeper() {
 	}
 }
 
-// kill ends the blob with err for all who have it open.
-func (d *data) kill(err error) {
+// kill ends the blob with err for all who have it open, and reports whether it
+// was still partial. What waits for settled is told by the caller.
+func (d *data) kill(err error) bool {
 	d.mu.Lock()
-	if d.phase.Load() == partial || d.failure == nil {
+	if d.failure == nil {
 		d.failure = err
 	}
 	was := d.phase.Swap(dead)
 	d.mu.Unlock()
 	d.cancel()
-	if was == partial {
-		close(d.settled)
-	}
+	return was == partial
 }
 
 // deadErr is why the blob is dead, nil if it is not.

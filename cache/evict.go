@@ -158,9 +158,7 @@ func (c *Cache) Remove(key Key) error {
 		return err
 	}
 	defer it.release()
-	it.mu.Lock()
-	d, handles := it.data, it.handles
-	it.mu.Unlock()
+	d, handles := it.live()
 	switch {
 	case handles > 0:
 		return fmt.Errorf("%w: open", ErrInUse)

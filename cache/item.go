@@ -113,14 +113,10 @@ func (it *item) join(ctx context.Context, src source) (*data, error) {
 		it.mu.Unlock()
 		return nil, err
 	}
-	d := it.data
 	it.mu.Unlock()
-	if d != nil && d.phase.Load() == dead {
-		// Its keeper is about to remove its files: not before that.
-		d.disk.Lock()
-		d.disk.Unlock() //nolint:staticcheck // an empty section waits for the other one
-	}
-	if d = it.enter(); d == nil {
+	it.live()
+	d := it.enter()
+	if d == nil {
 		var err error
 		if d, err = it.openFiles(ctx, src); err != nil {
 			return nil, err
@@ -132,6 +128,23 @@ func (it *item) join(ctx context.Context, src source) (*data, error) {
 	}
 	d.offer(src)
 	return d, nil
+}
+
+// live returns the data that is open and how many handles it has; nil if there is
+// none. One that is dying is not: its keeper is about to remove its files, and
+// live returns when it has. Call with busy held.
+func (it *item) live() (*data, int) {
+	it.mu.Lock()
+	d, handles := it.data, it.handles
+	it.mu.Unlock()
+	if d == nil || d.phase.Load() != dead {
+		return d, handles
+	}
+	d.disk.Lock()
+	defer d.disk.Unlock()
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	return it.data, it.handles
 }
 
 // refusal says why the blob is not opened at all. Call with mu held.

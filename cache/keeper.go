@@ -30,6 +30,7 @@ func (d *data) keep() {
 			d.awaitFlights()
 			d.commit()
 			d.item.detach(d)
+			d.file.Load().Close() // the cache is closing: handles give errors from now on
 			return
 		}
 		more := d.hashSome()
@@ -278,10 +279,13 @@ func (d *data) spoil(err error) {
 
 // bury ends the blob and removes its files. Call with disk held.
 func (d *data) bury(err error) {
-	d.kill(err)
+	wasPartial := d.kill(err)
 	if err := d.item.cache.dir.drop(d.item.key); err != nil {
 		d.item.cache.opts.Log.Warn("cannot remove a blob", "key", d.item.key, "err", err)
 	}
 	d.item.detach(d)
 	d.item.cache.announce(d.item.key, Remote)
+	if wasPartial {
+		close(d.settled)
+	}
 }
