@@ -52,6 +52,9 @@ func escapeVersion(version string) string {
 func EscapeVersion(version string) string { return escape(version, "%/@", false) }
 
 func escape(s, special string, leadingDot bool) string {
+	if isPlain(s) && (!leadingDot || s == "" || s[0] != '.') {
+		return s
+	}
 	var b strings.Builder
 	for i := 0; i < len(s); {
 		r, size := utf8.DecodeRuneInString(s[i:])
@@ -67,6 +70,17 @@ func escape(s, special string, leadingDot bool) string {
 		i += size
 	}
 	return b.String()
+}
+
+// isPlain reports whether s has nothing that any escape touches, as nearly all
+// names do.
+func isPlain(s string) bool {
+	for _, c := range []byte(s) {
+		if c <= 0x20 || c >= 0x7f || c == '%' || c == '/' || c == ':' || c == '@' {
+			return false
+		}
+	}
+	return true
 }
 
 var errEscape = errors.New("a \"%\" that two hexadecimal digits do not follow (write %25 for the sign itself)")

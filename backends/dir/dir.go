@@ -92,7 +92,7 @@ func (c *client) Stat(_ context.Context, ref backends.Ref) (backends.Image, erro
 	if err != nil {
 		return backends.Image{}, err
 	}
-	return root.image(f, root.fact(f.dir, f.base)), nil
+	return root.image(f, root.factsOf(f.dir, f.base)), nil
 }
 
 // Open implements backends.Backend.

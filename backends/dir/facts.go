@@ -5,13 +5,14 @@ package dir
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
-	"time"
+	"strconv"
+	"strings"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -20,16 +21,33 @@ import (
 // as the file has that size, time and inode: somebody may write to it, or put
 // another in its place.
 type fact struct {
-	File    string    `json:"file"`
-	Digest  string    `json:"digest"`
-	Size    int64     `json:"size"`
-	ModTime int64     `json:"mtime"` // nanoseconds since 1970
-	Inode   uint64    `json:"inode"`
-	Stored  time.Time `json:"stored"`
+	file    string
+	digest  string
+	size    int64
+	modTime int64 // nanoseconds since 1970
+	inode   uint64
+}
+
+// A line is "DIGEST SIZE MTIME INODE FILE": a listing may read ten thousand of
+// them, and JSON would take most of its time.
+
+func (f fact) line() string {
+	return fmt.Sprintf("%s %d %d %d %s", f.digest, f.size, f.modTime, f.inode, f.file)
+}
+
+func parseFact(line string) (f fact, ok bool) {
+	fields := strings.SplitN(line, " ", 5)
+	if len(fields) < 5 || fields[4] == "" || fields[0] == "" || backends.CheckDigest(fields[0]) != nil {
+		return f, false
+	}
+	size, errSize := strconv.ParseInt(fields[1], 10, 64)
+	modTime, errTime := strconv.ParseInt(fields[2], 10, 64)
+	inode, errInode := strconv.ParseUint(fields[3], 10, 64)
+	return fact{file: fields[4], digest: fields[0], size: size, modTime: modTime, inode: inode}, errSize == nil && errTime == nil && errInode == nil
 }
 
 func (f fact) matches(info fs.FileInfo) bool {
-	return f.Size == info.Size() && f.ModTime == info.ModTime().UnixNano() && f.Inode == inode(info)
+	return f.size == info.Size() && f.modTime == info.ModTime().UnixNano() && f.inode == inode(info)
 }
 
 // facts are those of one directory, by file name.
@@ -47,19 +65,10 @@ const maxFacts = 64 << 20 // bytes read of such a file
 
 // facts reads what is known of the files in dir. Whatever cannot be read is not
 // known, and that is all.
-func (t *tree) facts(dir string) facts { return t.factsOf(dir, nil) }
+func (t *tree) facts(dir string) facts { return t.factsOf(dir, "") }
 
-// fact is facts for one file.
-func (t *tree) fact(dir, base string) facts {
-	quoted, err := json.Marshal(base)
-	if err != nil {
-		return nil
-	}
-	return t.factsOf(dir, append([]byte(`{"file":`), quoted...))
-}
-
-// factsOf decodes the lines that begin with prefix.
-func (t *tree) factsOf(dir string, prefix []byte) facts {
+// factsOf is facts for one file, or for all if file is "".
+func (t *tree) factsOf(dir, file string) facts {
 	known := facts{}
 	f, err := t.Open(factsPath(dir))
 	if err != nil {
@@ -67,11 +76,14 @@ func (t *tree) factsOf(dir string, prefix []byte) facts {
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(io.LimitReader(f, maxFacts))
+	lines.Buffer(make([]byte, 256<<10), 256<<10)
 	for lines.Scan() {
-		var line fact
+		if !bytes.HasSuffix(lines.Bytes(), []byte(file)) {
+			continue
+		}
 		// The last line may be torn: the machine stopped while it was written.
-		if bytes.HasPrefix(lines.Bytes(), prefix) && json.Unmarshal(lines.Bytes(), &line) == nil && backends.CheckDigest(line.Digest) == nil {
-			known[line.File] = line
+		if f, ok := parseFact(lines.Text()); ok && (file == "" || f.file == file) {
+			known[f.file] = f
 		}
 	}
 	return known
@@ -79,22 +91,19 @@ func (t *tree) factsOf(dir string, prefix []byte) facts {
 
 // remember appends a fact. Losing it costs only the digest, so it is not synced
 // and its failure is no failure of the push.
-func (t *tree) remember(dir string, line fact) {
-	text, err := json.Marshal(line)
-	if err != nil {
-		return
-	}
+func (t *tree) remember(dir string, f fact) {
 	name := factsPath(dir)
 	if err := t.MkdirAll(filepath.Dir(name), 0o777); err != nil {
 		return
 	}
-	f, err := t.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
+	out, err := t.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
 	if err != nil {
 		return
 	}
-	defer f.Close()
-	// The newline first ends a line that was torn.
-	_, _ = f.Write(append([]byte{'\n'}, append(text, '\n')...))
+	defer out.Close()
+	// One write, so that lines of two processes do not mix. The newline first
+	// ends a line that was torn.
+	_, _ = out.WriteString("\n" + f.line() + "\n")
 }
 
 // forget drops the facts of a directory that is no more, and tidies those of
@@ -123,19 +132,12 @@ func (t *tree) forget(dir string) {
 // rewrite replaces a facts file. A line that another process appends meanwhile
 // is lost, which costs a digest.
 func (t *tree) rewrite(name string, kept facts) {
+	var text strings.Builder
+	for _, f := range kept {
+		text.WriteString(f.line() + "\n")
+	}
 	tmp := name + ".new"
-	f, err := t.Create(tmp)
-	if err != nil {
-		return
-	}
-	enc := json.NewEncoder(f)
-	for _, line := range kept {
-		err = enc.Encode(line)
-		if err != nil {
-			break
-		}
-	}
-	if closeErr := f.Close(); err != nil || closeErr != nil || t.Rename(tmp, name) != nil {
+	if t.WriteFile(tmp, []byte(text.String()), 0o666) != nil || t.Rename(tmp, name) != nil {
 		_ = t.Remove(tmp)
 	}
 }

@@ -90,6 +90,9 @@ func extension(format string) string {
 // decode is the inverse of EscapePart; what EscapePart would not have written
 // stands for itself.
 func decode(component string) string {
+	if backends.EscapePart(component) == component {
+		return component
+	}
 	plain, err := backends.UnescapePart(component)
 	if err != nil || backends.EscapePart(plain) != component {
 		return component

@@ -84,17 +84,17 @@ func (l *lister) scan(ctx context.Context) error {
 // image, be a collection, or both.
 func (l *lister) child(parent, base string, seen map[string]bool) error {
 	dir, below := path.Join(parent, base), decodeCollection(base)
+	holds := true // right below the root it can only be a collection, also while it is empty
 	if l.collection != "" {
 		below = l.collection + "/" + below
-		files, err := l.tags(l.collection, decode(base), dir)
+		entries, err := l.read(dir)
 		if err != nil {
 			return err
 		}
-		l.files = append(l.files, files...)
+		l.files = append(l.files, tags(l.collection, decode(base), dir, entries)...)
+		holds = l.holdsImages(dir, entries, 0)
 	}
-	// A directory right below the root can only be a collection, also while it
-	// is empty. Deeper ones count once an image is in them.
-	if !seen[below] && (l.collection == "" || l.holdsImages(dir, 0)) {
+	if holds && !seen[below] {
 		seen[below] = true
 		l.children = append(l.children, below)
 	}
@@ -103,21 +103,25 @@ func (l *lister) child(parent, base string, seen map[string]bool) error {
 
 const maxDepth = 32 // of directories that are searched for an image
 
-// holdsImages reports whether dir, as a collection, has an image somewhere.
-func (l *lister) holdsImages(dir string, depth int) bool {
-	entries, err := l.read(dir)
-	if err != nil || depth > maxDepth {
-		return false
-	}
+// holdsImages reports whether a directory, as a collection, has an image
+// somewhere.
+func (l *lister) holdsImages(dir string, entries []fs.DirEntry, depth int) bool {
 	for _, e := range entries {
-		p, ok := parse(e.Name())
-		// At depth 0 a file without an image's name is a tag of dir itself.
-		if ok && maybeFile(e) && (p.image != "" || depth > 0) {
+		// At depth 0 a file that only has a tag is one of the directory itself,
+		// as an image.
+		if p, ok := parse(e.Name()); ok && maybeFile(e) && (p.image != "" || depth > 0) {
 			return true
 		}
 	}
+	if depth == maxDepth {
+		return false
+	}
 	for _, e := range entries {
-		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") && l.holdsImages(path.Join(dir, e.Name()), depth+1) {
+		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		below := path.Join(dir, e.Name())
+		if inside, err := l.read(below); err == nil && l.holdsImages(below, inside, depth+1) {
 			return true
 		}
 	}

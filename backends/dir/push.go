@@ -103,8 +103,8 @@ func (t *tree) publish(ctx context.Context, ref backends.Ref, src backends.Sourc
 	}
 	f := newFile(path.Dir(target), path.Base(target), ref, src.Format)
 	f.info = info
-	line := fact{File: f.base, Digest: src.Digest, Size: info.Size(), ModTime: info.ModTime().UnixNano(), Inode: inode(info), Stored: time.Now().UTC()}
-	t.remember(f.dir, line)
+	known := fact{file: f.base, digest: src.Digest, size: info.Size(), modTime: info.ModTime().UnixNano(), inode: inode(info)}
+	t.remember(f.dir, known)
 	if err := t.rename(tmp, target); err != nil {
 		return backends.Image{}, err
 	}
@@ -114,7 +114,7 @@ func (t *tree) publish(ctx context.Context, ref backends.Ref, src backends.Sourc
 			t.removeEmpty(old.dir, ".")
 		}
 	}
-	return t.image(f, facts{f.base: line}), nil
+	return t.image(f, facts{f.base: known}), nil
 }
 
 // rename moves the staged file to its place for good.

@@ -89,8 +89,7 @@ func (t *tree) dirs(collection string) []string {
 }
 
 // tags returns the files in the directory of an image.
-func (t *tree) tags(collection, name, dir string) ([]file, error) {
-	entries, err := t.read(dir)
+func tags(collection, name, dir string, entries []fs.DirEntry) []file {
 	var files []file
 	for _, e := range entries {
 		p, ok := parse(e.Name())
@@ -99,7 +98,7 @@ func (t *tree) tags(collection, name, dir string) ([]file, error) {
 		}
 		files = append(files, newFile(dir, e.Name(), backends.Ref{Collection: collection, Name: name, Tag: p.tag, Version: p.version}, p.format))
 	}
-	return files, err
+	return files
 }
 
 // flat returns the files in the directory of a collection that tell the image
@@ -132,16 +131,18 @@ func maybeFile(e fs.DirEntry) bool {
 
 // files returns every file of one image, all tags and versions.
 func (t *tree) files(collection, name string) ([]file, error) {
+	if collection == "" {
+		return nil, nil // at the root the file's own name tells all
+	}
 	var all []file
 	for _, dir := range t.dirs(collection) {
-		if collection != "" {
-			for _, s := range spellings(name, decode) {
-				files, err := t.tags(collection, name, path.Join(dir, s))
-				if err != nil {
-					return nil, err
-				}
-				all = append(all, files...)
+		for _, s := range spellings(name, decode) {
+			at := path.Join(dir, s)
+			entries, err := t.read(at)
+			if err != nil {
+				return nil, err
 			}
+			all = append(all, tags(collection, name, at, entries)...)
 		}
 	}
 	return all, nil
@@ -263,7 +264,7 @@ func (f *file) hasVersion(version string, known facts) bool {
 	if fact, ok := known[f.base]; ok {
 		// With the facts at hand the name counts only if the file is still the
 		// one that was stored under it.
-		return fact.matches(f.info) && hex == strings.TrimPrefix(fact.Digest, "sha256:")
+		return fact.matches(f.info) && hex == strings.TrimPrefix(fact.digest, "sha256:")
 	}
 	return f.ref.Version != "" && (version == f.ref.Version || hex == f.ref.Version)
 }
@@ -277,7 +278,7 @@ func (t *tree) image(f file, known facts) backends.Image {
 		URL: (&url.URL{Scheme: "file", Path: filepath.ToSlash(t.abs(f.dir, f.base))}).String(),
 	}
 	if fact, ok := known[f.base]; ok && fact.matches(f.info) {
-		img.Digest = fact.Digest
+		img.Digest = fact.digest
 	}
 	return img
 }
