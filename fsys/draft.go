@@ -264,7 +264,7 @@ func (d *Draft) claim(who Caller) {
 func (d *Draft) shownTo(who Caller) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.gone || d.published {
+	if d.over() {
 		return false
 	}
 	return d.place.temporary || d.accepted || d.claimed() && d.claimant == who.Thread
@@ -272,11 +272,12 @@ func (d *Draft) shownTo(who Caller) bool {
 
 // visible reports whether the draft is shown where no image has its name: while
 // it is written, if it counts as published, or if its name is temporary. One
-// that could not be published is in the journal, not in the tree.
+// that could not be published is in the journal, not in the tree: nobody shall
+// take a part of an image for the whole.
 func (d *Draft) visible() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return !d.gone && !d.published && (d.place.temporary || d.accepted || d.writers > 0)
+	return !d.over() && (d.place.temporary || d.accepted || d.writers > 0 && d.err == nil)
 }
 
 // busy reports whether nobody else may write the file: somebody does, or what it
@@ -284,7 +285,7 @@ func (d *Draft) visible() bool {
 func (d *Draft) busy() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return !d.gone && !d.published && (d.writers > 0 || d.accepted || d.claimed() || len(d.turn) > 0)
+	return !d.over() && (d.writers > 0 || d.accepted || d.claimed() || len(d.turn) > 0)
 }
 
 // patience is how long a second writer waits for the first. The kernel tells us

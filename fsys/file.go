@@ -37,7 +37,7 @@ func (d *Draft) Open(ctx context.Context, who Caller, write, truncate bool) (*Fi
 func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.data == nil || d.gone || d.published {
+	if d.data == nil || d.over() {
 		return nil, ErrRetry
 	}
 	if write {

@@ -64,7 +64,7 @@ func New(t testing.TB, opts Options) *World {
 		Remotes: []catalog.Remote{
 			{Name: "local", Type: "dir", Client: backends.NewClient("local", local, backends.ClientOptions{Log: log}),
 				Policy: catalog.Policy{Overwrite: true, Delete: true}},
-			{Name: "web", Type: "web", Client: backends.NewClient("web", web, backends.ClientOptions{Log: log, MaxElapsed: 5 * time.Second}),
+			{Name: "web", Type: "web", Client: backends.NewClient("web", web, backends.ClientOptions{Log: log, MaxElapsed: 500 * time.Millisecond}),
 				Policy: opts.Web},
 		},
 		State: func() (*catalog.State, error) {

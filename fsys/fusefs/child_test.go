@@ -184,6 +184,9 @@ func not0(e syscall.Errno) error {
 }
 
 func mapAndWrite(fd int) error {
+	if err := unix.Ftruncate(fd, 8192); err != nil {
+		return err
+	}
 	m, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return err

@@ -338,8 +338,10 @@ func TestSquashfuse(t *testing.T) {
 		w.Service.Put("c/greet:1", greet)
 		dir, _ := fusetest.Mount(t, w.FS, opts)
 		at := t.TempDir()
-		out, ok := fusetest.Shell(t, at, fmt.Sprintf(
-			"mkdir m && exec 3<%q && squashfuse /proc/self/fd/3 m && cat m/.singularity.d/runscript; fusermount3 -u m",
+		// In the foreground: who runs it waits until it has let go of the image.
+		out, ok := fusetest.Shell(t, at, fmt.Sprintf(`mkdir m; exec 3<%q; squashfuse -f /proc/self/fd/3 m & p=$!
+			until mountpoint -q m || ! kill -0 $p; do :; done
+			cat m/.singularity.d/runscript; fusermount3 -u m; wait $p`,
 			filepath.Join(dir, "web/c/greet:1.sif")))
 		if !ok || !strings.Contains(out, "#!/bin/sh") {
 			t.Errorf("squashfuse of an image in the mount: %v\n%s", ok, out)
