@@ -11,6 +11,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -161,7 +162,10 @@ func (b *Blob) read(ctx context.Context, p []byte, off int64) (int, error) {
 // read is for what may have to be fetched.
 func (d *data) read(ctx context.Context, p []byte, off int64, w *window, quiet bool) (int, error) {
 	end := off + int64(len(p))
-	ahead := w.note(off, end)
+	ahead := end
+	if !d.item.cache.opts.NoBackground {
+		ahead = w.note(off, end)
+	}
 	if !d.has(off, min(max(end, ahead), d.size)) {
 		d.demanded(off, quiet)
 		err := d.await(ctx, off, end, ahead)
@@ -292,8 +296,11 @@ func (b *Blob) Close() error {
 // outward turns errors that are for this package only into what callers know.
 func outward(err error) error {
 	var opened *openError
-	if errors.As(err, &opened) {
+	switch {
+	case errors.As(err, &opened):
 		return opened.error
+	case errors.Is(err, errNoRoom):
+		return fmt.Errorf("cache: %w", syscall.ENOSPC)
 	}
 	return err
 }

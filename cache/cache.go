@@ -55,7 +55,7 @@ type Options struct {
 	// read for the first time: that is somebody mounting or inspecting it.
 	Hints func(ctx context.Context, r ReaderAtContext, size int64) []Range
 
-	NoBackground bool // fetch only what is read
+	NoBackground bool // fetch only what is read, to the chunk of 1 MiB
 	Streams      int  // parallel background requests for one blob; default 4
 
 	// FillDelay is how long after the first read of a blob the rest of it is
@@ -63,6 +63,8 @@ type Options struct {
 	FillDelay time.Duration
 	// Patience is how long a read waits without any progress; default 60 s.
 	Patience time.Duration
+
+	dirtyAge time.Duration // see maxDirtyAge; for tests
 }
 
 const (
@@ -80,6 +82,7 @@ func (o Options) withDefaults(dir string) Options {
 	o.Streams = cmp.Or(o.Streams, 4)
 	o.FillDelay = cmp.Or(o.FillDelay, time.Second)
 	o.Patience = cmp.Or(o.Patience, time.Minute)
+	o.dirtyAge = cmp.Or(o.dirtyAge, maxDirtyAge)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

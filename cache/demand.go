@@ -42,7 +42,7 @@ func (w *window) note(off, end int64) int64 {
 		return end
 	}
 	if end > w.next {
-		w.run += end - w.next
+		w.run += end - max(off, w.next)
 		w.next = end
 	}
 	size := int64(0)

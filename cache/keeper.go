@@ -23,7 +23,8 @@ const (
 // it in its place. It ends with that, or when nobody uses the blob any more.
 func (d *data) keep() {
 	defer d.leave()
-	timer := time.NewTimer(maxDirtyAge)
+	age := d.item.cache.opts.dirtyAge
+	timer := time.NewTimer(age)
 	defer timer.Stop()
 	for d.phase.Load() == partial {
 		if d.ctx.Err() != nil {
@@ -50,7 +51,7 @@ func (d *data) keep() {
 				return
 			}
 		}
-		timer.Reset(maxDirtyAge)
+		timer.Reset(age)
 		select {
 		case <-d.kick:
 		case <-timer.C:
@@ -101,7 +102,7 @@ func (d *data) hashSome() bool {
 func (d *data) due() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.dirty >= maxDirty || d.dirty > 0 && time.Since(d.dirtySince) >= maxDirtyAge
+	return d.dirty >= maxDirty || d.dirty > 0 && time.Since(d.dirtySince) >= d.item.cache.opts.dirtyAge
 }
 
 // finished reports whether all is here and hashed, and nobody writes any more.
