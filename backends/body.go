@@ -46,7 +46,7 @@ func (b *body) Read(p []byte) (int, error) {
 		b.err = b.fail(err)
 	}
 	if b.err != nil {
-		b.Close() // frees the slot for others, though the caller may close late
+		_ = b.Close() // frees the slot for others, though the caller may close late
 	}
 	if n > 0 {
 		return n, nil

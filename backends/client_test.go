@@ -522,8 +522,10 @@ func TestClient_readOnly(t *testing.T) {
 	if !errors.Is(err, ErrReadOnly) || !errors.Is(c.Delete(t.Context(), testImage), ErrReadOnly) {
 		t.Errorf("%v", err)
 	}
-	if c.Close() != nil || c.Close() != nil || b.closed.Load() != 1 {
-		t.Errorf("closed %d times", b.closed.Load())
+	for range 2 {
+		if err := c.Close(); err != nil || b.closed.Load() != 1 {
+			t.Errorf("Close: %v, closed %d times", err, b.closed.Load())
+		}
 	}
 }
 

@@ -30,6 +30,6 @@
 //
 // # Where to start
 //
-// backends/dir is the smallest complete backend. docs/adding-a-backend.md goes
-// through it line by line, and backends/backendtest checks the result.
+// docs/adding-a-backend.md builds a backend step by step, the reading half of
+// backendtest/plain_test.go; backends/backendtest checks the result.
 package backends

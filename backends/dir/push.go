@@ -110,7 +110,7 @@ func (t *tree) publish(ctx context.Context, ref backends.Ref, src backends.Sourc
 	}
 	if old != nil && (old.dir != f.dir || old.base != f.base) {
 		if err := t.Remove(filepath.FromSlash(path.Join(old.dir, old.base))); err == nil {
-			t.syncDir(old.dir)
+			_ = t.syncDir(old.dir) // it may come back after a power cut, but as an older version
 			t.removeEmpty(old.dir, ".")
 		}
 	}

@@ -44,6 +44,9 @@ func (c *client) open() (*tree, error) {
 	return &tree{root}, nil
 }
 
+// Close releases the tree.
+func (t *tree) Close() { _ = t.Root.Close() }
+
 func (t *tree) abs(elem ...string) string {
 	return filepath.Join(append([]string{t.Name()}, elem...)...)
 }
