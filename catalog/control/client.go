@@ -22,7 +22,7 @@ import (
 	"github.com/sregfs/sregfs/catalog/inspect"
 )
 
-// ErrNobody: nothing serves the socket.
+// ErrNobody means that nothing serves the socket.
 var ErrNobody = errors.New("no mount is running")
 
 // A Client calls the verbs of a catalogue, which may be in another process. Its

@@ -14,8 +14,8 @@ import (
 	"github.com/sregfs/sregfs/cache"
 )
 
-// ErrProtocol: the other side does not speak this version of the protocol, or
-// something else than it.
+// ErrProtocol means that the other side speaks another version of the protocol,
+// or something else altogether.
 var ErrProtocol = errors.New("not the same protocol")
 
 // codes says by which name a sentinel travels. An error can match several.

@@ -91,7 +91,7 @@ func asOtherUser() bool {
 func TestOtherUsersAreHungUpOn(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
-	base, err := os.MkdirTemp("", "control-")
+	base, err := os.MkdirTemp("", "control-") //nolint:usetesting // t.TempDir is below a directory that others may not enter
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,16 +34,18 @@ image that hold them are fetched; nothing is run, and no signature is verified.`
 				if a.format == asJSON {
 					return a.printJSON(in)
 				}
-				if err := printImage(a.out, in.Record); err != nil || in.Facts == nil {
-					return err
+				facts := in.Facts
+				if facts == nil {
+					facts = &inspect.Facts{}
 				}
-				return printFacts(a.out, in.Facts)
+				return printInspection(a.out, in.Record, facts)
 			})
 		},
 	}
 }
 
-func printImage(w io.Writer, r catalog.Record) error {
+// printInspection prints first what the registry says, then the image itself.
+func printInspection(w io.Writer, r catalog.Record, f *inspect.Facts) error {
 	t := newTable(w)
 	field := func(name, value string) {
 		if value != "" {
@@ -60,25 +62,24 @@ func printImage(w io.Writer, r catalog.Record) error {
 	field("state", state(r))
 	field("path", r.Path)
 	field("url", r.URL)
-	return t.flush()
-}
-
-func printFacts(w io.Writer, f *inspect.Facts) error {
-	t := newTable(w)
-	for _, row := range [][2]string{{"format", f.Format}, {"arch", f.Arch}, {"id", f.ID}, {"created", f.Created}} {
-		if row[1] != "" {
-			t.row(row[0], row[1])
-		}
-	}
+	field("format", f.Format)
+	field("arch", f.Arch)
+	field("id", f.ID)
+	field("created", f.Created)
 	for _, s := range f.Signatures {
-		t.row("signature", s.Fingerprint+" of objects "+fmt.Sprint(s.Objects)+", not verified")
+		field("signature", s.Fingerprint+" of objects "+fmt.Sprint(s.Objects)+", not verified")
 	}
 	for _, note := range f.Notes {
-		t.row("note", note)
+		field("note", note)
 	}
 	if err := t.flush(); err != nil {
 		return err
 	}
+	printParts(w, f)
+	return nil
+}
+
+func printParts(w io.Writer, f *inspect.Facts) {
 	printMap(w, "labels", f.Labels)
 	printDescriptors(w, f.Descriptors)
 	for _, s := range [][2]string{{"help", f.Help}, {"runscript", f.RunScript}, {"startscript", f.StartScript}, {"test", f.Test},
@@ -88,7 +89,6 @@ func printFacts(w io.Writer, f *inspect.Facts) error {
 	for _, name := range slices.Sorted(maps.Keys(f.Environment)) {
 		printText(w, "environment "+name, f.Environment[name])
 	}
-	return nil
 }
 
 func printMap(w io.Writer, title string, m map[string]string) {
@@ -122,9 +122,8 @@ func printText(w io.Writer, title, text string) {
 		return
 	}
 	fmt.Fprintf(w, "\n%s:\n", term.Escape(title))
-	for line := range strings.Lines(strings.TrimRight(text, "\n")) {
-		fmt.Fprintf(w, "  %s\n", expandTabs(strings.TrimRight(line, "\r\n")))
+	for line := range strings.Lines(strings.Trim(text, "\n")) {
+		line = term.Escape(strings.ReplaceAll(strings.TrimRight(line, " \t\r\n"), "\t", "    "))
+		fmt.Fprintln(w, strings.TrimRight("  "+line, " "))
 	}
 }
-
-func expandTabs(line string) string { return term.Escape(strings.ReplaceAll(line, "\t", "    ")) }

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/dir"
+	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/mem"
+)
+
+const image = "../inspect/testdata/small-plain.simg"
+
+// newCatalog returns a catalogue with a local store in a temporary directory.
+func newCatalog(t *testing.T) *catalog.Catalog {
+	t.Helper()
+	tmp := t.TempDir()
+	b, err := dir.Open(t.Context(), backends.Env{Remote: "local", Type: "dir", Config: map[string]any{"path": filepath.Join(tmp, "images")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := func() (*catalog.State, error) {
+		blobs, err := cache.Open(filepath.Join(tmp, "cache"), cache.Options{})
+		if err != nil {
+			return nil, err
+		}
+		spool, err := cache.OpenSpool(filepath.Join(tmp, "spool"), cache.SpoolOptions{})
+		return &catalog.State{Store: mem.New(), Cache: blobs, Spool: spool}, err
+	}
+	c, err := catalog.New(catalog.Options{
+		Remotes: []catalog.Remote{{Name: "local", Type: "dir", Client: backends.NewClient("local", b, backends.ClientOptions{}),
+			Policy: catalog.Policy{Overwrite: true, Delete: true}}},
+		State:   state,
+		Records: filepath.Join(tmp, "records"),
+		Version: "test",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(t.Context()); err != nil && t.Context().Err() == nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// Each method of Client gives what the method of Catalog gives, over a socket too.
+func TestVerbs(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"local", "socket"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			cat := newCatalog(t)
+			h := Handler(cat, Options{Mount: "/mnt", Details: func() map[string]string { return map[string]string{"a": "b"} }})
+			c := Local(h)
+			if kind == "socket" {
+				var err error
+				if c, err = Dial(t.Context(), serve(t, h)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			defer c.Close()
+			checkWrites(t, c)
+			checkReads(t, c, cat)
+			checkErrors(t, c)
+			if r, err := c.Remove(t.Context(), "a/b:1"); err != nil || r.URI != "local://a/b:1" {
+				t.Errorf("Remove: %+v, %v", r, err)
+			}
+			if _, err := c.Get(t.Context(), "a/b:1"); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("Get after Remove: %v", err)
+			}
+		})
+	}
+}
+
+func checkWrites(t *testing.T, c *Client) {
+	t.Helper()
+	path, err := filepath.Abs(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := c.Add(t.Context(), path, "a/b:1", false, false, nil); err != nil || r.URI != "local://a/b:1" || r.Size != int64(len(want)) {
+		t.Fatalf("Add: %+v, %v", r, err)
+	}
+	if r, err := c.Push(t.Context(), path, "local://a/b:2", false, nil); err != nil || r.URI != "local://a/b:2" {
+		t.Fatalf("Push: %+v, %v", r, err)
+	}
+	to := filepath.Join(t.TempDir(), "copy")
+	if _, err := c.Pull(t.Context(), "a/b:2", to, false, nil); err != nil {
+		t.Fatalf("Pull: %v", err)
+	}
+	if got, err := os.ReadFile(to); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("Pull wrote %d bytes, %v, want %d", len(got), err, len(want))
+	}
+}
+
+func checkReads(t *testing.T, c *Client, cat *catalog.Catalog) {
+	t.Helper()
+	same := func(what string, want, got any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if diff := cmp.Diff(plain(t, want), plain(t, got)); diff != "" {
+			t.Errorf("%s (-catalogue +client):\n%s", what, diff)
+		}
+	}
+	wantAll, err := backends.Collect(cat.Images(t.Context(), "b:", "", false))
+	if err != nil || len(wantAll) != 2 {
+		t.Fatalf("%d images, %v", len(wantAll), err)
+	}
+	gotAll, err := backends.Collect(c.Images(t.Context(), "b:", "", false))
+	same("Images", wantAll, gotAll, err)
+	gotAll, err = backends.Collect(c.Search(t.Context(), "b:", "local"))
+	same("Search", wantAll, gotAll, err)
+	want, err := cat.Get(t.Context(), "a/b:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.Get(t.Context(), "a/b:1")
+	same("Get", want, got, err)
+	wantIn, err := cat.Inspect(t.Context(), "a/b:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gotIn, err := c.Inspect(t.Context(), "a/b:1")
+	same("Inspect", wantIn, gotIn, err)
+	wantSt, err := cat.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSt.Mount, wantSt.Details = "/mnt", map[string]string{"a": "b"}
+	gotSt, err := c.Status(t.Context())
+	wantSt.Remotes[0].Seen = gotSt.Remotes[0].Seen // when it last answered: between the two
+	same("Status", wantSt, gotSt, err)
+}
+
+func checkErrors(t *testing.T, c *Client) {
+	t.Helper()
+	ctx := t.Context()
+	get := func(_ any, err error) error { return err }
+	for _, e := range []struct {
+		what string
+		err  error
+		want error
+	}{
+		{"Get", get(c.Get(ctx, "a/nothing:1")), fs.ErrNotExist},
+		{"Get", get(c.Get(ctx, "a/b:c:d")), fs.ErrInvalid},
+		{"Inspect", get(c.Inspect(ctx, "a/nothing:1")), fs.ErrNotExist},
+		{"Pull", get(c.Pull(ctx, "a/b:1", "relative", false, nil)), fs.ErrInvalid},
+		{"Push", get(c.Push(ctx, "relative", "a/b:1", false, nil)), fs.ErrInvalid},
+		{"Add", get(c.Add(ctx, "", "a/b:1", false, false, nil)), fs.ErrInvalid},
+		{"Add", get(c.Add(ctx, "/dev/null", "a/c:1", false, false, nil)), nil},
+		{"Images", get(backends.Collect(c.Images(ctx, "", "nowhere", false))), fs.ErrNotExist},
+		{"Retry", c.Retry(ctx, "nothing", nil), fs.ErrNotExist},
+		{"Discard", c.Discard(ctx, "nothing"), fs.ErrNotExist},
+		{"Remove", get(c.Remove(ctx, "a/nothing:1")), fs.ErrNotExist},
+	} {
+		if e.err == nil || e.want != nil && !errors.Is(e.err, e.want) {
+			t.Errorf("%s gives %v, want %v", e.what, e.err, e.want)
+		}
+	}
+}
+
+// plain is v as its JSON says: the only thing that travels.
+func plain(t *testing.T, v any) any {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out any
+	if err := json.Unmarshal(text, &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
