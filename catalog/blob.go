@@ -68,7 +68,7 @@ func (c *Catalog) noteOpened(s Store, r Remote, img backends.Image, size int64) 
 	if learnt {
 		e.image.Size = size
 	}
-	changes := []KV{{imageKey(r.Name, ref), appendEntry(nil, e, ref)}}
+	changes := []KV{{imageKey(r.Name, ref), encodeEntry(e, ref)}}
 	changes = append(changes, ancestors(s, r.Name, ref.Collection)...)
 	err := s.Apply(changes...)
 	unlock()
@@ -93,7 +93,7 @@ func ancestors(s Store, remote, collection string) []KV {
 		if _, err := s.Get(key); err == nil {
 			break
 		}
-		changes = append(changes, KV{key, appendEntry(nil, entry{flags: listed}, backends.Ref{})})
+		changes = append(changes, KV{key, encodeEntry(entry{flags: listed}, backends.Ref{})})
 		collection, _ = parentOf(collection)
 	}
 	return changes
@@ -118,7 +118,7 @@ func (c *Catalog) doubt(s Store, remote string, ref backends.Ref) {
 		return
 	}
 	e.flags &^= full | fromList
-	if err := s.Apply(KV{imageKey(remote, ref), appendEntry(nil, e, ref)}); err != nil {
+	if err := s.Apply(KV{imageKey(remote, ref), encodeEntry(e, ref)}); err != nil {
 		c.opts.Log.Warn("a doubt could not be stored", "remote", remote, "image", ref.String(), "err", err)
 	}
 }

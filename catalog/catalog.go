@@ -63,7 +63,7 @@ type Options struct {
 	Log     *slog.Logger
 }
 
-// ErrClosed: the catalogue was closed.
+// ErrClosed is what a closed catalogue gives.
 var ErrClosed = errors.New("catalog: closed")
 
 // A Catalog is the facts and the verbs. All methods may be called from many

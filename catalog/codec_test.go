@@ -37,7 +37,7 @@ func TestEntry_roundTrip(t *testing.T) {
 		"other name":  {flags: full, image: backends.Image{Ref: backends.Ref{Collection: "A/b", Name: "X", Tag: "1"}, Version: "1"}},
 		"before 1970": {flags: full, image: backends.Image{Ref: ref, Modified: time.Unix(-5_000_000_000, 999).UTC()}},
 	} {
-		got, ok := decodeEntry(appendEntry(nil, e, ref), ref)
+		got, ok := decodeEntry(encodeEntry(e, ref), ref)
 		if d := gocmp.Diff(e, got, gocmp.AllowUnexported(entry{})); !ok || d != "" {
 			t.Errorf("%s: ok %v, (-want +got):\n%s", name, ok, d)
 		}
@@ -56,8 +56,8 @@ func TestHeader_roundTrip(t *testing.T) {
 
 func FuzzDecodeEntry(f *testing.F) {
 	ref := backends.Ref{Collection: "a", Name: "x", Tag: "1"}
-	f.Add(appendEntry(nil, entry{flags: listed}, ref))
-	f.Add(appendEntry(nil, entry{flags: full | listed, seen: time.Unix(1, 0), image: backends.Image{
+	f.Add(encodeEntry(entry{flags: listed}, ref))
+	f.Add(encodeEntry(entry{flags: full | listed, seen: time.Unix(1, 0), image: backends.Image{
 		Ref: ref, Digest: someDigest, Version: "v", Modified: time.Unix(1, 1), Labels: map[string]string{"a": "b"}, URL: "u"}}, ref))
 	f.Add([]byte{codecVersion, byte(full | otherRef), 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -66,7 +66,7 @@ func FuzzDecodeEntry(f *testing.F) {
 			return
 		}
 		// What was understood is written so that it is understood the same way.
-		again, ok := decodeEntry(appendEntry(nil, e, ref), ref)
+		again, ok := decodeEntry(encodeEntry(e, ref), ref)
 		if d := gocmp.Diff(e, again, gocmp.AllowUnexported(entry{})); !ok || d != "" {
 			t.Errorf("ok %v, (-first +again):\n%s", ok, d)
 		}

@@ -46,8 +46,8 @@ const (
 	digestSame          // a version that is the digest
 )
 
-// appendEntry writes e; ref is the one in its key.
-func appendEntry(b []byte, e entry, ref backends.Ref) []byte {
+// encodeEntry writes e; ref is the one in its key.
+func encodeEntry(e entry, ref backends.Ref) []byte {
 	img := e.image
 	flags := e.flags &^ (otherRef | hasTime)
 	other := e.is(full) && (img.Ref.Collection != ref.Collection || img.Ref.Name != ref.Name || img.Ref.Tag != ref.Tag)
@@ -57,7 +57,7 @@ func appendEntry(b []byte, e entry, ref backends.Ref) []byte {
 	if !img.Modified.IsZero() {
 		flags |= hasTime
 	}
-	b = append(b, codecVersion, byte(flags))
+	b := []byte{codecVersion, byte(flags)}
 	if flags&full == 0 {
 		return b
 	}
@@ -125,7 +125,7 @@ func isSHA256(s string) bool {
 		strings.Trim(s[len(sha256Prefix):], "0123456789abcdef") == ""
 }
 
-// decodeEntry reads what appendEntry wrote; ok is false for anything else. It
+// decodeEntry reads what encodeEntry wrote; ok is false for anything else. It
 // never panics, and what it allocates is bounded by len(b).
 func decodeEntry(b []byte, ref backends.Ref) (e entry, ok bool) {
 	d := decoder{b: b}

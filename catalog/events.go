@@ -7,6 +7,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
@@ -102,11 +103,25 @@ func (c *Catalog) noteChange(r Remote, change backends.Change) {
 	if !change.Below {
 		return
 	}
-	for _, collection := range listedCollections(s, r.Name) {
-		if collection != change.Collection && below(collection, change.Collection) {
-			c.refreshLater(r, collection)
+	c.doubtBelow(s, r, change.Collection)
+}
+
+// doubtBelow makes all listings below a collection stale. There may be many:
+// they are asked for when somebody looks at them again.
+func (c *Catalog) doubtBelow(s Store, r Remote, parent string) {
+	var changes []KV
+	var events []Event
+	for collection, h := range headers(s, r.Name) {
+		if below(collection, parent) {
+			h.fetched = time.Time{}
+			changes = append(changes, KV{headerKey(r.Name, collection), h.encode()})
+			events = append(events, Event{Kind: ListingChanged, Remote: r.Name, Collection: collection})
 		}
 	}
+	if err := s.Apply(changes...); err != nil {
+		c.opts.Log.Warn("a change could not be noted", "remote", r.Name, "collection", parent, "err", err)
+	}
+	c.watchers.emit(events...)
 }
 
 // below reports whether collection lies in parent, at any depth.

@@ -74,15 +74,6 @@ func headers(s Store, remote string) iter.Seq2[string, header] {
 	}
 }
 
-// listedCollections returns the collections that have a listing.
-func listedCollections(s Store, remote string) []string {
-	var all []string
-	for collection := range headers(s, remote) {
-		all = append(all, collection)
-	}
-	return all
-}
-
 // listFresh reports whether a listing need not be made again. One that takes
 // long is made less often, so that it never runs all the time.
 func (c *Catalog) listFresh(h header) bool {

@@ -32,7 +32,7 @@ func (c *Catalog) Inspect(ctx context.Context, uri string) (Inspection, error) {
 	if err != nil {
 		return Inspection{}, err
 	}
-	defer bytes.close()
+	defer shut(bytes)
 	facts, err := inspect.Read(ctx, bytes.r, bytes.size)
 	if err != nil {
 		return Inspection{}, fmt.Errorf("inspect %s: %w", uri, err)
@@ -47,9 +47,9 @@ func (c *Catalog) Inspect(ctx context.Context, uri string) (Inspection, error) {
 
 // A peek reads an image without making the cache fetch it.
 type peek struct {
-	r     io.ReaderAt
-	size  int64
-	close func() error
+	io.Closer
+	r    io.ReaderAt
+	size int64
 }
 
 func (c *Catalog) peek(ctx context.Context, r Remote, img backends.Image) (peek, error) {
@@ -65,7 +65,7 @@ func (c *Catalog) peek(ctx context.Context, r Remote, img backends.Image) (peek,
 		if err != nil {
 			return peek{}, errors.Join(diskError("inspect", err), f.Close())
 		}
-		return peek{f, info.Size(), f.Close}, nil
+		return peek{f, f, info.Size()}, nil
 	}
 	if img.Size < 0 || c.BlobInfo(r.Name, img).State == cache.Cached {
 		b, err := c.Blob(ctx, r.Name, img)
@@ -73,7 +73,7 @@ func (c *Catalog) peek(ctx context.Context, r Remote, img backends.Image) (peek,
 			return peek{}, err
 		}
 		read := func(p []byte, off int64) (int, error) { return b.ReadAtContext(ctx, p, off) }
-		return peek{readerAt(read), b.Size(), b.Close}, nil
+		return peek{b, readerAt(read), b.Size()}, nil
 	}
 	pages := &pageReader{size: img.Size, fetch: func(p []byte, off int64) error {
 		body, err := r.Client.Open(ctx, img, off, int64(len(p)))
@@ -84,8 +84,11 @@ func (c *Catalog) peek(ctx context.Context, r Remote, img backends.Image) (peek,
 		_, err = io.ReadFull(body, p)
 		return err
 	}}
-	return peek{pages, img.Size, func() error { return nil }}, nil
+	return peek{io.NopCloser(nil), pages, img.Size}, nil
 }
+
+// shut closes what was only read, and has nothing to say any more.
+func shut(c io.Closer) { c.Close() }
 
 // readerAt makes an io.ReaderAt of a function.
 type readerAt func(p []byte, off int64) (int, error)

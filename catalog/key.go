@@ -138,8 +138,8 @@ func hashOf(parts ...string) uint64 {
 	var h maphash.Hash
 	h.SetSeed(hashSeed)
 	for _, p := range parts {
-		h.WriteString(p) //nolint:errcheck // it has none
-		h.WriteByte(0)   //nolint:errcheck // it has none
+		h.WriteString(p)
+		h.WriteByte(0)
 	}
 	return h.Sum64()
 }

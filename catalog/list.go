@@ -40,6 +40,11 @@ func (c *Catalog) List(ctx context.Context, remote, collection string) iter.Seq2
 			return
 		}
 		err = c.listable(ctx, s, r, collection)
+		if _, full := backends.LocalDisk(err); full {
+			// What cannot be stored can still be shown.
+			l.from(r.Client.List(ctx, collection))
+			return
+		}
 		l.stored(s, remote, collection, err)
 	}
 }

@@ -136,10 +136,12 @@ func (c *Catalog) statNow(ctx context.Context, r Remote, ref backends.Ref) (back
 	if r.Client == nil {
 		return backends.Image{}, r.unopened()
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
+	limited, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
-	img, err := r.Client.Stat(ctx, ref)
-	c.health.note(r.Name, err, c.now())
+	img, err := r.Client.Stat(limited, ref)
+	if ctx.Err() == nil { // else it is the caller who had no time
+		c.health.note(r.Name, err, c.now())
+	}
 	return clean(img), err
 }
 
@@ -196,12 +198,15 @@ func (c *Catalog) keep(s Store, remote string, ref backends.Ref, img backends.Im
 	if old.is(fromList) && old.image.Version == img.Version {
 		now.flags |= fromList
 	}
-	changes := []KV{{key, appendEntry(nil, now, ref)}}
+	changes := []KV{{key, encodeEntry(now, ref)}}
 	changes = append(changes, c.history(remote, ref, old, now)...)
 	err := s.Apply(changes...)
 	unlock()
 	if err != nil {
 		c.opts.Log.Warn("an answer could not be stored", "remote", remote, "image", ref.String(), "err", err)
+	}
+	if spelled := now.image.Ref; ref.Version == "" && spelled != ref {
+		c.keep(s, remote, spelled, img, asked) // under this name it is listed
 	}
 	if ref.Version == "" && have && changed(old, now) {
 		c.watchers.emit(Event{Kind: ImageChanged, Remote: remote, Collection: ref.Collection, Ref: ref})
@@ -222,7 +227,7 @@ func (c *Catalog) history(remote string, ref backends.Ref, old, now entry) []KV 
 		return nil
 	}
 	ref.Version = old.image.Version
-	return []KV{{versionKey(remote, ref), appendEntry(nil, entry{flags: full, seen: old.seen, image: old.image}, ref)}}
+	return []KV{{versionKey(remote, ref), encodeEntry(entry{flags: full, seen: old.seen, image: old.image}, ref)}}
 }
 
 // forget drops a name that the registry does not have any more.

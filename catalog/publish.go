@@ -75,7 +75,7 @@ func (c *Catalog) upload(ctx context.Context, s *State, id string, p Progress) e
 	if err != nil {
 		return err
 	}
-	defer d.Close()
+	defer shut(d)
 	if _, err := d.Seal(ctx, CompleteImage); err != nil {
 		return publishError(d.Info().Target, err)
 	}
@@ -244,7 +244,7 @@ func (c *Catalog) rebase(s *State, done cache.DraftInfo, img backends.Image) {
 		if err := d.Retarget(t); err != nil {
 			c.opts.Log.Warn("a later upload will find the name taken", "draft", later.ID, "err", err)
 		}
-		d.Close()
+		shut(d)
 	}
 }
 
@@ -267,7 +267,7 @@ func (c *Catalog) published(store Store, r Remote, ref backends.Ref, img backend
 	unlock := c.lock(r.Name, ref.Collection)
 	old, _ := readEntry(store, r.Name, ref)
 	now := entry{flags: listed | full, seen: c.now(), image: img}
-	changes := append([]KV{{[]byte(key), appendEntry(nil, now, ref)}}, c.history(r.Name, ref, old, now)...)
+	changes := append([]KV{{[]byte(key), encodeEntry(now, ref)}}, c.history(r.Name, ref, old, now)...)
 	parents := ancestors(store, r.Name, ref.Collection)
 	err := store.Apply(append(changes, parents...)...)
 	unlock()

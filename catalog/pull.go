@@ -72,7 +72,7 @@ func (c *Catalog) fetchWhole(ctx context.Context, r Remote, img backends.Image, 
 	if err != nil {
 		return "", err
 	}
-	defer b.Close()
+	defer shut(b)
 	err = b.Wait(ctx, func(have int64) {
 		if p != nil {
 			p(have, b.Size())

@@ -183,13 +183,6 @@ func (r *records) pinned() []cache.Key {
 	return keys
 }
 
-func (r *records) isPinned(key cache.Key) (is bool) {
-	r.read(func() {
-		is = slices.ContainsFunc(r.pins, func(p pin) bool { return p.Key == key })
-	})
-	return is
-}
-
 func (r *records) pin(p pin) error {
 	return r.change(func() {
 		if !slices.ContainsFunc(r.pins, func(o pin) bool { return o.Key == p.Key }) {

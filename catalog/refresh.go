@@ -185,7 +185,7 @@ func (l *relisting) compare(e backends.Entry) []KV {
 	if e.Collection != "" {
 		key := childKey(l.remote, e.Collection)
 		l.seen[maphash.Bytes(hashSeed, key)] = struct{}{}
-		stored, _ := l.store.Get(key) //nolint:errcheck // a lost value is written again
+		stored, _ := l.store.Get(key) // a value that is lost is written again
 		return l.write(KV{key, stored}, entry{flags: listed}, backends.Ref{})
 	}
 	ref := e.Image.Ref
@@ -200,7 +200,7 @@ func (l *relisting) compare(e backends.Entry) []KV {
 	}
 	l.seen[maphash.Bytes(hashSeed, key)] = struct{}{}
 	l.images++
-	stored, _ := l.store.Get(key) //nolint:errcheck // a lost value is written again
+	stored, _ := l.store.Get(key) // a value that is lost is written again
 	old, have := decodeEntry(stored, ref)
 	now := listedEntry(old, clean(e.Image))
 	if have && old.shown() && changed(old, now) {
@@ -224,7 +224,7 @@ func listedEntry(old entry, img backends.Image) entry {
 
 // write returns the change that stores e in place of what is stored, if it is one.
 func (l *relisting) write(stored KV, e entry, ref backends.Ref) []KV {
-	value := appendEntry(nil, e, ref)
+	value := encodeEntry(e, ref)
 	if bytes.Equal(stored.Value, value) {
 		return nil
 	}

@@ -219,6 +219,6 @@ func draftGone(s *State, id string) bool {
 	if err != nil {
 		return errors.Is(err, fs.ErrNotExist)
 	}
-	d.Close()
+	shut(d)
 	return false
 }
