@@ -181,6 +181,11 @@ func (t *tree) adopt(src backends.Source, tmp string) error {
 		return err
 	}
 	defer in.Close()
+	// The new name must not look like the remains of an old push (see sweep).
+	now := time.Now()
+	if err := os.Chtimes(src.Path, now, now); err != nil {
+		return err
+	}
 	if err := t.linkFrom(src.Path, tmp); err != nil {
 		return err
 	}
