@@ -131,9 +131,9 @@ type child struct {
 }
 
 // start runs a child; opened is "" if it died.
-func start(t *testing.T, dir string) *child {
+func start(t testing.TB, dir string) *child {
 	t.Helper()
-	c := &child{cmd: exec.CommandContext(t.Context(), os.Args[0])}
+	c := &child{cmd: exec.Command(os.Args[0])} // its end is a cleanup
 	c.cmd.Env = append(os.Environ(), serveEnv+"="+dir)
 	c.cmd.Stderr = &c.stderr
 	in, err := c.cmd.StdinPipe()
@@ -168,7 +168,7 @@ func (c *child) do(format string, args ...any) string {
 }
 
 // must is do with an expected answer.
-func (c *child) must(t *testing.T, want, format string, args ...any) {
+func (c *child) must(t testing.TB, want, format string, args ...any) {
 	t.Helper()
 	if got := c.do(format, args...); got != want {
 		t.Fatalf("%s: %q, want %q\n%s", fmt.Sprintf(format, args...), got, want, head(c.stderr.String()))

@@ -40,7 +40,7 @@ func portable(err error) error {
 		return nil
 	}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		return fmt.Errorf("%v: %w", err, errno)
+		return fmt.Errorf("%v: %w", err, errno) //nolint:errorlint // as below
 	}
 	switch {
 	case errors.Is(err, badgerdb.ErrKeyNotFound):

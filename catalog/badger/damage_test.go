@@ -48,7 +48,6 @@ func cloneIndex(t *testing.T, dir string) string {
 // damages are what can happen to a file.
 var damages = map[string]func(path string, size int64) error{
 	"flip at 1/4":    func(path string, size int64) error { return flip(path, size/4) },
-	"flip at 3/4":    func(path string, size int64) error { return flip(path, size*3/4) },
 	"flip the end":   func(path string, size int64) error { return flip(path, size-10) },
 	"truncate":       func(path string, size int64) error { return os.Truncate(path, size/2) },
 	"truncate a bit": func(path string, size int64) error { return os.Truncate(path, size-1) },

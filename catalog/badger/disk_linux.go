@@ -3,6 +3,7 @@
 package badger
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -70,7 +71,7 @@ func allocated(info fs.FileInfo) int64 {
 
 func fallocate(f *os.File, size int64) error {
 	err := unix.Fallocate(int(f.Fd()), 0, 0, size)
-	if err == unix.EOPNOTSUPP { //nolint:errorlint // a bare errno
+	if errors.Is(err, unix.EOPNOTSUPP) {
 		return fill(f, size)
 	}
 	return err

@@ -13,7 +13,9 @@ func fill(f *os.File, size int64) error {
 	buf := make([]byte, 1<<20)
 	for ; size > 0; size -= int64(len(buf)) {
 		buf = buf[:min(int64(len(buf)), size)]
-		noise.Read(buf) // cannot fail
+		if _, err := noise.Read(buf); err != nil {
+			return err
+		}
 		if _, err := f.Write(buf); err != nil {
 			return err
 		}

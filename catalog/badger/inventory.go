@@ -71,7 +71,7 @@ func checkInventory(dir string) (damage, err error) {
 	}
 	var want map[string]fact
 	if err := json.NewDecoder(bytes.NewReader(text)).Decode(&want); err != nil {
-		return fmt.Errorf("its inventory is damaged: %v", err), nil
+		return fmt.Errorf("its inventory is damaged: %w", err), nil
 	}
 	if !maps.Equal(have, want) {
 		return errors.New("its files are not those it was closed with"), nil

@@ -145,11 +145,13 @@ func tryOpen(dir string, log *slog.Logger) (db *badgerdb.DB, damage, err error) 
 	return db, damage, errors.Join(err, os.Remove(dir+markSuffix))
 }
 
-// settings are the measured ones: an index of 20,000 records takes 50 MB of memory and
-// not 100, and 16 MiB of disk before the first table.
+// settings are the measured ones: reading an index of 100,000 records takes 26 MB of
+// memory, and writing one of a million 250 MB at its worst.
 func settings(dir string, log *slog.Logger) badgerdb.Options {
-	return badgerdb.DefaultOptions(dir).
+	s := badgerdb.DefaultOptions(dir).
 		WithSyncWrites(false). // 50 times as fast; kill -9 loses nothing, a power cut the last of it
+		// Compactions hold up to ten builders of twice the table size, and keep them.
+		WithBaseTableSize(1 << 20).
 		WithMemTableSize(memTableSize).WithNumMemtables(numMemTables).
 		WithNumLevelZeroTables(2).WithNumLevelZeroTablesStall(4).
 		WithValueThreshold(1 << 20). // beyond catalog.MaxValue: the value log stays empty
@@ -164,6 +166,8 @@ func settings(dir string, log *slog.Logger) badgerdb.Options {
 		WithDetectConflicts(false). // no transaction of ours reads before it writes
 		WithMetricsEnabled(false).
 		WithLogger(logger{log})
+	s.TableSizeMultiplier = 1 // the tables of deep levels are no larger
+	return s
 }
 
 const (
