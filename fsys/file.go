@@ -229,14 +229,14 @@ func (d *Draft) needsPublish() bool {
 func (d *Draft) over() bool { return d.gone || d.published }
 
 // abandon takes a file that will not be published from the tree. Its data stays
-// in the journal, if there is any.
+// in the journal, if anybody wrote any.
 func (d *Draft) abandon() {
 	d.mu.Lock()
-	over, empty := d.over(), d.data.Size() == 0
+	over, nothing := d.over(), !d.dirty || d.data.Size() == 0
 	d.mu.Unlock()
 	switch {
 	case over:
-	case empty:
+	case nothing:
 		d.remove() //nolint:errcheck // nothing was written: nothing is lost
 	default:
 		d.fs.forget(d)
