@@ -94,7 +94,7 @@ func TestBlob_badArguments(t *testing.T) {
 	if _, err := b.ReadAt(make([]byte, 1), -1); err == nil {
 		t.Error("ReadAt(-1) gave no error")
 	}
-	if n, err := b.ReadAt(make([]byte, 9), 5); n != 0 || err != io.EOF {
+	if n, err := b.ReadAt(make([]byte, 9), 5); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("ReadAt at the end = %d, %v; want EOF", n, err)
 	}
 	b.Close()
@@ -111,7 +111,7 @@ func TestBlob_empty(t *testing.T) {
 	if err := b.Wait(t.Context(), nil); err != nil {
 		t.Fatalf("Wait: %v", err)
 	}
-	if n, err := b.ReadAt(make([]byte, 1), 0); n != 0 || err != io.EOF {
+	if n, err := b.ReadAt(make([]byte, 1), 0); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("ReadAt = %d, %v; want EOF", n, err)
 	}
 	if got := r.requests.Load(); got != 0 {

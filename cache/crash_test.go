@@ -93,7 +93,7 @@ func killChild(t *testing.T, dir, url string, moment time.Duration) {
 	}
 	<-time.After(moment)
 	mustDo(t, cmd.Process.Kill())
-	cmd.Wait() //nolint:errcheck // killed
+	cmd.Wait()
 }
 
 // checkMap compares the chunks that a map vouches for.

@@ -50,7 +50,7 @@ func diskSpace(dir string) (free, total int64, ok bool) {
 	if err := syscall.Statfs(dir, &st); err != nil {
 		return 0, 0, false
 	}
-	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, true //nolint:unconvert // Bsize is int32 on some architectures
+	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, true
 }
 
 // nextData returns the first stretch of f from off on that is not a hole; off

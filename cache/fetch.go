@@ -48,7 +48,7 @@ func (d *data) settle(f *flight, err error) {
 // fetch brings the flight to its end.
 // Errors: errNoRoom, errNoRanges; those of Client.Open; of the local disk.
 func (d *data) fetch(f *flight) error {
-	if err := d.makeRoom(f.end - f.off); err != nil {
+	if err := d.makeRoom(min(f.end-f.off, maxFill)); err != nil {
 		return err
 	}
 	for misses := 0; ; {
@@ -153,7 +153,7 @@ func (d *data) receive(f *flight, body io.Reader, skip int64, yield func() bool)
 	if _, err := io.CopyN(io.Discard, body, skip); err != nil {
 		return fmt.Errorf("%w: %v", backends.ErrUnavailable, err)
 	}
-	buf := buffers.Get().(*[bufferSize]byte) //nolint:errcheck // nothing else is in the pool
+	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	start, first, yielded := time.Now(), f.pos, false
 	for f.pos < f.end {

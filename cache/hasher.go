@@ -68,7 +68,7 @@ func (h *hasher) restore(state []byte, pos int64) {
 
 // take hashes the file up to end. Errors: those of the local disk; ctx's.
 func (h *hasher) take(ctx context.Context, file io.ReaderAt, end int64) error {
-	buf := buffers.Get().(*[bufferSize]byte) //nolint:errcheck // nothing else is in the pool
+	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	for h.pos < end {
 		if ctx.Err() != nil {

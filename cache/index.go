@@ -59,7 +59,7 @@ func (c *Cache) recover(key Key, f *found, old Record) (it *item, ok bool) {
 	it = &item{cache: c, key: key, busy: make(chan struct{}, 1)}
 	var m *chunkMap
 	if f.mapped {
-		m, _ = readMap(c.dir.mapOf(key)) //nolint:errcheck // no map then
+		m, _ = readMap(c.dir.mapOf(key))
 	}
 	switch {
 	case f.whole != nil:

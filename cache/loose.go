@@ -4,6 +4,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -115,7 +116,10 @@ func (d *data) readFrom(b []byte, off int64) error {
 	}
 	defer src.lane.leave(t)
 	body, err := src.client.Open(d.ctx, src.image, off, int64(len(b)))
-	if err != nil {
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return errNoRoom // it takes the whole image to read a part of it
+	case err != nil:
 		return err
 	}
 	defer body.Close()
