@@ -30,8 +30,13 @@ var (
 	remove = []string{auth.ActionPull, auth.ActionPush, auth.ActionDelete}
 )
 
-// maxPages ends a listing that does not end by itself.
-const maxPages = 1000
+// These end a listing that does not end by itself.
+const (
+	maxPages = 1000
+	maxNames = 1_000_000
+)
+
+var errEndless = fmt.Errorf("%w: the listing has more than %d pages or %d names", backends.ErrCorrupt, maxPages, maxNames)
 
 // scoped returns ctx with the hint that a token for repo has to allow actions.
 func (c *client) scoped(ctx context.Context, repo string, actions []string) context.Context {
@@ -114,8 +119,6 @@ func statusOf(code string) int {
 		return http.StatusMethodNotAllowed
 	case errcode.ErrorCodeManifestUnknown, errcode.ErrorCodeNameUnknown, errcode.ErrorCodeBlobUnknown:
 		return http.StatusNotFound
-	case errcode.ErrorCodeDenied:
-		return http.StatusForbidden
 	}
 	return 0
 }
@@ -186,7 +189,7 @@ func (c *client) pages(ctx context.Context, target string, read func(body io.Rea
 			return fmt.Errorf("%w: the listing goes in a circle at %q", backends.ErrCorrupt, target)
 		}
 	}
-	return fmt.Errorf("%w: the listing has more than %d pages", backends.ErrCorrupt, maxPages)
+	return errEndless
 }
 
 // nextLink returns the target of rel="next" in Link headers (RFC 8288), or "".

@@ -257,6 +257,21 @@ func TestHostile_manifest(t *testing.T) {
 	})
 }
 
+func TestHostile_annotations(t *testing.T) {
+	t.Parallel()
+	reg := newFake(t)
+	many := strings.Builder{}
+	for i := range 5000 {
+		fmt.Fprintf(&many, `"key%04d":"value",`, i)
+	}
+	reg.text("/v2/a/b/manifests/1", fmt.Sprintf(`{"layers":[{"mediaType":%q,"digest":"sha256:%064d","size":1}],"annotations":{%s"big":%q}}`,
+		ocitest.SIFLayer, 0, many.String(), strings.Repeat("x", 1<<20)))
+	img := mustStat(t, open(t, config{"url": reg.URL}), "a/b:1")
+	if len(img.Labels) != 64 || img.Labels["big"] != "" || img.Labels["key0000"] != "value" {
+		t.Errorf("%d labels were kept", len(img.Labels))
+	}
+}
+
 func TestList_pages(t *testing.T) {
 	t.Parallel()
 	page := func(reg *fake, path, key, link string, pages map[string]string) {

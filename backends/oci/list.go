@@ -86,7 +86,7 @@ func below(repositories []string, prefix string) (collections, images []string) 
 	sets := [2]map[string]bool{{}, {}}
 	for _, repo := range repositories {
 		rest, ok := strings.CutPrefix(repo, prefix)
-		if !ok || checkRepository(repo) != nil {
+		if !ok {
 			continue
 		}
 		first, _, deeper := strings.Cut(rest, "/")
@@ -142,12 +142,15 @@ func (c *client) tags(ctx context.Context, repo string) ([]string, error) {
 				seen[tag] = true
 			}
 		}
+		if len(seen) > maxNames {
+			return errEndless
+		}
 		return nil
 	})
 	return slices.Sorted(maps.Keys(seen)), err
 }
 
-// repositories reads the registry's catalogue. Many registries have none, or
+// repositories reads the part of the registry's catalogue in the namespace. Many registries have none, or
 // none for everybody.
 func (c *client) repositories(ctx context.Context) ([]string, error) {
 	var all []string
@@ -156,9 +159,18 @@ func (c *client) repositories(ctx context.Context) ([]string, error) {
 		var page struct {
 			Repositories []string `json:"repositories"`
 		}
-		err := httpx.JSON(body, &page)
-		all = append(all, page.Repositories...)
-		return err
+		if err := httpx.JSON(body, &page); err != nil {
+			return err
+		}
+		for _, repo := range page.Repositories {
+			if checkRepository(repo) == nil && strings.HasPrefix(repo, c.prefix("")) {
+				all = append(all, repo)
+			}
+		}
+		if len(all) > maxNames {
+			return errEndless
+		}
+		return nil
 	})
 	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errors.ErrUnsupported) {
 		return all, err

@@ -7,6 +7,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,6 +106,19 @@ func TestLogin_files(t *testing.T) {
 		file := dockerConfig(t, filepath.Join(t.TempDir(), "x"), fmt.Sprintf(`{"auths":{%q:{"identitytoken":"identity"}}}`, token.Host))
 		b := open(t, config{"url": token.URL, "credentials": []string{file}})
 		mustPush(t, b, "a/c:1", source([]byte("pushed with an identity token")))
+	})
+	t.Run("default port", func(t *testing.T) {
+		file := dockerConfig(t, filepath.Join(t.TempDir(), "x"), auths("registry.test", "me", "secret"))
+		b := open(t, config{"url": "http://registry.test:80", "credentials": []string{file}}, func(env *backends.Env) {
+			target := strings.TrimPrefix(basic.URL, "http://")
+			env.HTTP = &http.Client{Transport: &http.Transport{
+				DisableKeepAlives: true,
+				DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+					return new(net.Dialer).DialContext(ctx, network, target)
+				},
+			}}
+		})
+		mustStat(t, b, "a/b:1")
 	})
 	t.Run("damaged file is no obstacle", func(t *testing.T) {
 		bad := dockerConfig(t, filepath.Join(t.TempDir(), "bad"), `{"auths":`)

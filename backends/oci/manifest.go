@@ -208,19 +208,37 @@ func sifImage(m manifest, doc document) (backends.Image, error) {
 	img := backends.Image{
 		Size: layer.Size, Digest: layer.Digest.String(), Version: m.digest, Modified: m.modified, Format: "sif",
 	}
-	if len(layer.Annotations)+len(doc.Annotations) > 0 {
-		img.Labels = map[string]string{}
-		maps.Copy(img.Labels, layer.Annotations)
-		maps.Copy(img.Labels, doc.Annotations)
-	}
+	img.Labels = labels(layer.Annotations, doc.Annotations)
 	if created, err := time.Parse(time.RFC3339, doc.Annotations[ocispec.AnnotationCreated]); err == nil {
 		img.Modified = created
 	}
 	return img, nil
 }
 
+// labels merges annotations, the later before the earlier. Of a manifest that is
+// made of them, only a part is kept: they stay in memory.
+func labels(all ...map[string]string) map[string]string {
+	merged := map[string]string{}
+	for _, annotations := range all {
+		maps.Copy(merged, annotations)
+	}
+	kept := map[string]string{}
+	for _, key := range slices.Sorted(maps.Keys(merged)) {
+		if len(kept) < maxLabels && len(key)+len(merged[key]) <= maxLabel {
+			kept[key] = merged[key]
+		}
+	}
+	if len(kept) == 0 {
+		return nil
+	}
+	return kept
+}
+
 const (
-	// maxKnown bounds the memory of known: some 1 KiB each.
+	maxLabels = 64
+	maxLabel  = 4 << 10 // bytes of a key and its value
+
+	// maxKnown bounds the memory of known: some 1 KiB each, as a rule.
 	maxKnown = 4096
 	// foreignLife is how long a tag that is no SIF stays out of listings
 	// before it gets another chance: it may be moved to one.

@@ -120,6 +120,8 @@ func parseURL(s string) (*url.URL, error) {
 	if host == "docker.io" || host == "index.docker.io" {
 		host = dockerHub
 	}
+	// Credentials files know a registry without the port that goes without saying.
+	host = strings.TrimSuffix(host, map[string]string{"https": ":443", "http": ":80"}[u.Scheme])
 	return &url.URL{Scheme: u.Scheme, Host: host}, nil
 }
 

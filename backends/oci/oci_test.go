@@ -122,6 +122,7 @@ func TestOpen_config(t *testing.T) {
 		{config{"url": "https://ghcr.io"}, ""},
 		{config{"url": "ghcr.io", "namespace": "me/images"}, ""},
 		{config{"url": "http://127.0.0.1:5000/"}, ""},
+		{config{"url": "https://Docker.io:443"}, ""},
 		{config{}, "url"},
 		{config{"url": "ftp://x"}, "url"},
 		{config{"url": "https://ghcr.io/me"}, `namespace = "me"`},

@@ -123,8 +123,8 @@ func mustPush(t *testing.T, b remote, name string, src backends.Source) backends
 	return img
 }
 
-// What Apptainer 1.3 and later write: internal/pkg/client/oras/image.go of its
-// source, in the field order of go-containerregistry.
+// The form is that of internal/pkg/client/oras/image.go in Apptainer's source,
+// the order of the fields that of go-containerregistry, which writes them there.
 func TestPush_manifest(t *testing.T) {
 	t.Parallel()
 	reg := ocitest.Start(t, ocitest.Options{})
@@ -182,15 +182,15 @@ func TestPush_blobIsThere(t *testing.T) {
 
 func TestPush_brokenChunk(t *testing.T) {
 	t.Parallel()
-	const chunk, size = 1 << 20, 5<<20 + 17
+	const chunk, size = 256 << 10, 5*256<<10 + 17
 	content := random(size)
 	type fault = func() ocitest.Middleware
 	chunks := func(n int64, m ocitest.Middleware) fault {
 		return func() ocitest.Middleware { return on(http.MethodPatch, "/uploads/", n, m) }
 	}
 	for name, fault := range map[string]fault{
-		"cut":       chunks(1, cut(300_000)),
-		"cut later": func() ocitest.Middleware { return after(3, chunks(1, cut(300_000))()) },
+		"cut":       chunks(1, cut(100_000)),
+		"cut later": func() ocitest.Middleware { return after(3, chunks(1, cut(100_000))()) },
 		"lost":      chunks(2, lostAnswer),
 		"refused":   chunks(1, status(http.StatusServiceUnavailable)),
 		"elsewhere": chunks(1, status(http.StatusRequestedRangeNotSatisfiable)),
@@ -274,7 +274,7 @@ func resumable(reg *ocitest.Registry) ocitest.Middleware {
 
 func TestPush_resume(t *testing.T) {
 	t.Parallel()
-	const chunk, size = 1 << 20, 6<<20 + 1
+	const chunk, size = 256 << 10, 6*256<<10 + 1
 	content := random(size)
 	// interrupted begins a push that dies in the fourth chunk.
 	interrupted := func(t *testing.T) (*ocitest.Registry, *session) {
@@ -445,6 +445,19 @@ func TestPush_lostAnswer(t *testing.T) {
 	}
 }
 
+// What docker-registry 2.8 says while another client writes a link.
+func TestPush_manifestRefusedOnce(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{})
+	b := open(t, config{"url": reg.URL})
+	reg.Use(on(http.MethodPut, "/manifests/", 1, status(http.StatusBadRequest)))
+	mustPush(t, b, "a/b:1", source([]byte("once")))
+	reg.Heal()
+	reg.Use(on(http.MethodPut, "/manifests/", 9, status(http.StatusBadRequest)))
+	_, err := b.Push(t.Context(), ref(t, "a/b:2"), source([]byte("twice")))
+	wantErr(t, "Push", err, backends.ErrCorrupt)
+}
+
 // The process dies after the manifest was accepted and before that was noted.
 func TestPush_interruptedAtTheEnd(t *testing.T) {
 	t.Parallel()
@@ -513,7 +526,7 @@ func (z zeros) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func TestPush_memory(t *testing.T) {
-	const size = 160 << 20
+	const size = 96 << 20
 	reg := ocitest.Start(t, ocitest.Options{})
 	b := open(t, config{"url": reg.URL})
 	sum := sha256.New()

@@ -236,6 +236,9 @@ func (u *upload) patch(ctx context.Context) error {
 	req.Header.Set("Content-Range", fmt.Sprintf("%d-%d", u.offset, u.offset+n-1))
 	resp, err := u.c.do(req, http.StatusRequestEntityTooLarge, http.StatusRequestedRangeNotSatisfiable,
 		http.StatusMethodNotAllowed, http.StatusNotImplemented)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return errNoChunks // said by a code, with another status
+	}
 	if err != nil {
 		return err
 	}

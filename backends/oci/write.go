@@ -74,8 +74,8 @@ func (c *client) checkPush(ref backends.Ref, src backends.Source) error {
 	return c.CheckName(ref)
 }
 
-// The fields in the order in which Apptainer (through go-containerregistry)
-// writes them, so that pushing a file with either gives the same digest.
+// The fields are in the order in which Apptainer (through
+// go-containerregistry) writes them.
 type sifManifest struct {
 	SchemaVersion int               `json:"schemaVersion"`
 	MediaType     string            `json:"mediaType"`
@@ -175,6 +175,12 @@ func (c *client) commit(ctx context.Context, repo string, ref backends.Ref, src 
 	// From here on an interruption leaves open whether the tag is ours.
 	c.saveState(repo, src, pushState{Manifest: m.digest})
 	sent := c.putManifest(ctx, repo, ref.Tag, m)
+	if errors.Is(sent, backends.ErrCorrupt) {
+		// docker-registry writes the links to its blobs in place: while
+		// another client pushes the same configuration, it can read an empty
+		// one and calls the digest in the manifest invalid.
+		sent = c.putManifest(ctx, repo, ref.Tag, m)
+	}
 	if sent != nil && !broken(ctx, sent) {
 		return sent
 	}
@@ -215,6 +221,11 @@ func (c *client) putManifest(ctx context.Context, repo, reference string, m mani
 // pushSmall uploads content in one request, unless it is there.
 func (c *client) pushSmall(ctx context.Context, repo string, content []byte) error {
 	sum := digest.FromBytes(content).String()
+	unlock, err := c.commits.lock(ctx, repo+"@"+sum)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if _, err := c.blobSize(ctx, repo, sum); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
