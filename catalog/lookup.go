@@ -15,7 +15,7 @@ import (
 
 // A registry that takes longer than this gets the answer it gave last, if there
 // is one; the question goes on and its answer counts for the next look.
-const patience = 5 * time.Second
+const patience = 3 * time.Second
 
 // Lookup returns the image that ref names now, from the store while that is fresh, else
 // by asking; a registry that is down gets the answer it gave last. With a
