@@ -15,31 +15,13 @@ import (
 )
 
 // CompleteImage is the completeness gate: is r a whole SIF or squashfs image?
-// Errors: backends.ErrCorrupt with what is missing; those of r.
+//
+// Errors: inspect.ErrIncomplete, which is a backends.ErrCorrupt, and
+// inspect.ErrNotImage, which is an fs.ErrInvalid, with what is wrong; those of r.
 func CompleteImage(r io.ReaderAt, size int64) error {
-	_, err := completeFormat(r, size)
+	_, err := inspect.Complete(r, size)
 	return err
 }
-
-// completeFormat is CompleteImage that also returns the format.
-func completeFormat(r io.ReaderAt, size int64) (string, error) {
-	format, err := inspect.Complete(r, size)
-	switch {
-	case err == nil:
-		return format, nil
-	case errors.Is(err, backends.ErrCorrupt):
-		return "", err
-	case errors.Is(err, inspect.ErrNotImage):
-		return "", notImage{err}
-	}
-	return "", err
-}
-
-// notImage makes "this is no image" count as backends.ErrCorrupt, whose text
-// would be wrong for it, and as nothing else.
-type notImage struct{ error }
-
-func (e notImage) Is(target error) bool { return target == backends.ErrCorrupt }
 
 // Publish seals the draft and publishes it where its target says; with
 // Target.Async it returns once the draft is sealed and queued. After success the
@@ -48,7 +30,7 @@ func (e notImage) Is(target error) bool { return target == backends.ErrCorrupt }
 // draft under way waits for the first. When ctx ends before the registry has
 // all, the draft stays, sealed; what others wait for goes on.
 //
-// Errors: backends.ErrCorrupt if it is not a whole image; fs.ErrExist or
+// Errors: those of CompleteImage if it is not a whole image; fs.ErrExist or
 // backends.ErrChanged if the name means something else than it did when the
 // copy began; those of backends.Pusher; those of cache.Draft.Seal.
 func (c *Catalog) Publish(ctx context.Context, d *cache.Draft) error {
@@ -110,7 +92,7 @@ func (c *Catalog) uploadDraft(ctx context.Context, r Remote, d *cache.Draft, tar
 		return backends.Image{}, publishError(target, err)
 	}
 	src.Replaces = target.Replaces
-	if src.Format, err = completeFormat(src.Content, src.Size); err != nil {
+	if src.Format, err = inspect.Complete(src.Content, src.Size); err != nil {
 		return backends.Image{}, publishError(target, err)
 	}
 	if store := src.Progress; p != nil {

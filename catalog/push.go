@@ -13,6 +13,7 @@ import (
 	"os"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/inspect"
 )
 
 // Push publishes the file at path as uri. The same bytes there already is
@@ -21,8 +22,8 @@ import (
 // meanwhile.
 //
 // Errors: those of Resolve; backends.ErrReadOnly, fs.ErrInvalid as Target;
-// fs.ErrExist if the tag is taken; backends.ErrCorrupt if the file is not a whole
-// image; those of backends.Pusher.
+// fs.ErrExist if the tag is taken; those of CompleteImage if the file is not a
+// whole image; those of backends.Pusher.
 func (c *Catalog) Push(ctx context.Context, path, uri string, force bool, p Progress) (Record, error) {
 	r, ref, err := c.Resolve(ctx, uri, false)
 	if err != nil {
@@ -110,7 +111,7 @@ func describeSource(ctx context.Context, f *os.File, o pushOptions) (backends.So
 	if !info.Mode().IsRegular() {
 		return backends.Source{}, fmt.Errorf("%w: %s is not a regular file", fs.ErrInvalid, o.path)
 	}
-	format, err := completeFormat(f, info.Size())
+	format, err := inspect.Complete(f, info.Size())
 	if err != nil {
 		return backends.Source{}, fmt.Errorf("%s: %w", o.path, err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/sregfs/sregfs/backends/dir"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/inspect"
 )
 
 // withLocal adds a remote local, whose images are files below the result.
@@ -238,7 +239,7 @@ func TestPush(t *testing.T) {
 	}{
 		"taken":        {file(t, tiny(t, "two")), "c/x:1", fs.ErrExist},
 		"half":         {file(t, tiny(t, "")[:200]), "c/y:1", backends.ErrCorrupt},
-		"no image":     {file(t, []byte("<html>Not found</html>")), "c/y:1", backends.ErrCorrupt},
+		"no image":     {file(t, []byte("<html>Not found</html>")), "c/y:1", inspect.ErrNotImage},
 		"missing":      {filepath.Join(t.TempDir(), "none"), "c/y:1", fs.ErrInvalid},
 		"a directory":  {t.TempDir(), "c/y:1", fs.ErrInvalid},
 		"a version":    {path, "c/y:1@x", fs.ErrInvalid},
