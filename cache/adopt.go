@@ -182,6 +182,10 @@ func (c *Cache) Verify(ctx context.Context, key Key) error {
 	if err != nil {
 		return err
 	}
+	if d, _ := it.live(); d != nil {
+		d.disk.Lock() // its keeper may be writing the same
+		defer d.disk.Unlock()
+	}
 	verdict(c.dir, key, digest, info, c.opts.Log)
 	it.mu.Lock()
 	it.verified(info)

@@ -292,3 +292,46 @@ func TestBlob_failureIsRemembered(t *testing.T) {
 		t.Error("Info does not tell the failure")
 	}
 }
+
+// A reader does not wait for a long background request to reach what it wants.
+func TestBlob_overtakes(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	gate := make(chan struct{})
+	content := randomBytes(1, 64*mib)
+	c := openCache(t, t.TempDir(), Options{FillDelay: time.Hour})
+	b := openBlob(t, c, r.client(t), r.image("a", content))
+	mustRead(t, b, content, 8*mib-9, 9)
+	r.set(faults{hang: gate, hangIf: func(from, to int64) bool { return to-from > mib }})
+	d := b.data.Load()
+	d.mu.Lock()
+	d.rate = 1e9 // a fast line: long requests
+	d.startFiller()
+	d.mu.Unlock()
+	eventually(t, "background request", func() bool { return r.open.Load() >= 4 })
+	mustRead(t, b, content, 14*mib+5, 100)
+	close(gate)
+	mustWait(t, b)
+	mustRead(t, b, content, 0, 64*mib)
+	if got := r.sent.Load(); got > 65*mib {
+		t.Errorf("%d bytes fetched of 64 MiB", got)
+	}
+}
+
+// A service without ranges is asked for the whole, once.
+func TestBlob_streamed(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	content := randomBytes(1, 8*mib)
+	r.set(faults{noRanges: true})
+	c := openCache(t, t.TempDir(), Options{NoBackground: true})
+	b := openBlob(t, c, r.client(t), r.image("a", content))
+	mustRead(t, b, content, 5*mib, 10)
+	mustRead(t, b, content, 0, 8*mib)
+	if n := r.requests.Load(); n != 2 { // one that asked for a range, one for all
+		t.Errorf("%d requests, want 2", n)
+	}
+	other := randomBytes(2, 2*mib)
+	b2 := openBlob(t, c, r.client(t), r.image("b", other))
+	mustRead(t, b2, other, mib, 10)
+}

@@ -286,6 +286,7 @@ func (it *item) measured(onDisk int64) {
 func (it *item) wasVerified(info os.FileInfo, kept bool) {
 	it.mu.Lock()
 	it.strikes, it.err = 0, nil
+	it.rec.Used = time.Now()
 	if kept {
 		it.verified(info)
 	} else {

@@ -51,7 +51,7 @@ type faults struct {
 	noRanges bool                                   // 200 and everything, whatever was asked
 	latency  time.Duration                          // before the first byte
 	hang     <-chan struct{}                        // hold every answer until it is closed
-	hangFrom int64                                  // of those at or beyond this offset
+	hangIf   func(from, to int64) bool              // which of them; nil: all
 	cut      int64                                  // end each body after so many bytes
 	status   int                                    // of every answer
 	rate     int                                    // bytes a second of each body
@@ -97,7 +97,7 @@ func (r *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if f.latency > 0 {
 		pause(req.Context(), f.latency)
 	}
-	if f.hang != nil && from >= f.hangFrom {
+	if f.hang != nil && (f.hangIf == nil || f.hangIf(from, to)) {
 		select {
 		case <-f.hang:
 		case <-req.Context().Done():

@@ -5,7 +5,6 @@ package cache
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -27,27 +26,34 @@ type streaming struct {
 // openStreamed is openData for a blob of unknown size: it waits for the one
 // download of the whole.
 func (c *Cache) openStreamed(ctx context.Context, key Key, src source) (*data, error) {
+	for {
+		if err := c.awaitStream(ctx, key, src); err != nil {
+			return nil, err
+		}
+		it, err := c.take(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		if src.image.Size = it.knownSize(); src.image.Size >= 0 {
+			defer it.release()
+			return it.join(ctx, src)
+		}
+		it.release() // removed as soon as it was here: once more
+	}
+}
+
+// awaitStream waits for the download of a blob. Errors: its; ctx's.
+func (c *Cache) awaitStream(ctx context.Context, key Key, src source) error {
 	s, err := c.stream(key, src)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	select {
 	case <-s.done:
+		return s.err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
-	if s.err != nil {
-		return nil, s.err
-	}
-	it, err := c.take(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	defer it.release()
-	if src.image.Size = it.knownSize(); src.image.Size < 0 {
-		return nil, fmt.Errorf("cache: %s was removed as soon as it was here", key)
-	}
-	return it.join(ctx, src)
 }
 
 // stream joins the download of a blob, or starts it.
