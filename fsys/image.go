@@ -71,7 +71,7 @@ func (i *Image) Open(ctx context.Context) (*cache.Blob, error) {
 	}
 	if i.fs.opts.OpenWait {
 		if err := blob.Wait(ctx, nil); err != nil {
-			blob.Close()
+			_ = blob.Close()
 			return nil, err
 		}
 	}
@@ -117,7 +117,7 @@ func (i *Image) copyTo(ctx context.Context, draft *Draft) error {
 	if err != nil {
 		return err
 	}
-	defer blob.Close()
+	defer blob.Close() //nolint:errcheck // only read
 	buf := make([]byte, 1<<20)
 	for off := int64(0); off < blob.Size(); {
 		n, err := blob.ReadAtContext(ctx, buf[:min(int64(len(buf)), blob.Size()-off)], off)

@@ -136,7 +136,7 @@ func (s *Service) list(w http.ResponseWriter) {
 	}
 	s.mu.Unlock()
 	slices.Sort(names)
-	json.NewEncoder(w).Encode(names)
+	_ = json.NewEncoder(w).Encode(names)
 }
 
 func (s *Service) put(w http.ResponseWriter, r *http.Request, name string) {

@@ -88,7 +88,7 @@ func New(t testing.TB, opts Options) *World {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := w.Catalog.Close(context.Background()); err != nil { //nolint:usetesting // t.Context has ended by then
+		if err := w.Catalog.Close(context.Background()); err != nil { // t.Context has ended by then
 			t.Error(err)
 		}
 	})
@@ -120,7 +120,7 @@ func Image(size int, seed uint64) []byte {
 func Squashfs(size int, seed uint64) []byte {
 	b := make([]byte, size)
 	rng := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), 1})
-	rng.Read(b)
+	_, _ = rng.Read(b)
 	const used, idTable = 40, 48
 	head := b[:96]
 	clear(head)

@@ -53,7 +53,7 @@ func tryAnonymous(server *fuse.Server) (why string) {
 	if err != nil {
 		return fmt.Sprintf("memfd_create: %v", err)
 	}
-	defer unix.Close(fd)
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
 	switch e := register(server, fd); e {
 	case 0:
 		return ""

@@ -194,3 +194,7 @@ func mapAndWrite(fd int) error {
 	m[10] = 'x'
 	return errors.Join(unix.Msync(m, unix.MS_SYNC), unix.Munmap(m))
 }
+
+func fadviseDontNeed(f *os.File) error {
+	return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+}

@@ -112,7 +112,7 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 	}
 	// The file was taken from under a passthrough inode: the kernel comes back with
 	// the next generation.
-	blob.Close()
+	_ = blob.Close()
 	return nil, 0, syscall.ESTALE
 }
 
@@ -185,7 +185,7 @@ func (h *readHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.Rea
 func (h *readHandle) Flush(context.Context) syscall.Errno { return 0 }
 
 func (h *readHandle) Release(context.Context) syscall.Errno {
-	h.blob.Close()
+	_ = h.blob.Close()
 	return 0
 }
 

@@ -199,6 +199,9 @@ func TestRead(t *testing.T) {
 		} else if used := status["opens_passthrough"] != "0"; used != pass {
 			t.Errorf("passthrough is %v, openings: %v", pass, status)
 		}
+		if got := status["read_ahead"]; got != "4096 KiB" && os.Geteuid() == 0 {
+			t.Errorf("read_ahead is %q", got)
+		}
 	})
 }
 

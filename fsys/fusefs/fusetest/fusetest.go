@@ -38,7 +38,7 @@ func Mount(t testing.TB, tree *fsys.FS, opts fusefs.Options) (string, *fusefs.Mo
 			return
 		}
 		if !t.Failed() {
-			m.Wait() //nolint:errcheck // it tells only that the mount is over
+			_ = m.Wait()
 		}
 	})
 	return dir, m

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package fusefs_test
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/sregfs/sregfs/fsys/fsystest"
+	"github.com/sregfs/sregfs/fsys/fusefs"
+	"github.com/sregfs/sregfs/fsys/fusefs/fusetest"
+)
+
+// BenchmarkRead reads an image that is whole, in pieces of 1 MiB and in random
+// pieces of 4 KiB: the native file, through passthrough, through the page cache
+// of the mount, and through the process.
+func BenchmarkRead(b *testing.B) {
+	w := fsystest.New(b, fsystest.Options{})
+	const size = 256 << 20
+	content := fsystest.Image(size, 1)
+	native := filepath.Join(b.TempDir(), "native")
+	if err := os.WriteFile(native, content, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	dir, _ := fusetest.Mount(b, w.FS, fusefs.Options{})
+	fusetest.MustShell(b, dir, fmt.Sprintf("mkdir local/c && cp %q local/c/i:1.sif", native))
+	slow, _ := fusetest.Mount(b, w.FS, fusefs.Options{NoPassthrough: true})
+	for name, path := range map[string]string{
+		"native":      native,
+		"passthrough": filepath.Join(dir, "local/c/i:1.sif"),
+		"pages":       filepath.Join(slow, "local/c/i:1.sif"),
+	} {
+		f, err := os.Open(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer f.Close()
+		b.Run(name+"/sequential", func(b *testing.B) { sequential(b, f, int64(len(content))) })
+		b.Run(name+"/random", func(b *testing.B) { random(b, f, int64(len(content))) })
+	}
+	b.Run("process/sequential", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			f, err := os.Open(filepath.Join(slow, "local/c/i:1.sif"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			drop(b, f)
+			b.StartTimer()
+			b.SetBytes(int64(len(content)))
+			if _, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{f}, make([]byte, 1<<20)); err != nil {
+				b.Fatal(err)
+			}
+			f.Close()
+		}
+	})
+}
+
+func sequential(b *testing.B, f *os.File, size int64) {
+	buf := make([]byte, 1<<20)
+	b.SetBytes(int64(len(buf)))
+	var off int64
+	for b.Loop() {
+		if off+int64(len(buf)) > size {
+			off = 0
+		}
+		if _, err := f.ReadAt(buf, off); err != nil {
+			b.Fatal(err)
+		}
+		off += int64(len(buf))
+	}
+}
+
+func random(b *testing.B, f *os.File, size int64) {
+	buf := make([]byte, 4096)
+	for b.Loop() {
+		if _, err := f.ReadAt(buf, rand.Int64N(size/4096-1)*4096); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkCopyIn is cp to the local remote: bytes to the spool, their digest, and
+// the publishing.
+func BenchmarkCopyIn(b *testing.B) {
+	w := fsystest.New(b, fsystest.Options{})
+	native := filepath.Join(b.TempDir(), "native")
+	content := fsystest.Image(128<<20, 1)
+	if err := os.WriteFile(native, content, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	dir, _ := fusetest.Mount(b, w.FS, fusefs.Options{})
+	fusetest.MustShell(b, dir, "mkdir local/c")
+	b.SetBytes(int64(len(content)))
+	for b.Loop() {
+		fusetest.MustShell(b, dir, fmt.Sprintf("cp %q local/c/i:1.sif", native))
+	}
+}
+
+// BenchmarkList lists a directory of 10,000 images whose names are known.
+func BenchmarkList(b *testing.B) {
+	w := fsystest.New(b, fsystest.Options{})
+	for i := range 10000 {
+		w.Service.Put(fmt.Sprintf("big/image-with-a-name:%d", i), nil)
+	}
+	dir, _ := fusetest.Mount(b, w.FS, fusefs.Options{})
+	path := filepath.Join(dir, "web/big")
+	for b.Loop() {
+		f, err := os.Open(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		names, err := f.Readdirnames(-1)
+		if err != nil || len(names) != 10000 {
+			b.Fatal(len(names), err)
+		}
+		f.Close()
+	}
+}
+
+// BenchmarkStat asks for the attributes of an image that the kernel does not keep
+// the name of.
+func BenchmarkStat(b *testing.B) {
+	w := fsystest.New(b, fsystest.Options{})
+	w.Service.Put("c/i:1", fsystest.Image(5000, 1))
+	dir, _ := fusetest.Mount(b, w.FS, fusefs.Options{NameTimeout: 1})
+	path := filepath.Join(dir, "web/c/i:1.sif")
+	for b.Loop() {
+		if _, err := os.Stat(path); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// drop empties the page cache of a file.
+func drop(b *testing.B, f *os.File) {
+	b.Helper()
+	if err := fadviseDontNeed(f); err != nil {
+		b.Fatal(err)
+	}
+}
