@@ -11,6 +11,38 @@
 //
 // The package knows neither FUSE nor sockets nor flags.
 //
-// Start at [Catalog]; list.go keeps the listings, publish.go is how an image
-// reaches its registry, and each verb has a file of its own.
+// # When a registry is asked
+//
+// A listing that is younger than Options.ListTTL is not asked for again. An older
+// one is shown all the same, while it is made anew behind the caller's back;
+// [Catalog.Watch] tells what that changed. A single image is different: its
+// bytes depend on the answer, so a lookup waits for it, for a few seconds. Only a
+// registry's own "not found" makes a name vanish; one that is down, hangs or
+// wants fewer requests leaves everything as it was last seen, and after the first
+// such answer nobody waits for it until it is back.
+//
+// Each question is asked once, however many want to know, and an answer to a
+// question that is older than our own push or delete does not undo that. Where
+// listings tell only names, the facts of the following names are fetched ahead
+// once somebody looks at one after the other, and never otherwise.
+//
+// A remote whose images are files of this machine is not stored at all: it is
+// asked each time, and no verb about it opens [State].
+//
+// # How an image is published
+//
+// [Catalog.Create] refuses what can be refused before a byte is copied, and
+// notes which version the name means. [Catalog.Publish] lets the draft become
+// durable (cache.Draft.Seal), looks whether the registry has these bytes already
+// or another version than the noted one, pushes, compares what the registry says it stored, and
+// only then gives the draft's file to the cache. Whatever fails before, the
+// draft stays; whatever fails after, the image is published. A process that is
+// killed in between finds the draft again and, pushing it once more, that the registry has it.
+//
+// # Where to begin
+//
+// At [Catalog]. list.go and refresh.go keep the listings, lookup.go and ahead.go
+// answer for single images, key.go and entry.go say how they are stored;
+// publish.go is how an image reaches its registry, uploads.go and queue.go who
+// waits for that; each verb has a file of its own.
 package catalog
