@@ -12,6 +12,8 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/inspect"
 )
 
 // ErrProtocol means that the other side speaks another version of the protocol,
@@ -38,6 +40,9 @@ var codes = []struct {
 	{"not-allowed", backends.ErrNotAllowed},
 	{"in-use", cache.ErrInUse},
 	{"cache-closed", cache.ErrClosed},
+	{"catalog-closed", catalog.ErrClosed},
+	{"incomplete", inspect.ErrIncomplete},
+	{"not-image", inspect.ErrNotImage},
 	{"canceled", context.Canceled},
 	{"deadline", context.DeadlineExceeded},
 	{"unexpected-eof", io.ErrUnexpectedEOF},
@@ -47,6 +52,7 @@ var codes = []struct {
 	{"efbig", syscall.EFBIG},
 	{"erofs", syscall.EROFS},
 	{"eio", syscall.EIO},
+	{"enametoolong", syscall.ENAMETOOLONG},
 }
 
 // A wireError is an error as it travels.

@@ -11,8 +11,10 @@ import (
 	"io"
 	"io/fs"
 	"strings"
+	"syscall"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/cmd/internal/term"
 )
 
@@ -73,8 +75,10 @@ func Code(err error) int {
 		return NotAllowed
 	case is(fs.ErrNotExist):
 		return NotFound
-	case is(fs.ErrInvalid), is(errors.ErrUnsupported):
+	case is(fs.ErrInvalid), is(errors.ErrUnsupported), is(syscall.ENAMETOOLONG):
 		return Usage
+	case is(cache.ErrInUse):
+		return Locked
 	}
 	return Failed
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog/inspect"
 )
 
 // The table of docs/errors.md.
@@ -24,7 +25,11 @@ var table = []struct {
 	{errors.New("anything"), Failed},
 	{fs.ErrExist, Failed},
 	{backends.ErrChanged, Failed},
-	{cache.ErrInUse, Failed},
+	{cache.ErrInUse, Locked},
+	{cache.ErrClosed, Failed},
+	{inspect.ErrIncomplete, Corrupt},
+	{inspect.ErrNotImage, Usage},
+	{syscall.ENAMETOOLONG, Usage},
 	{syscall.ENOSPC, Failed},
 	{syscall.EDQUOT, Failed},
 	{syscall.EFBIG, Failed},

@@ -6,7 +6,10 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -54,4 +57,28 @@ func (s *script) release(ts *testscript.TestScript, free func()) {
 		}
 	}
 	ts.Defer(s.free)
+}
+
+// notifySocket makes what sd_notify(3) talks to.
+func (s *script) notifySocket(ts *testscript.TestScript, _ bool, _ []string) {
+	path := ts.MkAbs("notify.sock")
+	var err error
+	s.systemd, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	ts.Check(err)
+	ts.Defer(func() { _ = s.systemd.Close() })
+	ts.Setenv("NOTIFY_SOCKET", path)
+}
+
+func (s *script) notified(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: notified TEXT")
+	}
+	ts.Check(s.systemd.SetReadDeadline(time.Now().Add(30 * time.Second)))
+	for buf := make([]byte, 4096); ; {
+		n, err := s.systemd.Read(buf)
+		ts.Check(err)
+		if strings.Contains(string(buf[:n]), args[0]) {
+			return
+		}
+	}
 }

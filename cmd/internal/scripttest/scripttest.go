@@ -8,6 +8,8 @@
 //	registry [delete]          start a registry; $REGISTRY is its URL
 //	registry-refuse            let it answer 403 to everything but reading
 //	registry-stop              let it answer 502 to everything
+//	notify-socket              be systemd for the programs that follow
+//	notified TEXT              wait until one has told it TEXT
 //	impostor                   hold the state directory, and answer sreg with nonsense
 //	busy                       hold the state directory, as another sreg would
 //	free                       end impostor and busy
@@ -24,6 +26,7 @@ package scripttest
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -77,6 +80,7 @@ type script struct {
 	image    string
 	registry *ocitest.Registry
 	free     func()
+	systemd  *net.UnixConn
 }
 
 func (s *script) params(file string) testscript.Params {
@@ -90,6 +94,8 @@ func (s *script) params(file string) testscript.Params {
 			"registry":        s.startRegistry,
 			"registry-refuse": func(*testscript.TestScript, bool, []string) { s.registry.Use(refuse) },
 			"registry-stop":   func(*testscript.TestScript, bool, []string) { s.registry.Stop() },
+			"notify-socket":   s.notifySocket,
+			"notified":        s.notified,
 			"impostor":        s.impostor,
 			"busy":            s.busy,
 			"free":            func(*testscript.TestScript, bool, []string) { s.free() },
@@ -114,6 +120,8 @@ func (s *script) setup(env *testscript.Env) error {
 		"SREGFS_HOME="+filepath.Join(env.WorkDir, "state"),
 		"SREGFS_CACHE_DIR="+filepath.Join(env.WorkDir, "cache"),
 		"SREGISTRY_STORAGE="+filepath.Join(env.WorkDir, "images"),
+		// With the race detector a program waits a second at its end otherwise.
+		"GORACE=atexit_sleep_ms=0",
 	)
 	env.Defer(func() {
 		state := filepath.Join(env.WorkDir, "state")
