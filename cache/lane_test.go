@@ -23,7 +23,7 @@ func granted(l *lane, tickets []*ticket) int {
 	return n
 }
 
-func enterAll(t *testing.T, ctx context.Context, l *lane, n int, urgent bool) []*ticket {
+func enterAll(ctx context.Context, t *testing.T, l *lane, n int, urgent bool) []*ticket {
 	tickets := make([]*ticket, n)
 	for i := range tickets {
 		tickets[i] = newTicket(urgent)
@@ -43,11 +43,11 @@ func TestLane(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var l lane
-		background := enterAll(t, ctx, &l, 20, false)
+		background := enterAll(ctx, t, &l, 20, false)
 		if n := granted(&l, background); n != laneSlots-laneReserve {
 			t.Errorf("%d background slots, want %d", n, laneSlots-laneReserve)
 		}
-		demand := enterAll(t, ctx, &l, 20, true)
+		demand := enterAll(ctx, t, &l, 20, true)
 		if n := granted(&l, demand); n != laneReserve {
 			t.Errorf("%d demanded slots beside them, want %d", n, laneReserve)
 		}
