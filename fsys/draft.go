@@ -68,6 +68,7 @@ type Draft struct {
 	accepted  bool          // sealed and queued: it counts as published, but only we have it
 	gone      bool          // removed, or replaced by another
 	idle      chan struct{} // closed when the last handle for writing is; nil if there is none
+	closed    time.Time     // when the last handle was
 }
 
 func (f *FS) newDraft(data *cache.Draft, p place, name string, who Caller) *Draft {
@@ -116,6 +117,7 @@ func (f *FS) start(ctx context.Context, d *Dir, name string, who Caller, excl bo
 			return nil, fmt.Errorf("%s: %w", name, fs.ErrExist)
 		}
 	}
+	f.sweep()
 	data, err := f.createData(ctx, d, name, excl)
 	if err != nil {
 		return nil, err
@@ -150,6 +152,30 @@ func (f *FS) put(d *Draft) (old *Draft, ok bool) {
 	}
 	f.drafts[p] = d
 	return old, true
+}
+
+// keepTemporary is how long a temporary file stays that nobody opens or renames:
+// what a copying tool left when it was killed.
+const keepTemporary = 24 * time.Hour
+
+// sweep drops temporary files that were left behind.
+func (f *FS) sweep() {
+	f.mu.Lock()
+	var old []*Draft
+	for _, d := range f.drafts {
+		d.mu.Lock()
+		if d.place.temporary && d.handles == 0 && !d.closed.IsZero() && time.Since(d.closed) > keepTemporary {
+			old = append(old, d)
+		}
+		d.mu.Unlock()
+	}
+	f.mu.Unlock()
+	for _, d := range old {
+		f.opts.Log.Info("dropping a temporary file that was left behind", "file", d.name)
+		if err := d.remove(); err != nil {
+			f.opts.Log.Warn("dropping a temporary file", "file", d.name, "err", err)
+		}
+	}
 }
 
 func (f *FS) createData(ctx context.Context, d *Dir, name string, excl bool) (*cache.Draft, error) {

@@ -187,7 +187,9 @@ func (h *File) Close(ctx context.Context) {
 		}
 	}
 	d.mu.Lock()
-	d.handles--
+	if d.handles--; d.handles == 0 {
+		d.closed = time.Now()
+	}
 	lastWriter := false
 	if h.write {
 		d.writers--

@@ -4,9 +4,7 @@ package fsys
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
@@ -37,9 +35,10 @@ func (d *Draft) publish(ctx context.Context) error {
 // publishLocked needs the turn. mu is not held while bytes travel.
 func (d *Draft) publishLocked(ctx context.Context) error {
 	d.mu.Lock()
-	data, dirty, broken, before := d.data, d.dirty, d.broken, d.err
+	data, broken, before := d.data, d.broken, d.err
+	skip := data == nil || d.over() || !d.dirty
 	d.mu.Unlock()
-	if data == nil || d.over() || !dirty || before != nil {
+	if skip || before != nil {
 		return before // somebody else's turn came first
 	}
 	var err error
@@ -102,163 +101,4 @@ func (d *Draft) arrived(img backends.Image) bool {
 		d.release()
 	}
 	return done
-}
-
-// Rename gives a file of d another name, in d or another directory.
-//
-// A draft goes to its new place; under an image's name it is published there,
-// at once if nobody has it open for writing, else when they close it. An image
-// cannot be renamed, only copied and deleted: mv does that by itself.
-//
-// Errors: fs.ErrNotExist; fs.ErrExist if noReplace is set and the name is taken;
-// ErrCrossDevice for an image or a directory; ErrBusy; those of File.Flush and
-// of Dir.Create.
-func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, noReplace bool) error {
-	if to.remote == "" {
-		return fmt.Errorf("%w: only remotes stand here", backends.ErrNotAllowed)
-	}
-	if len(newName) > MaxName {
-		return ErrNameTooLong
-	}
-	node, err := d.Lookup(ctx, name, Caller{})
-	if err != nil {
-		return err
-	}
-	draft, ok := node.(*Draft)
-	if !ok {
-		return fmt.Errorf("%s: %w", name, ErrCrossDevice)
-	}
-	if _, err := to.fs.writableRemote(to.remote); err != nil {
-		return err
-	}
-	if err := draft.lock(ctx); err != nil {
-		return err
-	}
-	defer draft.unlock()
-	return draft.rename(ctx, to, newName, noReplace)
-}
-
-// rename needs the turn.
-func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace bool) error {
-	d.mu.Lock()
-	data, from, oldName, sticky := d.data, d.place, d.name, d.err
-	d.mu.Unlock()
-	target := to.place(newName)
-	switch {
-	case sticky != nil:
-		return sticky
-	case data == nil || d.over():
-		return fs.ErrNotExist
-	case target == from:
-		return nil
-	}
-	if err := to.checkTarget(ctx, target, newName, noReplace); err != nil {
-		return err
-	}
-	old := data.Info().Target
-	if err := d.retarget(ctx, to, newName, noReplace); err != nil {
-		return err
-	}
-	replaced, err := d.move(target, newName)
-	if err != nil {
-		return errors.Join(err, data.Retarget(old))
-	}
-	if err := d.finishRename(ctx, target); err != nil {
-		// The file keeps its old name, so that whoever renames can try again.
-		d.moveBack(from, oldName, replaced)
-		return errors.Join(err, data.Retarget(old))
-	}
-	d.fs.tell(Change{Remote: from.remote, Collection: from.collection, Names: []string{oldName}})
-	d.changed()
-	if replaced != nil {
-		return replaced.drop()
-	}
-	return nil
-}
-
-// checkTarget refuses a temporary name that is taken, if it must not be. For
-// images the catalogue decides.
-func (d *Dir) checkTarget(ctx context.Context, target place, name string, noReplace bool) error {
-	if !target.temporary || !noReplace {
-		return nil
-	}
-	_, err := d.Lookup(ctx, name, Caller{})
-	switch {
-	case err == nil:
-		return fmt.Errorf("%s: %w", name, fs.ErrExist)
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	}
-	return err
-}
-
-// retarget tells the journal where the draft goes now.
-func (d *Draft) retarget(ctx context.Context, to *Dir, name string, noReplace bool) error {
-	d.mu.Lock()
-	data := d.data
-	d.mu.Unlock()
-	if to.place(name).temporary {
-		return data.Retarget(cache.Target{Remote: to.remote})
-	}
-	ref, format, err := to.parse(name)
-	if err != nil {
-		return err
-	}
-	target, err := d.fs.cat.Target(ctx, to.remote, ref, format, noReplace)
-	if err != nil {
-		return err
-	}
-	return data.Retarget(target)
-}
-
-// move puts the draft in another place, and returns who had it. It needs the turn.
-func (d *Draft) move(target place, name string) (*Draft, error) {
-	d.mu.Lock()
-	from, oldName := d.place, d.name
-	d.place, d.name = target, name
-	d.mu.Unlock()
-	replaced, ok := d.fs.put(d)
-	if !ok {
-		d.mu.Lock()
-		d.place, d.name = from, oldName
-		d.mu.Unlock()
-		return nil, fmt.Errorf("%s: %w", name, ErrBusy)
-	}
-	d.fs.mu.Lock()
-	if d.fs.drafts[from] == d {
-		delete(d.fs.drafts, from)
-	}
-	d.fs.mu.Unlock()
-	return replaced, nil
-}
-
-func (d *Draft) moveBack(from place, name string, replaced *Draft) {
-	d.mu.Lock()
-	target := d.place
-	d.place, d.name, d.err = from, name, nil
-	d.mu.Unlock()
-	d.fs.mu.Lock()
-	defer d.fs.mu.Unlock()
-	if d.fs.drafts[target] == d {
-		delete(d.fs.drafts, target)
-	}
-	if replaced != nil {
-		d.fs.drafts[target] = replaced
-	}
-	d.fs.drafts[from] = d
-}
-
-// finishRename publishes a draft that has got an image's name and that nobody
-// will close any more. It needs the turn.
-func (d *Draft) finishRename(ctx context.Context, target place) error {
-	d.mu.Lock()
-	open := d.writers > 0
-	if !target.temporary {
-		d.dirty = true // a copy that was closed under its temporary name is still to be published
-	}
-	d.mu.Unlock()
-	if target.temporary || open {
-		return nil
-	}
-	return d.publishLocked(ctx)
 }
