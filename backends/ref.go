@@ -51,11 +51,20 @@ func (r Ref) String() string {
 	return b.String()
 }
 
-// MarshalText writes the ref as String does.
-func (r Ref) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+// MarshalText writes the ref as String does; the zero Ref is the empty text.
+func (r Ref) MarshalText() ([]byte, error) {
+	if r == (Ref{}) {
+		return nil, nil
+	}
+	return []byte(r.String()), nil
+}
 
 // UnmarshalText reads what MarshalText wrote.
 func (r *Ref) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*r = Ref{}
+		return nil
+	}
 	ref, err := ParseRef(string(text))
 	*r = ref
 	return err
