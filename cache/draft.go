@@ -14,11 +14,11 @@ import (
 
 // A Target is where a draft will be published.
 type Target struct {
-	Remote   string
-	Ref      backends.Ref
-	Replaces string // as backends.Source.Replaces
-	Format   string // "sif", "simg", ""
-	Async    bool   // publish in the background, also after a restart
+	Remote   string       `json:"remote"`
+	Ref      backends.Ref `json:"ref"`
+	Replaces string       `json:"replaces,omitempty"` // as backends.Source.Replaces
+	Format   string       `json:"format,omitempty"`   // "sif", "simg", ""
+	Async    bool         `json:"async,omitempty"`    // publish in the background, also after a restart
 }
 
 // DraftState is how far a draft has come.
@@ -38,18 +38,18 @@ func (s DraftState) settled() bool { return s == Sealed || s == Publishing || s 
 
 // DraftInfo is the journal's record of a draft.
 type DraftInfo struct {
-	ID       string // sorts by time of creation
-	Target   Target
-	State    DraftState
-	Size     int64  // bytes
-	Digest   string // once sealed: "sha256:…"
-	Stored   int64  // bytes that the registry has acknowledged
-	Created  time.Time
-	Changed  time.Time // last write, or change of state
-	Attempts int       // to publish
-	Error    string    // of the last try, or why the draft is incomplete
-	ModTime  time.Time // set by SetAttr, else of the last write
-	Mode     uint32    // set by SetAttr, else 0
+	ID       string     `json:"id"` // sorts by time of creation
+	Target   Target     `json:"target"`
+	State    DraftState `json:"state"`
+	Size     int64      `json:"size"`             // bytes
+	Digest   string     `json:"digest,omitempty"` // once sealed: "sha256:…"
+	Stored   int64      `json:"stored"`           // bytes that the registry has acknowledged
+	Created  time.Time  `json:"created"`
+	Changed  time.Time  `json:"changed"`          // last write, or change of state
+	Attempts int        `json:"attempts"`         // to publish
+	Error    string     `json:"error,omitempty"`  // of the last try, or why the draft is incomplete
+	ModTime  time.Time  `json:"modtime,omitzero"` // set by SetAttr, else of the last write
+	Mode     uint32     `json:"mode,omitempty"`   // set by SetAttr, else 0
 }
 
 // A Draft is a handle on one file of the spool, with full random access. Methods
