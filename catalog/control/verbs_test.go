@@ -141,6 +141,12 @@ func checkReads(t *testing.T, c *Client, cat *catalog.Catalog) {
 	}
 	gotIn, err := c.Inspect(t.Context(), "a/b:1")
 	same("Inspect", wantIn, gotIn, err)
+	// A file with a temporary name goes nowhere yet.
+	draft, err := cat.Stage(cache.Target{Remote: "local"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer draft.Close()
 	wantSt, err := cat.Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -149,6 +155,9 @@ func checkReads(t *testing.T, c *Client, cat *catalog.Catalog) {
 	gotSt, err := c.Status(t.Context())
 	wantSt.Remotes[0].Seen = gotSt.Remotes[0].Seen // when it last answered: between the two
 	same("Status", wantSt, gotSt, err)
+	if diff := cmp.Diff(wantSt.Uploads, gotSt.Uploads); diff != "" || len(gotSt.Uploads) != 1 {
+		t.Errorf("Uploads: %s", diff)
+	}
 }
 
 func checkErrors(t *testing.T, c *Client) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog/control"
 )
@@ -51,9 +52,18 @@ func (a *app) uploadsListCmd() *cobra.Command {
 func printUploads(w io.Writer, all []cache.DraftInfo) error {
 	t := newTable(w, "UPLOAD", "STATE", "SIZE", "STORED", "CHANGED", "TO", "ERROR")
 	for _, d := range all {
-		t.row(d.ID, string(d.State), size(d.Size), size(d.Stored), moment(d.Changed), d.Target.Remote+"://"+d.Target.Ref.String(), d.Error)
+		t.row(d.ID, string(d.State), size(d.Size), size(d.Stored), moment(d.Changed), destination(d.Target), d.Error)
 	}
 	return t.flush()
+}
+
+// destination is where an upload goes. A file that has a temporary name yet goes
+// nowhere.
+func destination(to cache.Target) string {
+	if to.Ref == (backends.Ref{}) {
+		return to.Remote + " (a temporary file)"
+	}
+	return backends.URI{Remote: to.Remote, Ref: to.Ref}.String()
 }
 
 func (a *app) uploadsRetryCmd() *cobra.Command {
