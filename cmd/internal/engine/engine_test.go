@@ -255,7 +255,7 @@ func TestLockDoesNotWaitForAMount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer other.Unlock() //nolint:errcheck // the test is over
+	defer other.Unlock()
 	if err := other.Announce("/somewhere/control.sock", "/mnt"); err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +273,7 @@ func TestLockEndsWithItsContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer other.Unlock() //nolint:errcheck // the test is over
+	defer other.Unlock()
 	e := open(t, o)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -376,7 +376,7 @@ func TestSessionThatLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer other.Unlock() //nolint:errcheck // the test is over
+	defer other.Unlock()
 	if err := other.Announce("/somewhere", "/mnt"); err != nil {
 		t.Fatal(err)
 	}
