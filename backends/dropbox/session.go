@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dropbox
+
+import (
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// A pushState is what a Session keeps of a push.
+type pushState struct {
+	Path    string    `json:"path,omitempty"`
+	Digest  string    `json:"digest,omitempty"`
+	Session string    `json:"session,omitempty"` // of the upload
+	Started time.Time `json:"started,omitzero"`
+	Piece   int64     `json:"piece,omitempty"`  // size in bytes
+	Stored  []byte    `json:"stored,omitempty"` // one bit for each piece
+	// Hash is the content_hash of the whole. It is set when the file is about
+	// to get its name, so a file that has it may be ours.
+	Hash string `json:"hash,omitempty"`
+}
+
+// has reports whether the piece at off is stored.
+func (s *pushState) has(off int64) bool {
+	i := off / pieceSize
+	return i/8 < int64(len(s.Stored)) && s.Stored[i/8]&(1<<(i%8)) != 0
+}
+
+func (s *pushState) set(off int64) {
+	i := off / pieceSize
+	for i/8 >= int64(len(s.Stored)) {
+		s.Stored = append(s.Stored, 0)
+	}
+	s.Stored[i/8] |= 1 << (i % 8)
+}
+
+// load returns what is saved of this push.
+func (p *push) load() pushState {
+	var state pushState
+	if json.Unmarshal(p.src.Session.Load(), &state) != nil || state.Path != p.path || state.Digest != p.src.Digest {
+		return pushState{} // nothing, or of another push
+	}
+	return state
+}
+
+// save saves the state. A push goes on without it.
+func (p *push) save() {
+	p.state.Path, p.state.Digest = p.path, p.src.Digest
+	text, err := json.Marshal(p.state)
+	if err == nil {
+		err = p.src.Session.Save(text)
+	}
+	if err != nil {
+		p.log.Warn("state of an upload is not saved", "path", p.path, "err", err)
+	}
+}
+
+// forget drops the state, here and where it is saved.
+func (p *push) forget() {
+	p.state = pushState{}
+	if err := p.src.Session.Save(nil); err != nil {
+		p.log.Warn("state of an upload is not forgotten", "path", p.path, "err", err)
+	}
+}
+
+// maxUnsaved is how many states are kept.
+const maxUnsaved = 256
+
+// Unsaved keeps the states of pushes without a Session for as long as this
+// process lives, so that the next try does not begin at the first byte. The
+// zero value is empty.
+type unsaved struct {
+	mu     sync.Mutex // guards the field below
+	states map[string][]byte
+}
+
+func (c *client) session(path string, src backends.Source) backends.Session {
+	if src.Session != nil {
+		return src.Session
+	}
+	return &unsavedState{in: &c.unsaved, key: path + "\x00" + src.Digest}
+}
+
+type unsavedState struct {
+	in  *unsaved
+	key string
+}
+
+// Load implements backends.Session.
+func (s *unsavedState) Load() []byte {
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	return s.in.states[s.key]
+}
+
+// Save implements backends.Session, as far as memory goes.
+func (s *unsavedState) Save(state []byte) error {
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	if s.in.states == nil || len(s.in.states) >= maxUnsaved {
+		s.in.states = map[string][]byte{}
+	}
+	if s.in.states[s.key] = state; state == nil {
+		delete(s.in.states, s.key)
+	}
+	return nil
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dropbox
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"slices"
+	"sync"
+	"time"
+
+	sdk "github.com/dropbox/dropbox-sdk-go-unofficial/v6/dropbox"
+	"github.com/dropbox/dropbox-sdk-go-unofficial/v6/dropbox/files"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+const (
+	// pieceSize is what one request of an upload session carries, in bytes: a
+	// multiple of 4 MiB, as sessions with parallel requests demand. What is not
+	// larger goes in one request without a session.
+	pieceSize = 8 << 20
+	parallel  = 4                  // pieces under way, each in memory
+	lifetime  = 6 * 24 * time.Hour // of a session; Dropbox drops it after seven days
+)
+
+// upload stores all bytes where nobody sees them, and returns what makes them
+// the file. Pieces that an earlier try stored are read (the digest of the whole
+// is checked) but not sent.
+func (p *push) upload(ctx context.Context) (commit, error) {
+	if err := p.start(ctx); err != nil {
+		return nil, err
+	}
+	u := &upload{push: p, whole: sha256.New(), all: newContentHash(), free: make(chan []byte, parallel+1)}
+	for range parallel + 1 {
+		u.free <- nil
+	}
+	last, err := u.pieces(ctx)
+	if err == nil {
+		err = u.check()
+	}
+	if err == nil {
+		err = u.end(ctx, last)
+	}
+	if lost(err) {
+		p.forget()
+		return nil, fmt.Errorf("%w: Dropbox lost the upload: %v", backends.ErrUnavailable, err)
+	}
+	return p.commitSession, err
+}
+
+// lost reports whether err says that a session cannot be gone on with.
+func lost(err error) bool {
+	return has(err, "lookup_failed", "not_found", "closed", "not_closed", "too_large", "incorrect_offset",
+		files.UploadSessionFinishErrorConcurrentSessionMissingData, files.UploadSessionFinishErrorConcurrentSessionNotClosed,
+		files.UploadSessionLookupErrorConcurrentSessionInvalidOffset, files.UploadSessionLookupErrorConcurrentSessionInvalidDataSize)
+}
+
+// start begins a session unless one was saved.
+func (p *push) start(ctx context.Context) error {
+	if p.state.Session != "" && time.Since(p.state.Started) < lifetime && p.state.Piece == pieceSize {
+		return nil
+	}
+	arg := files.NewUploadSessionStartArg()
+	arg.SessionType = &files.UploadSessionType{Tagged: sdk.Tagged{Tag: files.UploadSessionTypeConcurrent}}
+	res, err := p.files.UploadSessionStartContext(ctx, arg, nil)
+	if err != nil {
+		return said(ctx, err)
+	}
+	if res == nil || res.SessionId == "" {
+		return fmt.Errorf("%w: an upload session without an id", backends.ErrCorrupt)
+	}
+	p.state = pushState{Session: res.SessionId, Started: time.Now(), Piece: pieceSize}
+	p.save()
+	return nil
+}
+
+// An upload is the sending of all pieces.
+type upload struct {
+	*push
+	whole hash.Hash
+	all   *contentHash
+	free  chan []byte // buffers, nil until they are first used: they bound the memory
+
+	mu     sync.Mutex // guards the push's state and the field below
+	stored int64      // bytes
+}
+
+// A piece is a part of the file in one of the buffers.
+type piece struct {
+	off  int64
+	text []byte
+}
+
+// pieces reads the file in order and sends all pieces but the last, several at
+// once. The goroutines end before it returns.
+func (u *upload) pieces(ctx context.Context) (last piece, err error) {
+	g, sending := errgroup.WithContext(ctx)
+	before := pushState{Stored: slices.Clone(u.state.Stored)}
+	for off := int64(0); off < u.src.Size && err == nil; off += pieceSize {
+		var next piece
+		if next, err = u.read(sending, off); err != nil {
+			break
+		}
+		if off+pieceSize >= u.src.Size {
+			last = next
+			break
+		}
+		if before.has(off) {
+			u.done(next, false)
+			continue
+		}
+		g.Go(func() error {
+			err := u.send(sending, next, false)
+			u.done(next, err == nil)
+			return err
+		})
+	}
+	if waitErr := g.Wait(); waitErr != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		err = waitErr // the reader only stopped because of it
+	}
+	return last, err
+}
+
+// read reads the piece at off into a buffer that is free.
+func (u *upload) read(ctx context.Context, off int64) (piece, error) {
+	var buf []byte
+	select {
+	case buf = <-u.free:
+	case <-ctx.Done():
+		return piece{}, ctx.Err()
+	}
+	if buf == nil {
+		buf = make([]byte, pieceSize)
+	}
+	text := buf[:min(pieceSize, u.src.Size-off)]
+	if n, err := u.src.Content.ReadAt(text, off); n < len(text) {
+		return piece{}, fmt.Errorf("read what is to be pushed: %w", err)
+	}
+	u.whole.Write(text)
+	u.all.Write(text) //nolint:errcheck // does not fail
+	return piece{off: off, text: text}, nil
+}
+
+func (u *upload) send(ctx context.Context, p piece, closing bool) error {
+	arg := files.NewUploadSessionAppendArg(files.NewUploadSessionCursor(u.state.Session, uint64(p.off)))
+	arg.Close, arg.ContentHash = closing, hashOf(p.text)
+	return said(ctx, u.files.UploadSessionAppendV2Context(ctx, arg, bytes.NewReader(p.text)))
+}
+
+// done gives the piece's buffer back, and counts and saves it.
+func (u *upload) done(p piece, sent bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if sent {
+		u.state.set(p.off)
+		u.save()
+	}
+	if u.state.has(p.off) {
+		u.stored += int64(len(p.text))
+		if u.src.Progress != nil {
+			u.src.Progress(u.stored)
+		}
+	}
+	u.free <- p.text[:cap(p.text)]
+}
+
+// check compares what was read with what was promised, before anybody can see it.
+func (u *upload) check() error {
+	if sum := fmt.Sprintf("sha256:%x", u.whole.Sum(nil)); sum != u.src.Digest {
+		u.forget()
+		return fmt.Errorf("%w: the bytes to be pushed are %s, not %s", backends.ErrCorrupt, sum, u.src.Digest)
+	}
+	u.state.Hash = u.all.sum()
+	return nil
+}
+
+// end sends the last piece, which closes the session.
+func (u *upload) end(ctx context.Context, last piece) error {
+	if u.state.has(last.off) {
+		return nil
+	}
+	err := u.send(ctx, last, true)
+	if has(err, files.UploadSessionAppendErrorClosed) {
+		err = nil // an earlier try's answer was lost; the commit tells if not
+	}
+	if err == nil {
+		u.done(last, true)
+	}
+	return err
+}
+
+func (p *push) commitSession(ctx context.Context, info *files.CommitInfo) (*files.FileMetadata, error) {
+	arg := files.NewUploadSessionFinishArg(files.NewUploadSessionCursor(p.state.Session, uint64(p.src.Size)), info)
+	f, err := p.files.UploadSessionFinishContext(ctx, arg, nil)
+	err = said(ctx, err)
+	if lost(err) && !has(err, "path") {
+		p.forget()
+		return nil, fmt.Errorf("%w: Dropbox lost the upload: %v", backends.ErrUnavailable, err)
+	}
+	return f, err
+}
