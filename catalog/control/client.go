@@ -245,6 +245,16 @@ func (c *Client) Remove(ctx context.Context, uri string) (catalog.Record, error)
 	return one(call[catalog.Record](ctx, c, "remove", uriRequest{URI: uri}, nil))
 }
 
+// Pin is catalog.Catalog.Pin.
+func (c *Client) Pin(ctx context.Context, uri string) (catalog.Record, error) {
+	return one(call[catalog.Record](ctx, c, "pin", uriRequest{URI: uri}, nil))
+}
+
+// Unpin is catalog.Catalog.Unpin.
+func (c *Client) Unpin(ctx context.Context, uri string) (catalog.Record, error) {
+	return one(call[catalog.Record](ctx, c, "unpin", uriRequest{URI: uri}, nil))
+}
+
 // Status is catalog.Catalog.Status, with what the mounting program adds.
 func (c *Client) Status(ctx context.Context) (catalog.Status, error) {
 	return one(call[catalog.Status](ctx, c, "status", noneRequest{}, nil))

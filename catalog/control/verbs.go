@@ -79,6 +79,12 @@ func verbs(c *catalog.Catalog, opts Options) map[string]verb {
 		"remove": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
 			return sendOne(out)(c.Remove(ctx, r.URI))
 		}),
+		"pin": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
+			return sendOne(out)(c.Pin(ctx, r.URI))
+		}),
+		"unpin": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
+			return sendOne(out)(c.Unpin(ctx, r.URI))
+		}),
 		"status": verbOf(func(ctx context.Context, _ noneRequest, out *frameWriter) error {
 			return sendStatus(ctx, c, opts, out)
 		}),

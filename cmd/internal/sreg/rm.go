@@ -25,7 +25,7 @@ func (a *app) rmCmd() *cobra.Command {
 		Short:   "Delete images from their registries",
 		Long: `Delete images where they are. Outside of the local store you are asked first;
 a script says --yes.`,
-		Args: cobra.MatchAll(needArgs(1, 10_000)),
+		Args: needArgs(1, maxArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				var errs []error

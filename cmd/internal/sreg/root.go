@@ -66,8 +66,8 @@ func (a *app) root() *cobra.Command {
 	root.SetVersionTemplate("sreg {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	a.globalFlags(root.PersistentFlags())
-	root.AddCommand(a.addCmd(), a.getCmd(), a.imagesCmd(), a.inspectCmd(), a.pathCmd(), a.pullCmd(), a.pushCmd(),
-		a.remoteCmd(), a.rmCmd(), a.searchCmd(), a.statusCmd(), a.uploadsCmd(), a.versionCmd())
+	root.AddCommand(a.addCmd(), a.getCmd(), a.imagesCmd(), a.inspectCmd(), a.pathCmd(), a.pinCmd(), a.pullCmd(),
+		a.pushCmd(), a.remoteCmd(), a.rmCmd(), a.searchCmd(), a.statusCmd(), a.unpinCmd(), a.uploadsCmd(), a.versionCmd())
 	return root
 }
 
@@ -118,6 +118,9 @@ func flagError(cmd *cobra.Command, err error) error {
 func usagef(format string, args ...any) error {
 	return exit.WithCode(exit.Usage, fmt.Errorf(format, args...))
 }
+
+// maxArgs stands for any number of arguments.
+const maxArgs = 1 << 30
 
 // needArgs is cobra.RangeArgs with an error that says what to type.
 func needArgs(low, high int) cobra.PositionalArgs {

@@ -110,7 +110,7 @@ func (a *app) uploadsDiscardCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "discard ID...",
 		Short: "Give uploads up: their data on this machine is deleted",
-		Args:  needArgs(1, 10_000),
+		Args:  needArgs(1, maxArgs),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				var errs []error
