@@ -41,8 +41,9 @@ type Options struct {
 	FS     fsys.Options
 	Web    catalog.Policy // of the remote "web"; "local" allows everything
 	Cache  cache.Options
-	Spool  string // directory of the spool; default a new one
 	OnDisk string // directory for cache, spool and local; default a temporary one
+
+	MaxElapsed time.Duration // how long the remote "web" tries; default a minute
 }
 
 // New returns a tree with the remotes "local" and "web". It ends with the test.
@@ -64,7 +65,7 @@ func New(t testing.TB, opts Options) *World {
 		Remotes: []catalog.Remote{
 			{Name: "local", Type: "dir", Client: backends.NewClient("local", local, backends.ClientOptions{Log: log}),
 				Policy: catalog.Policy{Overwrite: true, Delete: true}},
-			{Name: "web", Type: "web", Client: backends.NewClient("web", web, backends.ClientOptions{Log: log, MaxElapsed: 500 * time.Millisecond}),
+			{Name: "web", Type: "web", Client: backends.NewClient("web", web, backends.ClientOptions{Log: log, MaxElapsed: opts.MaxElapsed}),
 				Policy: opts.Web},
 		},
 		State: func() (*catalog.State, error) {

@@ -240,6 +240,7 @@ func TestPartialToComplete(t *testing.T) {
 					t.Fatalf("opening handle %d: %v", i, err)
 				}
 				files[i] = f
+				t.Cleanup(func() { f.Close() })
 			}
 			open(0)
 			open(1)

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -236,7 +237,7 @@ func TestPushFails(t *testing.T) {
 	} {
 		t.Run(want, func(t *testing.T) {
 			t.Parallel()
-			w := fsystest.New(t, fsystest.Options{})
+			w := fsystest.New(t, fsystest.Options{MaxElapsed: time.Second})
 			w.Service.Put("c/other:1", fsystest.Image(5000, 1))
 			dir, _ := fusetest.Mount(t, w.FS, fusefs.Options{})
 			content := fsystest.Image(50000, 4)
