@@ -20,7 +20,11 @@ before is shown at once, also offline; --refresh asks them all, down to every
 collection.
 
 A QUERY is looked for in the URIs, without regard to case; with * ? [ in it, it
-is a pattern for all of one.`,
+is a pattern for all of one.
+
+With -o json: an array of {uri, remote, ref, size, digest, version, modified,
+format, state, pinned, labels, url, path}. What is not known is left out; size is
+in bytes, -1 if it is not known yet.`,
 		Args: needArgs(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {

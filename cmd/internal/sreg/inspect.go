@@ -23,7 +23,9 @@ func (a *app) inspectCmd() *cobra.Command {
 		Use:   "inspect URI",
 		Short: "Show what an image says of itself",
 		Long: `Show an image's labels, scripts, definition and signatures. Only the parts of the
-image that hold them are fetched; nothing is run, and no signature is verified.`,
+image that hold them are fetched; nothing is run, and no signature is verified.
+
+With -o json: {image, facts}; image is as "sreg images" has it.`,
 		Args: needArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {

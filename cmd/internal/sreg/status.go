@@ -21,7 +21,11 @@ func (a *app) statusCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show the mount, the remotes, the cache and the uploads",
-		Args:  needArgs(0, 0),
+		Long: `Show how things stand. No registry is asked.
+
+With -o json: {version, pid, mount, details, remotes, cache, uploads}; there is no
+mount if none is running.`,
+		Args: needArgs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				st, err := c.Status(cmd.Context())

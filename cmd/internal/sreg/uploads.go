@@ -33,7 +33,11 @@ func (a *app) uploadsListCmd() *cobra.Command {
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List the uploads that are not published yet",
-		Args:    needArgs(0, 0),
+		Long: `List the uploads that are not published yet.
+
+With -o json: an array of {id, target, state, size, digest, stored, created,
+changed, attempts, error, modtime, mode}.`,
+		Args: needArgs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				st, err := c.Status(cmd.Context())
