@@ -45,6 +45,7 @@ type data struct {
 	written *os.File   // for writing; nil when whole
 	hash    *hasher    // of the keeper; nil without a digest
 	durable bitmap     // chunks on stable storage
+	recent  *recent    // chunks written since; guarded by mu
 	retired []*os.File // replaced ones that readers may still use
 
 	mu         sync.Mutex // guards the fields below and those of flights
@@ -187,6 +188,10 @@ func (d *data) closeWriter() {
 		d.written.Close()
 		d.written = nil
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.recent.close()
+	d.recent = nil
 }
 
 // trouble is the last failure of a demanded fetch. Until it is over, whoever

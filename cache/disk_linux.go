@@ -5,6 +5,8 @@ package cache
 import (
 	"errors"
 	"os"
+	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -69,6 +71,15 @@ func nextData(f *os.File, off, size int64) (start, end int64, ok bool) {
 	}
 	return start, end, true
 }
+
+// bootID names the time since the machine was started; "" if it cannot be told.
+var bootID = sync.OnceValue(func() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
+})
 
 // cloneFile makes dst share src's blocks. Errors: any means "copy it".
 func cloneFile(dst, src *os.File) error {

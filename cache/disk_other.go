@@ -33,3 +33,6 @@ func nextData(_ *os.File, off, size int64) (start, end int64, ok bool) {
 }
 
 func cloneFile(_, _ *os.File) error { return errors.ErrUnsupported }
+
+// bootID names the time since the machine was started; "" if it cannot be told.
+func bootID() string { return "" }

@@ -81,6 +81,7 @@ func (d *data) advance(f *flight, n int64) {
 	if complete {
 		delete(d.owner, c)
 		d.have.set(c)
+		d.recent.note(c, d.have)
 		if d.dirty == 0 {
 			d.dirtySince = time.Now()
 		}

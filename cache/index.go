@@ -61,6 +61,9 @@ func (c *Cache) recover(key Key, f *found, old Record) (it *item, ok bool) {
 	if f.mapped {
 		m, _ = readMap(c.dir.mapOf(key))
 	}
+	if f.part != nil && f.recent {
+		m = c.withRecent(m, key, f.part.Size())
+	}
 	switch {
 	case f.whole != nil:
 		it.rec = Record{Key: key, Size: f.whole.Size(), State: Cached, OnDisk: allocated(f.whole), Used: f.whole.ModTime()}
@@ -88,6 +91,22 @@ func (c *Cache) recover(key Key, f *found, old Record) (it *item, ok bool) {
 		it.rec.Used = old.Used
 	}
 	return it, true
+}
+
+// withRecent adds the chunks that outlived a killed process to what the map says.
+// Only a blob named by its digest is found again without being opened.
+func (c *Cache) withRecent(m *chunkMap, key Key, size int64) *chunkMap {
+	have, ok := readRecent(c.dir.recent(key), bootID(), key, string(key), size)
+	if !ok {
+		return m
+	}
+	if m == nil || m.size != size {
+		return &chunkMap{key: key, size: size, have: have}
+	}
+	for i := range have {
+		m.have[i].Or(have[i].Load())
+	}
+	return m
 }
 
 // leftOver removes the partial file beside a whole one.

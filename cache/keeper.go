@@ -176,6 +176,11 @@ func (d *data) forget(bits bitmap) {
 			d.have.clear(c)
 		}
 	}
+	if err := d.recent.replace(d.have); err != nil {
+		d.recent.close()
+		d.recent = nil
+		_ = os.Remove(d.item.cache.dir.recent(d.item.key))
+	}
 	d.full = time.Now().Add(fullPause)
 	if d.hash != nil {
 		d.hash.reset()
@@ -240,7 +245,7 @@ func (d *data) place() (os.FileInfo, error) {
 		return nil, err
 	}
 	verdict(dir, key, d.digest, info, d.item.cache.opts.Log)
-	return info, nil
+	return info, ignoreMissing(os.Remove(dir.recent(key)))
 }
 
 // turnWhole ends the partial phase, if it has not ended.

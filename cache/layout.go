@@ -21,6 +21,7 @@ import (
 //	blobs/sha256/ab/<hex>            a blob that is whole and was verified
 //	blobs/sha256/ab/<hex>.part       a blob under way, sparse, of the final length
 //	blobs/sha256/ab/<hex>.map        what of it can be trusted, see chunkMap
+//	blobs/sha256/ab/<hex>.recent     what of it can be trusted until the machine stops
 //	blobs/version/ab/<hex>           the same for services without such digests
 //
 // Anything may be deleted at any time: it is fetched again when it is asked for.
@@ -29,6 +30,7 @@ type layout string
 const (
 	partSuffix   = ".part"
 	mapSuffix    = ".map"
+	recentSuffix = ".recent"
 	tmpSuffix    = ".tmp"    // a map being written
 	streamSuffix = ".stream" // a blob whose size is not known yet
 
@@ -52,6 +54,7 @@ func (l layout) file(k Key) string {
 
 func (l layout) part(k Key) string   { return l.file(k) + partSuffix }
 func (l layout) mapOf(k Key) string  { return l.file(k) + mapSuffix }
+func (l layout) recent(k Key) string { return l.file(k) + recentSuffix }
 func (l layout) stream(k Key) string { return l.file(k) + streamSuffix }
 
 // create makes the directory and its tag.
@@ -69,8 +72,8 @@ func (l layout) create() error {
 // room makes the directory in which the files of k lie.
 func (l layout) room(k Key) error { return os.MkdirAll(filepath.Dir(l.file(k)), dirMode) }
 
-// drop removes all files of k. The map goes first and durably: an old map must
-// never describe a new file.
+// drop removes all files of k. What describes the data goes before the data, the
+// map durably: an old map must never describe a new file.
 func (l layout) drop(k Key) error {
 	var errs []error
 	remove := func(path string) bool {
@@ -83,6 +86,7 @@ func (l layout) drop(k Key) error {
 	if remove(l.mapOf(k)) {
 		errs = append(errs, syncFolder(filepath.Dir(l.file(k))))
 	}
+	remove(l.recent(k))
 	remove(l.part(k))
 	remove(l.file(k))
 	return errors.Join(errs...)
@@ -92,6 +96,7 @@ func (l layout) drop(k Key) error {
 type found struct {
 	whole, part os.FileInfo // nil if there is none
 	mapped      bool
+	recent      bool
 }
 
 // walk returns what the directory holds, and deletes what a crash left over.
@@ -120,7 +125,7 @@ func (l layout) visit(blobs map[Key]*found, kind, path string, e fs.DirEntry) er
 	ext := filepath.Ext(name)
 	key := Key(kind + ":" + strings.TrimSuffix(name, ext))
 	if ext == tmpSuffix {
-		key = Key(strings.TrimSuffix(string(key), mapSuffix))
+		key = Key(strings.TrimSuffix(strings.TrimSuffix(string(key), mapSuffix), recentSuffix))
 	}
 	if !key.valid() || l.file(key)+strings.TrimPrefix(filepath.Base(path), filepath.Base(l.file(key))) != path {
 		return nil
@@ -144,6 +149,8 @@ func (l layout) visit(blobs map[Key]*found, kind, path string, e fs.DirEntry) er
 		f.part = info
 	case mapSuffix:
 		f.mapped = true
+	case recentSuffix:
+		f.recent = true
 	}
 	return nil
 }

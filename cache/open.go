@@ -157,57 +157,61 @@ func hashFile(ctx context.Context, f *os.File, digest string) error {
 func (it *item) openPart(src source) (*data, error) {
 	d := it.newData(src.image.Size, it.digestOf(src))
 	d.hash = newHasher(d.digest)
-	m, err := it.openSparse(d)
-	if err != nil {
+	d.durable = newBitmap(chunks(d.size))
+	if err := it.openSparse(d); err != nil {
 		d.cancel()
 		d.closeWriter()
 		return nil, localError("create", err)
 	}
-	if m != nil {
-		d.recall(m)
-	}
-	d.durable = d.have.clone()
+	d.recent = startRecent(it.cache.dir.recent(it.key), bootID(), it.key, d.digest, d.size, d.have)
 	d.hinted.Store(d.have.count() > 0)
 	return d, nil
 }
 
-// openSparse opens the sparse file of d, of the right length, and returns its
-// chunk map if that describes it.
-func (it *item) openSparse(d *data) (*chunkMap, error) {
+// openSparse opens the sparse file of d, of the right length, with what is known
+// to be in it.
+func (it *item) openSparse(d *data) error {
 	dir := it.cache.dir
 	if err := dir.room(it.key); err != nil {
-		return nil, err
+		return err
 	}
 	m, err := readMap(dir.mapOf(it.key))
 	if err != nil || m.key != it.key || m.digest != d.digest || m.size != d.size || m.verified != 0 {
 		m = nil
 	}
+	recent, survived := readRecent(dir.recent(it.key), bootID(), it.key, d.digest, d.size)
+	if m == nil && survived {
+		m = &chunkMap{have: newBitmap(chunks(d.size))}
+	}
 	if d.written, _, err = openRegular(dir.part(it.key), os.O_RDWR); err != nil || m == nil {
 		d.closeWriter()
 		m = nil
 		if err := dir.drop(it.key); err != nil {
-			return nil, err
+			return err
 		}
 		d.written, err = os.OpenFile(dir.part(it.key), os.O_RDWR|os.O_CREATE|os.O_EXCL, partMode)
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := d.written.Truncate(d.size); err != nil {
-		return nil, err
+		return err
 	}
 	// Readers get a descriptor that cannot write.
 	f, err := openExisting(dir.part(it.key), os.O_RDONLY)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	d.file.Store(f)
-	return m, nil
+	if m != nil {
+		d.recall(m, recent)
+	}
+	return nil
 }
 
-// recall takes over what a map says is here, as far as the file agrees: a chunk
-// with a hole in it is not.
-func (d *data) recall(m *chunkMap) {
+// recall takes over what a map and the list of recent chunks (nil if there is
+// none) say is here, as far as the file agrees: a chunk with a hole in it is not.
+func (d *data) recall(m *chunkMap, recent bitmap) {
 	f := d.file.Load()
 	for off := int64(0); off < d.size; {
 		start, end, ok := nextData(f, off, d.size)
@@ -221,6 +225,10 @@ func (d *data) recall(m *chunkMap) {
 		for c := chunks(start); c < last; c++ {
 			if m.have.has(c) {
 				d.have.set(c)
+				d.durable.set(c)
+			} else if recent != nil && recent.has(c) {
+				d.have.set(c)
+				d.dirty += chunkSize
 			}
 		}
 		off = end
