@@ -33,6 +33,8 @@ type Backend interface {
 	//
 	// Errors: those of Stat, and
 	//   - ErrChanged if the version is gone.
+	//   - errors.ErrUnsupported for off > 0 if the service sends only whole images:
+	//     the caller then reads from 0.
 	Open(ctx context.Context, img Image, off, n int64) (io.ReadCloser, error)
 }
 

@@ -18,6 +18,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/dropbox/dropbox-sdk-go-unofficial/v6/dropbox/auth"
+	"github.com/dropbox/dropbox-sdk-go-unofficial/v6/dropbox/files"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
@@ -199,7 +200,11 @@ func refused(resp *http.Response) error {
 	text := readRefusal(resp)
 	switch resp.StatusCode {
 	case http.StatusConflict:
-		return parseAPIError(text)
+		err := parseAPIError(text)
+		if !has(err, files.UploadSessionFinishErrorTooManyWriteOperations) {
+			return err
+		}
+		resp.StatusCode = http.StatusTooManyRequests // which it is, with the same headers
 	case http.StatusBadRequest:
 		// Which is how Dropbox says that an argument cannot be.
 		return &refusalError{fmt.Errorf("%w: HTTP 400 %.200q", fs.ErrInvalid, backends.Redact(string(text)))}

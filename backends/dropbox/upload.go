@@ -25,7 +25,8 @@ const (
 	// multiple of 4 MiB, as sessions with parallel requests demand. What is not
 	// larger goes in one request without a session.
 	pieceSize = 8 << 20
-	parallel  = 4                  // pieces under way, each in memory
+	parallel  = 4                  // pieces of one push under way
+	inMemory  = 8                  // pieces of all pushes of a remote in memory
 	lifetime  = 6 * 24 * time.Hour // of a session; Dropbox drops it after seven days
 )
 
@@ -36,11 +37,9 @@ func (p *push) upload(ctx context.Context) (commit, error) {
 	if err := p.start(ctx); err != nil {
 		return nil, err
 	}
-	u := &upload{push: p, whole: sha256.New(), all: newContentHash(), free: make(chan []byte, parallel+1)}
-	for range parallel + 1 {
-		u.free <- nil
-	}
+	u := &upload{push: p, whole: sha256.New(), all: newContentHash()}
 	last, err := u.pieces(ctx)
+	defer p.slots.leave(last.text)
 	if err == nil {
 		err = u.check()
 	}
@@ -59,6 +58,27 @@ func lost(err error) bool {
 	return has(err, "lookup_failed", "not_found", "closed", "not_closed", "too_large", "incorrect_offset",
 		files.UploadSessionFinishErrorConcurrentSessionMissingData, files.UploadSessionFinishErrorConcurrentSessionNotClosed,
 		files.UploadSessionLookupErrorConcurrentSessionInvalidOffset, files.UploadSessionLookupErrorConcurrentSessionInvalidDataSize)
+}
+
+// Slots bound the memory of all pushes together: each is a piece. A buffer is
+// not used twice, since a transport may still read it after its answer.
+type slots chan struct{}
+
+// take waits for a slot and returns a buffer of n bytes.
+func (s slots) take(ctx context.Context, n int64) ([]byte, error) {
+	select {
+	case s <- struct{}{}:
+		return make([]byte, n), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// leave gives the slot of a buffer back; nil has none.
+func (s slots) leave(buf []byte) {
+	if buf != nil {
+		<-s
+	}
 }
 
 // start begins a session unless one was saved.
@@ -85,7 +105,6 @@ type upload struct {
 	*push
 	whole hash.Hash
 	all   *contentHash
-	free  chan []byte // buffers, nil until they are first used: they bound the memory
 
 	mu     sync.Mutex // guards the push's state and the field below
 	stored int64      // bytes
@@ -101,6 +120,7 @@ type piece struct {
 // once. The goroutines end before it returns.
 func (u *upload) pieces(ctx context.Context) (last piece, err error) {
 	g, sending := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
 	before := pushState{Stored: slices.Clone(u.state.Stored)}
 	for off := int64(0); off < u.src.Size && err == nil; off += pieceSize {
 		var next piece
@@ -113,9 +133,11 @@ func (u *upload) pieces(ctx context.Context) (last piece, err error) {
 		}
 		if before.has(off) {
 			u.done(next, false)
+			u.slots.leave(next.text)
 			continue
 		}
 		g.Go(func() error {
+			defer u.slots.leave(next.text)
 			err := u.send(sending, next, false)
 			u.done(next, err == nil)
 			return err
@@ -129,17 +151,12 @@ func (u *upload) pieces(ctx context.Context) (last piece, err error) {
 
 // read reads the piece at off into a buffer that is free.
 func (u *upload) read(ctx context.Context, off int64) (piece, error) {
-	var buf []byte
-	select {
-	case buf = <-u.free:
-	case <-ctx.Done():
-		return piece{}, ctx.Err()
+	text, err := u.slots.take(ctx, min(pieceSize, u.src.Size-off))
+	if err != nil {
+		return piece{}, err
 	}
-	if buf == nil {
-		buf = make([]byte, pieceSize)
-	}
-	text := buf[:min(pieceSize, u.src.Size-off)]
 	if n, err := u.src.Content.ReadAt(text, off); n < len(text) {
+		u.slots.leave(text)
 		return piece{}, fmt.Errorf("read what is to be pushed: %w", err)
 	}
 	u.whole.Write(text)
@@ -153,7 +170,7 @@ func (u *upload) send(ctx context.Context, p piece, closing bool) error {
 	return said(ctx, u.files.UploadSessionAppendV2Context(ctx, arg, bytes.NewReader(p.text)))
 }
 
-// done gives the piece's buffer back, and counts and saves it.
+// done counts a piece and, if it was sent, saves that.
 func (u *upload) done(p piece, sent bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -167,7 +184,6 @@ func (u *upload) done(p piece, sent bool) {
 			u.src.Progress(u.stored)
 		}
 	}
-	u.free <- p.text[:cap(p.text)]
 }
 
 // check compares what was read with what was promised, before anybody can see it.

@@ -47,9 +47,10 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 		if err != nil {
 			return backends.Image{}, err
 		}
-	} else if err := p.readSmall(); err != nil {
+	} else if err := p.readSmall(ctx); err != nil {
 		return backends.Image{}, err
 	}
+	defer p.slots.leave(p.small)
 	f, err := p.commit(ctx, old, commit)
 	if err != nil {
 		return backends.Image{}, err
@@ -104,15 +105,21 @@ func (p *push) allowed(old []*files.FileMetadata) error {
 }
 
 // readSmall reads all bytes into memory, where they are few.
-func (p *push) readSmall() error {
-	p.small = make([]byte, p.src.Size)
-	if n, err := p.src.Content.ReadAt(p.small, 0); int64(n) < p.src.Size {
-		return fmt.Errorf("read what is to be pushed: %w", err)
+func (p *push) readSmall(ctx context.Context) error {
+	text, err := p.slots.take(ctx, p.src.Size)
+	if err != nil {
+		return err
 	}
-	if sum := fmt.Sprintf("sha256:%x", sha256.Sum256(p.small)); sum != p.src.Digest {
-		return fmt.Errorf("%w: the bytes to be pushed are %s, not %s", backends.ErrCorrupt, sum, p.src.Digest)
+	if n, readErr := p.src.Content.ReadAt(text, 0); int64(n) < p.src.Size {
+		err = fmt.Errorf("read what is to be pushed: %w", readErr)
+	} else if sum := fmt.Sprintf("sha256:%x", sha256.Sum256(text)); sum != p.src.Digest {
+		err = fmt.Errorf("%w: the bytes to be pushed are %s, not %s", backends.ErrCorrupt, sum, p.src.Digest)
 	}
-	p.state.Hash = hashOf(p.small)
+	if err != nil {
+		p.slots.leave(text)
+		return err
+	}
+	p.small, p.state.Hash = text, hashOf(text)
 	return nil
 }
 

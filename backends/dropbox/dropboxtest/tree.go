@@ -168,6 +168,24 @@ func (s *Server) lookup(p string) (*node, *failure) {
 
 var reserved = []string{"desktop.ini", "thumbs.db", ".ds_store", "icon\r", ".dropbox", ".dropbox.attr"}
 
+// CheckComponent returns why Dropbox takes no part of a path like that, as a
+// tag of its errors; "" if it takes it.
+func CheckComponent(part string) string {
+	switch {
+	case part == "" || part == "." || part == ".." || strings.ContainsAny(part, `/\`) || utf8.RuneCountInString(part) > 255 ||
+		strings.HasSuffix(part, ".") || strings.HasSuffix(part, " "):
+		return "malformed_path"
+	case slices.Contains(reserved, lower(part)) || strings.HasPrefix(part, "~$") || strings.HasPrefix(part, ".~") || !utf8.ValidString(part):
+		return "disallowed_name"
+	}
+	for _, r := range part {
+		if r < 0x20 || r == 0x7f {
+			return "disallowed_name"
+		}
+	}
+	return ""
+}
+
 // checkNew looks whether p can be the path of something new. s.mu is held.
 func (s *Server) checkNew(p string) *failure {
 	if !strings.HasPrefix(p, "/") {
@@ -175,17 +193,8 @@ func (s *Server) checkNew(p string) *failure {
 	}
 	at := ""
 	for part := range strings.SplitSeq(p[1:], "/") {
-		switch {
-		case part == "" || part == "." || part == ".." || strings.Contains(part, `\`) || utf8.RuneCountInString(part) > 255 ||
-			strings.HasSuffix(part, ".") || strings.HasSuffix(part, " "):
-			return refuse("path/malformed_path")
-		case slices.Contains(reserved, lower(part)) || strings.HasPrefix(part, "~$") || strings.HasPrefix(part, ".~"):
-			return refuse("path/disallowed_name")
-		}
-		for _, r := range part {
-			if r < 0x20 || r == 0x7f || r == utf8.RuneError {
-				return refuse("path/disallowed_name")
-			}
+		if why := CheckComponent(part); why != "" {
+			return refuse("path/" + why)
 		}
 		if n := s.nodes[lower(at)]; at != "" && n != nil && !n.folder {
 			return refuse("path/conflict/file_ancestor")

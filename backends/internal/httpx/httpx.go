@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
@@ -86,6 +87,10 @@ func sentinel(status int) error {
 		return fs.ErrInvalid
 	case http.StatusTooManyRequests:
 		return backends.ErrRateLimited
+	case http.StatusRequestEntityTooLarge:
+		return syscall.EFBIG
+	case http.StatusInsufficientStorage:
+		return syscall.EDQUOT
 	case http.StatusRequestTimeout:
 		return backends.ErrUnavailable
 	}

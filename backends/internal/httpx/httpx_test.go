@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -23,7 +24,7 @@ func TestError(t *testing.T) {
 	for status, want := range map[int]error{
 		200: nil, 206: nil, 401: backends.ErrUnauthorized, 403: fs.ErrPermission, 404: fs.ErrNotExist, 410: fs.ErrNotExist,
 		409: fs.ErrExist, 412: fs.ErrExist, 405: errors.ErrUnsupported, 501: errors.ErrUnsupported, 416: fs.ErrInvalid,
-		429: backends.ErrRateLimited, 408: backends.ErrUnavailable, 500: backends.ErrUnavailable, 503: backends.ErrUnavailable, 599: backends.ErrUnavailable,
+		429: backends.ErrRateLimited, 413: syscall.EFBIG, 507: syscall.EDQUOT, 408: backends.ErrUnavailable, 500: backends.ErrUnavailable, 503: backends.ErrUnavailable, 599: backends.ErrUnavailable,
 		400: backends.ErrCorrupt, 418: backends.ErrCorrupt, 304: backends.ErrCorrupt,
 	} {
 		if err := Error(&http.Response{StatusCode: status}); !errors.Is(err, want) || (err == nil) != (want == nil) {
