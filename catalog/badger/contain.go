@@ -40,7 +40,7 @@ func portable(err error) error {
 		return nil
 	}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		return fmt.Errorf("%v: %w", err, errno) //nolint:errorlint // as below
+		return fmt.Errorf("%v: %w", err, errno)
 	}
 	switch {
 	case errors.Is(err, badgerdb.ErrKeyNotFound):
@@ -48,5 +48,5 @@ func portable(err error) error {
 	case errors.Is(err, badgerdb.ErrDBClosed), errors.Is(err, badgerdb.ErrBlockedWrites):
 		return fs.ErrClosed
 	}
-	return fmt.Errorf("%v", err) //nolint:errorlint // Badger's errors are no part of our contract
+	return fmt.Errorf("%v", err) // Badger's errors are no part of our contract
 }

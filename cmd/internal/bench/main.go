@@ -11,6 +11,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -42,7 +43,7 @@ func run(ctx context.Context, c config) (err error) {
 	if c.dir, err = os.MkdirTemp("", "sregfs-bench-"); err != nil {
 		return err
 	}
-	defer os.RemoveAll(c.dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(c.dir)) }()
 	store := filepath.Join(c.dir, "store")
 	native := filepath.Join(store, "bench", "big", "1.sif")
 	if err := writeImage(native, c.size); err != nil {
@@ -57,8 +58,7 @@ func run(ctx context.Context, c config) (err error) {
 		defer m.stop()
 		subjects = append(subjects, m.subject)
 	}
-	report(measureAll(subjects, c.runs), subjects)
-	return nil
+	return report(measureAll(subjects, c.runs), subjects)
 }
 
 // measureAll returns the runs' figures, by workload and subject.
@@ -80,7 +80,7 @@ func measureAll(subjects []subject, runs int) map[string]map[string][]float64 {
 	return all
 }
 
-func report(all map[string]map[string][]float64, subjects []subject) {
+func report(all map[string]map[string][]float64, subjects []subject) error {
 	tw := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(tw, "workload\tsubject\tmedian\tlowest\thighest\tof native\tof rclone")
 	for _, w := range workloads {
@@ -96,7 +96,7 @@ func report(all map[string]map[string][]float64, subjects []subject) {
 			fmt.Fprintf(tw, "%s\t%s\t%.0f %s\t%.0f\t%.0f\t%s\t%s\n", w.name, s.name, m, w.unit, slices.Min(f), slices.Max(f), ratio(m, native), ratio(m, rclone))
 		}
 	}
-	tw.Flush()
+	return tw.Flush()
 }
 
 func ratio(a, b float64) string {
