@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -122,10 +123,11 @@ func said(ctx context.Context, err error) error {
 	}
 	_, syntax := errors.AsType[*json.SyntaxError](inner)
 	_, kind := errors.AsType[*json.UnmarshalTypeError](inner)
+	_, date := errors.AsType[*time.ParseError](inner)
 	switch {
 	case ours(inner):
 		return inner
-	case syntax || kind:
+	case syntax || kind || date:
 		return fmt.Errorf("%w: not an answer of Dropbox: %v", backends.ErrCorrupt, inner)
 	case errors.Is(inner, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%w: %v", backends.ErrUnavailable, inner)

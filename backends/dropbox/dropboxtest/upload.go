@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"net/http"
 	"strings"
 	"time"
 	"unicode/utf16"
@@ -46,7 +47,7 @@ func (c *call) read(want string) (blob, *failure) {
 			break
 		}
 		if err != nil {
-			return b, bad("the body broke off: %v", err)
+			return b, &failure{http.StatusRequestTimeout, "the body broke off"}
 		}
 	}
 	b.content = content.Bytes()
