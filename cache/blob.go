@@ -150,6 +150,15 @@ func (b *Blob) read(ctx context.Context, p []byte, off int64) (int, error) {
 	if d.phase.Load() == whole {
 		return readFile(d.file.Load(), p, off)
 	}
+	if !b.quiet && d.strict() {
+		d, err := b.awaitVerified(ctx, d)
+		if err == nil {
+			return readFile(d.file.Load(), p, off)
+		}
+		if !errors.Is(err, errNoRoom) {
+			return 0, outward(err)
+		}
+	}
 	if d = b.alive(ctx, d); d.phase.Load() == dead {
 		return 0, d.deadErr()
 	}
@@ -173,6 +182,11 @@ func (d *data) read(ctx context.Context, p []byte, off int64, w *window, quiet b
 			return d.readLoose(ctx, p, off)
 		}
 		if err != nil {
+			return 0, outward(err)
+		}
+	}
+	if end == d.size && d.digest != "" && w.sawAll(d.size) {
+		if err := d.awaitVerified(ctx); err != nil && !errors.Is(err, errNoRoom) {
 			return 0, outward(err)
 		}
 	}
@@ -218,14 +232,19 @@ func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
 	return b.ReadAtContext(context.Background(), p, off)
 }
 
-// Has reports whether a read of n bytes at off would be served from the disk.
+// Has reports whether a read of n bytes at off would be served from the disk at
+// once, without being compared with the digest first.
 func (b *Blob) Has(off, n int64) bool {
 	if b.local != nil {
 		return true
 	}
 	d := b.data.Load()
 	off = min(max(off, 0), d.size)
-	return d.phase.Load() != dead && d.has(off, min(off+max(n, 0), d.size))
+	end := min(off+max(n, 0), d.size)
+	if d.phase.Load() == partial && (d.strict() || end == d.size) {
+		return false // see data.strict and window.sawAll
+	}
+	return d.phase.Load() != dead && d.has(off, end)
 }
 
 // File returns the file behind the blob, for reading only, if it is whole and

@@ -55,6 +55,11 @@ type Options struct {
 	// read for the first time: that is somebody mounting or inspecting it.
 	Hints func(ctx context.Context, r ReaderAtContext, size int64) []Range
 
+	// StrictSize is the size in bytes up to which nothing of a blob is given out
+	// before its digest was compared: so much is here soon. Default 16 MiB;
+	// negative: none.
+	StrictSize int64
+
 	NoBackground bool // fetch only what is read, to the chunk of 1 MiB
 	Streams      int  // parallel background requests for one blob; default 4
 
@@ -79,6 +84,7 @@ func (o Options) withDefaults(dir string) Options {
 			o.MinFree = min(o.MinFree, total/smallDiskShare)
 		}
 	}
+	o.StrictSize = cmp.Or(o.StrictSize, 16<<20)
 	o.Streams = cmp.Or(o.Streams, 4)
 	o.FillDelay = cmp.Or(o.FillDelay, time.Second)
 	o.Patience = cmp.Or(o.Patience, time.Minute)

@@ -12,7 +12,7 @@ import (
 const (
 	maxWindow = 16 << 20 // fetched ahead of a sequential reader
 	maxPiece  = 4 << 20  // of one request for a reader: a window is fetched in parallel pieces
-	slack     = 1 << 20  // the kernel's read-ahead comes out of order: still sequential
+	slack     = 4 << 20  // the kernel's read-ahead comes out of order: still sequential
 	// A demanded chunk this far beyond the watermark of the request that covers
 	// it is asked for a second time …
 	stealDistance = 2 << 20

@@ -255,6 +255,9 @@ func openCache(t testing.TB, dir string, opts Options) *Cache {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
+	if opts.StrictSize == 0 {
+		opts.StrictSize = -1 // most tests watch small blobs come in
+	}
 	if opts.MinFree == 0 {
 		opts.MinFree = -1
 	}
