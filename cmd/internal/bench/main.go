@@ -2,7 +2,7 @@
 
 // Command bench measures warm reads through a sregfs mount, as ratios against
 // the native file and against rclone mount of the same store, in one run on one
-// machine. It is a developer's tool, run by "make bench", and no part of what is
+// machine, and then the commands with a large catalogue. It is a developer's tool, run by "make bench", and no part of what is
 // installed.
 //
 // Each number is the median of several runs that take turns (native, sregfs,
@@ -58,7 +58,11 @@ func run(ctx context.Context, c config) (err error) {
 		defer m.stop()
 		subjects = append(subjects, m.subject)
 	}
-	return report(measureAll(subjects, c.runs), subjects)
+	if err := report(measureAll(subjects, c.runs), subjects); err != nil {
+		return err
+	}
+	fmt.Println()
+	return catalogue(ctx, c)
 }
 
 // measureAll returns the runs' figures, by workload and subject.

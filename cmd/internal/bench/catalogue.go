@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+const (
+	bigRepositories = 10
+	bigTags         = 10_000
+)
+
+// bigRegistry answers listings, as an OCI registry with 100,000 images would.
+func bigRegistry() *httptest.Server {
+	mux := http.NewServeMux()
+	answer := func(w http.ResponseWriter, v any) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(v)
+	}
+	mux.HandleFunc("GET /v2/", func(w http.ResponseWriter, req *http.Request) {
+		repo, isTags := strings.CutSuffix(strings.TrimPrefix(req.URL.Path, "/v2/"), "/tags/list")
+		switch {
+		case repo == "_catalog":
+			var names []string
+			for i := range bigRepositories {
+				names = append(names, fmt.Sprintf("team%02d/tool", i))
+			}
+			answer(w, map[string]any{"repositories": names})
+		case isTags:
+			tags := make([]string, bigTags)
+			for i := range tags {
+				tags[i] = fmt.Sprintf("v%05d", i)
+			}
+			answer(w, map[string]any{"name": repo, "tags": tags})
+		case req.URL.Path == "/v2/":
+			answer(w, map[string]any{})
+		default:
+			http.NotFound(w, req)
+		}
+	})
+	return httptest.NewServer(mux)
+}
+
+// catalogue measures the commands that a person waits for, with 100,000 images
+// known on one remote.
+func catalogue(ctx context.Context, c config) error {
+	server := bigRegistry()
+	defer server.Close()
+	state := filepath.Join(c.dir, "big")
+	dir := state + ".mnt"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(state+".toml", nil, 0o600); err != nil {
+		return err
+	}
+	env := append(os.Environ(), "SREGFS_HOME="+state, "SREGFS_CACHE_DIR="+state+".cache", "SREGISTRY_STORAGE="+state+".images",
+		"SREGFS_CONFIG="+state+".toml", "SREGFS_LIST_TTL=1h")
+	sh := func(line string) error {
+		cmd := exec.CommandContext(ctx, "sh", "-c", line)
+		cmd.Env = append(env, "PATH="+c.bin+":"+os.Getenv("PATH"), "MNT="+dir, "URL="+server.URL)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %v\n%s", line, err, out)
+		}
+		return nil
+	}
+	const mount, unmount = `sregfs --remote big=oci,url=$URL $MNT`, `fusermount3 -u $MNT && sleep 0.5`
+	if err := sh(mount + ` && ls -R $MNT/big > /dev/null && sreg add --quiet catalog/inspect/testdata/greet-signed.sif local://demo/greet:1`); err != nil {
+		return err
+	}
+	tw := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(tw, "with 100,000 images known\tmedian\tlowest\thighest")
+	for _, m := range []struct{ name, before, line string }{
+		{"start a mount", unmount, mount},
+		{"ls of 10,000 tags, first time after a start", unmount + " && " + mount, "ls $MNT/big/team03 > /dev/null"},
+		{"ls of 10,000 tags, again", "", "ls $MNT/big/team03 > /dev/null"},
+		{"sreg images", "", "sreg images > /dev/null"},
+		{"sreg images team03/tool:v0000*", "", "sreg images 'team03/tool:v0000*' > /dev/null"},
+		{"sreg search v04242", "", "sreg search v04242 > /dev/null"},
+		{"sreg get of a known image", "", "sreg get demo/greet:1 > /dev/null"},
+		{"true (what starting a shell costs)", "", "true"},
+	} {
+		var took []float64
+		for range c.runs {
+			if m.before != "" {
+				if err := sh(m.before); err != nil {
+					return err
+				}
+			}
+			start := time.Now()
+			if err := sh(m.line); err != nil {
+				return err
+			}
+			took = append(took, float64(time.Since(start).Microseconds())/1000)
+		}
+		fmt.Fprintf(tw, "%s\t%.1f ms\t%.1f\t%.1f\n", m.name, median(took), slices.Min(took), slices.Max(took))
+	}
+	if err := sh(unmount); err != nil {
+		return err
+	}
+	return tw.Flush()
+}
