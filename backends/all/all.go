@@ -10,12 +10,14 @@ import (
 	"github.com/sregfs/sregfs/backends/dir"
 	"github.com/sregfs/sregfs/backends/dropbox"
 	"github.com/sregfs/sregfs/backends/oci"
+	"github.com/sregfs/sregfs/backends/sregistry"
 )
 
 // Backends has the opener of each type. docs/backends/TYPE.md describes it.
 // Nobody changes the map.
 var Backends = map[string]backends.Opener{
-	"dir":     dir.Open,
-	"dropbox": dropbox.Open,
-	"oci":     oci.Open,
+	"dir":       dir.Open,
+	"dropbox":   dropbox.Open,
+	"oci":       oci.Open,
+	"sregistry": sregistry.Open,
 }

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sregistry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
+)
+
+// An answerError is the server's refusal with what tells how to go on.
+type answerError struct {
+	status int
+	date   time.Time // the server's clock; zero if it does not say
+	err    error     // the sentinel
+}
+
+func (e *answerError) Error() string { return e.err.Error() }
+func (e *answerError) Unwrap() error { return e.err }
+
+// statusOf returns the status of an answer that is an error, 0 for other errors.
+func statusOf(err error) int {
+	if e, ok := errors.AsType[*answerError](err); ok {
+		return e.status
+	}
+	return 0
+}
+
+func answer(resp *http.Response) error {
+	date, _ := http.ParseTime(resp.Header.Get("Date"))
+	return &answerError{status: resp.StatusCode, date: date, err: httpx.Error(resp)}
+}
+
+// url returns an address on the server. What stands in path is plain or escaped.
+func (c *client) url(path string) string { return c.home.String() + path }
+
+// escape is for what a person typed into a path.
+func escape(s string) string { return url.PathEscape(s) }
+
+// request makes a request; body, if not nil, is sent as JSON.
+func (c *client) request(ctx context.Context, method, address string, body any) (*http.Request, error) {
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		content = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, address, content)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", fs.ErrInvalid, err)
+	}
+	req.Header.Set("Accept", "application/json")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	return req, nil
+}
+
+// do sends req. Errors: *answerError for an answer that is none of 2xx; those
+// of httpx.Do.
+func (c *client) do(req *http.Request) (*http.Response, error) {
+	resp, err := httpx.Do(c.http, req, notOK[:]...)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
+	return nil, answer(resp)
+}
+
+// notOK are all statuses that a final answer can have besides 2xx.
+var notOK = func() (all [300]int) {
+	for i := range all {
+		all[i] = 300 + i
+	}
+	return all
+}()
+
+// object sends req and decodes the JSON object or array of the answer into v.
+func (c *client) object(req *http.Request, v any) error {
+	resp, err := c.do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	text, err := httpx.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	return decode(resp, text, v)
+}
+
+// decode reads an answer of status 200. The server's views end in
+// "return Response(429)" where they mean a status, which makes the number the
+// body and the status 200.
+func decode(resp *http.Response, text []byte, v any) error {
+	text = bytes.TrimSpace(text)
+	if status, err := strconv.Atoi(string(text)); err == nil && 400 <= status && status < 600 {
+		said := &http.Response{StatusCode: status, Header: resp.Header}
+		return answer(said)
+	}
+	if len(text) == 0 || text[0] != '{' && text[0] != '[' {
+		return fmt.Errorf("%w: not an answer of a registry server", backends.ErrCorrupt)
+	}
+	return httpx.JSON(bytes.NewReader(text), v)
+}
+
+// bearer sends a request to the library API and decodes the "data" of the
+// answer into v, which may be nil.
+func (c *client) bearer(ctx context.Context, method, path string, body, v any) error {
+	token, err := c.login.get(ctx, "")
+	if err != nil {
+		return err
+	}
+	send := func(token string) error {
+		req, err := c.request(ctx, method, c.url(path), body)
+		if err != nil {
+			return err
+		}
+		if strings.HasPrefix(path, tagsPath) {
+			// This view has a parser for no media type at all.
+			req.Header.Del("Content-Type")
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		return c.data(req, v)
+	}
+	if err = send(token); !errors.Is(err, backends.ErrUnauthorized) {
+		return err
+	}
+	if token, noToken := c.login.get(ctx, token); noToken == nil {
+		return send(token)
+	}
+	return err
+}
+
+// data sends req and decodes {"data": v}.
+func (c *client) data(req *http.Request, v any) error {
+	resp, err := c.do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	text, err := httpx.ReadAll(resp.Body)
+	if err != nil || v == nil && len(bytes.TrimSpace(text)) == 0 {
+		return err
+	}
+	var envelope struct {
+		Data json.RawMessage `json:"data"`
+	}
+	if err := decode(resp, text, &envelope); err != nil || v == nil {
+		return err
+	}
+	if len(envelope.Data) == 0 {
+		return fmt.Errorf("%w: an answer of the library API without data", backends.ErrCorrupt)
+	}
+	return decode(resp, envelope.Data, v)
+}
+
+// target reads an address that the server gave in an answer: of an object
+// store, or of the server under another of its names. It has no redirect's
+// protection, so the same is asked of it: no step from https down to http, and
+// none from the Internet into a private network.
+func (c *client) target(address string) (*url.URL, error) {
+	u, err := c.home.Parse(address)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil:
+		return nil, fmt.Errorf("%w: no address to go on at", backends.ErrCorrupt)
+	case u.Scheme == "http" && c.home.Scheme == "https" && u.Hostname() == c.home.Hostname():
+		// A server behind a TLS proxy often believes that it speaks http.
+		u.Scheme, u.Host = c.home.Scheme, c.home.Host
+	case u.Scheme == "http" && c.home.Scheme == "https":
+		return nil, fmt.Errorf("%w: sent from https to %s, refused", backends.ErrCorrupt, origin(u))
+	case isPrivate(u.Hostname()) && !isPrivate(c.home.Hostname()):
+		return nil, fmt.Errorf("%w: sent to the private address %s, refused", backends.ErrCorrupt, origin(u))
+	}
+	return u, nil
+}
+
+// isPrivate judges a host by its spelling: a name is taken for public.
+func isPrivate(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		host = strings.ToLower(strings.TrimSuffix(host, "."))
+		return host == "localhost" || strings.HasSuffix(host, ".localhost")
+	}
+	addr = addr.Unmap()
+	return !addr.IsGlobalUnicast() || addr.IsPrivate()
+}
+
+// origin returns scheme, host and port of u in one spelling.
+func origin(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
+}
+
+// A word is a string, or a number that is used as one: identifiers are numbers
+// in one API and strings in the other.
+type word string
+
+// UnmarshalJSON takes a string, a number or null.
+func (w *word) UnmarshalJSON(text []byte) error {
+	switch {
+	case string(text) == "null":
+		*w = ""
+	case len(text) > 0 && text[0] == '"':
+		return json.Unmarshal(text, (*string)(w))
+	case len(text) > 0 && strings.IndexByte("-0123456789", text[0]) >= 0:
+		*w = word(text)
+	default:
+		return fmt.Errorf("neither a string nor a number")
+	}
+	return nil
+}

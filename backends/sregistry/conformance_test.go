@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sregistry_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/backendtest"
+	"github.com/sregfs/sregfs/backends/sregistry"
+	"github.com/sregfs/sregfs/backends/sregistry/sregistrytest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const everything = backends.CanList | backends.CanSearch | backends.CanPush | backends.CanDelete
+
+// open is sregistry.Open with the login that every fake server takes.
+func open(ctx context.Context, env backends.Env) (backends.Backend, error) {
+	env.User = sregistrytest.User
+	env.Secret = func(context.Context, bool) (string, error) { return sregistrytest.Token, nil }
+	return sregistry.Open(ctx, env)
+}
+
+// seeded is an image of the suite in the server's words.
+func seeded(img backendtest.SeedImage) sregistrytest.Image {
+	top, rest, _ := strings.Cut(img.Ref.Collection, "/")
+	return sregistrytest.Image{
+		Collection: top, Name: strings.TrimPrefix(rest+"/"+img.Ref.Name, "/"), Tag: img.Ref.Tag,
+		Content: img.Content, Modified: img.Modified, Labels: img.Labels,
+	}
+}
+
+func TestConformance_library(t *testing.T) {
+	t.Parallel()
+	backendtest.Run(t, backendtest.Harness{
+		Caps: everything,
+		Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
+			srv := sregistrytest.Start(t, sregistrytest.Options{MaxPage: 10})
+			for _, img := range seed.Images {
+				srv.Add(seeded(img))
+			}
+			return backendtest.Open(t, open, hc, map[string]any{"url": srv.URL + "/api/"})
+		},
+	})
+}
+
+func TestConformance_old(t *testing.T) {
+	t.Parallel()
+	backendtest.Run(t, backendtest.Harness{
+		Caps: everything,
+		Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
+			srv := sregistrytest.Start(t, sregistrytest.Options{NoLibrary: true, MaxPage: 10})
+			for i, img := range seed.Images {
+				old := seeded(img)
+				old.Old, old.MD5 = true, i%2 == 0
+				srv.Add(old)
+			}
+			return backendtest.Open(t, open, hc, map[string]any{"url": srv.URL})
+		},
+	})
+}

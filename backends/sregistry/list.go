@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sregistry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+const (
+	// pageSize is how many collections are asked for at once, where the server
+	// gives ten by itself. Each brings the names of all its containers along.
+	pageSize = 100
+	maxPages = 1_000
+	// maxPage bounds the bytes of one page, maxListed the names of a listing.
+	maxPage   = 32 << 20
+	maxListed = 250_000
+	// listingLife is how long the names that came with the list of collections
+	// are good for, maxKept how many are kept.
+	listingLife = 30 * time.Second
+	maxKept     = 50_000
+)
+
+// A collection is what the server tells of one in a listing.
+type collection struct {
+	ID         word        `json:"id"`
+	Name       string      `json:"name"`
+	Containers []container `json:"containers"`
+}
+
+// A container is what a listing or a search tells of one.
+type container struct {
+	Name       string          `json:"name"`
+	Tag        string          `json:"tag"`
+	URI        string          `json:"uri"`
+	Version    string          `json:"version"`
+	Collection json.RawMessage `json:"collection"`
+}
+
+// List yields the names. The root is the list of all public collections; a
+// collection's own page is asked for unless the names came with the root just
+// now, so that walking the whole tree costs no more than the root.
+func (c *client) List(ctx context.Context, at string) iter.Seq2[backends.Entry, error] {
+	if at == "" {
+		return c.listRoot(ctx)
+	}
+	return func(yield func(backends.Entry, error) bool) {
+		top, prefix, _ := strings.Cut(at, "/")
+		if prefix != "" {
+			prefix += "/"
+		}
+		names, err := c.names(ctx, top)
+		if err != nil {
+			yield(backends.Entry{}, err)
+			return
+		}
+		seen := map[string]bool{}
+		told := false
+		for _, n := range names {
+			rest, below := strings.CutPrefix(n.container, prefix)
+			if !below {
+				continue
+			}
+			told = true
+			e := backends.Entry{Image: backends.Image{Ref: n.ref(), Size: -1}}
+			if child, _, nested := strings.Cut(rest, "/"); nested {
+				e = backends.Entry{Collection: at + "/" + child}
+			}
+			key := e.Collection + "\x00" + e.Image.Ref.String()
+			if seen[key] {
+				continue
+			}
+			seen[key] = true
+			if !yield(e, nil) {
+				return
+			}
+		}
+		if !told && prefix != "" {
+			yield(backends.Entry{}, fmt.Errorf("%w: no container's name begins with %q", fs.ErrNotExist, prefix))
+		}
+	}
+}
+
+func (c *client) listRoot(ctx context.Context) iter.Seq2[backends.Entry, error] {
+	return func(yield func(backends.Entry, error) bool) {
+		fill := newFiller(c.listing.generation())
+		for col, err := range c.collections(ctx) {
+			if err != nil {
+				yield(backends.Entry{}, err)
+				return
+			}
+			if !plainPart.MatchString(col.Name) {
+				c.log.Warn("collection left out of a listing", "name", col.Name)
+				continue
+			}
+			if fill.add(col.Name, c.usable(col)) && !yield(backends.Entry{Collection: col.Name}, nil) {
+				return
+			}
+		}
+		c.listing.put(fill)
+	}
+}
+
+// usable are the names in col that can be asked for.
+func (c *client) usable(col collection) (names []name) {
+	for _, found := range col.Containers {
+		n := name{col.Name, found.Name, found.Tag}
+		if strings.HasPrefix(n.tag, dummyTag) {
+			continue // an upload under way
+		}
+		if n.tag == "" || c.CheckName(n.ref()) != nil {
+			c.log.Warn("name left out of a listing", "collection", n.collection, "name", found.Name, "tag", found.Tag)
+			continue
+		}
+		names = append(names, n)
+	}
+	return names
+}
+
+// names returns what is in the collection called top.
+// Errors: fs.ErrNotExist; fs.ErrPermission where the server does not list it.
+func (c *client) names(ctx context.Context, top string) ([]name, error) {
+	if names, ok := c.listing.get(top); ok {
+		return names, nil
+	}
+	if !plainPart.MatchString(top) {
+		return nil, fmt.Errorf("%w: no collection can be called %q", fs.ErrNotExist, top)
+	}
+	req, err := c.request(ctx, http.MethodGet, c.url("/api/collection/"+escape(top)), nil)
+	if err != nil {
+		return nil, err
+	}
+	var col collection
+	err = c.page(req, &col)
+	switch {
+	case statusOf(err) == http.StatusInternalServerError:
+		return nil, c.whyBroken(ctx, err)
+	case err != nil:
+		return nil, err
+	case col.Name == "" && col.ID == "":
+		return nil, fmt.Errorf("%w: no such collection", fs.ErrNotExist) // the server says {} with status 200
+	case !strings.EqualFold(col.Name, top):
+		return nil, fmt.Errorf("%w: collection %.100q for %q", backends.ErrCorrupt, col.Name, top)
+	}
+	col.Name = top
+	return c.usable(col), nil
+}
+
+// whyBroken tells a private collection, for which the server's view breaks, from
+// a server that is broken.
+func (c *client) whyBroken(ctx context.Context, err error) error {
+	req, reqErr := c.request(ctx, http.MethodGet, c.url("/api/collections/?limit=1"), nil)
+	if reqErr != nil {
+		return reqErr
+	}
+	var any struct{}
+	if c.page(req, &any) != nil {
+		return err
+	}
+	return fmt.Errorf("%w: the server does not list private collections (what is named can be opened)", fs.ErrPermission)
+}
+
+// collections yields the public ones, page by page.
+func (c *client) collections(ctx context.Context) iter.Seq2[collection, error] {
+	return func(yield func(collection, error) bool) {
+		next := c.url(fmt.Sprintf("/api/collections/?limit=%d", pageSize))
+		seen := map[string]bool{}
+		listed := 0
+		for pages := 0; next != ""; pages++ {
+			if pages == maxPages || seen[next] {
+				yield(collection{}, fmt.Errorf("%w: the list of collections has no end", backends.ErrCorrupt))
+				return
+			}
+			seen[next] = true
+			var page struct {
+				Next    string        `json:"next"`
+				Results *[]collection `json:"results"`
+			}
+			req, err := c.request(ctx, http.MethodGet, next, nil)
+			if err == nil {
+				err = c.page(req, &page)
+			}
+			if err == nil && page.Results == nil {
+				err = fmt.Errorf("%w: a page of collections without results", backends.ErrCorrupt)
+			}
+			if err == nil {
+				next, err = c.nextPage(page.Next)
+			}
+			if err != nil {
+				yield(collection{}, err)
+				return
+			}
+			for _, col := range *page.Results {
+				if listed += 1 + len(col.Containers); listed > maxListed {
+					yield(collection{}, fmt.Errorf("%w: more than %d names in one listing", backends.ErrCorrupt, maxListed))
+					return
+				}
+				if !yield(col, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// nextPage takes from a "next" link what it adds to our own address: the server
+// often does not know by which name it is reached.
+func (c *client) nextPage(link string) (string, error) {
+	if link == "" {
+		return "", nil
+	}
+	u, err := url.Parse(link)
+	if err != nil {
+		return "", fmt.Errorf("%w: a link to the next page that is none", backends.ErrCorrupt)
+	}
+	return c.url("/api/collections/?" + u.RawQuery), nil
+}
+
+// page is object for answers that may be larger than other metadata. They are
+// decoded while they arrive.
+func (c *client) page(req *http.Request, v any) error {
+	resp, err := c.do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body := &capped{Reader: resp.Body, left: maxPage}
+	dec := json.NewDecoder(body)
+	var text json.RawMessage
+	if err := dec.Decode(&text); err != nil {
+		switch {
+		case body.err != nil:
+			return body.err
+		case errors.Is(err, context.Canceled):
+			return context.Canceled
+		}
+		return fmt.Errorf("%w: not an answer of a registry server", backends.ErrCorrupt)
+	}
+	if len(text) == 0 || text[0] != '{' && text[0] != '[' {
+		return decode(resp, text, v)
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		return fmt.Errorf("%w: not an answer of a registry server: %v", backends.ErrCorrupt, err)
+	}
+	return nil
+}
+
+// capped ends in an error after left bytes. It keeps what went wrong.
+type capped struct {
+	io.Reader
+	left int
+	err  error
+}
+
+func (r *capped) Read(p []byte) (int, error) {
+	if r.left <= 0 {
+		r.err = fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrCorrupt, maxPage)
+		return 0, r.err
+	}
+	n, err := r.Reader.Read(p[:min(len(p), r.left)])
+	r.left -= n
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.err = backends.TransportError(err)
+	}
+	return n, err
+}
+
+// A filler gathers the names of a listing while it is read.
+type filler struct {
+	generation int
+	names      map[string][]name
+	count      int
+}
+
+func newFiller(generation int) *filler {
+	return &filler{generation: generation, names: map[string][]name{}}
+}
+
+// add reports whether the collection is a new one.
+func (f *filler) add(collection string, names []name) bool {
+	if _, twice := f.names[collection]; twice {
+		return false
+	}
+	if f.count += len(names); f.count > maxKept {
+		names = nil
+	}
+	f.names[collection] = names
+	return true
+}
+
+// A listing is what the last list of all collections said. The zero value is
+// empty.
+type listing struct {
+	mu     sync.Mutex // guards the fields below
+	names  map[string][]name
+	until  time.Time
+	forgot int // how many times, so that what was read before is not kept after
+}
+
+func (l *listing) generation() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.forgot
+}
+
+// put keeps a complete listing, unless it is too large to keep.
+func (l *listing) put(f *filler) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f.generation != l.forgot || f.count > maxKept {
+		return
+	}
+	l.names, l.until = f.names, time.Now().Add(listingLife)
+}
+
+func (l *listing) get(collection string) ([]name, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if time.Now().After(l.until) {
+		l.names = nil
+	}
+	names, ok := l.names[collection]
+	return names, ok
+}
+
+// forget is for when something changed.
+func (l *listing) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.names = nil
+	l.forgot++
+}

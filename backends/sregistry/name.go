@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sregistry
+
+import (
+	"fmt"
+	"io/fs"
+	"regexp"
+	"strings"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// A name is an image in the server's words: a collection of one part, a
+// container whose name may have slashes, a tag. The first part of our
+// collection is its collection; further ones belong to the container's name.
+type name struct{ collection, container, tag string }
+
+func split(ref backends.Ref) name {
+	collection, rest, nested := strings.Cut(ref.Collection, "/")
+	n := name{collection: collection, container: ref.Name, tag: ref.Tag}
+	if nested {
+		n.container = rest + "/" + ref.Name
+	}
+	return n
+}
+
+// ref is the inverse of split.
+func (n name) ref() backends.Ref {
+	ref := backends.Ref{Collection: n.collection, Name: n.container, Tag: n.tag}
+	if i := strings.LastIndexByte(n.container, '/'); i >= 0 {
+		ref.Collection, ref.Name = n.collection+"/"+n.container[:i], n.container[i+1:]
+	}
+	return ref
+}
+
+// nested reports whether the library API, which reads three parts as entity,
+// collection and container, has no words for n.
+func (n name) nested() bool { return strings.Contains(n.container, "/") }
+
+// String is n as it stands in the server's paths: no byte of it needs an escape.
+func (n name) String() string { return n.collection + "/" + n.container + ":" + n.tag }
+
+const (
+	// maxName is the number of characters the server has room for.
+	maxName = 250
+	// dummyTag begins the tags of images that are being uploaded.
+	dummyTag = "DUMMY-"
+)
+
+var (
+	plainPart = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._-]*$`)
+	plainTag  = regexp.MustCompile(`^[0-9A-Za-z_][0-9A-Za-z._+-]*$`)
+	odd       = regexp.MustCompile(`[^0-9a-zA-Z]+`)
+)
+
+// normal is a collection's name as the server spells it when it makes one.
+// Signatures are made over this form.
+func normal(collection string) string {
+	return strings.ToLower(strings.Trim(odd.ReplaceAllString(collection, "-"), "-"))
+}
+
+// CheckName takes what can stand in a path of the server and be read back.
+func (c *client) CheckName(ref backends.Ref) error {
+	if ref.Collection == "" {
+		return fmt.Errorf("%w: the server has no images outside of collections", fs.ErrInvalid)
+	}
+	for part := range strings.SplitSeq(ref.Collection+"/"+ref.Name, "/") {
+		if !plainPart.MatchString(part) {
+			return fmt.Errorf("%w: %q (a part of a name is a letter or digit, then those and \"._-\")", fs.ErrInvalid, part)
+		}
+	}
+	if ref.Tag != "" && !plainTag.MatchString(ref.Tag) || strings.HasPrefix(ref.Tag, dummyTag) {
+		return fmt.Errorf("%w: tag %q (letters, digits and \"._+-\")", fs.ErrInvalid, ref.Tag)
+	}
+	n := split(ref)
+	if len(n.collection) > maxName || len(n.container) > maxName || len(n.tag) > maxName {
+		return fmt.Errorf("%w: longer than %d characters", fs.ErrInvalid, maxName)
+	}
+	return nil
+}
+
+// checkPush refuses what the server would store under another name.
+func (c *client) checkPush(ref backends.Ref) error {
+	if ref.Tag == "" || ref.Version != "" {
+		return fmt.Errorf("%w: a push goes to a tag, not to a version", fs.ErrInvalid)
+	}
+	if err := c.CheckName(ref); err != nil {
+		return err
+	}
+	if n := split(ref); normal(n.collection) != n.collection {
+		return fmt.Errorf("%w: the server would call the collection %q", fs.ErrInvalid, normal(n.collection))
+	}
+	return nil
+}
+
+var digestForm = regexp.MustCompile(`^(?:(sha256|md5)[.:])?([0-9a-f]{32}|[0-9a-f]{64})$`)
+
+// parseVersion reads the version of a container: "sha256.<hex>", and until the
+// server has computed that, the bare MD5. Anything else tells no digest.
+func parseVersion(s string) (version, digest string) {
+	m := digestForm.FindStringSubmatch(s)
+	if m == nil {
+		return s, ""
+	}
+	digest = map[int]string{32: "md5", 64: "sha256"}[len(m[2])] + ":" + m[2]
+	if m[1] != "" && m[1]+":"+m[2] != digest {
+		return s, ""
+	}
+	return digest, digest
+}

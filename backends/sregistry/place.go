@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sregistry
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+const (
+	// targetLife is how long a presigned URL is used. The server signs for five
+	// minutes of its own clock.
+	targetLife = 4 * time.Minute
+	// maxKnown bounds what is remembered of any one kind.
+	maxKnown = 10_000
+)
+
+// A place is where the bytes of one version of an image are.
+type place struct {
+	old    bool   // not in the object store
+	target string // the presigned URL; "" if there is none to use again
+	until  time.Time
+	etag   string // of the bytes in the object store
+	size   int64  // -1 if not known
+}
+
+func placeKey(img backends.Image) string { return split(img.Ref).String() + "@" + img.Version }
+
+// Places remembers them. The zero value is empty.
+type places struct {
+	mu  sync.Mutex // guards the field below
+	all map[string]place
+}
+
+// get returns the place of key, without a target that is too old.
+func (p *places) get(key string) (place, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at, ok := p.all[key]
+	if ok && time.Now().After(at.until) {
+		at.target = ""
+	}
+	return at, ok
+}
+
+func (p *places) put(key string, at place) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.all == nil || len(p.all) >= maxKnown {
+		p.all = map[string]place{}
+	}
+	if old, ok := p.all[key]; ok && at.size < 0 {
+		at.size = old.size
+	}
+	at.until = time.Now().Add(targetLife)
+	p.all[key] = at
+}
+
+// expire forgets the target of key.
+func (p *places) expire(key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if at, ok := p.all[key]; ok {
+		at.target, at.etag = "", ""
+		p.all[key] = at
+	}
+}
+
+// A set of names. The zero value is empty.
+type set struct {
+	mu  sync.Mutex // guards the field below
+	all map[string]bool
+}
+
+func (s *set) has(key string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[key]
+}
+
+func (s *set) add(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all == nil || len(s.all) >= maxKnown {
+		s.all = map[string]bool{}
+	}
+	s.all[key] = true
+}
+
+// Locks are one lock for each key. The zero value has none.
+type locks struct {
+	mu   sync.Mutex // guards the field below
+	held map[string]chan struct{}
+}
+
+// lock waits for the lock of key, or for the end of ctx.
+func (l *locks) lock(ctx context.Context, key string) (unlock func(), err error) {
+	for {
+		l.mu.Lock()
+		held, busy := l.held[key]
+		if !busy {
+			if l.held == nil {
+				l.held = map[string]chan struct{}{}
+			}
+			mine := make(chan struct{})
+			l.held[key] = mine
+			l.mu.Unlock()
+			return func() {
+				l.mu.Lock()
+				delete(l.held, key)
+				l.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		l.mu.Unlock()
+		select {
+		case <-held:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sregistry
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"strings"
+	"sync"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// Push sends the image by the library API where the server has it, else by the
+// old upload. The server cannot compare and swap: src.Replaces is checked right
+// before the request that publishes, which in the old way is the upload itself.
+func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source) (backends.Image, error) {
+	if err := c.checkPush(ref); err != nil {
+		return backends.Image{}, err
+	}
+	if !strings.HasPrefix(src.Digest, "sha256:") || backends.CheckDigest(src.Digest) != nil || src.Size < 0 {
+		return backends.Image{}, fmt.Errorf("%w: source of %d bytes with the digest %q", fs.ErrInvalid, src.Size, src.Digest)
+	}
+	if c.login.user == "" || !c.login.known() {
+		return backends.Image{}, fmt.Errorf("%w: a push needs user and token_file", backends.ErrUnauthorized)
+	}
+	n := split(ref)
+	unlock, err := c.commits.lock(ctx, n.String())
+	if err != nil {
+		return backends.Image{}, err
+	}
+	defer unlock()
+	p := &push{c: c, n: n, ref: ref, src: src, session: c.session(n, src)}
+	p.state = p.load()
+	if done, img, err := p.allowed(ctx); err != nil || done {
+		return img, err
+	}
+	library, err := c.hasLibrary(ctx, n)
+	if err != nil {
+		return backends.Image{}, err
+	}
+	if library {
+		err = p.library(ctx)
+	} else {
+		err = p.upload(ctx)
+	}
+	c.listing.forget()
+	if err != nil {
+		return backends.Image{}, err
+	}
+	return p.published(ctx)
+}
+
+// hasLibrary decides which way n is sent.
+func (c *client) hasLibrary(ctx context.Context, n name) (bool, error) {
+	switch {
+	case c.way == pushUpload || c.way == pushAuto && n.nested():
+		return false, nil
+	case n.nested():
+		return false, fmt.Errorf("%w: the library API has collections of one part only", fs.ErrInvalid)
+	}
+	err := c.bearer(ctx, "GET", "/v1/token-status", nil, nil)
+	if c.way == pushAuto && elsewhere(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// A push is one on its way.
+type push struct {
+	c       *client
+	n       name
+	ref     backends.Ref
+	src     backends.Source
+	session backends.Session
+	state   pushState
+}
+
+// A pushState is what a Session keeps of a push.
+type pushState struct {
+	Name   string `json:"name,omitempty"`
+	Digest string `json:"digest,omitempty"`
+	MD5    string `json:"md5,omitempty"` // of all bytes, once they were read to the end
+	Size   int64  `json:"size,omitempty"`
+
+	// Of an upload to the object store.
+	Image    string       `json:"image,omitempty"`
+	Upload   string       `json:"upload,omitempty"`
+	PartSize int64        `json:"partSize,omitempty"`
+	Parts    []storedPart `json:"parts,omitempty"`
+}
+
+type storedPart struct {
+	SHA256 string `json:"sha256"`
+	Token  string `json:"token"` // the ETag
+}
+
+func (p *push) load() pushState {
+	var s pushState
+	if json.Unmarshal(p.session.Load(), &s) != nil || s.Name != p.n.String() || s.Digest != p.src.Digest || s.Size != p.src.Size {
+		s = pushState{} // nothing, or of another push
+	}
+	s.Name, s.Digest, s.Size = p.n.String(), p.src.Digest, p.src.Size
+	return s
+}
+
+// save keeps the state. A push goes on without it.
+func (p *push) save() {
+	text, err := json.Marshal(p.state)
+	if err == nil {
+		err = p.session.Save(text)
+	}
+	if err != nil {
+		p.c.log.Warn("the state of an upload is not saved", "image", p.n.String(), "err", err)
+	}
+}
+
+// allowed decides whether the name may be replaced. It is done already if the
+// name means what an earlier try of this very push sent.
+func (p *push) allowed(ctx context.Context) (done bool, _ backends.Image, _ error) {
+	m, err := p.c.manifest(ctx, p.n)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, backends.Image{}, p.src.ReplaceAllowed(backends.Image{}, false)
+	}
+	if err != nil {
+		return false, backends.Image{}, err
+	}
+	now := p.c.image(m, p.n)
+	err = p.src.ReplaceAllowed(now, true)
+	switch {
+	case err != nil && p.state.MD5 != "" && p.ours(now):
+		img, err := p.published(ctx)
+		return err == nil, img, err
+	case err != nil:
+		return false, backends.Image{}, err
+	case m.Frozen:
+		return false, backends.Image{}, errFrozen
+	}
+	return false, backends.Image{}, nil
+}
+
+var errFrozen = fmt.Errorf("%w: the image is frozen on the server; its owner can unfreeze it there", fs.ErrPermission)
+
+// ours reports whether the server's image is, by its digest, what is pushed.
+func (p *push) ours(now backends.Image) bool {
+	return now.Digest == p.src.Digest || p.state.MD5 != "" && now.Digest == "md5:"+p.state.MD5
+}
+
+// published looks at what the name means after the push.
+func (p *push) published(ctx context.Context) (backends.Image, error) {
+	m, err := p.c.manifest(ctx, p.n)
+	if errors.Is(err, fs.ErrNotExist) {
+		return backends.Image{}, fmt.Errorf("%w: the server took the image and does not have it", backends.ErrCorrupt)
+	}
+	if err != nil {
+		return backends.Image{}, err
+	}
+	img := p.c.image(m, p.n)
+	if img.Digest != "" && !p.ours(img) {
+		return backends.Image{}, fmt.Errorf("%w: the server stored %s, sent was %s", backends.ErrCorrupt, img.Digest, p.src.Digest)
+	}
+	p.c.size(ctx, &img)
+	if img.Size >= 0 && img.Size != p.src.Size {
+		return backends.Image{}, fmt.Errorf("%w: the server stored %d bytes of %d", backends.ErrCorrupt, img.Size, p.src.Size)
+	}
+	if err := p.session.Save(nil); err != nil {
+		p.c.log.Warn("the state of an upload is not forgotten", "image", p.n.String(), "err", err)
+	}
+	return img, nil
+}
+
+// progress tells of bytes that are stored.
+func (p *push) progress(stored int64) {
+	if p.src.Progress != nil {
+		p.src.Progress(stored)
+	}
+}
+
+// A hashed reader reads a part of the content and knows its sums. It gives its
+// last bytes only after check, which sees the sums of all: a request whose body
+// stops short of its Content-Length publishes nothing.
+type hashed struct {
+	content io.Reader
+	left    int64
+	sha     hash.Hash
+	md5     hash.Hash // nil if nobody asks for it
+	check   func() error
+	tell    func(n int)
+	err     error // what ended it, which a transport would blur
+}
+
+func newHashed(content io.ReaderAt, off, n int64) *hashed {
+	return &hashed{content: io.NewSectionReader(content, off, n), left: n, sha: sha256.New()}
+}
+
+// Read implements io.Reader. The error stays.
+func (h *hashed) Read(p []byte) (int, error) {
+	if h.err != nil {
+		return 0, h.err
+	}
+	n, err := io.ReadFull(h.content, p[:min(int64(len(p)), h.left)])
+	h.sha.Write(p[:n])
+	if h.md5 != nil {
+		h.md5.Write(p[:n])
+	}
+	h.left -= int64(n)
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		h.err = fmt.Errorf("%w: the source is shorter than it was", backends.ErrCorrupt)
+	case err != nil:
+		h.err = err
+	case h.left == 0 && h.check != nil:
+		h.err = h.check()
+		h.check = nil
+	case h.left == 0 && n == 0:
+		h.err = io.EOF
+	}
+	if h.err != nil {
+		return 0, h.err
+	}
+	if h.tell != nil {
+		h.tell(n)
+	}
+	return n, nil
+}
+
+// failed returns what was wrong with the content, nil if nothing was.
+func (h *hashed) failed() error {
+	if errors.Is(h.err, io.EOF) {
+		return nil
+	}
+	return h.err
+}
+
+func (h *hashed) sha256() string { return hex.EncodeToString(h.sha.Sum(nil)) }
+
+// sameDigest is the check of a reader of the whole.
+func (p *push) sameDigest(sha string) error {
+	if "sha256:"+sha == p.src.Digest {
+		return nil
+	}
+	return fmt.Errorf("%w: the source has %s, not %s", backends.ErrCorrupt, sha, p.src.Digest)
+}
+
+// Unsaved keeps the states of pushes without a Session for as long as this
+// process lives. The zero value is empty.
+type unsaved struct {
+	mu     sync.Mutex // guards the field below
+	states map[string][]byte
+}
+
+func (c *client) session(n name, src backends.Source) backends.Session {
+	if src.Session != nil {
+		return src.Session
+	}
+	return &unsavedState{in: &c.unsaved, key: n.String() + "@" + src.Digest}
+}
+
+type unsavedState struct {
+	in  *unsaved
+	key string
+}
+
+// Load implements backends.Session.
+func (s *unsavedState) Load() []byte {
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	return s.in.states[s.key]
+}
+
+// Save implements backends.Session, as far as memory goes.
+func (s *unsavedState) Save(state []byte) error {
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	if s.in.states == nil || len(s.in.states) >= maxKnown {
+		s.in.states = map[string][]byte{}
+	}
+	if s.in.states[s.key] = state; state == nil {
+		delete(s.in.states, s.key)
+	}
+	return nil
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sregistry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// A manifest is what the server tells of one container.
+type manifest struct {
+	ID         word            `json:"id"`
+	Name       string          `json:"name"`
+	Tag        string          `json:"tag"`
+	Version    string          `json:"version"`
+	Image      string          `json:"image"` // where the old store has it; a secret is in it
+	Frozen     bool            `json:"frozen"`
+	AddDate    string          `json:"add_date"`
+	ModifyDate string          `json:"modify_date"`
+	Metadata   json.RawMessage `json:"metadata"`
+	Collection json.RawMessage `json:"collection"` // its name; older servers send more
+}
+
+// manifest asks for the container, and once more signed where the collection is
+// private.
+func (c *client) manifest(ctx context.Context, n name) (manifest, error) {
+	var m manifest
+	ask := func(auth string) error {
+		req, err := c.request(ctx, http.MethodGet, c.url("/api/container/"+n.String()), nil)
+		if err != nil {
+			return err
+		}
+		if auth != "" {
+			req.Header.Set("Authorization", auth)
+		}
+		m = manifest{}
+		return c.object(req, &m)
+	}
+	var err error
+	if !c.private.has(n.collection) {
+		if err = ask(""); err == nil || !kindPull.refused(err) || !c.login.known() {
+			return checked(m, n, err)
+		}
+	}
+	open := err
+	if err = c.signed(ctx, kindPull, n, ask); err == nil {
+		c.private.add(n.collection)
+	} else if open != nil && errors.Is(err, backends.ErrUnauthorized) && !errors.Is(open, backends.ErrUnauthorized) && errors.Is(open, fs.ErrPermission) {
+		err = open
+	}
+	return checked(m, n, err)
+}
+
+// checked looks whether m answers the question for n. The server may spell a
+// name in its own case.
+func checked(m manifest, n name, err error) (manifest, error) {
+	switch {
+	case err != nil:
+		return manifest{}, err
+	case m.ID == "" || m.Name == "" || m.Tag == "":
+		return manifest{}, fmt.Errorf("%w: a manifest without id, name or tag", backends.ErrCorrupt)
+	case !strings.EqualFold(m.Name, n.container) || !strings.EqualFold(m.Tag, n.tag):
+		return manifest{}, fmt.Errorf("%w: a manifest of %.100q for %q", backends.ErrCorrupt, m.Name+":"+m.Tag, n.container+":"+n.tag)
+	}
+	return m, nil
+}
+
+// Stat reads the manifest. Where the image lies in the object store one more
+// request, of one byte, tells its size; the old store tells it with the image.
+func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, error) {
+	if err := c.CheckName(ref); err != nil {
+		return backends.Image{}, err
+	}
+	n := split(ref)
+	if n.tag == "" {
+		tag, err := c.tagOf(ctx, n, ref.Version)
+		if err != nil {
+			return backends.Image{}, err
+		}
+		n.tag = tag
+	}
+	m, err := c.manifest(ctx, n)
+	if err != nil {
+		return backends.Image{}, err
+	}
+	img := c.image(m, n)
+	if want, _ := parseVersion(ref.Version); want != "" && want != img.Version {
+		// A name keeps one image for each tag: the version may have another.
+		if n.tag, err = c.tagOf(ctx, n, want); err != nil {
+			return backends.Image{}, err
+		}
+		if m, err = c.manifest(ctx, n); err != nil {
+			return backends.Image{}, err
+		}
+		if img = c.image(m, n); img.Version != want {
+			return backends.Image{}, fmt.Errorf("%w: version %q", fs.ErrNotExist, ref.Version)
+		}
+	}
+	c.size(ctx, &img)
+	return img, ctx.Err()
+}
+
+// tagOf looks for the tag of n's name that has the version.
+func (c *client) tagOf(ctx context.Context, n name, version string) (string, error) {
+	want, _ := parseVersion(version)
+	found, err := c.containers(ctx, "/api/container/search/collection/"+escape(n.collection)+"/name/"+escape(n.container))
+	if err != nil {
+		return "", err
+	}
+	for _, f := range found {
+		if have, _ := parseVersion(f.Version); have == want && f.name() == (name{n.collection, n.container, f.Tag}) {
+			return f.Tag, nil
+		}
+	}
+	return "", fmt.Errorf("%w: no tag has the version %q", fs.ErrNotExist, version)
+}
+
+// image says in our words what m says. Its size is not known.
+func (c *client) image(m manifest, n name) backends.Image {
+	n.container, n.tag = m.Name, m.Tag
+	img := backends.Image{Ref: n.ref(), Size: -1, URL: c.url("/containers/" + escape(string(m.ID))), Labels: labels(m.Metadata)}
+	img.Version, img.Digest = parseVersion(m.Version)
+	if img.Version == "" { // until a worker of the server has looked at the file
+		img.Version = "id-" + string(m.ID)
+		if m.AddDate != "" {
+			img.Version += "-" + m.AddDate
+		}
+	}
+	for _, date := range []string{m.ModifyDate, m.AddDate} {
+		if t, err := time.Parse(time.RFC3339Nano, date); err == nil && img.Modified.IsZero() {
+			img.Modified = t
+		}
+	}
+	return img
+}
+
+// labels reads those of the image that the server keeps.
+func labels(metadata json.RawMessage) map[string]string {
+	var kept struct {
+		Labels map[string]any `json:"labels"`
+	}
+	if json.Unmarshal(metadata, &kept) != nil || len(kept.Labels) == 0 {
+		return nil
+	}
+	all := make(map[string]string, len(kept.Labels))
+	for key, value := range kept.Labels {
+		if text, ok := value.(string); ok {
+			all[key] = text
+		}
+	}
+	return all
+}
+
+// size fills in the size, if it can be had. A bare MD5 is a sign of the old
+// store, where asking would cost one of the week's downloads.
+func (c *client) size(ctx context.Context, img *backends.Image) {
+	key := placeKey(*img)
+	if p, ok := c.places.get(key); ok {
+		img.Size = p.size
+		return
+	}
+	if !strings.HasPrefix(img.Digest, "sha256:") {
+		return
+	}
+	resp, err := c.imageFile(ctx, split(img.Ref), span{0, 1})
+	if err != nil {
+		c.noted(key, err)
+		c.log.Debug("the size of an image is not known before it is opened", "image", img.Ref.String(), "err", err)
+		return
+	}
+	defer resp.Body.Close()
+	if p, err := c.found(resp, span{0, 1}); err == nil && p.size >= 0 {
+		c.places.put(key, p)
+		img.Size = p.size
+	}
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package sregistry reads and writes images in a Singularity Registry Server
+// (https://github.com/singularityhub/sregistry), as the sregistry client and
+// "singularity push library://" do.
+//
+// Such a server keeps images in two stores. What came by the old upload lies
+// behind the server itself: no ranges, no size beforehand, and each download
+// counts against a weekly quota. What came by the library API lies in an object
+// store: presigned URLs, ranges, exact sizes. Which store an image is in shows
+// only when it is asked for. The views of the server are limited too, by default
+// to some dozens of requests a day, so nothing here asks twice for what it knows.
+//
+// It is no client of library.sylabs.io, whose API has other parts.
+//
+// Begin with name.go (how names map), sign.go (how requests are signed) and
+// open.go (which store). api.go has the requests below the rest.
+package sregistry
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+var (
+	_ backends.Backend     = (*client)(nil)
+	_ backends.Lister      = (*client)(nil)
+	_ backends.Searcher    = (*client)(nil)
+	_ backends.Pusher      = (*client)(nil)
+	_ backends.Deleter     = (*client)(nil)
+	_ backends.NameChecker = (*client)(nil)
+	_ LabelSearcher        = (*client)(nil)
+)
+
+// Config is the [remotes.NAME] section of the configuration file for
+// type = "sregistry".
+type Config struct {
+	// URL is the address of the server, with or without "/api" behind it.
+	URL string `toml:"url"`
+	// Push says by which way images are sent: "library" (the object store),
+	// "upload" (the server's own disk), or "auto", the default: the library
+	// where the server has it.
+	Push string `toml:"push"`
+}
+
+// The values of Config.Push.
+const (
+	pushAuto    = "auto"
+	pushLibrary = "library"
+	pushUpload  = "upload"
+)
+
+type client struct {
+	home  *url.URL // without "/api" and the last slash
+	arch  string
+	way   string // of Config.Push
+	login *login
+	http  *http.Client
+	log   *slog.Logger
+
+	places   places  // where the bytes of images are
+	private  set     // collections that are read only signed
+	listing  listing // of all public collections, for a moment
+	commits  locks   // one publication of a name at a time
+	unsaved  unsaved // the uploads that were broken off
+	partSize int64   // above which an upload is cut into parts
+}
+
+// Open is registered in backends/all.
+//
+// Errors: fs.ErrInvalid for settings that cannot be.
+func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
+	cfg := Config{Push: pushAuto}
+	if err := env.Decode(&cfg); err != nil {
+		return nil, err
+	}
+	home, err := parseURL(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
+	}
+	switch cfg.Push {
+	case pushAuto, pushLibrary, pushUpload:
+	default:
+		return nil, fmt.Errorf("%w: remote %s: push = %q%s", fs.ErrInvalid, env.Remote, cfg.Push,
+			backends.DidYouMean(cfg.Push, []string{pushAuto, pushLibrary, pushUpload}))
+	}
+	// Such a name cannot log in anywhere: the server splits what it is sent at
+	// each slash.
+	if strings.Contains(encodeUser(env.User), "/") {
+		return nil, fmt.Errorf("%w: remote %s: the server cannot read the user name %q in a signature", fs.ErrInvalid, env.Remote, env.User)
+	}
+	return &client{
+		home: home, arch: env.WantedArch(), way: cfg.Push, http: env.HTTP, log: env.Logger(),
+		login: &login{user: env.User, secret: env.Secret}, partSize: bigUpload,
+	}, nil
+}
+
+// parseURL returns the address of a server without what the sregistry client
+// lets stand behind it.
+func parseURL(s string) (*url.URL, error) {
+	if !strings.Contains(s, "://") && s != "" {
+		s = "https://" + s
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || s == "" || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		return nil, fmt.Errorf("%w: url %q (want \"https://HOST[:PORT]\")", fs.ErrInvalid, redact(s))
+	case u.User != nil:
+		return nil, fmt.Errorf("%w: url with a password: use user and token_file", fs.ErrInvalid)
+	case u.RawQuery != "" || u.Fragment != "":
+		return nil, fmt.Errorf("%w: url %q has more than an address", fs.ErrInvalid, backends.Redact(s))
+	}
+	path := strings.TrimRight(strings.TrimSuffix(strings.TrimRight(u.Path, "/"), "/api"), "/")
+	return &url.URL{Scheme: u.Scheme, Host: strings.ToLower(u.Host), Path: path}, nil
+}
+
+// redact hides what may stand before the host of a text that is no URL.
+func redact(s string) string {
+	if i := strings.LastIndexByte(s, '@'); i >= 0 {
+		return "…" + s[i:]
+	}
+	return s
+}
