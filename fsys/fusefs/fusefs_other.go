@@ -21,6 +21,11 @@ func Mount(_ context.Context, _ string, _ *fsys.FS, _ Options) (*Mounted, error)
 	return nil, fmt.Errorf("%w: mounting on %s", errors.ErrUnsupported, runtime.GOOS)
 }
 
+// Check finds out early why mounting would fail. Errors: errors.ErrUnsupported.
+func Check(_ context.Context, _ string, _ Options) (string, error) {
+	return "", fmt.Errorf("%w: mounting on %s", errors.ErrUnsupported, runtime.GOOS)
+}
+
 // Path returns the mount point.
 func (m *Mounted) Path() string { return "" }
 

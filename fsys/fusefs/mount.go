@@ -55,11 +55,8 @@ func Mount(ctx context.Context, mountpoint string, tree *fsys.FS, opts Options) 
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	path, err := checkMountpoint(ctx, mountpoint)
+	path, err := Check(ctx, mountpoint, opts)
 	if err != nil {
-		return nil, err
-	}
-	if err := checkFUSE(opts); err != nil {
 		return nil, err
 	}
 	m := &Mounted{
@@ -140,8 +137,11 @@ func (m *Mounted) mountOptions(options ...string) *fuse.MountOptions {
 		Options:    options,
 		// A read that waits for a registry must not keep others from the disk: the
 		// kernel's default of 12 is used up by six hung files.
-		MaxBackground:           512,
-		MaxWrite:                1 << 20,
+		MaxBackground: 512,
+		// With its header a request must fit a pipe, which has at most 1 MiB
+		// (fs.pipe-max-size), or go-fuse cannot splice and says so each time. First
+		// reads measured: 1.8 GB/s, against 1.5 GB/s at 1 MiB without splicing.
+		MaxWrite:                512 << 10,
 		MaxInflightRequestBytes: 512 << 20,
 		IgnoreSecurityLabels:    true,
 		// O_TRUNC comes with the opening, which must know it: the kernel would

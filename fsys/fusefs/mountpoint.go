@@ -27,6 +27,16 @@ const (
 	probeTime = 3 * time.Second
 )
 
+// Check finds out early why mounting would fail, and takes a dead mount of ours
+// away. It returns the absolute path of the mount point. Errors: those of Mount.
+func Check(ctx context.Context, mountpoint string, opts Options) (string, error) {
+	path, err := checkMountpoint(ctx, mountpoint)
+	if err != nil {
+		return "", err
+	}
+	return path, checkFUSE(opts)
+}
+
 // checkMountpoint returns the absolute path of a directory that can be mounted
 // on. The path itself is touched only when the kernel's table says that no dead
 // or foreign mount is there, which could hang us.
@@ -143,6 +153,9 @@ func checkFUSE(opts Options) error {
 	}
 	if os.Geteuid() == 0 {
 		return nil
+	}
+	if err := unix.Access("/dev/fuse", unix.R_OK|unix.W_OK); err != nil {
+		return fmt.Errorf("%w: /dev/fuse cannot be opened by this user (as root: chmod 666 /dev/fuse)", fs.ErrPermission)
 	}
 	if !haveFusermount() {
 		return fmt.Errorf("%w: fusermount3 is not installed (package fuse3)", errors.ErrUnsupported)

@@ -99,6 +99,10 @@ func (s *server) openLog() (*os.File, error) {
 func (s *server) run(ctx context.Context, logFile *os.File) error {
 	starting, started := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer started()
+	// Before the lock: who has mistyped the directory is told of that.
+	if _, err := fusefs.Check(starting, s.mountpoint, s.mountOptions()); err != nil {
+		return mountError(err)
+	}
 	socket, err := s.takeState(starting)
 	if err != nil {
 		return err
@@ -177,22 +181,30 @@ func (s *server) details() map[string]string {
 }
 
 func (s *server) attach(ctx context.Context) error {
-	set := s.settings
 	tree := fsys.New(s.engine.Catalog, fsys.Options{
-		ReadOnly: set.ReadOnly, OpenWait: set.Open == "wait", Disk: set.CacheDir, Log: s.opts.Log,
+		ReadOnly: s.settings.ReadOnly, OpenWait: s.settings.Open == "wait", Disk: s.settings.CacheDir, Log: s.opts.Log,
 	})
-	m, err := fusefs.Mount(ctx, s.mountpoint, tree, fusefs.Options{
-		AllowOther: set.AllowOther, ReadOnly: set.ReadOnly, UID: owner(set.UID), GID: owner(set.GID),
-		NoPassthrough: set.Passthrough == "off", Log: s.opts.Log,
-	})
-	switch {
-	case errors.Is(err, fusefs.ErrMounted):
-		return exit.WithCode(exit.Locked, err)
-	case err != nil:
-		return err
+	m, err := fusefs.Mount(ctx, s.mountpoint, tree, s.mountOptions())
+	if err != nil {
+		return mountError(err)
 	}
 	s.mounted.Store(m)
 	return nil
+}
+
+func (s *server) mountOptions() fusefs.Options {
+	set := s.settings
+	return fusefs.Options{
+		AllowOther: set.AllowOther, ReadOnly: set.ReadOnly, UID: owner(set.UID), GID: owner(set.GID),
+		NoPassthrough: set.Passthrough == "off", Log: s.opts.Log,
+	}
+}
+
+func mountError(err error) error {
+	if errors.Is(err, fusefs.ErrMounted) {
+		return exit.WithCode(exit.Locked, err)
+	}
+	return err
 }
 
 // owner is 0, whoever mounts, where nothing is said.
