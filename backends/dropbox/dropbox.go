@@ -69,6 +69,7 @@ type client struct {
 
 	commits chan struct{} // held by the one change under way: Dropbox refuses parallel ones in a namespace
 	folders spellings     // of folders, which no listing of their content tells
+	piece   int64         // bytes that one request of an upload session carries, a multiple of 4 MiB
 	slots   slots         // for what is pushed
 	unsaved unsaved       // uploads that were broken off
 }
@@ -89,7 +90,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
 	}
-	c := &client{remote: env.Remote, root: root, appKey: cfg.AppKey, log: env.Logger(), commits: make(chan struct{}, 1), slots: make(slots, inMemory)}
+	c := &client{remote: env.Remote, root: root, appKey: cfg.AppKey, log: env.Logger(), commits: make(chan struct{}, 1), piece: pieceSize, slots: make(slots, inMemory)}
 	c.gateway = &gateway{next: env.HTTP.Transport, home: home, tokens: newTokens(env, cfg.AppKey)}
 	if c.gateway.next == nil {
 		c.gateway.next = http.DefaultTransport

@@ -40,7 +40,7 @@ func TestOfficialLibrary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := b.(*client) //nolint:errcheck,forcetypeassert // Open's own type
+	c := b.(*client)
 	if _, err := c.Push(t.Context(), mustRef(t, "vsoch/hello:1.0"), source([]byte("pushed by sregfs"))); err != nil {
 		t.Fatal(err)
 	}

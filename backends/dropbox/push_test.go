@@ -34,8 +34,8 @@ func source(text []byte) backends.Source {
 
 // big returns bytes of several pieces, the last one short.
 func big(seed byte) []byte {
-	text := make([]byte, 4*pieceSize+12345)
-	rand.NewChaCha8([32]byte{seed}).Read(text) //nolint:errcheck // does not fail
+	text := make([]byte, 3*testPiece+12345)
+	rand.NewChaCha8([32]byte{seed}).Read(text)
 	return text
 }
 
@@ -106,11 +106,11 @@ func TestPush_pieces(t *testing.T) {
 	if diff := cmp.Diff([]string{"/vsoch/big:1.sif"}, srv.Files()); diff != "" || last != src.Size || img.Size != src.Size {
 		t.Errorf("%s, progress %d, %+v", diff, last, img)
 	}
-	if n := srv.Count("files/upload_session/append_v2"); n != 5 {
+	if n := srv.Count("files/upload_session/append_v2"); n != 4 {
 		t.Errorf("%d pieces", n)
 	}
 	// Sizes around the borders.
-	for _, n := range []int{0, 1, pieceSize - 1, pieceSize, pieceSize + 1, 2 * pieceSize} {
+	for _, n := range []int{0, 1, testPiece - 1, testPiece, testPiece + 1, 2 * testPiece} {
 		ref.Tag = fmt.Sprint("size", n)
 		if _, err := c.Push(t.Context(), ref, source(text[:n])); err != nil {
 			t.Errorf("%d bytes: %v", n, err)
@@ -131,7 +131,7 @@ func TestPush_resumes(t *testing.T) {
 	start := func() *client {
 		hc := backends.NewHTTPClient(backends.HTTPOptions{})
 		t.Cleanup(hc.CloseIdleConnections)
-		return open(t, srv, hc, nil).(*client) //nolint:errcheck,forcetypeassert // Open's own type
+		return open(t, srv, hc, nil).(*client)
 	}
 	push := func() error {
 		src := source(text)
@@ -152,8 +152,8 @@ func TestPush_resumes(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantBytes(t, start(), ref, text)
-	if sent := srv.Count("files/upload_session/append_v2") - before; sent > 4 || srv.Count("files/upload_session/start") != 1 {
-		t.Errorf("%d pieces sent again of 5, %d sessions", sent, srv.Count("files/upload_session/start"))
+	if sent := srv.Count("files/upload_session/append_v2") - before; sent > 2 || srv.Count("files/upload_session/start") != 1 {
+		t.Errorf("%d pieces sent again of 4, %d sessions", sent, srv.Count("files/upload_session/start"))
 	}
 	if session.Load() != nil {
 		t.Errorf("the state stays: %s", session.Load())
@@ -169,7 +169,7 @@ func TestPush_lostAnswer(t *testing.T) {
 	}{
 		{"files/upload_session/start", 1},
 		{"files/upload_session/append_v2", 1},
-		{"files/upload_session/append_v2", 5}, // the closing one
+		{"files/upload_session/append_v2", 4}, // the closing one
 		{"files/upload_session/finish", 1},
 		{"files/upload", 1},
 	} {
@@ -315,6 +315,15 @@ func TestPush_replaces(t *testing.T) {
 	}
 	wantBytes(t, c, ref, []byte("theirs"))
 	srv.SetHook(nil)
+	// In another case it is the same file, and says so.
+	other, theirs := mustRef(t, "V/D:1"), source([]byte("other case"))
+	if _, err := c.Push(t.Context(), other, theirs); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("Push in another case: %v", err)
+	}
+	theirs.Replaces = backends.ReplaceAny
+	if img, err := c.Push(t.Context(), other, theirs); err != nil || img.Ref != ref {
+		t.Errorf("Push in another case: %s, %v", img.Ref, err)
+	}
 	srv.Mkdir("/v/folder:1.sif")
 	if _, err := c.Push(t.Context(), mustRef(t, "v/folder:1"), source(nil)); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("Push over a folder: %v", err)
@@ -358,7 +367,7 @@ func TestPush_serial(t *testing.T) {
 			most.Store(n)
 		}
 		defer now.Add(-1)
-		io.Copy(io.Discard, r.Body) //nolint:errcheck // only to give others time
+		io.Copy(io.Discard, r.Body)
 		runtime.Gosched()
 		return dropboxtest.Refuse(w, 507, "")
 	})
@@ -389,8 +398,9 @@ func (zeros) ReadAt(p []byte, _ int64) (int, error) {
 func TestPush_memory(t *testing.T) { //nolint:paralleltest // see above
 	const size, limit = 256 << 20, 110 << 20
 	srv, c := serve(t, dropboxtest.Options{Discard: true})
+	c.piece = pieceSize
 	h := sha256.New()
-	io.Copy(h, io.NewSectionReader(zeros{}, 0, size)) //nolint:errcheck // does not fail
+	io.Copy(h, io.NewSectionReader(zeros{}, 0, size))
 	src := backends.Source{Content: zeros{}, Size: size, Digest: "sha256:" + hex.EncodeToString(h.Sum(nil)), Format: "sif"}
 	var most uint64
 	src.Progress = func(int64) {

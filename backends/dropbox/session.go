@@ -23,14 +23,14 @@ type pushState struct {
 	Hash string `json:"hash,omitempty"`
 }
 
-// has reports whether the piece at off is stored.
+// has reports whether the piece at off is stored. s.Piece is not 0.
 func (s *pushState) has(off int64) bool {
-	i := off / pieceSize
+	i := off / s.Piece
 	return i/8 < int64(len(s.Stored)) && s.Stored[i/8]&(1<<(i%8)) != 0
 }
 
 func (s *pushState) set(off int64) {
-	i := off / pieceSize
+	i := off / s.Piece
 	for i/8 >= int64(len(s.Stored)) {
 		s.Stored = append(s.Stored, 0)
 	}

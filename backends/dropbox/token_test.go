@@ -43,7 +43,7 @@ func login(t *testing.T, srv *dropboxtest.Server, secret func(fresh bool) string
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b.(*client), asked, fresh //nolint:errcheck,forcetypeassert // Open's own type
+	return b.(*client), asked, fresh
 }
 
 func seeded(t *testing.T) *dropboxtest.Server {
@@ -261,7 +261,7 @@ func TestOpen_settings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := b.(*client) //nolint:errcheck,forcetypeassert // Open's own type
+	c := b.(*client)
 	if err := stat(t, c); !errors.Is(err, backends.ErrUnavailable) {
 		t.Error(err)
 	}

@@ -21,9 +21,8 @@ import (
 )
 
 const (
-	// pieceSize is what one request of an upload session carries, in bytes: a
-	// multiple of 4 MiB, as sessions with parallel requests demand. What is not
-	// larger goes in one request without a session.
+	// pieceSize is client.piece: sessions with parallel requests demand a
+	// multiple of 4 MiB. What is not larger goes in one request without a session.
 	pieceSize = 8 << 20
 	parallel  = 4                  // pieces of one push under way
 	inMemory  = 8                  // pieces of all pushes of a remote in memory
@@ -83,7 +82,7 @@ func (s slots) leave(buf []byte) {
 
 // start begins a session unless one was saved.
 func (p *push) start(ctx context.Context) error {
-	if p.state.Session != "" && time.Since(p.state.Started) < lifetime && p.state.Piece == pieceSize {
+	if p.state.Session != "" && time.Since(p.state.Started) < lifetime && p.state.Piece == p.piece {
 		return nil
 	}
 	arg := files.NewUploadSessionStartArg()
@@ -95,7 +94,7 @@ func (p *push) start(ctx context.Context) error {
 	if res == nil || res.SessionId == "" {
 		return fmt.Errorf("%w: an upload session without an id", backends.ErrCorrupt)
 	}
-	p.state = pushState{Session: res.SessionId, Started: time.Now(), Piece: pieceSize}
+	p.state = pushState{Session: res.SessionId, Started: time.Now(), Piece: p.piece}
 	p.save()
 	return nil
 }
@@ -119,15 +118,17 @@ type piece struct {
 // pieces reads the file in order and sends all pieces but the last, several at
 // once. The goroutines end before it returns.
 func (u *upload) pieces(ctx context.Context) (last piece, err error) {
-	g, sending := errgroup.WithContext(ctx)
+	// After an error no more pieces are read, but those under way go on: what
+	// is stored need not be sent again.
+	g, reading := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
-	before := pushState{Stored: slices.Clone(u.state.Stored)}
-	for off := int64(0); off < u.src.Size && err == nil; off += pieceSize {
+	before := pushState{Piece: u.piece, Stored: slices.Clone(u.state.Stored)}
+	for off := int64(0); off < u.src.Size && err == nil; off += u.piece {
 		var next piece
-		if next, err = u.read(sending, off); err != nil {
+		if next, err = u.read(reading, off); err != nil {
 			break
 		}
-		if off+pieceSize >= u.src.Size {
+		if off+u.piece >= u.src.Size {
 			last = next
 			break
 		}
@@ -138,7 +139,7 @@ func (u *upload) pieces(ctx context.Context) (last piece, err error) {
 		}
 		g.Go(func() error {
 			defer u.slots.leave(next.text)
-			err := u.send(sending, next, false)
+			err := u.send(ctx, next, false)
 			u.done(next, err == nil)
 			return err
 		})
@@ -151,7 +152,7 @@ func (u *upload) pieces(ctx context.Context) (last piece, err error) {
 
 // read reads the piece at off into a buffer that is free.
 func (u *upload) read(ctx context.Context, off int64) (piece, error) {
-	text, err := u.slots.take(ctx, min(pieceSize, u.src.Size-off))
+	text, err := u.slots.take(ctx, min(u.piece, u.src.Size-off))
 	if err != nil {
 		return piece{}, err
 	}

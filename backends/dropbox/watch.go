@@ -4,7 +4,9 @@ package dropbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"time"
 
@@ -16,6 +18,9 @@ import (
 // pollSeconds is how long one question for changes may stay open. Dropbox adds
 // up to 90 seconds, and a request is given up after 300.
 const pollSeconds = 180
+
+// rootInterval is how often the root folder is looked for while there is none.
+const rootInterval = time.Minute
 
 // Watch implements backends.Watcher by long polling.
 // https://www.dropbox.com/developers/reference/detecting-changes
@@ -51,14 +56,34 @@ func (c *client) Watch(ctx context.Context) iter.Seq2[backends.Change, error] {
 func (c *client) latest(ctx context.Context) (string, error) {
 	arg := files.NewListFolderArg(c.root)
 	arg.Recursive = true
-	res, err := c.files.ListFolderGetLatestCursorContext(ctx, arg)
-	if err != nil {
-		return "", said(ctx, err)
+	for {
+		res, err := c.files.ListFolderGetLatestCursorContext(ctx, arg)
+		err = said(ctx, err)
+		switch {
+		case err == nil && (res == nil || res.Cursor == ""):
+			return "", fmt.Errorf("%w: an empty cursor", backends.ErrCorrupt)
+		case err == nil:
+			return res.Cursor, nil
+		case c.root == "" || !errors.Is(err, fs.ErrNotExist):
+			return "", err
+		}
+		// Nothing was stored yet.
+		if err := sleep(ctx, rootInterval); err != nil {
+			return "", err
+		}
 	}
-	if res == nil || res.Cursor == "" {
-		return "", fmt.Errorf("%w: an empty cursor", backends.ErrCorrupt)
+}
+
+// sleep waits. Errors: ctx's.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	return res.Cursor, nil
 }
 
 // poll waits until there may be changes since cursor, and then for as long as
@@ -81,14 +106,7 @@ func (c *client) poll(ctx context.Context, cursor string) (bool, error) {
 	if wait == 0 {
 		return res.Changes, nil
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return res.Changes, nil
-	case <-ctx.Done():
-		return false, context.Cause(ctx)
-	}
+	return res.Changes, sleep(ctx, wait)
 }
 
 // changes returns what changed since cursor, and the cursor after that.

@@ -99,7 +99,7 @@ func TestWatch_backoff(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute+30*time.Second)
 		defer cancel()
-		for change, err := range b.(*client).Watch(ctx) { //nolint:errcheck,forcetypeassert // Open's own type
+		for change, err := range b.(*client).Watch(ctx) {
 			if err == nil {
 				t.Errorf("%+v", change)
 			}

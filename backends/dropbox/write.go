@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"time"
 
 	sdk "github.com/dropbox/dropbox-sdk-go-unofficial/v6/dropbox"
@@ -42,7 +43,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 		return backends.Image{}, err
 	}
 	commit := p.commitSmall
-	if src.Size > pieceSize {
+	if src.Size > c.piece {
 		commit, err = p.upload(ctx)
 		if err != nil {
 			return backends.Image{}, err
@@ -72,10 +73,10 @@ type push struct {
 func (p *push) old(ctx context.Context) ([]*files.FileMetadata, error) {
 	if extension(p.src.Format) == ".sif" {
 		f, err := p.metadata(ctx, p.path)
-		if err == nil && f.Name == base(p.ref, ".sif") {
+		if err == nil {
 			return []*files.FileMetadata{f}, nil // nothing goes before that
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
@@ -90,11 +91,17 @@ func (p *push) old(ctx context.Context) ([]*files.FileMetadata, error) {
 // was lost.
 func (p *push) stored(old []*files.FileMetadata) *files.FileMetadata {
 	for _, f := range old {
-		if p.state.Hash != "" && f.ContentHash == p.state.Hash && f.Name == base(p.ref, extension(p.src.Format)) {
+		if p.state.Hash != "" && f.ContentHash == p.state.Hash && p.isTarget(f) {
 			return f
 		}
 	}
 	return nil
+}
+
+// isTarget reports whether f is at the path that is pushed to, where Dropbox
+// makes no difference between cases.
+func (p *push) isTarget(f *files.FileMetadata) bool {
+	return strings.EqualFold(f.Name, base(p.ref, extension(p.src.Format)))
 }
 
 func (p *push) allowed(old []*files.FileMetadata) error {
@@ -176,7 +183,7 @@ func (p *push) info(old []*files.FileMetadata) *files.CommitInfo {
 		return info
 	}
 	for _, f := range old {
-		if f.Name == base(p.ref, extension(p.src.Format)) {
+		if p.isTarget(f) {
 			info.Mode = &files.WriteMode{Tagged: sdk.Tagged{Tag: files.WriteModeUpdate}, Update: f.Rev}
 		}
 	}

@@ -3,7 +3,6 @@
 package dropboxtest
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"net/http"
@@ -74,12 +73,11 @@ func (c *call) newCursor() (cursor, *failure) {
 		}
 		cur.path = lower(n.path)
 	}
-	for p, n := range c.nodes {
+	for _, p := range slices.Sorted(maps.Keys(c.nodes)) {
 		if cur.covers(p) {
-			cur.pending = append(cur.pending, n)
+			cur.pending = append(cur.pending, c.nodes[p])
 		}
 	}
-	slices.SortFunc(cur.pending, func(a, b *node) int { return cmp.Compare(lower(a.path), lower(b.path)) })
 	return cur, nil
 }
 

@@ -3,6 +3,7 @@
 package dropboxtest
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"path"
@@ -244,7 +245,7 @@ func (c *call) download() (any, *failure) {
 	c.w.Header().Set("Dropbox-Api-Result", ascii(c.metadata(n, false)))
 	c.w.Header().Set("Content-Type", "application/octet-stream")
 	c.w.Header().Set("Etag", strconv.Quote("W/"+n.rev))
-	http.ServeContent(c.w, c.r, "", time.Time{}, strings.NewReader(string(n.content)))
+	http.ServeContent(c.w, c.r, "", time.Time{}, bytes.NewReader(n.content))
 	return nil, nil
 }
 

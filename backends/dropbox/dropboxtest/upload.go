@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -33,6 +34,9 @@ type blob struct {
 func (c *call) read(want string) (blob, *failure) {
 	var b blob
 	var content bytes.Buffer
+	if !c.opts.Discard {
+		content.Grow(int(min(max(c.r.ContentLength, 0), maxRequest) + bytes.MinRead))
+	}
 	for {
 		h := sha256.New()
 		w := io.Writer(h)
@@ -43,7 +47,7 @@ func (c *call) read(want string) (blob, *failure) {
 		if b.size += n; n > 0 {
 			b.blocks = h.Sum(b.blocks)
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -318,9 +322,17 @@ func (c *call) sessionFinish() (any, *failure) {
 	return c.metadata(n, false), nil
 }
 
+// kept returns how many bytes are not discarded.
+func (s *session) kept() (n int) {
+	for _, b := range s.pieces {
+		n += len(b.content)
+	}
+	return n
+}
+
 // whole puts the pieces together.
 func (s *session) whole() (blob, *failure) {
-	var all blob
+	all := blob{content: make([]byte, 0, s.kept())}
 	for all.size < s.size {
 		b, ok := s.pieces[all.size]
 		if !ok || b.size == 0 {
