@@ -66,6 +66,11 @@ func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace b
 	if err := to.checkTarget(ctx, target, newName, noReplace); err != nil {
 		return err
 	}
+	if other := d.fs.draft(target); other != nil {
+		if err := other.wait(ctx); err != nil {
+			return err
+		}
+	}
 	old := data.Info().Target
 	if err := d.retarget(ctx, to, newName, noReplace); err != nil {
 		return err
