@@ -34,6 +34,11 @@ func Load(s *Settings, fs *pflag.FlagSet, in Inputs) error {
 			return fmt.Errorf("configuration: %w", err)
 		}
 	}
+	return s.load(fs, f, in)
+}
+
+// load is Load with the file read already; f is nil if there is none.
+func (s *Settings) load(fs *pflag.FlagSet, f *file, in Inputs) error {
 	old, err := readSregistry(in)
 	if err != nil {
 		return fmt.Errorf("configuration of sregistry: %w", err)
@@ -58,6 +63,12 @@ func Load(s *Settings, fs *pflag.FlagSet, in Inputs) error {
 	local.Config["path"] = s.Storage
 	s.Remotes = sorted(remotes)
 	return nil
+}
+
+// CredentialsDir is where "sreg login" keeps what it is told, a file for each
+// remote; "" without a home.
+func CredentialsDir(in Inputs) string {
+	return xdg(in, "XDG_CONFIG_HOME", ".config", "sregfs/credentials")
 }
 
 func configFile(in Inputs) (path string, named bool) {

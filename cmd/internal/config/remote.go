@@ -156,8 +156,8 @@ func parseRemoteFlag(spec string, in Inputs) (Remote, error) {
 		if !ok {
 			return Remote{}, fmt.Errorf("%s: %q is not key=value", name, part)
 		}
-		if key == "token" || key == "password" {
-			return Remote{}, fmt.Errorf("%s: a %s on the command line can be seen by everybody on this machine: use token_file=FILE, token_env=NAME or token_command=COMMAND", name, key)
+		if secretKey(key) {
+			return Remote{}, fmt.Errorf("%s: %s", name, secretAdvice(key))
 		}
 		table[key] = flagValue(value)
 	}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+)
+
+// Change edits the configuration file that Load would read, and returns its
+// name. What edit makes of the text ("" if there is no file) is loaded, without
+// in.Remotes, and given to check; then the file is replaced at once, with mode
+// 0600. On an error it stays as it is.
+//
+// Errors: those of edit, Load and check; those of the local disk.
+func Change(in Inputs, edit func(text []byte) ([]byte, error), check func(Settings) error) (path string, err error) {
+	path, _ = configFile(in)
+	if path == "" {
+		return "", errors.New("there is no home directory: say --config FILE")
+	}
+	// A file that is a link, into somebody's collection of settings, say, stays one.
+	real, err := filepath.EvalSymlinks(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		real = path
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return path, err
+		}
+	case err != nil:
+		return path, err
+	}
+	unlock, err := lockDir(filepath.Dir(real))
+	if err != nil {
+		return path, err
+	}
+	defer unlock()
+	text, err := os.ReadFile(real)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return path, err
+	}
+	if text, err = edit(text); err != nil {
+		return path, fmt.Errorf("%s: %w", path, err)
+	}
+	s, err := loadText(path, text, in)
+	if err != nil {
+		return path, fmt.Errorf("%s stays as it was: %w", path, err)
+	}
+	if err := check(s); err != nil {
+		return path, fmt.Errorf("%s stays as it was: %w", path, err)
+	}
+	return path, WriteSecret(real, text)
+}
+
+// loadText is Load with text as the file's.
+func loadText(path string, text []byte, in Inputs) (Settings, error) {
+	var s Settings
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	s.Flags(flags)
+	in.Remotes = nil
+	if len(text) > maxFile {
+		return s, fmt.Errorf("more than %d bytes", maxFile)
+	}
+	f, err := parseFile(path, 0o600, text)
+	if err != nil {
+		return s, err
+	}
+	return s, s.load(flags, f, in)
+}
+
+// lockDir keeps two of us from editing at once, where the filesystem can: on
+// others the last one wins.
+func lockDir(dir string) (unlock func(), err error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	_ = unix.Flock(int(d.Fd()), unix.LOCK_EX)
+	return func() { _ = d.Close() }, nil
+}
+
+// WriteSecret replaces the file path, or makes it, with mode 0600: whoever reads
+// it, and whatever breaks off, there is all of the old text or all of the new.
+func WriteSecret(path string, text []byte) (err error) {
+	dir := filepath.Dir(path)
+	// Made with mode 0600, under a name that nobody can have laid a link at.
+	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(tmp.Name())
+		}
+	}()
+	_, err = tmp.Write(text)
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err = os.Rename(tmp.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
