@@ -13,9 +13,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf16"
-	"unicode/utf8"
 
 	"github.com/dropbox/dropbox-sdk-go-unofficial/v6/dropbox/auth"
 	"github.com/dropbox/dropbox-sdk-go-unofficial/v6/dropbox/files"
@@ -262,16 +260,3 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
-
-// isASCII reports whether s can be sent in a header.
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] >= 0x7f {
-			return false
-		}
-	}
-	return utf8.ValidString(s)
-}
-
-// renewEvery is how often a refused secret is asked for anew.
-const renewEvery = time.Minute

@@ -18,6 +18,9 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
+// renewEvery is how often a refused secret is asked for anew.
+const renewEvery = time.Minute
+
 // A secret is a login as it is stored: this in JSON, or an access token alone.
 type secret struct {
 	AccessToken  string `json:"access_token,omitempty"`
@@ -27,7 +30,7 @@ type secret struct {
 }
 
 // Tokens has the access token that requests are sent with. An access token of
-// today lasts four hours; a refresh token gets the next one.
+// today lasts four hours, and a refresh token gets the next one.
 type tokens struct {
 	remote string
 	ask    backends.SecretFunc // nil: there is no login
@@ -56,7 +59,7 @@ func (t *tokens) lock(ctx context.Context) error {
 // get returns a token that, as far as we know, is good.
 func (t *tokens) get(ctx context.Context) (string, error) {
 	if t.ask == nil {
-		return "", fmt.Errorf("%w: remote %s has no token (run \"sreg login %s\", or set token_file, token_env or token_command)",
+		return "", fmt.Errorf("%w: remote %s has no token (set token_file, token_env or token_command, or run \"sreg login %s\")",
 			backends.ErrUnauthorized, t.remote, t.remote)
 	}
 	if err := t.lock(ctx); err != nil {
@@ -109,6 +112,9 @@ func (t *tokens) renew(ctx context.Context, refused string, refusal error) (stri
 // load asks for the stored login.
 func (t *tokens) load(ctx context.Context, fresh bool) error {
 	text, err := t.ask(ctx, fresh)
+	if errors.Is(err, backends.ErrUnauthorized) {
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %v", backends.ErrUnauthorized, err)
 	}
@@ -169,4 +175,14 @@ func loginError(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: Dropbox refused to log in: %v", backends.ErrUnauthorized, err)
 	}
 	return err
+}
+
+// isASCII reports whether s can be sent in a header.
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return true
 }

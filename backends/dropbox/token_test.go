@@ -100,6 +100,24 @@ func TestLogin_refresh(t *testing.T) {
 	}
 }
 
+// A login as Dropbox's token route answers it: with an access token that is
+// good for a while, and no key.
+func TestLogin_asAnswered(t *testing.T) {
+	t.Parallel()
+	srv := seeded(t)
+	text := `{"access_token": "` + dropboxtest.Token + `", "token_type": "bearer", "expires_in": 14400, "refresh_token": "` + dropboxtest.RefreshToken + `", "uid": "1"}`
+	c, asked, _ := login(t, srv, fixed(text), map[string]any{"app_key": "app"})
+	for range 2 {
+		if err := stat(t, c); err != nil {
+			t.Error(err)
+		}
+		srv.Expire()
+	}
+	if asked.Load() != 1 || srv.Count("/oauth2/token") != 1 {
+		t.Errorf("asked %d times, %d refreshes", asked.Load(), srv.Count("/oauth2/token"))
+	}
+}
+
 // The body of a request is sent again after a refresh.
 func TestLogin_replay(t *testing.T) {
 	t.Parallel()
