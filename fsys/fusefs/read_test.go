@@ -218,7 +218,7 @@ func TestPartialToComplete(t *testing.T) {
 	for _, order := range [][]int{{0, 1, 2, 3}, {3, 2, 1, 0}, {1, 2, 0, 3}, {2, 0, 3, 1}, {0, 2, 1, 3}, {1, 3, 0, 2}} {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {
 			t.Parallel()
-			w := fsystest.New(t, fsystest.Options{Cache: cache.Options{NoBackground: true}})
+			w := fsystest.New(t, fsystest.Options{Cache: cache.Options{NoBackground: true, StrictSize: -1}})
 			content := fsystest.Image(12<<20, 3)
 			w.Service.Put("c/i:1", content)
 			dir, m := fusetest.Mount(t, w.FS, fusefs.Options{})

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"github.com/sregfs/sregfs/fsys"
 	"github.com/sregfs/sregfs/fsys/fsystest"
@@ -28,7 +29,7 @@ func Mount(t testing.TB, tree *fsys.FS, opts fusefs.Options) (string, *fusefs.Mo
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		err := m.Unmount(false)
+		err := unmountSoon(m)
 		if errors.Is(err, fusefs.ErrBusy) {
 			t.Errorf("at the end of the test: %v", err)
 			err = m.Unmount(true)
@@ -42,6 +43,18 @@ func Mount(t testing.TB, tree *fsys.FS, opts fusefs.Options) (string, *fusefs.Mo
 		}
 	})
 	return dir, m
+}
+
+// unmountSoon is Unmount with patience: a child that another test is just forking
+// holds our descriptors until its exec closes them.
+func unmountSoon(m *fusefs.Mounted) error {
+	for deadline := time.Now().Add(5 * time.Second); ; {
+		err := m.Unmount(false)
+		if !errors.Is(err, fusefs.ErrBusy) || time.Now().After(deadline) {
+			return err
+		}
+		<-time.After(20 * time.Millisecond)
+	}
 }
 
 // NeedFUSE skips the test where nothing can be mounted.
