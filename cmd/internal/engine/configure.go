@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -35,6 +36,8 @@ type Options struct {
 	State    string // the state directory, which need not exist
 	Backends map[string]backends.Opener
 	Home     string // home directory; may be ""
+	Logins   string // directory of the logins that are stored; "" without a home
+	Inputs   config.Inputs
 	Getenv   func(string) string
 	Log      *slog.Logger
 	Notice   func(string)
@@ -42,18 +45,19 @@ type Options struct {
 
 // Configure completes the settings, whose flags were declared on flags and
 // parsed, and chooses the state directory. It creates nothing. Its errors have
-// exit codes.
+// exit codes; what is returned with one is enough for ChangeConfig.
 func Configure(s *config.Settings, flags *pflag.FlagSet, src Source) (Options, error) {
 	o := Options{Settings: s, Backends: all.Backends, Getenv: src.Getenv, Log: src.Log, Notice: src.Notice, Home: homeDir(src.Getenv)}
 	dir, err := os.Getwd()
 	if err != nil {
 		dir = "/"
 	}
-	err = config.Load(s, flags, config.Inputs{
+	o.Inputs = config.Inputs{
 		Getenv: src.Getenv, Home: o.Home, Dir: dir, File: src.Config, Remotes: src.Remotes,
 		Types: slices.Sorted(maps.Keys(o.Backends)),
-	})
-	if err != nil {
+	}
+	o.Logins = config.CredentialsDir(o.Inputs)
+	if err := config.Load(s, flags, o.Inputs); err != nil {
 		return o, exit.WithCode(exit.Usage, err)
 	}
 	for _, note := range s.Notes {
@@ -61,6 +65,27 @@ func Configure(s *config.Settings, flags *pflag.FlagSet, src Source) (Options, e
 	}
 	o.State, err = o.stateDir()
 	return o, err
+}
+
+// ChangeConfig edits the configuration file and returns its name. The file stays
+// as it is if it could not be loaded afterwards, or if the backend of the remote
+// called name, should there be one, does not open.
+//
+// Errors: those of config.Change.
+func (o Options) ChangeConfig(ctx context.Context, name string, edit func([]byte) ([]byte, error)) (path string, err error) {
+	return config.Change(o.Inputs, edit, func(s config.Settings) error {
+		for _, r := range s.Remotes {
+			if r.Name != name {
+				continue
+			}
+			backend, err := o.OpenBackend(ctx, r)
+			if err != nil {
+				return fmt.Errorf("%w%s", err, nearCommon(r.Config))
+			}
+			return backends.NewClient(r.Name, backend, backends.ClientOptions{}).Close()
+		}
+		return nil
+	})
 }
 
 // homeDir is $HOME, or what the user database says: a system service has no HOME.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/http"
 	"os"
 	"slices"
 	"time"
@@ -31,7 +32,7 @@ func openRemotes(ctx context.Context, o Options) ([]catalog.Remote, error) {
 		if path, ok := r.Config["path"].(string); ok && remote.URL == "" {
 			remote.URL = path
 		}
-		backend, err := openBackend(ctx, o, r)
+		backend, err := o.OpenBackend(ctx, r)
 		switch {
 		case err == nil:
 			remote.Client = backends.NewClient(r.Name, backend, backends.ClientOptions{
@@ -100,7 +101,11 @@ func policyOf(s *config.Settings, r config.Remote) catalog.Policy {
 	}
 }
 
-func openBackend(ctx context.Context, o Options, r config.Remote) (backends.Backend, error) {
+// OpenBackend opens the backend of one remote, without any request.
+//
+// Errors: fs.ErrInvalid for settings that cannot be; ErrUnauthorized for a
+// token_file that others can read.
+func (o Options) OpenBackend(ctx context.Context, r config.Remote) (backends.Backend, error) {
 	open, ok := o.Backends[r.Type]
 	if !ok {
 		return nil, fmt.Errorf("%w: unknown type %q", fs.ErrInvalid, r.Type)
@@ -108,29 +113,41 @@ func openBackend(ctx context.Context, o Options, r config.Remote) (backends.Back
 	if err := checkSecretFile(r.TokenFile); err != nil {
 		return nil, err
 	}
-	tlsConfig, err := tlsOf(r)
+	client, err := HTTPClient(r)
 	if err != nil {
 		return nil, err
 	}
 	if r.Insecure {
 		o.Log.Warn("certificates are not checked", "remote", r.Name)
 	}
+	r, secret := o.withLogin(r)
 	return open(ctx, backends.Env{
 		Remote: r.Name,
 		Type:   r.Type,
-		HTTP: backends.NewHTTPClient(backends.HTTPOptions{
-			UserAgent:    "sregfs/" + version.String(),
-			TLS:          tlsConfig,
-			AllowPrivate: r.AllowPrivate,
-		}),
+		HTTP:   client,
 		Config: r.Config,
-		Secret: secretOf(r.Common, o.Getenv),
+		Secret: secret,
 		User:   r.User,
 		Home:   o.Home,
 		Getenv: o.Getenv,
 		Arch:   r.Arch,
 		Log:    o.Log.With("remote", r.Name),
 	})
+}
+
+// HTTPClient returns what the requests to a remote are sent with.
+//
+// Errors: fs.ErrInvalid for a ca_file that is none.
+func HTTPClient(r config.Remote) (*http.Client, error) {
+	tlsConfig, err := tlsOf(r)
+	if err != nil {
+		return nil, err
+	}
+	return backends.NewHTTPClient(backends.HTTPOptions{
+		UserAgent:    "sregfs/" + version.String(),
+		TLS:          tlsConfig,
+		AllowPrivate: r.AllowPrivate,
+	}), nil
 }
 
 // tlsOf returns nil where the system's certificates do.

@@ -28,7 +28,7 @@ func secretOf(c config.Common, getenv func(string) string) backends.SecretFunc {
 	case c.Token != "":
 		return func(context.Context, bool) (string, error) { return c.Token, nil }
 	case c.TokenFile != "":
-		return func(context.Context, bool) (string, error) { return readSecret(c.TokenFile) }
+		return func(context.Context, bool) (string, error) { return readSecret("token_file", c.TokenFile) }
 	case c.TokenEnv != "":
 		return func(context.Context, bool) (string, error) {
 			if v := getenv(c.TokenEnv); v != "" {
@@ -44,33 +44,33 @@ func secretOf(c config.Common, getenv func(string) string) backends.SecretFunc {
 
 // readSecret reads a file that only its owner may read, as ssh wants its keys.
 // The check and the reading are of one open file, and no link is followed at the
-// end of the name.
-func readSecret(path string) (string, error) {
+// end of the name. what says in errors which file it is.
+func readSecret(what, path string) (string, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, syscall.ELOOP) {
-		return "", fmt.Errorf("%w: token_file %s is a symbolic link: name the file itself", backends.ErrUnauthorized, path)
+		return "", fmt.Errorf("%w: %s %s is a symbolic link: name the file itself", backends.ErrUnauthorized, what, path)
 	}
 	if err != nil {
-		return "", fmt.Errorf("%w: token_file: %v", backends.ErrUnauthorized, err)
+		return "", fmt.Errorf("%w: %s: %v", backends.ErrUnauthorized, what, err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return "", fmt.Errorf("%w: token_file: %v", backends.ErrUnauthorized, err)
+		return "", fmt.Errorf("%w: %s: %v", backends.ErrUnauthorized, what, err)
 	}
 	switch mode := info.Mode(); {
 	case !mode.IsRegular():
-		return "", fmt.Errorf("%w: token_file %s is not a regular file", backends.ErrUnauthorized, path)
+		return "", fmt.Errorf("%w: %s %s is not a regular file", backends.ErrUnauthorized, what, path)
 	case mode.Perm()&0o077 != 0:
-		return "", fmt.Errorf("%w: token_file %s can be read by others (mode %#o): chmod 600 it", backends.ErrUnauthorized, path, mode.Perm())
+		return "", fmt.Errorf("%w: %s %s can be read by others (mode %#o): chmod 600 it", backends.ErrUnauthorized, what, path, mode.Perm())
 	case info.Size() > maxSecret:
-		return "", fmt.Errorf("%w: token_file %s is larger than %d bytes", backends.ErrUnauthorized, path, maxSecret)
+		return "", fmt.Errorf("%w: %s %s is larger than %d bytes", backends.ErrUnauthorized, what, path, maxSecret)
 	}
 	var b bytes.Buffer
 	if _, err := b.ReadFrom(f); err != nil {
-		return "", fmt.Errorf("%w: token_file: %v", backends.ErrUnauthorized, err)
+		return "", fmt.Errorf("%w: %s: %v", backends.ErrUnauthorized, what, err)
 	}
-	return nonEmpty(b.String(), "token_file "+path)
+	return nonEmpty(b.String(), what+" "+path)
 }
 
 func nonEmpty(text, origin string) (string, error) {
@@ -115,6 +115,6 @@ func checkSecretFile(path string) error {
 	if _, err := os.Lstat(path); path == "" || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	_, err := readSecret(path)
+	_, err := readSecret("token_file", path)
 	return err
 }
