@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -341,7 +342,7 @@ func (s *Server) readForm(r *http.Request) (fields map[string]string, got *objec
 	fields = map[string]string{}
 	for {
 		part, err := form.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return fields, got, nil
 		}
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -173,8 +174,23 @@ func (s *Server) serveStore(w http.ResponseWriter, r *http.Request) {
 	default:
 		w.Header().Set("ETag", `"`+stored.md5+`"`)
 		w.Header().Set("Content-Type", "binary/octet-stream")
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(stored.content))
+		http.ServeContent(w, r, "", time.Time{}, stored.open())
 	}
+}
+
+// open returns the content; zeros where it was not kept.
+func (o *object) open() io.ReadSeeker {
+	if int64(len(o.content)) == o.size {
+		return bytes.NewReader(o.content)
+	}
+	return io.NewSectionReader(zeros{}, 0, o.size)
+}
+
+type zeros struct{}
+
+func (zeros) ReadAt(p []byte, _ int64) (int, error) {
+	clear(p)
+	return len(p), nil
 }
 
 func (s *Server) storePut(w http.ResponseWriter, r *http.Request, q url.Values) {

@@ -40,7 +40,7 @@ type Options struct {
 	ViewLimit   int           // requests to one view, above which it answers 403; 0 means no limit
 	WeeklyLimit int           // downloads of one container from the old store; 0 means no limit
 	Clock       time.Duration // how far the server's clock is off
-	Forget      bool          // keep only size and digests of what is pushed
+	Forget      bool          // keep only size and digests of what is pushed; it reads as zeros
 	Trust       string        // another token that is good
 	BadWorker   bool          // bytes are stored wrongly
 }

@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sregistry_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/sregistry"
+	"github.com/sregfs/sregfs/backends/sregistry/sregistrytest"
+)
+
+func source(content []byte) backends.Source {
+	return backends.Source{
+		Content: bytes.NewReader(content), Size: int64(len(content)), Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(content)), Format: "sif",
+	}
+}
+
+// A session is one of memory.
+type session struct{ state []byte }
+
+func (s *session) Load() []byte            { return s.state }
+func (s *session) Save(state []byte) error { s.state = bytes.Clone(state); return nil }
+
+// python runs the client that is not ours.
+func python(t *testing.T, args ...string) string {
+	t.Helper()
+	exe, err := exec.LookPath("python3")
+	if err != nil {
+		if os.Getenv("SREGFS_NOSKIP") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	var stderr strings.Builder
+	cmd := exec.CommandContext(t.Context(), exe, append([]string{"testdata/client.py"}, args...)...)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("client.py %q: %v\n%s", args, err, stderr.String())
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// The other client pushes what we read and deletes what we pushed.
+func TestPython_client(t *testing.T) {
+	t.Parallel()
+	srv := sregistrytest.Start(t, sregistrytest.Options{})
+	content := bytesOf("python", 100_000)
+	file := filepath.Join(t.TempDir(), "image.sif")
+	if err := os.WriteFile(file, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := python(t, "push", srv.URL, sregistrytest.User, sregistrytest.Token, "Lab_Images", "tacos", "1.0", file); !strings.Contains(got, "Upload Complete") {
+		t.Fatalf("push: %q", got)
+	}
+	b := newRemote(t, srv.URL, sregistrytest.Token)
+	wantRead(t, b, statted(t, b, "lab-images/tacos:1.0"), 0, -1, content)
+	if _, err := b.Push(t.Context(), ref(t, "lab-images/tacos:2.0"), source(content)); err != nil {
+		t.Fatal(err)
+	}
+	python(t, "delete", srv.URL, sregistrytest.User, sregistrytest.Token, "lab-images", "tacos", "2.0")
+	if _, err := b.Stat(t.Context(), ref(t, "lab-images/tacos:2.0")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after the other client's delete: %v", err)
+	}
+}
+
+// Another parser reads in our form what we meant.
+func TestPython_form(t *testing.T) {
+	t.Parallel()
+	srv := sregistrytest.Start(t, sregistrytest.Options{NoLibrary: true})
+	content := bytesOf("form\r\n--", 70_000)
+	recorded := filepath.Join(t.TempDir(), "form")
+	hc := backends.NewHTTPClient(backends.HTTPOptions{})
+	t.Cleanup(hc.CloseIdleConnections)
+	contentType := ""
+	hc.Transport = editing{hc.Transport, func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
+		if req.URL.Path != "/upload" {
+			return next.RoundTrip(req)
+		}
+		body, err := io.ReadAll(req.Body)
+		if err != nil || int64(len(body)) != req.ContentLength {
+			t.Errorf("%d bytes with a Content-Length of %d, %v", len(body), req.ContentLength, err)
+		}
+		if err := os.WriteFile(recorded, body, 0o600); err != nil {
+			return nil, err
+		}
+		contentType = req.Header.Get("Content-Type")
+		req = req.Clone(req.Context())
+		req.Body = io.NopCloser(bytes.NewReader(body))
+		return next.RoundTrip(req)
+	}}
+	b := newRemoteVia(t, hc, srv.URL, sregistrytest.Token)
+	if _, err := b.Push(t.Context(), ref(t, "vsoch/tacos:1.0"), source(content)); err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]string
+	if err := json.Unmarshal([]byte(python(t, "form", contentType, recorded)), &got); err != nil {
+		t.Fatal(err)
+	}
+	event := got["SREGISTRY_EVENT"]
+	stamp := strings.Split(event, "/")
+	want := map[string]string{
+		"SREGISTRY_EVENT": python(t, "sign", sregistrytest.User, sregistrytest.Token, "upload", stamp[2][:12], "vsoch", "tacos", "1.0"),
+		"name":            "tacos", "tag": "1.0", "collection": "1",
+		"file1": fmt.Sprintf("%x", sha256.Sum256(content)), "file1.filename": "tacos:1.0.sif", "file1.type": "text/plain",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the form (-want +got):\n%s", diff)
+	}
+}
+
+// An editing transport may answer in the place of the next one.
+type editing struct {
+	next http.RoundTripper
+	edit func(*http.Request, http.RoundTripper) (*http.Response, error)
+}
+
+func (e editing) RoundTrip(req *http.Request) (*http.Response, error) { return e.edit(req, e.next) }
+
+// lossy drops the connection after the server has answered the first request
+// that match takes.
+func lossy(t *testing.T, match func(*http.Request) bool) *http.Client {
+	t.Helper()
+	hc := backends.NewHTTPClient(backends.HTTPOptions{})
+	t.Cleanup(hc.CloseIdleConnections)
+	var lost atomic.Bool
+	hc.Transport = editing{hc.Transport, func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
+		resp, err := next.RoundTrip(req)
+		if err == nil && match(req) && !lost.Swap(true) {
+			resp.Body.Close()
+			return nil, io.ErrUnexpectedEOF
+		}
+		return resp, err
+	}}
+	return hc
+}
+
+// A push whose last answer was lost is found done by the next one, also by that
+// of another process.
+func TestPush_lostAnswer(t *testing.T) {
+	t.Parallel()
+	for last, noLibrary := range map[string]bool{"/upload": true, "/v1/tags/": false} {
+		srv := sregistrytest.Start(t, sregistrytest.Options{NoLibrary: noLibrary})
+		hc := lossy(t, func(req *http.Request) bool { return strings.HasPrefix(req.URL.Path, last) })
+		src, kept := source(bytesOf("x", 5000)), new(session)
+		src.Session = kept
+		if _, err := newRemoteVia(t, hc, srv.URL, sregistrytest.Token).Push(t.Context(), ref(t, "c/i:1"), src); !errors.Is(err, backends.ErrUnavailable) {
+			t.Fatalf("%s: Push = %v, want ErrUnavailable", last, err)
+		}
+		img, err := newRemote(t, srv.URL, sregistrytest.Token).Push(t.Context(), ref(t, "c/i:1"), src)
+		if err != nil || img.Version == "" {
+			t.Errorf("%s: the next Push = %+v, %v", last, img, err)
+		}
+		if kept.state != nil {
+			t.Errorf("%s: the session keeps %s", last, kept.state)
+		}
+		if n := srv.Count("POST " + last); n != 1 {
+			t.Errorf("%s was sent %d times", last, n)
+		}
+		// Another file of the same name is no success.
+		if _, err := newRemote(t, srv.URL, sregistrytest.Token).Push(t.Context(), ref(t, "c/i:1"), source(bytesOf("y", 5000))); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("%s: a Push of other bytes: %v, want fs.ErrExist", last, err)
+		}
+	}
+}
+
+// What the server says of the bytes afterwards is believed.
+func TestPush_storedWrongly(t *testing.T) {
+	t.Parallel()
+	srv := sregistrytest.Start(t, sregistrytest.Options{NoLibrary: true, BadWorker: true})
+	b := newRemote(t, srv.URL, sregistrytest.Token)
+	if _, err := b.Push(t.Context(), ref(t, "c/i:1"), source(bytesOf("x", 5000))); !errors.Is(err, backends.ErrCorrupt) {
+		t.Errorf("Push to a server that stores other bytes: %v, want ErrCorrupt", err)
+	}
+}
+
+func TestPush_parts(t *testing.T) {
+	t.Parallel()
+	content := bytesOf("parts", 1_050_000)
+	for name, opts := range map[string]sregistrytest.Options{
+		"parts":    {PartSize: 100_000},
+		"one part": {PartSize: 2_000_000},
+		"disabled": {PartSize: 100_000, NoParts: true},
+		"refused":  {PartSize: 100_000, RefuseParts: true},
+	} {
+		srv := sregistrytest.Start(t, opts)
+		b := newRemote(t, srv.URL, sregistrytest.Token)
+		sregistry.SetPartSize(b, 50_000)
+		src, last := source(content), int64(0)
+		src.Progress = func(stored int64) { last = stored }
+		img, err := b.Push(t.Context(), ref(t, "c/i:1"), src)
+		if err != nil || img.Size != src.Size || img.Digest != src.Digest || last != src.Size {
+			t.Errorf("%s: Push = %+v, %v, progress %d", name, img, err, last)
+			continue
+		}
+		wantRead(t, b, img, 0, -1, content)
+	}
+}
+
+// A push that was broken off goes on in another process with the part it lacks.
+func TestPush_resume(t *testing.T) {
+	t.Parallel()
+	content := bytesOf("parts", 1_050_000)
+	srv := sregistrytest.Start(t, sregistrytest.Options{PartSize: 100_000})
+	hc := backends.NewHTTPClient(backends.HTTPOptions{})
+	t.Cleanup(hc.CloseIdleConnections)
+	hc.Transport = editing{hc.Transport, func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
+		if req.URL.Query().Get("partNumber") == "8" {
+			req.Body.Close()
+			return nil, io.ErrUnexpectedEOF
+		}
+		return next.RoundTrip(req)
+	}}
+	src := source(content)
+	src.Session = new(session)
+	b := newRemoteVia(t, hc, srv.URL, sregistrytest.Token)
+	sregistry.SetPartSize(b, 50_000)
+	if _, err := b.Push(t.Context(), ref(t, "c/i:1"), src); !errors.Is(err, backends.ErrUnavailable) {
+		t.Fatalf("Push = %v, want ErrUnavailable", err)
+	}
+	if srv.Content("c", "i", "1") != nil {
+		t.Error("half an image is visible")
+	}
+	before := srv.Count("PUT store/")
+	b = newRemote(t, srv.URL, sregistrytest.Token)
+	sregistry.SetPartSize(b, 50_000)
+	img, err := b.Push(t.Context(), ref(t, "c/i:1"), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRead(t, b, img, 0, -1, content)
+	if n := srv.Count("PUT store/") - before; n != 4 {
+		t.Errorf("%d parts sent after the 7 of 11", n)
+	}
+}
+
+// The same bytes under a second name are not sent again.
+func TestPush_secondName(t *testing.T) {
+	t.Parallel()
+	srv := sregistrytest.Start(t, sregistrytest.Options{})
+	b := newRemote(t, srv.URL, sregistrytest.Token)
+	content := bytesOf("x", 5000)
+	for _, tag := range []string{"1", "2"} {
+		if _, err := b.Push(t.Context(), ref(t, "c/i:"+tag), source(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tag := range []string{"1", "2"} {
+		wantRead(t, b, statted(t, b, "c/i:"+tag), 0, -1, content)
+	}
+	if n := srv.Count("PUT store/"); n != 1 {
+		t.Errorf("the bytes were sent %d times", n)
+	}
+	wrong := source(content)
+	wrong.Content = bytes.NewReader(bytesOf("y", 5000))
+	if _, err := b.Push(t.Context(), ref(t, "c/i:3"), wrong); !errors.Is(err, backends.ErrCorrupt) {
+		t.Errorf("Push of other bytes with a digest that the server has: %v, want ErrCorrupt", err)
+	}
+}
+
+func TestPush_name(t *testing.T) {
+	t.Parallel()
+	srv := sregistrytest.Start(t, sregistrytest.Options{})
+	b := newRemote(t, srv.URL, sregistrytest.Token)
+	_, err := b.Push(t.Context(), ref(t, "My_Images/i:1"), source(bytesOf("x", 500)))
+	if !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), `"my-images"`) {
+		t.Errorf("Push to a collection that the server would rename: %v", err)
+	}
+	if n := len(srv.Requests()); n != 0 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// An old upload changes its version when the server's worker has looked at it.
+func TestPush_versionSettles(t *testing.T) {
+	t.Parallel()
+	srv := sregistrytest.Start(t, sregistrytest.Options{NoLibrary: true})
+	b := newRemote(t, srv.URL, sregistrytest.Token)
+	src := source(bytesOf("x", 5000))
+	first, err := b.Push(t.Context(), ref(t, "c/i:1"), src)
+	if err != nil || !strings.HasPrefix(first.Version, "md5:") {
+		t.Fatalf("Push = %+v, %v", first, err)
+	}
+	srv.Work()
+	now := statted(t, b, "c/i:1")
+	if now.Digest != src.Digest || now.Version == first.Version {
+		t.Errorf("after the worker: %+v", now)
+	}
+	if _, err := read(t, b, first, 0, -1); !errors.Is(err, backends.ErrChanged) {
+		t.Errorf("reading the first version: %v, want ErrChanged", err)
+	}
+}
+
+// zeros is a file without an end that takes no room.
+type zeros struct{}
+
+func (zeros) ReadAt(p []byte, _ int64) (int, error) { clear(p); return len(p), nil }
+
+// A push needs the same memory for any size. Not parallel: it looks at what the
+// whole process allocates.
+func TestPush_memory(t *testing.T) { //nolint:paralleltest // see above
+	const size = 256 << 20
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.NewSectionReader(zeros{}, 0, size)); err != nil {
+		t.Fatal(err)
+	}
+	for name, opts := range map[string]sregistrytest.Options{
+		"old":   {NoLibrary: true, Forget: true},
+		"whole": {NoParts: true, Forget: true},
+		"parts": {PartSize: 100 << 20, Forget: true},
+	} {
+		srv := sregistrytest.Start(t, opts)
+		b := newRemote(t, srv.URL, sregistrytest.Token)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := b.Push(t.Context(), ref(t, "c/i:1"), backends.Source{
+			Content: zeros{}, Size: size, Digest: fmt.Sprintf("sha256:%x", sum.Sum(nil)),
+		})
+		runtime.ReadMemStats(&after)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if used := after.TotalAlloc - before.TotalAlloc; used > 16<<20 {
+			t.Errorf("%s: %d MiB allocated for a push of %d MiB", name, used>>20, size>>20)
+		}
+	}
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sregistry
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// tacos are the signatures that a real client made.
+var tacos = map[kind]string{
+	kindPush: "ba46d83a39d1e5971157184480f04068260c6c4fbfca928b74491b77248f774f",
+	kindPull: "2f9b0bc593473f05d3c893b997c376762d94ebbe46a2d5adc29dcaf350a04629",
+}
+
+func TestSign_vectors(t *testing.T) {
+	t.Parallel()
+	for k, signature := range tacos {
+		want := "SREGISTRY-HMAC-SHA256 Credential=" + string(k) + "/dmFuZXNzYQ==/20190712T14Z,Signature=" + signature
+		if got := sign("vanessa", "t0k3n", k, "20190712T14Z", name{"vanessa", "tacos", "1.0"}); got != want {
+			t.Errorf("sign(%s) = %q, want %q", k, got, want)
+		}
+	}
+}
+
+// python runs the client that is not ours.
+func python(t *testing.T, args ...string) string {
+	t.Helper()
+	exe, err := exec.LookPath("python3")
+	if err != nil {
+		if os.Getenv("SREGFS_NOSKIP") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	var stderr strings.Builder
+	cmd := exec.CommandContext(t.Context(), exe, append([]string{"testdata/client.py"}, args...)...)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("client.py %q: %v\n%s", args, err, stderr.String())
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func TestSign_python(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		user, token string
+		k           kind
+		n           name
+	}{
+		{"vanessa", "t0k3n", kindPull, name{"vanessa", "tacos", "1.0"}},
+		{"größe", "schlüssel", kindDelete, name{"My_Old.Collection", "team/tool", "v1.0+b"}},
+		{"a", "b", kindUpload, name{"--x--", "y", "latest"}},
+		{"user", strings.Repeat("k", 100), kindPush, name{"A", "B", "C"}},
+	} {
+		got := sign(tt.user, tt.token, tt.k, "20261121T00Z", tt.n)
+		if want := python(t, "sign", tt.user, tt.token, string(tt.k), "20261121T00Z", tt.n.collection, tt.n.container, tt.n.tag); got != want {
+			t.Errorf("sign(%+v) = %q, want %q", tt, got, want)
+		}
+	}
+}
+
+func TestNeighbour(t *testing.T) {
+	t.Parallel()
+	at := func(s string) time.Time {
+		v, err := time.Parse(time.RFC3339, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	for _, tt := range []struct {
+		now, server, want string
+		told              bool
+	}{
+		{now: "2026-01-01T00:02:00Z", want: "20251231T23Z"},
+		{now: "2026-01-01T00:58:00Z", want: "20260101T01Z"},
+		{now: "2026-01-01T00:58:00Z", server: "2026-01-01T00:57:00Z", want: "20260101T01Z"},
+		{now: "2026-01-01T00:58:00Z", server: "2026-01-03T05:00:00Z", want: "20260103T05Z", told: true},
+	} {
+		refusal := errors.New("no answer")
+		if tt.server != "" {
+			refusal = fmt.Errorf("wrapped: %w", &answerError{status: 403, date: at(tt.server), err: refusal})
+		}
+		got, told := neighbour(at(tt.now), refusal)
+		if stamp(got) != tt.want || told != tt.told {
+			t.Errorf("neighbour(%s, %s) = %s, %v, want %s, %v", tt.now, tt.server, stamp(got), told, tt.want, tt.told)
+		}
+	}
+}
+
+func TestParseVersion(t *testing.T) {
+	t.Parallel()
+	sha, md5 := strings.Repeat("0a", 32), strings.Repeat("1b", 16)
+	for in, want := range map[string][2]string{
+		"sha256." + sha: {"sha256:" + sha, "sha256:" + sha},
+		"sha256:" + sha: {"sha256:" + sha, "sha256:" + sha},
+		sha:             {"sha256:" + sha, "sha256:" + sha},
+		md5:             {"md5:" + md5, "md5:" + md5},
+		"md5." + md5:    {"md5:" + md5, "md5:" + md5},
+		"sha256." + md5: {"sha256." + md5, ""},
+		"md5." + sha:    {"md5." + sha, ""},
+		"v1.0":          {"v1.0", ""},
+		"":              {"", ""},
+	} {
+		version, digest := parseVersion(in)
+		if diff := cmp.Diff(want, [2]string{version, digest}); diff != "" {
+			t.Errorf("parseVersion(%q) (-want +got):\n%s", in, diff)
+		}
+	}
+}
+
+func TestParseURL(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"https://registry.lab.org":        "https://registry.lab.org",
+		"https://Registry.lab.org/":       "https://registry.lab.org",
+		"https://registry.lab.org/api":    "https://registry.lab.org",
+		"http://127.0.0.1:8000/api/":      "http://127.0.0.1:8000",
+		"registry.lab.org/api":            "https://registry.lab.org",
+		"https://lab.org/sregistry/api//": "https://lab.org/sregistry",
+	} {
+		got, err := parseURL(in)
+		if err != nil || got.String() != want {
+			t.Errorf("parseURL(%q) = %v, %v, want %s", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", "ftp://x", "https://", "https://me:secret@x", "https://x?q=1", "https://x#f", "://"} {
+		if got, err := parseURL(in); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("parseURL(%q) = %v, %v, want an error without secrets", in, got, err)
+		}
+	}
+}
+
+func TestTarget(t *testing.T) {
+	t.Parallel()
+	public := &client{home: mustURL(t, "https://registry.example")}
+	inside := &client{home: mustURL(t, "http://10.1.2.3:8000")}
+	for _, tt := range []struct {
+		c        *client
+		in, want string
+	}{
+		{public, "https://store.example/x?sig=1", "https://store.example/x?sig=1"},
+		{public, "http://registry.example/containers/1", "https://registry.example/containers/1"},
+		{public, "/containers/1", "https://registry.example/containers/1"},
+		{public, "http://store.example/x", ""},
+		{public, "https://127.0.0.1/x", ""},
+		{public, "https://[::1]/x", ""},
+		{public, "https://[::ffff:169.254.169.254]/x", ""},
+		{public, "https://localhost:9000/x", ""},
+		{public, "https://a.localhost./x", ""},
+		{public, "https://192.168.0.7/x", ""},
+		{public, "https://me:pw@store.example/x", ""},
+		{public, "file:///etc/passwd", ""},
+		{public, "gopher://x", ""},
+		{inside, "http://10.1.2.4:9000/x", "http://10.1.2.4:9000/x"},
+		{inside, "http://store.example/x", "http://store.example/x"},
+	} {
+		got, err := tt.c.target(tt.in)
+		switch {
+		case tt.want == "" && !errors.Is(err, backends.ErrCorrupt):
+			t.Errorf("target(%q) = %v, %v, want ErrCorrupt", tt.in, got, err)
+		case tt.want != "" && (err != nil || got.String() != tt.want):
+			t.Errorf("target(%q) = %v, %v, want %s", tt.in, got, err, tt.want)
+		}
+	}
+}
+
+func mustURL(t *testing.T, s string) *url.URL {
+	t.Helper()
+	u, err := parseURL(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func FuzzNames(f *testing.F) {
+	f.Add("vsoch/hello:1.0")
+	f.Add("org/team/tool:latest@sha256.00")
+	f.Add("a/b/c/d:")
+	f.Add("/:x")
+	f.Fuzz(func(t *testing.T, uri string) {
+		n := parseURI(uri)
+		ref := n.ref()
+		if (&client{}).CheckName(ref) != nil {
+			return
+		}
+		if got := split(ref); got != n {
+			t.Errorf("split(ref(%+v)) = %+v", n, got)
+		}
+		if ref.Tag != "" && parseURI(n.String()) != n {
+			t.Errorf("parseURI(%q) = %+v", n.String(), parseURI(n.String()))
+		}
+		if u, err := url.Parse("https://x/api/container/" + n.String()); err != nil || u.Path != "/api/container/"+n.String() || u.RawQuery != "" {
+			t.Errorf("%q does not stand in a path as it is: %v %v", n, u, err)
+		}
+	})
+}
+
+func FuzzContentRange(f *testing.F) {
+	f.Add("bytes 0-0/1", int64(0), int64(1))
+	f.Add("bytes */7", int64(9), int64(-1))
+	f.Add("bytes 5-9/10", int64(5), int64(-1))
+	f.Fuzz(func(t *testing.T, header string, off, n int64) {
+		size, err := total(header)
+		if err == nil && size < 0 {
+			t.Errorf("total(%q) = %d", header, size)
+		}
+		if off < 0 || n == 0 || off > 1<<60 || n > 1<<60 {
+			return
+		}
+		if checkRange(header, span{off, n}, -1) == nil && off >= size {
+			t.Errorf("checkRange(%q, %d, %d) takes a part past the end", header, off, n)
+		}
+	})
+}
