@@ -209,6 +209,11 @@ func (c *Client) Search(ctx context.Context, query, remote string) iter.Seq2[cat
 	return call[catalog.Record](ctx, c, "search", imagesRequest{Query: query, Remote: remote}, nil)
 }
 
+// Labels is catalog.Catalog.Labels.
+func (c *Client) Labels(ctx context.Context, key, value, remote string) iter.Seq2[catalog.Label, error] {
+	return call[catalog.Label](ctx, c, "labels", labelsRequest{Key: key, Value: value, Remote: remote}, nil)
+}
+
 // Get is catalog.Catalog.Get.
 func (c *Client) Get(ctx context.Context, uri string) (catalog.Record, error) {
 	return one(call[catalog.Record](ctx, c, "get", uriRequest{URI: uri}, nil))
@@ -243,6 +248,11 @@ func (c *Client) Add(ctx context.Context, path, uri string, move, force bool, p 
 // Remove is catalog.Catalog.Remove.
 func (c *Client) Remove(ctx context.Context, uri string) (catalog.Record, error) {
 	return one(call[catalog.Record](ctx, c, "remove", uriRequest{URI: uri}, nil))
+}
+
+// Share is catalog.Catalog.Share.
+func (c *Client) Share(ctx context.Context, uri, with string) (catalog.Shared, error) {
+	return one(call[catalog.Shared](ctx, c, "share", shareRequest{URI: uri, With: with}, nil))
 }
 
 // Pin is catalog.Catalog.Pin.

@@ -26,7 +26,16 @@ type (
 	idRequest struct {
 		ID string `json:"id"`
 	}
-	noneRequest struct{}
+	noneRequest   struct{}
+	labelsRequest struct {
+		Key    string `json:"key,omitempty"`
+		Value  string `json:"value,omitempty"`
+		Remote string `json:"remote,omitempty"`
+	}
+	shareRequest struct {
+		URI  string `json:"uri"`
+		With string `json:"with,omitempty"`
+	}
 	pullRequest struct {
 		URI   string `json:"uri"`
 		To    string `json:"to,omitempty"`
@@ -48,8 +57,11 @@ func verbs(c *catalog.Catalog, opts Options) map[string]verb {
 		"search": verbOf(func(ctx context.Context, r imagesRequest, out *frameWriter) error {
 			return sendAll(out, c.Search(ctx, r.Query, r.Remote))
 		}),
+		"labels": verbOf(func(ctx context.Context, r labelsRequest, out *frameWriter) error {
+			return sendAll(out, c.Labels(ctx, r.Key, r.Value, r.Remote))
+		}),
 		"get": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
-			return sendOne(out)(c.Get(ctx, r.URI))
+			return sendOne[catalog.Record](out)(c.Get(ctx, r.URI))
 		}),
 		"inspect": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
 			in, err := c.Inspect(ctx, r.URI)
@@ -62,28 +74,31 @@ func verbs(c *catalog.Catalog, opts Options) map[string]verb {
 			if err := checkPath(r.To, true); err != nil {
 				return err
 			}
-			return sendOne(out)(c.Pull(ctx, r.URI, r.To, r.Force, out.progress))
+			return sendOne[catalog.Record](out)(c.Pull(ctx, r.URI, r.To, r.Force, out.progress))
 		}),
 		"push": verbOf(func(ctx context.Context, r fileRequest, out *frameWriter) error {
 			if err := checkPath(r.Path, false); err != nil {
 				return err
 			}
-			return sendOne(out)(c.Push(ctx, r.Path, r.URI, r.Force, out.progress))
+			return sendOne[catalog.Record](out)(c.Push(ctx, r.Path, r.URI, r.Force, out.progress))
 		}),
 		"add": verbOf(func(ctx context.Context, r fileRequest, out *frameWriter) error {
 			if err := checkPath(r.Path, false); err != nil {
 				return err
 			}
-			return sendOne(out)(c.Add(ctx, r.Path, r.URI, r.Move, r.Force, out.progress))
+			return sendOne[catalog.Record](out)(c.Add(ctx, r.Path, r.URI, r.Move, r.Force, out.progress))
 		}),
 		"remove": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
-			return sendOne(out)(c.Remove(ctx, r.URI))
+			return sendOne[catalog.Record](out)(c.Remove(ctx, r.URI))
+		}),
+		"share": verbOf(func(ctx context.Context, r shareRequest, out *frameWriter) error {
+			return sendOne[catalog.Shared](out)(c.Share(ctx, r.URI, r.With))
 		}),
 		"pin": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
-			return sendOne(out)(c.Pin(ctx, r.URI))
+			return sendOne[catalog.Record](out)(c.Pin(ctx, r.URI))
 		}),
 		"unpin": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
-			return sendOne(out)(c.Unpin(ctx, r.URI))
+			return sendOne[catalog.Record](out)(c.Unpin(ctx, r.URI))
 		}),
 		"status": verbOf(func(ctx context.Context, _ noneRequest, out *frameWriter) error {
 			return sendStatus(ctx, c, opts, out)
@@ -97,8 +112,8 @@ func verbs(c *catalog.Catalog, opts Options) map[string]verb {
 	}
 }
 
-func sendAll(out *frameWriter, records iter.Seq2[catalog.Record, error]) error {
-	for r, err := range records {
+func sendAll[Item any](out *frameWriter, items iter.Seq2[Item, error]) error {
+	for r, err := range items {
 		if err != nil {
 			return err
 		}
@@ -110,8 +125,8 @@ func sendAll(out *frameWriter, records iter.Seq2[catalog.Record, error]) error {
 }
 
 // sendOne returns a function that takes the two results of a verb.
-func sendOne(out *frameWriter) func(catalog.Record, error) error {
-	return func(r catalog.Record, err error) error {
+func sendOne[Item any](out *frameWriter) func(Item, error) error {
+	return func(r Item, err error) error {
 		if err != nil {
 			return err
 		}

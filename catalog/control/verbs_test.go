@@ -180,6 +180,8 @@ func checkErrors(t *testing.T, c *Client) {
 		{"Retry", c.Retry(ctx, "nothing", nil), fs.ErrNotExist},
 		{"Discard", c.Discard(ctx, "nothing"), fs.ErrNotExist},
 		{"Remove", get(c.Remove(ctx, "a/nothing:1")), fs.ErrNotExist},
+		{"Share", get(c.Share(ctx, "a/nothing:1", "")), fs.ErrNotExist},
+		{"Labels", get(backends.Collect(c.Labels(ctx, "", "", "nowhere"))), fs.ErrNotExist},
 	} {
 		if e.err == nil || e.want != nil && !errors.Is(e.err, e.want) {
 			t.Errorf("%s gives %v, want %v", e.what, e.err, e.want)
