@@ -143,9 +143,15 @@ func TestChange(t *testing.T) {
 	}
 	bad := errors.New("bad")
 	for name, change := range map[string]func() error{
-		"edit":  func() error { _, err := Change(in, add("a"), fine); return err },
-		"load":  func() error { _, err := Change(in, func([]byte) ([]byte, error) { return []byte("x = 1"), nil }, fine); return err },
-		"parse": func() error { _, err := Change(in, func([]byte) ([]byte, error) { return []byte("x ="), nil }, fine); return err },
+		"edit": func() error { _, err := Change(in, add("a"), fine); return err },
+		"load": func() error {
+			_, err := Change(in, func([]byte) ([]byte, error) { return []byte("x = 1"), nil }, fine)
+			return err
+		},
+		"parse": func() error {
+			_, err := Change(in, func([]byte) ([]byte, error) { return []byte("x ="), nil }, fine)
+			return err
+		},
 		"check": func() error { _, err := Change(in, add("b"), func(Settings) error { return bad }); return err },
 	} {
 		if err := change(); err == nil {
