@@ -118,7 +118,10 @@ func decode(resp *http.Response, text []byte, v any) error {
 	if len(text) == 0 || text[0] != '{' && text[0] != '[' {
 		return fmt.Errorf("%w: not an answer of a registry server", backends.ErrCorrupt)
 	}
-	return httpx.JSON(bytes.NewReader(text), v)
+	if err := json.Unmarshal(text, v); err != nil {
+		return fmt.Errorf("%w: not an answer of a registry server: %v", backends.ErrCorrupt, err)
+	}
+	return nil
 }
 
 // bearer sends a request to the library API and decodes the "data" of the

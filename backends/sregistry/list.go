@@ -5,7 +5,6 @@ package sregistry
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -228,53 +227,21 @@ func (c *client) nextPage(link string) (string, error) {
 	return c.url("/api/collections/?" + u.RawQuery), nil
 }
 
-// page is object for answers that may be larger than other metadata. They are
-// decoded while they arrive.
+// page is object for answers that may be larger than other metadata.
 func (c *client) page(req *http.Request, v any) error {
 	resp, err := c.do(req)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	body := &capped{Reader: resp.Body, left: maxPage}
-	dec := json.NewDecoder(body)
-	var text json.RawMessage
-	if err := dec.Decode(&text); err != nil {
-		switch {
-		case body.err != nil:
-			return body.err
-		case errors.Is(err, context.Canceled):
-			return context.Canceled
-		}
-		return fmt.Errorf("%w: not an answer of a registry server", backends.ErrCorrupt)
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
+	switch {
+	case err != nil:
+		return backends.TransportError(err)
+	case len(text) > maxPage:
+		return fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrCorrupt, maxPage)
 	}
-	if len(text) == 0 || text[0] != '{' && text[0] != '[' {
-		return decode(resp, text, v)
-	}
-	if err := json.Unmarshal(text, v); err != nil {
-		return fmt.Errorf("%w: not an answer of a registry server: %v", backends.ErrCorrupt, err)
-	}
-	return nil
-}
-
-// capped ends in an error after left bytes. It keeps what went wrong.
-type capped struct {
-	io.Reader
-	left int
-	err  error
-}
-
-func (r *capped) Read(p []byte) (int, error) {
-	if r.left <= 0 {
-		r.err = fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrCorrupt, maxPage)
-		return 0, r.err
-	}
-	n, err := r.Reader.Read(p[:min(len(p), r.left)])
-	r.left -= n
-	if err != nil && !errors.Is(err, io.EOF) {
-		r.err = backends.TransportError(err)
-	}
-	return n, err
+	return decode(resp, text, v)
 }
 
 // A filler gathers the names of a listing while it is read.

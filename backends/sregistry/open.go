@@ -58,7 +58,6 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 		if !stale(err) {
 			return nil, err
 		}
-		c.places.expire(key)
 	}
 	m, err := c.manifest(ctx, split(img.Ref))
 	if err != nil {

@@ -59,16 +59,6 @@ func (p *places) put(key string, at place) {
 	p.all[key] = at
 }
 
-// expire forgets the target of key.
-func (p *places) expire(key string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if at, ok := p.all[key]; ok {
-		at.target, at.etag = "", ""
-		p.all[key] = at
-	}
-}
-
 // A set of names. The zero value is empty.
 type set struct {
 	mu  sync.Mutex // guards the field below

@@ -26,7 +26,7 @@ import (
 )
 
 // A remote is all that this backend can do.
-type remote interface {
+type remote interface { //nolint:interfacebloat // only a sum of others
 	backends.Backend
 	backends.Lister
 	backends.Searcher
@@ -206,6 +206,50 @@ func TestOpen_oldFound(t *testing.T) {
 	}
 	if n := srv.Count("GET /v1/imagefile/"); n != 1 {
 		t.Errorf("the library was asked %d times for what it does not have", n)
+	}
+}
+
+// What was not looked at before is found in the old store as well, whatever the
+// library says: that it does not have it, or that it is broken.
+func TestOpen_fallback(t *testing.T) {
+	t.Parallel()
+	content := bytesOf("old", 5000)
+	for name, status := range map[string]int{"absent": 404, "unsupported": 405, "broken": 500} {
+		for _, old := range []bool{true, false} {
+			srv := sregistrytest.Start(t, sregistrytest.Options{})
+			srv.Add(sregistrytest.Image{Collection: "c", Name: "i", Tag: "1", Content: content, Old: old})
+			hc := backends.NewHTTPClient(backends.HTTPOptions{})
+			t.Cleanup(hc.CloseIdleConnections)
+			hc.Transport = editing{hc.Transport, func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
+				if !strings.HasPrefix(req.URL.Path, "/v1/imagefile/") {
+					return next.RoundTrip(req)
+				}
+				return &http.Response{StatusCode: status, Body: http.NoBody, Request: req}, nil
+			}}
+			got, err := read(t, newRemoteVia(t, hc, srv.URL), backends.Image{Ref: ref(t, "c/i:1"), Size: -1}, 0, -1)
+			want := map[bool]error{true: fs.ErrNotExist, false: backends.ErrUnavailable}[status < 500]
+			if old && (err != nil || !bytes.Equal(got, content)) || !old && !errors.Is(err, want) {
+				t.Errorf("library %s, in the old store %v: %d bytes, %v", name, old, len(got), err)
+			}
+		}
+	}
+}
+
+// The address of a download holds the collection's secret.
+func TestOpen_secret(t *testing.T) {
+	t.Parallel()
+	dead := httptest.NewServer(http.NotFoundHandler())
+	dead.Close()
+	srv := answering(t, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"id":1,"name":"i","tag":"1","version":"%032d","image":"%s/containers/1/download/the-secret"}`, 0, dead.URL)
+	})
+	b := newRemote(t, srv)
+	img := statted(t, b, "c/i:1")
+	if _, err := read(t, b, img, 0, -1); !errors.Is(err, backends.ErrUnavailable) || strings.Contains(err.Error(), "the-secret") {
+		t.Errorf("a download that cannot be reached: %v", err)
+	}
+	if strings.Contains(img.URL, "secret") {
+		t.Errorf("the image's URL is %s", img.URL)
 	}
 }
 

@@ -58,6 +58,7 @@ type Server struct {
 	next        int
 	collections map[string]*collection
 	containers  []*container
+	named       map[string]bool // names that there were; a search for others is saved
 	objects     map[string]*object
 	uploads     map[string]*upload
 	views       map[string]int
@@ -116,7 +117,7 @@ func Start(tb testing.TB, opts Options) *Server {
 	tb.Helper()
 	s := &Server{
 		opts: opts, collections: map[string]*collection{}, objects: map[string]*object{},
-		uploads: map[string]*upload{}, views: map[string]int{}, key: "first key",
+		named: map[string]bool{}, uploads: map[string]*upload{}, views: map[string]int{}, key: "first key",
 	}
 	s.http = httptest.NewServer(http.HandlerFunc(s.serve))
 	s.store = httptest.NewServer(http.HandlerFunc(s.serveStore))
@@ -146,8 +147,15 @@ func (s *Server) Add(img Image) {
 		c.key = fmt.Sprintf("/%s/%d.sif", in.name, c.id)
 		s.objects[c.key] = c.object
 	}
-	s.replace(c)
+	if s.named[c.fullName()] {
+		s.replace(c)
+		return
+	}
+	s.named[c.fullName()] = true
+	s.containers = append(s.containers, c)
 }
+
+func (c *container) fullName() string { return c.in.name + "/" + c.name + ":" + c.tag }
 
 // Work is what the server's worker does after an upload: versions become SHA-256.
 func (s *Server) Work() {
@@ -240,6 +248,7 @@ func (s *Server) find(in, name, tag string) *container {
 
 // replace puts c in the place of what has its name.
 func (s *Server) replace(c *container) {
+	s.named[c.fullName()] = true
 	s.containers = slices.DeleteFunc(s.containers, func(o *container) bool {
 		return o != c && o.in == c.in && o.name == c.name && o.tag == c.tag
 	})
