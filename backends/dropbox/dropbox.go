@@ -29,6 +29,7 @@ import (
 	"github.com/dropbox/dropbox-sdk-go-unofficial/v6/dropbox/sharing"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
 var (
@@ -67,11 +68,11 @@ type client struct {
 	files   files.ContextClient
 	sharing sharing.ContextClient
 
-	commits chan struct{} // held by the one change under way: Dropbox refuses parallel ones in a namespace
-	folders spellings     // of folders, which no listing of their content tells
-	piece   int64         // bytes that one request of an upload session carries, a multiple of 4 MiB
-	slots   slots         // for what is pushed
-	unsaved unsaved       // uploads that were broken off
+	commits chan struct{}   // held by the one change under way: Dropbox refuses parallel ones in a namespace
+	folders spellings       // of folders, which no listing of their content tells
+	piece   int64           // bytes that one request of an upload session carries, a multiple of 4 MiB
+	slots   slots           // for what is pushed
+	unsaved uploads.Unsaved // uploads that were broken off
 }
 
 // Open is registered in backends/all.

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
@@ -73,7 +74,7 @@ var sentinels = map[string]error{
 	"other":                 backends.ErrUnavailable,
 }
 
-var errFull = fmt.Errorf("%w: the Dropbox has no room for it", fs.ErrPermission)
+var errFull = fmt.Errorf("%w: the Dropbox has no room for it", syscall.EDQUOT)
 
 // parseAPIError reads the body of a 409.
 func parseAPIError(text []byte) error {

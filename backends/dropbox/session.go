@@ -4,10 +4,7 @@ package dropbox
 
 import (
 	"encoding/json"
-	"sync"
 	"time"
-
-	"github.com/sregfs/sregfs/backends"
 )
 
 // A pushState is what a Session keeps of a push.
@@ -64,47 +61,4 @@ func (p *push) forget() {
 	if err := p.src.Session.Save(nil); err != nil {
 		p.log.Warn("state of an upload is not forgotten", "path", p.path, "err", err)
 	}
-}
-
-// maxUnsaved is how many states are kept.
-const maxUnsaved = 256
-
-// Unsaved keeps the states of pushes without a Session for as long as this
-// process lives, so that the next try does not begin at the first byte. The
-// zero value is empty.
-type unsaved struct {
-	mu     sync.Mutex // guards the field below
-	states map[string][]byte
-}
-
-func (c *client) session(path string, src backends.Source) backends.Session {
-	if src.Session != nil {
-		return src.Session
-	}
-	return &unsavedState{in: &c.unsaved, key: path + "\x00" + src.Digest}
-}
-
-type unsavedState struct {
-	in  *unsaved
-	key string
-}
-
-// Load implements backends.Session.
-func (s *unsavedState) Load() []byte {
-	s.in.mu.Lock()
-	defer s.in.mu.Unlock()
-	return s.in.states[s.key]
-}
-
-// Save implements backends.Session, as far as memory goes.
-func (s *unsavedState) Save(state []byte) error {
-	s.in.mu.Lock()
-	defer s.in.mu.Unlock()
-	if s.in.states == nil || len(s.in.states) >= maxUnsaved {
-		s.in.states = map[string][]byte{}
-	}
-	if s.in.states[s.key] = state; state == nil {
-		delete(s.in.states, s.key)
-	}
-	return nil
 }

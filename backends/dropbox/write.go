@@ -30,7 +30,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 		return backends.Image{}, fmt.Errorf("%w: %d bytes (Dropbox takes at most %d)", fs.ErrInvalid, src.Size, int64(maxSize))
 	}
 	p := &push{client: c, ref: ref, path: c.path(ref, extension(src.Format)), src: src}
-	p.src.Session = c.session(p.path, src)
+	p.src.Session = c.unsaved.Session(p.path, src)
 	p.state = p.load()
 	old, err := p.old(ctx)
 	if err != nil {

@@ -45,7 +45,7 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 	}
 	repo := c.repository(ref)
 	ctx = c.scoped(ctx, repo, remove)
-	unlock, err := c.commits.lock(ctx, repo+":"+ref.Tag)
+	unlock, err := c.commits.Lock(ctx, repo+":"+ref.Tag)
 	if err != nil {
 		return err
 	}

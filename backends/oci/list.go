@@ -21,6 +21,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
+	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
 const (
@@ -199,7 +200,7 @@ func (c *client) ping(ctx context.Context) error {
 // A catalog is a list of repositories that is good for a moment, so that a walk
 // of the tree does not ask for it in every directory. The zero value is empty.
 type catalog struct {
-	once locks // for one reader at a time: the others wait for what it finds
+	once uploads.Locks // for one reader at a time: the others wait for what it finds
 
 	mu    sync.Mutex // guards the fields below
 	all   []string
@@ -210,7 +211,7 @@ type catalog struct {
 
 // get returns the list, which must not be changed, read by read if it is old.
 func (c *catalog) get(ctx context.Context, read func(context.Context) ([]string, error)) ([]string, error) {
-	unlock, err := c.once.lock(ctx, "")
+	unlock, err := c.once.Lock(ctx, "")
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
 var (
@@ -64,11 +65,11 @@ type client struct {
 	plain *http.Client // requests to where the registry redirects to
 	login *login
 
-	known   known   // manifests seen
-	targets targets // where blobs were redirected to
-	catalog catalog // the repositories, for a moment
-	commits locks   // one publication of a tag, one upload of a blob at a time
-	unsaved unsaved // the uploads that were broken off
+	known   known           // manifests seen
+	targets targets         // where blobs were redirected to
+	catalog catalog         // the repositories, for a moment
+	commits uploads.Locks   // one publication of a tag, one upload of a blob at a time
+	unsaved uploads.Unsaved // the uploads that were broken off
 }
 
 // Open is registered in backends/all.

@@ -4,7 +4,6 @@ package oci
 
 import (
 	"encoding/json"
-	"sync"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -15,47 +14,6 @@ type pushState struct {
 	Digest     string `json:"digest,omitempty"`
 	Location   string `json:"location,omitempty"` // of the upload
 	Manifest   string `json:"manifest,omitempty"` // the digest of one that may have been stored under the tag
-}
-
-// Unsaved keeps the states of pushes without a Session for as long as this
-// process lives, so that the next try does not begin at the first byte. The
-// zero value is empty.
-type unsaved struct {
-	mu     sync.Mutex // guards the field below
-	states map[string][]byte
-}
-
-// session returns the Session of the push of src to repo and tag.
-func (c *client) session(repo, tag string, src backends.Source) backends.Session {
-	if src.Session != nil {
-		return src.Session
-	}
-	return &unsavedState{in: &c.unsaved, key: repo + ":" + tag + "@" + src.Digest}
-}
-
-type unsavedState struct {
-	in  *unsaved
-	key string
-}
-
-// Load implements backends.Session.
-func (s *unsavedState) Load() []byte {
-	s.in.mu.Lock()
-	defer s.in.mu.Unlock()
-	return s.in.states[s.key]
-}
-
-// Save implements backends.Session, as far as memory goes.
-func (s *unsavedState) Save(state []byte) error {
-	s.in.mu.Lock()
-	defer s.in.mu.Unlock()
-	if s.in.states == nil || len(s.in.states) >= maxKnown {
-		s.in.states = map[string][]byte{}
-	}
-	if s.in.states[s.key] = state; state == nil {
-		delete(s.in.states, s.key)
-	}
-	return nil
 }
 
 // loadState returns what is saved for the push of src to repo.

@@ -28,7 +28,7 @@ const (
 // that an upload was broken off.
 func (c *client) pushLayer(ctx context.Context, repo string, src backends.Source, state pushState) error {
 	// Two pushes of one file: the second finds the blob of the first.
-	unlock, err := c.commits.lock(ctx, repo+"@"+src.Digest)
+	unlock, err := c.commits.Lock(ctx, repo+"@"+src.Digest)
 	if err != nil {
 		return err
 	}

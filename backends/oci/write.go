@@ -32,7 +32,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 	}
 	repo := c.repository(ref)
 	ctx = c.scoped(ctx, repo, push)
-	src.Session = c.session(repo, ref.Tag, src)
+	src.Session = c.unsaved.Session(repo+":"+ref.Tag, src)
 	m, err := newManifest(ref, src)
 	if err != nil {
 		return backends.Image{}, err
@@ -163,7 +163,7 @@ func (c *client) commit(ctx context.Context, repo string, ref backends.Ref, src 
 	if size != src.Size {
 		return fmt.Errorf("%w: the registry has %d bytes of %d", backends.ErrCorrupt, size, src.Size)
 	}
-	unlock, err := c.commits.lock(ctx, repo+":"+ref.Tag)
+	unlock, err := c.commits.Lock(ctx, repo+":"+ref.Tag)
 	if err != nil {
 		return err
 	}
@@ -221,7 +221,7 @@ func (c *client) putManifest(ctx context.Context, repo, reference string, m mani
 // pushSmall uploads content in one request, unless it is there.
 func (c *client) pushSmall(ctx context.Context, repo string, content []byte) error {
 	sum := digest.FromBytes(content).String()
-	unlock, err := c.commits.lock(ctx, repo+"@"+sum)
+	unlock, err := c.commits.Lock(ctx, repo+"@"+sum)
 	if err != nil {
 		return err
 	}
