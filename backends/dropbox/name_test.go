@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/dropbox/dropbox-sdk-go-unofficial/v6/dropbox/contenthash"
@@ -186,7 +187,7 @@ func TestAPIError(t *testing.T) {
 		`{"error": {".tag": "path", "path": {".tag": "not_found"}}}`:                                      fs.ErrNotExist,
 		`{"error": {".tag": "path", "path": {".tag": "malformed_path", "malformed_path": "x"}}}`:          fs.ErrInvalid,
 		`{"error": {".tag": "path", "reason": {".tag": "conflict", "conflict": {".tag": "file"}}}}`:       fs.ErrExist,
-		`{"error": {".tag": "path", "reason": {".tag": "insufficient_space"}, "upload_session_id": "x"}}`: fs.ErrPermission,
+		`{"error": {".tag": "path", "reason": {".tag": "insufficient_space"}, "upload_session_id": "x"}}`: syscall.EDQUOT,
 		`{"error": {".tag": "lookup_failed", "lookup_failed": {".tag": "not_found"}}}`:                    fs.ErrNotExist,
 		`{"error": {".tag": "too_many_write_operations"}}`:                                                backends.ErrRateLimited,
 		`{"error": {".tag": "other"}}`:                 backends.ErrUnavailable,
