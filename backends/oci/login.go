@@ -143,3 +143,19 @@ func (l *login) tried() string {
 	}
 	return fmt.Sprintf("%s wants a login that none of these files has: %s", l.host, strings.Join(l.files, ", "))
 }
+
+// CheckLogin asks the registry, and its token service if it has one, whether
+// they take the login, and for nothing else.
+//
+// Errors: those of backends.Backend.Stat.
+func (c *client) CheckLogin(ctx context.Context) error {
+	req, err := c.request(ctx, http.MethodGet, "/v2/", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.do(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}

@@ -45,7 +45,7 @@ func Change(in Inputs, edit func(text []byte) ([]byte, error), check func(Settin
 		return path, err
 	}
 	if text, err = edit(text); err != nil {
-		return path, fmt.Errorf("%s: %w", path, err)
+		return path, err
 	}
 	s, err := loadText(path, text, in)
 	if err != nil {

@@ -119,7 +119,7 @@ func (o Options) withLogin(r config.Remote) (config.Remote, backends.SecretFunc)
 	}
 	l, err := o.ReadLogin(r)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && !loginOnly(r.Type):
+	case errors.Is(err, fs.ErrNotExist) && !LoginOnly(r.Type):
 		return r, nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		o.Log.Warn("the stored login is of no use", "remote", r.Name, "err", err)
@@ -135,6 +135,6 @@ func (o Options) withLogin(r config.Remote) (config.Remote, backends.SecretFunc)
 	}
 }
 
-// loginOnly reports whether a type of remote can do nothing without a login: then
+// LoginOnly reports whether a type of remote can do nothing without a login: then
 // a running mount may as well look for the first one.
-func loginOnly(typ string) bool { return typ == "dropbox" }
+func LoginOnly(typ string) bool { return typ == "dropbox" }

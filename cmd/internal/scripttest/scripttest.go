@@ -5,9 +5,13 @@
 // too. See testscript for their language; this package adds
 //
 //	exits CODE PROGRAM ARGS…   run it; its exit code must be CODE
-//	registry [delete]          start a registry; $REGISTRY is its URL
+//	registry [delete] [login]  start a registry; $REGISTRY is its URL. With login
+//	                           it wants the user "me" and the password "hunter2"
 //	registry-refuse            let it answer 403 to everything but reading
 //	registry-stop              let it answer 502 to everything
+//	dropbox                    start a Dropbox; $DROPBOX is its URL, $DROPBOX_TOKEN a
+//	                           token for it
+//	dropbox-expire             let it take no token that it gave out
 //	notify-socket              be systemd for the programs that follow
 //	notified TEXT              wait until one has told it TEXT
 //	impostor                   hold the state directory, and answer sreg with nonsense
@@ -39,6 +43,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 	"github.com/sregfs/sregfs/cmd/internal/sreg"
 	"github.com/sregfs/sregfs/cmd/internal/sregfs"
@@ -79,6 +84,7 @@ type script struct {
 	t        *testing.T
 	image    string
 	registry *ocitest.Registry
+	dropbox  *dropboxtest.Server
 	free     func()
 	systemd  *net.UnixConn
 }
@@ -94,6 +100,8 @@ func (s *script) params(file string) testscript.Params {
 			"registry":        s.startRegistry,
 			"registry-refuse": func(*testscript.TestScript, bool, []string) { s.registry.Use(refuse) },
 			"registry-stop":   func(*testscript.TestScript, bool, []string) { s.registry.Stop() },
+			"dropbox":         s.startDropbox,
+			"dropbox-expire":  func(*testscript.TestScript, bool, []string) { s.dropbox.Expire() },
 			"notify-socket":   s.notifySocket,
 			"notified":        s.notified,
 			"impostor":        s.impostor,
@@ -178,11 +186,6 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
-}
-
-func (s *script) startRegistry(ts *testscript.TestScript, _ bool, args []string) {
-	s.registry = ocitest.Start(s.t, ocitest.Options{Delete: len(args) > 0 && args[0] == "delete"})
-	ts.Setenv("REGISTRY", s.registry.URL)
 }
 
 func refuse(next http.Handler) http.Handler {

@@ -3,6 +3,7 @@
 package sreg
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,8 @@ type app struct {
 	format       format
 	quiet, debug bool
 
-	mount string // where the running mount is, "" if none; set by with
+	lines *bufio.Reader // of in, where somebody is asked
+	mount string        // where the running mount is, "" if none; set by with
 }
 
 // A format is how the answer is printed.

@@ -3,7 +3,6 @@
 package sreg
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -64,21 +63,13 @@ func (a *app) confirm(ctx context.Context, r catalog.Record) error {
 	if !term.Is(a.in) {
 		return usagef("rm %s: deletes from a registry: say --yes", r.URI)
 	}
-	fmt.Fprintf(a.err, "Delete %s (%s, %s)? [y/N] ", term.Escape(r.URI), size(r.Size), term.Escape(r.Digest))
-	answer := make(chan string, 1)
-	// The goroutine stays in its read if the question is interrupted; the process
-	// ends then.
-	go func() {
-		line, _ := bufio.NewReader(a.in).ReadString('\n')
-		answer <- strings.ToLower(strings.TrimSpace(line))
-	}()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case text := <-answer:
-		if text == "y" || text == "yes" {
-			return nil
-		}
-		return fmt.Errorf("rm %s: %w", r.URI, errDeclined)
+	text, err := a.ask(ctx, fmt.Sprintf("Delete %s (%s, %s)? [y/N] ", term.Escape(r.URI), size(r.Size), term.Escape(r.Digest)))
+	switch strings.ToLower(text) {
+	case "y", "yes":
+		return nil
 	}
+	if ctx.Err() != nil {
+		return err
+	}
+	return fmt.Errorf("rm %s: %w", r.URI, errDeclined)
 }

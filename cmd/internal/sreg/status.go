@@ -67,37 +67,6 @@ func printStatus(w io.Writer, st catalog.Status) error {
 	return printUploads(w, st.Uploads)
 }
 
-func (a *app) remoteCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "remote", Short: "Show the configured registries", Args: cobra.ArbitraryArgs, RunE: group}
-	cmd.AddCommand(&cobra.Command{
-		Use:     "ls",
-		Aliases: []string{"list"},
-		Short:   "List the configured registries and how they stand",
-		Args:    needArgs(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.with(cmd.Context(), func(c *control.Client) error {
-				st, err := c.Status(cmd.Context())
-				if err != nil {
-					return err
-				}
-				if a.format == asJSON {
-					return a.printJSON(append([]catalog.RemoteStatus{}, st.Remotes...))
-				}
-				return printRemotes(a.out, st.Remotes)
-			})
-		},
-	})
-	return cmd
-}
-
-func printRemotes(w io.Writer, remotes []catalog.RemoteStatus) error {
-	t := newTable(w, "REMOTE", "TYPE", "IMAGES", "CAN", "URL", "ERROR")
-	for _, r := range remotes {
-		t.row(r.Name, r.Type, strconv.Itoa(r.Images), r.Caps, r.URL, r.Error)
-	}
-	return t.flush()
-}
-
 func (a *app) versionCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",

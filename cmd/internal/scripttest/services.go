@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scripttest
+
+import (
+	"slices"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
+	"github.com/sregfs/sregfs/backends/oci/ocitest"
+)
+
+func (s *script) startRegistry(ts *testscript.TestScript, _ bool, args []string) {
+	opts := ocitest.Options{Delete: slices.Contains(args, "delete")}
+	if slices.Contains(args, "login") {
+		opts.User, opts.Password = "me", "hunter2"
+	}
+	s.registry = ocitest.Start(s.t, opts)
+	ts.Setenv("REGISTRY", s.registry.URL)
+}
+
+func (s *script) startDropbox(ts *testscript.TestScript, _ bool, _ []string) {
+	s.dropbox = dropboxtest.Start(s.t, dropboxtest.Options{})
+	ts.Setenv("DROPBOX", s.dropbox.URL)
+	ts.Setenv("DROPBOX_TOKEN", dropboxtest.Token)
+}

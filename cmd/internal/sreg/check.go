@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sreg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cmd/internal/config"
+	"github.com/sregfs/sregfs/cmd/internal/engine"
+	"github.com/sregfs/sregfs/cmd/internal/exit"
+)
+
+func (a *app) remoteTestCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "test NAME [IMAGE]",
+		Short: "Try what works with a registry, and what does not",
+		Long: `Ask a registry, step by step: can it be reached, does it take the login, list, and
+give the first bytes of an image. IMAGE, as COLLECTION/IMAGE:TAG, is the one to
+read; without it the first that is found. Nothing is written: whether a push is
+allowed is told from the configuration. The exit code is that of the first step
+that fails.
+
+With -o json: an array of {step, result, detail, remedy}; result is ok, no (the
+service or the configuration has it so), failed, or skipped.`,
+		Args: needArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			image := ""
+			if len(args) == 2 {
+				image = args[1]
+			}
+			return a.testRemote(cmd.Context(), args[0], image)
+		},
+	}
+}
+
+// The results of a step.
+const (
+	resultOK      = "ok"
+	resultNo      = "no"
+	resultFailed  = "failed"
+	resultSkipped = "skipped"
+)
+
+// A step is what came out of one question to a remote.
+type step struct {
+	Step   string `json:"step"`
+	Result string `json:"result"`
+	Detail string `json:"detail,omitempty"`
+	Remedy string `json:"remedy,omitempty"`
+	err    error
+}
+
+func (a *app) testRemote(ctx context.Context, name, image string) error {
+	o, err := a.options()
+	if err != nil {
+		return err
+	}
+	r, err := remoteNamed(o, name)
+	if err != nil {
+		return err
+	}
+	var ref backends.Ref
+	if image != "" {
+		if ref, err = backends.ParseRef(image); err != nil {
+			return err
+		}
+		if ref.Tag == "" && ref.Version == "" {
+			ref.Tag = backends.DefaultTag
+		}
+	}
+	p, err := newProbe(ctx, o, r)
+	if err != nil {
+		return fmt.Errorf("remote test %s: %w", name, err)
+	}
+	defer p.close()
+	steps := p.steps(ctx, o, ref)
+	if err := a.printSteps(steps); err != nil {
+		return err
+	}
+	for _, s := range steps {
+		if s.err != nil {
+			// The table has said what is wrong, and what to do.
+			return exit.WithCode(exit.Code(s.err), fmt.Errorf("remote test %s: %s failed", name, s.Step))
+		}
+	}
+	return ctx.Err()
+}
+
+func (a *app) printSteps(steps []step) error {
+	if a.format == asJSON {
+		return a.printJSON(steps)
+	}
+	t := newTable(a.out)
+	for _, s := range steps {
+		detail := s.Detail
+		if s.Remedy != "" {
+			detail += ": " + s.Remedy
+		}
+		t.row(s.Step, s.Result, detail)
+	}
+	return t.flush()
+}
+
+// steps asks everything. What cannot work after a failure is skipped.
+func (p *probe) steps(ctx context.Context, o engine.Options, ref backends.Ref) []step {
+	address, err := p.reach(ctx)
+	reach := p.outcome("reach", address, err)
+	if err != nil {
+		return []step{reach, skipped("login"), skipped("list"), skipped("read"), p.push()}
+	}
+	err = p.login(ctx)
+	login := p.outcome("login", loginSource(o, p.remote), err)
+	if err != nil {
+		return []step{reach, login, skipped("list"), skipped("read"), p.push()}
+	}
+	list, entries := p.listStep(ctx)
+	return []step{reach, login, list, p.readStep(ctx, ref, entries), p.push()}
+}
+
+func skipped(name string) step { return step{Step: name, Result: resultSkipped} }
+
+// outcome is a step that worked, with what to say then, or failed.
+func (p *probe) outcome(name, detail string, err error) step {
+	if err == nil {
+		return step{Step: name, Result: resultOK, Detail: detail}
+	}
+	return step{Step: name, Result: resultFailed, Detail: err.Error(), Remedy: remedy(p.remote, name, err), err: err}
+}
+
+// remedy says what to do about an error; "" where its text does.
+func remedy(r config.Remote, name string, err error) string {
+	switch {
+	case errors.Is(err, backends.ErrUnauthorized) && tokenSource(r) != "":
+		return "renew what is in " + tokenSource(r)
+	case errors.Is(err, backends.ErrUnauthorized):
+		return "run \"sreg login " + r.Name + "\""
+	case errors.Is(err, fs.ErrPermission) && r.Type == "dir":
+		return "look at the permissions of the directory"
+	case errors.Is(err, fs.ErrPermission):
+		return "the account lacks the permission: ask who runs the registry"
+	case errors.Is(err, backends.ErrRateLimited):
+		return "wait, or log in: many registries allow more then"
+	case name == "reach" && errors.Is(err, fs.ErrNotExist):
+		return "look at path; is the disk mounted?"
+	case name == "reach":
+		return "look at url, the network, the proxy (HTTPS_PROXY), and ca_file for a certificate of your own"
+	}
+	return ""
+}
+
+// loginSource says whose login was taken.
+func loginSource(o engine.Options, r config.Remote) string {
+	if r.Type == "dir" {
+		return "none is needed"
+	}
+	if source := tokenSource(r); source != "" {
+		return "from " + source
+	}
+	if l, err := o.ReadLogin(r); err == nil {
+		if l.User != "" {
+			return "stored by \"sreg login\", user " + l.User
+		}
+		return "stored by \"sreg login\""
+	}
+	return "none is configured; one of docker, podman or apptainer if there is any"
+}
+
+func (p *probe) listStep(ctx context.Context) (step, []backends.Entry) {
+	entries, err := p.list(ctx, "")
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return step{Step: "list", Result: resultNo, Detail: "the registry cannot list all it has; what is named can be opened"}, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return step{Step: "list", Result: resultOK, Detail: "it is empty"}, nil
+	case err != nil && p.remote.Type == "oci" && errors.Is(err, fs.ErrPermission):
+		// Docker Hub, GHCR and others show their catalogue to nobody.
+		return step{Step: "list", Result: resultNo, Detail: "the registry does not show its catalogue; what is named can be opened"}, nil
+	}
+	more := ""
+	if len(entries) == maxListed {
+		more = " or more"
+	}
+	return p.outcome("list", fmt.Sprintf("%d%s names at the top", len(entries), more), err), entries
+}
+
+func (p *probe) readStep(ctx context.Context, ref backends.Ref, entries []backends.Entry) step {
+	if ref == (backends.Ref{}) {
+		var ok bool
+		if ref, ok = p.anImage(ctx, entries); !ok {
+			return step{Step: "read", Result: resultSkipped, Detail: "no image was found",
+				Remedy: "name one: sreg remote test " + p.remote.Name + " COLLECTION/IMAGE:TAG"}
+		}
+	}
+	return p.outcome("read", ref.String(), p.read(ctx, ref))
+}
+
+// push tells what the configuration and the type allow. The registry has its own
+// mind, which only a push would show.
+func (p *probe) push() step {
+	s := step{Step: "push", Result: resultNo}
+	switch {
+	case !backends.CapsOf(p.backend).Has(backends.CanPush):
+		s.Detail = fmt.Sprintf("a remote of type %q takes no images", p.remote.Type)
+	case !p.client.Caps().Has(backends.CanPush):
+		s.Detail = "read_only is set in the configuration"
+	default:
+		s.Result, s.Detail = resultOK, "the configuration allows it (not tried)"
+	}
+	return s
+}

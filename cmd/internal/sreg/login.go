@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sreg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cmd/internal/config"
+	"github.com/sregfs/sregfs/cmd/internal/engine"
+	"github.com/sregfs/sregfs/cmd/internal/statedir"
+	"github.com/sregfs/sregfs/cmd/internal/term"
+)
+
+// A loginFlags is how a login is told by a script.
+type loginFlags struct {
+	user  string
+	stdin bool
+}
+
+func (a *app) loginCmd() *cobra.Command {
+	var f loginFlags
+	cmd := &cobra.Command{
+		Use:   "login REMOTE",
+		Short: "Store a login for a remote",
+		Long: `Ask for what the remote's type needs (a user name, a password or token, the code
+of a web page), try it, and keep it in ~/.config/sregfs/credentials/REMOTE, which
+only you can read. It is used where the configuration names no token_file,
+token_env or token_command, and only for the address that the remote has now.
+
+A script says --token-stdin, and --user where a user name is needed.`,
+		Example: `  sreg login dropbox
+  pass show ghcr | sreg login ghcr --user me --token-stdin`,
+		Args: needArgs(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.login(cmd.Context(), args[0], f) },
+	}
+	cmd.Flags().StringVar(&f.user, "user", "", "the user `name`")
+	cmd.Flags().BoolVar(&f.stdin, "token-stdin", false, "read the password or token from the standard input")
+	return cmd
+}
+
+func (a *app) login(ctx context.Context, name string, f loginFlags) error {
+	o, err := a.options()
+	if err != nil {
+		return err
+	}
+	r, err := remoteNamed(o, name)
+	if err == nil {
+		err = needsLogin(r, f)
+	}
+	if err != nil {
+		return err
+	}
+	l, err := a.askLogin(ctx, o, r, f)
+	if err != nil {
+		return err
+	}
+	if err := a.tryLogin(ctx, o, r, l); err != nil {
+		return fmt.Errorf("login %s: %w", name, err)
+	}
+	_, before := o.ReadLogin(r)
+	path, err := o.StoreLogin(r, l)
+	if err != nil {
+		return fmt.Errorf("login %s: %w", name, err)
+	}
+	a.notice(fmt.Sprintf("logged in to %s; the login is in %s", name, path))
+	if mount := runningMount(o); mount != "" && errors.Is(before, fs.ErrNotExist) && !engine.LoginOnly(r.Type) {
+		a.notice(fmt.Sprintf("the mount at %s knows of no login for %s yet: restart it to use this one", mount, name))
+	}
+	return nil
+}
+
+// remoteNamed returns a remote of the configuration.
+func remoteNamed(o engine.Options, name string) (config.Remote, error) {
+	var known []string
+	for _, r := range o.Settings.Remotes {
+		if r.Name == name {
+			return r, nil
+		}
+		known = append(known, r.Name)
+	}
+	return config.Remote{}, fmt.Errorf("%w: no remote is named %q%s: \"sreg remote add\" makes one",
+		fs.ErrNotExist, name, backends.DidYouMean(name, known))
+}
+
+// needsLogin refuses a login that would not be used.
+func needsLogin(r config.Remote, f loginFlags) error {
+	source := tokenSource(r)
+	switch {
+	case r.Type == "dir":
+		return usagef("remote %s is a directory of this machine: it has no login", r.Name)
+	case source != "":
+		return usagef("remote %s has its token from %s, which goes before a stored login", r.Name, source)
+	case f.user != "" && r.User != "" && f.user != r.User:
+		return usagef("remote %s has user = %q in its configuration", r.Name, r.User)
+	case f.user != "" && r.Type == "dropbox":
+		return usagef("remote %s: a Dropbox login has no user name", r.Name)
+	}
+	return nil
+}
+
+// tokenSource says where the configuration has a remote's secret from; "" if it
+// names nothing.
+func tokenSource(r config.Remote) string {
+	switch {
+	case r.Token != "" && r.Guessed:
+		return r.Origin
+	case r.Token != "":
+		return "the configuration file"
+	case r.TokenFile != "":
+		return "token_file " + r.TokenFile
+	case r.TokenEnv != "":
+		return "the variable " + r.TokenEnv
+	case r.TokenCommand != "":
+		return "token_command"
+	}
+	return ""
+}
+
+// A loginStarter logs a person in by a web page that shows a code.
+type loginStarter interface {
+	StartLogin() (authorize string, exchange func(ctx context.Context, code string) (secret string, err error), err error)
+}
+
+// askLogin gets the login from whoever runs the command.
+func (a *app) askLogin(ctx context.Context, o engine.Options, r config.Remote, f loginFlags) (l engine.Login, err error) {
+	l.User = f.user
+	if !f.stdin {
+		backend, err := o.OpenBackend(ctx, r)
+		if err != nil {
+			return l, err
+		}
+		if web, ok := backend.(loginStarter); ok {
+			l.Secret, err = a.webLogin(ctx, web)
+			return l, err
+		}
+	}
+	if l.User, err = a.askUser(ctx, r, f); err != nil {
+		return l, err
+	}
+	if f.stdin {
+		l.Secret, err = a.readAll()
+	} else {
+		l.Secret, err = a.askSecret(ctx, "Password or token: ")
+	}
+	if err == nil && l.Secret == "" {
+		err = usagef("login %s: no password or token was given", r.Name)
+	}
+	return l, err
+}
+
+// askUser returns the user name; "" where the configuration has it, or a token
+// can do without.
+func (a *app) askUser(ctx context.Context, r config.Remote, f loginFlags) (string, error) {
+	needed := r.Type == "sregistry"
+	switch {
+	case f.user != "" || r.User != "" || r.Type == "dropbox":
+		return f.user, nil
+	case !term.Is(a.in) && needed:
+		return "", usagef("login %s: say --user", r.Name)
+	case !term.Is(a.in):
+		return "", nil
+	}
+	question := "User name: "
+	if !needed {
+		question = "User name (empty for a token alone): "
+	}
+	user, err := a.ask(ctx, question)
+	if err == nil && user == "" && needed {
+		err = usagef("login %s: no user name was given", r.Name)
+	}
+	return user, err
+}
+
+func (a *app) webLogin(ctx context.Context, web loginStarter) (string, error) {
+	page, exchange, err := web.StartLogin()
+	if err != nil {
+		return "", fmt.Errorf("%w; or give a token by --token-stdin", err)
+	}
+	fmt.Fprintf(a.err, "Open this page, allow the access, and copy the code that it shows:\n\n  %s\n\n", page)
+	code, err := a.ask(ctx, "Code: ")
+	if err != nil {
+		return "", err
+	}
+	if code == "" {
+		return "", usagef("no code was given")
+	}
+	return exchange(ctx, code)
+}
+
+// tryLogin returns an error if the service refuses the login. One that cannot be
+// asked now may take it later.
+func (a *app) tryLogin(ctx context.Context, o engine.Options, r config.Remote, l engine.Login) error {
+	if r.User == "" {
+		r.User = l.User
+	}
+	r.Token = l.Secret
+	p, err := newProbe(ctx, o, r)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	err = p.login(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, fs.ErrPermission):
+		return err
+	case err != nil:
+		a.notice(fmt.Sprintf("the login is stored, but could not be tried: %v", term.Escape(err.Error())))
+	}
+	return nil
+}
+
+// runningMount returns where this user's mount is, "" if none is running.
+func runningMount(o engine.Options) string {
+	if p, err := statedir.Holder(o.State); err == nil {
+		return p.Mount
+	}
+	return ""
+}
+
+func (a *app) logoutCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "logout REMOTE",
+		Short: "Remove the stored login of a remote",
+		Long: `Remove what "sreg login" has stored. Logins that other programs keep, or that the
+configuration names, stay.`,
+		Args: needArgs(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := a.options()
+			if err != nil {
+				return err
+			}
+			return a.logout(o, args[0])
+		},
+	}
+}
+
+func (a *app) logout(o engine.Options, name string) error {
+	path, err := o.DropLogin(name)
+	r, unknown := remoteNamed(o, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && unknown != nil:
+		return unknown
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("logout %s: %w: no login is stored in %s%s", name, fs.ErrNotExist, path, otherLogins(r))
+	case err != nil:
+		return fmt.Errorf("logout %s: %w", name, err)
+	}
+	a.notice(fmt.Sprintf("logged out of %s: %s is removed%s", name, path, otherLogins(r)))
+	return nil
+}
+
+// otherLogins says which login a remote may have besides the stored one.
+func otherLogins(r config.Remote) string {
+	switch source := tokenSource(r); {
+	case source != "":
+		return "; its token is from " + term.Escape(source)
+	case r.Type == "oci":
+		return "; logins of docker, podman, singularity and apptainer are used still: their own logout removes them"
+	}
+	return ""
+}

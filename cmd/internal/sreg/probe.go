@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sreg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cmd/internal/config"
+	"github.com/sregfs/sregfs/cmd/internal/engine"
+)
+
+// probeTimeout bounds one step of a probe with its retries.
+const probeTimeout = 15 * time.Second
+
+// A probe asks a remote what works, one thing at a time, past the catalogue and
+// any running mount.
+type probe struct {
+	remote  config.Remote
+	http    *http.Client
+	backend backends.Backend
+	client  *backends.Client
+}
+
+func newProbe(ctx context.Context, o engine.Options, r config.Remote) (*probe, error) {
+	client, err := engine.HTTPClient(r)
+	if err != nil {
+		return nil, err
+	}
+	backend, err := o.OpenBackend(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return &probe{remote: r, http: client, backend: backend, client: backends.NewClient(r.Name, backend, backends.ClientOptions{
+		ReadOnly: r.ReadOnly || o.Settings.ReadOnly, MaxElapsed: probeTimeout, Log: o.Log,
+	})}, nil
+}
+
+func (p *probe) close() {
+	_ = p.client.Close()
+	p.http.CloseIdleConnections()
+}
+
+// reach asks for anything at the remote's address, without a login: every answer
+// will do. It returns who was asked.
+func (p *probe) reach(ctx context.Context) (string, error) {
+	if path, ok := p.remote.Config["path"].(string); ok && p.remote.Type == "dir" {
+		info, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) && p.remote.Name == config.Local {
+			return path + " (made by the first image)", nil
+		}
+		if err == nil && !info.IsDir() {
+			err = fmt.Errorf("%w: %s is not a directory", fs.ErrInvalid, path)
+		}
+		return path, err
+	}
+	address := p.remote.URL
+	switch {
+	case address == "" && p.remote.Type == "dropbox":
+		address = "https://api.dropboxapi.com"
+	case !strings.Contains(address, "://"):
+		address = "https://" + address
+	}
+	if p.remote.Type == "oci" {
+		address = strings.TrimSuffix(address, "/") + "/v2/"
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return address, fmt.Errorf("%w: url", fs.ErrInvalid)
+	}
+	resp, err := p.http.Do(req)
+	if err != nil {
+		return address, backends.TransportError(err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, 4096) // so that the connection can be used again
+	switch resp.StatusCode {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return address, fmt.Errorf("%w: HTTP %d", backends.ErrUnavailable, resp.StatusCode)
+	}
+	return address, nil
+}
+
+// A loginChecker can tell whether a login is taken without asking for anything
+// else. Where a backend is none, listing tells.
+type loginChecker interface {
+	CheckLogin(ctx context.Context) error
+}
+
+// login reports whether the service takes the login.
+func (p *probe) login(ctx context.Context) error {
+	if c, ok := p.backend.(loginChecker); ok {
+		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+		defer cancel()
+		return c.CheckLogin(ctx)
+	}
+	_, err := p.list(ctx, "")
+	switch {
+	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized):
+		return nil // it knows who asks
+	}
+	return err
+}
+
+// maxListed is how many entries of a collection are looked at.
+const maxListed = 100
+
+func (p *probe) list(ctx context.Context, collection string) ([]backends.Entry, error) {
+	var all []backends.Entry
+	for e, err := range p.client.List(ctx, collection) {
+		if err != nil {
+			return all, err
+		}
+		if all = append(all, e); len(all) == maxListed {
+			break
+		}
+	}
+	return all, nil
+}
+
+// maxWalked is how many collections are listed in search of an image.
+const maxWalked = 5
+
+// anImage returns some image, given what lies at the root.
+func (p *probe) anImage(ctx context.Context, entries []backends.Entry) (backends.Ref, bool) {
+	for walked := 0; ; walked++ {
+		next := ""
+		for _, e := range entries {
+			if e.Collection == "" {
+				return e.Image.Ref, true
+			}
+			if next == "" {
+				next = e.Collection
+			}
+		}
+		if next == "" || walked == maxWalked {
+			return backends.Ref{}, false
+		}
+		var err error
+		if entries, err = p.list(ctx, next); err != nil {
+			return backends.Ref{}, false
+		}
+	}
+}
+
+// read fetches the first bytes of an image.
+func (p *probe) read(ctx context.Context, ref backends.Ref) error {
+	img, err := p.client.Stat(ctx, ref)
+	if err != nil {
+		return err
+	}
+	body, err := p.client.Open(ctx, img, 0, 512)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	_, err = io.ReadFull(body, make([]byte, 512))
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil // it is that small
+	}
+	return err
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sreg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/cmd/internal/config"
+	"github.com/sregfs/sregfs/cmd/internal/engine"
+	"github.com/sregfs/sregfs/cmd/internal/exit"
+	"github.com/sregfs/sregfs/cmd/internal/term"
+)
+
+func (a *app) remoteCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "remote",
+		Short: "Show, try and change the configured registries",
+		Long: `Show, try and change the configured registries. Changes are made in the
+configuration file, of which everything else stays as it is. A running mount
+keeps the remotes that it was started with.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: group,
+	}
+	cmd.AddCommand(a.remoteListCmd(), a.remoteAddCmd(), a.remoteRemoveCmd(), a.remoteRenameCmd(), a.remoteTestCmd())
+	return cmd
+}
+
+func (a *app) remoteListCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List the configured registries and how they stand",
+		Args:    needArgs(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd.Context(), func(c *control.Client) error {
+				st, err := c.Status(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if a.format == asJSON {
+					return a.printJSON(append([]catalog.RemoteStatus{}, st.Remotes...))
+				}
+				return printRemotes(a.out, st.Remotes)
+			})
+		},
+	}
+}
+
+func printRemotes(w io.Writer, remotes []catalog.RemoteStatus) error {
+	t := newTable(w, "REMOTE", "TYPE", "IMAGES", "CAN", "URL", "ERROR")
+	for _, r := range remotes {
+		t.row(r.Name, r.Type, strconv.Itoa(r.Images), r.Caps, r.URL, r.Error)
+	}
+	return t.flush()
+}
+
+func (a *app) remoteAddCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "add NAME TYPE [KEY=VALUE...]",
+		Short: "Configure one more registry",
+		Long: `Add a [remotes.NAME] table to the configuration file. The keys are those of the
+file; a value is text unless it reads true, false, a number, or stands in brackets
+or quotes. On a terminal you are asked for a key that is missing.
+
+The remote is not asked anything: "sreg remote test NAME" does that. A password
+or token has no place on a command line: "sreg login NAME" asks for it.`,
+		Example: `  sreg remote add lab oci url=https://registry.lab.org
+  sreg remote add ghcr oci url=https://ghcr.io namespace=me read_only=true
+  sreg remote add shared dir path=/srv/images`,
+		Args: needArgs(2, maxArgs),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.addRemote(cmd.Context(), args[0], args[1], args[2:])
+		},
+	}
+}
+
+// neededKey is the key without which a type of remote is no use; "" if there is none.
+func neededKey(typ string) string {
+	switch typ {
+	case "dir":
+		return "path"
+	case "oci", "sregistry":
+		return "url"
+	}
+	return ""
+}
+
+func (a *app) addRemote(ctx context.Context, name, typ string, texts []string) error {
+	o, err := a.options()
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(o.Inputs.Types, typ) {
+		return usagef("remote add %s: unknown type %q%s", name, typ, backends.DidYouMean(typ, o.Inputs.Types))
+	}
+	keys := []config.Key{{Name: "type", Value: typ}}
+	for _, text := range texts {
+		k, err := config.ParseKey(text)
+		if err != nil {
+			return fmt.Errorf("remote add %s: %w", name, err)
+		}
+		if slices.ContainsFunc(keys, func(other config.Key) bool { return other.Name == k.Name }) {
+			return usagef("remote add %s: %s is said twice", name, k.Name)
+		}
+		keys = append(keys, k)
+	}
+	if key := neededKey(typ); key != "" && len(texts) == 0 && term.Is(a.in) {
+		value, err := a.ask(ctx, key+": ")
+		if err != nil {
+			return err
+		}
+		keys = append(keys, config.Key{Name: key, Value: value})
+	}
+	path, err := o.ChangeConfig(ctx, name, func(text []byte) ([]byte, error) { return config.AddRemote(text, name, keys) })
+	if err != nil {
+		return fmt.Errorf("remote add %s: %w", name, err)
+	}
+	a.changed(o, path, name+" is added")
+	return nil
+}
+
+// changed says what became of a change of the configuration.
+func (a *app) changed(o engine.Options, path, what string) {
+	a.notice(what + " (" + path + ")")
+	if mount := runningMount(o); mount != "" {
+		a.notice(fmt.Sprintf("the mount at %s keeps the remotes that it was started with: restart it", mount))
+	}
+}
+
+func (a *app) remoteRemoveCmd() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:     "rm NAME",
+		Aliases: []string{"remove"},
+		Short:   "Configure a registry no more",
+		Long: `Remove a remote's table from the configuration file, with the comment right above
+it, and its stored login. Nothing happens to the images in the registry.`,
+		Args: needArgs(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.removeRemote(cmd.Context(), args[0], force) },
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "also while uploads to it wait")
+	return cmd
+}
+
+func (a *app) removeRemote(ctx context.Context, name string, force bool) error {
+	o, err := a.editable(ctx, "rm", name, force)
+	if err != nil {
+		return err
+	}
+	path, err := o.ChangeConfig(ctx, "", func(text []byte) ([]byte, error) { return config.RemoveRemote(text, name) })
+	if err != nil {
+		return fmt.Errorf("remote rm %s: %w", name, err)
+	}
+	a.changed(o, path, name+" is removed")
+	if a.settings.Default == name {
+		a.notice(fmt.Sprintf("the setting default = %q names it still", name))
+	}
+	switch login, err := o.DropLogin(name); {
+	case err == nil:
+		a.notice("its login is removed (" + login + ")")
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("remote rm %s: its login stays: %w", name, err)
+	}
+	return nil
+}
+
+// editable returns the options to change a remote with, provided that no upload
+// waits for it: under another name, or none, it would wait for ever. What a
+// configuration that cannot be loaded has waiting nobody knows; it must be
+// possible to repair it.
+func (a *app) editable(ctx context.Context, verb, name string, force bool) (engine.Options, error) {
+	o, err := a.options()
+	if exit.Code(err) == exit.Usage || err == nil && force {
+		return o, nil
+	}
+	if err != nil {
+		return o, err
+	}
+	waiting := 0
+	err = a.with(ctx, func(c *control.Client) error {
+		st, err := c.Status(ctx)
+		waiting = 0
+		for _, d := range st.Uploads {
+			if d.Target.Remote == name {
+				waiting++
+			}
+		}
+		return err
+	})
+	switch {
+	case exit.Code(err) == exit.Usage:
+		return o, nil
+	case err != nil:
+		return o, err
+	case waiting > 0:
+		return o, fmt.Errorf("remote %s %s: %d uploads to it are not published (see \"sreg uploads ls\"; --force leaves them)", verb, name, waiting)
+	}
+	return o, nil
+}
+
+func (a *app) remoteRenameCmd() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:     "rename NAME NEW",
+		Aliases: []string{"mv"},
+		Short:   "Give a registry another name here",
+		Long: `Rename a remote's table in the configuration file, and its stored login. In the
+registry nothing changes.`,
+		Args: needArgs(2, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.renameRemote(cmd.Context(), args[0], args[1], force)
+		},
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "also while uploads to it wait")
+	return cmd
+}
+
+func (a *app) renameRemote(ctx context.Context, from, to string, force bool) error {
+	if from == config.Local || to == config.Local {
+		return usagef("remote rename: %q is the remote that is always there, under this name", config.Local)
+	}
+	o, err := a.editable(ctx, "rename", from, force)
+	if err != nil {
+		return err
+	}
+	path, err := o.ChangeConfig(ctx, to, func(text []byte) ([]byte, error) { return config.RenameRemote(text, from, to) })
+	if err != nil {
+		return fmt.Errorf("remote rename %s: %w", from, err)
+	}
+	a.changed(o, path, from+" is "+to+" now")
+	if err := o.MoveLogin(from, to); err != nil {
+		return fmt.Errorf("remote rename %s: its login stays under the old name: %w", from, err)
+	}
+	return nil
+}
