@@ -12,6 +12,9 @@
 //	dropbox                    start a Dropbox; $DROPBOX is its URL, $DROPBOX_TOKEN a
 //	                           token for it
 //	dropbox-expire             let it take no token that it gave out
+//	dropbox-accept TOKEN       let it take this one
+//	sregistry                  start a Singularity Registry Server; $SREGISTRY is its
+//	                           URL, $SREGISTRY_USER and $SREGISTRY_TOKEN log in
 //	notify-socket              be systemd for the programs that follow
 //	notified TEXT              wait until one has told it TEXT
 //	impostor                   hold the state directory, and answer sreg with nonsense
@@ -102,6 +105,8 @@ func (s *script) params(file string) testscript.Params {
 			"registry-stop":   func(*testscript.TestScript, bool, []string) { s.registry.Stop() },
 			"dropbox":         s.startDropbox,
 			"dropbox-expire":  func(*testscript.TestScript, bool, []string) { s.dropbox.Expire() },
+			"dropbox-accept":  func(_ *testscript.TestScript, _ bool, args []string) { s.dropbox.Accept(args[0]) },
+			"sregistry":       s.startSregistry,
 			"notify-socket":   s.notifySocket,
 			"notified":        s.notified,
 			"impostor":        s.impostor,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
+	"github.com/sregfs/sregfs/backends/sregistry/sregistrytest"
 )
 
 func (s *script) startRegistry(ts *testscript.TestScript, _ bool, args []string) {
@@ -24,4 +25,11 @@ func (s *script) startDropbox(ts *testscript.TestScript, _ bool, _ []string) {
 	s.dropbox = dropboxtest.Start(s.t, dropboxtest.Options{})
 	ts.Setenv("DROPBOX", s.dropbox.URL)
 	ts.Setenv("DROPBOX_TOKEN", dropboxtest.Token)
+}
+
+func (s *script) startSregistry(ts *testscript.TestScript, _ bool, _ []string) {
+	server := sregistrytest.Start(s.t, sregistrytest.Options{})
+	ts.Setenv("SREGISTRY", server.URL)
+	ts.Setenv("SREGISTRY_USER", sregistrytest.User)
+	ts.Setenv("SREGISTRY_TOKEN", sregistrytest.Token)
 }

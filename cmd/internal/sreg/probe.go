@@ -62,19 +62,10 @@ func (p *probe) reach(ctx context.Context) (string, error) {
 		}
 		return path, err
 	}
-	address := p.remote.URL
-	switch {
-	case address == "" && p.remote.Type == "dropbox":
-		address = "https://api.dropboxapi.com"
-	case !strings.Contains(address, "://"):
-		address = "https://" + address
-	}
-	if p.remote.Type == "oci" {
-		address = strings.TrimSuffix(address, "/") + "/v2/"
-	}
+	method, address := knock(p.remote)
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	req, err := http.NewRequestWithContext(ctx, method, address, nil)
 	if err != nil {
 		return address, fmt.Errorf("%w: url", fs.ErrInvalid)
 	}
@@ -89,6 +80,24 @@ func (p *probe) reach(ctx context.Context) (string, error) {
 		return address, fmt.Errorf("%w: HTTP %d", backends.ErrUnavailable, resp.StatusCode)
 	}
 	return address, nil
+}
+
+// knock returns a request that a service answers, if only to refuse it.
+func knock(r config.Remote) (method, address string) {
+	address = strings.TrimSuffix(r.URL, "/")
+	if address == "" && r.Type == "dropbox" {
+		address = "https://api.dropboxapi.com"
+	}
+	if !strings.Contains(address, "://") {
+		address = "https://" + address
+	}
+	switch r.Type {
+	case "dropbox":
+		return http.MethodPost, address + "/2/users/get_current_account"
+	case "oci":
+		return http.MethodGet, address + "/v2/"
+	}
+	return http.MethodGet, address + "/"
 }
 
 // A loginChecker can tell whether a login is taken without asking for anything
