@@ -17,6 +17,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
+
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
@@ -106,15 +108,28 @@ func (c *client) object(req *http.Request, v any) error {
 	return decode(resp, text, v)
 }
 
-// decode reads an answer of status 200. The server's views end in
-// "return Response(429)" where they mean a status, which makes the number the
-// body and the status 200.
-func decode(resp *http.Response, text []byte, v any) error {
-	text = bytes.TrimSpace(text)
-	if status, err := strconv.Atoi(string(text)); err == nil && 400 <= status && status < 600 {
-		said := &http.Response{StatusCode: status, Header: resp.Header}
-		return answer(said)
+// verdict returns the error that an answer of status 200 can be: the server's
+// views end in "return Response(429)" where they mean a status, which makes the
+// number the body and the status 200.
+func verdict(resp *http.Response, text []byte) error {
+	status, err := strconv.Atoi(string(bytes.TrimSpace(text)))
+	if err != nil || status < 400 || status > 599 {
+		return nil
 	}
+	said := answer(&http.Response{StatusCode: status, Header: resp.Header})
+	if status == http.StatusTooManyRequests {
+		// The quota of a week: trying again in a moment costs requests alone.
+		return backoff.Permanent(fmt.Errorf("%w (the server allows a number of downloads each week)", said))
+	}
+	return said
+}
+
+// decode reads the object or array of an answer of status 200.
+func decode(resp *http.Response, text []byte, v any) error {
+	if err := verdict(resp, text); err != nil {
+		return err
+	}
+	text = bytes.TrimSpace(text)
 	if len(text) == 0 || text[0] != '{' && text[0] != '[' {
 		return fmt.Errorf("%w: not an answer of a registry server", backends.ErrCorrupt)
 	}
@@ -152,7 +167,7 @@ func (c *client) bearer(ctx context.Context, method, path string, body, v any) e
 	return err
 }
 
-// data sends req and decodes {"data": v}.
+// data sends req and decodes {"data": v}. Without v only the status counts.
 func (c *client) data(req *http.Request, v any) error {
 	resp, err := c.do(req)
 	if err != nil {
@@ -160,13 +175,19 @@ func (c *client) data(req *http.Request, v any) error {
 	}
 	defer resp.Body.Close()
 	text, err := httpx.ReadAll(resp.Body)
-	if err != nil || v == nil && len(bytes.TrimSpace(text)) == 0 {
+	if err != nil {
 		return err
+	}
+	if v == nil {
+		if bytes.HasPrefix(bytes.TrimSpace(text), []byte("<")) {
+			return fmt.Errorf("%w: a page in place of an answer", backends.ErrCorrupt)
+		}
+		return verdict(resp, text)
 	}
 	var envelope struct {
 		Data json.RawMessage `json:"data"`
 	}
-	if err := decode(resp, text, &envelope); err != nil || v == nil {
+	if err := decode(resp, text, &envelope); err != nil {
 		return err
 	}
 	if len(envelope.Data) == 0 {

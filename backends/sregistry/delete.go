@@ -65,10 +65,5 @@ func (c *client) remove(ctx context.Context, n name, auth string) error {
 	if err != nil {
 		return err
 	}
-	// The view may answer with a number in place of a status, as the others do.
-	var any struct{}
-	if err := decode(resp, text, &any); statusOf(err) != 0 {
-		return err
-	}
-	return nil
+	return verdict(resp, text)
 }

@@ -12,6 +12,7 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"net/http"
 	"strings"
 	"sync"
 
@@ -66,8 +67,8 @@ func (c *client) hasLibrary(ctx context.Context, n name) (bool, error) {
 	case n.nested():
 		return false, fmt.Errorf("%w: the library API has collections of one part only", fs.ErrInvalid)
 	}
-	err := c.bearer(ctx, "GET", "/v1/token-status", nil, nil)
-	if c.way == pushAuto && elsewhere(err) {
+	err := c.bearer(ctx, http.MethodGet, "/v1/token-status", nil, nil)
+	if c.way == pushAuto && (elsewhere(err) || errors.Is(err, backends.ErrCorrupt)) {
 		return false, nil
 	}
 	return err == nil, err

@@ -275,6 +275,71 @@ func TestPush_secondName(t *testing.T) {
 	}
 }
 
+// A server without the library API may answer its paths with a page.
+func TestPush_way(t *testing.T) {
+	t.Parallel()
+	content := bytesOf("x", 5000)
+	for name, tt := range map[string]struct {
+		way     string
+		page    bool
+		library bool
+		err     error
+	}{
+		"auto":             {way: "auto", library: true},
+		"auto with a page": {way: "auto", page: true},
+		"upload":           {way: "upload"},
+		"library":          {way: "library", library: true},
+		"library, a page":  {way: "library", page: true, err: backends.ErrCorrupt},
+	} {
+		srv := sregistrytest.Start(t, sregistrytest.Options{})
+		hc := backends.NewHTTPClient(backends.HTTPOptions{})
+		t.Cleanup(hc.CloseIdleConnections)
+		hc.Transport = editing{hc.Transport, func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
+			if !tt.page || !strings.HasPrefix(req.URL.Path, "/v1/") {
+				return next.RoundTrip(req)
+			}
+			return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader("<html>")), Request: req}, nil
+		}}
+		b, err := open(t.Context(), backends.Env{Remote: "lab", HTTP: hc, Config: map[string]any{"url": srv.URL, "push": tt.way}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = b.(remote).Push(t.Context(), ref(t, "c/i:1"), source(content)); !errors.Is(err, tt.err) {
+			t.Errorf("%s: %v, want %v", name, err, tt.err)
+		}
+		if got := srv.Count("POST /v1/tags/") == 1; got != tt.library {
+			t.Errorf("%s: by the library: %v", name, got)
+		}
+		if got := srv.Content("c", "i", "1"); tt.err == nil && !bytes.Equal(got, content) {
+			t.Errorf("%s: %d bytes are there", name, len(got))
+		}
+	}
+	for _, config := range []map[string]any{{"url": "https://x", "push": "both"}, {"url": "https://x", "ulr": "y"}, {}} {
+		if _, err := sregistry.Open(t.Context(), backends.Env{Remote: "lab", Config: config}); !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("Open(%v): %v, want fs.ErrInvalid", config, err)
+		}
+	}
+	// The base64 of this name has a slash, at which the server would split it.
+	env := backends.Env{Remote: "lab", User: "a??", Config: map[string]any{"url": "https://x"}}
+	if _, err := sregistry.Open(t.Context(), env); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("Open for %q: %v, want fs.ErrInvalid", env.User, err)
+	}
+}
+
+// Over the week's quota nothing is asked again.
+func TestQuota_noRetry(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	srv := answering(t, func(w http.ResponseWriter, _ *http.Request) {
+		asked++
+		fmt.Fprint(w, "429")
+	})
+	c := backends.NewClient("lab", newRemote(t, srv), backends.ClientOptions{})
+	if _, err := c.Stat(t.Context(), ref(t, "c/i:1")); !errors.Is(err, backends.ErrRateLimited) || asked != 1 {
+		t.Errorf("%v after %d requests, want ErrRateLimited after one", err, asked)
+	}
+}
+
 func TestPush_name(t *testing.T) {
 	t.Parallel()
 	srv := sregistrytest.Start(t, sregistrytest.Options{})

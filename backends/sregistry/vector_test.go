@@ -5,6 +5,7 @@ package sregistry
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -224,6 +225,28 @@ func FuzzContentRange(f *testing.F) {
 		}
 		if checkRange(header, span{off, n}, -1) == nil && off >= size {
 			t.Errorf("checkRange(%q, %d, %d) takes a part past the end", header, off, n)
+		}
+	})
+}
+
+// Whatever a server says of a container, what comes of it is an image that can
+// be shown, or an error.
+func FuzzManifest(f *testing.F) {
+	f.Add(`{"id":1,"name":"i","tag":"1","version":"sha256.00","collection":"c","metadata":{"labels":{"a":"b"}}}`)
+	f.Add(`{"id":"x","name":"I","tag":"1","version":null,"add_date":"9999-99-99","collection":{},"metadata":[]}`)
+	f.Add(`429`)
+	f.Fuzz(func(t *testing.T, text string) {
+		n := name{"c", "i", "1"}
+		var m manifest
+		err := decode(&http.Response{}, []byte(text), &m)
+		m, err = checked(m, n, err)
+		if err != nil {
+			return
+		}
+		c := &client{home: &url.URL{Scheme: "https", Host: "x"}}
+		img := c.image(m, n)
+		if err := errors.Join(img.Ref.Check(), backends.CheckDigest(img.Digest), c.CheckName(img.Ref)); err != nil || img.Version == "" || img.Size != -1 {
+			t.Errorf("%q became %+v: %v", text, img, err)
 		}
 	})
 }
