@@ -50,7 +50,7 @@ func (p *push) library(ctx context.Context) error {
 	if done, _, err := p.allowed(ctx); err != nil || done {
 		return err
 	}
-	p.state.MD5 = "-" // from here on the name may be ours, whatever the answer is
+	p.state.Sent = true
 	p.save()
 	return p.c.bearer(ctx, http.MethodPost, tagsPath+escape(collection), map[string]string{"Tag": p.n.tag, "ImageID": image}, nil)
 }

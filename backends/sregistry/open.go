@@ -4,11 +4,8 @@ package sregistry
 
 import (
 	"context"
-	"crypto/md5"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"mime"
@@ -295,99 +292,4 @@ func limited(body io.ReadCloser, n int64) io.ReadCloser {
 		io.Reader
 		io.Closer
 	}{io.LimitReader(body, n), body}
-}
-
-// openOld downloads from the server itself. It is one request, never more: each
-// counts. What is read whole is checked against its digest, because nothing else
-// would tell a cut-off image from a whole one.
-func (c *client) openOld(ctx context.Context, m manifest, img backends.Image, s span) (io.ReadCloser, error) {
-	if s.off > maxSkip {
-		return nil, tooFar(s.off)
-	}
-	if m.Image == "" {
-		return nil, fmt.Errorf("%w: the server says nowhere to download it", fs.ErrNotExist)
-	}
-	address, err := c.target(m.Image)
-	if err != nil {
-		return nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %v", fs.ErrInvalid, err)
-	}
-	req.Header.Set("Accept-Encoding", "identity")
-	resp, err := c.do(req)
-	if err == nil {
-		if err = notAnImage(resp); err != nil {
-			resp.Body.Close()
-		}
-	}
-	if err != nil {
-		return nil, hide(overQuota(err), address.Path)
-	}
-	if img.Size >= 0 && resp.ContentLength >= 0 && resp.ContentLength != img.Size {
-		resp.Body.Close()
-		return nil, fmt.Errorf("%w: %d bytes, %d before", backends.ErrCorrupt, resp.ContentLength, img.Size)
-	}
-	c.places.put(placeKey(img), place{old: true, size: resp.ContentLength})
-	if err := skip(resp.Body, s.off); err != nil {
-		resp.Body.Close()
-		return nil, err
-	}
-	if s.off > 0 || s.n >= 0 && (resp.ContentLength < 0 || s.n < resp.ContentLength) {
-		return limited(resp.Body, s.n), nil
-	}
-	return verified(resp.Body, img.Digest), nil
-}
-
-// overQuota adds to a refusal what it most likely is.
-func overQuota(err error) error {
-	if statusOf(err) != http.StatusForbidden {
-		return err
-	}
-	return fmt.Errorf("%w (the server allows a number of downloads each week)", err)
-}
-
-// hide takes secret, the path of a download, out of the text of err.
-func hide(err error, secret string) error {
-	if secret == "" || !strings.Contains(err.Error(), secret) {
-		return err
-	}
-	return &hiddenError{err, secret}
-}
-
-type hiddenError struct {
-	err    error
-	secret string
-}
-
-func (e *hiddenError) Error() string { return strings.ReplaceAll(e.err.Error(), e.secret, "/…") }
-func (e *hiddenError) Unwrap() error { return e.err }
-
-// verified gives backends.ErrCorrupt in the place of the end if body does not
-// have the digest.
-func verified(body io.ReadCloser, digest string) io.ReadCloser {
-	algorithm, want, _ := strings.Cut(digest, ":")
-	switch algorithm {
-	case "md5":
-		return &verifier{ReadCloser: body, sum: md5.New(), want: want}
-	case "sha256":
-		return &verifier{ReadCloser: body, sum: sha256.New(), want: want}
-	}
-	return body
-}
-
-type verifier struct {
-	io.ReadCloser
-	sum  hash.Hash
-	want string
-}
-
-func (v *verifier) Read(p []byte) (int, error) {
-	n, err := v.ReadCloser.Read(p)
-	v.sum.Write(p[:n])
-	if errors.Is(err, io.EOF) && fmt.Sprintf("%x", v.sum.Sum(nil)) != v.want {
-		return n, fmt.Errorf("%w: not the bytes of %s", backends.ErrCorrupt, v.want)
-	}
-	return n, err
 }

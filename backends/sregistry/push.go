@@ -88,8 +88,9 @@ type push struct {
 type pushState struct {
 	Name   string `json:"name,omitempty"`
 	Digest string `json:"digest,omitempty"`
-	MD5    string `json:"md5,omitempty"` // of all bytes, once they were read to the end
 	Size   int64  `json:"size,omitempty"`
+	Sent   bool   `json:"sent,omitempty"` // the name may be ours, whatever the answer was
+	MD5    string `json:"md5,omitempty"`  // of what was sent in the old way, by which the server knows it at first
 
 	// Of an upload to the object store.
 	Image    string       `json:"image,omitempty"`
@@ -136,7 +137,7 @@ func (p *push) allowed(ctx context.Context) (done bool, _ backends.Image, _ erro
 	now := p.c.image(m, p.n)
 	err = p.src.ReplaceAllowed(now, true)
 	switch {
-	case err != nil && p.state.MD5 != "" && p.ours(now):
+	case err != nil && p.state.Sent && p.ours(now):
 		img, err := p.published(ctx)
 		return err == nil, img, err
 	case err != nil:

@@ -58,6 +58,21 @@ func python(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
+func TestPython_sign(t *testing.T) {
+	t.Parallel()
+	for _, in := range [][]string{
+		{"vanessa", "t0k3n", "pull", "20190712T14Z", "vanessa", "tacos", "1.0"},
+		{"größe", "schlüssel", "delete", "20261121T00Z", "My_Old.Collection", "team/tool", "v1.0+b"},
+		{"a", "b", "upload", "20261121T00Z", "--x--", "y", "latest"},
+		{"user", strings.Repeat("k", 100), "push", "20261121T23Z", "A", "B", "C"},
+	} {
+		got := sregistry.Sign(in[0], in[1], in[2], in[3], in[4], in[5], in[6])
+		if want := python(t, append([]string{"sign"}, in...)...); got != want {
+			t.Errorf("Sign(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
 // The other client pushes what we read and deletes what we pushed.
 func TestPython_client(t *testing.T) {
 	t.Parallel()
@@ -268,6 +283,10 @@ func TestPush_secondName(t *testing.T) {
 	if n := srv.Count("PUT store/"); n != 1 {
 		t.Errorf("the bytes were sent %d times", n)
 	}
+	// That the bytes are the same is no leave to take the name: who asks is another.
+	if _, err := newRemote(t, srv.URL, sregistrytest.Token).Push(t.Context(), ref(t, "c/i:1"), source(content)); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("Push of the same bytes to a name that is taken: %v, want fs.ErrExist", err)
+	}
 	wrong := source(content)
 	wrong.Content = bytes.NewReader(bytesOf("y", 5000))
 	if _, err := b.Push(t.Context(), ref(t, "c/i:3"), wrong); !errors.Is(err, backends.ErrCorrupt) {
@@ -381,29 +400,31 @@ func (zeros) ReadAt(p []byte, _ int64) (int, error) { clear(p); return len(p), n
 // A push needs the same memory for any size. Not parallel: it looks at what the
 // whole process allocates.
 func TestPush_memory(t *testing.T) { //nolint:paralleltest // see above
-	const size = 256 << 20
-	sum := sha256.New()
-	if _, err := io.Copy(sum, io.NewSectionReader(zeros{}, 0, size)); err != nil {
-		t.Fatal(err)
-	}
-	for name, opts := range map[string]sregistrytest.Options{
-		"old":   {NoLibrary: true, Forget: true},
-		"whole": {NoParts: true, Forget: true},
-		"parts": {PartSize: 100 << 20, Forget: true},
+	for name, tt := range map[string]struct {
+		size int64
+		opts sregistrytest.Options
+	}{
+		"old":   {256 << 20, sregistrytest.Options{NoLibrary: true, Forget: true}},
+		"whole": {64 << 20, sregistrytest.Options{NoParts: true, Forget: true}},
+		"parts": {256 << 20, sregistrytest.Options{PartSize: 100 << 20, Forget: true}},
 	} {
-		srv := sregistrytest.Start(t, opts)
+		sum := sha256.New()
+		if _, err := io.Copy(sum, io.NewSectionReader(zeros{}, 0, tt.size)); err != nil {
+			t.Fatal(err)
+		}
+		srv := sregistrytest.Start(t, tt.opts)
 		b := newRemote(t, srv.URL, sregistrytest.Token)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		_, err := b.Push(t.Context(), ref(t, "c/i:1"), backends.Source{
-			Content: zeros{}, Size: size, Digest: fmt.Sprintf("sha256:%x", sum.Sum(nil)),
+			Content: zeros{}, Size: tt.size, Digest: fmt.Sprintf("sha256:%x", sum.Sum(nil)),
 		})
 		runtime.ReadMemStats(&after)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if used := after.TotalAlloc - before.TotalAlloc; used > 16<<20 {
-			t.Errorf("%s: %d MiB allocated for a push of %d MiB", name, used>>20, size>>20)
+			t.Errorf("%s: %d MiB allocated for a push of %d MiB", name, used>>20, tt.size>>20)
 		}
 	}
 }

@@ -83,8 +83,7 @@ func (p *push) sendForm(ctx context.Context, number, auth string) error {
 }
 
 // whole reads all of the content. Its end is held back until the digest is found
-// to be right and, for the case that the answer is lost, the MD5 is saved by
-// which the server knows the image at first.
+// to be right and, for the case that the answer is lost, the MD5 is saved.
 func (p *push) whole() *hashed {
 	h := newHashed(p.src.Content, 0, p.src.Size)
 	h.md5 = md5.New()
@@ -92,7 +91,7 @@ func (p *push) whole() *hashed {
 		if err := p.sameDigest(h.sha256()); err != nil {
 			return err
 		}
-		p.state.MD5 = hex.EncodeToString(h.md5.Sum(nil))
+		p.state.Sent, p.state.MD5 = true, hex.EncodeToString(h.md5.Sum(nil))
 		p.save()
 		return nil
 	}

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -30,45 +28,6 @@ func TestSign_vectors(t *testing.T) {
 		want := "SREGISTRY-HMAC-SHA256 Credential=" + string(k) + "/dmFuZXNzYQ==/20190712T14Z,Signature=" + signature
 		if got := sign("vanessa", "t0k3n", k, "20190712T14Z", name{"vanessa", "tacos", "1.0"}); got != want {
 			t.Errorf("sign(%s) = %q, want %q", k, got, want)
-		}
-	}
-}
-
-// python runs the client that is not ours.
-func python(t *testing.T, args ...string) string {
-	t.Helper()
-	exe, err := exec.LookPath("python3")
-	if err != nil {
-		if os.Getenv("SREGFS_NOSKIP") == "1" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	var stderr strings.Builder
-	cmd := exec.CommandContext(t.Context(), exe, append([]string{"testdata/client.py"}, args...)...)
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("client.py %q: %v\n%s", args, err, stderr.String())
-	}
-	return strings.TrimSpace(string(out))
-}
-
-func TestSign_python(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		user, token string
-		k           kind
-		n           name
-	}{
-		{"vanessa", "t0k3n", kindPull, name{"vanessa", "tacos", "1.0"}},
-		{"größe", "schlüssel", kindDelete, name{"My_Old.Collection", "team/tool", "v1.0+b"}},
-		{"a", "b", kindUpload, name{"--x--", "y", "latest"}},
-		{"user", strings.Repeat("k", 100), kindPush, name{"A", "B", "C"}},
-	} {
-		got := sign(tt.user, tt.token, tt.k, "20261121T00Z", tt.n)
-		if want := python(t, "sign", tt.user, tt.token, string(tt.k), "20261121T00Z", tt.n.collection, tt.n.container, tt.n.tag); got != want {
-			t.Errorf("sign(%+v) = %q, want %q", tt, got, want)
 		}
 	}
 }
