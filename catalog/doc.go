@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package catalog knows which images there are, on every remote, and does what
-// can be done with them: list, look up, search, inspect, pull, push, add, remove.
+// can be done with them: list, look up, search, inspect, pull, push, add, remove,
+// share.
 // Both the file tree (package fsys) and the sreg command stand on it.
 //
 // What the remotes' listings said is kept in a [Store], so that names are shown

@@ -83,32 +83,3 @@ func lockDir(dir string) (unlock func(), err error) {
 	_ = unix.Flock(int(d.Fd()), unix.LOCK_EX)
 	return func() { _ = d.Close() }, nil
 }
-
-// WriteSecret replaces the file path, or makes it, with mode 0600: whoever reads
-// it, and whatever breaks off, there is all of the old text or all of the new.
-func WriteSecret(path string, text []byte) (err error) {
-	dir := filepath.Dir(path)
-	// Made with mode 0600, under a name that nobody can have laid a link at.
-	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	_, err = tmp.Write(text)
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err = os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}

@@ -58,13 +58,13 @@ func (o Options) StoreLogin(r config.Remote, l Login) (path string, err error) {
 	return path, config.WriteSecret(path, append(text, '\n'))
 }
 
-// DropLogin removes the login of a remote.
+// DropLogin removes the login of a remote, for good when it returns.
 // Errors: fs.ErrNotExist if none is stored.
 func (o Options) DropLogin(remote string) (path string, err error) {
 	if path, err = o.LoginFile(remote); err != nil {
 		return "", err
 	}
-	return path, os.Remove(path)
+	return path, config.RemoveSecret(path)
 }
 
 // MoveLogin lets the login of a remote belong to another name, if there is one.

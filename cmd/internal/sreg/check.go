@@ -130,7 +130,7 @@ func (p *probe) outcome(name, detail string, err error) step {
 	if err == nil {
 		return step{Step: name, Result: resultOK, Detail: detail}
 	}
-	return step{Step: name, Result: resultFailed, Detail: err.Error(), Remedy: remedy(p.remote, name, err), err: err}
+	return step{Step: name, Result: resultFailed, Detail: backends.Redact(err.Error()), Remedy: remedy(p.remote, name, err), err: err}
 }
 
 // remedy says what to do about an error; "" where its text does.

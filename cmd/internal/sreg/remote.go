@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -104,18 +105,11 @@ func (a *app) addRemote(ctx context.Context, name, typ string, texts []string) e
 	if !slices.Contains(o.Inputs.Types, typ) {
 		return usagef("remote add %s: unknown type %q%s", name, typ, backends.DidYouMean(typ, o.Inputs.Types))
 	}
-	keys := []config.Key{{Name: "type", Value: typ}}
-	for _, text := range texts {
-		k, err := config.ParseKey(text)
-		if err != nil {
-			return fmt.Errorf("remote add %s: %w", name, err)
-		}
-		if slices.ContainsFunc(keys, func(other config.Key) bool { return other.Name == k.Name }) {
-			return usagef("remote add %s: %s is said twice", name, k.Name)
-		}
-		keys = append(keys, k)
+	keys, err := remoteKeys(typ, texts)
+	if err != nil {
+		return fmt.Errorf("remote add %s: %w", name, err)
 	}
-	if key := neededKey(typ); key != "" && len(texts) == 0 && term.Is(a.in) {
+	if key := neededKey(typ); key != "" && !has(keys, key) && term.Is(a.in) {
 		value, err := a.ask(ctx, key+": ")
 		if err != nil {
 			return err
@@ -128,6 +122,34 @@ func (a *app) addRemote(ctx context.Context, name, typ string, texts []string) e
 	}
 	a.changed(o, path, name+" is added")
 	return nil
+}
+
+// remoteKeys reads the settings of a remote of that type. File names in them
+// mean what they mean to whoever types them.
+func remoteKeys(typ string, texts []string) ([]config.Key, error) {
+	keys := []config.Key{{Name: "type", Value: typ}}
+	for _, text := range texts {
+		k, err := config.ParseKey(text)
+		if err != nil {
+			return nil, err
+		}
+		if has(keys, k.Name) {
+			return nil, usagef("%s is said twice", k.Name)
+		}
+		path, ok := k.Value.(string)
+		isFile := k.Name == "token_file" || k.Name == "ca_file" || k.Name == "path" && typ == "dir"
+		if ok && isFile && !strings.HasPrefix(path, "~/") {
+			if k.Value, err = absolute(path); err != nil {
+				return nil, err
+			}
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+func has(keys []config.Key, name string) bool {
+	return slices.ContainsFunc(keys, func(k config.Key) bool { return k.Name == name })
 }
 
 // changed says what became of a change of the configuration.
