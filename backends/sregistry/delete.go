@@ -23,7 +23,7 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 		return fmt.Errorf("%w: only a tag can be deleted", fs.ErrInvalid)
 	}
 	n := split(img.Ref)
-	unlock, err := c.commits.lock(ctx, n.String())
+	unlock, err := c.commits.Lock(ctx, n.String())
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@
 package sregistry
 
 import (
-	"context"
 	"sync"
 	"time"
 
@@ -78,38 +77,4 @@ func (s *set) add(key string) {
 		s.all = map[string]bool{}
 	}
 	s.all[key] = true
-}
-
-// Locks are one lock for each key. The zero value has none.
-type locks struct {
-	mu   sync.Mutex // guards the field below
-	held map[string]chan struct{}
-}
-
-// lock waits for the lock of key, or for the end of ctx.
-func (l *locks) lock(ctx context.Context, key string) (unlock func(), err error) {
-	for {
-		l.mu.Lock()
-		held, busy := l.held[key]
-		if !busy {
-			if l.held == nil {
-				l.held = map[string]chan struct{}{}
-			}
-			mine := make(chan struct{})
-			l.held[key] = mine
-			l.mu.Unlock()
-			return func() {
-				l.mu.Lock()
-				delete(l.held, key)
-				l.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		l.mu.Unlock()
-		select {
-		case <-held:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
 }

@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"net/http"
 	"strings"
-	"sync"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -33,12 +32,12 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 		return backends.Image{}, fmt.Errorf("%w: a push needs user and token_file", backends.ErrUnauthorized)
 	}
 	n := split(ref)
-	unlock, err := c.commits.lock(ctx, n.String())
+	unlock, err := c.commits.Lock(ctx, n.String())
 	if err != nil {
 		return backends.Image{}, err
 	}
 	defer unlock()
-	p := &push{c: c, n: n, ref: ref, src: src, session: c.session(n, src)}
+	p := &push{c: c, n: n, ref: ref, src: src, session: c.unsaved.Session(n.String(), src)}
 	p.state = p.load()
 	if done, img, err := p.allowed(ctx); err != nil || done {
 		return img, err
@@ -249,43 +248,4 @@ func (p *push) sameDigest(sha string) error {
 		return nil
 	}
 	return fmt.Errorf("%w: the source has %s, not %s", backends.ErrCorrupt, sha, p.src.Digest)
-}
-
-// Unsaved keeps the states of pushes without a Session for as long as this
-// process lives. The zero value is empty.
-type unsaved struct {
-	mu     sync.Mutex // guards the field below
-	states map[string][]byte
-}
-
-func (c *client) session(n name, src backends.Source) backends.Session {
-	if src.Session != nil {
-		return src.Session
-	}
-	return &unsavedState{in: &c.unsaved, key: n.String() + "@" + src.Digest}
-}
-
-type unsavedState struct {
-	in  *unsaved
-	key string
-}
-
-// Load implements backends.Session.
-func (s *unsavedState) Load() []byte {
-	s.in.mu.Lock()
-	defer s.in.mu.Unlock()
-	return s.in.states[s.key]
-}
-
-// Save implements backends.Session, as far as memory goes.
-func (s *unsavedState) Save(state []byte) error {
-	s.in.mu.Lock()
-	defer s.in.mu.Unlock()
-	if s.in.states == nil || len(s.in.states) >= maxKnown {
-		s.in.states = map[string][]byte{}
-	}
-	if s.in.states[s.key] = state; state == nil {
-		delete(s.in.states, s.key)
-	}
-	return nil
 }

@@ -27,6 +27,7 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
 var (
@@ -65,12 +66,12 @@ type client struct {
 	http  *http.Client
 	log   *slog.Logger
 
-	places   places  // where the bytes of images are
-	private  set     // collections that are read only signed
-	listing  listing // of all public collections, for a moment
-	commits  locks   // one publication of a name at a time
-	unsaved  unsaved // the uploads that were broken off
-	partSize int64   // above which an upload is cut into parts
+	places   places          // where the bytes of images are
+	private  set             // collections that are read only signed
+	listing  listing         // of all public collections, for a moment
+	commits  uploads.Locks   // one publication of a name at a time
+	unsaved  uploads.Unsaved // the uploads that were broken off
+	partSize int64           // above which an upload is cut into parts
 }
 
 // Open is registered in backends/all.
