@@ -12,10 +12,11 @@ GOFLAGS_BUILD := -trimpath -ldflags "-s -w -X github.com/sregfs/sregfs/cmd/inter
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(BUILD)/tools/golangci-lint-$(GOLANGCI_VERSION)
 
-# Debian packages by the command that shows they are there.
+# Debian packages by the command, or the file, that shows they are there.
 RUN_DEPS  := fusermount3=fuse3
-TEST_DEPS := $(RUN_DEPS) docker-registry=docker-registry squashfuse=squashfuse mksquashfs=squashfs-tools \
-             getfattr=attr rsync=rsync curl=curl htpasswd=apache2-utils shellcheck=shellcheck gcc=gcc
+TEST_DEPS := $(RUN_DEPS) docker-registry=docker-registry squashfuse=squashfuse getfattr=attr rsync=rsync \
+             htpasswd=apache2-utils shellcheck=shellcheck gcc=gcc /usr/include/stdlib.h=libc6-dev \
+             python3=python3 /usr/lib/python3/dist-packages/dropbox=python3-dropbox
 BENCH_DEPS := $(TEST_DEPS) rclone=rclone
 
 FUZZTIME ?= 10s
