@@ -194,3 +194,30 @@ func TestLogin_anonymous(t *testing.T) {
 	_, err = backends.Collect(b.List(t.Context(), ""))
 	wantErr(t, "anonymous List", err, errors.ErrUnsupported)
 }
+
+func TestCheckLogin(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string]ocitest.Options{
+		"basic":          {User: "me", Password: "secret"},
+		"token":          {User: "me", Password: "secret", TokenAuth: true},
+		"anonymous pull": {User: "me", Password: "secret", TokenAuth: true, AnonymousPull: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reg := ocitest.Start(t, opts)
+			for password, want := range map[string]error{"secret": nil, "hunter2": backends.ErrUnauthorized} {
+				b := open(t, config{"url": reg.URL}, func(env *backends.Env) {
+					env.User = "me"
+					env.Secret = func(context.Context, bool) (string, error) { return password, nil }
+				})
+				checker, ok := b.Backend.(interface{ CheckLogin(context.Context) error })
+				if !ok {
+					t.Fatal("there is no CheckLogin")
+				}
+				if err := checker.CheckLogin(t.Context()); !errors.Is(err, want) || err != nil && strings.Contains(err.Error(), password) {
+					t.Errorf("with the password %q: %v, want %v", password, err, want)
+				}
+			}
+		})
+	}
+}
