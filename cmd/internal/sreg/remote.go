@@ -182,7 +182,7 @@ func (a *app) removeRemote(ctx context.Context, name string, force bool) error {
 	}
 	path, err := o.ChangeConfig(ctx, "", func(text []byte) ([]byte, error) { return config.RemoveRemote(text, name) })
 	if err != nil {
-		return fmt.Errorf("remote rm %s: %w", name, err)
+		return fmt.Errorf("remote rm %s: %w%s", name, err, a.origin(name, err))
 	}
 	a.changed(o, path, name+" is removed")
 	if a.settings.Default == name {
@@ -195,6 +195,19 @@ func (a *app) removeRemote(ctx context.Context, name string, force bool) error {
 		return fmt.Errorf("remote rm %s: its login stays: %w", name, err)
 	}
 	return nil
+}
+
+// origin says where a remote comes from that is not in the file.
+func (a *app) origin(name string, err error) string {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	for _, r := range a.settings.Remotes {
+		if r.Name == name && r.Name != config.Local {
+			return " (it comes from " + r.Origin + ")"
+		}
+	}
+	return ""
 }
 
 // editable returns the options to change a remote with, provided that no upload
@@ -258,7 +271,7 @@ func (a *app) renameRemote(ctx context.Context, from, to string, force bool) err
 	}
 	path, err := o.ChangeConfig(ctx, to, func(text []byte) ([]byte, error) { return config.RenameRemote(text, from, to) })
 	if err != nil {
-		return fmt.Errorf("remote rename %s: %w", from, err)
+		return fmt.Errorf("remote rename %s: %w%s", from, err, a.origin(from, err))
 	}
 	a.changed(o, path, from+" is "+to+" now")
 	if err := o.MoveLogin(from, to); err != nil {
