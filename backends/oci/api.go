@@ -182,7 +182,9 @@ func (c *client) pages(ctx context.Context, target string, read func(body io.Rea
 			return nil
 		}
 		u, err := req.URL.Parse(next)
-		if err != nil || u.Host != "" && !strings.EqualFold(u.Host, c.base.Host) {
+		// What is opaque ("x:.evil.example/") has no host, and would be the end
+		// of ours.
+		if err != nil || u.Opaque != "" || !strings.EqualFold(u.Host, c.base.Host) {
 			return fmt.Errorf("%w: the listing goes on at %q, which is not on %s", backends.ErrCorrupt, next, c.base.Host)
 		}
 		if target = u.RequestURI(); seen[target] {

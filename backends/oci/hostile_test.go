@@ -291,9 +291,11 @@ func TestList_pages(t *testing.T) {
 		t.Errorf("List = %q, want %q", got, want)
 	}
 	for name, link := range map[string]func(i int) string{
-		"circle":     func(i int) string { return fmt.Sprintf("</v2/_catalog?last=%d>; rel=next", i%3) },
-		"endless":    func(i int) string { return fmt.Sprintf("</v2/_catalog?last=%d>; rel=next", i) },
-		"other host": func(int) string { return "<http://localhost:1/v2/_catalog>; rel=next" },
+		"circle":      func(i int) string { return fmt.Sprintf("</v2/_catalog?last=%d>; rel=next", i%3) },
+		"endless":     func(i int) string { return fmt.Sprintf("</v2/_catalog?last=%d>; rel=next", i) },
+		"other host":  func(int) string { return "<http://localhost:1/v2/_catalog>; rel=next" },
+		"longer host": func(int) string { return "<x:.evil.example/v2/_catalog>; rel=next" },
+		"after user":  func(int) string { return "<x:@localhost:1/v2/_catalog>; rel=next" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
