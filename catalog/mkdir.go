@@ -95,6 +95,36 @@ func (c *Catalog) Rmdir(ctx context.Context, remote, collection string) error {
 	}
 	parent, _ := parentOf(collection)
 	c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: parent})
+	if err := c.Keep(ctx, remote, parent); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// Keep makes a collection that went with its last image one made by Mkdir, which
+// stays until Rmdir: whoever empties a folder file by file (rm -r, mv) expects to
+// remove the folder then. A collection that is still there stays as it is.
+func (c *Catalog) Keep(ctx context.Context, remote, collection string) error {
+	r, err := c.Remote(remote)
+	if err != nil || collection == "" || c.records.isMade(remote, collection) {
+		return err
+	}
+	there := false
+	if r.atHand() {
+		there, err = c.IsCollection(ctx, remote, collection)
+	} else if s, storeErr := c.store(); storeErr == nil {
+		there = stored(s, remote, collection)
+	} else {
+		err = storeErr
+	}
+	if err != nil || there {
+		return err
+	}
+	if err := c.records.make(remote, collection); err != nil {
+		return err
+	}
+	parent, _ := parentOf(collection)
+	c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: parent})
 	return nil
 }
 

@@ -240,7 +240,7 @@ func (d *Dir) Rmdir(ctx context.Context, name string) error {
 }
 
 // Unlink removes a file: a draft always, an image where the remote's policy
-// allows it.
+// allows it. The directory stays, also without its last image, until Rmdir.
 //
 // Errors: fs.ErrNotExist; ErrIsDir; backends.ErrNotAllowed, ErrReadOnly; those
 // of backends.Deleter.
@@ -260,7 +260,13 @@ func (d *Dir) Unlink(ctx context.Context, name string) error {
 		if !r.Policy.Delete {
 			return fmt.Errorf("%w: deleting on remote %s (--allow-delete)", backends.ErrNotAllowed, d.remote)
 		}
-		return d.fs.cat.Delete(ctx, d.remote, n.img)
+		if err := d.fs.cat.Delete(ctx, d.remote, n.img); err != nil {
+			return err
+		}
+		if err := d.fs.cat.Keep(ctx, d.remote, d.collection); err != nil {
+			d.fs.opts.Log.Warn("an emptied collection could not be kept", "remote", d.remote, "collection", d.collection, "err", err)
+		}
+		return nil
 	}
 	return ErrIsDir
 }

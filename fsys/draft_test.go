@@ -248,6 +248,43 @@ func TestUnlink_open(t *testing.T) {
 	}
 }
 
+// What rm -r and mv do: a directory stays while its files go, and goes last.
+func TestUnlink_last(t *testing.T) {
+	t.Parallel()
+	for _, remote := range []string{"local", "web"} {
+		t.Run(remote, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, catalog.Policy{Delete: true})
+			root := mustLookup(t, b.FS.Root(), remote).(*fsys.Dir)
+			parent, err := root.Mkdir(t.Context(), "a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b.dir, err = parent.Mkdir(t.Context(), "b"); err != nil {
+				t.Fatal(err)
+			}
+			file := b.create("x:1.sif", content)
+			b.flush(file, copier, nil)
+			file.Close(t.Context())
+			if err := b.dir.Unlink(t.Context(), "x:1.sif"); err != nil {
+				t.Fatal(err)
+			}
+			if err := root.Rmdir(t.Context(), "a"); !errors.Is(err, fsys.ErrNotEmpty) {
+				t.Errorf("Rmdir of a = %v, want %v", err, fsys.ErrNotEmpty)
+			}
+			if err := parent.Rmdir(t.Context(), "b"); err != nil {
+				t.Errorf("Rmdir of a/b: %v", err)
+			}
+			if err := root.Rmdir(t.Context(), "a"); err != nil {
+				t.Errorf("Rmdir of a: %v", err)
+			}
+			if _, err := root.Lookup(t.Context(), "a", copier); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("Lookup of a after Rmdir = %v, want %v", err, fs.ErrNotExist)
+			}
+		})
+	}
+}
+
 func TestRename(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, catalog.Policy{})
