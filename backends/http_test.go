@@ -186,6 +186,39 @@ func TestHTTP_redirectToPrivate(t *testing.T) {
 	}
 }
 
+// The last request of a chain of redirects is guarded if any host on the way to
+// it was public, not the first one alone.
+func TestHTTP_redirectChain(t *testing.T) {
+	t.Parallel()
+	const private, public = "10.0.0.1", "1.1.1.1"
+	for _, tt := range []struct {
+		hops    []string
+		guarded bool
+	}{
+		{nil, false},
+		{[]string{private}, false},
+		{[]string{private, private}, false},
+		{[]string{public}, true},
+		{[]string{public, private}, true},
+		{[]string{private, public}, true},
+		{[]string{private, public, private}, true},
+	} {
+		rt := newClient(t, HTTPOptions{}).Transport.(*roundTripper)
+		var last *http.Response
+		for _, addr := range tt.hops {
+			ctx := context.WithValue(t.Context(), peerKey{}, &peer{netip.MustParseAddr(addr)})
+			hop := httptest.NewRequestWithContext(ctx, http.MethodGet, "http://hop.example/", nil)
+			hop.Response = last
+			last = &http.Response{Request: hop}
+		}
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://end.example/", nil)
+		req.Response = last
+		if got, err := rt.transport(req); err != nil || (got == rt.guarded) != tt.guarded {
+			t.Errorf("by %v: guarded %v, %v", tt.hops, got == rt.guarded, err)
+		}
+	}
+}
+
 func TestIsPublic(t *testing.T) {
 	t.Parallel()
 	for addr, want := range map[string]bool{

@@ -80,18 +80,11 @@ func (p *peer) set(addr net.Addr) {
 	}
 }
 
-// transport chooses how to send req: where a public address redirected to, only
-// to public addresses. That is decided on the address connected to and not on
-// what the name resolves to now, which can be another one a moment later.
+// transport chooses how to send req: where any public address redirected to,
+// only to public addresses. That is decided on the address connected to and not
+// on what the name resolves to now, which can be another one a moment later.
 func (rt *roundTripper) transport(req *http.Request) (*http.Transport, error) {
-	if req.Response == nil || rt.opts.AllowPrivate {
-		return rt.any, nil
-	}
-	first := req
-	for first.Response != nil {
-		first = first.Response.Request
-	}
-	if !rt.cameFromPublic(first) {
+	if rt.opts.AllowPrivate || !rt.sentByPublic(req) {
 		return rt.any, nil
 	}
 	if !rt.proxied(req) {
@@ -105,11 +98,24 @@ func (rt *roundTripper) transport(req *http.Request) (*http.Transport, error) {
 	return rt.any, nil
 }
 
-func (rt *roundTripper) cameFromPublic(first *http.Request) bool {
-	if rt.proxied(first) {
-		return rt.publicName(first.URL.Hostname())
+// sentByPublic reports whether one of the hosts that redirected on the way to
+// req has a public address. It need not be the first: a private registry may
+// send to a public store, whose word counts no more for that.
+func (rt *roundTripper) sentByPublic(req *http.Request) bool {
+	for req.Response != nil {
+		req = req.Response.Request
+		if rt.isPublicHop(req) {
+			return true
+		}
 	}
-	p, ok := first.Context().Value(peerKey{}).(*peer)
+	return false
+}
+
+func (rt *roundTripper) isPublicHop(hop *http.Request) bool {
+	if rt.proxied(hop) {
+		return rt.publicName(hop.URL.Hostname())
+	}
+	p, ok := hop.Context().Value(peerKey{}).(*peer)
 	return ok && p.addr.IsValid() && rt.public(p.addr)
 }
 
