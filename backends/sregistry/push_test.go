@@ -319,7 +319,7 @@ func TestPush_way(t *testing.T) {
 			}
 			return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader("<html>")), Request: req}, nil
 		}}
-		b, err := open(t.Context(), backends.Env{Remote: "lab", HTTP: hc, Config: map[string]any{"url": srv.URL, "push": tt.way}})
+		b, err := open(t.Context(), backends.Env{Remote: "lab", HTTP: hc, Config: map[string]any{"url": srv.URL, "push_by": tt.way}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -333,7 +333,7 @@ func TestPush_way(t *testing.T) {
 			t.Errorf("%s: %d bytes are there", name, len(got))
 		}
 	}
-	for _, config := range []map[string]any{{"url": "https://x", "push": "both"}, {"url": "https://x", "ulr": "y"}, {}} {
+	for _, config := range []map[string]any{{"url": "https://x", "push_by": "both"}, {"url": "https://x", "ulr": "y"}, {}} {
 		if _, err := sregistry.Open(t.Context(), backends.Env{Remote: "lab", Config: config}); !errors.Is(err, fs.ErrInvalid) {
 			t.Errorf("Open(%v): %v, want fs.ErrInvalid", config, err)
 		}

@@ -45,13 +45,13 @@ var (
 type Config struct {
 	// URL is the address of the server, with or without "/api" behind it.
 	URL string `toml:"url"`
-	// Push says by which way images are sent: "library" (the object store),
+	// PushBy says by which way images are sent: "library" (the object store),
 	// "upload" (the server's own disk), or "auto", the default: the library
 	// where the server has it.
-	Push string `toml:"push"`
+	PushBy string `toml:"push_by"`
 }
 
-// The values of Config.Push.
+// The values of Config.PushBy.
 const (
 	pushAuto    = "auto"
 	pushLibrary = "library"
@@ -61,7 +61,7 @@ const (
 type client struct {
 	home  *url.URL // without "/api" and the last slash
 	arch  string
-	way   string // of Config.Push
+	way   string // of Config.PushBy
 	login *login
 	http  *http.Client
 	log   *slog.Logger
@@ -78,7 +78,7 @@ type client struct {
 //
 // Errors: fs.ErrInvalid for settings that cannot be.
 func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
-	cfg := Config{Push: pushAuto}
+	cfg := Config{PushBy: pushAuto}
 	if err := env.Decode(&cfg); err != nil {
 		return nil, err
 	}
@@ -86,11 +86,11 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
 	}
-	switch cfg.Push {
+	switch cfg.PushBy {
 	case pushAuto, pushLibrary, pushUpload:
 	default:
-		return nil, fmt.Errorf("%w: remote %s: push = %q%s", fs.ErrInvalid, env.Remote, cfg.Push,
-			backends.DidYouMean(cfg.Push, []string{pushAuto, pushLibrary, pushUpload}))
+		return nil, fmt.Errorf("%w: remote %s: push_by = %q%s", fs.ErrInvalid, env.Remote, cfg.PushBy,
+			backends.DidYouMean(cfg.PushBy, []string{pushAuto, pushLibrary, pushUpload}))
 	}
 	// Such a name cannot log in anywhere: the server splits what it is sent at
 	// each slash.
@@ -98,7 +98,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		return nil, fmt.Errorf("%w: remote %s: the server cannot read the user name %q in a signature", fs.ErrInvalid, env.Remote, env.User)
 	}
 	return &client{
-		home: home, arch: env.WantedArch(), way: cfg.Push, http: env.HTTP, log: env.Logger(),
+		home: home, arch: env.WantedArch(), way: cfg.PushBy, http: env.HTTP, log: env.Logger(),
 		login: &login{user: env.User, secret: env.Secret}, partSize: bigUpload,
 	}, nil
 }
@@ -128,4 +128,19 @@ func redact(s string) string {
 		return "…" + s[i:]
 	}
 	return s
+}
+
+// CheckLogin asks the server whether it takes the token, and for nothing else. A
+// server without the library API has no such question: there any token passes.
+//
+// Errors: those of backends.Backend.Stat.
+func (c *client) CheckLogin(ctx context.Context) error {
+	if c.login.secret == nil {
+		return nil // public collections need none
+	}
+	err := c.bearer(ctx, http.MethodGet, "/v1/token-status", nil, nil)
+	if elsewhere(err) {
+		return nil
+	}
+	return err
 }
