@@ -225,10 +225,26 @@ func TestIsPublic(t *testing.T) {
 		"1.1.1.1": true, "2606:4700::1": true, "172.32.0.1": true, "64:ff9b::808:808": true,
 		"127.0.0.1": false, "10.0.0.1": false, "172.16.9.9": false, "192.168.1.1": false, "169.254.169.254": false, "100.64.0.1": false,
 		"0.0.0.0": false, "224.0.0.1": false, "255.255.255.255": false, "::1": false, "::": false, "fe80::1": false, "fd00::1": false,
+		"::127.0.0.1": false, "2002:7f00:1::": false, "64:ff9b:1::a00:1": false,
 		"::ffff:127.0.0.1": false, "::ffff:10.1.2.3": false, "64:ff9b::7f00:1": false, "64:ff9b::a9fe:a9fe": false, "fe80::1%eth0": false,
 	} {
 		if got := isPublic(netip.MustParseAddr(addr)); got != want {
 			t.Errorf("isPublic(%s) = %v", addr, got)
+		}
+	}
+}
+
+// What a proxy would be asked for is judged by its spelling.
+func TestPublicName(t *testing.T) {
+	t.Parallel()
+	rt := newClient(t, HTTPOptions{}).Transport.(*roundTripper)
+	for host, want := range map[string]bool{
+		"cdn.example": true, "cdn.example.": true, "3com.example": true, "1.1.1.1": true, "2606:4700::1": true,
+		"localhost": false, "LOCALHOST.": false, "a.localhost": false, "127.0.0.1": false, "127.0.0.1.": false, "127.1": false,
+		"2130706433": false, "0x7f000001": false, "0x7f.1": false, "10.0x1": false, "::ffff:10.0.0.1": false, "fe80::1%eth0": false, "": false,
+	} {
+		if got := rt.publicName(host); got != want {
+			t.Errorf("publicName(%q) = %v", host, got)
 		}
 	}
 }

@@ -124,13 +124,16 @@ func (rt *roundTripper) proxied(req *http.Request) bool {
 	return err == nil && proxy != nil
 }
 
-// publicName judges a host by its spelling: a name is taken for public.
+// publicName judges a host by its spelling: a name is taken for public, unless
+// it is one of this machine (RFC 6761, 6.3) or a number: inet_aton, which many a
+// proxy resolves with, takes "127.1" and "0x7f000001" for addresses.
 func (rt *roundTripper) publicName(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return !strings.EqualFold(host, "localhost")
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return rt.public(addr)
 	}
-	return rt.public(addr)
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	return last != "localhost" && last != "" && (last[0] < '0' || last[0] > '9')
 }
 
 // controlAddress is the net.Dialer.Control of the guarded transport.
@@ -150,6 +153,9 @@ var notPublic = [...]netip.Prefix{
 	netip.MustParsePrefix("198.18.0.0/15"),
 	netip.MustParsePrefix("240.0.0.0/4"),
 	netip.MustParsePrefix("fec0::/10"),
+	netip.MustParsePrefix("::/96"),          // IPv4-compatible, RFC 4291, 2.5.5.1
+	netip.MustParsePrefix("2002::/16"),      // 6to4: an IPv4 address follows
+	netip.MustParsePrefix("64:ff9b:1::/48"), // NAT64 within a network, RFC 8215
 }
 
 var nat64 = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052: an IPv4 address in the last four bytes
