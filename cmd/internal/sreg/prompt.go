@@ -10,8 +10,6 @@ import (
 	"os"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sregfs/sregfs/cmd/internal/term"
 )
 
@@ -55,19 +53,12 @@ func (a *app) askSecret(ctx context.Context, question string) (string, error) {
 	if !ok || !term.Is(f) {
 		return "", usagef("nobody can be asked: say --token-stdin")
 	}
-	fd := int(f.Fd())
-	old, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	restore, err := term.Silence(f)
 	if err != nil {
 		return "", fmt.Errorf("terminal: %w", err)
 	}
-	silent := *old
-	silent.Lflag &^= unix.ECHO
-	silent.Lflag |= unix.ICANON | unix.ISIG
-	if err := unix.IoctlSetTermios(fd, unix.TCSETSF, &silent); err != nil {
-		return "", fmt.Errorf("terminal: %w", err)
-	}
 	defer func() {
-		_ = unix.IoctlSetTermios(fd, unix.TCSETS, old) // also when the question is interrupted
+		restore() // also when the question is interrupted
 		fmt.Fprintln(a.err)
 	}()
 	return a.ask(ctx, question)

@@ -21,8 +21,7 @@ const maxFiles = 1 << 20
 // harden prepares the process for holding secrets and many files.
 func harden(log *slog.Logger) {
 	unix.Umask(0o077)
-	// Neither a core dump nor another process of the user may have the tokens.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+	if err := forbidDumps(); err != nil {
 		log.Warn("memory can be read by other processes", "err", err)
 	}
 	var limit unix.Rlimit
@@ -71,7 +70,7 @@ func openLog(path string) (*os.File, error) {
 // close. The working directory must not keep a disk busy.
 func redirect(f *os.File) error {
 	for _, fd := range []int{1, 2} {
-		if err := unix.Dup3(int(f.Fd()), fd, 0); err != nil {
+		if err := duplicate(int(f.Fd()), fd); err != nil {
 			return fmt.Errorf("redirect the output: %w", err)
 		}
 	}

@@ -6,24 +6,11 @@
 package term
 
 import (
-	"os"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"golang.org/x/sys/unix"
 )
-
-// Is reports whether v, an *os.File or not, is a terminal.
-func Is(v any) bool {
-	f, ok := v.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
-}
 
 // Escape returns s with everything that is not meant to be seen written as in a
 // Go string: control characters (an escape sequence could rewrite the screen),
