@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -31,6 +32,7 @@ type guard struct {
 	next     http.RoundTripper
 	home     *url.URL
 	authHost string
+	asked    atomic.Pointer[http.Request] // the last request that the registry answered
 }
 
 var (
@@ -58,10 +60,39 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	if g.next == nil {
-		return http.DefaultTransport.RoundTrip(req)
+	next := g.next
+	if next == nil {
+		next = http.DefaultTransport
 	}
-	return g.next.RoundTrip(req)
+	if !sameOrigin(req.URL, g.home) {
+		return next.RoundTrip(g.sentAway(req))
+	}
+	resp, err := next.RoundTrip(req)
+	if err == nil && resp.Request != nil {
+		// Not the request itself: its body would stay with it.
+		asked := &http.Request{Method: req.Method, URL: resp.Request.URL}
+		g.asked.Store(asked.WithContext(resp.Request.Context()))
+	}
+	return resp, err
+}
+
+// sentAway returns req as one that the registry redirected to, which it is even
+// where the address was in a challenge, or in a redirect that is remembered:
+// the transport then keeps a public registry from sending us to private
+// addresses. Where the configuration sends us is another matter.
+func (g *guard) sentAway(req *http.Request) *http.Request {
+	asked := g.asked.Load()
+	if asked == nil || req.Response != nil || g.configured(req.URL) {
+		return req
+	}
+	away := req.WithContext(req.Context())
+	away.Response = &http.Response{Request: asked}
+	return away
+}
+
+// configured reports whether u is on the host that the configuration names.
+func (g *guard) configured(u *url.URL) bool {
+	return g.authHost != "" && (strings.EqualFold(g.authHost, u.Host) || strings.EqualFold(g.authHost, u.Hostname()))
 }
 
 // trusts reports whether the registry's login may be sent to u: a host of the
@@ -76,7 +107,7 @@ func (g *guard) trusts(u *url.URL) bool {
 	switch {
 	case host == home || host == loginHosts(home):
 		return true
-	case g.authHost != "" && (strings.EqualFold(g.authHost, u.Host) || strings.EqualFold(g.authHost, host)):
+	case g.configured(u):
 		return true
 	case isAddress(host) || isAddress(home):
 		return false

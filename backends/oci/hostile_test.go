@@ -57,6 +57,47 @@ func TestHostile_realm(t *testing.T) {
 	}
 }
 
+// Whatever goes to another host goes there on the registry's word, also where
+// that was a moment ago, and has to look so to the transport, which guards
+// private addresses from public registries.
+func TestHostile_sentAway(t *testing.T) {
+	t.Parallel()
+	cdn, reg := newFake(t), newFake(t)
+	content := random(1000)
+	reg.manifest("a/b", "1", content)
+	reg.on("/v2/a/b/blobs/"+ocitest.Digest(content), func(w http.ResponseWriter, req *http.Request) {
+		http.Redirect(w, req, elsewhere(cdn)+"/blob", http.StatusTemporaryRedirect)
+	})
+	cdn.on("/blob", func(w http.ResponseWriter, req *http.Request) {
+		http.ServeContent(w, req, "", testTime, bytes.NewReader(content))
+	})
+	var sentBy []string
+	b := open(t, config{"url": reg.URL}, func(env *backends.Env) {
+		next := env.HTTP.Transport
+		env.HTTP.Transport = roundTrip(func(req *http.Request) (*http.Response, error) {
+			if req.URL.Path == "/blob" {
+				first := req
+				for first.Response != nil {
+					first = first.Response.Request
+				}
+				sentBy = append(sentBy, "http://"+first.URL.Host)
+			}
+			return next.RoundTrip(req)
+		})
+	})
+	img := mustStat(t, b, "a/b:1")
+	for range 2 { // the second time the place is known
+		read(t, b, img, 0, 10)
+	}
+	if !slices.Equal(sentBy, []string{reg.URL, reg.URL}) {
+		t.Errorf("the blob was asked for by the word of %q, want %s", sentBy, reg.URL)
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
 func TestHostile_challengeAfterRedirect(t *testing.T) {
 	t.Parallel()
 	evil, reg := newFake(t), newFake(t)
