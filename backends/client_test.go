@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync"
@@ -200,6 +201,60 @@ func TestClient_breaker(t *testing.T) {
 		for range 3 {
 			if _, err := c.Stat(t.Context(), testRef); err != nil {
 				t.Error(err)
+			}
+		}
+	})
+}
+
+// Once a long operation was answered, nobody waits for its end, though it may
+// have begun as the one probe.
+func TestClient_breakerLongProbe(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &scripted{
+			list: func(context.Context, int) iter.Seq2[Entry, error] { return entries(nil, entry("a"), entry("b")) },
+			push: func(ctx context.Context, _ int, src Source) (Image, error) {
+				httptrace.ContextClientTrace(ctx).GotFirstResponseByte() // as the transport does
+				src.Progress(1)
+				time.Sleep(time.Minute)
+				return testImage, nil
+			},
+			stat: func(_ context.Context, try int) (Image, error) {
+				if try <= breakerTries {
+					return Image{}, ErrUnavailable
+				}
+				return testImage, nil
+			},
+		}
+		for name, probe := range map[string]func(c *Client, then func()){
+			"list": func(c *Client, then func()) {
+				for range c.List(t.Context(), "c") {
+					then()
+				}
+			},
+			"push": func(c *Client, then func()) {
+				src := pushSource("x")
+				src.Progress = func(int64) { then() }
+				if _, err := c.Push(t.Context(), testRef, src); err != nil {
+					t.Errorf("push: %v", err)
+				}
+			},
+		} {
+			b.tries.Store(0)
+			c := NewClient("r", b, ClientOptions{})
+			if _, err := c.Stat(t.Context(), testRef); !errors.Is(err, ErrUnavailable) {
+				t.Fatal(err)
+			}
+			time.Sleep(breakerMin + time.Second)
+			asked := 0
+			probe(c, func() {
+				asked++
+				if _, err := c.Stat(t.Context(), testRef); err != nil {
+					t.Errorf("during a %s that was answered: %v", name, err)
+				}
+			})
+			if asked == 0 {
+				t.Errorf("the %s did not begin", name)
 			}
 		}
 	})

@@ -94,6 +94,7 @@ func stream[T any](ctx context.Context, c *Client, open func(context.Context) it
 			if err = seqErr; err != nil {
 				break
 			}
+			t.hear()
 			t.rest()
 			t.leave()
 			yielded = true

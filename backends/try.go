@@ -22,7 +22,7 @@ type try struct {
 	leave  func()        // gives the slot back
 	limit  time.Duration // of silence; 0 for none
 	timer  *time.Timer
-	probe  bool
+	probe  atomic.Bool // until the breaker is told
 	heard  atomic.Bool // the service answered with at least a byte
 }
 
@@ -39,7 +39,8 @@ func (c *Client) begin(ctx context.Context, limit time.Duration, enter func(cont
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	t := &try{c: c, cancel: cancel, limit: limit, probe: probe}
+	t := &try{c: c, cancel: cancel, limit: limit}
+	t.probe.Store(probe)
 	if limit > 0 {
 		t.timer = time.AfterFunc(limit, func() { cancel(errSilence) })
 	}
@@ -52,7 +53,7 @@ func (c *Client) begin(ctx context.Context, limit time.Duration, enter func(cont
 		}
 		return nil, nil, backoff.Permanent(err)
 	}
-	trace := &httptrace.ClientTrace{GotFirstResponseByte: func() { t.heard.Store(true) }}
+	trace := &httptrace.ClientTrace{GotFirstResponseByte: t.hear}
 	return httptrace.WithClientTrace(ctx, trace), t, nil
 }
 
@@ -70,6 +71,15 @@ func (t *try) enterAgain(tried context.Context) error {
 func (t *try) alive() {
 	if t.timer != nil {
 		t.timer.Reset(t.limit)
+	}
+}
+
+// hear notes that the service answers. The breaker is told at once: a try can
+// last for hours, a push or a listing whose consumer takes its time, and while it
+// is the probe everything else fails.
+func (t *try) hear() {
+	if !t.heard.Swap(true) {
+		t.c.breaker.done(t.probe.Swap(false), answered, nil)
 	}
 }
 
@@ -121,7 +131,7 @@ func (t *try) settle(ctx, tried context.Context, err error) error {
 	if o == silence && t.heard.Load() {
 		o = answered
 	}
-	t.c.breaker.done(t.probe, o, err)
+	t.c.breaker.done(t.probe.Swap(false), o, err)
 	return err
 }
 
