@@ -20,7 +20,7 @@ type HTTPOptions struct {
 	TLS            *tls.Config   // custom CA, client certificate, or insecure; nil is the system's
 	ConnectTimeout time.Duration // default 10 s
 	HeaderTimeout  time.Duration // until the first byte of the answer; default 30 s, ten times that for what was uploaded
-	IdleTimeout    time.Duration // between two reads of a body, or two pieces of an upload; default 60 s
+	IdleTimeout    time.Duration // until the next 16 KiB of a body, or the next piece of an upload; default 60 s
 	AllowPrivate   bool          // follow redirects from public to private addresses
 }
 

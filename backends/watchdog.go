@@ -12,7 +12,8 @@ import (
 )
 
 // A watchdog ends one HTTP request when nothing happens for too long: nothing
-// of the upload is taken, no answer begins, nothing of the body comes.
+// of the upload is taken, no answer begins, nothing or next to nothing of the
+// body comes.
 type watchdog struct {
 	cancel context.CancelCauseFunc
 
@@ -29,7 +30,7 @@ func watch(ctx context.Context, limit time.Duration) (context.Context, *watchdog
 	return ctx, w
 }
 
-var errIdle = fmt.Errorf("%w: the registry fell silent", context.DeadlineExceeded)
+var errIdle = fmt.Errorf("%w: the registry fell silent, or nearly so", context.DeadlineExceeded)
 
 // expect sets the limit anew. It does nothing once the answer is here: a
 // service may answer while the upload is still being sent.
@@ -76,6 +77,10 @@ func (u *watchedUpload) Read(p []byte) (int, error) {
 	return u.ReadCloser.Read(p)
 }
 
+// minProgress is how many bytes of a body have to come in each IdleTimeout:
+// a byte now and then is as good as silence, and would go on for years.
+const minProgress = 16 << 10
+
 // watchedBody is a response body. How long its reader takes between two reads
 // is the reader's affair.
 type watchedBody struct {
@@ -83,12 +88,19 @@ type watchedBody struct {
 	ctx   context.Context //nolint:containedctx // the request's own, to tell why a read failed
 	dog   *watchdog
 	limit time.Duration
+	spent time.Duration // of limit, in reads
+	got   int           // bytes meanwhile
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
-	b.dog.timer.Reset(b.limit)
+	start := time.Now()
+	b.dog.timer.Reset(b.limit - b.spent)
 	n, err := b.ReadCloser.Read(p)
 	b.dog.timer.Stop()
+	b.spent += time.Since(start)
+	if b.got += n; b.got >= minProgress {
+		b.got, b.spent = 0, 0
+	}
 	if errors.Is(err, io.EOF) {
 		return n, err
 	}
