@@ -3,12 +3,14 @@
 package backends
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"iter"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -417,6 +419,24 @@ func TestClient_list(t *testing.T) {
 			t.Errorf("a bad collection: %v", err)
 		}
 	})
+}
+
+// A registry of bad names cannot fill the log.
+func TestClient_listLog(t *testing.T) {
+	t.Parallel()
+	bad := make([]Entry, 10_000)
+	for i := range bad {
+		bad[i] = entry("..")
+	}
+	b := &scripted{list: func(context.Context, int) iter.Seq2[Entry, error] { return entries(nil, bad...) }}
+	var log bytes.Buffer
+	c := NewClient("r", b, ClientOptions{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if _, err := Collect(c.List(t.Context(), "c")); err != nil || c.Hidden() != len(bad) {
+		t.Errorf("%d hidden, %v", c.Hidden(), err)
+	}
+	if n := strings.Count(log.String(), "\n"); n != maxLogged+1 || !strings.Contains(log.String(), "count=10000") {
+		t.Errorf("%d lines in the log:\n%.2000s", n, log.String())
+	}
 }
 
 // A consumer may take its time, and ask the same remote for more meanwhile.

@@ -14,7 +14,8 @@ import (
 )
 
 // List is Lister.List. It is retried only while it has yielded nothing.
-// Entries with impossible names are left out and logged; Hidden counts them.
+// Entries with impossible names are left out; Hidden counts them, and the first
+// ones are logged.
 func (c *Client) List(ctx context.Context, collection string) iter.Seq2[Entry, error] {
 	lister, ok := c.backend.(Lister)
 	if !ok {
@@ -25,21 +26,31 @@ func (c *Client) List(ctx context.Context, collection string) iter.Seq2[Entry, e
 	}
 	return func(yield func(Entry, error) bool) {
 		hidden := 0
-		defer func() { c.hidden.set(collection, hidden) }()
+		defer func() {
+			c.hidden.set(collection, hidden)
+			if hidden > maxLogged {
+				c.opts.Log.Warn("names left out of a listing", "remote", c.name, "collection", collection, "count", hidden)
+			}
+		}()
 		list := func(ctx context.Context) iter.Seq2[Entry, error] { return lister.List(ctx, collection) }
 		stream(ctx, c, list, func(e Entry, err error) bool {
 			if err != nil {
 				return yield(e, c.failAll("list", collection, err))
 			}
 			if err := checkEntry(collection, e); err != nil {
-				hidden++
-				c.opts.Log.Warn("name left out of a listing", "remote", c.name, "collection", collection, "reason", err)
+				if hidden++; hidden <= maxLogged {
+					c.opts.Log.Warn("name left out of a listing", "remote", c.name, "collection", collection, "reason", err)
+				}
 				return true
 			}
 			return yield(e, nil)
 		})
 	}
 }
+
+// maxLogged is how many of the names that a listing leaves out are logged: a
+// registry must not be able to fill the disk with them.
+const maxLogged = 10
 
 // checkEntry looks whether e lies directly in collection and can be shown.
 func checkEntry(collection string, e Entry) error {
@@ -65,13 +76,16 @@ func (c *Client) Search(ctx context.Context, query string) iter.Seq2[Image, erro
 		return Fail[Image](c.failAll("search", query, c.unsupported("search")))
 	}
 	return func(yield func(Image, error) bool) {
+		hidden := 0
 		search := func(ctx context.Context) iter.Seq2[Image, error] { return searcher.Search(ctx, query) }
 		stream(ctx, c, search, func(img Image, err error) bool {
 			if err != nil {
 				return yield(img, c.failAll("search", query, err))
 			}
 			if err := checkImage(img); err != nil {
-				c.opts.Log.Warn("name left out of a search", "remote", c.name, "reason", err)
+				if hidden++; hidden <= maxLogged {
+					c.opts.Log.Warn("name left out of a search", "remote", c.name, "reason", err)
+				}
 				return true
 			}
 			return yield(img, nil)
