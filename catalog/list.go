@@ -29,7 +29,8 @@ func (c *Catalog) List(ctx context.Context, remote, collection string) iter.Seq2
 			return
 		}
 		made := c.records.children(remote, collection)
-		l := lister{yield: yield, made: made, exists: collection == "" || len(made) > 0 || c.records.isMade(remote, collection)}
+		isMade := c.records.isMade(remote, collection)
+		l := lister{yield: yield, made: made, ours: isMade, exists: isMade || collection == ""}
 		if r.atHand() {
 			l.from(r.Client.List(ctx, collection))
 			return
@@ -71,6 +72,7 @@ type lister struct {
 	yield  func(backends.Entry, error) bool
 	made   map[string]bool // full names of child collections, less those that came by
 	exists bool            // the collection is there, also where the registry does not know it
+	ours   bool            // it was made here: nothing is missing that was shown before
 	ended  bool            // the caller wants no more
 	any    bool            // something was yielded
 }
@@ -93,7 +95,7 @@ func (l *lister) end(err error) {
 		}
 	}
 	if l.ended || err == nil || l.any || errors.Is(err, errors.ErrUnsupported) ||
-		l.exists && errors.Is(err, fs.ErrNotExist) {
+		l.exists && errors.Is(err, fs.ErrNotExist) || l.ours && passing(err) {
 		return
 	}
 	l.yield(backends.Entry{}, err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
@@ -86,7 +87,35 @@ func (d *Dir) Lookup(ctx context.Context, name string, who Caller) (Node, error)
 			return draft, nil
 		}
 	}
+	if err != nil && d.free(ctx, name, err) {
+		return nil, fmt.Errorf("%w: it was not listed before %v", fs.ErrNotExist, err)
+	}
 	return node, err
+}
+
+// free reports whether a name counts as free though the registry could not be
+// asked: where uploads are published later, a registry that is down keeps nobody
+// from copying to a name that it never listed. The kernel asks for the name
+// before it creates the file. Publishing finds out whether the name is taken.
+func (d *Dir) free(ctx context.Context, name string, err error) bool {
+	if !errors.Is(err, backends.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	r, remoteErr := d.fs.writableRemote(d.remote)
+	if remoteErr != nil || !r.Policy.Async || !r.Client.Caps().Has(backends.CanList) {
+		return false
+	}
+	for e, err := range d.fs.cat.List(ctx, d.remote, d.collection) {
+		switch {
+		case err != nil:
+			return false
+		case e.Collection != "" && dirName(lastPart(e.Collection)) == name:
+			return false
+		case e.Collection == "" && slices.Contains(namesOf(e.Image.Ref), name):
+			return false
+		}
+	}
+	return true
 }
 
 // lookupDraft returns a draft that hides an image, or the image if it is the

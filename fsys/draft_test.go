@@ -28,7 +28,12 @@ type bench struct {
 
 func newBench(t *testing.T, policy catalog.Policy) *bench {
 	t.Helper()
-	w := fsystest.New(t, fsystest.Options{Web: policy})
+	return newBenchOf(t, fsystest.Options{Web: policy})
+}
+
+func newBenchOf(t *testing.T, opts fsystest.Options) *bench {
+	t.Helper()
+	w := fsystest.New(t, opts)
 	w.Service.Put("c/old:1", fsystest.Image(4096, 1))
 	dir := mustLookup(t, mustLookup(t, w.FS.Root(), "web").(*fsys.Dir), "c").(*fsys.Dir)
 	return &bench{w, t, dir}
@@ -393,6 +398,66 @@ func TestOpenWrite(t *testing.T) {
 }
 
 // What was accepted for later is there at once, and is the same afterwards.
+// With the registry down, what it never listed can be copied and made.
+func TestAsync_away(t *testing.T) {
+	t.Parallel()
+	b := newBenchOf(t, fsystest.Options{Web: catalog.Policy{Async: true}, MaxElapsed: time.Millisecond})
+	for range b.dir.List(t.Context()) { // what is known of it
+	}
+	web := mustLookup(t, b.FS.Root(), "web").(*fsys.Dir)
+	for range web.List(t.Context()) {
+	}
+	down := func(w http.ResponseWriter, _ *http.Request) bool {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	}
+	b.Service.Fault.Store(&down)
+	for _, name := range []string{"old:1.sif", "old:1", "old:1.simg"} {
+		if _, err := b.dir.Lookup(t.Context(), name, copier); errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s, which was listed, does not exist: %v", name, err)
+		}
+	}
+	if b.lookup("new:1.sif", copier) != nil || b.lookup("sub", copier) != nil {
+		t.Fatal("what never was is there")
+	}
+	file := b.create("new:1.sif", content)
+	b.flush(file, copier, nil)
+	file.Close(t.Context())
+	var err error
+	if _, err = web.Lookup(t.Context(), "made", copier); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("looking for a new collection: %v, want %v", err, fs.ErrNotExist)
+	}
+	if b.dir, err = web.Mkdir(t.Context(), "made"); err != nil {
+		t.Fatal(err)
+	}
+	if b.lookup("new:1.sif", copier) != nil {
+		t.Fatal("a new collection holds something")
+	}
+	file = b.create("new:1.sif", content)
+	b.flush(file, copier, nil)
+	file.Close(t.Context())
+	if b.lookup("new:1.sif", stranger) == nil {
+		t.Error("what was accepted is not there")
+	}
+	for e, err := range b.dir.List(t.Context()) {
+		if err != nil || e.Name != "new:1.sif" {
+			t.Errorf("listed: %q, %v", e.Name, err)
+		}
+	}
+}
+
+// Where close waits for the registry, nothing is said of it that nobody knows.
+func TestLookup_away(t *testing.T) {
+	t.Parallel()
+	b := newBenchOf(t, fsystest.Options{MaxElapsed: time.Millisecond})
+	for range b.dir.List(t.Context()) {
+	}
+	b.Service.Fail(http.MethodHead, http.StatusServiceUnavailable)
+	if _, err := b.dir.Lookup(t.Context(), "new:1.sif", copier); !errors.Is(err, backends.ErrUnavailable) {
+		t.Errorf("Lookup = %v, want %v", err, backends.ErrUnavailable)
+	}
+}
+
 func TestAsync(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, catalog.Policy{Async: true})
