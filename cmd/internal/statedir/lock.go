@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,8 +54,8 @@ func (e *HeldError) Error() string {
 // Lock makes the state directory (0700) if it is missing and takes it. It is free
 // again after Unlock, and when the process ends in whichever way.
 //
-// Errors: *HeldError; fs.ErrPermission for a directory of another user;
-// fs.ErrInvalid on a network filesystem; those of the local disk.
+// Errors: *HeldError; fs.ErrPermission for a directory of another user, and for
+// one that is open to others and was made for something else; fs.ErrInvalid on a network filesystem; those of the local disk.
 func Lock(path string) (*Dir, error) {
 	if err := prepare(path); err != nil {
 		return nil, err
@@ -95,10 +96,32 @@ func prepare(path string) error {
 		return err
 	}
 	// Badger makes its files 0644: it is the directory that keeps others out.
-	if info.Mode().Perm()&0o077 != 0 {
-		return os.Chmod(path, 0o700)
+	if info.Mode().Perm()&0o077 == 0 {
+		return nil
 	}
-	return nil
+	if err := mayClose(path, info); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o700)
+}
+
+// mayClose says whether path, which is open to others, can be closed to them
+// without harm: not "/" or "/tmp", which somebody has named by mistake, and not
+// one where everybody could have put a spool or an index.
+func mayClose(path string, info fs.FileInfo) error {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return err
+	}
+	// The log is opened before the lock is taken.
+	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), "sregfs.log") })
+	_, err = os.Lstat(lockPath(path))
+	known := err == nil && info.Mode().Perm()&0o002 == 0
+	if known || len(entries) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %s is open to others (mode %#o) and not empty: choose another directory, or chmod 700 it",
+		fs.ErrPermission, path, info.Mode().Perm())
 }
 
 // openLock takes the lock. A Holder in another process looks by locking for an

@@ -226,6 +226,52 @@ func TestLock_openToOthers(t *testing.T) {
 	}
 }
 
+// A directory of something else keeps its mode, and what everybody could have
+// written is not trusted.
+func TestLock_strangeDirectory(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		mode fs.FileMode
+		file string
+		ok   bool
+	}{
+		"something else":     {0o755, "bin", false},
+		"like /tmp":          {0o777, "x", false},
+		"world-writable":     {0o777, "lock", false},
+		"closed":             {0o700, "bin", true},
+		"a state directory":  {0o755, "lock", true},
+		"a shared one":       {0o775, "lock", true},
+		"empty, for anybody": {0o777, "", true},
+		"its own log":        {0o755, "sregfs.log", true},
+	} {
+		path := t.TempDir()
+		if tt.file != "" {
+			if err := os.WriteFile(filepath.Join(path, tt.file), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Chmod(path, tt.mode); err != nil {
+			t.Fatal(err)
+		}
+		d, err := statedir.Lock(path)
+		if (err == nil) != tt.ok || err != nil && !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("%s: %v", name, err)
+		}
+		want := tt.mode
+		if tt.ok {
+			want = 0o700
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: mode %v, %v, want %v", name, info.Mode(), err, want)
+		}
+		if d != nil {
+			if err := d.Unlock(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 func TestLock_link(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir()
