@@ -652,6 +652,13 @@ func TestRedact(t *testing.T) {
 		"lab://a/b:c":                                      "lab://a/b:c",
 		"a@b ? c":                                          "a@b ? c",
 		"dial https://h?token=1 and https://i?token=2":     "dial https://h?… and https://i?…",
+		"bad header Authorization: Basic bWU6c2VjcmV0MTIz": "bad header Authorization: Basic …",
+		"invalid token 'bearer sl.B-4f_x/9=='":             "invalid token 'bearer …'",
+		"refused: Basic dXNlcjpwYXNz":                      "refused: Basic …",
+		`Bearer realm="https://h/token",service="x"`:       `Bearer realm="https://h/token",service="x"`,
+		"bearer token required":                            "bearer token required",
+		"basic authentication is off, basic auth_x is on":  "basic authentication is off, basic auth_x is on",
+		"no: eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.s-g_1":   "no: …",
 	} {
 		if got := Redact(in); got != want {
 			t.Errorf("Redact(%q) = %q, want %q", in, got, want)

@@ -95,13 +95,20 @@ func keepPermanent(from, err error) error {
 var (
 	urlUser  = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s"'@?#]*@`)
 	urlQuery = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://[^\s"'?#]+)\?[^\s"'#]*`)
+	// The word after it has to look like a token: "basic authentication" does not.
+	credential = regexp.MustCompile(`\b([Bb]earer|[Bb]asic)(:?\s+)[\w.~+/-]*(?:[0-9+/~]|[a-z][A-Z])[\w.~+/-]*=*`)
+	jwt        = regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){1,4}`)
 )
 
-// Redact takes out of a text what URLs in it may hold in confidence: user and
-// password, and the query, which is the key of a presigned URL.
+// Redact takes out of a text what it may hold in confidence: of URLs user and
+// password, and the query, which is the key of a presigned URL; and the
+// credentials of an Authorization header, which some servers repeat when they
+// refuse them.
 func Redact(text string) string {
 	text = urlUser.ReplaceAllString(text, "$1")
-	return urlQuery.ReplaceAllString(text, "$1?…")
+	text = urlQuery.ReplaceAllString(text, "$1?…")
+	text = credential.ReplaceAllString(text, "$1$2…")
+	return jwt.ReplaceAllString(text, "…")
 }
 
 // redacted returns err, with Redact over its text if that changes anything.
