@@ -24,6 +24,9 @@ type HTTPOptions struct {
 	AllowPrivate   bool          // follow redirects from public to private addresses
 }
 
+// maxHeader is the size in bytes above which the header of an answer is refused.
+const maxHeader = 256 << 10
+
 // NewHTTPClient returns the client that every backend gets:
 //
 //   - HTTP/1.1 only, so that parallel ranges have a connection each; no
@@ -66,6 +69,8 @@ func newTransport(opts HTTPOptions, control func(network, address string, c sysc
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: 64,
 		IdleConnTimeout:     90 * time.Second,
+		// Of each header that a service sends, some are kept: next pages, tokens.
+		MaxResponseHeaderBytes: maxHeader,
 	}
 }
 

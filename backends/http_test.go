@@ -373,6 +373,24 @@ func TestHTTP_protocol(t *testing.T) {
 	}
 }
 
+func TestHTTP_hugeHeader(t *testing.T) {
+	t.Parallel()
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		n := maxHeader / 2
+		if r.URL.Path == "/huge" {
+			n = 2 * maxHeader
+		}
+		w.Header().Set("Link", strings.Repeat("x", n))
+	})
+	hc := newClient(t, HTTPOptions{})
+	if _, err := get(t, hc, srv.URL+"/large"); err != nil {
+		t.Errorf("half of the limit: %v", err)
+	}
+	if _, err := get(t, hc, srv.URL+"/huge"); !errors.Is(TransportError(err), ErrUnavailable) {
+		t.Errorf("twice the limit: %v", err)
+	}
+}
+
 func TestTransportError(t *testing.T) {
 	t.Parallel()
 	hc := newClient(t, HTTPOptions{})
