@@ -644,6 +644,25 @@ func TestClient_watch(t *testing.T) {
 	})
 }
 
+// A service whose streams break off at once makes no storm of listings.
+func TestClient_watchStorm(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &watcher{Backend: failing()}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		all := 0
+		for change := range NewClient("r", w, ClientOptions{}).Watch(ctx) {
+			if change.Below {
+				all++
+			}
+		}
+		if all < 20 || all > 250 {
+			t.Errorf("everything changed %d times in ten minutes", all)
+		}
+	})
+}
+
 func TestRedact(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"path"
 	"sync"
+	"time"
 
 	"github.com/cenkalti/backoff/v4"
 )
@@ -131,6 +132,10 @@ func stream[T any](ctx context.Context, c *Client, open func(context.Context) it
 	}
 }
 
+// watchSettled is how long a stream of changes has to last for the next one to be
+// opened without much of a pause.
+const watchSettled = 30 * time.Second
+
 // Watch is Watcher.Watch; a stream that fails is opened again, with back-off,
 // after a Change that covers everything. It ends when ctx does.
 func (c *Client) Watch(ctx context.Context) iter.Seq2[Change, error] {
@@ -142,6 +147,7 @@ func (c *Client) Watch(ctx context.Context) iter.Seq2[Change, error] {
 		d := c.delays(ctx)
 		again := backoff.WithContext(d.exp, ctx)
 		for ctx.Err() == nil {
+			opened := time.Now()
 			for change, err := range watcher.Watch(ctx) {
 				if errors.Is(err, errors.ErrUnsupported) {
 					yield(Change{}, c.failAll("watch", "", err))
@@ -151,10 +157,14 @@ func (c *Client) Watch(ctx context.Context) iter.Seq2[Change, error] {
 					c.opts.Log.Info("watch broke off", "remote", c.name, "reason", redacted(err))
 					break
 				}
-				d.exp.Reset()
 				if !yield(change, nil) {
 					return
 				}
+			}
+			// One that tells a change and breaks off, each time, is no success:
+			// everything is listed again after each.
+			if time.Since(opened) > watchSettled {
+				d.exp.Reset()
 			}
 			if !pause(ctx, again.NextBackOff()) || !yield(Change{Below: true}, nil) {
 				return
