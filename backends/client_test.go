@@ -208,6 +208,31 @@ func TestClient_breaker(t *testing.T) {
 	})
 }
 
+// Who waited for a slot when the breaker opened is not let through either.
+func TestClient_breakerCrowd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &scripted{stat: func(context.Context, int) (Image, error) {
+			time.Sleep(time.Second)
+			return Image{}, ErrUnavailable
+		}}
+		c := NewClient("r", b, ClientOptions{Concurrency: 10})
+		start := time.Now()
+		var crowd sync.WaitGroup
+		for range 1000 {
+			crowd.Go(func() {
+				if _, err := c.Stat(t.Context(), testRef); !errors.Is(err, ErrUnavailable) {
+					t.Error(err)
+				}
+			})
+		}
+		crowd.Wait()
+		if n := b.tries.Load(); n > 10+breakerTries || time.Since(start) > 3*time.Second {
+			t.Errorf("%d tries, %v", n, time.Since(start))
+		}
+	})
+}
+
 // Once a long operation was answered, nobody waits for its end, though it may
 // have begun as the one probe.
 func TestClient_breakerLongProbe(t *testing.T) {

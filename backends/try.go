@@ -40,11 +40,19 @@ func (c *Client) begin(ctx context.Context, limit time.Duration, enter func(cont
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	t := &try{c: c, cancel: cancel, limit: limit}
-	t.probe.Store(probe)
 	if limit > 0 {
 		t.timer = time.AfterFunc(limit, func() { cancel(errSilence) })
 	}
 	t.leave, err = enter(ctx)
+	if err == nil && !probe {
+		// Those before us may have found out meanwhile that nobody answers.
+		if probe, err = c.breaker.allow(); err != nil {
+			t.stop()
+			t.leave()
+			return nil, nil, err
+		}
+	}
+	t.probe.Store(probe)
 	if err != nil {
 		t.stop()
 		c.breaker.done(probe, unknown, nil)
