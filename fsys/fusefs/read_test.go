@@ -334,7 +334,7 @@ func TestSquashfuse(t *testing.T) {
 	t.Parallel()
 	fusetest.NeedTool(t, "squashfuse")
 	eachWay(t, func(t *testing.T, opts fusefs.Options) {
-		greet, err := os.ReadFile("../testdata/greet.simg")
+		greet, err := os.ReadFile("../../catalog/inspect/testdata/greet.simg")
 		if err != nil {
 			t.Fatal(err)
 		}
