@@ -52,6 +52,10 @@ type DraftInfo struct {
 	Mode     uint32     `json:"mode,omitempty"`   // set by SetAttr, else 0
 }
 
+// Queued reports whether the draft is whole and waits to be published in the
+// background: who copied it in was told that it is safe.
+func (i DraftInfo) Queued() bool { return i.Target.Async && i.State.settled() }
+
 // A Draft is a handle on one file of the spool, with full random access. Methods
 // may be called from many goroutines at once, and give ErrClosed once this
 // handle or the spool is closed. Handles on one draft share everything else.

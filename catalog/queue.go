@@ -52,6 +52,29 @@ func (c *Catalog) startUploads(ctx context.Context) {
 	})
 }
 
+// Queued opens the drafts that wait to be published in the background, the oldest
+// first, those that an earlier process left among them. It opens the state. The
+// caller closes them.
+func (c *Catalog) Queued() []*cache.Draft {
+	s, err := c.open()
+	if err != nil || s.Spool == nil {
+		return nil // whoever needs the state is told why there is none
+	}
+	var queued []*cache.Draft
+	for _, info := range s.Spool.Drafts() {
+		if !info.Queued() {
+			continue
+		}
+		d, err := s.Spool.Draft(info.ID)
+		if err != nil {
+			c.opts.Log.Warn("an upload that waits cannot be read", "draft", info.ID, "err", err)
+			continue
+		}
+		queued = append(queued, d)
+	}
+	return queued
+}
+
 // enqueue lets a sealed draft be published in the background. It reports false
 // if nobody would do so, or too many wait: then the caller has to.
 func (c *Catalog) enqueue(id string) bool {

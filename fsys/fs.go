@@ -35,18 +35,21 @@ type FS struct {
 	watched  int
 }
 
-// New returns the tree of a catalogue. It makes no request.
+// New returns the tree of a catalogue, whose state it opens: uploads that an
+// earlier process accepted are in the tree. It makes no request.
 func New(cat *catalog.Catalog, opts Options) *FS {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	return &FS{
+	f := &FS{
 		cat:      cat,
 		opts:     opts,
 		started:  time.Now(),
 		drafts:   make(map[place]*Draft),
 		watchers: make(map[int]func(Change)),
 	}
+	f.restore()
+	return f
 }
 
 // Root returns the directory that holds one directory for each remote.

@@ -5,6 +5,7 @@ package fsys
 import (
 	"context"
 	"fmt"
+	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
@@ -61,7 +62,7 @@ func (d *Draft) settle(data *cache.Draft, err error) {
 		return
 	}
 	d.dirty, d.attr.Size = false, data.Size()
-	if queued(info) {
+	if info.Queued() {
 		d.accepted = true
 		d.mu.Unlock()
 		d.changed()
@@ -72,9 +73,24 @@ func (d *Draft) settle(data *cache.Draft, err error) {
 	d.fs.forget(d)
 }
 
-// queued reports whether a draft waits to be pushed in the background.
-func queued(info cache.DraftInfo) bool {
-	return info.Target.Async && (info.State == cache.Sealed || info.State == cache.Publishing || info.State == cache.Failed)
+// restore puts what was accepted before a restart back into the tree: to those
+// who copied it in it is there, whether or not the registry has it yet. Of
+// several files of one name the newest counts.
+func (f *FS) restore() {
+	for _, data := range f.cat.Queued() {
+		info := data.Info()
+		dir := &Dir{fs: f, remote: info.Target.Remote, collection: info.Target.Ref.Collection}
+		name := fileName(info.Target.Ref, info.Target.Format)
+		d := f.newDraft(data, dir.place(name), name, Caller{})
+		d.accepted, d.attr.ModTime = true, info.ModTime
+		if mode := fs.FileMode(info.Mode) & fs.ModePerm; mode != 0 {
+			d.attr.Mode = mode
+		}
+		if older := f.drafts[d.place]; older != nil {
+			older.release()
+		}
+		f.drafts[d.place] = d
+	}
 }
 
 // changed tells who watches that the draft's name means something else.
@@ -93,7 +109,7 @@ func (d *Draft) arrived(img backends.Image) bool {
 		return false
 	}
 	info := d.data.Info()
-	done := !queued(info) || info.Digest != "" && info.Digest == img.Digest
+	done := !info.Queued() || info.Digest != "" && info.Digest == img.Digest
 	d.published = d.published || done
 	d.mu.Unlock()
 	if done {
