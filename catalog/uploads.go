@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"sync"
 	"time"
+
+	"github.com/sregfs/sregfs/cache"
 )
 
 // How long one who gave up waits for a push to end, so that it can be told
@@ -207,7 +209,11 @@ func (c *Catalog) Discard(ctx context.Context, id string) error {
 			return ctx.Err()
 		}
 	}
-	if err := s.Spool.Discard(id); err != nil {
+	err = s.Spool.Discard(id)
+	if errors.Is(err, cache.ErrInUse) {
+		return fmt.Errorf("discard: %w (in a mount, rm of its file does it)", err)
+	}
+	if err != nil {
 		return fmt.Errorf("discard: %w", err)
 	}
 	return nil
