@@ -30,6 +30,9 @@ const maxRepository = 255
 
 // CheckName returns fs.ErrInvalid unless ref can be a repository and a tag.
 func (c *client) CheckName(ref backends.Ref) error {
+	if strings.Contains(ref.Name, "/") {
+		return fmt.Errorf("%w: %q: an OCI repository cannot hold a \"/\" that is no separator", fs.ErrInvalid, ref.Name)
+	}
 	if err := checkRepository(c.repository(ref)); err != nil {
 		return err
 	}

@@ -151,7 +151,7 @@ func TestCheckName(t *testing.T) {
 		"a/b:1@sha256:" + strings.Repeat("a", 64): true,
 		"A/b:1": false, "a/B:1": false, "a/b:-1": false, "a/b c:1": false, "a._b/c:1": false, "a/ü:1": false,
 		"a/b:" + strings.Repeat("t", 129): false, strings.Repeat("a/", 130) + "b:1": false,
-		"a/b:1@sha256:abc": false, "a/b:1@AMD 64": false,
+		"a/b:1@sha256:abc": false, "a/b:1@AMD 64": false, "a/x%2Fy:1": false,
 	} {
 		err := b.CheckName(ref(t, name))
 		if ok != (err == nil) || err != nil && !errors.Is(err, fs.ErrInvalid) {

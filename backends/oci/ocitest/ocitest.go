@@ -213,7 +213,12 @@ func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 	r.mu.Lock()
 	target, faults := r.target, r.faults
 	r.mu.Unlock()
+	// A connection of its own for each request: one that the registry is just
+	// closing, as it does after a broken upload, would fail the next one.
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
 	var handler http.Handler = &httputil.ReverseProxy{
+		Transport: transport,
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(target)
 			p.Out.Host = p.In.Host // the registry builds its Location headers from it
