@@ -140,7 +140,7 @@ func (d *data) adopted() error {
 		return err
 	}
 	d.retired = append(d.retired, d.file.Swap(f))
-	d.turnWhole()
+	d.turnWhole(func() {})
 	d.cancel()
 	d.kickKeeper()
 	return nil

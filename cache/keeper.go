@@ -220,9 +220,7 @@ func (d *data) finish() {
 		// Readers have the bytes; the name is gone with the directory.
 		d.item.cache.opts.Log.Warn("cannot keep a whole blob", "key", d.item.key, "err", err)
 	}
-	if d.turnWhole() {
-		d.item.wasVerified(info, err == nil)
-	}
+	d.turnWhole(func() { d.item.wasVerified(info, err == nil) })
 }
 
 // place gives the verified file its name, durably, and notes the verdict.
@@ -248,16 +246,19 @@ func (d *data) place() (os.FileInfo, error) {
 	return info, ignoreMissing(os.Remove(dir.recent(key)))
 }
 
-// turnWhole ends the partial phase, if it has not ended.
-func (d *data) turnWhole() bool {
+// turnWhole ends the partial phase, if it has not ended. note is called before
+// those who wait for the end are woken: what they look up must be true.
+func (d *data) turnWhole(note func()) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !d.phase.CompareAndSwap(partial, whole) {
-		return false
+	turned := d.phase.CompareAndSwap(partial, whole)
+	if turned {
+		d.trouble = trouble{}
 	}
-	d.trouble = trouble{}
-	close(d.settled)
-	return true
+	d.mu.Unlock()
+	if turned {
+		note()
+		close(d.settled)
+	}
 }
 
 // quarantine drops a blob whose bytes are wrong: no reader gets any more of
