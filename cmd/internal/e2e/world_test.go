@@ -18,6 +18,11 @@ import (
 
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 	"github.com/sregfs/sregfs/catalog"
+
+	// What the built binaries are made of, so that go test does not take the
+	// results of older ones from its cache.
+	_ "github.com/sregfs/sregfs/cmd/internal/sreg"
+	_ "github.com/sregfs/sregfs/cmd/internal/sregfs"
 )
 
 const greet = "../../../catalog/inspect/testdata/greet-signed.sif"
