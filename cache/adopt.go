@@ -3,7 +3,6 @@
 package cache
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -144,68 +143,4 @@ func (d *data) adopted() error {
 	d.cancel()
 	d.kickKeeper()
 	return nil
-}
-
-// Verify reads a whole blob again and compares its digest; a wrong one is
-// removed, and whoever has it open gets the error from then on. Of a blob
-// without a digest it checks that it can be read.
-//
-// Errors: backends.ErrCorrupt; fs.ErrInvalid if the blob is not whole; ctx's;
-// those of the local disk.
-func (c *Cache) Verify(ctx context.Context, key Key) error {
-	if !key.valid() {
-		return errNotWhole
-	}
-	it, err := c.take(ctx, key)
-	if err != nil {
-		return err
-	}
-	defer it.release()
-	f, info, err := openRegular(c.dir.file(key), os.O_RDONLY)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return errNotWhole
-	case errors.Is(err, errNotOurs):
-		return it.condemn(fmt.Errorf("%w: %v", backends.ErrCorrupt, err))
-	case err != nil:
-		return localError("verify", err)
-	}
-	defer f.Close()
-	digest := string(key)
-	if m, err := readMap(c.dir.mapOf(key)); err == nil {
-		digest = m.digest
-	}
-	err = hashFile(ctx, f, digest)
-	if errors.Is(err, backends.ErrCorrupt) {
-		return it.condemn(err)
-	}
-	if err != nil {
-		return err
-	}
-	if d, _ := it.live(); d != nil {
-		d.disk.Lock() // its keeper may be writing the same
-		defer d.disk.Unlock()
-	}
-	verdict(c.dir, key, digest, info, c.opts.Log)
-	it.mu.Lock()
-	it.verified(info)
-	it.mu.Unlock()
-	c.touch(key)
-	return nil
-}
-
-var errNotWhole = fmt.Errorf("%w: the blob is not whole here", fs.ErrInvalid)
-
-// condemn removes the blob and returns why. Call with busy held.
-func (it *item) condemn(why error) error {
-	d, _ := it.live()
-	if d != nil {
-		d.disk.Lock()
-		defer d.disk.Unlock()
-		d.bury(why)
-		return why
-	}
-	it.mu.Lock()
-	defer it.mu.Unlock()
-	return errors.Join(why, it.erase())
 }

@@ -55,10 +55,15 @@ type Options struct {
 	// read for the first time: that is somebody mounting or inspecting it.
 	Hints func(ctx context.Context, r ReaderAtContext, size int64) []Range
 
-	// StrictSize is the size in bytes up to which nothing of a blob is given out
-	// before its digest was compared: so much is here soon. Default 16 MiB;
-	// negative: none.
+	// Verify says when bytes are given out: Lazy (the default) or Strict.
+	Verify Verification
+	// StrictSize is the size in bytes up to which a blob is treated as if Verify
+	// were Strict: so much is here soon. Default 16 MiB; negative: none.
 	StrictSize int64
+	// FSVerity lets the kernel guard whole blobs against changes underneath, on
+	// filesystems that can (fs-verity: ext4, btrfs, f2fs). Where they cannot, one
+	// line in the log says so.
+	FSVerity bool
 
 	NoBackground bool // fetch only what is read, to the chunk of 1 MiB
 	Streams      int  // parallel background requests for one blob; default 4
@@ -94,6 +99,22 @@ func (o Options) withDefaults(dir string) Options {
 	}
 	return o
 }
+
+// A Verification says when the bytes of a blob that is not whole yet are given
+// out. The empty one is Lazy.
+type Verification string
+
+// When bytes are given out.
+const (
+	// Lazy gives out ranges as they come in, before the whole can be compared with
+	// its digest; but small blobs (Options.StrictSize), and the last bytes for who
+	// reads all of one, wait for that.
+	Lazy Verification = "lazy"
+	// Strict gives out nothing before the whole blob is here and its digest
+	// matched. Of a blob without a digest that can be checked it waits for the
+	// last byte. [Cache.Peek] excepted.
+	Strict Verification = "strict"
+)
 
 // A Range is n bytes from off.
 type Range struct{ Off, N int64 }
@@ -143,6 +164,9 @@ type Info struct {
 	Open   int   // handles
 	Have   int64 // bytes present
 	Err    error // why the last fetch failed; nil if it did not
+
+	Requests int       // under way to fetch it
+	Refused  time.Time // until then it is not opened, as downloads did not match the digest (Err); zero if it is
 }
 
 // Open makes a cache of dir, which is created if it is missing (0700).
@@ -253,10 +277,14 @@ func (it *item) info() Info {
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	info := Info{Record: it.rec, Open: it.handles, Have: it.have, Err: it.err}
+	if it.refusal() != nil {
+		info.Refused = it.struck.Add(strikeHold)
+	}
 	if d := it.data; d != nil {
 		info.State, info.Have = d.state(), d.present()
 		d.mu.Lock()
 		defer d.mu.Unlock()
+		info.Requests = d.flights
 		if info.Err == nil {
 			info.Err = d.trouble.err
 		}
@@ -264,11 +292,12 @@ func (it *item) info() Info {
 	return info
 }
 
-// Infos yields all blobs of which something is here, in no order.
+// Infos yields all blobs of which something is here, in no order, and those that
+// are refused (Info.Refused), of which nothing is.
 func (c *Cache) Infos() iter.Seq[Info] {
 	return func(yield func(Info) bool) {
 		for _, it := range c.all() {
-			if info := c.Info(it.key); info.State != Remote && !yield(info) {
+			if info := c.Info(it.key); (info.State != Remote || !info.Refused.IsZero()) && !yield(info) {
 				return
 			}
 		}

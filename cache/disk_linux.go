@@ -87,3 +87,8 @@ func cloneFile(dst, src *os.File) error {
 		return control(src, func(from int) error { return unix.IoctlFileClone(to, from) })
 	})
 }
+
+// dropPages makes the next reads of f come from the disk.
+func dropPages(f *os.File) {
+	_ = control(f, func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
+}

@@ -149,13 +149,12 @@ func (it *item) live() (*data, int) {
 
 // refusal says why the blob is not opened at all. Call with mu held.
 func (it *item) refusal() error {
-	if it.strikes < maxStrikes {
-		return nil
+	if it.strikes >= maxStrikes && time.Since(it.struck) >= strikeHold {
+		it.strikes, it.err = 0, nil
 	}
-	if time.Since(it.struck) < strikeHold {
+	if it.strikes >= maxStrikes {
 		return it.err
 	}
-	it.strikes = 0
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/sregfs/sregfs/backends"
@@ -70,7 +71,7 @@ func (it *item) openWhole(ctx context.Context, src source) (*data, error) {
 	}
 	if !it.trusts(info) {
 		err = hashFile(ctx, f, it.digestOf(src))
-		if errors.Is(err, backends.ErrCorrupt) {
+		if errors.Is(err, backends.ErrCorrupt) || isDamage(err) {
 			f.Close()
 			it.cache.opts.Log.Warn("a blob on the disk is damaged", "key", it.key, "err", err)
 			return nil, it.unusable(errNotOurs)
@@ -93,8 +94,8 @@ func (it *item) openWhole(ctx context.Context, src source) (*data, error) {
 
 // digestOf returns the digest that the blob must have, "" if there is none.
 func (it *item) digestOf(src source) string {
-	if k := string(it.key); len(k) > 0 && k[0] == 's' {
-		return k // "sha256:…"
+	if k := string(it.key); strings.HasPrefix(k, "sha256:") {
+		return k
 	}
 	return src.image.Digest
 }
@@ -280,4 +281,10 @@ func localError(op string, err error) error {
 func isFull(err error) bool {
 	errno, ok := backends.LocalDisk(err)
 	return ok && (errno == syscall.ENOSPC || errno == syscall.EDQUOT)
+}
+
+// isDamage reports whether an error of the local disk says that bytes are lost.
+func isDamage(err error) bool {
+	errno, ok := backends.LocalDisk(err)
+	return ok && errno == syscall.EIO
 }

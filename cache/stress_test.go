@@ -48,7 +48,7 @@ func TestCache_everythingAtOnce(t *testing.T) {
 					path := filepath.Join(spool, strconv.Itoa(worker))
 					mustDo(t, os.WriteFile(path, contents[i], 0o600), c.Adopt(path, images[i].Digest, int64(len(contents[i]))))
 				case 3:
-					if err := c.Verify(t.Context(), key); errors.Is(err, backends.ErrCorrupt) {
+					if err := c.Verify(t.Context(), key, nil); errors.Is(err, backends.ErrCorrupt) {
 						t.Errorf("Verify: %v", err)
 					}
 				case 4:

@@ -209,19 +209,19 @@ func TestCache_verify(t *testing.T) {
 	c := openCache(t, t.TempDir(), Options{})
 	b := openBlob(t, c, client, img)
 	key := b.Key()
-	if err := c.Verify(t.Context(), key); !errors.Is(err, fs.ErrInvalid) {
+	if err := c.Verify(t.Context(), key, nil); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("Verify of a partial blob = %v, want ErrInvalid", err)
 	}
 	mustRead(t, b, content, 0, 10)
 	mustWait(t, b)
-	if err := c.Verify(t.Context(), key); err != nil {
+	if err := c.Verify(t.Context(), key, nil); err != nil {
 		t.Errorf("Verify: %v", err)
 	}
 	path, _ := c.Path(key)
 	before, err := os.Stat(path)
 	rewrite(t, path, func(b []byte) []byte { b[5] ^= 1; return b })
 	mustDo(t, err, os.Chtimes(path, time.Time{}, before.ModTime()))
-	if err := c.Verify(t.Context(), key); !errors.Is(err, backends.ErrCorrupt) {
+	if err := c.Verify(t.Context(), key, nil); !errors.Is(err, backends.ErrCorrupt) {
 		t.Errorf("Verify = %v, want ErrCorrupt", err)
 	}
 	if _, err := b.ReadAt(make([]byte, 1), 0); !errors.Is(err, backends.ErrCorrupt) {
