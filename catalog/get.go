@@ -73,23 +73,28 @@ func (c *Catalog) setPin(ctx context.Context, uri string, pinned bool) (Record, 
 	if r.atHand() {
 		return Record{}, fmt.Errorf("%w: %s is a file of this machine, which nothing evicts", fs.ErrInvalid, uri)
 	}
-	s, err := c.open()
-	if err != nil {
+	if err := c.setPinOf(r, img, pinned); err != nil {
 		return Record{}, err
-	}
-	key := cache.KeyOf(r.Name, img)
-	if pinned {
-		err = c.records.pin(pin{Key: key, URI: c.record(r.Name, img).URI})
-	} else {
-		err = c.records.unpin(key)
-	}
-	if err != nil {
-		return Record{}, err
-	}
-	if pinned {
-		s.Cache.Pin(key)
-	} else {
-		s.Cache.Unpin(key)
 	}
 	return c.record(r.Name, img), nil
+}
+
+func (c *Catalog) setPinOf(r Remote, img backends.Image, pinned bool) error {
+	s, err := c.open()
+	if err != nil {
+		return err
+	}
+	key := cache.KeyOf(r.Name, img)
+	if !pinned {
+		if err := c.records.unpin(key); err != nil {
+			return err
+		}
+		s.Cache.Unpin(key)
+		return nil
+	}
+	if err := c.records.pin(pin{Key: key, URI: c.record(r.Name, img).URI}); err != nil {
+		return err
+	}
+	s.Cache.Pin(key)
+	return nil
 }

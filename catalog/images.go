@@ -120,7 +120,7 @@ func (c *Catalog) imagesOf(ctx context.Context, r Remote, mode crawl, match *mat
 		return err
 	}
 	if mode != storedOnly {
-		err = c.crawl(ctx, s, r, mode)
+		err = c.crawl(ctx, s, r, "", mode)
 	}
 	return errors.Join(err, c.imagesStored(s, r.Name, match, yield))
 }
@@ -187,13 +187,14 @@ func (c *Catalog) imagesAtHand(ctx context.Context, r Remote, match *matcher, yi
 
 const crawlWorkers = 4 // listings of one remote made at once
 
-// crawl makes the listings of a remote, level by level. Collections that cannot
-// be listed, or went meanwhile, are passed over; an error of the service ends it.
-func (c *Catalog) crawl(ctx context.Context, s Store, r Remote, mode crawl) error {
+// crawl makes the listings of a collection and of all below it, level by level.
+// Collections that cannot be listed, or went meanwhile, are passed over; an error
+// of the service ends it.
+func (c *Catalog) crawl(ctx context.Context, s Store, r Remote, from string, mode crawl) error {
 	if r.Client == nil {
 		return r.unopened()
 	}
-	for level := []string{""}; len(level) > 0; {
+	for level := []string{from}; len(level) > 0; {
 		g, groupCtx := errgroup.WithContext(ctx)
 		g.SetLimit(crawlWorkers)
 		for _, collection := range level {

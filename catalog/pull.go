@@ -27,17 +27,21 @@ func (c *Catalog) Pull(ctx context.Context, uri, to string, force bool, p Progre
 	if err != nil {
 		return Record{}, err
 	}
-	path, err := c.fetchWhole(ctx, r, img, p)
+	var path string
+	err = c.fetchWhole(ctx, r, img, p, func(file string) error {
+		path = file
+		if to == "" {
+			return nil
+		}
+		path = to
+		return exportFile(ctx, file, to, force, nil)
+	})
 	if err != nil {
 		return Record{}, err
 	}
 	rec := c.record(r.Name, img)
 	rec.Path = path
-	if to == "" {
-		return rec, nil
-	}
-	rec.Path = to
-	return rec, exportFile(ctx, path, to, force)
+	return rec, nil
 }
 
 // checkDestination refuses before anything is downloaded.
@@ -59,40 +63,44 @@ func checkDestination(to string, force bool) error {
 	return nil
 }
 
-// fetchWhole returns the file with all of the image's bytes.
-func (c *Catalog) fetchWhole(ctx context.Context, r Remote, img backends.Image, p Progress) (string, error) {
+// fetchWhole calls use with the file that has all of the image's bytes. It is not
+// evicted before use returns.
+func (c *Catalog) fetchWhole(ctx context.Context, r Remote, img backends.Image, p Progress, use func(path string) error) error {
+	if p == nil {
+		p = func(int64, int64) {}
+	}
 	if r.atHand() {
 		path, err := c.pathOf(ctx, r, img)
-		if err == nil && p != nil {
-			p(img.Size, img.Size)
+		if err != nil {
+			return err
 		}
-		return path, err
+		p(img.Size, img.Size)
+		return use(path)
 	}
 	b, err := c.Blob(ctx, r.Name, img)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer shut(b)
-	err = b.Wait(ctx, func(have int64) {
-		if p != nil {
-			p(have, b.Size())
-		}
-	})
-	if err != nil {
-		return "", err
+	if err := b.Wait(ctx, func(have int64) { p(have, b.Size()) }); err != nil {
+		return err
 	}
 	path, err := c.pathOf(ctx, r, img)
 	if f, ok := b.File(); err == nil && path == "" && ok {
 		path = f.Name()
 	}
-	if err == nil && path == "" {
-		err = &backends.Error{Op: "pull", Remote: r.Name, Ref: img.Ref, Err: errors.New("the image left the cache at once; is the disk full?")}
+	switch {
+	case err != nil:
+		return err
+	case path == "":
+		return &backends.Error{Op: "pull", Remote: r.Name, Ref: img.Ref, Err: errors.New("the image left the cache at once; is the disk full?")}
 	}
-	return path, err
+	return use(path)
 }
 
-// exportFile copies a file to a name of the user's: whole or not at all.
-func exportFile(ctx context.Context, from, to string, force bool) (err error) {
+// exportFile copies a file to a name of the user's: whole or not at all. mark, if
+// not nil, completes the copy before it gets its name.
+func exportFile(ctx context.Context, from, to string, force bool, mark func(*os.File) error) (err error) {
 	fail := func(err error) error { return diskError("write "+to, err) }
 	src, err := os.Open(from)
 	if err != nil {
@@ -107,6 +115,9 @@ func exportFile(ctx context.Context, from, to string, force bool) (err error) {
 	err = cloneFile(ctx, tmp, src)
 	if err == nil {
 		err = tmp.Chmod(0o755) // an image can be run as a program
+	}
+	if err == nil && mark != nil {
+		err = mark(tmp)
 	}
 	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
 		if ctx.Err() != nil {
