@@ -11,9 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 )
 
@@ -55,10 +53,10 @@ func bigRegistry() *httptest.Server {
 
 // catalogue measures the commands that a person waits for, with 100,000 images
 // known on one remote.
-func catalogue(ctx context.Context, c config) error {
+func catalogue(ctx context.Context, b *bench) error {
 	server := bigRegistry()
 	defer server.Close()
-	state := filepath.Join(c.dir, "big")
+	state := filepath.Join(b.dir, "big")
 	dir := state + ".mnt"
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -70,7 +68,7 @@ func catalogue(ctx context.Context, c config) error {
 		"SREGFS_CONFIG="+state+".toml", "SREGFS_LIST_TTL=1h")
 	sh := func(line string) error {
 		cmd := exec.CommandContext(ctx, "sh", "-c", line)
-		cmd.Env = append(env, "PATH="+c.bin+":"+os.Getenv("PATH"), "MNT="+dir, "URL="+server.URL)
+		cmd.Env = append(env, "PATH="+b.bin+":"+os.Getenv("PATH"), "MNT="+dir, "URL="+server.URL)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %v\n%s", line, err, out)
 		}
@@ -80,8 +78,6 @@ func catalogue(ctx context.Context, c config) error {
 	if err := sh(mount + ` && ls -R $MNT/big > /dev/null && sreg add --quiet catalog/inspect/testdata/greet-signed.sif local://demo/greet:1`); err != nil {
 		return err
 	}
-	tw := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, "with 100,000 images known\tmedian\tlowest\thighest")
 	for _, m := range []struct{ name, before, line string }{
 		{"start a mount", unmount, mount},
 		{"ls of 10,000 tags, first time after a start", unmount + " && " + mount, "ls $MNT/big/team03 > /dev/null"},
@@ -92,8 +88,7 @@ func catalogue(ctx context.Context, c config) error {
 		{"sreg get of a known image", "", "sreg get demo/greet:1 > /dev/null"},
 		{"true (what starting a shell costs)", "", "true"},
 	} {
-		var took []float64
-		for range c.runs {
+		for range b.runs {
 			if m.before != "" {
 				if err := sh(m.before); err != nil {
 					return err
@@ -103,12 +98,9 @@ func catalogue(ctx context.Context, c config) error {
 			if err := sh(m.line); err != nil {
 				return err
 			}
-			took = append(took, float64(time.Since(start).Microseconds())/1000)
+			took := float64(time.Since(start).Microseconds()) / 1000
+			b.add(result{name: m.name, subject: "sregfs", unit: "ms", lower: true, runs: []float64{took}})
 		}
-		fmt.Fprintf(tw, "%s\t%.1f ms\t%.1f\t%.1f\n", m.name, median(took), slices.Min(took), slices.Max(took))
 	}
-	if err := sh(unmount); err != nil {
-		return err
-	}
-	return tw.Flush()
+	return sh(unmount)
 }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bench measures warm reads through a sregfs mount, as ratios against
-// the native file and against rclone mount of the same store, in one run on one
-// machine, and then the commands with a large catalogue. It is a developer's tool, run by "make bench", and no part of what is
-// installed.
+// Command bench measures sregfs against the native file system, rclone and curl
+// on one machine in one run, and writes docs/benchmarks.md with a plot. It is a
+// developer's tool, run by "make bench", and no part of what is installed.
 //
-// Each number is the median of several runs that take turns (native, sregfs,
-// rclone, native …), so that a slow minute of the machine hits all alike.
+// Each number is the median of several runs in which the subjects take turns
+// (native, sregfs, rclone, native …), so that a slow minute of the machine hits
+// all alike. Begin at [suites]: the table of what is measured. A suite calls
+// [bench.add] for each figure and [bench.aim] or [bench.limit] for each target;
+// [home.mount] and [bench.rclone] start what is measured.
 package main
 
 import (
@@ -15,105 +17,156 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
-	"text/tabwriter"
+	"strings"
 )
 
+// suites is the table of what is measured, in the order of the report.
+func suites() []suite {
+	return slices.Concat([]suite{
+		{"catalogue", "Commands with 100,000 images known", catalogue},
+	})
+}
+
 type config struct {
-	bin  string
-	size int64
-	runs int
-	dir  string
+	bench
+	only string // suites, by name; "" = all
+	from string // results of an earlier run
+	json string // where results go
+	docs string // directory of the report
 }
 
 func main() {
 	var c config
-	flag.StringVar(&c.bin, "bin", ".build/bin", "directory of the sregfs binary")
-	flag.Int64Var(&c.size, "size", 1<<30, "bytes of the image that is read")
+	flag.StringVar(&c.bin, "bin", ".build/bin", "`directory` of the sregfs and sreg binaries")
+	flag.StringVar(&c.dir, "dir", "", "scratch `directory` (default $TMPDIR)")
+	flag.StringVar(&c.only, "suite", "", "suites to run, by `names`, comma-separated (default all: "+names(suites())+")")
+	flag.Int64Var(&c.size, "size", 1<<30, "`bytes` of the image that is read warm")
 	flag.IntVar(&c.runs, "runs", 5, "runs of each measurement")
+	flag.BoolVar(&c.quick, "quick", false, "a try: everything smaller, figures that prove nothing")
+	flag.BoolVar(&c.verbose, "v", false, "say more on standard error")
+	flag.StringVar(&c.from, "from", "", "run nothing: report the results in this `file`")
+	flag.StringVar(&c.json, "json", ".build/bench.json", "`file` for the results")
+	flag.StringVar(&c.docs, "docs", "", "`directory` for benchmarks.md and its plot (default docs, when all suites run)")
+	measure := flag.String("measure", "", "used by the bench itself: run this `workload`, print its figure")
 	flag.Parse()
-	if err := run(context.Background(), c); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	err := func() error {
+		if *measure != "" {
+			return measureHere(*measure, flag.Arg(0))
+		}
+		return c.main(ctx)
+	}()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
+		os.Exit(1) //nolint:gocritic // nothing is left to stop
 	}
 }
 
-func run(ctx context.Context, c config) (err error) {
-	if c.dir, err = os.MkdirTemp("", "sregfs-bench-"); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(c.dir)) }()
-	store := filepath.Join(c.dir, "store")
-	native := filepath.Join(store, "bench", "big", "1.sif")
-	if err := writeImage(native, c.size); err != nil {
-		return err
-	}
-	subjects := []subject{{name: "native", path: native}}
-	for _, start := range []func(context.Context, config, string) (*mount, error){mountSregfs, mountSregfsNoPassthrough, mountRclone} {
-		m, err := start(ctx, c, store)
+// main runs and reports. Where a suite fails, the others' results are reported
+// all the same.
+func (c *config) main(ctx context.Context) error {
+	if c.from != "" {
+		b, m, err := load(c.from)
 		if err != nil {
 			return err
 		}
-		defer m.stop()
-		subjects = append(subjects, m.subject)
+		return errors.Join(b.print(os.Stdout), b.document(c.docs, m))
 	}
-	if err := report(measureAll(subjects, c.runs), subjects); err != nil {
+	chosen, err := choose(c.only)
+	if err != nil {
 		return err
 	}
-	fmt.Println()
-	return catalogue(ctx, c)
+	if c.quick {
+		c.runs, c.size = min(c.runs, 2), min(c.size, 64<<20)
+	} else if c.only == "" && c.docs == "" {
+		c.docs = "docs"
+	}
+	failed := c.runAll(ctx, chosen)
+	return errors.Join(c.print(os.Stdout), c.document(c.docs, thisMachine(ctx, c.exe("sregfs"))), failed)
 }
 
-// measureAll returns the runs' figures, by workload and subject.
-func measureAll(subjects []subject, runs int) map[string]map[string][]float64 {
-	all := make(map[string]map[string][]float64)
-	for _, w := range workloads {
-		all[w.name] = make(map[string][]float64)
-		for range runs {
-			for _, s := range subjects {
-				figure, err := w.measure(s.path)
-				if err != nil {
-					fmt.Fprintf(os.Stderr, "%s, %s: %v\n", w.name, s.name, err)
-					continue
-				}
-				all[w.name][s.name] = append(all[w.name][s.name], figure)
-			}
+func (c *config) runAll(ctx context.Context, chosen []suite) (err error) {
+	if c.dir, err = os.MkdirTemp(c.dir, "sregfs-bench-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, removeScratch(c.dir)) }()
+	if err := c.copyPrograms(); err != nil {
+		return err
+	}
+	m := thisMachine(ctx, c.exe("sregfs"))
+	var failed error
+	for _, s := range chosen {
+		if ctx.Err() != nil {
+			break
+		}
+		c.suite = s.about
+		c.logf("%s", s.name)
+		if err := s.run(ctx, &c.bench); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("suite %s: %v", s.name, err))
+			c.note("The suite %s broke off: %s", s.name, firstLine(err))
+		}
+		// After each suite, so that what was measured outlives a crash.
+		failed = errors.Join(failed, c.save(c.json, m))
+	}
+	return errors.Join(failed, ctx.Err())
+}
+
+// copyPrograms makes the programs readable for the other user, who may not pass
+// through the directories that they were built in.
+func (c *config) copyPrograms() error {
+	if err := os.Chmod(c.dir, 0o755); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	to := filepath.Join(c.dir, "bin")
+	if err := os.Mkdir(to, 0o755); err != nil {
+		return err
+	}
+	for name, from := range map[string]string{"sregfs": c.exe("sregfs"), "sreg": c.exe("sreg"), "bench": self} {
+		data, err := os.ReadFile(from)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(to, name), data, 0o755); err != nil {
+			return err
 		}
 	}
-	return all
+	c.bin = to
+	return nil
 }
 
-func report(all map[string]map[string][]float64, subjects []subject) error {
-	tw := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, "workload\tsubject\tmedian\tlowest\thighest\tof native\tof rclone")
-	for _, w := range workloads {
-		figures := all[w.name]
-		native, rclone := median(figures["native"]), median(figures["rclone"])
-		for _, s := range subjects {
-			f := figures[s.name]
-			if len(f) == 0 {
-				fmt.Fprintf(tw, "%s\t%s\tno figure\t\t\t\t\n", w.name, s.name)
-				continue
-			}
-			m := median(f)
-			fmt.Fprintf(tw, "%s\t%s\t%.0f %s\t%.0f\t%.0f\t%s\t%s\n", w.name, s.name, m, w.unit, slices.Min(f), slices.Max(f), ratio(m, native), ratio(m, rclone))
+func choose(only string) ([]suite, error) {
+	all := suites()
+	if only == "" {
+		return all, nil
+	}
+	var chosen []suite
+	for name := range strings.SplitSeq(only, ",") {
+		i := slices.IndexFunc(all, func(s suite) bool { return s.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no suite %q: there are %s", name, names(all))
 		}
+		chosen = append(chosen, all[i])
 	}
-	return tw.Flush()
+	return chosen, nil
 }
 
-func ratio(a, b float64) string {
-	if b == 0 {
-		return "-"
+func names(all []suite) string {
+	var names []string
+	for _, s := range all {
+		names = append(names, s.name)
 	}
-	return fmt.Sprintf("%.2f", a/b)
+	return strings.Join(names, ", ")
 }
 
-func median(f []float64) float64 {
-	if len(f) == 0 {
-		return 0
-	}
-	s := slices.Sorted(slices.Values(f))
-	return s[len(s)/2]
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
 }
