@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/inspect"
 )
@@ -233,6 +234,36 @@ func (c *Client) Inspect(ctx context.Context, uri string) (Inspection, error) {
 // Pull is catalog.Catalog.Pull.
 func (c *Client) Pull(ctx context.Context, uri, to string, force bool, p catalog.Progress) (catalog.Record, error) {
 	return one(call[catalog.Record](ctx, c, "pull", pullRequest{URI: uri, To: to, Force: force}, p))
+}
+
+// Choose is catalog.Catalog.Choose.
+func (c *Client) Choose(ctx context.Context, pattern string) iter.Seq2[catalog.Record, error] {
+	return call[catalog.Record](ctx, c, "choose", uriRequest{URI: pattern}, nil)
+}
+
+// Warm is catalog.Catalog.Warm.
+func (c *Client) Warm(ctx context.Context, uri string, o catalog.WarmOptions, p catalog.Progress) (catalog.Warmed, error) {
+	return one(call[catalog.Warmed](ctx, c, "warm", warmRequest{URI: uri, WarmOptions: o}, p))
+}
+
+// Cached is catalog.Catalog.Cached.
+func (c *Client) Cached(ctx context.Context, patterns []string) iter.Seq2[catalog.Cached, error] {
+	return call[catalog.Cached](ctx, c, "cached", patternsRequest{Patterns: patterns}, nil)
+}
+
+// CacheUse is catalog.Catalog.CacheUse.
+func (c *Client) CacheUse(ctx context.Context) (catalog.CacheUse, error) {
+	return one(call[catalog.CacheUse](ctx, c, "cache-use", noneRequest{}, nil))
+}
+
+// RemoveCached is catalog.Catalog.RemoveCached.
+func (c *Client) RemoveCached(ctx context.Context, key cache.Key) (freed int64, err error) {
+	return one(call[int64](ctx, c, "cache-remove", keyRequest{Key: key}, nil))
+}
+
+// VerifyCached is catalog.Catalog.VerifyCached.
+func (c *Client) VerifyCached(ctx context.Context, key cache.Key, p catalog.Progress) error {
+	return none(call[struct{}](ctx, c, "cache-verify", keyRequest{Key: key}, p))
 }
 
 // Push is catalog.Catalog.Push.

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"maps"
 	"path/filepath"
 
+	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 )
 
@@ -41,6 +43,16 @@ type (
 		To    string `json:"to,omitempty"`
 		Force bool   `json:"force,omitempty"`
 	}
+	warmRequest struct {
+		URI string `json:"uri"`
+		catalog.WarmOptions
+	}
+	patternsRequest struct {
+		Patterns []string `json:"patterns"`
+	}
+	keyRequest struct {
+		Key cache.Key `json:"key"`
+	}
 	fileRequest struct {
 		Path  string `json:"path"`
 		URI   string `json:"uri"`
@@ -50,6 +62,14 @@ type (
 )
 
 func verbs(c *catalog.Catalog, opts Options) map[string]verb {
+	all := factVerbs(c, opts)
+	maps.Copy(all, byteVerbs(c))
+	maps.Copy(all, cacheVerbs(c))
+	return all
+}
+
+// factVerbs are those that move no bytes of an image.
+func factVerbs(c *catalog.Catalog, opts Options) map[string]verb {
 	return map[string]verb{
 		"images": verbOf(func(ctx context.Context, r imagesRequest, out *frameWriter) error {
 			return sendAll(out, c.Images(ctx, r.Query, r.Remote, r.Refresh))
@@ -59,6 +79,9 @@ func verbs(c *catalog.Catalog, opts Options) map[string]verb {
 		}),
 		"labels": verbOf(func(ctx context.Context, r labelsRequest, out *frameWriter) error {
 			return sendAll(out, c.Labels(ctx, r.Key, r.Value, r.Remote))
+		}),
+		"choose": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
+			return sendAll(out, c.Choose(ctx, r.URI))
 		}),
 		"get": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
 			return sendOne[catalog.Record](out)(c.Get(ctx, r.URI))
@@ -70,11 +93,35 @@ func verbs(c *catalog.Catalog, opts Options) map[string]verb {
 			}
 			return out.item(in)
 		}),
+		"share": verbOf(func(ctx context.Context, r shareRequest, out *frameWriter) error {
+			return sendOne[catalog.Shared](out)(c.Share(ctx, r.URI, r.With))
+		}),
+		"pin": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
+			return sendOne[catalog.Record](out)(c.Pin(ctx, r.URI))
+		}),
+		"unpin": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
+			return sendOne[catalog.Record](out)(c.Unpin(ctx, r.URI))
+		}),
+		"status": verbOf(func(ctx context.Context, _ noneRequest, out *frameWriter) error {
+			return sendStatus(ctx, c, opts, out)
+		}),
+	}
+}
+
+// byteVerbs are those that do.
+func byteVerbs(c *catalog.Catalog) map[string]verb {
+	return map[string]verb{
 		"pull": verbOf(func(ctx context.Context, r pullRequest, out *frameWriter) error {
 			if err := checkPath(r.To, true); err != nil {
 				return err
 			}
 			return sendOne[catalog.Record](out)(c.Pull(ctx, r.URI, r.To, r.Force, out.progress))
+		}),
+		"warm": verbOf(func(ctx context.Context, r warmRequest, out *frameWriter) error {
+			if err := checkPath(r.To, true); err != nil {
+				return err
+			}
+			return sendOne[catalog.Warmed](out)(c.Warm(ctx, r.URI, r.WarmOptions, out.progress))
 		}),
 		"push": verbOf(func(ctx context.Context, r fileRequest, out *frameWriter) error {
 			if err := checkPath(r.Path, false); err != nil {
@@ -91,23 +138,29 @@ func verbs(c *catalog.Catalog, opts Options) map[string]verb {
 		"remove": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
 			return sendOne[catalog.Record](out)(c.Remove(ctx, r.URI))
 		}),
-		"share": verbOf(func(ctx context.Context, r shareRequest, out *frameWriter) error {
-			return sendOne[catalog.Shared](out)(c.Share(ctx, r.URI, r.With))
-		}),
-		"pin": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
-			return sendOne[catalog.Record](out)(c.Pin(ctx, r.URI))
-		}),
-		"unpin": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
-			return sendOne[catalog.Record](out)(c.Unpin(ctx, r.URI))
-		}),
-		"status": verbOf(func(ctx context.Context, _ noneRequest, out *frameWriter) error {
-			return sendStatus(ctx, c, opts, out)
-		}),
 		"retry": verbOf(func(ctx context.Context, r idRequest, out *frameWriter) error {
 			return c.Retry(ctx, r.ID, out.progress)
 		}),
 		"discard": verbOf(func(ctx context.Context, r idRequest, _ *frameWriter) error {
 			return c.Discard(ctx, r.ID)
+		}),
+	}
+}
+
+// cacheVerbs are those about the cache.
+func cacheVerbs(c *catalog.Catalog) map[string]verb {
+	return map[string]verb{
+		"cached": verbOf(func(ctx context.Context, r patternsRequest, out *frameWriter) error {
+			return sendAll(out, c.Cached(ctx, r.Patterns))
+		}),
+		"cache-use": verbOf(func(ctx context.Context, _ noneRequest, out *frameWriter) error {
+			return sendOne[catalog.CacheUse](out)(c.CacheUse(ctx))
+		}),
+		"cache-remove": verbOf(func(ctx context.Context, r keyRequest, out *frameWriter) error {
+			return sendOne[int64](out)(c.RemoveCached(ctx, r.Key))
+		}),
+		"cache-verify": verbOf(func(ctx context.Context, r keyRequest, out *frameWriter) error {
+			return c.VerifyCached(ctx, r.Key, out.progress)
 		}),
 	}
 }
