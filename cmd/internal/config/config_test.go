@@ -68,7 +68,7 @@ func TestLoad_nothing(t *testing.T) {
 	}
 	want := Settings{
 		Storage: home + "/.local/share/sregfs/images", CacheDir: home + "/.cache/sregfs", MinFree: 256 << 20,
-		Open: "lazy", Push: "sync", Passthrough: "auto", ListTTL: time.Minute, StopTimeout: 30 * time.Second, UID: -1, GID: -1,
+		Open: "lazy", Push: "sync", Passthrough: "auto", Verify: "lazy", ListTTL: time.Minute, StopTimeout: 30 * time.Second, UID: -1, GID: -1,
 		Remotes: []Remote{{Name: "local", Common: Common{Type: "dir"}, Origin: "default",
 			Config: map[string]any{"path": home + "/.local/share/sregfs/images"}}},
 	}
@@ -237,6 +237,8 @@ func TestLoad_bad(t *testing.T) {
 		{"kind of value", "read_only = [true]\n", nil, nil, "config.toml:1: read_only is not a simple value"},
 		{"not a bool", "read_only = \"maybe\"\n", nil, nil, "config.toml:1: read_only: "},
 		{"choice", "push = \"later\"\n", nil, nil, `config.toml:1: push: "later" is not one of sync, async`},
+		{"verify", "verify = \"never\"\n", nil, nil, `config.toml:1: verify: "never" is not one of lazy, strict`},
+		{"fs_verity", "", map[string]string{"SREGFS_FS_VERITY": "maybe"}, nil, "SREGFS_FS_VERITY: fs_verity: "},
 		{"environment", "", map[string]string{"SREGFS_PUSH": "later"}, nil, "SREGFS_PUSH: push: "},
 		{"remotes no table", "remotes = 1\n", nil, nil, "config.toml:1: remotes is not a table"},
 		{"remote no table", "[remotes]\nlab = \"oci\"\n", nil, nil, "config.toml:2: remotes.lab is not a table"},

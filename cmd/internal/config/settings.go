@@ -29,6 +29,8 @@ type Settings struct {
 	Open           string // "lazy" or "wait"
 	Push           string // "sync" or "async"
 	Passthrough    string // "auto" or "off"
+	Verify         string // "lazy" or "strict"
+	FSVerity       bool
 	ListTTL        time.Duration
 	StopTimeout    time.Duration
 	UID, GID       int // -1 means who mounts
@@ -51,10 +53,12 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&s.AllowOverwrite, "allow-overwrite", false, "let published tags be replaced")
 	fs.BoolVar(&s.AllowDelete, "allow-delete", false, "let images be deleted through the mount")
 	fs.BoolVar(&s.AllowOther, "allow-other", false, "let other users see the mount")
-	s.Open, s.Push, s.Passthrough = "lazy", "sync", "auto"
+	s.Open, s.Push, s.Passthrough, s.Verify = "lazy", "sync", "auto", "lazy"
 	fs.Var(oneOf{&s.Open, []string{"lazy", "wait"}}, "open", "whether open(2) waits until the image is whole and verified: `lazy|wait`")
 	fs.Var(oneOf{&s.Push, []string{"sync", "async"}}, "push", "whether close(2) waits until a copied file is published: `sync|async`")
 	fs.Var(oneOf{&s.Passthrough, []string{"auto", "off"}}, "passthrough", "whether the kernel may read whole images without us: `auto|off`")
+	fs.Var(oneOf{&s.Verify, []string{"lazy", "strict"}}, "verify", "whether bytes are given out before the whole image was compared with its digest: `lazy|strict`")
+	fs.BoolVar(&s.FSVerity, "fs-verity", false, "let the kernel guard whole images in the cache, where the filesystem can (ext4, btrfs, f2fs)")
 	fs.DurationVar(&s.ListTTL, "list-ttl", time.Minute, "age at which a listing is refreshed")
 	fs.DurationVar(&s.StopTimeout, "stop-timeout", 30*time.Second, "how long stopping may wait for uploads")
 	fs.IntVar(&s.UID, "uid", -1, "owner of the files, by `number` (default who mounts)")

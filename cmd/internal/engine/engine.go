@@ -175,6 +175,8 @@ func (e *Engine) openCache(store catalog.Store) (*cache.Cache, error) {
 		MinFree:  int64(s.MinFree),
 		Index:    catalog.BlobIndex(store),
 		Hints:    hints,
+		Verify:   cache.Verification(s.Verify),
+		FSVerity: s.FSVerity,
 		Log:      e.opts.Log,
 	})
 	if err != nil {

@@ -174,6 +174,7 @@ func (s *server) details() map[string]string {
 		all = m.Status()
 	}
 	all["state"] = s.opts.State
+	all["verify"] = s.settings.Verify
 	if s.logName != "" {
 		all["log"] = s.logName
 	}
