@@ -121,6 +121,9 @@ func (s *Settings) applySettings(fs *pflag.FlagSet, f *file, in Inputs) error {
 		value, origin, err := lookup(d.Name, f, in)
 		if err == nil && origin != "" {
 			if err = fs.Lookup(d.Name).Value.Set(value); err != nil {
+				if d.Value.Type() == "bool" { // its own error is about strconv
+					err = fmt.Errorf("%q is neither true nor false", value)
+				}
 				err = fmt.Errorf("%s: %s: %w", origin, keyOf(d.Name), err)
 			}
 		}
