@@ -28,6 +28,11 @@ func (d *Dir) Remote() string { return d.remote }
 // Collection returns the full path of the collection, "" at a remote's top.
 func (d *Dir) Collection() string { return d.collection }
 
+// Same reports whether d and other stand for the same directory.
+func (d *Dir) Same(other *Dir) bool {
+	return d.remote == other.remote && d.collection == other.collection
+}
+
 // Attr implements Node.
 func (d *Dir) Attr() Attr {
 	mode := fs.ModeDir | 0o555

@@ -18,11 +18,12 @@ type Image struct {
 	fs     *FS
 	remote string
 	img    backends.Image
+	ino    uint64
 	size   atomic.Int64 // as img.Size, or what the first opening showed
 }
 
 func newImage(f *FS, remote string, img backends.Image) *Image {
-	i := &Image{fs: f, remote: remote, img: img}
+	i := &Image{fs: f, remote: remote, img: img, ino: imageIno(remote, &img)}
 	i.size.Store(img.Size)
 	return i
 }
@@ -44,10 +45,10 @@ func (i *Image) Attr() Attr {
 		when = i.fs.started
 	}
 	size := i.size.Load()
-	return Attr{Ino: imageIno(i.remote, i.img), Mode: mode, Size: size, ModTime: when, Changes: size < 0}
+	return Attr{Ino: i.ino, Mode: mode, Size: size, ModTime: when, Changes: size < 0}
 }
 
-func imageIno(remote string, img backends.Image) uint64 {
+func imageIno(remote string, img *backends.Image) uint64 {
 	version := img.Version
 	if version == "" {
 		version = img.Digest

@@ -15,9 +15,27 @@ type Entry struct {
 	Name string
 	Ino  uint64 // of an image whose version the listing does not tell: another than Attr will show
 	Dir  bool
-	// Node is what Lookup would return, where no registry need be asked for it;
-	// else nil. A Listing gives it only when the entry is read first.
-	Node Node
+
+	in    *Dir
+	draft *Draft         // if it is one
+	image backends.Image // if it is one
+	child string         // collection, if Dir
+}
+
+// Node returns what Lookup would return, where no registry need be asked for it;
+// else nil. It is made anew with each call.
+func (e *Entry) Node() Node {
+	switch {
+	case e.Dir && e.in.remote == "":
+		return &Dir{fs: e.in.fs, remote: e.Name}
+	case e.Dir:
+		return &Dir{fs: e.in.fs, remote: e.in.remote, collection: e.child}
+	case e.draft != nil:
+		return e.draft
+	case e.image.Version != "":
+		return newImage(e.in.fs, e.in.remote, e.image)
+	}
+	return nil
 }
 
 // List yields the names in d, in no order, each once: collections, images, and
@@ -25,71 +43,134 @@ type Entry struct {
 //
 // Errors: those of catalog.List; after one the sequence ends.
 func (d *Dir) List(ctx context.Context) iter.Seq2[Entry, error] {
-	if d.remote == "" {
-		return d.listRemotes()
-	}
 	return func(yield func(Entry, error) bool) {
-		if _, err := d.fs.remote(d.remote); err != nil {
-			yield(Entry{}, err)
-			return
-		}
-		// Few files are being written at a time; all others stream by.
-		drafts := make(map[string]*Draft)
-		for _, draft := range d.drafts() {
-			drafts[draft.listedName()] = draft
-		}
-		for e, err := range d.fs.cat.List(ctx, d.remote, d.collection) {
+		for part, err := range d.parts(ctx, 0) {
+			for _, e := range part {
+				if !yield(e, nil) {
+					return
+				}
+			}
 			if err != nil {
 				yield(Entry{}, err)
-				return
-			}
-			entry, ok := d.entry(e)
-			if !ok {
-				continue
-			}
-			if draft := drafts[entry.Name]; draft != nil && !draft.hidesImage() {
-				delete(drafts, entry.Name)
-			} else if draft != nil {
-				continue
-			}
-			if !yield(entry, nil) {
-				return
-			}
-		}
-		for name, draft := range drafts {
-			if !yield(Entry{Name: name, Ino: draft.ino, Node: draft}, nil) {
-				return
 			}
 		}
 	}
 }
 
-func (d *Dir) listRemotes() iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
+// parts is List in pieces, without the first skip entries: a name costs some
+// bytes of its piece, and nothing by itself. A piece is valid until the next one.
+func (d *Dir) parts(ctx context.Context, skip int) iter.Seq2[[]Entry, error] {
+	return func(yield func([]Entry, error) bool) {
+		p := pieces{dir: d, skip: skip, limit: firstPiece, yield: yield}
+		err := p.fill(ctx)
+		if !p.ended && p.flush() && err != nil {
+			yield(nil, err)
+		}
+	}
+}
+
+// How many entries are made at a time: few at first, for who only wants to know
+// whether there are any.
+const (
+	firstPiece = 32
+	largePiece = 512
+)
+
+// pieces collects the entries of a listing.
+type pieces struct {
+	dir     *Dir
+	skip    int // entries still to be left out
+	limit   int
+	names   []byte // of entries, one after the other
+	ends    []int  // where each name ends
+	entries []Entry
+	yield   func([]Entry, error) bool
+	ended   bool // the caller wants no more
+}
+
+// fill runs through the directory, until the caller wants no more.
+func (p *pieces) fill(ctx context.Context) error {
+	d := p.dir
+	if d.remote == "" {
 		for _, r := range d.fs.cat.Remotes() {
-			dir := &Dir{fs: d.fs, remote: r.Name}
-			if !yield(Entry{Name: r.Name, Ino: dir.ino(), Dir: true, Node: dir}, nil) {
-				return
+			dir := Dir{fs: d.fs, remote: r.Name}
+			if !p.add(Entry{Ino: dir.ino(), Dir: true}, append(p.names, r.Name...)) {
+				break
 			}
 		}
+		return nil
 	}
+	if _, err := d.fs.remote(d.remote); err != nil {
+		return err
+	}
+	// Few files are being written at a time; all others stream by.
+	drafts := make(map[string]*Draft)
+	for _, draft := range d.drafts() {
+		drafts[draft.listedName()] = draft
+	}
+	for e, err := range d.fs.cat.List(ctx, d.remote, d.collection) {
+		if err != nil {
+			return err
+		}
+		if !p.listed(e, drafts) {
+			return nil
+		}
+	}
+	for name, draft := range drafts {
+		if !p.add(Entry{Ino: draft.ino, draft: draft}, append(p.names, name...)) {
+			break
+		}
+	}
+	return nil
 }
 
-// entry turns what the catalogue lists into a name. Names that cannot stand in a
-// tree are left out: the client has counted them.
-func (d *Dir) entry(e backends.Entry) (Entry, bool) {
+// listed takes what the catalogue lists, unless a draft hides it. Names that
+// cannot stand in a tree are left out: the client has counted them.
+func (p *pieces) listed(e backends.Entry, drafts map[string]*Draft) (more bool) {
+	d, start := p.dir, len(p.names)
 	if e.Collection != "" {
-		child := &Dir{fs: d.fs, remote: d.remote, collection: e.Collection}
-		return Entry{Name: dirName(lastPart(e.Collection)), Ino: child.ino(), Dir: true, Node: child}, true
+		child := Dir{remote: d.remote, collection: e.Collection}
+		names := append(p.names, dirName(lastPart(e.Collection))...)
+		return p.add(Entry{Ino: child.ino(), Dir: true, child: e.Collection}, names)
 	}
 	if e.Image.Ref.Check() != nil {
-		return Entry{}, false
+		return true
 	}
-	entry := Entry{Name: fileName(e.Image.Ref, e.Image.Format), Ino: imageIno(d.remote, e.Image)}
-	if e.Image.Version != "" {
-		entry.Node = newImage(d.fs, d.remote, e.Image)
+	names := appendFileName(p.names, e.Image.Ref, e.Image.Format)
+	if len(drafts) > 0 {
+		name := string(names[start:])
+		if draft := drafts[name]; draft != nil && draft.hidesImage() {
+			return true
+		}
+		delete(drafts, name)
 	}
-	return entry, true
+	return p.add(Entry{Ino: imageIno(d.remote, &e.Image), image: e.Image}, names)
+}
+
+// add takes an entry whose name is at the end of names.
+func (p *pieces) add(e Entry, names []byte) (more bool) {
+	if p.skip > 0 {
+		p.skip--
+		return true
+	}
+	e.in = p.dir
+	p.names, p.ends, p.entries = names, append(p.ends, len(names)), append(p.entries, e)
+	return len(p.entries) < p.limit || p.flush()
+}
+
+// flush hands out what was collected.
+func (p *pieces) flush() (more bool) {
+	if len(p.entries) == 0 {
+		return true
+	}
+	all, start := string(p.names), 0
+	for i, end := range p.ends {
+		p.entries[i].Name = all[start:end]
+		start = end
+	}
+	p.ended = !p.yield(p.entries, nil)
+	p.names, p.ends, p.entries, p.limit = p.names[:0], p.ends[:0], p.entries[:0], largePiece
+	return !p.ended
 }
 
 // listedName returns the draft's name, that of an image as images are listed,
@@ -110,61 +191,87 @@ func (d *Draft) hidesImage() bool {
 	return d.accepted && !d.over()
 }
 
-// A Listing reads a directory in pieces, and can go back. Entries are numbered
-// from 1 on; it keeps what it has read, at some 40 bytes an entry. It is not safe
-// for concurrent use.
+// A Listing reads a directory step by step, and can go elsewhere in it. Entries
+// are numbered from 1 on. It keeps one piece of the directory, whatever its size:
+// going back further reads the directory anew. It is not safe for concurrent use.
 type Listing struct {
 	dir    *Dir
-	names  []byte   // of all entries read, one after the other
-	ends   []uint32 // where each name ends
-	inos   []uint64
-	dirs   []bool
-	at     int  // entries handed out
-	fresh  Node // of the entry that was read last
-	ended  bool
-	err    error
-	next   func() (Entry, error, bool)
+	piece  []Entry // valid until the next call of next
+	before int     // entries before piece
+	at     int     // entries handed out
+	ended  bool    // nothing comes after piece
+	err    error   // but this
+	next   func() ([]Entry, error, bool)
 	stop   func()
 	cancel context.CancelFunc
+}
+
+// Steady reports whether List gives the same until Watch tells of a change: not
+// for files of this machine, which others add, nor while files are being written.
+func (d *Dir) Steady() bool {
+	if d.Fresh() {
+		return false
+	}
+	d.fs.mu.Lock()
+	defer d.fs.mu.Unlock()
+	for p := range d.fs.drafts {
+		if p.remote == d.remote && p.collection == d.collection {
+			return false
+		}
+	}
+	return true
+}
+
+// Recheck refreshes the listing behind the caller's back if that is due, as List
+// does: for who knows what List would give.
+func (d *Dir) Recheck(ctx context.Context) {
+	if d.remote == "" {
+		return
+	}
+	for range d.fs.cat.List(ctx, d.remote, d.collection) {
+		return
+	}
 }
 
 // OpenListing starts a listing of d; nothing is read yet. The caller closes it.
 func (d *Dir) OpenListing() *Listing { return &Listing{dir: d} }
 
-// Next returns the next entry; ok is false at the end. It can wait for a
-// registry: when ctx ends it gives ctx's error, and the next call goes on.
+// Next returns the next entry, valid until the next call; nil at the end. It can
+// wait for a registry: when ctx ends it gives ctx's error, and the next call
+// goes on.
 //
 // Errors: those of Dir.List.
-func (l *Listing) Next(ctx context.Context) (e Entry, ok bool, err error) {
-	for l.at >= len(l.ends) {
+func (l *Listing) Next(ctx context.Context) (*Entry, error) {
+	for l.at-l.before >= len(l.piece) {
 		if l.ended {
-			return Entry{}, false, l.err
+			return nil, l.err
 		}
 		if err := l.read(ctx); err != nil {
-			return Entry{}, false, err
+			return nil, err
 		}
 	}
-	e = l.entry(l.at)
+	e := &l.piece[l.at-l.before]
 	l.at++
-	if l.at == len(l.ends) {
-		e.Node = l.fresh
-	}
-	return e, true, nil
+	return e, nil
 }
 
 // Offset is the number of the entry that Next returned last; 0 at the start.
 func (l *Listing) Offset() int { return l.at }
 
-// Seek goes on after the entry of that number.
+// Seek goes on after the entry of that number, or after the last one. Going to
+// the start reads the directory as it is then.
 func (l *Listing) Seek(ctx context.Context, offset int) error {
-	if offset < l.at {
-		l.at = offset
+	if offset < l.before || offset == 0 {
+		l.Close()
+		l.piece, l.before, l.at, l.ended, l.err = nil, offset, offset, false, nil
+		return nil
 	}
-	for l.at < offset {
-		if _, ok, err := l.Next(ctx); err != nil || !ok {
+	for l.before+len(l.piece) < offset && !l.ended {
+		if err := l.read(ctx); err != nil {
 			return err
 		}
 	}
+	l.at = min(offset, l.before+len(l.piece))
 	return nil
 }
 
@@ -177,31 +284,21 @@ func (l *Listing) Close() {
 	}
 }
 
-func (l *Listing) entry(i int) Entry {
-	start := uint32(0)
-	if i > 0 {
-		start = l.ends[i-1]
-	}
-	return Entry{Name: string(l.names[start:l.ends[i]]), Ino: l.inos[i], Dir: l.dirs[i]}
-}
-
-// read takes one more entry in. The iteration lives longer than the request
-// that asks for the entry, so it has a context of its own, which ends with a
-// request that is given up; it then starts anew and skips what was read.
+// read takes the next piece in. The iteration lives longer than the request
+// that asks for it, so it has a context of its own, which ends with a request
+// that is given up; it then starts anew and skips what was read.
 func (l *Listing) read(ctx context.Context) error {
+	done := l.before + len(l.piece)
 	if l.next == nil {
 		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		l.cancel = cancel
-		l.next, l.stop = iter.Pull2(l.dir.skip(own, len(l.ends)))
+		l.next, l.stop = iter.Pull2(l.dir.parts(own, done))
 	}
 	stop := context.AfterFunc(ctx, l.cancel)
-	e, err, ok := l.next()
+	piece, err, ok := l.next()
 	stop()
 	if ok && err == nil {
-		l.names = append(l.names, e.Name...)
-		l.ends = append(l.ends, uint32(len(l.names)))
-		l.inos, l.dirs = append(l.inos, e.Ino), append(l.dirs, e.Dir)
-		l.fresh = e.Node
+		l.piece, l.before = piece, done
 		return nil
 	}
 	l.Close()
@@ -210,18 +307,4 @@ func (l *Listing) read(ctx context.Context) error {
 	}
 	l.ended, l.err = true, err
 	return nil
-}
-
-// skip is List without the first n entries.
-func (d *Dir) skip(ctx context.Context, n int) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		for e, err := range d.List(ctx) {
-			if n--; n >= 0 && err == nil {
-				continue
-			}
-			if !yield(e, err) {
-				return
-			}
-		}
-	}
 }

@@ -79,14 +79,27 @@ func ParsePath(path string) (remote string, ref backends.Ref, format string, err
 
 // fileName returns the listed name of an image; ref.Collection does not matter.
 func fileName(ref backends.Ref, format string) string {
-	name := backends.EscapePart(ref.Name) + ":" + backends.EscapePart(ref.Tag)
+	return string(appendFileName(nil, ref, format))
+}
+
+// appendFileName appends an image's listed name to b.
+func appendFileName(b []byte, ref backends.Ref, format string) []byte {
+	start := len(b)
+	b = append(b, backends.EscapePart(ref.Name)...)
+	b = append(b, ':')
+	b = append(b, backends.EscapePart(ref.Tag)...)
 	if ref.Version != "" {
-		name += "@" + backends.EscapeVersion(ref.Version)
+		b = append(b, '@')
+		b = append(b, backends.EscapeVersion(ref.Version)...)
 	}
+	ext := extSIF
 	if format == "simg" {
-		return shorten(name, extSIMG)
+		ext = extSIMG
 	}
-	return shorten(name, extSIF)
+	if len(b)-start+len(ext) > MaxName {
+		return append(b[:start], shorten(string(b[start:]), ext)...)
+	}
+	return append(b, ext...)
 }
 
 // parseFile is the inverse of fileName, and takes names without extension or

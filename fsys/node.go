@@ -26,17 +26,20 @@ type Attr struct {
 
 // inode makes an inode number that is the same after every mount, from what
 // identifies the node. The first part says what kind it is.
+//
+// The hash is a cryptographic one: who names images in a registry must not find
+// two that go-fuse takes for one file.
 func inode(parts ...string) uint64 {
-	h := sha256.New()
+	var space [512]byte
+	b := space[:0]
 	for _, part := range parts {
-		var n [4]byte
-		binary.BigEndian.PutUint32(n[:], uint32(len(part)))
-		h.Write(n[:])
-		h.Write([]byte(part))
+		b = binary.BigEndian.AppendUint32(b, uint32(len(part)))
+		b = append(b, part...)
 	}
+	sum := sha256.Sum256(b)
 	// The upper half of the numbers is for inodes that a FUSE library makes up,
 	// and the lowest ones mean the root or nothing.
-	ino := binary.BigEndian.Uint64(h.Sum(nil)) >> 1
+	ino := binary.BigEndian.Uint64(sum[:]) >> 1
 	if ino < 16 {
 		ino += 16
 	}

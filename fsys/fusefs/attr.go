@@ -25,8 +25,6 @@ const (
 	defaultNameTimeout = 10 * time.Second
 	// Files on this machine are added by others; asking again is cheap.
 	localNameTimeout = time.Second
-	// A blob that is not whole can become so, and then is read another way.
-	partialNameTimeout = 2 * time.Second
 	// The attributes of an image never change: another version is another inode.
 	imageAttrTimeout = time.Hour
 	negativeTimeout  = 2 * time.Second

@@ -6,7 +6,12 @@ package fusefs
 
 import (
 	"context"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -40,51 +45,126 @@ type dirNode struct {
 	noXattrs
 	m   *Mounted
 	dir *fsys.Dir
+
+	changed atomic.Int64 // when names in it changed last, in Unix nanoseconds; 0: not since it is known
+	listed  atomic.Bool  // all of it was listed since it is known: the kernel may have kept that
+	readers atomic.Int32 // handles that the kernel may answer from what it keeps
+	asked   atomic.Int32 // names looked up since the last opening
+
+	mu     sync.Mutex // guards denied
+	denied map[string]struct{}
 }
 
-// child makes the inode of a node and fills in its entry.
-func (n *dirNode) child(ctx context.Context, node fsys.Node, out *fuse.EntryOut) *gofs.Inode {
-	a := node.Attr()
-	id := gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFREG, Gen: firstGen}
+// attr returns the directory's attributes. Its time is that of the last change
+// of its names: that is how the kernel tells whether those that it keeps are good.
+func (n *dirNode) attr() fsys.Attr {
+	a := n.dir.Attr()
+	if changed := n.changed.Load(); changed != 0 {
+		a.ModTime = time.Unix(0, changed)
+	}
+	return a
+}
+
+// child returns the inode of a node and fills in its entry.
+func (n *dirNode) child(ctx context.Context, name string, node fsys.Node, out *fuse.EntryOut) *gofs.Inode {
 	timeout := n.m.opts.NameTimeout
 	if n.dir.Fresh() {
 		timeout = localNameTimeout
 	}
-	var ops gofs.InodeEmbedder
 	switch node := node.(type) {
 	case *fsys.Dir:
-		ops, id.Mode = &dirNode{m: n.m, dir: node}, syscall.S_IFDIR
-	case *fsys.Image:
-		if !node.Whole() {
-			timeout = min(timeout, partialNameTimeout)
+		if known, ok := n.known(name).(*dirNode); ok && known.dir.Same(node) {
+			n.m.putEntry(known.attr(), timeout, out)
+			return known.EmbeddedInode()
 		}
-		id.Gen = n.m.opened.generation(a.Ino)
-		ops = &imageNode{m: n.m, image: node, gen: id.Gen}
-	case *fsys.Draft:
+		ops := &dirNode{m: n.m, dir: node}
+		a := ops.attr()
+		n.m.putEntry(a, timeout, out)
+		return n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFDIR, Gen: firstGen})
+	case *fsys.Image:
+		a := node.Attr()
+		n.m.putEntry(a, timeout, out)
+		ops := &imageNode{m: n.m, image: node, gen: n.m.opened.generation(a.Ino)}
+		return n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFREG, Gen: ops.gen})
+	default:
 		// Whether the name means the draft or an image depends on who asks, and when.
-		ops, timeout = &draftNode{m: n.m, draft: node}, 0
+		a := node.Attr()
+		n.m.putEntry(a, 0, out)
+		ops := &draftNode{m: n.m, draft: node.(*fsys.Draft)}
+		return n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFREG, Gen: firstGen})
 	}
-	n.m.putEntry(a, timeout, out)
-	return n.NewInode(ctx, ops, id)
 }
 
+// known returns what the kernel knows by a name, nil if that is nothing.
+func (n *dirNode) known(name string) gofs.InodeEmbedder {
+	child := n.GetChild(name)
+	if child == nil {
+		return nil
+	}
+	return child.Operations()
+}
+
+// Lookup tells the kernel what a name means, and for how long to believe it. A
+// change that the notifier passes on while we ask can be newer than the answer,
+// and pass by the kernel, which does not know the name yet: then it shall not
+// believe the answer.
 func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	n.noteLookup()
+	asked := n.changed.Load()
 	node, err := n.dir.Lookup(ctx, name, caller(ctx, false))
 	if err != nil {
-		if n.dir.Fresh() {
+		e := n.m.fail("lookup", name, err)
+		if e == syscall.ENOENT {
+			n.deny(name)
+		}
+		if n.dir.Fresh() || n.changed.Load() != asked {
 			out.SetEntryTimeout(noTimeout) // that it is not there is not believed
 		}
-		return nil, n.m.fail("lookup", name, err)
+		return nil, e
 	}
-	return n.child(ctx, node, out), 0
+	child := n.child(ctx, name, node, out)
+	if n.changed.Load() != asked {
+		out.SetEntryTimeout(noTimeout)
+	}
+	return child, 0
 }
 
-func (n *dirNode) OpendirHandle(context.Context, uint32) (gofs.FileHandle, uint32, syscall.Errno) {
-	return &dirHandle{n: n, list: n.dir.OpenListing()}, 0, 0
+// maxDenied bounds what is kept of a directory: names beyond it are believed
+// absent until the kernel asks again.
+const maxDenied = 1000
+
+// deny notes that the kernel was told there is no such name.
+func (n *dirNode) deny(name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.denied == nil || len(n.denied) >= maxDenied {
+		n.denied = make(map[string]struct{})
+	}
+	n.denied[name] = struct{}{}
+}
+
+// takeDenied returns the names that were denied, all or those of some names, and
+// forgets that.
+func (n *dirNode) takeDenied(all bool, of []string) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var names []string
+	if all {
+		names = slices.Collect(maps.Keys(n.denied))
+		n.denied = nil
+		return names
+	}
+	for _, name := range of {
+		if _, ok := n.denied[name]; ok {
+			names = append(names, name)
+			delete(n.denied, name)
+		}
+	}
+	return names
 }
 
 func (n *dirNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	return n.m.getattr(n.dir.Attr(), out)
+	return n.m.getattr(n.attr(), out)
 }
 
 // Setattr accepts what cp -a and rsync -a set on directories, and changes nothing.
@@ -113,7 +193,7 @@ func (n *dirNode) Create(ctx context.Context, name string, flags, mode uint32, o
 		return nil, nil, 0, n.m.fail("create", name, err)
 	}
 	n.m.counts.written.Add(1)
-	return n.child(ctx, draft, out), &draftHandle{m: n.m, name: name, file: file}, 0, 0
+	return n.child(ctx, name, draft, out), &draftHandle{m: n.m, name: name, file: file}, 0, 0
 }
 
 func (n *dirNode) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
@@ -121,7 +201,7 @@ func (n *dirNode) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.En
 	if err != nil {
 		return nil, n.m.fail("mkdir", name, err)
 	}
-	return n.child(ctx, dir, out), 0
+	return n.child(ctx, name, dir, out), 0
 }
 
 func (n *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
@@ -154,67 +234,6 @@ func (n *dirNode) Symlink(context.Context, string, string, *fuse.EntryOut) (*gof
 func (n *dirNode) Mknod(context.Context, string, uint32, uint32, *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	return nil, syscall.EPERM
 }
-
-// A dirHandle is an open directory. The bridge calls it for one request at a time.
-type dirHandle struct {
-	n    *dirNode
-	list *fsys.Listing
-	at   uint64 // number of the entry read last: "." is 1, ".." is 2
-	last fsys.Entry
-	dent fuse.DirEntry
-}
-
-var (
-	_ gofs.FileReaddirenter = (*dirHandle)(nil)
-	_ gofs.FileSeekdirer    = (*dirHandle)(nil)
-	_ gofs.FileLookuper     = (*dirHandle)(nil)
-	_ gofs.FileReleasedirer = (*dirHandle)(nil)
-	_ gofs.FileFsyncdirer   = (*dirHandle)(nil)
-)
-
-const dots = 2
-
-func (h *dirHandle) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno) {
-	if h.at < dots {
-		h.at++
-		h.last = fsys.Entry{Name: ".."[:h.at], Ino: h.n.StableAttr().Ino, Dir: true}
-	} else {
-		e, ok, err := h.list.Next(ctx)
-		if err != nil {
-			return nil, h.n.m.fail("readdir", h.n.Path(nil), err)
-		}
-		if !ok {
-			return nil, 0
-		}
-		h.at, h.last = dots+uint64(h.list.Offset()), e
-	}
-	h.dent = fuse.DirEntry{Name: h.last.Name, Ino: h.last.Ino, Mode: syscall.S_IFREG, Off: h.at}
-	if h.last.Dir {
-		h.dent.Mode = syscall.S_IFDIR
-	}
-	return &h.dent, 0
-}
-
-func (h *dirHandle) Seekdir(ctx context.Context, off uint64) syscall.Errno {
-	h.at = min(off, dots)
-	err := h.list.Seek(ctx, int(off-h.at))
-	h.at += uint64(h.list.Offset())
-	return h.n.m.fail("seekdir", h.n.Path(nil), err)
-}
-
-// Lookup answers for the attributes in a READDIRPLUS. Where the registry would
-// have to be asked there are none: the kernel looks the name up when somebody
-// wants to know, and plain ls does not.
-func (h *dirHandle) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	if h.last.Name != name || h.last.Node == nil {
-		return nil, syscall.ENOENT
-	}
-	return h.n.child(ctx, h.last.Node, out), 0
-}
-
-func (h *dirHandle) Releasedir(context.Context, uint32) { h.list.Close() }
-
-func (h *dirHandle) Fsyncdir(context.Context, uint32) syscall.Errno { return 0 }
 
 // statfs answers from the cache's disk.
 func (m *Mounted) statfs(out *fuse.StatfsOut) syscall.Errno {

@@ -43,10 +43,16 @@ const (
 // The kernel refuses to mix modes on one inode (fs/fuse/iomode.c: the opening
 // that does not fit fails with EIO), and go-fuse counts the users of a backing
 // file wrongly if handles of both kinds are on one of its inodes
-// (fs/bridge.go, releaseBackingIDRef). So the first opening decides for the
-// life of the inode. When an image that was opened while it was incomplete is
-// whole, its name leads to a new inode, with the same number and the next
-// generation; whoever has the old one open reads on through us.
+// (fs/bridge.go, releaseBackingIDRef). So the first opening decides, and what it
+// decided holds. When an image that was opened while it was incomplete is whole,
+// its name leads to a new inode, with the same number and the next generation;
+// whoever has the old one open reads on through us.
+//
+// An inode whose mode is passthrough becomes undecided again with its last
+// handle: its bytes may be dropped then. One whose mode is cached does not. The
+// bridge lets go of a backing file after it has told us of the release: an
+// opening in between, with passthrough, would lose the backing file that it just
+// got. The new generation costs one lookup, once in the life of a blob.
 type imageNode struct {
 	gofs.Inode
 	noXattrs
@@ -54,8 +60,9 @@ type imageNode struct {
 	image *fsys.Image
 	gen   uint64
 
-	mu   sync.Mutex // guards mode
-	mode mode
+	mu      sync.Mutex // guards the fields below
+	mode    mode
+	handles int32
 }
 
 func (n *imageNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
@@ -121,35 +128,52 @@ func forWriting(flags uint32) bool {
 }
 
 // decide returns the mode for one more handle, and makes it the inode's;
-// undecided if the inode's mode is not possible any more.
+// undecided if the inode's mode is not possible any more. Each handle is given
+// back with leave.
 func (n *imageNode) decide(blob *cache.Blob) mode {
+	can := n.m.backing.usable(blob)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	can := n.m.backing.usable(blob)
+	was := n.mode
 	switch {
-	case n.mode == undecided && can:
-		n.mode = passthrough
-	case n.mode == undecided:
-		n.mode = cached
-	case n.mode == passthrough && !can:
+	case was == passthrough && !can && n.handles > 0:
 		return undecided
+	case was == cached:
+	case can:
+		n.mode = passthrough
 	default:
-		return n.mode
+		n.mode = cached
 	}
-	n.m.opened.add(n)
+	n.handles++
+	if was == undecided {
+		n.m.opened.add(n)
+	}
 	return n.mode
+}
+
+// leave gives a handle back. What the kernel keeps of an image that it will not
+// open again in this generation is of no use after the last one: the next
+// generation has its pages in the file behind it.
+func (n *imageNode) leave() {
+	n.mu.Lock()
+	n.handles--
+	last := n.handles == 0 && n.mode == cached
+	n.mu.Unlock()
+	if last && n.outdated() {
+		n.m.notifier.unused(n)
+	}
 }
 
 // outdated reports whether the next opening should be of a new generation.
 func (n *imageNode) outdated() bool {
 	n.mu.Lock()
-	mode := n.mode
+	mode, handles := n.mode, n.handles
 	n.mu.Unlock()
 	switch mode {
 	case cached:
 		return n.m.backing.on() && n.image.Whole()
 	case passthrough:
-		return !n.image.Whole()
+		return handles > 0 && !n.image.Whole()
 	}
 	return false
 }
@@ -186,6 +210,7 @@ func (h *readHandle) Flush(context.Context) syscall.Errno { return 0 }
 
 func (h *readHandle) Release(context.Context) syscall.Errno {
 	_ = h.blob.Close()
+	h.n.leave()
 	return 0
 }
 

@@ -34,6 +34,7 @@ type Mounted struct {
 	done   chan struct{} // closed when the mount is over
 
 	opened    opened
+	notifier  *notifier
 	backing   backing
 	readAhead string
 	counts    struct{ passthrough, cached, written atomic.Int64 }
@@ -63,6 +64,7 @@ func Mount(ctx context.Context, mountpoint string, tree *fsys.FS, opts Options) 
 		opts: opts, path: path, log: opts.Log, tree: tree,
 		disk: cmp.Or(tree.Disk(), os.TempDir()), done: make(chan struct{}),
 	}
+	m.notifier = newNotifier(m)
 	m.root = &dirNode{m: m, dir: tree.Root()}
 	if m.server, err = m.attach(); err != nil {
 		return nil, fmt.Errorf("mounting on %s: %w", path, err)
@@ -79,9 +81,8 @@ func Mount(ctx context.Context, mountpoint string, tree *fsys.FS, opts Options) 
 
 // serve starts what runs while the mount lasts; all of it ends with done.
 func (m *Mounted) serve() {
-	n := newNotifier(m)
-	stop := m.tree.Watch(n.add)
-	go n.run(m.done)
+	stop := m.tree.Watch(m.notifier.add)
+	go m.notifier.run(m.done)
 	go func() {
 		m.server.Serve()
 		stop()

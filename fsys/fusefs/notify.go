@@ -5,10 +5,12 @@
 package fusefs
 
 import (
+	"maps"
+	"slices"
 	"sync"
+	"time"
 
-	gofs "github.com/hanwen/go-fuse/v2/fs"
-
+	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/fsys"
 )
 
@@ -18,22 +20,49 @@ import (
 // it also holds while it waits for a handler of ours: telling it from a handler,
 // or under a lock that a handler takes, hangs the mount (libfuse#341). So there
 // is one goroutine for it, which holds nothing.
+//
+// What is waiting is bounded by what the kernel can know, however many changes
+// come: they are merged for each directory, and for each blob.
 type notifier struct {
 	m    *Mounted
 	wake chan struct{} // of capacity 1
 
-	mu    sync.Mutex // guards queue
-	queue []fsys.Change
+	mu      sync.Mutex // guards waiting
+	waiting waiting
 }
+
+type waiting struct {
+	dirs   map[place]*renamed
+	keys   map[cache.Key]struct{}
+	drop   map[*dirNode]struct{}   // whose names the kernel shall ask for again
+	unused map[*imageNode]struct{} // whose pages nobody will read
+}
+
+// A place is a directory of the tree.
+type place struct{ remote, collection string }
+
+// renamed is what changed in a directory.
+type renamed struct {
+	names   map[string]struct{}
+	all     bool // more names than are worth telling apart
+	listing bool
+}
+
+// maxNames is how many changed names of a directory are told apart.
+const maxNames = 10_000
 
 func newNotifier(m *Mounted) *notifier {
-	return &notifier{m: m, wake: make(chan struct{}, 1)}
+	return &notifier{m: m, wake: make(chan struct{}, 1), waiting: newWaiting()}
 }
 
-// add queues a change; it never blocks.
-func (n *notifier) add(c fsys.Change) {
+func newWaiting() waiting {
+	return waiting{map[place]*renamed{}, map[cache.Key]struct{}{}, map[*dirNode]struct{}{}, map[*imageNode]struct{}{}}
+}
+
+// later changes what is waiting; it never blocks.
+func (n *notifier) later(change func(w *waiting)) {
 	n.mu.Lock()
-	n.queue = append(n.queue, c)
+	change(&n.waiting)
 	n.mu.Unlock()
 	select {
 	case n.wake <- struct{}{}:
@@ -41,7 +70,37 @@ func (n *notifier) add(c fsys.Change) {
 	}
 }
 
-// run works the queue off until done is closed.
+// add queues a change.
+func (n *notifier) add(c fsys.Change) { n.later(func(w *waiting) { w.add(c) }) }
+
+// drop makes the kernel forget the list of names that it keeps of a directory.
+func (n *notifier) drop(d *dirNode) { n.later(func(w *waiting) { w.drop[d] = struct{}{} }) }
+
+// unused makes the kernel forget the pages of an image.
+func (n *notifier) unused(i *imageNode) { n.later(func(w *waiting) { w.unused[i] = struct{}{} }) }
+
+func (w *waiting) add(c fsys.Change) {
+	if c.Key != "" {
+		w.keys[c.Key] = struct{}{}
+		return
+	}
+	at := place{c.Remote, c.Collection}
+	r := w.dirs[at]
+	if r == nil {
+		r = &renamed{names: map[string]struct{}{}}
+		w.dirs[at] = r
+	}
+	r.listing = r.listing || c.Listing
+	if r.all = r.all || len(r.names) > maxNames; r.all {
+		clear(r.names)
+		return
+	}
+	for _, name := range c.Names {
+		r.names[name] = struct{}{}
+	}
+}
+
+// run works off what is waiting until done is closed.
 func (n *notifier) run(done <-chan struct{}) {
 	for {
 		select {
@@ -50,47 +109,77 @@ func (n *notifier) run(done <-chan struct{}) {
 		case <-n.wake:
 		}
 		n.mu.Lock()
-		queue := n.queue
-		n.queue = nil
+		w := n.waiting
+		n.waiting = newWaiting()
 		n.mu.Unlock()
-		for _, c := range queue {
-			select {
-			case <-done:
-				return
-			default:
-				n.tell(c)
-			}
-		}
+		n.tell(w, done)
 	}
 }
 
-// tell passes one change on. What the kernel does not know needs no telling, and
-// its complaint that it does not (ENOENT) is no failure.
-func (n *notifier) tell(c fsys.Change) {
-	if c.Key != "" {
-		for _, image := range n.m.opened.outdated(c.Key) {
+// tell passes changes on, until done is closed. What the kernel does not know
+// needs no telling, and its complaint that it does not (ENOENT) is no failure.
+func (n *notifier) tell(w waiting, done <-chan struct{}) {
+	for at, r := range w.dirs {
+		change := fsys.Change{Remote: at.remote, Collection: at.collection}
+		if dir := n.m.known(change.Path()); dir != nil {
+			dir.tell(r, done)
+		}
+	}
+	for key := range w.keys {
+		for _, image := range n.m.opened.outdated(key) {
 			if name, parent := image.Parent(); parent != nil {
 				_ = parent.NotifyEntry(name)
 			}
 		}
-		return
 	}
-	dir := n.m.known(c.Path())
-	if dir == nil {
-		return
+	for dir := range w.drop {
+		_ = dir.NotifyContent(0, 0)
 	}
-	for _, name := range c.Names {
-		_ = dir.NotifyEntry(name)
+	for image := range w.unused {
+		_ = image.NotifyContent(0, 0)
 	}
 }
 
+// tell passes on what changed in a directory.
+func (n *dirNode) tell(r *renamed, done <-chan struct{}) {
+	// The time comes before the notification: who then asks for it, because what
+	// the kernel kept of the directory is gone, gets the new one.
+	n.changed.Store(max(time.Now().UnixNano(), n.changed.Load()+1))
+	_ = n.NotifyContent(0, 0)
+	for _, name := range n.affected(r) {
+		select {
+		case <-done:
+			return
+		default:
+			_ = n.NotifyEntry(name)
+		}
+	}
+}
+
+// affected returns the names that the kernel may believe wrong things of. It is
+// called after the directory's time was set; see Lookup.
+func (n *dirNode) affected(r *renamed) []string {
+	names := slices.Collect(maps.Keys(r.names))
+	affected := n.takeDenied(r.listing || r.all, names)
+	if r.all {
+		names = slices.Collect(maps.Keys(n.Children()))
+	}
+	for _, name := range names {
+		if n.GetChild(name) != nil {
+			affected = append(affected, name)
+		}
+	}
+	return affected
+}
+
 // known returns the directory of that path if the kernel knows it.
-func (m *Mounted) known(path []string) *gofs.Inode {
+func (m *Mounted) known(path []string) *dirNode {
 	dir := m.root.EmbeddedInode()
 	for _, name := range path {
 		if dir = dir.GetChild(name); dir == nil {
 			return nil
 		}
 	}
-	return dir
+	n, _ := dir.Operations().(*dirNode)
+	return n
 }
