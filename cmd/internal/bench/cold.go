@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// coldSuites measure what comes over a network: the registry and the link to it
+// are in this process, and the same for all subjects.
+func coldSuites() []suite {
+	return []suite{
+		{"cold", "Cold reads of a whole image", coldWhole},
+	}
+}
+
+// perConnection is what one connection brings where it is limited: what a
+// registry's storage gives one client, more or less.
+const perConnection = 50e6
+
+// coldLinks are those that whole images are read over.
+var coldLinks = []struct {
+	rtt  time.Duration
+	rate int64
+}{{0, 0}, {0, perConnection}, {20 * time.Millisecond, perConnection}, {100 * time.Millisecond, perConnection}, {200 * time.Millisecond, perConnection}}
+
+// A coldRig is a registry and an image in it that nobody has yet.
+type coldRig struct {
+	b   *bench
+	reg *registry
+	img *image
+}
+
+// newColdRig makes one with a random image. The caller closes the registry.
+func newColdRig(b *bench, size int64) (*coldRig, error) {
+	if b.quick {
+		size /= 8
+	}
+	img, err := randomImage(b.dir, "bench/cold", "1", size, 1)
+	if err != nil {
+		return nil, err
+	}
+	reg, err := openRegistry()
+	if err != nil {
+		return nil, err
+	}
+	reg.add(img)
+	return &coldRig{b: b, reg: reg, img: img}, nil
+}
+
+func (r *coldRig) blobURL() string { return r.reg.url + "/v2/" + r.img.repo + "/blobs/" + r.img.digest }
+
+// remote is the registry as a remote of sregfs.
+func (r *coldRig) remote() string { return "lab=oci,url=" + r.reg.url }
+
+// inTree is where the image is in a mount.
+func (m *image) inTree() string { return path.Join("lab", m.repo+":"+m.tag+".sif") }
+
+// A try does something once, with nothing left over from the time before, and
+// returns how long that took.
+type try struct {
+	subject string
+	run     func(ctx context.Context) (time.Duration, error)
+}
+
+func coldWhole(ctx context.Context, b *bench) (err error) {
+	r, err := newColdRig(b, 512<<20)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.reg.close()) }()
+	b.note("%d MiB. The fastest of %d ways to run several curls at a time over the same link is what the others are compared with. "+
+		"A curl and an rclone alone leave the machine idle where the connection is limited: their runs go on side by side.",
+		r.img.size>>20, len(parallels))
+	for _, l := range coldLinks {
+		r.reg.link.set(l.rtt, l.rate, 0)
+		name := fmt.Sprintf("%d ms, %d MB/s a connection", l.rtt.Milliseconds(), l.rate/1e6)
+		if l.rate == 0 {
+			name = fmt.Sprintf("%d ms, no limit", l.rtt.Milliseconds())
+		}
+		if err := r.whole(ctx, name, l.rate > 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// whole measures all subjects over the link as it is.
+func (r *coldRig) whole(ctx context.Context, name string, limited bool) error {
+	best, err := r.bestParallel(ctx, limited)
+	if err != nil {
+		return err
+	}
+	r.b.note("%s: parallel curl is %v.", name, best)
+	turns := []try{
+		{"sregfs", func(ctx context.Context) (time.Duration, error) { return r.throughSregfs(ctx, name) }},
+		{"parallel curl", func(ctx context.Context) (time.Duration, error) {
+			return best.download(ctx, r.b, r.blobURL(), r.img.size)
+		}},
+		{"sregfs, page cache", func(ctx context.Context) (time.Duration, error) {
+			return r.throughSregfs(ctx, "", "--passthrough=off")
+		}},
+		{"sreg pull", r.pull},
+	}
+	single := []try{
+		{"curl", func(ctx context.Context) (time.Duration, error) { return r.b.curlFile(ctx, r.blobURL()) }},
+		{"rclone", r.throughRclone},
+	}
+	if !limited {
+		turns, single = append(turns, single...), nil
+	}
+	for i := range r.b.runs {
+		for _, t := range turns {
+			if err := r.measure(ctx, name, t); err != nil {
+				return fmt.Errorf("%s, run %d: %w", name, i+1, err)
+			}
+		}
+	}
+	for _, t := range single {
+		if err := r.sideBySide(ctx, name, t); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	r.judge(name)
+	return nil
+}
+
+// bestParallel tries each way once.
+func (r *coldRig) bestParallel(ctx context.Context, limited bool) (best parallel, err error) {
+	fastest := time.Hour
+	for _, p := range parallels {
+		if limited && p.connections < 8 {
+			continue // a quarter of what 16 bring
+		}
+		took, err := p.download(ctx, r.b, r.blobURL(), r.img.size)
+		if err != nil {
+			return best, err
+		}
+		if took < fastest {
+			best, fastest = p, took
+		}
+	}
+	return best, nil
+}
+
+func (r *coldRig) measure(ctx context.Context, name string, t try) error {
+	took, err := t.run(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %w", t.subject, err)
+	}
+	r.b.add(result{name: name, subject: t.subject, unit: "MB/s", runs: []float64{float64(r.img.size) / 1e6 / took.Seconds()}})
+	return nil
+}
+
+// sideBySide measures all runs of one subject at the same time.
+func (r *coldRig) sideBySide(ctx context.Context, name string, t try) error {
+	took := make([]time.Duration, r.b.runs)
+	group, ctx := errgroup.WithContext(ctx)
+	for i := range took {
+		group.Go(func() (err error) {
+			took[i], err = t.run(ctx)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("%s: %w", t.subject, err)
+	}
+	for _, d := range took {
+		r.b.add(result{name: name, subject: t.subject, unit: "MB/s", runs: []float64{float64(r.img.size) / 1e6 / d.Seconds()}})
+	}
+	return nil
+}
+
+// judge compares: with the parallel curl by ratio, and with who has one
+// connection by who is first.
+func (r *coldRig) judge(name string) {
+	b := r.b
+	for _, subject := range []string{"sregfs", "sregfs, page cache"} {
+		b.aim(name, subject, "parallel curl", 0.9)
+	}
+	for _, subject := range []string{"sreg pull", "curl", "rclone"} {
+		if f := b.find(b.suite, name, subject); f != nil {
+			f.base = "parallel curl"
+		}
+	}
+	for _, subject := range []string{"curl", "rclone"} {
+		if f := b.find(b.suite, name, subject); f != nil {
+			met := b.median(name, "sregfs") >= f.median()
+			f.target, f.met = "sregfs ≥ 1 of it", &met
+		}
+	}
+}
+
+// throughSregfs reads the whole image through a new mount whose listing knows
+// it. If a timeline is asked for, that of the first run goes under its name.
+func (r *coldRig) throughSregfs(ctx context.Context, timeline string, flags ...string) (took time.Duration, err error) {
+	h, err := r.b.newHome(r.remote())
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(h.dir)) }()
+	d, err := h.mount(ctx, "sregfs", flags...)
+	if err != nil {
+		return 0, err
+	}
+	defer d.stop()
+	file := d.path(r.img.inTree())
+	if _, err := os.Stat(file); err != nil {
+		return 0, err
+	}
+	r.reg.forget()
+	start := time.Now()
+	took, err = readWhole(ctx, file)
+	if r.b.verbose && timeline != "" && r.b.median(timeline, "sregfs") == 0 {
+		r.b.logf("%s: sregfs read all in %v", timeline, took)
+		r.reg.printTimeline(os.Stderr, start)
+	}
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, d.logText())
+	}
+	return took, err
+}
+
+// readWhole reads a file in pieces of 1 MiB and throws it away, in a process of
+// its own: the one that waits is not the one that serves.
+func readWhole(ctx context.Context, file string) (time.Duration, error) {
+	return timed(ctx, "dd", "if="+file, "of=/dev/null", "bs=1M", "status=none")
+}
+
+func (r *coldRig) pull(ctx context.Context) (took time.Duration, err error) {
+	h, err := r.b.newHome(r.remote())
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(h.dir)) }()
+	start := time.Now()
+	_, err = h.sreg(ctx, "pull", "lab://"+r.img.repo+":"+r.img.tag)
+	return time.Since(start), err
+}
+
+func (r *coldRig) throughRclone(ctx context.Context) (took time.Duration, err error) {
+	d, err := r.b.rclone(ctx, ":http:", "--http-url", r.reg.url+"/files/")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(path.Dir(d.dir))) }()
+	defer d.stop()
+	file := d.path(path.Join(r.img.repo, r.img.tag+".sif"))
+	if _, err := os.Stat(file); err != nil {
+		return 0, err
+	}
+	return readWhole(ctx, file)
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// slice is what a limited connection sends at once: 1.3 ms at 50 MB/s, so
+	// that the limit holds within a request of 1 MiB too.
+	slice = 64 << 10
+	// maxLate is how far behind its schedule a sender may catch up. The timers of
+	// Linux and of Go's scheduler come up to a few milliseconds late, which must
+	// not count; a peer that did not read for long has lost its turn.
+	maxLate = 20 * time.Millisecond
+)
+
+// A link is what lies between a server here and its clients: on loopback, but
+// with a round-trip time, and limits on what goes from the server to the clients.
+// It can be changed at any time. The zero value is loopback as it is.
+//
+// What it does not model is TCP: no slow start, no loss, no queue that one
+// connection fills for another.
+type link struct {
+	rtt    atomic.Int64 // nanoseconds
+	each   atomic.Int64 // bytes a second of each connection; 0 is no limit
+	shared meter        // of all together
+}
+
+// set sets the round-trip time and the rates, in bytes a second, of each
+// connection and of all together; 0 is no limit.
+func (l *link) set(rtt time.Duration, each, all int64) {
+	l.rtt.Store(int64(rtt))
+	l.each.Store(each)
+	l.shared.rate.Store(all)
+}
+
+// A meter hands out the time of a wire: the next sender begins when the one
+// before has ended.
+type meter struct {
+	rate atomic.Int64 // bytes a second; 0 is no limit
+
+	mu   sync.Mutex // guards the field below
+	free time.Time  // when the wire is free again
+}
+
+// reserve takes the wire for n bytes, which could leave from the given time on,
+// and returns when the last bit of them will have left.
+func (m *meter) reserve(n int, rate int64, from time.Time) time.Time {
+	if floor := time.Now().Add(-maxLate); from.Before(floor) {
+		from = floor
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.free.Before(from) {
+		m.free = from
+	}
+	m.free = m.free.Add(time.Duration(float64(n) / float64(rate) * float64(time.Second)))
+	return m.free
+}
+
+// listen returns a listener on a port of 127.0.0.1 behind the link.
+func (l *link) listen() (net.Listener, error) {
+	next, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	return &linkListener{Listener: next, link: l}, nil
+}
+
+type linkListener struct {
+	net.Listener
+	link *link
+	last atomic.Int64 // number of connections so far
+}
+
+func (l *linkListener) Accept() (net.Conn, error) {
+	next, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := next.(*net.TCPConn)
+	if !ok {
+		return nil, errors.Join(errors.ErrUnsupported, next.Close())
+	}
+	// The handshake costs one round trip: what comes before that is over is not
+	// here yet.
+	rtt := time.Duration(l.link.rtt.Load())
+	return &linkConn{TCPConn: tcp, link: l.link, id: l.last.Add(1), here: time.Now().Add(rtt)}, nil
+}
+
+// A linkConn delays what a server sends. One round trip lies between the last
+// byte that came and the first of the answer to it; bytes after that flow.
+type linkConn struct {
+	*net.TCPConn
+	link *link
+	id   int64
+	wire meter
+	now  atomic.Pointer[exchange] // nil before the first
+
+	mu   sync.Mutex // guards the fields below
+	here time.Time  // when the connection is made
+	due  time.Time  // the next answer may be with the client from then on
+}
+
+// Read notes when something was heard.
+func (c *linkConn) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	if n > 0 {
+		c.mu.Lock()
+		heard := time.Now()
+		if heard.Before(c.here) {
+			heard = c.here
+		}
+		c.due = heard.Add(time.Duration(c.link.rtt.Load()))
+		c.mu.Unlock()
+	}
+	return n, err
+}
+
+// Write sends p in slices.
+func (c *linkConn) Write(p []byte) (int, error) {
+	total := 0
+	for len(p) > 0 {
+		part := p[:min(len(p), c.pause(len(p)))]
+		n, err := c.TCPConn.Write(part)
+		c.sent(n)
+		total += n
+		if err != nil {
+			return total, err
+		}
+		p = p[n:]
+	}
+	return total, nil
+}
+
+// ReadFrom lets the kernel send from a file, in slices.
+func (c *linkConn) ReadFrom(r io.Reader) (int64, error) {
+	var total int64
+	limited, ok := r.(*io.LimitedReader)
+	if !ok {
+		limited = &io.LimitedReader{R: r, N: 1 << 62}
+	}
+	for limited.N > 0 {
+		want := c.pause(int(min(limited.N, 1<<30)))
+		// Directly a LimitedReader of the file: that is what sendfile is found by.
+		n, err := c.TCPConn.ReadFrom(&io.LimitedReader{R: limited.R, N: int64(want)})
+		c.sent(int(n))
+		total += n
+		limited.N -= n
+		if err != nil || n < int64(want) {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+// pause waits until some of n bytes may be sent and returns how many.
+func (c *linkConn) pause(n int) int {
+	c.mu.Lock()
+	from := c.due
+	c.mu.Unlock()
+	each, all := c.link.each.Load(), c.link.shared.rate.Load()
+	if each > 0 || all > 0 {
+		n = min(n, slice)
+	} else {
+		n = min(n, 16*slice)
+	}
+	until := from
+	if each > 0 {
+		until = c.wire.reserve(n, each, from)
+	}
+	if all > 0 {
+		// Only when the turn of this connection has come: who is far away, or
+		// slow, does not keep the others from the shared wire.
+		time.Sleep(time.Until(from))
+		if at := c.link.shared.reserve(n, all, from); at.After(until) {
+			until = at
+		}
+	}
+	time.Sleep(time.Until(until))
+	return n
+}
+
+// An exchange is what was sent in answer to a request.
+type exchange struct {
+	sent        atomic.Int64 // bytes, with the header
+	first, last atomic.Int64 // Unix nanoseconds of when its first and last bytes left; 0 before
+}
+
+func (c *linkConn) sent(n int) {
+	e := c.now.Load()
+	if e == nil || n <= 0 {
+		return
+	}
+	now := time.Now().UnixNano()
+	e.last.Store(now)
+	e.first.CompareAndSwap(0, now)
+	e.sent.Add(int64(n))
+}
+
+// begin returns the exchange in which is counted what is sent from now on, and
+// whether it is the first one of the connection.
+func (c *linkConn) begin() (e *exchange, fresh bool) {
+	e = new(exchange)
+	return e, c.now.Swap(e) == nil
+}
