@@ -156,7 +156,9 @@ func settings(dir string, log *slog.Logger) badgerdb.Options {
 		WithNumLevelZeroTables(2).WithNumLevelZeroTablesStall(4).
 		WithValueThreshold(1 << 20). // beyond catalog.MaxValue: the value log stays empty
 		WithValueLogFileSize(16 << 20).
-		WithBlockCacheSize(8 << 20).WithIndexCacheSize(8 << 20).
+		// Blocks are read where the system maps them: a copy of ours, unpacked, costs
+		// more memory than packing saves, and twice the time.
+		WithCompression(options.None).WithBlockCacheSize(0).WithIndexCacheSize(0).
 		WithNumCompactors(2).WithCompactL0OnClose(true).
 		WithBlockSize(blockSize).
 		// verifyTables has done it. OnBlockRead turns a flipped bit into missing keys,

@@ -86,7 +86,7 @@ func (d *DB) Scan(prefix, from []byte) iter.Seq2[catalog.KV, error] {
 		}
 		s := &scan{d: d, db: db, prefix: prefix, start: start}
 		defer s.close()
-		for s.next() && yield(s.kv, nil) {
+		for s.step() && yield(s.kv, nil) {
 		}
 		if s.err != nil {
 			yield(catalog.KV{}, s.err)
@@ -95,7 +95,9 @@ func (d *DB) Scan(prefix, from []byte) iter.Seq2[catalog.KV, error] {
 }
 
 // A scan is one walk over the pairs. Only Badger's part of each step is
-// contained: a panic of the caller's loop is not ours to catch.
+// contained: a panic of the caller's loop is not ours to catch. Containing costs
+// as much as a step, so pairs are copied in batches, the first ones small for
+// those who want one pair only.
 type scan struct {
 	d             *DB
 	db            *badgerdb.DB
@@ -103,27 +105,53 @@ type scan struct {
 
 	txn *badgerdb.Txn
 	it  *badgerdb.Iterator
-	kv  catalog.KV
 	err error
+
+	kv    catalog.KV
+	size  int    // pairs of the next batch
+	bytes []byte // of the batch: keys and values, one after the other
+	ends  []int  // of each key and each value
+	next  int    // index in ends of the pair that comes next
 }
 
-func (s *scan) next() bool {
-	found := false
+const (
+	firstBatch = 4
+	maxBatch   = 128
+	// Values may be large: a batch ends beyond this many bytes.
+	maxBatchBytes = 64 << 10
+)
+
+// step sets kv to the next pair, and reports whether there is one.
+func (s *scan) step() bool {
+	if s.next == len(s.ends) && !s.fill() {
+		return false
+	}
+	begin := 0
+	if s.next > 0 {
+		begin = s.ends[s.next-1]
+	}
+	key, value := s.ends[s.next], s.ends[s.next+1]
+	s.kv = catalog.KV{Key: s.bytes[begin:key:key], Value: s.bytes[key:value:value]}
+	s.next += 2
+	return true
+}
+
+// fill reads a batch, and reports whether there is anything in it.
+func (s *scan) fill() bool {
+	s.bytes, s.ends, s.next = s.bytes[:0], s.ends[:0], 0
+	s.size = min(max(firstBatch, 2*s.size), maxBatch)
 	s.err = s.d.contain(func() error {
-		s.advance()
-		for ; s.it.ValidForPrefix(s.prefix); s.it.Next() {
-			if found = s.take(s.it.Item()); found {
-				break
-			}
+		s.seek()
+		for ; s.it.Valid() && len(s.ends) < 2*s.size && len(s.bytes) < maxBatchBytes; s.it.Next() {
+			s.take(s.it.Item())
 		}
 		return nil
 	})
-	return found && s.err == nil
+	return len(s.ends) > 0 && s.err == nil
 }
 
-func (s *scan) advance() {
+func (s *scan) seek() {
 	if s.it != nil {
-		s.it.Next()
 		return
 	}
 	s.txn = s.db.NewTransaction(false)
@@ -133,20 +161,22 @@ func (s *scan) advance() {
 	s.it.Seek(s.start)
 }
 
-func (s *scan) take(item *badgerdb.Item) bool {
+func (s *scan) take(item *badgerdb.Item) {
 	key := item.Key()[1:]
 	err := item.Value(func(v []byte) error {
 		value, ok := content(key, v)
 		if !ok {
 			return errDamaged
 		}
-		s.kv = catalog.KV{Key: key[:len(key):len(key)], Value: value[:len(value):len(value)]}
+		s.bytes = append(s.bytes, key...)
+		s.ends = append(s.ends, len(s.bytes))
+		s.bytes = append(s.bytes, value...)
+		s.ends = append(s.ends, len(s.bytes))
 		return nil
 	})
 	if err != nil {
 		s.d.log.Warn("damaged value in the index", "dir", s.d.dir, "key", key, "err", err)
 	}
-	return err == nil
 }
 
 func (s *scan) close() {
