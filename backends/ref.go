@@ -76,21 +76,19 @@ func (r Ref) Check() error {
 	if r.Name == "" || r.Tag == "" && r.Version == "" {
 		return fmt.Errorf("%w: no image name", fs.ErrInvalid)
 	}
-	parts := []string{r.Name}
-	if r.Collection != "" {
-		parts = append(strings.Split(r.Collection, "/"), r.Name)
-	}
-	for _, part := range parts {
+	for rest, more := r.Collection, r.Collection != ""; more; {
+		var part string
+		part, rest, more = strings.Cut(rest, "/")
 		if err := checkPart(part); err != nil {
 			return err
 		}
 	}
-	for _, s := range []string{r.Tag, r.Version} {
-		if strings.ContainsRune(s, 0) {
+	for _, s := range [...]string{r.Tag, r.Version} {
+		if strings.IndexByte(s, 0) >= 0 {
 			return fmt.Errorf("%w: NUL byte in %q", fs.ErrInvalid, s)
 		}
 	}
-	return nil
+	return checkPart(r.Name)
 }
 
 func checkPart(part string) error {
@@ -99,7 +97,7 @@ func checkPart(part string) error {
 		return fmt.Errorf("%w: empty part in a name", fs.ErrInvalid)
 	case part == "." || part == "..":
 		return fmt.Errorf("%w: %q in a name", fs.ErrInvalid, part)
-	case strings.ContainsRune(part, 0):
+	case strings.IndexByte(part, 0) >= 0:
 		return fmt.Errorf("%w: NUL byte in %q", fs.ErrInvalid, part)
 	}
 	return nil
