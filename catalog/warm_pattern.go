@@ -60,6 +60,9 @@ func (c *Catalog) readPattern(text string) (pattern, error) {
 	if !u.Bare {
 		p.collection = u.Ref.Collection
 	}
+	if glob < 0 && p.remote == "" && p.collection == "" {
+		return p, fmt.Errorf("%w: %q means everything on every remote: say lab:// for all of one", fs.ErrInvalid, text)
+	}
 	return p, nil
 }
 

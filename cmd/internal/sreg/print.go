@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -55,6 +56,14 @@ func size(n int64) string {
 		return "?"
 	}
 	return humanize.IBytes(uint64(n))
+}
+
+// imagesAre is a count and its verb.
+func imagesAre(n int) string {
+	if n == 1 {
+		return "1 image is"
+	}
+	return strconv.Itoa(n) + " images are"
 }
 
 func date(t time.Time) string {

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sreg
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/cmd/internal/exit"
+	"github.com/sregfs/sregfs/cmd/internal/term"
+)
+
+// A warmDisplay shows how a warming goes.
+type warmDisplay interface {
+	begin(t warmTarget) catalog.Progress
+	brought(t warmTarget, got catalog.Warmed)
+	failed(t warmTarget, err error)
+	stop(t warmTarget) // it was interrupted
+	end()
+}
+
+func (w *warming) newDisplay(targets []warmTarget) warmDisplay {
+	switch {
+	case w.format == asJSON:
+		return eventDisplay{w}
+	case w.quiet || !term.Is(w.err):
+		return lineDisplay{w}
+	}
+	return newBarDisplay(w, targets)
+}
+
+// warmLine is what is said of an image that is here.
+func warmLine(got catalog.Warmed) string {
+	how := "fetched"
+	if got.Here {
+		how = "here already"
+	}
+	return fmt.Sprintf("%-12s  %9s  %s\n", how, size(got.Image.Size), term.Escape(got.Image.URI))
+}
+
+func failedLine(t warmTarget) string {
+	return fmt.Sprintf("%-12s  %9s  %s\n", "failed", size(t.rec.Size), term.Escape(t.uri))
+}
+
+// A lineDisplay prints a line for each image, and no progress.
+type lineDisplay struct{ *warming }
+
+func (d lineDisplay) begin(warmTarget) catalog.Progress { return nil }
+func (d lineDisplay) stop(warmTarget)                   {}
+func (d lineDisplay) end()                              {}
+
+func (d lineDisplay) brought(_ warmTarget, got catalog.Warmed) { d.print(warmLine(got)) }
+func (d lineDisplay) failed(t warmTarget, _ error)             { d.print(failedLine(t)) }
+
+func (d lineDisplay) print(line string) {
+	if !d.quiet {
+		fmt.Fprint(d.out, line)
+	}
+}
+
+// A barDisplay shows a bar for each image under way, and one for all. The lines
+// of those that are done scroll away above them.
+type barDisplay struct {
+	*warming
+	all   *mpb.Progress
+	total *mpb.Bar
+	// What the label of the total says. The bars ask for it while they draw, when
+	// whoever changes it may wait for them: no lock.
+	nDone, nFailed atomic.Int64
+
+	mu   sync.Mutex // guards the fields below
+	bars map[string]*warmBar
+}
+
+type warmBar struct {
+	bar  *mpb.Bar // nil before the first byte
+	want int64    // what the total has for it
+	done int64    // what of that the total shows
+}
+
+func newBarDisplay(w *warming, targets []warmTarget) *barDisplay {
+	d := &barDisplay{warming: w, bars: map[string]*warmBar{}}
+	d.nFailed.Store(int64(len(w.failed)))
+	d.all = mpb.New(mpb.WithOutput(w.err), mpb.WithAutoRefresh(), mpb.WithWidth(barWidth))
+	var sum int64
+	for _, t := range targets {
+		sum += max(t.rec.Size, 0)
+	}
+	d.total = d.all.AddBar(sum, mpb.BarPriority(len(targets)+1), mpb.BarRemoveOnComplete(),
+		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return d.label(len(targets)) }, decor.WC{W: labelWidth, C: decor.DindentRight})),
+		mpb.AppendDecorators(counters(), decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO, decor.WC{W: 8}), "")))
+	return d
+}
+
+// The widths make a line of less than 80 columns.
+const (
+	barWidth   = 62
+	labelWidth = 28
+)
+
+func counters() decor.Decorator { return decor.CountersKibiByte("% .1f/% .1f", decor.WC{W: 20}) }
+
+func (d *barDisplay) label(of int) string {
+	text := fmt.Sprintf("%d of %d images", d.nDone.Load(), of)
+	if n := d.nFailed.Load(); n > 0 {
+		text += fmt.Sprintf(", %d failed", n)
+	}
+	return text
+}
+
+// shortened keeps the end of a name: that is where images differ.
+func shortened(name string, width int) string {
+	runes := []rune(name)
+	if len(runes) <= width {
+		return name
+	}
+	return "…" + string(runes[len(runes)-width+1:])
+}
+
+func (d *barDisplay) begin(t warmTarget) catalog.Progress {
+	b := &warmBar{want: max(t.rec.Size, 0)}
+	d.mu.Lock()
+	d.bars[t.uri] = b
+	d.mu.Unlock()
+	return func(done, total int64) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.bars[t.uri] != b {
+			return
+		}
+		if b.bar == nil {
+			b.bar = d.all.AddBar(max(total, 0), mpb.BarRemoveOnComplete(),
+				mpb.PrependDecorators(decor.Name(shortened(term.Escape(t.uri), labelWidth-1), decor.WC{W: labelWidth, C: decor.DindentRight})),
+				mpb.AppendDecorators(counters(), decor.AverageSpeed(decor.SizeB1024(0), "% .1f", decor.WC{W: 12})))
+		}
+		b.bar.SetCurrent(done)
+		d.advance(b, min(done, b.want))
+	}
+}
+
+// advance brings the total up to what is done of one image. Call with mu held.
+func (d *barDisplay) advance(b *warmBar, done int64) {
+	d.total.IncrInt64(done - b.done)
+	b.done = done
+}
+
+// take ends an image's bar. What failed counts as done: the total ends at its end.
+func (d *barDisplay) take(t warmTarget) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	b := d.bars[t.uri]
+	delete(d.bars, t.uri)
+	d.advance(b, b.want)
+	if b.bar != nil {
+		b.bar.Abort(true)
+	}
+}
+
+func (d *barDisplay) brought(t warmTarget, got catalog.Warmed) {
+	d.nDone.Add(1)
+	d.print(t, warmLine(got))
+}
+
+func (d *barDisplay) failed(t warmTarget, _ error) {
+	d.nFailed.Add(1)
+	d.print(t, failedLine(t))
+}
+
+func (d *barDisplay) stop(t warmTarget) { d.take(t) }
+
+func (d *barDisplay) print(t warmTarget, line string) {
+	d.take(t)
+	if term.Is(d.out) {
+		_, _ = d.all.Write([]byte(line)) // above the bars
+		return
+	}
+	fmt.Fprint(d.out, line)
+}
+
+// end takes the bars away; the summary says what they said.
+func (d *barDisplay) end() {
+	d.total.Abort(true)
+	d.all.Wait()
+}
+
+// An eventDisplay prints a line of JSON for each event.
+type eventDisplay struct{ *warming }
+
+// A warmEvent is one line of -o json. Which fields there are depends on Event.
+type warmEvent struct {
+	Event     string          `json:"event"` // progress, image, failed, end
+	URI       string          `json:"uri,omitempty"`
+	Done      *int64          `json:"done,omitempty"`
+	Total     *int64          `json:"total,omitempty"`
+	Here      *bool           `json:"here_before,omitempty"`
+	Image     *catalog.Record `json:"image,omitempty"`
+	Error     string          `json:"error,omitempty"`
+	Code      int             `json:"code,omitempty"`
+	Images    *int            `json:"images,omitempty"`
+	HereCount *int            `json:"images_here_before,omitempty"`
+	Failed    *int            `json:"images_failed,omitempty"`
+}
+
+func failedEvent(what string, err error) warmEvent {
+	return warmEvent{Event: "failed", URI: what, Error: err.Error(), Code: exit.Code(err)}
+}
+
+func (w *warming) event(e warmEvent) {
+	enc := json.NewEncoder(w.out)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(e) // whoever reads no more gets no more
+}
+
+const eventEvery = time.Second // progress of one image
+
+func (d eventDisplay) begin(t warmTarget) catalog.Progress {
+	var last time.Time
+	return func(done, total int64) {
+		if time.Since(last) < eventEvery {
+			return
+		}
+		last = time.Now()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.event(warmEvent{Event: "progress", URI: t.uri, Done: &done, Total: &total})
+	}
+}
+
+func (d eventDisplay) brought(t warmTarget, got catalog.Warmed) {
+	d.event(warmEvent{Event: "image", URI: t.uri, Here: &got.Here, Image: &got.Image})
+}
+func (d eventDisplay) failed(t warmTarget, err error) { d.event(failedEvent(t.uri, err)) }
+func (d eventDisplay) stop(warmTarget)                {}
+func (d eventDisplay) end()                           {}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sreg
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/fsys"
+)
+
+// readPatterns returns the arguments and the lines of a list.
+func (a *app) readPatterns(args []string, from string) ([]string, error) {
+	if from == "" {
+		return args, nil
+	}
+	in := a.in
+	if from != "-" {
+		f, err := os.Open(from)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	lines, err := readList(in)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", from, err)
+	}
+	return append(args[:len(args):len(args)], lines...), nil
+}
+
+// readList returns the lines of a list, without comments, which begin a line or
+// follow a space.
+func readList(r io.Reader) ([]string, error) {
+	var all []string
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		line, _, _ := strings.Cut(" "+strings.ReplaceAll(lines.Text(), "\t", " "), " #")
+		if line = strings.TrimSpace(line); line != "" {
+			all = append(all, line)
+		}
+	}
+	return all, lines.Err()
+}
+
+// A warmTarget is one image to bring.
+type warmTarget struct {
+	uri string
+	rec catalog.Record
+	to  string // file of the copy; "" for none
+}
+
+// planWorkers is how many questions to registries are asked at once.
+const planWorkers = 8
+
+// plan finds out what the patterns mean, each image once, in their order. What
+// means nothing is noted as a failure.
+func (w *warming) plan(ctx context.Context, patterns []string) ([]warmTarget, error) {
+	chosen := make([][]catalog.Record, len(patterns))
+	errs := make([]error, len(patterns))
+	var g errgroup.Group
+	g.SetLimit(planWorkers)
+	for i, pattern := range patterns {
+		g.Go(func() error {
+			chosen[i], errs[i] = w.choose(ctx, pattern)
+			return nil
+		})
+	}
+	_ = g.Wait() // each has its own
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	var targets []warmTarget
+	seen := map[string]bool{}
+	for i, pattern := range patterns {
+		for _, rec := range chosen[i] {
+			t := w.target(pattern, rec)
+			if !seen[t.uri] {
+				seen[t.uri] = true
+				targets = append(targets, t)
+			}
+		}
+		if errs[i] != nil {
+			w.fail(pattern, errs[i])
+			if w.format == asJSON {
+				w.event(failedEvent(pattern, errs[i]))
+			}
+		}
+	}
+	return targets, nil
+}
+
+// choose returns what one pattern means, with what was found before an error.
+func (w *warming) choose(ctx context.Context, pattern string) ([]catalog.Record, error) {
+	var all []catalog.Record
+	for rec, err := range w.client.Choose(ctx, pattern) {
+		if err != nil {
+			return all, err
+		}
+		all = append(all, rec)
+	}
+	return all, nil
+}
+
+// target makes a target of what a pattern means. One version of a tag has a file of
+// its own, as in the mount.
+func (w *warming) target(pattern string, rec catalog.Record) warmTarget {
+	ref := rec.Ref
+	if u, err := backends.ParseURI(pattern); err == nil && u.Ref.Version != "" {
+		ref.Version = u.Ref.Version
+	}
+	t := warmTarget{uri: backends.URI{Remote: rec.Remote, Ref: ref}.String(), rec: rec}
+	if w.to != "" {
+		t.to = filepath.Join(w.to, filepath.FromSlash(fsys.PathOf(rec.Remote, ref, rec.Format)))
+	}
+	return t
+}
