@@ -90,6 +90,11 @@ func (it *item) adopt(path string, info os.FileInfo) error {
 		return err
 	}
 	verdict(dir, it.key, string(it.key), info, it.cache.opts.Log)
+	it.mu.Lock()
+	if it.given != nil {
+		it.given.epoch.Store(it.cache.epochs.Add(1))
+	}
+	it.mu.Unlock()
 	it.wasVerified(info, true)
 	return nil
 }

@@ -28,6 +28,9 @@ func (m bitmap) has(i int64) bool { return m[i/64].Load()&(1<<(i%64)) != 0 }
 func (m bitmap) set(i int64)      { m[i/64].Or(1 << (i % 64)) }
 func (m bitmap) clear(i int64)    { m[i/64].And(^uint64(1 << (i % 64))) }
 
+// add is set, and reports whether the chunk was not in the set before.
+func (m bitmap) add(i int64) bool { return m[i/64].Or(1<<(i%64))&(1<<(i%64)) == 0 }
+
 // all reports whether every chunk of [from, to) is in the set.
 func (m bitmap) all(from, to int64) bool { return m.firstMissing(from, to) == to }
 

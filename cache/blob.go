@@ -104,6 +104,17 @@ func (c *Cache) openData(ctx context.Context, key Key, src source) (*data, error
 // Key returns the blob's key, "" for a local file outside the cache.
 func (b *Blob) Key() Key { return b.key }
 
+// Epoch is another number for each download of the blob's bytes: what was read
+// in one epoch must not be combined with what is read in another, as one of the
+// downloads was thrown away, perhaps because its digest did not match. It is 0 for
+// a local file.
+func (b *Blob) Epoch() uint64 {
+	if b.local != nil {
+		return 0
+	}
+	return b.data.Load().given.epoch.Load()
+}
+
 // Size returns the image's size in bytes.
 func (b *Blob) Size() int64 { return b.size }
 
@@ -159,7 +170,7 @@ func (b *Blob) read(ctx context.Context, p []byte, off int64) (int, error) {
 			return 0, outward(err)
 		}
 	}
-	if d = b.alive(ctx, d); d.phase.Load() == dead {
+	if d = b.alive(ctx, d, !b.quiet); d.phase.Load() == dead {
 		return 0, d.deadErr()
 	}
 	if !b.touched.Load() {
@@ -185,7 +196,7 @@ func (d *data) read(ctx context.Context, p []byte, off int64, w *window, quiet b
 			return 0, outward(err)
 		}
 	}
-	if end == d.size && d.digest != "" && w.sawAll(d.size) {
+	if d.gives(off, end) {
 		if err := d.awaitVerified(ctx); err != nil && !errors.Is(err, errNoRoom) {
 			return 0, outward(err)
 		}
@@ -194,9 +205,11 @@ func (d *data) read(ctx context.Context, p []byte, off int64, w *window, quiet b
 }
 
 // alive returns the data to read from: where the first download turned out bad
-// before this handle gave anything out, that is the second one.
-func (b *Blob) alive(ctx context.Context, d *data) *data {
-	if d.phase.Load() != dead || b.touched.Load() || !errors.Is(d.deadErr(), backends.ErrCorrupt) {
+// before this handle gave anything out, that is the second one. shared says that
+// what other handles gave out counts too: the kernel shares pages between them.
+func (b *Blob) alive(ctx context.Context, d *data, shared bool) *data {
+	if d.phase.Load() != dead || b.touched.Load() || !errors.Is(d.deadErr(), backends.ErrCorrupt) ||
+		shared && d.given.some() {
 		return d
 	}
 	src := b.src
@@ -233,7 +246,8 @@ func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // Has reports whether a read of n bytes at off would be served from the disk at
-// once, without being compared with the digest first.
+// once, without being compared with the digest first. If so, they count as given
+// out: ask only to read them then.
 func (b *Blob) Has(off, n int64) bool {
 	if b.local != nil {
 		return true
@@ -241,10 +255,10 @@ func (b *Blob) Has(off, n int64) bool {
 	d := b.data.Load()
 	off = min(max(off, 0), d.size)
 	end := min(off+max(n, 0), d.size)
-	if d.phase.Load() == partial && (d.strict() || end == d.size) {
-		return false // see data.strict and window.sawAll
+	if d.strict() || d.phase.Load() == dead || !d.has(off, end) {
+		return false
 	}
-	return d.phase.Load() != dead && d.has(off, end)
+	return d.phase.Load() == whole || !d.gives(off, end)
 }
 
 // File returns the file behind the blob, for reading only, if it is whole and
@@ -290,7 +304,7 @@ func (b *Blob) Wait(ctx context.Context, progress func(have int64)) error {
 		}
 		d := b.data.Load()
 		err := d.wholly(ctx, progress)
-		if err == nil || b.alive(ctx, d) == d {
+		if err == nil || b.alive(ctx, d, false) == d {
 			return err
 		}
 	}

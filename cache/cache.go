@@ -31,6 +31,7 @@ type Cache struct {
 	full   chan struct{}  // wakes it to trim
 	trims  sync.Mutex     // held while evicting
 	single streams        // downloads of blobs of unknown size
+	epochs atomic.Uint64  // the last one given, see Blob.Epoch
 
 	mu       sync.Mutex // guards the fields below; the last lock taken
 	closed   bool
@@ -165,6 +166,7 @@ type Info struct {
 	Have   int64 // bytes present
 	Err    error // why the last fetch failed; nil if it did not
 
+	Epoch    uint64    // see Blob.Epoch; 0 if the blob was not opened since
 	Requests int       // under way to fetch it
 	Refused  time.Time // until then it is not opened, as downloads did not match the digest (Err); zero if it is
 }
@@ -277,6 +279,9 @@ func (it *item) info() Info {
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	info := Info{Record: it.rec, Open: it.handles, Have: it.have, Err: it.err}
+	if it.given != nil {
+		info.Epoch = it.given.epoch.Load()
+	}
 	if it.refusal() != nil {
 		info.Refused = it.struck.Add(strikeHold)
 	}

@@ -32,6 +32,7 @@ type data struct {
 	phase   atomic.Int32            // partial, whole or dead
 	have    bitmap                  // chunks that can be read
 	settled chan struct{}           // closed when whole or dead
+	given   *given                  // which chunks readers got
 	loose   loose                   // ranges in memory, when the disk is full
 
 	wholeOnly atomic.Bool // its service ignores ranges

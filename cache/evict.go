@@ -85,7 +85,7 @@ func (it *item) erase() error {
 		return localError("remove", err)
 	}
 	it.setOnDisk(0)
-	it.have, it.rec.State = 0, Remote
+	it.have, it.rec.State, it.given = 0, Remote, nil
 	it.forget()
 	it.cache.touch(it.key)
 	it.cache.announce(it.key, Remote)

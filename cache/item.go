@@ -24,9 +24,10 @@ type item struct {
 	rec     Record
 	have    int64 // bytes present, as of when data was last open
 	handles int
-	data    *data // nil while it is not open
-	gone    bool  // out of the table: look the key up again
-	strikes int   // downloads in a row that did not match the digest
+	data    *data  // nil while it is not open
+	gone    bool   // out of the table: look the key up again
+	given   *given // of the bytes that are here; nil if none of them were
+	strikes int    // downloads in a row that did not match the digest
 	struck  time.Time
 	err     error // of the last strike
 }
@@ -251,7 +252,7 @@ func (it *item) part(d *data) {
 			onDisk, it.have, it.rec.State = allocated(info), d.size, Cached
 		}
 	case dead:
-		it.have, it.rec.State = 0, Remote
+		it.have, it.rec.State, it.given = 0, Remote, nil
 	}
 	it.setOnDisk(onDisk)
 	if it.rec.State == Remote && it.strikes == 0 {

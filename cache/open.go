@@ -51,7 +51,7 @@ func (it *item) openFiles(ctx context.Context, src source) (*data, error) {
 
 // newData returns the common part.
 func (it *item) newData(size int64, digest string) *data {
-	d := &data{item: it, size: size, digest: digest, have: newBitmap(chunks(size)),
+	d := &data{item: it, size: size, digest: digest, have: newBitmap(chunks(size)), given: it.givenOf(size),
 		settled: make(chan struct{}), kick: make(chan struct{}, 1), owner: map[int64]*flight{}}
 	d.ctx, d.cancel = context.WithCancel(it.cache.ctx)
 	return d
@@ -107,6 +107,9 @@ func (it *item) unusable(err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case errors.Is(err, errNotOurs):
+		it.mu.Lock()
+		it.given = nil
+		it.mu.Unlock()
 		return localError("remove", it.cache.dir.drop(it.key))
 	}
 	return localError("open", err)

@@ -5,14 +5,52 @@ package cache
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 )
 
 // Bytes are given out before the whole is here to be compared with its digest:
-// that is what Lazy means. Two kinds of readers do not have to take that risk,
-// because they wait for the last byte anyway: those of small blobs, and those
-// that read all of a blob from its start. They get backends.ErrCorrupt and never
-// a whole image that is wrong. With Strict that holds for everybody.
+// that is what Lazy means. Nobody ever gets all bytes of a blob that way, though:
+// small blobs are given out when they were verified, and of others the last chunk
+// that nobody had yet is. So no copy of a wrong image succeeds, whoever read
+// which part of it, and whatever the kernel still had. With Strict nothing is
+// given out before.
+
+// A given is which chunks of a blob readers got before it was verified, over all
+// openings of it, for as long as the bytes here stay the same ones.
+type given struct {
+	epoch  atomic.Uint64 // see Blob.Epoch
+	size   int64         // bytes
+	chunks bitmap
+	left   atomic.Int64 // how many nobody got yet
+}
+
+// givenOf returns the given of the bytes that are here.
+func (it *item) givenOf(size int64) *given {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	if it.given == nil || it.given.size != size {
+		g := &given{size: size, chunks: newBitmap(chunks(size))}
+		g.epoch.Store(it.cache.epochs.Add(1))
+		g.left.Store(chunks(size))
+		it.given = g
+	}
+	return it.given
+}
+
+// some reports whether any reader got anything.
+func (g *given) some() bool { return g.left.Load() < chunks(g.size) }
+
+// gives notes that a reader is to get [off, end), and reports whether the digest
+// must match first, as somebody may have all of the blob then.
+func (d *data) gives(off, end int64) (verify bool) {
+	for c := chunkOf(off); c < chunks(end); c++ {
+		if d.given.chunks.add(c) {
+			d.given.left.Add(-1)
+		}
+	}
+	return d.digest != "" && d.given.left.Load() == 0 && d.phase.Load() == partial
+}
 
 // strict reports whether nothing may be given out yet.
 func (d *data) strict() bool {
@@ -21,14 +59,6 @@ func (d *data) strict() bool {
 	}
 	opts := &d.item.cache.opts
 	return opts.Verify == Strict || d.digest != "" && d.size <= opts.StrictSize
-}
-
-// sawAll reports whether a reader that has just read the end of a blob of size
-// bytes had read all before it.
-func (w *window) sawAll(size int64) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.next == size && w.run >= size-slack
 }
 
 // awaitVerified fetches all that is missing and returns when the digest was
@@ -141,7 +171,7 @@ func (b *Blob) awaitVerified(ctx context.Context, d *data) (*data, error) {
 		if errors.Is(err, errNoRoom) && d.item.cache.opts.Verify == Strict {
 			return nil, outward(err) // unverified bytes through memory are no way out
 		}
-		fresh := b.alive(ctx, d)
+		fresh := b.alive(ctx, d, true)
 		if fresh == d {
 			return nil, err
 		}

@@ -4,15 +4,17 @@ package cache
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 )
 
 // Of a small blob no wrong byte is given out, wherever the read begins.
-func TestStrict(t *testing.T) {
+func TestLazy_small(t *testing.T) {
 	t.Parallel()
 	r, content := newRegistry(t), randomBytes(5, 3*mib+5)
 	img := r.image("small", content)
@@ -69,5 +71,136 @@ func TestWholeReaderLearnsOfWrongBytes(t *testing.T) {
 	n, err := io.CopyBuffer(&got, struct{ io.Reader }{io.NewSectionReader(b, 0, b.Size())}, make([]byte, 64<<10))
 	if !errors.Is(err, backends.ErrCorrupt) || n == b.Size() {
 		t.Errorf("read %d of %d bytes, %v; want %v before the end", n, b.Size(), err, backends.ErrCorrupt)
+	}
+}
+
+// No two handles together get all of an image that is wrong.
+func TestLazy_betweenHandles(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	content := randomBytes(3, 4*mib+5)
+	img := r.image("a", content)
+	r.set(faults{mangle: flip(7, 1e9)})
+	c := openCache(t, t.TempDir(), Options{NoBackground: true})
+	client := r.client(t)
+	first := openBlob(t, c, client, img)
+	got := make([]byte, 2*mib)
+	if _, err := first.ReadAt(got, 0); err != nil {
+		t.Fatal(err)
+	}
+	first.Close() // what the kernel has of it is there for the next one
+	second := openBlob(t, c, client, img)
+	if first.Epoch() != second.Epoch() {
+		t.Errorf("epochs %d and %d of one download", first.Epoch(), second.Epoch())
+	}
+	mustRead(t, second, content, 2*mib, mib)
+	if !second.Has(2*mib, 10) || second.Has(3*mib, 10) {
+		t.Errorf("Has does not tell what is here")
+	}
+	mustRead(t, second, content, 4*mib, 5)
+	if _, err := second.ReadAt(got[:10], 3*mib); !errors.Is(err, backends.ErrCorrupt) {
+		t.Errorf("the last bytes that nobody had yet: %v, want ErrCorrupt", err)
+	}
+	r.set(faults{})
+	third := openBlob(t, c, client, img)
+	if third.Epoch() == second.Epoch() {
+		t.Error("another download has the same epoch")
+	}
+	mustRead(t, third, content, 0, 4*mib+5)
+}
+
+// What one handle got of a bad download, another one cannot go on from: the
+// kernel would show it pages of both.
+func TestLazy_noMixture(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	content := randomBytes(3, 4*mib)
+	img := r.image("a", content)
+	r.set(faults{mangle: flip(7, 1)})
+	c := openCache(t, t.TempDir(), Options{})
+	client := r.client(t)
+	first, second, third := openBlob(t, c, client, img), openBlob(t, c, client, img), openBlob(t, c, client, img)
+	if _, err := first.ReadAt(make([]byte, 10), 0); err != nil {
+		t.Fatal(err)
+	}
+	mustWait(t, third) // asked for by name: it gets the second download
+	mustRead(t, third, content, 0, 4*mib)
+	if _, err := second.ReadAt(make([]byte, 10), 3*mib); !errors.Is(err, backends.ErrCorrupt) {
+		t.Errorf("read of a handle opened before: %v, want ErrCorrupt", err)
+	}
+}
+
+// Strict readers get nothing before everything is here, and then what is right.
+func TestStrict(t *testing.T) {
+	t.Parallel()
+	for name, size := range map[string]int{"small": 2*mib + 3, "large": 20*mib + 3} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRegistry(t)
+			content := randomBytes(4, size)
+			img := r.image("a", content)
+			r.set(faults{mangle: flip(mib+5, 1)})
+			c := openCache(t, t.TempDir(), Options{Verify: Strict, StrictSize: -1})
+			b := openBlob(t, c, r.client(t), img)
+			mustRead(t, b, content, 9, 10)
+			if b.State() != Cached {
+				t.Errorf("bytes were given out while the blob was %v", b.State())
+			}
+			mustRead(t, b, content, int64(size)-3, 3)
+		})
+	}
+	t.Run("no digest", func(t *testing.T) {
+		t.Parallel()
+		r := newRegistry(t)
+		content := randomBytes(4, 3*mib)
+		img := r.image("a", content)
+		img.Digest = ""
+		c := openCache(t, t.TempDir(), Options{Verify: Strict})
+		b := openBlob(t, c, r.client(t), img)
+		mustRead(t, b, content, 9, 10)
+		if b.State() != Cached {
+			t.Errorf("bytes were given out while the blob was %v", b.State())
+		}
+	})
+}
+
+// What is wrong for good, and a reader who does not wait, end with errors.
+func TestStrict_errors(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	content := randomBytes(4, 20*mib)
+	img := r.image("a", content)
+	r.set(faults{mangle: flip(19*mib, 1e9)})
+	c := openCache(t, t.TempDir(), Options{Verify: Strict, Patience: 200 * time.Millisecond})
+	client := r.client(t)
+	b := openBlob(t, c, client, img)
+	if _, err := b.ReadAt(make([]byte, 10), 0); !errors.Is(err, backends.ErrCorrupt) {
+		t.Errorf("a wrong image: %v, want ErrCorrupt", err)
+	}
+	if info := c.Info(b.Key()); info.Refused.IsZero() || !errors.Is(info.Err, backends.ErrCorrupt) {
+		t.Errorf("Info after two mismatches: %+v", info)
+	}
+	n := 0
+	for info := range c.Infos() {
+		n++
+		if info.State != Remote || info.Refused.Before(time.Now()) {
+			t.Errorf("Infos of a refused blob: %+v", info)
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d blobs are listed, want the refused one", n)
+	}
+
+	release := make(chan struct{})
+	defer close(release)
+	r.set(faults{hang: release})
+	slow := openBlob(t, c, client, r.image("b", randomBytes(5, 20*mib)))
+	if _, err := slow.ReadAt(make([]byte, 10), 0); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("nothing comes in: %v, want DeadlineExceeded", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := slow.ReadAtContext(ctx, make([]byte, 10), 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("nobody waits: %v, want Canceled", err)
 	}
 }
