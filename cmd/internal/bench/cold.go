@@ -18,6 +18,10 @@ import (
 func coldSuites() []suite {
 	return []suite{
 		{"cold", "Cold reads of a whole image", coldWhole},
+		{"first", "Open and the first 4 KiB of a cold image", coldFirst},
+		{"trace", "Running a program of a cold image", trace},
+		{"crowd", "Many readers of one cold image", crowd},
+		{"many", "Many cold images at the same time", coldMany},
 	}
 }
 
@@ -26,10 +30,20 @@ func coldSuites() []suite {
 const perConnection = 50e6
 
 // coldLinks are those that whole images are read over.
-var coldLinks = []struct {
+var coldLinks = []coldLink{{0, 0}, {0, perConnection}, {20 * time.Millisecond, perConnection}, {100 * time.Millisecond, perConnection}, {200 * time.Millisecond, perConnection}}
+
+// A coldLink is a round-trip time and the rate of each connection, 0 for no limit.
+type coldLink struct {
 	rtt  time.Duration
 	rate int64
-}{{0, 0}, {0, perConnection}, {20 * time.Millisecond, perConnection}, {100 * time.Millisecond, perConnection}, {200 * time.Millisecond, perConnection}}
+}
+
+func (l coldLink) String() string {
+	if l.rate == 0 {
+		return fmt.Sprintf("%d ms, no limit", l.rtt.Milliseconds())
+	}
+	return fmt.Sprintf("%d ms, %d MB/s a connection", l.rtt.Milliseconds(), l.rate/1e6)
+}
 
 // A coldRig is a registry and an image in it that nobody has yet.
 type coldRig struct {
@@ -63,6 +77,9 @@ func (r *coldRig) remote() string { return "lab=oci,url=" + r.reg.url }
 // inTree is where the image is in a mount.
 func (m *image) inTree() string { return path.Join("lab", m.repo+":"+m.tag+".sif") }
 
+// inFiles is where it is below /files/ of the registry.
+func (m *image) inFiles() string { return path.Join(m.repo, m.tag+".sif") }
+
 // A try does something once, with nothing left over from the time before, and
 // returns how long that took.
 type try struct {
@@ -81,11 +98,7 @@ func coldWhole(ctx context.Context, b *bench) (err error) {
 		r.img.size>>20, len(parallels))
 	for _, l := range coldLinks {
 		r.reg.link.set(l.rtt, l.rate, 0)
-		name := fmt.Sprintf("%d ms, %d MB/s a connection", l.rtt.Milliseconds(), l.rate/1e6)
-		if l.rate == 0 {
-			name = fmt.Sprintf("%d ms, no limit", l.rtt.Milliseconds())
-		}
-		if err := r.whole(ctx, name, l.rate > 0); err != nil {
+		if err := r.whole(ctx, l.String(), l.rate > 0); err != nil {
 			return err
 		}
 	}
@@ -252,7 +265,7 @@ func (r *coldRig) throughRclone(ctx context.Context) (took time.Duration, err er
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(path.Dir(d.dir))) }()
 	defer d.stop()
-	file := d.path(path.Join(r.img.repo, r.img.tag+".sif"))
+	file := d.path(r.img.inFiles())
 	if _, err := os.Stat(file); err != nil {
 		return 0, err
 	}

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,14 +40,36 @@ type registry struct {
 	mu     sync.Mutex        // guards the fields below
 	images map[string]*image // by repository and tag, "bench/cold:1"
 	blobs  map[string]*image // by digest
-	log    []*request        // in the order of their coming
+	idle   map[net.Conn]bool
+	log    []*request // in the order of their coming
 }
 
 type connKey struct{}
 
+func (r *registry) connState(c net.Conn, state http.ConnState) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if state == http.StateIdle {
+		r.idle[c] = true
+	} else {
+		delete(r.idle, c)
+	}
+}
+
+// hangUp closes the connections on which nothing is going on, and gives their
+// clients a moment to notice.
+func (r *registry) hangUp() {
+	r.mu.Lock()
+	for c := range r.idle {
+		_ = c.Close() // its client may have done so already
+	}
+	r.mu.Unlock()
+	time.Sleep(50 * time.Millisecond)
+}
+
 // openRegistry starts a registry without images; close ends it.
 func openRegistry() (*registry, error) {
-	r := &registry{images: map[string]*image{}, blobs: map[string]*image{}}
+	r := &registry{images: map[string]*image{}, blobs: map[string]*image{}, idle: map[net.Conn]bool{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/v2/", r.api)
 	mux.HandleFunc("/files/", r.file)
@@ -72,6 +93,7 @@ func (r *registry) serve(h http.Handler) (addr string, err error) {
 	server := &http.Server{
 		Handler:           r.logged(h),
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		ConnState:         r.connState,
 		ReadHeaderTimeout: time.Minute,
 	}
 	r.servers = append(r.servers, server)
@@ -217,7 +239,7 @@ func (r *registry) file(w http.ResponseWriter, req *http.Request) {
 	name := strings.TrimPrefix(req.URL.Path, "/files/")
 	entries := map[string]bool{}
 	for _, img := range r.all() {
-		full := path.Join(img.repo, img.tag+".sif")
+		full := img.inFiles()
 		if full == name {
 			img.serve(w, req)
 			return
