@@ -74,7 +74,7 @@ func (d *Dir) Lookup(ctx context.Context, name string, who Caller) (Node, error)
 	if len(name) > MaxName {
 		return nil, ErrNameTooLong
 	}
-	if draft := d.fs.draft(d.place(name)); draft != nil && draft.shownTo(who) {
+	if draft := d.draft(name); draft != nil && draft.shownTo(who) {
 		return d.lookupDraft(ctx, name, draft)
 	}
 	if isTemporary(name) && !mayBeShorthand(name) {
@@ -88,7 +88,7 @@ func (d *Dir) Lookup(ctx context.Context, name string, who Caller) (Node, error)
 		err = fmt.Errorf("%v: %w", err, fs.ErrNotExist)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		if draft := d.fs.draft(d.place(name)); draft != nil && draft.visible() {
+		if draft := d.draft(name); draft != nil && draft.visible() {
 			return draft, nil
 		}
 	}

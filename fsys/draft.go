@@ -86,6 +86,18 @@ func (f *FS) draft(p place) *Draft {
 	return f.drafts[p]
 }
 
+// draft returns the draft of that name in d, nil if there is none. Mostly nobody
+// writes anything, and then the name need not be taken apart.
+func (d *Dir) draft(name string) *Draft {
+	d.fs.mu.Lock()
+	none := len(d.fs.drafts) == 0
+	d.fs.mu.Unlock()
+	if none {
+		return nil
+	}
+	return d.fs.draft(d.place(name))
+}
+
 // drafts returns what Lookup could find in d.
 func (d *Dir) drafts() []*Draft {
 	d.fs.mu.Lock()

@@ -62,6 +62,9 @@ func (i *Image) Whole() bool {
 	return i.fs.cat.BlobInfo(i.remote, i.img).State == cache.Cached
 }
 
+// Epoch is that of the bytes that are here, see cache.Blob.Epoch; 0 if none are.
+func (i *Image) Epoch() uint64 { return i.fs.cat.BlobInfo(i.remote, i.img).Epoch }
+
 // Open opens the image for reading. The caller closes the blob.
 //
 // Errors: those of backends.Backend.Open; the local disk's.

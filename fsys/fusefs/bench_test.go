@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sregfs/sregfs/fsys/fsystest"
 	"github.com/sregfs/sregfs/fsys/fusefs"
@@ -146,7 +147,11 @@ func BenchmarkList(b *testing.B) {
 // getdents reads all names of a directory and returns their number.
 func getdents(b *testing.B, path string) int {
 	b.Helper()
+	// A signal of the Go runtime can end an opening that asks the registry.
 	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+	for err == syscall.EINTR {
+		fd, err = syscall.Open(path, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+	}
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -155,7 +160,7 @@ func getdents(b *testing.B, path string) int {
 	names := -2 // "." and ".."
 	for {
 		n, err := syscall.ReadDirent(fd, buf)
-		if err == syscall.EINTR { // a signal of the Go runtime, while the registry is asked
+		if err == syscall.EINTR {
 			continue
 		}
 		if err != nil {
@@ -170,26 +175,67 @@ func getdents(b *testing.B, path string) int {
 	}
 }
 
-// forgetCaches makes the kernel forget names and pages, where we may.
+// forgetCaches makes the kernel forget names and inodes, where we may.
 func forgetCaches(b *testing.B) {
 	b.Helper()
-	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil {
 		b.Skip(err)
 	}
 }
 
-// BenchmarkStat asks for the attributes of an image that the kernel does not keep
-// the name of.
+// BenchmarkStat asks for the attributes of 10,000 images one after the other,
+// from one thread of another process: names that the kernel keeps, names that it
+// has to ask for, and names that are not there.
 func BenchmarkStat(b *testing.B) {
+	const n = 10_000
 	w := fsystest.New(b, fsystest.Options{})
-	w.Service.Put("c/i:1", fsystest.Image(5000, 1))
-	dir, _ := fusetest.Mount(b, w.FS, fusefs.Options{NameTimeout: 1})
-	path := filepath.Join(dir, "web/c/i:1.sif")
-	for b.Loop() {
-		if _, err := os.Stat(path); err != nil {
-			b.Fatal(err)
+	for i := range n {
+		w.Service.Put(fmt.Sprintf("c/i:%d", i), []byte("content"))
+	}
+	kept, _ := fusetest.Mount(b, w.FS, fusefs.Options{NameTimeout: time.Hour})
+	asked, _ := fusetest.Mount(b, w.FS, fusefs.Options{NameTimeout: 1})
+	for _, bm := range []struct{ name, pattern string }{
+		{"kept", filepath.Join(kept, "web/c/i:%d.sif")},
+		{"asked", filepath.Join(asked, "web/c/i:%d.sif")},
+		{"absent", filepath.Join(asked, "web/c/none:%d.sif")},
+	} {
+		b.Run(bm.name, func(b *testing.B) {
+			childStat([]string{bm.pattern, "1", strconv.Itoa(n)}) //nolint:errcheck // the first time the registry is asked
+			rounds := strconv.Itoa(b.N/n + 1)
+			out, err := child(b, "stat", bm.pattern, rounds, strconv.Itoa(n)).Output()
+			if err != nil {
+				b.Fatal(err)
+			}
+			perSecond, err := strconv.ParseFloat(string(out), 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(perSecond, "stat/s")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// childStat asks for the attributes of n names, some times, and prints how many
+// it got in a second.
+func childStat(args []string) error {
+	rounds, _ := strconv.Atoi(args[1])
+	n, _ := strconv.Atoi(args[2])
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf(args[0], i)
+	}
+	var st syscall.Stat_t
+	start := time.Now()
+	for range rounds {
+		for _, name := range names {
+			if err := syscall.Stat(name, &st); err != nil && err != syscall.ENOENT {
+				return err
+			}
 		}
 	}
+	fmt.Print(float64(rounds*n) / time.Since(start).Seconds())
+	return nil
 }
 
 // drop empties the page cache of a file.

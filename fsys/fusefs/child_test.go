@@ -22,7 +22,7 @@ import (
 )
 
 // child returns a command that runs one of children in another process.
-func child(t *testing.T, name string, args ...string) *exec.Cmd {
+func child(t testing.TB, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {

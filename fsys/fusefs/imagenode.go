@@ -46,7 +46,9 @@ const (
 // (fs/bridge.go, releaseBackingIDRef). So the first opening decides, and what it
 // decided holds. When an image that was opened while it was incomplete is whole,
 // its name leads to a new inode, with the same number and the next generation;
-// whoever has the old one open reads on through us.
+// whoever has the old one open reads on through us. The same happens when a
+// download was thrown away because its digest did not match: its pages must not
+// be shown beside those of the next one.
 //
 // An inode whose mode is passthrough becomes undecided again with its last
 // handle: its bytes may be dropped then. One whose mode is cached does not. The
@@ -63,6 +65,7 @@ type imageNode struct {
 	mu      sync.Mutex // guards the fields below
 	mode    mode
 	handles int32
+	epoch   uint64 // in mode cached: of the download that the kernel has pages of
 }
 
 func (n *imageNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
@@ -117,8 +120,8 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 		}
 		return &h, fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH, 0
 	}
-	// The file was taken from under a passthrough inode: the kernel comes back with
-	// the next generation.
+	// The file was taken from under a passthrough inode, or the download from under
+	// a cached one: the kernel comes back with the next generation.
 	_ = blob.Close()
 	return nil, 0, syscall.ESTALE
 }
@@ -138,11 +141,13 @@ func (n *imageNode) decide(blob *cache.Blob) mode {
 	switch {
 	case was == passthrough && !can && n.handles > 0:
 		return undecided
+	case was == cached && n.epoch != blob.Epoch():
+		return undecided
 	case was == cached:
 	case can:
 		n.mode = passthrough
 	default:
-		n.mode = cached
+		n.mode, n.epoch = cached, blob.Epoch()
 	}
 	n.handles++
 	if was == undecided {
@@ -171,11 +176,20 @@ func (n *imageNode) outdated() bool {
 	n.mu.Unlock()
 	switch mode {
 	case cached:
-		return n.m.backing.on() && n.image.Whole()
+		return n.stale() || n.m.backing.on() && n.image.Whole()
 	case passthrough:
 		return handles > 0 && !n.image.Whole()
 	}
 	return false
+}
+
+// stale reports whether the kernel may have pages of a download that was thrown
+// away.
+func (n *imageNode) stale() bool {
+	n.mu.Lock()
+	mode, epoch := n.mode, n.epoch
+	n.mu.Unlock()
+	return mode == cached && epoch != n.image.Epoch()
 }
 
 // A readHandle reads an image through us.

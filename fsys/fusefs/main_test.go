@@ -19,6 +19,7 @@ var children = map[string]func(args []string) error{
 	"mount": childMount,
 	"copy":  childCopy,
 	"calls": childCalls,
+	"stat":  childStat,
 }
 
 func TestMain(m *testing.M) {

@@ -127,6 +127,9 @@ func (n *notifier) tell(w waiting, done <-chan struct{}) {
 	}
 	for key := range w.keys {
 		for _, image := range n.m.opened.outdated(key) {
+			if image.stale() {
+				_ = image.NotifyContent(0, 0)
+			}
 			if name, parent := image.Parent(); parent != nil {
 				_ = parent.NotifyEntry(name)
 			}
