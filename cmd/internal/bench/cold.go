@@ -20,6 +20,7 @@ func coldSuites() []suite {
 		{"cold", "Cold reads of a whole image", coldWhole},
 		{"first", "Open and the first 4 KiB of a cold image", coldFirst},
 		{"trace", "Running a program of a cold image", trace},
+		{"fill", "Waiting for a piece while the rest comes in", coldFill},
 		{"crowd", "Many readers of one cold image", crowd},
 		{"many", "Many cold images at the same time", coldMany},
 	}

@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	// slice is what a limited connection sends at once: 1.3 ms at 50 MB/s, so
-	// that the limit holds within a request of 1 MiB too.
-	slice = 64 << 10
+	// A limited connection sends sliceTime's worth at once, so that the limit
+	// holds within a small request too, but no fewer and no more bytes than these.
+	sliceTime          = time.Millisecond
+	minSlice, maxSlice = 4 << 10, 64 << 10
 	// maxLate is how far behind its schedule a sender may catch up. The timers of
 	// Linux and of Go's scheduler come up to a few milliseconds late, which must
 	// not count; a peer that did not read for long has lost its turn.
@@ -167,11 +168,7 @@ func (c *linkConn) pause(n int) int {
 	from := c.due
 	c.mu.Unlock()
 	each, all := c.link.each.Load(), c.link.shared.rate.Load()
-	if each > 0 || all > 0 {
-		n = min(n, slice)
-	} else {
-		n = min(n, 16*slice)
-	}
+	n = min(n, sliceOf(each), sliceOf(all))
 	until := from
 	if each > 0 {
 		until = c.wire.reserve(n, each, from)
@@ -186,6 +183,14 @@ func (c *linkConn) pause(n int) int {
 	}
 	time.Sleep(time.Until(until))
 	return n
+}
+
+// sliceOf returns how many bytes to send at once at a rate.
+func sliceOf(rate int64) int {
+	if rate <= 0 {
+		return 16 * maxSlice
+	}
+	return max(minSlice, min(int(rate*int64(sliceTime)/int64(time.Second)), maxSlice))
 }
 
 // An exchange is what was sent in answer to a request.
