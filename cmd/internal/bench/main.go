@@ -21,13 +21,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // suites is the table of what is measured, in the order of the report.
 func suites() []suite {
 	return slices.Concat([]suite{
+		{"warm", "Warm reads", warm},
 		{"catalogue", "Commands with 100,000 images known", catalogue},
-	})
+	}, coldSuites())
 }
 
 type config struct {
@@ -52,7 +54,7 @@ func main() {
 	flag.StringVar(&c.docs, "docs", "", "`directory` for benchmarks.md and its plot (default docs, when all suites run)")
 	measure := flag.String("measure", "", "used by the bench itself: run this `workload`, print its figure")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := func() error {
 		if *measure != "" {

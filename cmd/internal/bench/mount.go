@@ -69,7 +69,11 @@ func (h *home) args(args ...string) []string {
 
 // sreg runs the companion command and returns what it printed.
 func (h *home) sreg(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, h.b.exe("sreg"), h.args(args...)...)
+	words := append([]string{h.b.exe("sreg")}, h.args(args...)...)
+	if h.other {
+		words = append(slices.Clone(asNobody), words...)
+	}
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
 	cmd.Env = h.env()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -116,9 +120,13 @@ func (h *home) mount(ctx context.Context, name string, flags ...string) (*daemon
 }
 
 // privateFuse gives the other user a device to mount with, in a mount namespace
-// of its own: the machine's /dev/fuse stays as it is. $1 is where the node is
-// made; the rest is the command.
+// of its own: the machine's /dev/fuse stays as it is. What others have mounted is
+// taken out of that namespace, or their daemons would not see the end of their
+// mounts before ours. $1 is where the node is made; the rest is the command.
 const privateFuse = `node=$1; shift
+while read -r _ at type _; do
+	case $type in fuse.*) umount -l "$at" ;; esac
+done </proc/self/mounts
 [ -e "$node" ] || mknod -m 666 "$node" c 10 229
 mount --bind "$node" /dev/fuse
 exec setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"`
