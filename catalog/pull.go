@@ -166,12 +166,24 @@ func cloneFile(ctx context.Context, dst, src *os.File) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := io.CopyN(dst, src, 64<<20)
-		if errors.Is(err, io.EOF) || n == 0 {
-			return nil
-		}
-		if err != nil {
+		switch _, err := io.CopyN(dst, src, 64<<20); {
+		case errors.Is(err, io.EOF):
+			return sameSize(dst, src)
+		case err != nil:
 			return err
 		}
 	}
+}
+
+// sameSize makes sure that a copy did not end early.
+func sameSize(dst, src *os.File) error {
+	have, err := dst.Stat()
+	if err != nil {
+		return err
+	}
+	want, err := src.Stat()
+	if err == nil && have.Size() != want.Size() {
+		err = fmt.Errorf("%w: %d bytes of %d", io.ErrShortWrite, have.Size(), want.Size())
+	}
+	return err
 }
