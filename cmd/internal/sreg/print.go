@@ -58,12 +58,20 @@ func size(n int64) string {
 	return humanize.IBytes(uint64(n))
 }
 
+// plural is a count of things.
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return strconv.Itoa(n) + " " + thing + "s"
+}
+
 // imagesAre is a count and its verb.
 func imagesAre(n int) string {
 	if n == 1 {
 		return "1 image is"
 	}
-	return strconv.Itoa(n) + " images are"
+	return plural(n, "image") + " are"
 }
 
 func date(t time.Time) string {

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sreg
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/control"
+)
+
+func (a *app) cacheCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cache",
+		Short: "Show, check and clean the cache of pulled images",
+		Long: `What was read or pulled of images is kept in the cache, which drops what was used
+longest ago when it gets too large (cache_size, min_free). It may be cleaned at any
+time, also while mounted: what is missing is fetched again.
+
+"sreg pin" keeps images in it, "sreg warm" and "sreg pull" bring whole ones.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: group,
+	}
+	cmd.AddCommand(a.cacheListCmd(), a.cacheCleanCmd(), a.cacheVerifyCmd(), a.cacheUseCmd())
+	return cmd
+}
+
+// cacheNames is how the commands about the cache are told of which images.
+const cacheNames = `Images are named by a URI, a pattern with * ? [, a collection (lab://vsoch/), or by
+the digest that "sreg cache ls" shows.`
+
+func (a *app) cacheListCmd() *cobra.Command {
+	order := cacheOrder("used")
+	cmd := &cobra.Command{
+		Use:     "ls [URI...]",
+		Aliases: []string{"list"},
+		Short:   "List what is in the cache, and what is pinned",
+		Long: `List what is in the cache, with all names that mean it now, and what is pinned and
+not here yet. An image that no known name means has its digest.
+
+` + cacheNames + `
+
+With -o json: an array of {key, uris, remotes, state, size, have, on_disk, pinned,
+open, requests, used, verified, refused, error}; sizes are in bytes.`,
+		ValidArgsFunction: a.completeImages,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd.Context(), func(c *control.Client) error {
+				all, err := cached(cmd.Context(), c, args)
+				order.sort(all)
+				if a.format == asJSON {
+					err = firstError(a.printJSON(all), err)
+				} else {
+					err = firstError(printCached(a.out, all), err)
+				}
+				return err
+			})
+		},
+	}
+	cmd.Flags().Var(&order, "sort", "`used|size|name|state`")
+	return cmd
+}
+
+// cached returns what the patterns mean, also where an error ends it.
+func cached(ctx context.Context, c *control.Client, patterns []string) ([]catalog.Cached, error) {
+	all := []catalog.Cached{}
+	for b, err := range c.Cached(ctx, patterns) {
+		if err != nil {
+			return all, err
+		}
+		all = append(all, b)
+	}
+	return all, nil
+}
+
+func firstError(errs ...error) error { return cmp.Or(errs...) }
+
+// A cacheOrder is a flag: by what a list is sorted.
+type cacheOrder string
+
+// Set implements pflag.Value.
+func (o *cacheOrder) Set(s string) error {
+	if !slices.Contains([]string{"used", "size", "name", "state"}, s) {
+		return fmt.Errorf("must be used, size, name or state")
+	}
+	*o = cacheOrder(s)
+	return nil
+}
+
+// String implements pflag.Value.
+func (o *cacheOrder) String() string { return string(*o) }
+
+// Type implements pflag.Value.
+func (o *cacheOrder) Type() string { return "order" }
+
+// sort sorts a list that is in the order of its last use.
+func (o *cacheOrder) sort(all []catalog.Cached) {
+	slices.SortStableFunc(all, func(a, b catalog.Cached) int {
+		switch *o {
+		case "size":
+			return cmp.Compare(b.OnDisk, a.OnDisk)
+		case "name":
+			return cmp.Compare(cachedName(a), cachedName(b))
+		case "state":
+			return cmp.Compare(a.State, b.State)
+		}
+		return 0
+	})
+}
+
+func printCached(w io.Writer, all []catalog.Cached) error {
+	t := newTable(w, "STATE", "SIZE", "HERE", "USED", "IMAGE")
+	for _, b := range all {
+		t.row(cachedState(b), size(b.Size), portion(b.Have, b.Size), moment(b.Used), cachedName(b))
+		var more []string
+		if len(b.URIs) > 1 {
+			more = b.URIs[1:]
+		}
+		if b.Error != "" {
+			more = append(more[:len(more):len(more)], "("+b.Error+")")
+		}
+		for _, line := range more {
+			t.row(" ", " ", " ", " ", line)
+		}
+	}
+	return t.flush()
+}
+
+// cachedState is all that a person wants to know of a blob, in a word or two.
+func cachedState(b catalog.Cached) string {
+	state := string(b.State)
+	if !b.Refused.IsZero() {
+		state = "refused"
+	}
+	for _, s := range []struct {
+		name string
+		is   bool
+	}{{"pinned", b.Pinned}, {"open", b.Open > 0}, {"fetching", b.Requests > 0}} {
+		if s.is {
+			state += "," + s.name
+		}
+	}
+	return state
+}
+
+// cachedName is the first name of a blob, or else as much of its digest as the
+// commands take.
+func cachedName(b catalog.Cached) string {
+	if len(b.URIs) > 0 {
+		return b.URIs[0]
+	}
+	return shortKey(b.Key)
+}
+
+func shortKey(key cache.Key) string {
+	kind, digits, _ := strings.Cut(string(key), ":")
+	return kind + ":" + digits[:min(len(digits), 16)]
+}
+
+// portion is how much of something is here; never 100% of what is not whole.
+func portion(have, size int64) string {
+	if size <= 0 {
+		return ""
+	}
+	percent := have * 100 / size
+	if have < size {
+		percent = min(percent, 99)
+	}
+	return strconv.FormatInt(percent, 10) + "%"
+}
+
+func (a *app) cacheUseCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:     "du",
+		Aliases: []string{"usage", "df"},
+		Short:   "Show what the cache takes of its disk, and what it may",
+		Long: `Show the bytes of the disk that the cache takes: by state, and by remote. An image
+that several remotes have is there once.
+
+With -o json: {dir, used, limit, free, min_free, cached, partial, pinned, open,
+refused, remotes, uploads}, in bytes.`,
+		Args: needArgs(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd.Context(), func(c *control.Client) error {
+				use, err := c.CacheUse(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if a.format == asJSON {
+					return a.printJSON(use)
+				}
+				return printUse(a.out, use)
+			})
+		},
+	}
+}
+
+func printUse(w io.Writer, u catalog.CacheUse) error {
+	t := newTable(w)
+	t.row("cache", u.Dir)
+	limit := "no limit but the disk's"
+	if u.Limit > 0 {
+		limit = "of " + size(u.Limit) + " (cache_size)"
+	}
+	t.row("used", size(u.Used), limit)
+	if u.Free >= 0 {
+		t.row("free", size(u.Free), "on its disk, "+size(u.MinFree)+" of it to be left (min_free)")
+	}
+	for _, r := range []struct {
+		name string
+		use  catalog.Use
+	}{{"whole", u.Cached}, {"partial", u.Partial}, {"pinned", u.Pinned}, {"open", u.Open}, {"uploads", u.Uploads}} {
+		t.row(r.name, size(r.use.Bytes), plural(r.use.Blobs, "image"))
+	}
+	if u.Refused > 0 {
+		t.row("refused", "", plural(u.Refused, "image")+", as what came did not match the digest (sreg cache ls)")
+	}
+	if err := t.flush(); err != nil || len(u.Remotes) == 0 {
+		return err
+	}
+	fmt.Fprintln(w)
+	t = newTable(w, "REMOTE", "SIZE", "IMAGES")
+	for _, r := range u.Remotes {
+		name := strings.Join(r.Remotes, ", ")
+		if name == "" {
+			name = "(no known name)"
+		}
+		t.row(name, size(r.Bytes), strconv.Itoa(r.Blobs))
+	}
+	return t.flush()
+}
