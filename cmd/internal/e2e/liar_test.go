@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/sregfs/sregfs/backends/oci/ocitest"
+)
+
+// An asked is one request for bytes of a blob: those of [from, to), and how many
+// requests for bytes of this blob there were before.
+type asked struct {
+	from, to, size int64
+	ranged         bool
+	before         int64
+}
+
+// A liar answers a request for bytes of content as it likes.
+type liar func(w http.ResponseWriter, a asked, content []byte)
+
+// lies lets a liar serve the blobs of one repository.
+func lies(repo string, content []byte, answer liar) ocitest.Middleware {
+	var before atomic.Int64
+	blob := "/v2/" + repo + "/blobs/" + ocitest.Digest(content)
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if req.Method != http.MethodGet || req.URL.Path != blob {
+				next.ServeHTTP(w, req)
+				return
+			}
+			a := asked{size: int64(len(content)), before: before.Add(1) - 1}
+			a.to = a.size
+			if n, _ := fmt.Sscanf(req.Header.Get("Range"), "bytes=%d-%d", &a.from, &a.to); n == 2 {
+				a.ranged, a.to = true, min(a.to+1, a.size)
+			}
+			if a.from >= a.to {
+				w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+				return
+			}
+			answer(w, a, content)
+		})
+	}
+}
+
+// partial begins an answer that claims to be the bytes [from, to) of total.
+func partial(w http.ResponseWriter, from, to, total int64) {
+	w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to-1, total))
+	w.Header().Set("Content-Length", strconv.FormatInt(to-from, 10))
+	w.WriteHeader(http.StatusPartialContent)
+}
+
+func honest(w http.ResponseWriter, a asked, content []byte) {
+	partial(w, a.from, a.to, a.size)
+	_, _ = w.Write(content[a.from:a.to])
+}
+
+// other returns content with a bit changed at an offset that a reader of the
+// whole comes to late.
+func other(content []byte) []byte {
+	b := bytes.Clone(content)
+	b[len(b)/4*3] ^= 1
+	return b
+}
+
+// All liars. Whoever reads a whole image gets the right bytes or an error.
+var liars = map[string]struct {
+	answer  liar
+	claims  int64 // by how much the manifest's size is wrong
+	succeed bool  // the lie does no harm: reading must work
+}{
+	"honest":                   {answer: honest, succeed: true},
+	"manifest says larger":     {answer: honest, claims: 1000},
+	"manifest says a lot more": {answer: honest, claims: 5 << 20},
+	"manifest says smaller":    {answer: honest, claims: -1000},
+	"header shifted": {answer: func(w http.ResponseWriter, a asked, content []byte) {
+		partial(w, a.from+1, a.to+1, a.size)
+		_, _ = w.Write(content[a.from:a.to])
+	}},
+	"bytes shifted": {answer: func(w http.ResponseWriter, a asked, content []byte) {
+		from := min(a.from+1, a.size-(a.to-a.from))
+		partial(w, a.from, a.to, a.size)
+		_, _ = w.Write(content[from : from+a.to-a.from])
+	}},
+	"other total": {answer: func(w http.ResponseWriter, a asked, content []byte) {
+		partial(w, a.from, a.to, a.size+1)
+		_, _ = w.Write(content[a.from:a.to])
+	}},
+	"more than asked": {answer: func(w http.ResponseWriter, a asked, content []byte) {
+		to := min(a.to+4096, a.size)
+		partial(w, a.from, to, a.size)
+		_, _ = w.Write(content[a.from:to])
+	}},
+	"no header": {answer: func(w http.ResponseWriter, a asked, content []byte) {
+		w.WriteHeader(http.StatusPartialContent)
+		_, _ = w.Write(content[a.from:a.to])
+	}},
+	"longer body": {succeed: true, answer: func(w http.ResponseWriter, a asked, content []byte) {
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", a.from, a.to-1, a.size))
+		w.WriteHeader(http.StatusPartialContent) // no length: in chunks
+		_, _ = w.Write(content[a.from:a.to])
+		_, _ = w.Write(content[:4096])
+	}},
+	"broken off": {succeed: true, answer: func(w http.ResponseWriter, a asked, content []byte) {
+		partial(w, a.from, a.to, a.size)
+		_, _ = w.Write(content[a.from:min(a.to, a.from+5_000_000)])
+		panic(http.ErrAbortHandler)
+	}},
+	"ends politely too early": {succeed: true, answer: func(w http.ResponseWriter, a asked, content []byte) {
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", a.from, a.to-1, a.size))
+		w.WriteHeader(http.StatusPartialContent)
+		_, _ = w.Write(content[a.from:min(a.to, a.from+5_000_000)])
+	}},
+	"other file, other ETag": {answer: func(w http.ResponseWriter, a asked, content []byte) {
+		w.Header().Set("ETag", `"one"`)
+		if a.before > 0 {
+			w.Header().Set("ETag", `"two"`)
+			content = other(content)
+		}
+		honest(w, a, content)
+	}},
+	"other file, same ETag": {answer: func(w http.ResponseWriter, a asked, content []byte) {
+		w.Header().Set("ETag", `"one"`)
+		if a.before > 0 {
+			content = other(content)
+		}
+		honest(w, a, content)
+	}},
+	"200 to a range": {succeed: true, answer: func(w http.ResponseWriter, a asked, content []byte) {
+		w.Header().Set("Content-Length", strconv.FormatInt(a.size, 10))
+		_, _ = w.Write(content)
+	}},
+	"200 with the range": {answer: func(w http.ResponseWriter, a asked, content []byte) {
+		_, _ = w.Write(content[a.from:a.to])
+	}},
+	"200 with another file": {answer: func(w http.ResponseWriter, _ asked, content []byte) {
+		_, _ = w.Write(other(content))
+	}},
+	"a bit, once": {answer: func(w http.ResponseWriter, a asked, content []byte) {
+		if a.before < 2 {
+			content = other(content)
+		}
+		honest(w, a, content)
+	}},
+	"a bit, always": {answer: func(w http.ResponseWriter, a asked, content []byte) {
+		honest(w, a, other(content))
+	}},
+	"zeros": {answer: func(w http.ResponseWriter, a asked, content []byte) {
+		honest(w, a, make([]byte, len(content)))
+	}},
+	"compressed": {answer: func(w http.ResponseWriter, a asked, content []byte) {
+		w.Header().Set("Content-Encoding", "gzip")
+		honest(w, a, content)
+	}},
+}
+
+// However a registry lies about sizes, ranges and bytes: who reads a whole image
+// gets the right bytes or an error, and no file of the cache is wrong.
+func TestLyingRegistry(t *testing.T) {
+	t.Parallel()
+	for _, passthrough := range []string{"auto", "off"} {
+		t.Run("passthrough "+passthrough, func(t *testing.T) {
+			t.Parallel()
+			reg := ocitest.Start(t, ocitest.Options{})
+			for name := range liars {
+				seedLiar(reg, name)
+			}
+			w := newWorld(t, "lab=oci,url="+reg.URL)
+			m := w.mount("--passthrough=" + passthrough)
+			t.Run("group", func(t *testing.T) {
+				for name := range liars {
+					t.Run(name, func(t *testing.T) {
+						t.Parallel()
+						checkLiar(t, m, name)
+					})
+				}
+			})
+			m.stop()
+			checkCache(t, w.path("cache"))
+		})
+	}
+}
+
+func liarRepo(name string) string {
+	return "demo/" + strings.NewReplacer(" ", "-", ",", "").Replace(strings.ToLower(name))
+}
+
+// liarImage returns the true bytes, more than are always verified first; no two
+// liars have the same.
+func liarImage(name string) []byte {
+	content := randomBytes(17<<20 + 777)
+	copy(content, name)
+	return content
+}
+
+// seedLiar publishes an image and puts its liar before it.
+func seedLiar(reg *ocitest.Registry, name string) {
+	repo, content, l := liarRepo(name), liarImage(name), liars[name]
+	reg.PushSIF(repo, "1", content, nil)
+	if l.claims != 0 {
+		reg.PutManifest(repo, "1", ocitest.OCIManifest, map[string]any{
+			"schemaVersion": 2, "mediaType": ocitest.OCIManifest,
+			"config": map[string]any{"mediaType": ocitest.SIFConfig, "digest": reg.PutBlob(repo, []byte("{}")), "size": 2},
+			"layers": []any{map[string]any{
+				"mediaType": ocitest.SIFLayer, "digest": ocitest.Digest(content), "size": int64(len(content)) + l.claims,
+				"annotations": map[string]string{"org.opencontainers.image.title": "x.sif"},
+			}},
+		})
+	}
+	reg.Use(lies(repo, content, l.answer))
+}
+
+func checkLiar(t *testing.T, m *mounted, name string) {
+	content := liarImage(name)
+	path := m.path("lab/" + liarRepo(name) + ":1.sif")
+	// Somebody looks into it first, so that the kernel has pages of the lie; and a
+	// second reader comes when the first may have found out.
+	if f, err := os.Open(path); err == nil {
+		_, _ = f.ReadAt(make([]byte, 4096), int64(len(content))/4*3)
+		defer f.Close()
+	}
+	for range 2 {
+		got, err := os.ReadFile(path)
+		switch {
+		case err == nil && !bytes.Equal(got, content):
+			t.Errorf("%d wrong bytes of %d were read without an error", len(got), len(content))
+		case err != nil && liars[name].succeed:
+			t.Errorf("reading fails: %v", err)
+		case err != nil:
+			t.Log(err)
+		}
+	}
+}
+
+// checkCache compares each whole file of a cache with its name.
+func checkCache(t *testing.T, dir string) {
+	t.Helper()
+	files := 0
+	err := filepath.WalkDir(filepath.Join(dir, "blobs", "sha256"), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || filepath.Ext(path) != "" {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		files++
+		if sum := sha256.Sum256(b); hex.EncodeToString(sum[:]) != filepath.Base(path) {
+			t.Errorf("the cache holds %s with other bytes", filepath.Base(path))
+		}
+		return nil
+	})
+	must(t, err)
+	if files == 0 {
+		t.Error("the cache is empty: nothing was shown")
+	}
+}
