@@ -251,7 +251,7 @@ func (r *coldRig) throughSregfs(ctx context.Context, timeline string, flags ...s
 func cpuTime(pid int) time.Duration {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	// The name of the program, which may hold anything, ends at the last ")".
-	_, rest, _ := cutLast(string(text), ")")
+	_, rest := cutLast(string(text), ")")
 	fields := strings.Fields(rest)
 	if len(fields) < 13 {
 		return 0

@@ -40,7 +40,6 @@ func coldMany(ctx context.Context, b *bench) (err error) {
 		if err != nil {
 			return err
 		}
-		defer os.Remove(img.path)
 		reg.add(img)
 		images = append(images, img)
 	}

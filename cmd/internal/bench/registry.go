@@ -137,8 +137,8 @@ func (r *registry) all() []*image {
 func (r *registry) api(w http.ResponseWriter, req *http.Request) {
 	rest := strings.TrimPrefix(req.URL.Path, "/v2/")
 	reads := req.Method == http.MethodGet || req.Method == http.MethodHead
-	repo, last, _ := cutLast(rest, "/")
-	repo, kind, _ := cutLast(repo, "/")
+	repo, last := cutLast(rest, "/")
+	repo, kind := cutLast(repo, "/")
 	switch {
 	case rest == "":
 		answer(w, map[string]any{})
@@ -157,12 +157,13 @@ func (r *registry) api(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-func cutLast(s, sep string) (before, after string, found bool) {
+// cutLast returns what stands before and after the last sep.
+func cutLast(s, sep string) (before, after string) {
 	i := strings.LastIndex(s, sep)
 	if i < 0 {
-		return s, "", false
+		return s, ""
 	}
-	return s[:i], s[i+len(sep):], true
+	return s[:i], s[i+len(sep):]
 }
 
 func answer(w http.ResponseWriter, v any) {
