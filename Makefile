@@ -43,6 +43,10 @@ unit: ## all tests, with the race detector; nothing may be skipped
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	@.ci/fuzz $(FUZZTIME)
 
+.PHONY: kills
+kills: deps ## kill the daemon 100 times while it reads cold (`make test`: 10 times)
+	SREGFS_NOSKIP=1 SREGFS_KILLS=100 go test -count=1 -v -run '^TestKills$$' ./cmd/internal/e2e
+
 .PHONY: bench
 bench: build ## reads through the mount against the native file and rclone, as ratios
 	@.ci/deps $(BENCH_DEPS)
