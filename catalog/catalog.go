@@ -230,6 +230,9 @@ func (c *Catalog) open() (*State, error) {
 	if err != nil {
 		return nil, err
 	}
+	opened := *s
+	s = &opened
+	s.Store = newMemo(s.Store)
 	if s.Cache != nil {
 		s.Cache.Watch(func(key cache.Key, _ cache.State) {
 			c.watchers.emit(Event{Kind: BlobChanged, Key: key})
@@ -243,12 +246,12 @@ func (c *Catalog) open() (*State, error) {
 }
 
 // store returns the store of the state.
-func (c *Catalog) store() (Store, error) {
+func (c *Catalog) store() (*memo, error) {
 	s, err := c.open()
 	if err != nil {
 		return nil, err
 	}
-	return s.Store, nil
+	return s.Store.(*memo), nil //nolint:forcetypeassert // open has put it there
 }
 
 // now is the time of day when the process began plus what a steady clock

@@ -25,7 +25,13 @@ import (
 	"github.com/sregfs/sregfs/catalog/mem"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if order := os.Getenv(memoryEnv); order != "" {
+		measureMemory(order)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // A bench is a catalogue with one service called lab, and its state.
 type bench struct {

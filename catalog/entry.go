@@ -46,6 +46,16 @@ const (
 	digestSame          // a version that is the digest
 )
 
+// refAfter returns the ref of what comes after another in a listing. A name that
+// stays the same, as it mostly does, takes no memory of its own.
+func refAfter(before backends.Ref, name, tag []byte) backends.Ref {
+	if string(name) != before.Name {
+		before.Name = string(name)
+	}
+	before.Tag = string(tag)
+	return before
+}
+
 // encodeEntry writes e; ref is the one in its key.
 func encodeEntry(e entry, ref backends.Ref) []byte {
 	img := e.image

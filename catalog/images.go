@@ -125,12 +125,51 @@ func (c *Catalog) imagesOf(ctx context.Context, r Remote, mode crawl, match *mat
 	return errors.Join(err, c.imagesStored(s, r.Name, match, yield))
 }
 
-// imagesStored reads the keys first: most names do not match a query, and their
-// values need not be decoded.
-func (c *Catalog) imagesStored(s Store, remote string, match *matcher, yield func(Record) bool) error {
+// imagesStored calls yield with the stored images of a remote.
+func (c *Catalog) imagesStored(m *memo, remote string, match *matcher, yield func(Record) bool) error {
+	if len(match.query) == 0 {
+		return c.scanImages(m, remote, match, nil, yield)
+	}
+	if keys, ok := m.names.find(remote, match); ok {
+		return c.getImages(m, remote, keys, yield)
+	}
+	table := m.names.begin(remote)
+	whole := false
+	defer func() { m.names.end(table, whole) }()
+	err := c.scanImages(m, remote, match, table, func(r Record) bool {
+		more := yield(r)
+		whole = whole || !more
+		return more
+	})
+	whole = !whole && err == nil // nobody stopped it
+	return err
+}
+
+// getImages calls yield with those of the images that are still there.
+func (c *Catalog) getImages(s Store, remote string, keys [][]byte, yield func(Record) bool) error {
+	for _, key := range keys {
+		value, err := s.Get(key)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return listError(remote, "", err)
+		}
+		_, collection, name, tag, _ := cutImageKey(key)
+		e, ok := decodeEntry(value, backends.Ref{Collection: string(collection), Name: string(name), Tag: string(tag)})
+		if ok && e.shown() && !yield(c.record(remote, e.image)) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// scanImages reads the keys first: most names do not match a query, and their
+// values need not be decoded. All names go into table, unless that is nil.
+func (c *Catalog) scanImages(s Store, remote string, match *matcher, table *nameTable, yield func(Record) bool) error {
 	prefix := appendPart([]byte{kindEntry}, remote)
-	var collection string
-	for kv, err := range s.Scan(prefix, nil) {
+	var ref backends.Ref
+	for kv, err := range pages(s, prefix) {
 		if err != nil {
 			return listError(remote, "", err)
 		}
@@ -138,14 +177,19 @@ func (c *Catalog) imagesStored(s Store, remote string, match *matcher, yield fun
 		if !ok || len(rest) == 0 || rest[0] != entryImage {
 			continue
 		}
-		if string(part) != collection {
-			collection = string(part)
-		}
 		_, name, tag, ok := cutEntry(rest)
-		if !ok || !match.parts(remote, part, name, tag) {
+		if !ok {
 			continue
 		}
-		e, ok := decodeEntry(kv.Value, backends.Ref{Collection: collection, Name: string(name), Tag: string(tag)})
+		table.add(kv.Key, part, name, tag)
+		if !match.parts(remote, part, name, tag) {
+			continue
+		}
+		if string(part) != ref.Collection {
+			ref.Collection = string(part)
+		}
+		ref = refAfter(ref, name, tag)
+		e, ok := decodeEntry(kv.Value, ref)
 		if ok && e.shown() && !yield(c.record(remote, e.image)) {
 			return nil
 		}

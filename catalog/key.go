@@ -115,6 +115,22 @@ func cutEntry(rest []byte) (kind byte, name, tag []byte, ok bool) {
 	return kind, name, tag, ok && len(rest) == 0 && (kind == entryImage || kind == entryChild)
 }
 
+// cutImageKey reads the key of an image.
+func cutImageKey(key []byte) (remote, collection, name, tag []byte, ok bool) {
+	if len(key) == 0 || key[0] != kindEntry {
+		return nil, nil, nil, nil, false
+	}
+	remote, rest, ok := cutPart(key[1:])
+	if !ok {
+		return nil, nil, nil, nil, false
+	}
+	if collection, rest, ok = cutPart(rest); !ok {
+		return nil, nil, nil, nil, false
+	}
+	kind, name, tag, ok := cutEntry(rest)
+	return remote, collection, name, tag, ok && kind == entryImage
+}
+
 // parentOf splits a collection into its parent and its last part.
 func parentOf(collection string) (parent, name string) {
 	i := strings.LastIndexByte(collection, '/')

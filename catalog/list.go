@@ -122,12 +122,13 @@ func (l *lister) from(seq iter.Seq2[backends.Entry, error]) {
 // stored yields what the store has; err is why that may be nothing.
 func (l *lister) stored(s Store, remote, collection string, err error) {
 	prefix := listPrefix(remote, collection)
-	for kv, scanErr := range s.Scan(prefix, nil) {
+	ref := backends.Ref{Collection: collection}
+	for kv, scanErr := range pages(s, prefix) {
 		if scanErr != nil {
 			l.yield(backends.Entry{}, listError(remote, collection, scanErr))
 			return
 		}
-		if e, ok := storedEntry(kv, len(prefix), collection); ok && !l.add(e) {
+		if e, ok := storedEntry(kv, len(prefix), &ref); ok && !l.add(e) {
 			return
 		}
 	}
@@ -135,16 +136,18 @@ func (l *lister) stored(s Store, remote, collection string, err error) {
 }
 
 // storedEntry reads an entry that belongs into a listing; n is the length of
-// the key's part that is the collection's.
-func storedEntry(kv KV, n int, collection string) (backends.Entry, bool) {
+// the key's part that is the collection's. In last is the ref of the image
+// before, and then of this one.
+func storedEntry(kv KV, n int, last *backends.Ref) (backends.Entry, bool) {
 	kind, name, tag, ok := cutEntry(kv.Key[n:])
 	if !ok {
 		return backends.Entry{}, false
 	}
 	if kind == entryChild {
-		return backends.Entry{Collection: joinCollection(collection, string(name))}, true
+		return backends.Entry{Collection: joinCollection(last.Collection, string(name))}, true
 	}
-	e, ok := decodeEntry(kv.Value, backends.Ref{Collection: collection, Name: string(name), Tag: string(tag)})
+	*last = refAfter(*last, name, tag)
+	e, ok := decodeEntry(kv.Value, *last)
 	return backends.Entry{Image: e.image}, ok && e.shown()
 }
 

@@ -17,6 +17,7 @@ type matcher struct {
 	query   []byte // lower case
 	glob    bool
 	pattern string // of a glob, with noSlash
+	literal [][]byte
 	buf     []byte
 }
 
@@ -35,6 +36,7 @@ func newMatcher(query string) (*matcher, error) {
 			return nil, fmt.Errorf("%w: pattern %q: %v", fs.ErrInvalid, query, err)
 		}
 	}
+	m.literal = m.literals()
 	return m, nil
 }
 
@@ -65,6 +67,52 @@ func (m *matcher) parts(remote string, collection, name, tag []byte) bool {
 	return m.match()
 }
 
+// clone returns a matcher for another goroutine.
+func (m *matcher) clone() *matcher {
+	return &matcher{query: m.query, glob: m.glob, pattern: m.pattern, literal: m.literal}
+}
+
+// line is ref for "remote://" and "collection/name:tag", where all is plain and
+// in lower case.
+func (m *matcher) line(scheme string, line []byte) bool {
+	m.buf = append(append(m.buf[:0], scheme...), line...)
+	return m.match()
+}
+
+// key is ref for the key of an image.
+func (m *matcher) key(remote string, key []byte) bool {
+	_, collection, name, tag, ok := cutImageKey(key)
+	return ok && m.parts(remote, collection, name, tag)
+}
+
+// literals returns what is in each URI that the query means, as it is and in
+// this order.
+func (m *matcher) literals() [][]byte {
+	if !m.glob {
+		return [][]byte{m.query}
+	}
+	var all [][]byte
+	begin := 0
+	cut := func(end int) {
+		if end > begin {
+			all = append(all, m.query[begin:end])
+		}
+	}
+	for i := 0; i < len(m.query); i++ {
+		switch m.query[i] {
+		case '*', '?':
+			cut(i)
+			begin = i + 1
+		case '[', '\\':
+			// What is in brackets, and where they end, is for path.Match to say.
+			cut(i)
+			return all
+		}
+	}
+	cut(len(m.query))
+	return all
+}
+
 // plain reports whether a part is written in a URI as it is, and lower case is a
 // matter of ASCII.
 func plain(part []byte, slash bool) bool {
@@ -85,11 +133,19 @@ func (m *matcher) match() bool {
 	if !m.glob {
 		return bytes.Contains(m.buf, m.query)
 	}
+	rest := m.buf
+	for _, literal := range m.literal { // most names end here
+		i := bytes.Index(rest, literal)
+		if i < 0 {
+			return false
+		}
+		rest = rest[i+len(literal):]
+	}
 	uri := string(bytes.ReplaceAll(m.buf, []byte("/"), []byte(noSlash)))
 	if ok, err := path.Match(m.pattern, uri); err == nil && ok {
 		return true
 	}
-	_, rest, _ := strings.Cut(uri, ":"+noSlash+noSlash)
-	ok, err := path.Match(m.pattern, strings.TrimPrefix(rest, noSlash))
+	_, bare, _ := strings.Cut(uri, ":"+noSlash+noSlash)
+	ok, err := path.Match(m.pattern, strings.TrimPrefix(bare, noSlash))
 	return err == nil && ok
 }
