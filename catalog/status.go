@@ -4,9 +4,12 @@ package catalog
 
 import (
 	"context"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 )
 
@@ -32,12 +35,18 @@ type RemoteStatus struct {
 	Seen   time.Time `json:"seen,omitzero"`   // when it last answered
 }
 
-// CacheStatus is how full the cache is.
+// CacheStatus is how full the cache is, and what goes on in it.
 type CacheStatus struct {
-	Dir   string `json:"dir"`
-	Used  int64  `json:"used"`
-	Limit int64  `json:"limit"`
-	Blobs int    `json:"blobs"`
+	Dir     string `json:"dir"`
+	Used    int64  `json:"used"`
+	Limit   int64  `json:"limit"`
+	Blobs   int    `json:"blobs"`   // of which something is here
+	Whole   int    `json:"whole"`   // of these, verified
+	Partial int    `json:"partial"` // the others
+	Pinned  int    `json:"pinned"`  // here or not
+
+	Transfers []Cached `json:"transfers"` // blobs that are being fetched
+	Refused   []Cached `json:"refused"`   // not given out, as what came did not match the digest
 }
 
 // Status reports how things stand, without asking any registry.
@@ -55,11 +64,42 @@ func (c *Catalog) Status(ctx context.Context) (Status, error) {
 	if s.Spool != nil {
 		st.Uploads = append(st.Uploads, s.Spool.Drafts()...)
 	}
-	if s.Cache != nil {
-		st.Cache.Dir = s.Cache.Dir()
-		st.Cache.Used, st.Cache.Limit = s.Cache.Usage()
-		for range s.Cache.Infos() {
-			st.Cache.Blobs++
+	st.Cache, err = c.cacheStatus(ctx, s)
+	return st, err
+}
+
+// cacheStatus looks for the names of only those blobs with which something is up.
+func (c *Catalog) cacheStatus(ctx context.Context, s *State) (CacheStatus, error) {
+	st := CacheStatus{Transfers: []Cached{}, Refused: []Cached{}}
+	if s.Cache == nil {
+		return st, nil
+	}
+	st.Dir = s.Cache.Dir()
+	st.Used, st.Limit = s.Cache.Usage()
+	busy := map[cache.Key]*Cached{}
+	for key, b := range c.blobs(s) {
+		switch b.State {
+		case cache.Cached:
+			st.Whole++
+		case cache.Partial:
+			st.Partial++
+		}
+		if b.Pinned {
+			st.Pinned++
+		}
+		if b.Requests > 0 || !b.Refused.IsZero() {
+			busy[key] = b
+		}
+	}
+	st.Blobs = st.Whole + st.Partial
+	if err := c.nameBlobs(ctx, s.Store, busy, func(*Cached, string, backends.Image) {}); err != nil {
+		return st, err
+	}
+	for _, key := range slices.Sorted(maps.Keys(busy)) {
+		if b := busy[key]; b.Refused.IsZero() {
+			st.Transfers = append(st.Transfers, *b)
+		} else {
+			st.Refused = append(st.Refused, *b)
 		}
 	}
 	return st, nil

@@ -9,6 +9,9 @@
 //	                           it wants the user "me" and the password "hunter2"
 //	registry-refuse            let it answer 403 to everything but reading
 //	registry-stop              let it answer 502 to everything
+//	registry-hold              let it stop in the middle of every download
+//	registry-held              wait until one has stopped
+//	registry-go                let them go on
 //	dropbox                    start a Dropbox; $DROPBOX is its URL, $DROPBOX_TOKEN a
 //	                           token for it
 //	dropbox-expire             let it take no token that it gave out
@@ -88,6 +91,7 @@ type script struct {
 	image    string
 	registry *ocitest.Registry
 	dropbox  *dropboxtest.Server
+	hold     *hold
 	free     func()
 	systemd  *net.UnixConn
 }
@@ -103,6 +107,9 @@ func (s *script) params(file string) testscript.Params {
 			"registry":        s.startRegistry,
 			"registry-refuse": func(*testscript.TestScript, bool, []string) { s.registry.Use(refuse) },
 			"registry-stop":   func(*testscript.TestScript, bool, []string) { s.registry.Stop() },
+			"registry-hold":   s.holdRegistry,
+			"registry-held":   s.awaitHeld,
+			"registry-go":     s.releaseRegistry,
 			"dropbox":         s.startDropbox,
 			"dropbox-expire":  func(*testscript.TestScript, bool, []string) { s.dropbox.Expire() },
 			"dropbox-accept":  func(_ *testscript.TestScript, _ bool, args []string) { s.dropbox.Accept(args[0]) },

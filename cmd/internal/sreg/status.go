@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -48,15 +49,17 @@ func printStatus(w io.Writer, st catalog.Status) error {
 	} else {
 		t.row("mount", "none is running")
 	}
-	for _, k := range slices.Sorted(maps.Keys(st.Details)) {
-		t.row(k, st.Details[k])
-	}
+	printDetails(t, st.Details)
 	limit := ""
 	if st.Cache.Limit > 0 {
 		limit = " of " + size(st.Cache.Limit)
 	}
-	t.row("cache", fmt.Sprintf("%s%s in %d images, %s", size(st.Cache.Used), limit, st.Cache.Blobs, st.Cache.Dir))
+	t.row("cache", fmt.Sprintf("%s%s in %s", size(st.Cache.Used), limit, st.Cache.Dir))
+	t.row("images", fmt.Sprintf("%d whole, %d in part, %d pinned", st.Cache.Whole, st.Cache.Partial, st.Cache.Pinned))
 	if err := t.flush(); err != nil {
+		return err
+	}
+	if err := printBusy(w, st.Cache); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
@@ -65,6 +68,47 @@ func printStatus(w io.Writer, st catalog.Status) error {
 	}
 	fmt.Fprintln(w)
 	return printUploads(w, st.Uploads)
+}
+
+// openings is how the details of a mount that count openings begin.
+const openings = "opens_"
+
+// printDetails prints what the mount says of itself, with the openings in one row.
+func printDetails(t *table, details map[string]string) {
+	var opens []string
+	for _, k := range slices.Sorted(maps.Keys(details)) {
+		if kind, ok := strings.CutPrefix(k, openings); ok {
+			opens = append(opens, details[k]+" "+kind)
+			continue
+		}
+		t.row(strings.ReplaceAll(k, "_", "-"), details[k])
+	}
+	if len(opens) > 0 {
+		t.row("opened", strings.Join(opens, ", "))
+	}
+}
+
+// printBusy prints what is fetched now, and what is not given out.
+func printBusy(w io.Writer, st catalog.CacheStatus) error {
+	if len(st.Transfers) > 0 {
+		fmt.Fprintln(w)
+		t := newTable(w, "FETCHED", "OF", "DONE", "REQUESTS", "IMAGE")
+		for _, b := range st.Transfers {
+			t.row(size(b.Have), size(b.Size), portion(b.Have, b.Size), strconv.Itoa(b.Requests), cachedName(b))
+		}
+		if err := t.flush(); err != nil {
+			return err
+		}
+	}
+	if len(st.Refused) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t := newTable(w, "REFUSED UNTIL", "IMAGE", "WHY")
+	for _, b := range st.Refused {
+		t.row(moment(b.Refused), cachedName(b), b.Error)
+	}
+	return t.flush()
 }
 
 func (a *app) versionCmd() *cobra.Command {

@@ -37,10 +37,13 @@ func (w *warming) newDisplay(targets []warmTarget) warmDisplay {
 }
 
 // warmLine is what is said of an image that is here.
-func warmLine(got catalog.Warmed) string {
+func (w *warming) warmLine(got catalog.Warmed) string {
 	how := "fetched"
-	if got.Here {
+	switch {
+	case got.Here:
 		how = "here already"
+	case w.to != "":
+		how = "copied"
 	}
 	return fmt.Sprintf("%-12s  %9s  %s\n", how, size(got.Image.Size), term.Escape(got.Image.URI))
 }
@@ -56,7 +59,7 @@ func (d lineDisplay) begin(warmTarget) catalog.Progress { return nil }
 func (d lineDisplay) stop(warmTarget)                   {}
 func (d lineDisplay) end()                              {}
 
-func (d lineDisplay) brought(_ warmTarget, got catalog.Warmed) { d.print(warmLine(got)) }
+func (d lineDisplay) brought(_ warmTarget, got catalog.Warmed) { d.print(d.warmLine(got)) }
 func (d lineDisplay) failed(t warmTarget, _ error)             { d.print(failedLine(t)) }
 
 func (d lineDisplay) print(line string) {
@@ -165,7 +168,7 @@ func (d *barDisplay) take(t warmTarget) {
 
 func (d *barDisplay) brought(t warmTarget, got catalog.Warmed) {
 	d.nDone.Add(1)
-	d.print(t, warmLine(got))
+	d.print(t, d.warmLine(got))
 }
 
 func (d *barDisplay) failed(t warmTarget, _ error) {
