@@ -33,6 +33,8 @@ type Cache struct {
 	single streams        // downloads of blobs of unknown size
 	epochs atomic.Uint64  // the last one given, see Blob.Epoch
 
+	unguarded atomic.Pointer[error] // why fs-verity is not to be had
+
 	mu       sync.Mutex // guards the fields below; the last lock taken
 	closed   bool
 	items    map[Key]*item

@@ -28,10 +28,13 @@ type chunkMap struct {
 	// verified is the modification time (Unix nanoseconds) of the whole file when
 	// its digest matched; 0 if it did not yet.
 	verified int64
+	// verity is the kernel's hash of the whole file, if fs-verity is on for it: as
+	// long as that is the same, the bytes are.
+	verity string
 }
 
 const (
-	mapMagic   = "SREGMAP1"
+	mapMagic   = "SREGMAP2"
 	maxMapFile = 64 << 20 // of a 512 TB image: anything longer is no map
 )
 
@@ -47,7 +50,7 @@ func (m *chunkMap) encode() []byte {
 	for _, n := range []int64{chunkSize, m.size, m.hashed, m.verified} {
 		b = binary.LittleEndian.AppendUint64(b, uint64(n))
 	}
-	for _, s := range [][]byte{[]byte(m.key), []byte(m.digest), m.state} {
+	for _, s := range [][]byte{[]byte(m.key), []byte(m.digest), m.state, []byte(m.verity)} {
 		b = binary.LittleEndian.AppendUint16(b, uint16(len(s)))
 		b = append(b, s...)
 	}
@@ -71,7 +74,7 @@ func decodeMap(b []byte) (*chunkMap, error) {
 	for i := range nums {
 		nums[i], body = int64(binary.LittleEndian.Uint64(body)), body[8:]
 	}
-	var fields [3][]byte
+	var fields [4][]byte
 	for i := range fields {
 		if len(body) < 2 || len(body) < 2+int(binary.LittleEndian.Uint16(body)) {
 			return bad("cut off")
@@ -80,7 +83,7 @@ func decodeMap(b []byte) (*chunkMap, error) {
 		fields[i], body = body[2:n], body[n:]
 	}
 	m := &chunkMap{size: nums[1], hashed: nums[2], verified: nums[3],
-		key: Key(fields[0]), digest: string(fields[1]), state: fields[2]}
+		key: Key(fields[0]), digest: string(fields[1]), state: fields[2], verity: string(fields[3])}
 	if nums[0] != chunkSize || m.size < 0 || m.hashed < 0 || m.hashed > m.size || m.size/chunkSize/8 > maxMapFile {
 		return bad("impossible numbers")
 	}

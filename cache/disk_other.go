@@ -38,3 +38,7 @@ func cloneFile(_, _ *os.File) error { return errors.ErrUnsupported }
 func bootID() string { return "" }
 
 func dropPages(*os.File) {}
+
+func enableVerity(*os.File) error { return errors.ErrUnsupported }
+
+func measureVerity(*os.File) (string, error) { return "", errors.ErrUnsupported }

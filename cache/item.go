@@ -17,8 +17,10 @@ type item struct {
 	cache *Cache
 	key   Key
 
-	// busy is full while somebody opens, replaces or removes the blob's files.
-	busy chan struct{}
+	// busy is full while somebody opens, replaces or removes the blob's files. It
+	// guards guarded, which says that the kernel was asked to watch over them.
+	busy    chan struct{}
+	guarded bool
 
 	mu      sync.Mutex // guards the fields below
 	rec     Record

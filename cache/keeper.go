@@ -64,6 +64,9 @@ func (d *data) keep() {
 	d.disk.Lock()
 	d.closeWriter()
 	d.disk.Unlock()
+	if d.phase.Load() == whole {
+		d.item.cache.guard(d.item.key)
+	}
 	d.item.rest(d)
 }
 

@@ -69,7 +69,7 @@ func (it *item) openWhole(ctx context.Context, src source) (*data, error) {
 		f.Close()
 		return nil, it.unusable(errNotOurs)
 	}
-	if !it.trusts(info) {
+	if !it.trusts(f, info) {
 		err = hashFile(ctx, f, it.digestOf(src))
 		if errors.Is(err, backends.ErrCorrupt) || isDamage(err) {
 			f.Close()
@@ -89,6 +89,9 @@ func (it *item) openWhole(ctx context.Context, src source) (*data, error) {
 	d.file.Store(f)
 	d.phase.Store(whole)
 	close(d.settled)
+	if it.cache.opts.FSVerity && !it.guarded {
+		it.guarded = it.cache.spawn(func() { it.cache.guard(it.key) })
+	}
 	return d, nil
 }
 
@@ -116,8 +119,9 @@ func (it *item) unusable(err error) error {
 }
 
 // trusts reports whether a file is the one whose digest matched before. A file
-// that somebody wrote to has another time.
-func (it *item) trusts(info os.FileInfo) bool {
+// that somebody wrote to has another time, and one that the kernel guards nobody
+// can write to.
+func (it *item) trusts(f *os.File, info os.FileInfo) bool {
 	it.mu.Lock()
 	rec := it.rec
 	it.mu.Unlock()
@@ -125,7 +129,8 @@ func (it *item) trusts(info os.FileInfo) bool {
 		return true
 	}
 	m, err := readMap(it.cache.dir.mapOf(it.key))
-	return err == nil && m.key == it.key && m.size == info.Size() && m.verified == info.ModTime().UnixNano()
+	return err == nil && m.key == it.key && m.size == info.Size() &&
+		(m.verified == info.ModTime().UnixNano() || m.guarded(f))
 }
 
 // verdict notes beside the blob that it is as it should be. An error costs
@@ -135,6 +140,9 @@ func verdict(dir layout, key Key, digest string, info os.FileInfo, log *slog.Log
 	m := &chunkMap{key: key, digest: digest, size: info.Size(), have: newBitmap(n), verified: info.ModTime().UnixNano()}
 	for c := range n {
 		m.have.set(c)
+	}
+	if old, err := readMap(dir.mapOf(key)); err == nil {
+		m.verity = old.verity // of no use if it is another file: the kernel will say so
 	}
 	if err := m.write(dir.mapOf(key)); err != nil {
 		log.Warn("cannot note that a blob was verified", "key", key, "err", err)
