@@ -135,6 +135,31 @@ func checkReads(t *testing.T, c *Client, cat *catalog.Catalog) {
 	}
 	got, err := c.Get(t.Context(), "a/b:1")
 	same("Get", want, got, err)
+	gotAll, err = backends.Collect(c.Choose(t.Context(), "local://a/"))
+	same("Choose", wantAll, gotAll, err)
+	wantWarm, err := cat.Warm(t.Context(), "a/b:1", catalog.WarmOptions{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told int64
+	gotWarm, err := c.Warm(t.Context(), "a/b:1", catalog.WarmOptions{}, func(done, _ int64) { told = done })
+	same("Warm", wantWarm, gotWarm, err)
+	if told != want.Size {
+		t.Errorf("Warm told of %d bytes, want %d", told, want.Size)
+	}
+	wantUse, err := cat.CacheUse(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	gotUse, err := c.CacheUse(t.Context())
+	gotUse.Free = wantUse.Free // of a disk that others use
+	same("CacheUse", wantUse, gotUse, err)
+	if all, err := backends.Collect(c.Cached(t.Context(), nil)); err != nil || len(all) != 0 {
+		t.Errorf("Cached: %v, %v", all, err)
+	}
+	if freed, err := c.RemoveCached(t.Context(), absent); err != nil || freed != 0 {
+		t.Errorf("RemoveCached freed %d, %v", freed, err)
+	}
 	wantIn, err := cat.Inspect(t.Context(), "a/b:1")
 	if err != nil {
 		t.Fatal(err)
@@ -160,6 +185,9 @@ func checkReads(t *testing.T, c *Client, cat *catalog.Catalog) {
 	}
 }
 
+// absent is the key of a blob that is not in the cache.
+const absent = cache.Key("sha256:0000000000000000000000000000000000000000000000000000000000000000")
+
 func checkErrors(t *testing.T, c *Client) {
 	t.Helper()
 	ctx := t.Context()
@@ -173,6 +201,10 @@ func checkErrors(t *testing.T, c *Client) {
 		{"Get", get(c.Get(ctx, "a/b:c:d")), fs.ErrInvalid},
 		{"Inspect", get(c.Inspect(ctx, "a/nothing:1")), fs.ErrNotExist},
 		{"Pull", get(c.Pull(ctx, "a/b:1", "relative", false, nil)), fs.ErrInvalid},
+		{"Warm", get(c.Warm(ctx, "a/b:1", catalog.WarmOptions{To: "relative"}, nil)), fs.ErrInvalid},
+		{"Choose", get(backends.Collect(c.Choose(ctx, "local://none/"))), fs.ErrNotExist},
+		{"Cached", get(backends.Collect(c.Cached(ctx, []string{"a/nothing:1"}))), fs.ErrNotExist},
+		{"VerifyCached", c.VerifyCached(ctx, absent, nil), fs.ErrInvalid},
 		{"Push", get(c.Push(ctx, "relative", "a/b:1", false, nil)), fs.ErrInvalid},
 		{"Add", get(c.Add(ctx, "", "a/b:1", false, false, nil)), fs.ErrInvalid},
 		{"Add", get(c.Add(ctx, "/dev/null", "a/c:1", false, false, nil)), nil},
