@@ -24,14 +24,15 @@ import (
 // tries in a row is left alone for some seconds: meanwhile everything fails at
 // once with ErrUnavailable, so that a dead registry costs a listing no time.
 type Client struct {
-	name    string
-	backend Backend
-	caps    Caps
-	opts    ClientOptions
-	gate    *gate
-	breaker breaker
-	hidden  hiddenNames
-	closing sync.Once
+	name     string
+	backend  Backend
+	caps     Caps
+	opts     ClientOptions
+	gate     *gate
+	breaker  breaker
+	throttle throttle
+	hidden   hiddenNames
+	closing  sync.Once
 }
 
 // ClientOptions tune a Client. The zero value has the defaults.

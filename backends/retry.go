@@ -20,13 +20,14 @@ const (
 type delays struct {
 	exp      *backoff.ExponentialBackOff
 	breaker  *breaker
+	throttle *throttle
 	deadline time.Time
 	tries    int
 	after    time.Duration // asked for with the last error
 }
 
 func (c *Client) delays(ctx context.Context) *delays {
-	d := &delays{breaker: &c.breaker, deadline: time.Now().Add(c.opts.MaxElapsed)}
+	d := &delays{breaker: &c.breaker, throttle: &c.throttle, deadline: time.Now().Add(c.opts.MaxElapsed)}
 	if end, ok := ctx.Deadline(); ok && end.Before(d.deadline) {
 		d.deadline = end
 	}
@@ -76,6 +77,7 @@ func (d *delays) retry(ctx context.Context, op func() error) error {
 			return backoff.Permanent(err)
 		}
 		d.after = RetryAfter(err)
+		d.throttle.meet(err)
 		return err
 	}, backoff.WithContext(d, ctx))
 }

@@ -64,7 +64,7 @@ func (c *Cache) blob(ctx context.Context, client *backends.Client, img backends.
 			return nil, err
 		}
 	}
-	src := source{client: client, image: img, lane: c.laneOf(client)}
+	src := source{client: client, image: img, lane: c.traffic.lane(client)}
 	key := KeyOf(client.Name(), img)
 	d, err := c.openData(ctx, key, src)
 	if err != nil {
@@ -187,7 +187,7 @@ func (d *data) read(ctx context.Context, p []byte, off int64, w *window, quiet b
 		ahead = w.note(off, end)
 	}
 	if !d.has(off, min(max(end, ahead), d.size)) {
-		d.demanded(off, quiet)
+		d.demanded(off, w, quiet)
 		err := d.await(ctx, off, end, ahead)
 		if errors.Is(err, errNoRoom) {
 			return d.readLoose(ctx, p, off)

@@ -12,26 +12,25 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/sregfs/sregfs/backends"
 )
 
 // A Cache is a directory of blobs. All methods may be called from many
 // goroutines at once. One process at a time owns a directory: the state
 // directory's lock covers the cache too.
 type Cache struct {
-	dir    layout
-	opts   Options
-	ctx    context.Context //nolint:containedctx // of the transfers, which serve many callers; ends at Close
-	cancel context.CancelFunc
-	wg     sync.WaitGroup // everything that spawn started
-	used   atomic.Int64   // bytes that all blobs take on the disk, as last measured
-	growth atomic.Int64   // bytes written since the limits were looked at
-	tidy   chan struct{}  // wakes the janitor
-	full   chan struct{}  // wakes it to trim
-	trims  sync.Mutex     // held while evicting
-	single streams        // downloads of blobs of unknown size
-	epochs atomic.Uint64  // the last one given, see Blob.Epoch
+	dir     layout
+	opts    Options
+	ctx     context.Context //nolint:containedctx // of the transfers, which serve many callers; ends at Close
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // everything that spawn started
+	used    atomic.Int64   // bytes that all blobs take on the disk, as last measured
+	growth  atomic.Int64   // bytes written since the limits were looked at
+	tidy    chan struct{}  // wakes the janitor
+	full    chan struct{}  // wakes it to trim
+	trims   sync.Mutex     // held while evicting
+	single  streams        // downloads of blobs of unknown size
+	traffic traffic        // requests under way
+	epochs  atomic.Uint64  // the last one given, see Blob.Epoch
 
 	unguarded atomic.Pointer[error] // why fs-verity is not to be had
 
@@ -39,7 +38,6 @@ type Cache struct {
 	closed   bool
 	items    map[Key]*item
 	pins     map[Key]bool
-	lanes    map[*backends.Client]*lane
 	watchers []func(Key, State)
 	stale    map[Key]bool // records to save
 	dropped  map[Key]bool // records to remove
@@ -69,7 +67,7 @@ type Options struct {
 	FSVerity bool
 
 	NoBackground bool // fetch only what is read, to the chunk of 1 MiB
-	Streams      int  // parallel background requests for one blob; default 4
+	Streams      int  // parallel background requests for one blob at most; 0: as many as its service is best read with, up to 16
 
 	// FillDelay is how long after the first read of a blob the rest of it is
 	// fetched, if it is still open by then; default 1 s.
@@ -93,7 +91,6 @@ func (o Options) withDefaults(dir string) Options {
 		}
 	}
 	o.StrictSize = cmp.Or(o.StrictSize, 16<<20)
-	o.Streams = cmp.Or(o.Streams, 4)
 	o.FillDelay = cmp.Or(o.FillDelay, time.Second)
 	o.Patience = cmp.Or(o.Patience, time.Minute)
 	o.dirtyAge = cmp.Or(o.dirtyAge, maxDirtyAge)
@@ -189,7 +186,7 @@ func Open(dir string, opts Options) (*Cache, error) {
 	c := &Cache{
 		dir: layout(dir), opts: opts.withDefaults(dir),
 		tidy: make(chan struct{}, 1), full: make(chan struct{}, 1),
-		items: map[Key]*item{}, pins: map[Key]bool{}, lanes: map[*backends.Client]*lane{},
+		items: map[Key]*item{}, pins: map[Key]bool{},
 		stale: map[Key]bool{}, dropped: map[Key]bool{},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -239,18 +236,6 @@ func (c *Cache) spawn(fn func()) bool {
 	}
 	c.wg.Go(fn)
 	return true
-}
-
-// laneOf returns the lane of a client.
-func (c *Cache) laneOf(client *backends.Client) *lane {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	l := c.lanes[client]
-	if l == nil {
-		l = &lane{}
-		c.lanes[client] = l
-	}
-	return l
 }
 
 // all returns the items, in no order.

@@ -21,12 +21,18 @@ const (
 	// A read that begins this near to the start is somebody looking at what kind
 	// of file it is: the hints are worth asking for.
 	probe = 128 << 10
+	// Who has read so much in sequence wants the whole image: from its start, and
+	// from anywhere. Who mounts or inspects one reads less, the kernel's first
+	// read-ahead included.
+	keenAtStart = 1 << 20
+	keen        = 8 << 20
 )
 
 // A window watches one handle's reads and tells how far to fetch ahead of them:
 // nothing at first, then as much as was read in sequence.
 type window struct {
 	mu    sync.Mutex // guards the fields below
+	first int64      // where the sequence began
 	next  int64      // where a sequential read would begin
 	run   int64      // bytes read in sequence
 	asked int64      // where what was asked for ahead ends
@@ -38,7 +44,7 @@ func (w *window) note(off, end int64) int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if off > w.next+slack || off < w.next-slack {
-		w.next, w.run, w.asked = end, 0, 0
+		w.first, w.next, w.run, w.asked = off, end, 0, 0
 		return end
 	}
 	if end > w.next {
@@ -55,6 +61,13 @@ func (w *window) note(off, end int64) int64 {
 		return ahead
 	}
 	return end
+}
+
+// keen reports whether the reader seems to read all of the blob.
+func (w *window) keen() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.run >= keen || w.first == 0 && w.next >= keenAtStart
 }
 
 // await returns when the bytes [off, end) can be read from the file, and starts
@@ -176,7 +189,7 @@ func (d *data) claimWhole(urgent bool) *flight {
 		return nil
 	}
 	f := d.claim(0, d.size, urgent)
-	f.whole = true
+	f.whole, f.demanded = true, false
 	d.stream = f
 	return f
 }
@@ -225,9 +238,10 @@ func (d *data) hurry(f *flight, c int64) *flight {
 	return thief
 }
 
-// demanded is called after each read of a blob that is not whole. Unless the
-// reader only looks, it sees to it that the rest is fetched too.
-func (d *data) demanded(off int64, quiet bool) {
+// demanded is called before each read of what is not all here. Unless the reader
+// only looks, it sees to it that the rest is fetched too: soon, or at once where
+// the reader seems to want it.
+func (d *data) demanded(off int64, w *window, quiet bool) {
 	if off < probe {
 		d.hint()
 	}
@@ -235,13 +249,25 @@ func (d *data) demanded(off int64, quiet bool) {
 	if quiet || opts.NoBackground {
 		return
 	}
+	now := w.keen()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.armed || d.filler != nil || d.idle || d.ctx.Err() != nil || time.Now().Before(d.full) {
+	if d.idle || d.ctx.Err() != nil || d.usable() != nil {
 		return
 	}
-	d.armed = true
-	time.AfterFunc(opts.FillDelay, d.autoFill)
+	if now {
+		d.hasten()
+	}
+	if now && d.filler == nil {
+		d.frontier = off
+		if f := d.startFiller(); f != nil {
+			f.sure = false
+		}
+	}
+	if !d.armed && (d.filler == nil || !d.filler.sure) {
+		d.armed = true
+		time.AfterFunc(opts.FillDelay, d.autoFill)
+	}
 }
 
 // autoFill runs when the grace period after the first demanded read is over.
@@ -252,8 +278,11 @@ func (d *data) autoFill() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.armed = false
-	if open && d.phase.Load() == partial {
-		d.startFiller()
+	if !open || d.phase.Load() != partial {
+		return
+	}
+	if f := d.startFiller(); f != nil {
+		f.sure = true
 	}
 }
 

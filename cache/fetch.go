@@ -48,6 +48,7 @@ func (d *data) settle(f *flight, err error) {
 // fetch brings the flight to its end.
 // Errors: errNoRoom, errNoRanges; those of Client.Open; of the local disk.
 func (d *data) fetch(f *flight) error {
+	defer d.alight(f)
 	if err := d.makeRoom(min(f.end-f.off, maxFill)); err != nil {
 		return err
 	}
@@ -71,6 +72,8 @@ func (d *data) fetch(f *flight) error {
 			continue
 		case !passing(err):
 			return err
+		case errors.Is(err, errStalled):
+			src.lane.slow()
 		}
 		if misses++; misses > maxRetries {
 			return gaveUp(err)
@@ -81,41 +84,45 @@ func (d *data) fetch(f *flight) error {
 	}
 }
 
-// attempt makes one request for what is left of the flight.
+// attempt makes one request for what is left of the flight, and a second one if
+// the first gets stuck.
 func (d *data) attempt(f *flight, src source) error {
-	t := d.board(f, src.lane)
-	if err := src.lane.enter(d.ctx, t); err != nil {
+	if err := d.board(f, src.lane); err != nil {
 		return err
 	}
-	defer src.lane.leave(t)
-	ctx, cancel := context.WithCancelCause(d.ctx)
-	defer cancel(nil)
-	off, n := f.pos, f.end-f.pos
+	defer d.alight(f)
+	first := newAnswer(d.ctx, f.pos)
+	defer first.close()
+	v := d.watch(f, src, first.cancel)
+	n := f.end - f.pos
 	if f.whole {
-		off, n = 0, f.end
+		first.off, n = 0, f.end
 	}
-	body, err := src.client.Open(ctx, src.image, off, n)
-	switch {
-	case errors.Is(err, errors.ErrUnsupported) && off > 0:
-		return errNoRanges
-	case err != nil:
-		return &openError{err}
+	err := first.open(src, n)
+	if err == nil {
+		err = d.take(f, src, first, v)
 	}
-	defer body.Close()
-	if off > 0 {
-		src.lane.ranged.Store(true)
+	second := v.end()
+	if second == nil {
+		return first.reason(err)
 	}
-	// The client sees to it that requests are answered; a body that stays away
-	// is for us to notice.
-	quiet := d.item.cache.opts.Patience / 3
-	stall := time.AfterFunc(quiet, func() { cancel(errStalled) })
-	defer stall.Stop()
-	yield := func() bool { return src.lane.yield(ctx, t) }
-	err = d.receive(f, &alive{body, stall, quiet}, f.pos-off, yield)
-	if errors.Is(context.Cause(ctx), errStalled) {
-		err = errStalled
+	defer second.close()
+	if f.pos == f.end {
+		return nil
 	}
-	return err
+	v = d.watch(f, src, second.cancel)
+	defer v.end()
+	return second.reason(d.take(f, src, second, v))
+}
+
+// take writes what an answer brings into the file.
+func (d *data) take(f *flight, src source, a *answer, v *vigil) error {
+	v.begin()
+	if f.demanded {
+		src.lane.hurry(f.ticket)
+	}
+	yield := func() bool { return src.lane.yield(a.ctx, f.ticket) }
+	return d.receive(f, &alive{a.body, v}, f.pos-a.off, yield)
 }
 
 // An openError is one that Client.Open gave after its own retries: to ask once
@@ -124,27 +131,32 @@ type openError struct{ error }
 
 func (e *openError) Unwrap() error { return e.error }
 
-// alive puts off the stall timer with each read.
-type alive struct {
-	io.Reader
-	stall *time.Timer
-	quiet time.Duration
-}
-
-func (a *alive) Read(p []byte) (int, error) {
-	n, err := a.Reader.Read(p)
-	if n > 0 {
-		a.stall.Reset(a.quiet)
-	}
-	return n, err
-}
-
-// board gives the flight a ticket for its next attempt.
-func (d *data) board(f *flight, l *lane) *ticket {
+// board sees to it that the flight has a slot of l; a filler's flight comes with one.
+func (d *data) board(f *flight, l *lane) error {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	f.lane, f.ticket = l, newTicket(f.urgent)
-	return f.ticket
+	if f.ticket != nil && f.lane == l {
+		d.mu.Unlock()
+		return nil
+	}
+	old, former := f.ticket, f.lane
+	t := newTicket(f.urgent)
+	f.lane, f.ticket = l, t
+	d.mu.Unlock()
+	if old != nil {
+		former.leave(old)
+	}
+	return l.enter(d.ctx, t)
+}
+
+// alight gives the flight's slot back.
+func (d *data) alight(f *flight) {
+	d.mu.Lock()
+	t := f.ticket
+	f.ticket = nil
+	d.mu.Unlock()
+	if t != nil {
+		f.lane.leave(t)
+	}
 }
 
 // receive writes body into the file, after its first skip bytes, which are here.
@@ -155,8 +167,12 @@ func (d *data) receive(f *flight, body io.Reader, skip int64, yield func() bool)
 	}
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
-	start, first, yielded := time.Now(), f.pos, false
+	start, first, yielded, guessed := time.Now(), f.pos, false, false
 	for f.pos < f.end {
+		if !guessed && f.pos-first >= chunkSize/2 {
+			guessed = true
+			d.guess(f.pos-first, time.Since(start))
+		}
 		yielded = yield() || yielded
 		n, err := body.Read(buf[:min(bufferSize, f.end-f.pos)])
 		if werr := d.write(f, buf[:n]); werr != nil {
@@ -210,6 +226,16 @@ func (d *data) writeFile(p []byte, off int64) error {
 		return errNoRoom
 	}
 	return localError("write", err)
+}
+
+// guess is measure for the beginning of the first stream: the next ones are
+// asked for before it ends.
+func (d *data) guess(n int64, took time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.rate == 0 {
+		d.rate = float64(n) / max(took.Seconds(), 1e-6)
+	}
 }
 
 // measure notes how fast a stream was, see fillSize.

@@ -10,7 +10,7 @@ import (
 
 const (
 	minFill = 1 << 20 // of one background request
-	maxFill = 8 << 20
+	maxFill = 16 << 20
 	// fillTime is how long one background request should take: a reader may have
 	// to wait for it.
 	fillTime = 500 * time.Millisecond
@@ -20,10 +20,23 @@ const (
 )
 
 // A filler fetches all of a blob that is missing, from the last reader's
-// position to the end and then from the start.
+// position to the end and then from the start. It has one ticket in the queue of
+// the lane and claims a range when that is granted, not before: several blobs
+// take turns, and what is claimed is what is wanted then.
 type filler struct {
+	data *data
 	done chan struct{} // closed at its end
 	err  error         // valid once done; nil if nothing was missing any more
+
+	lane    *lane
+	ticket  *ticket // nil if there is nothing to fetch with it
+	running int     // flights
+	landed  chan *flight
+	failed  trouble
+
+	// sure: the rest is fetched whether or not somebody still has the blob open.
+	// Before, they may only have looked. Guarded by data.mu.
+	sure bool
 }
 
 // startFiller returns the filler of d, which it starts if none runs. It returns
@@ -35,16 +48,24 @@ func (d *data) startFiller() *filler {
 	if d.idle || d.phase.Load() != partial || d.complete() {
 		return nil
 	}
-	f := &filler{done: make(chan struct{})}
-	if !d.item.cache.spawn(func() { d.runFiller(f) }) {
+	f := &filler{data: d, done: make(chan struct{}), landed: make(chan *flight), sure: true}
+	if !d.item.cache.spawn(f.run) {
 		return nil
 	}
 	d.filler = f
 	return f
 }
 
-func (d *data) runFiller(f *filler) {
-	err := d.fill()
+// hasten is called when all of d is wanted now: there is no climbing to the
+// pace that its service can keep. Call with mu held.
+func (d *data) hasten() { d.sources[0].lane.run() }
+
+func (f *filler) run() {
+	err := f.fill()
+	for range f.running {
+		<-f.landed
+	}
+	d := f.data
 	d.mu.Lock()
 	d.filler, f.err = nil, err
 	d.mu.Unlock()
@@ -53,91 +74,150 @@ func (d *data) runFiller(f *filler) {
 }
 
 // fill returns when nothing is missing, or with what keeps it from going on.
-func (d *data) fill() error {
-	var failed trouble
-	running := map[*flight]bool{}
-	landed := make(chan *flight)
+func (f *filler) fill() error {
+	defer f.stepBack()
 	for {
-		for len(running) < d.item.cache.opts.Streams {
-			f, err := d.fillNext(landed)
-			if err != nil {
-				return d.drain(running, landed, err)
-			}
-			if f == nil {
-				break
-			}
-			running[f] = true
-		}
-		if len(running) == 0 {
-			other := d.anyFlight()
+		f.queueUp()
+		if f.ticket == nil && f.running == 0 {
+			other := f.data.anyFlight()
 			if other == nil {
-				return d.drain(running, landed, nil)
+				return nil
 			}
 			<-other.done
 			continue
 		}
-		f := <-landed
-		delete(running, f)
-		switch {
-		case f.err == nil:
-			failed = trouble{}
-			continue
-		case !d.worthWhile(f.err, failed.row):
-			return d.drain(running, landed, f.err)
-		}
-		failed.meet(f.err)
-		if err := sleep(d.ctx, time.Until(failed.until)); err != nil {
-			return d.drain(running, landed, ErrClosed)
+		if err := f.next(); err != nil {
+			return err
 		}
 	}
 }
 
-// drain waits for the filler's own flights.
-func (d *data) drain(running map[*flight]bool, landed chan *flight, err error) error {
-	for range running {
-		<-landed
+// queueUp sees to it that the filler has a ticket as long as there is something
+// to fetch with it.
+func (f *filler) queueUp() {
+	d := f.data
+	most := d.item.cache.opts.Streams
+	wanted := (most <= 0 || f.running < most) && f.wanted()
+	l := d.source().lane
+	if !wanted || l != f.lane {
+		f.stepBack()
 	}
-	return err
+	if wanted && f.ticket == nil {
+		f.lane, f.ticket = l, newTicket(false)
+		l.queueUp(f.ticket)
+	}
 }
 
-// fillNext starts a flight for the next missing range; nil if there is none.
-func (d *data) fillNext(landed chan<- *flight) (*flight, error) {
+// stepBack gives the ticket back.
+func (f *filler) stepBack() {
+	if f.ticket != nil {
+		f.lane.leave(f.ticket)
+		f.ticket = nil
+	}
+}
+
+// next waits for the ticket, to start a flight with it, or for a flight to land.
+func (f *filler) next() error {
+	var granted chan struct{}
+	if f.ticket != nil {
+		granted = f.ticket.ready
+	}
+	select {
+	case <-granted:
+		return f.start()
+	case landed := <-f.landed:
+		f.running--
+		return f.review(landed.err)
+	case <-f.data.ctx.Done():
+		return ErrClosed
+	}
+}
+
+// review looks at how a flight ended, and waits where that is better.
+func (f *filler) review(err error) error {
+	switch {
+	case err == nil:
+		f.failed = trouble{}
+		return nil
+	case !f.data.worthWhile(err, f.failed.row):
+		return err
+	}
+	f.failed.meet(err)
+	f.stepBack()
+	if sleep(f.data.ctx, time.Until(f.failed.until)) != nil {
+		return ErrClosed
+	}
+	return nil
+}
+
+// wanted reports whether there is something to claim.
+func (f *filler) wanted() bool {
+	d := f.data
+	open := d.item.open(d)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !open && !f.sure {
+		return false
+	}
+	_, _, missing := d.gap(0, d.size, chunkSize)
+	return missing && !(d.streamed() && d.wholeFlight() != nil)
+}
+
+// start starts a flight for the next missing range, if there still is one, with
+// the ticket.
+func (f *filler) start() error {
+	d := f.data
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.phase.Load() != partial || d.ctx.Err() != nil {
-		return nil, ErrClosed
+		return ErrClosed
 	}
 	if time.Now().Before(d.full) {
-		return nil, errNoRoom
+		return errNoRoom
 	}
-	var f *flight
+	next := d.claimNext()
+	if next == nil {
+		return nil
+	}
+	next.lane, next.ticket = f.lane, f.ticket
+	if !d.startThen(next, func() { f.landed <- next }) {
+		return ErrClosed
+	}
+	f.ticket = nil
+	f.running++
+	return nil
+}
+
+// claimNext claims what the filler should fetch next, nil if there is nothing.
+// Call with mu held.
+func (d *data) claimNext() *flight {
 	if d.streamed() {
-		if f = d.claimWhole(false); f == nil {
-			return nil, nil
-		}
-	} else {
-		from, to, ok := d.gap(d.frontier, d.size, d.fillSize())
-		if !ok {
-			if from, to, ok = d.gap(0, d.size, d.fillSize()); !ok {
-				return nil, nil
-			}
-		}
-		f = d.claim(from, to, false)
+		return d.claimWhole(false)
 	}
-	if !d.startThen(f, func() { landed <- f }) {
-		return nil, ErrClosed
+	size := d.fillSize()
+	from, to, ok := d.gap(d.frontier, d.size, size)
+	if !ok {
+		from, to, ok = d.gap(0, d.size, size)
 	}
-	return f, nil
+	if !ok {
+		return nil
+	}
+	return d.claim(from, to, false)
 }
 
 // fillSize is how much one background request asks for: what comes in half a
-// second, so that a reader who has to wait for it waits no longer than that.
+// second, so that a reader who has to wait for it waits no longer than that; and
+// towards the end no more than each stream's share of what is left, so that all
+// end together, as long as a request still takes longer to be sent than to be
+// asked for. Call with mu held.
 func (d *data) fillSize() int64 {
 	if d.rate == 0 {
 		return 2 * minFill
 	}
-	n := int64(d.rate * fillTime.Seconds())
-	return max(minFill, min(n-n%chunkSize, maxFill))
+	left := (chunks(d.size) - d.have.count() - int64(len(d.owner))) * chunkSize
+	worth := int64(d.rate * d.sources[0].lane.answers.usual().Seconds())
+	n := min(int64(d.rate*fillTime.Seconds()), max(left/paceMax, worth), maxFill)
+	return max(minFill, n-n%chunkSize)
 }
 
 // anyFlight returns a flight under way, nil if there is none.
@@ -171,6 +251,7 @@ func (d *data) wholly(ctx context.Context, progress func(have int64)) error {
 	defer tick.Stop()
 	for {
 		d.mu.Lock()
+		d.hasten()
 		f := d.startFiller()
 		d.mu.Unlock()
 		var filled <-chan struct{}

@@ -14,12 +14,14 @@ import (
 // (data.owner), and a chunk that is present is never written again: otherwise a
 // second answer could replace bytes that were hashed already.
 type flight struct {
-	off, end int64 // the range; off is the start of a chunk, end that of another or the blob's
-	pos      int64 // the watermark: what lies before it was written, where the flight owns it
-	urgent   bool  // a reader waits for it
-	lane     *lane // of the attempt under way, with its ticket; nil before the first
-	ticket   *ticket
-	whole    bool // a stream from the blob's start, for services without ranges
+	off, end int64   // the range; off is the start of a chunk, end that of another or the blob's
+	pos      int64   // the watermark: what lies before it was written, where the flight owns it
+	urgent   bool    // a reader waits for it
+	demanded bool    // it was made for a reader: others yield to it
+	hedged   bool    // it has been asked for twice
+	lane     *lane   // of the attempt under way
+	ticket   *ticket // nil between attempts
+	whole    bool    // a stream from the blob's start, for services without ranges
 	waiters  []*waiter
 	done     chan struct{} // closed when it has landed
 	err      error         // valid once done
@@ -34,7 +36,7 @@ type waiter struct {
 // claim makes a flight for the chunks of [off, end) that neither are here nor
 // have an owner; there must be one, and it must be the first. Call with mu held.
 func (d *data) claim(off, end int64, urgent bool) *flight {
-	f := &flight{off: off, end: end, pos: off, urgent: urgent, done: make(chan struct{})}
+	f := &flight{off: off, end: end, pos: off, urgent: urgent, demanded: urgent, done: make(chan struct{})}
 	for c := chunkOf(off); c < chunks(end); c++ {
 		if !d.have.has(c) && d.owner[c] == nil {
 			d.owner[c] = f
@@ -47,7 +49,7 @@ func (d *data) claim(off, end int64, urgent bool) *flight {
 // promote makes a flight urgent. Call with mu held.
 func (f *flight) promote() {
 	f.urgent = true
-	if f.lane != nil {
+	if f.ticket != nil {
 		f.lane.promote(f.ticket)
 	}
 }
