@@ -285,7 +285,7 @@ func (c *Catalog) lock(remote, collection string) (unlock func()) {
 
 // ownSince reports whether we published or deleted what is stored under key at
 // that time or later: an answer to an older question says nothing about it.
-func (c *Catalog) ownSince(key string, asked time.Time) bool {
-	at := c.own.at(key)
+func (c *Catalog) ownSince(key []byte, asked time.Time) bool {
+	at := c.own.of(key)
 	return !at.IsZero() && !at.Before(asked)
 }

@@ -169,7 +169,7 @@ func (c *Catalog) getImages(s Store, remote string, keys [][]byte, yield func(Re
 func (c *Catalog) scanImages(s Store, remote string, match *matcher, table *nameTable, yield func(Record) bool) error {
 	prefix := appendPart([]byte{kindEntry}, remote)
 	var ref backends.Ref
-	for kv, err := range pages(s, prefix) {
+	for kv, err := range pages(s, prefix, nil) {
 		if err != nil {
 			return listError(remote, "", err)
 		}

@@ -123,7 +123,7 @@ func (l *lister) from(seq iter.Seq2[backends.Entry, error]) {
 func (l *lister) stored(s Store, remote, collection string, err error) {
 	prefix := listPrefix(remote, collection)
 	ref := backends.Ref{Collection: collection}
-	for kv, scanErr := range pages(s, prefix) {
+	for kv, scanErr := range pages(s, prefix, nil) {
 		if scanErr != nil {
 			l.yield(backends.Entry{}, listError(remote, collection, scanErr))
 			return
