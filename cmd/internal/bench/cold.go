@@ -116,7 +116,7 @@ func (r *coldRig) whole(ctx context.Context, name string, limited bool) error {
 	}
 	r.b.note("%s: parallel curl is %v.", name, best)
 	turns := []try{
-		{"sregfs", func(ctx context.Context) (time.Duration, error) { return r.throughSregfs(ctx, name) }},
+		{"sregfs", func(ctx context.Context) (time.Duration, error) { return r.throughSregfs(ctx, way{trace: name}) }},
 		{"parallel curl", func(ctx context.Context) (time.Duration, error) {
 			return best.download(ctx, r.b, r.blobURL(), r.img.size)
 		}},
@@ -129,7 +129,9 @@ func (r *coldRig) whole(ctx context.Context, name string, limited bool) error {
 	if !limited {
 		// Nothing cold is read in passthrough: once is enough to see that.
 		turns = append(turns, try{"sregfs, page cache", func(ctx context.Context) (time.Duration, error) {
-			return r.throughSregfs(ctx, "", "--passthrough=off")
+			return r.throughSregfs(ctx, way{flags: []string{"--passthrough=off"}})
+		}}, try{"sregfs, another user", func(ctx context.Context) (time.Duration, error) {
+			return r.throughSregfs(ctx, way{other: true})
 		}})
 		turns, single = append(turns, single...), nil
 	}
@@ -200,7 +202,7 @@ func (r *coldRig) sideBySide(ctx context.Context, name string, t try) error {
 // connection by who is first.
 func (r *coldRig) judge(name string) {
 	b := r.b
-	for _, subject := range []string{"sregfs", "sregfs, page cache"} {
+	for _, subject := range []string{"sregfs", "sregfs, page cache", "sregfs, another user"} {
 		b.aim(name, subject, "parallel curl", 0.9)
 	}
 	for _, subject := range []string{"sreg pull", "curl", "rclone"} {
@@ -216,33 +218,45 @@ func (r *coldRig) judge(name string) {
 	}
 }
 
-// throughSregfs reads the whole image through a new mount whose listing knows
-// it. If a timeline is asked for, that of the first run goes under its name.
-func (r *coldRig) throughSregfs(ctx context.Context, timeline string, flags ...string) (took time.Duration, err error) {
-	h, err := r.b.newHome(r.remote())
+// A way is how sregfs is started for a whole read.
+type way struct {
+	flags []string
+	other bool   // by a user without privileges
+	trace string // the figure whose first run shows its requests, if that is asked for
+}
+
+// throughSregfs reads the whole image through a new mount whose listing knows it.
+func (r *coldRig) throughSregfs(ctx context.Context, w way) (took time.Duration, err error) {
+	newHome := r.b.newHome
+	if w.other {
+		newHome = r.b.otherHome
+	}
+	h, err := newHome(r.remote())
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(h.dir)) }()
-	d, err := h.mount(ctx, "sregfs", flags...)
+	d, err := h.mount(ctx, "sregfs", w.flags...)
 	if err != nil {
 		return 0, err
 	}
 	defer d.stop()
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%w\n%s", err, d.logText())
+		}
+	}()
 	file := d.path(r.img.inTree())
-	if _, err := os.Stat(file); err != nil {
+	if _, err := timedAs(ctx, d.as, "stat", file); err != nil {
 		return 0, err
 	}
 	before := cpuTime(d.cmd.Process.Pid)
 	r.reg.forget()
 	start := time.Now()
-	took, err = readWhole(ctx, file)
-	if r.b.verbose && timeline != "" && r.b.median(timeline, "sregfs") == 0 {
-		r.b.logf("%s: sregfs read all in %v, with %v of a CPU", timeline, took, cpuTime(d.cmd.Process.Pid)-before)
+	took, err = readWhole(ctx, d.as, file)
+	if r.b.verbose && w.trace != "" && r.b.median(w.trace, "sregfs") == 0 {
+		r.b.logf("%s: sregfs read all in %v, with %v of a CPU", w.trace, took, cpuTime(d.cmd.Process.Pid)-before)
 		r.reg.printTimeline(os.Stderr, start)
-	}
-	if err != nil {
-		err = fmt.Errorf("%w\n%s", err, d.logText())
 	}
 	return took, err
 }
@@ -266,8 +280,8 @@ func cpuTime(pid int) time.Duration {
 
 // readWhole reads a file in pieces of 1 MiB and throws it away, in a process of
 // its own: the one that waits is not the one that serves.
-func readWhole(ctx context.Context, file string) (time.Duration, error) {
-	return timed(ctx, "dd", "if="+file, "of=/dev/null", "bs=1M", "status=none")
+func readWhole(ctx context.Context, as []string, file string) (time.Duration, error) {
+	return timedAs(ctx, as, "dd", "if="+file, "of=/dev/null", "bs=1M", "status=none")
 }
 
 func (r *coldRig) pull(ctx context.Context) (took time.Duration, err error) {
@@ -292,5 +306,5 @@ func (r *coldRig) throughRclone(ctx context.Context) (took time.Duration, err er
 	if _, err := os.Stat(file); err != nil {
 		return 0, err
 	}
-	return readWhole(ctx, file)
+	return readWhole(ctx, nil, file)
 }

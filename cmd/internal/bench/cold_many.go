@@ -135,7 +135,7 @@ func (r *coldRig) memory(ctx context.Context, images []*image) error {
 		group, ctx := errgroup.WithContext(ctx)
 		for _, file := range files {
 			group.Go(func() error {
-				_, err := readWhole(ctx, file)
+				_, err := readWhole(ctx, nil, file)
 				return err
 			})
 		}

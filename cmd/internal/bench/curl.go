@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +28,12 @@ func timed(ctx context.Context, name string, args ...string) (time.Duration, err
 		err = fmt.Errorf("%s: %v\n%s", name, err, out)
 	}
 	return time.Since(start), err
+}
+
+// timedAs is timed for somebody else: the words of as stand before the command.
+func timedAs(ctx context.Context, as []string, args ...string) (time.Duration, error) {
+	words := slices.Concat(as, args)
+	return timed(ctx, words[0], words[1:]...)
 }
 
 // curlFile downloads an address to a file, as a person would.
