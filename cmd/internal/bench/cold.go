@@ -25,6 +25,7 @@ func coldSuites() []suite {
 		{"fill", "Waiting for a piece while the rest comes in", coldFill},
 		{"crowd", "Many readers of one cold image", crowd},
 		{"many", "Many cold images at the same time", coldMany},
+		{"push", "Pushing an image", coldPush},
 	}
 }
 

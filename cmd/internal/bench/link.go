@@ -23,7 +23,7 @@ const (
 )
 
 // A link is what lies between a server here and its clients: on loopback, but
-// with a round-trip time, and limits on what goes from the server to the clients.
+// with a round-trip time and limits.
 // It can be changed at any time. The zero value is loopback as it is.
 //
 // What it does not model is TCP: no slow start, no loss, no queue that one
@@ -32,6 +32,7 @@ type link struct {
 	rtt    atomic.Int64 // nanoseconds
 	each   atomic.Int64 // bytes a second of each connection; 0 is no limit
 	shared meter        // of all together
+	up     atomic.Int64 // bytes a second of each connection to the server; 0 is no limit
 }
 
 // set sets the round-trip time and the rates, in bytes a second, of each
@@ -102,7 +103,8 @@ type linkConn struct {
 	*net.TCPConn
 	link *link
 	id   int64
-	wire meter
+	wire meter                    // from here
+	in   meter                    // to here
 	now  atomic.Pointer[exchange] // nil before the first
 
 	mu   sync.Mutex // guards the fields below
@@ -112,7 +114,11 @@ type linkConn struct {
 
 // Read notes when something was heard.
 func (c *linkConn) Read(p []byte) (int, error) {
-	n, err := c.TCPConn.Read(p)
+	up := c.link.up.Load()
+	n, err := c.TCPConn.Read(p[:min(len(p), sliceOf(up))])
+	if up > 0 && n > 0 {
+		time.Sleep(time.Until(c.in.reserve(n, up, time.Now().Add(-maxLate))))
+	}
 	if n > 0 {
 		c.mu.Lock()
 		heard := time.Now()

@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// A registry answers as an OCI registry does to who pulls without a login, and
+// A registry answers as an OCI registry does to who needs no login, and
 // as a plain web server below /files/, where each image is a file. All that it
 // sends goes over its link and is counted. Blobs are sent by the kernel from
 // files that are in its page cache, at some GB/s.
@@ -37,11 +37,12 @@ type registry struct {
 	servers []*http.Server
 	serving errgroup.Group
 
-	mu     sync.Mutex        // guards the fields below
-	images map[string]*image // by repository and tag, "bench/cold:1"
-	blobs  map[string]*image // by digest
-	idle   map[net.Conn]bool
-	log    []*request // in the order of their coming
+	mu      sync.Mutex        // guards the fields below
+	images  map[string]*image // by repository and tag, "bench/cold:1"
+	blobs   map[string]*image // by digest
+	idle    map[net.Conn]bool
+	uploads map[string]*incoming
+	log     []*request // in the order of their coming
 }
 
 type connKey struct{}
@@ -69,7 +70,7 @@ func (r *registry) hangUp() {
 
 // openRegistry starts a registry without images; close ends it.
 func openRegistry() (*registry, error) {
-	r := &registry{images: map[string]*image{}, blobs: map[string]*image{}, idle: map[net.Conn]bool{}}
+	r := &registry{images: map[string]*image{}, blobs: map[string]*image{}, idle: map[net.Conn]bool{}, uploads: map[string]*incoming{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/v2/", r.api)
 	mux.HandleFunc("/files/", r.file)
@@ -133,7 +134,7 @@ func (r *registry) all() []*image {
 }
 
 // api answers what the distribution specification, version 1.1, calls pull and
-// content discovery.
+// content discovery; push is in registry_push.go.
 func (r *registry) api(w http.ResponseWriter, req *http.Request) {
 	rest := strings.TrimPrefix(req.URL.Path, "/v2/")
 	reads := req.Method == http.MethodGet || req.Method == http.MethodHead
@@ -147,7 +148,7 @@ func (r *registry) api(w http.ResponseWriter, req *http.Request) {
 	case kind == "tags" && last == "list":
 		answer(w, map[string]any{"name": repo, "tags": r.tags(repo)})
 	case !reads:
-		w.WriteHeader(http.StatusMethodNotAllowed)
+		r.push(w, req)
 	case kind == "manifests":
 		r.manifest(w, repo, last)
 	case kind == "blobs":
@@ -210,6 +211,8 @@ func (r *registry) blob(w http.ResponseWriter, req *http.Request, digest string)
 	switch {
 	case img == nil:
 		w.WriteHeader(http.StatusNotFound)
+	case img.path == "": // pushed, and not kept
+		w.Header().Set("Content-Length", strconv.FormatInt(img.size, 10))
 	case life > 0:
 		until := time.Now().Add(life).UnixNano()
 		http.Redirect(w, req, fmt.Sprintf("%s/%s?until=%d", r.cdn, digest, until), http.StatusTemporaryRedirect)
