@@ -4,6 +4,7 @@ package control
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -53,8 +54,12 @@ func (f *frameWriter) item(v any) error {
 	if err != nil {
 		return fmt.Errorf("encode the answer: %v", err)
 	}
-	return f.write(frame{Item: text})
+	// As json.Marshal would write the frame, which would look at the text again.
+	return f.writeParts([]byte(itemStart), text, []byte(itemEnd))
 }
+
+// How a frame with an item begins and ends.
+const itemStart, itemEnd = `{"item":`, `}`
 
 // progress is a catalog.Progress. Frames that come faster than they are flushed
 // are of no use to anybody, but the last one always counts.
@@ -67,12 +72,20 @@ func (f *frameWriter) write(fr frame) error {
 	if err != nil {
 		return fmt.Errorf("encode the answer: %v", err)
 	}
+	return f.writeParts(text)
+}
+
+// writeParts writes one line.
+func (f *frameWriter) writeParts(parts ...[]byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil || f.done {
 		return f.err
 	}
-	_, f.err = f.out.Write(append(text, '\n'))
+	for _, p := range parts {
+		_, _ = f.out.Write(p) // it keeps its error
+	}
+	f.err = f.out.WriteByte('\n')
 	if f.timer == nil {
 		f.timer = time.AfterFunc(flushAfter, f.flushLater)
 	}
@@ -117,14 +130,27 @@ func (f *frameWriter) end(err error) {
 // largest.
 const maxFrame = 16 << 20
 
+// readFrame reads one line, which the result may share.
+func readFrame(line []byte) (f frame, err error) {
+	// Nearly all frames of a long answer are items: they are read once, by whoever
+	// knows what they are.
+	if item, ok := bytes.CutPrefix(line, []byte(itemStart)); ok {
+		if item, ok = bytes.CutSuffix(item, []byte(itemEnd)); ok {
+			return frame{Item: item}, nil
+		}
+	}
+	return f, json.Unmarshal(line, &f)
+}
+
 // readFrames calls fn for each frame of r but the last one, and returns what that
-// one says. An answer without a last frame is an io.ErrUnexpectedEOF.
+// one says; a frame is valid until fn returns. An answer without a last frame is an
+// io.ErrUnexpectedEOF.
 func readFrames(r io.Reader, fn func(frame) error) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, 64<<10), maxFrame)
 	for lines.Scan() {
-		var f frame
-		if err := json.Unmarshal(lines.Bytes(), &f); err != nil {
+		f, err := readFrame(lines.Bytes())
+		if err != nil {
 			return fmt.Errorf("%w: the answer is not JSON: %v", ErrProtocol, err)
 		}
 		switch {

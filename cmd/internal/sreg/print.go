@@ -3,7 +3,9 @@
 package sreg
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -28,10 +30,14 @@ func (a *app) printJSON(v any) error {
 
 // A table prints rows in columns. Its cells may come from a registry: they are
 // escaped.
-type table struct{ w *tabwriter.Writer }
+type table struct {
+	out *bufio.Writer // the columns come out cell by cell
+	w   *tabwriter.Writer
+}
 
 func newTable(w io.Writer, header ...string) *table {
-	t := &table{w: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	t := &table{out: bufio.NewWriterSize(w, 64<<10)}
+	t.w = tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
 	if len(header) > 0 {
 		t.row(header...)
 	}
@@ -48,7 +54,7 @@ func (t *table) row(cells ...string) {
 	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
 }
 
-func (t *table) flush() error { return t.w.Flush() }
+func (t *table) flush() error { return errors.Join(t.w.Flush(), t.out.Flush()) }
 
 // size is for people; -o json has the bytes.
 func size(n int64) string {
