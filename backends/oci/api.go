@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"net/http"
 	"net/url"
 	"slices"
@@ -159,39 +160,51 @@ func (c *client) tokenError(answer *errcode.ErrorResponse) error {
 }
 
 // pages reads a listing from target on, following its links, and hands each
-// page's body to read.
-func (c *client) pages(ctx context.Context, target string, read func(body io.Reader) error) error {
-	seen := map[string]bool{}
-	for range maxPages {
-		seen[target] = true
-		req, err := c.request(ctx, http.MethodGet, target, nil)
-		if err != nil {
-			return err
+// page's body to read. After each page it yields nil, or the error that ends it:
+// what takes time belongs there, where no connection is held.
+func (c *client) pages(ctx context.Context, target string, read func(body io.Reader) error) iter.Seq[error] {
+	return func(yield func(error) bool) {
+		seen := map[string]bool{}
+		for range maxPages {
+			seen[target] = true
+			next, err := c.page(ctx, target, read)
+			if err == nil && next != "" && seen[next] {
+				err = fmt.Errorf("%w: the listing goes in a circle at %q", backends.ErrCorrupt, next)
+			}
+			if !yield(err) || err != nil || next == "" {
+				return
+			}
+			target = next
 		}
-		resp, err := c.do(req)
-		if err != nil {
-			return err
-		}
-		err = read(resp.Body)
-		resp.Body.Close()
-		if err != nil {
-			return err
-		}
-		next := nextLink(resp.Header.Values("Link"))
-		if next == "" {
-			return nil
-		}
-		u, err := req.URL.Parse(next)
-		// What is opaque ("x:.evil.example/") has no host, and would be the end
-		// of ours.
-		if err != nil || u.Opaque != "" || !strings.EqualFold(u.Host, c.base.Host) {
-			return fmt.Errorf("%w: the listing goes on at %q, which is not on %s", backends.ErrCorrupt, next, c.base.Host)
-		}
-		if target = u.RequestURI(); seen[target] {
-			return fmt.Errorf("%w: the listing goes in a circle at %q", backends.ErrCorrupt, target)
-		}
+		yield(errEndless)
 	}
-	return errEndless
+}
+
+// page reads one page, and returns where the next one is; "" if there is none.
+func (c *client) page(ctx context.Context, target string, read func(body io.Reader) error) (next string, err error) {
+	req, err := c.request(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := c.do(req)
+	if err != nil {
+		return "", err
+	}
+	err = read(resp.Body)
+	resp.Body.Close()
+	if err != nil {
+		return "", err
+	}
+	if next = nextLink(resp.Header.Values("Link")); next == "" {
+		return "", nil
+	}
+	u, err := req.URL.Parse(next)
+	// What is opaque ("x:.evil.example/") has no host, and would be the end
+	// of ours.
+	if err != nil || u.Opaque != "" || !strings.EqualFold(u.Host, c.base.Host) {
+		return "", fmt.Errorf("%w: the listing goes on at %q, which is not on %s", backends.ErrCorrupt, next, c.base.Host)
+	}
+	return u.RequestURI(), nil
 }
 
 // nextLink returns the target of rel="next" in Link headers (RFC 8288), or "".

@@ -9,14 +9,12 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/sregfs/sregfs/backends"
@@ -54,21 +52,7 @@ func (c *client) List(ctx context.Context, collection string) iter.Seq2[backends
 				return
 			}
 		}
-		for names := range slices.Chunk(images, tagRequests) {
-			tags, err := c.tagsOf(ctx, collection, names)
-			for i, name := range names {
-				for _, tag := range tags[i] {
-					ref := backends.Ref{Collection: collection, Name: name, Tag: tag}
-					if !yield(backends.Entry{Image: backends.Image{Ref: ref, Size: -1, Format: "sif"}}, nil) {
-						return
-					}
-				}
-			}
-			if err != nil {
-				yield(backends.Entry{}, err)
-				return
-			}
-		}
+		c.listTags(ctx, collection, images, yield)
 	}
 }
 
@@ -84,71 +68,132 @@ func (c *client) prefix(collection string) string {
 // below splits the repositories that begin with prefix into the collections
 // and the images directly there.
 func below(repositories []string, prefix string) (collections, images []string) {
-	sets := [2]map[string]bool{{}, {}}
 	for _, repo := range repositories {
 		rest, ok := strings.CutPrefix(repo, prefix)
 		if !ok {
 			continue
 		}
+		// Mostly they come in order, so that what is there twice follows itself.
 		first, _, deeper := strings.Cut(rest, "/")
 		if deeper {
-			sets[0][first] = true
+			collections = appendNew(collections, first)
 		} else {
-			sets[1][first] = true
+			images = appendNew(images, first)
 		}
 	}
-	return slices.Sorted(maps.Keys(sets[0])), slices.Sorted(maps.Keys(sets[1]))
+	slices.Sort(collections)
+	slices.Sort(images)
+	return slices.Compact(collections), slices.Compact(images)
 }
 
-// tagsOf asks for the tags of several images at once. What came before an error
-// is returned with it.
-func (c *client) tagsOf(ctx context.Context, collection string, names []string) ([][]string, error) {
-	tags := make([][]string, len(names))
-	group, ctx := errgroup.WithContext(ctx)
-	for i, name := range names {
-		group.Go(func() error {
-			repo := c.repository(backends.Ref{Collection: collection, Name: name})
-			list, err := c.tags(ctx, repo)
-			list = slices.DeleteFunc(list, func(tag string) bool {
-				return referrersTag.MatchString(tag) || c.known.foreign(repo, tag)
-			})
-			switch {
-			case errors.Is(err, fs.ErrNotExist):
-				return nil // in the catalogue still, but its last tag is gone
-			case errors.Is(err, fs.ErrPermission):
-				c.log.Debug("repository is not for this account", "repository", repo, "err", err)
-				return nil
-			}
-			tags[i] = list
-			return err
-		})
+// appendNew appends s unless it is the last already.
+func appendNew(all []string, s string) []string {
+	if len(all) > 0 && all[len(all)-1] == s {
+		return all
 	}
-	err := group.Wait()
-	return tags, err
+	return append(all, s)
+}
+
+// A tagStream is the tags of one image on their way.
+type tagStream struct {
+	name  string
+	pages chan []string // closed at the end
+	err   error         // why it ended; to be read then
+}
+
+// listTags yields the tags of the images, in this order, and asks for those of
+// several at once. However many they are, a few pages of each are in memory.
+func (c *client) listTags(ctx context.Context, collection string, images []string, yield func(backends.Entry, error) bool) {
+	var group sync.WaitGroup
+	defer group.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var running []*tagStream
+	for len(images) > 0 || len(running) > 0 {
+		for len(images) > 0 && len(running) < tagRequests {
+			s := &tagStream{name: images[0], pages: make(chan []string, 1)}
+			images, running = images[1:], append(running, s)
+			group.Go(func() {
+				defer close(s.pages)
+				s.err = c.sendTags(ctx, backends.Ref{Collection: collection, Name: s.name}, s.pages)
+			})
+		}
+		first := running[0]
+		running = running[1:]
+		for tags := range first.pages {
+			for _, tag := range tags {
+				ref := backends.Ref{Collection: collection, Name: first.name, Tag: tag}
+				if !yield(backends.Entry{Image: backends.Image{Ref: ref, Size: -1, Format: "sif"}}, nil) {
+					return
+				}
+			}
+		}
+		if first.err != nil {
+			yield(backends.Entry{}, first.err)
+			return
+		}
+	}
+}
+
+// sendTags sends the pages of an image's tags, until ctx ends.
+func (c *client) sendTags(ctx context.Context, ref backends.Ref, pages chan<- []string) error {
+	repo := c.repository(ref)
+	err := c.tagPages(ctx, repo, func(tags []string) error {
+		tags = slices.DeleteFunc(tags, func(tag string) bool {
+			return referrersTag.MatchString(tag) || c.known.foreign(repo, tag)
+		})
+		select {
+		case pages <- tags:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // in the catalogue still, but its last tag is gone
+	case errors.Is(err, fs.ErrPermission):
+		c.log.Debug("repository is not for this account", "repository", repo, "err", err)
+		return nil
+	}
+	return err
 }
 
 // tags returns the tags of repo.
 func (c *client) tags(ctx context.Context, repo string) ([]string, error) {
-	seen := map[string]bool{}
-	ctx = c.scoped(ctx, repo, pull)
-	err := c.pages(ctx, fmt.Sprintf("/v2/%s/tags/list?n=%d", repo, pageSize), func(body io.Reader) error {
-		var page struct {
-			Tags []string `json:"tags"` // null after the last one was deleted
-		}
-		if err := httpx.JSON(body, &page); err != nil {
-			return err
-		}
-		for _, tag := range page.Tags {
-			if tagRule.MatchString(tag) {
-				seen[tag] = true
-			}
-		}
-		if len(seen) > maxNames {
-			return errEndless
-		}
+	var all []string
+	err := c.tagPages(ctx, repo, func(tags []string) error {
+		all = append(all, tags...)
 		return nil
 	})
-	return slices.Sorted(maps.Keys(seen)), err
+	slices.Sort(all)
+	return slices.Compact(all), err
+}
+
+// tagPages hands the tags of repo to use, a page at a time, each page in order.
+func (c *client) tagPages(ctx context.Context, repo string, use func(tags []string) error) error {
+	ctx = c.scoped(ctx, repo, pull)
+	var page struct {
+		Tags []string `json:"tags"` // null after the last one was deleted
+	}
+	n := 0
+	for err := range c.pages(ctx, fmt.Sprintf("/v2/%s/tags/list?n=%d", repo, pageSize), func(body io.Reader) error {
+		page.Tags = nil // the one before is somebody else's
+		return httpx.JSON(body, &page)
+	}) {
+		if err != nil {
+			return err
+		}
+		if n += len(page.Tags); n > maxNames {
+			return errEndless
+		}
+		tags := slices.DeleteFunc(page.Tags, func(tag string) bool { return !tagRule.MatchString(tag) })
+		slices.Sort(tags)
+		if err := use(slices.Compact(tags)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // repositories reads the part of the registry's catalogue in the namespace. Many registries have none, or
@@ -156,7 +201,8 @@ func (c *client) tags(ctx context.Context, repo string) ([]string, error) {
 func (c *client) repositories(ctx context.Context) ([]string, error) {
 	var all []string
 	ctx = auth.AppendScopesForHost(ctx, c.base.Host, auth.ScopeRegistryCatalog)
-	err := c.pages(ctx, fmt.Sprintf("/v2/_catalog?n=%d", pageSize), func(body io.Reader) error {
+	var err error
+	for err = range c.pages(ctx, fmt.Sprintf("/v2/_catalog?n=%d", pageSize), func(body io.Reader) error {
 		var page struct {
 			Repositories []string `json:"repositories"`
 		}
@@ -172,7 +218,11 @@ func (c *client) repositories(ctx context.Context) ([]string, error) {
 			return errEndless
 		}
 		return nil
-	})
+	}) {
+		if err != nil {
+			break
+		}
+	}
 	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errors.ErrUnsupported) {
 		return all, err
 	}
@@ -230,8 +280,18 @@ func (c *catalog) get(ctx context.Context, read func(context.Context) ([]string,
 	defer c.mu.Unlock()
 	if c.age == age { // else it may lack what was pushed meanwhile
 		c.all, c.err, c.until = all, err, time.Now().Add(catalogLife)
+		time.AfterFunc(catalogLife, c.drop)
 	}
 	return all, err
+}
+
+// drop frees a list that is too old; it may be of a million names.
+func (c *catalog) drop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !time.Now().Before(c.until) {
+		c.all, c.err = nil, nil
+	}
 }
 
 // forget makes the next get read.

@@ -5,12 +5,16 @@ package oci_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -370,6 +374,49 @@ func TestList(t *testing.T) {
 			t.Errorf("List = %q, want %q", got, want)
 		}
 	})
+}
+
+// The tags of many images come in order, and no more of them are asked for than
+// somebody takes.
+func TestList_stream(t *testing.T) {
+	t.Parallel()
+	const repos, pages = 40, 6
+	reg := newFake(t)
+	var asked atomic.Int64
+	var catalog, want []string
+	for i := range repos {
+		repo := fmt.Sprintf("a/r%02d", i)
+		catalog = append(catalog, repo)
+		for page := range pages {
+			want = append(want, fmt.Sprintf("%s:%d", repo, page))
+		}
+		reg.on("/v2/"+repo+"/tags/list", func(w http.ResponseWriter, req *http.Request) {
+			asked.Add(1)
+			page, _ := strconv.Atoi(req.URL.Query().Get("last"))
+			if page+1 < pages {
+				w.Header().Set("Link", fmt.Sprintf(`<?last=%d>; rel="next"`, page+1))
+			}
+			fmt.Fprintf(w, `{"tags":["%d"]}`, page)
+		})
+	}
+	reg.on("/v2/_catalog", func(w http.ResponseWriter, _ *http.Request) {
+		json.NewEncoder(w).Encode(map[string]any{"repositories": catalog})
+	})
+	b := open(t, config{"url": reg.URL})
+	if got := names(t, b, "a"); !slices.Equal(got, want) {
+		t.Errorf("List = %q, want %q", got, want)
+	}
+	asked.Store(0)
+	for _, err := range b.List(t.Context(), "a") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		break
+	}
+	// Of each of 16 images one page is on its way, and one waits to be sent.
+	if n := asked.Load(); n > 16*3 {
+		t.Errorf("%d pages were asked for, for one name", n)
+	}
 }
 
 func TestList_cancel(t *testing.T) {
