@@ -58,9 +58,15 @@ func openLog(path string) (*os.File, error) {
 			return nil, fmt.Errorf("log file: %w", err)
 		}
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
+	// Without O_NONBLOCK opening a pipe that nobody reads would wait for ever.
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if err != nil && !errors.Is(err, unix.ENXIO) {
 		return nil, fmt.Errorf("log file: %w", err)
+	}
+	info, statErr := os.Lstat(path)
+	if err != nil || statErr != nil || info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) != 0 {
+		f.Close()
+		return nil, usagef("log file: %s is a pipe or a socket: a mount must not wait for who reads it", path)
 	}
 	return f, nil
 }
