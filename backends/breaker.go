@@ -39,8 +39,11 @@ func (b *breaker) allow() (probe bool, err error) {
 		return false, nil
 	}
 	if wait := time.Until(b.until); wait > 0 || b.probing {
-		return false, backoff.Permanent(fmt.Errorf("%w: no answer to the last %d requests, the next in %v (%v)",
-			ErrUnavailable, b.silent, max(wait, 0).Round(time.Second), b.last))
+		next := "the next is on its way"
+		if !b.probing {
+			next = fmt.Sprintf("the next in %v", max(wait.Round(time.Second), time.Second))
+		}
+		return false, backoff.Permanent(fmt.Errorf("%w: no answer to the last %d requests, %s (%v)", ErrUnavailable, b.silent, next, b.last))
 	}
 	b.probing = true
 	return true, nil
