@@ -239,6 +239,7 @@ func TestLoad_bad(t *testing.T) {
 		{"choice", "push = \"later\"\n", nil, nil, `config.toml:1: push: "later" is not one of sync, async`},
 		{"verify", "verify = \"never\"\n", nil, nil, `config.toml:1: verify: "never" is not one of lazy, strict`},
 		{"fs_verity", "", map[string]string{"SREGFS_FS_VERITY": "maybe"}, nil, `SREGFS_FS_VERITY: fs_verity: "maybe" is neither true nor false`},
+		{"max_streams", "max_streams = 17\n", nil, nil, `config.toml:1: max_streams: "17" is no number from 0 to 16`},
 		{"environment", "", map[string]string{"SREGFS_PUSH": "later"}, nil, "SREGFS_PUSH: push: "},
 		{"remotes no table", "remotes = 1\n", nil, nil, "config.toml:1: remotes is not a table"},
 		{"remote no table", "[remotes]\nlab = \"oci\"\n", nil, nil, "config.toml:2: remotes.lab is not a table"},

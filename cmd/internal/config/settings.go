@@ -31,6 +31,7 @@ type Settings struct {
 	Passthrough    string // "auto" or "off"
 	Verify         string // "lazy" or "strict"
 	FSVerity       bool
+	MaxStreams     int // requests for one image at once; 0 means as many as are of use
 	ListTTL        time.Duration
 	StopTimeout    time.Duration
 	UID, GID       int // -1 means who mounts
@@ -59,6 +60,7 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.Var(oneOf{&s.Passthrough, []string{"auto", "off"}}, "passthrough", "whether the kernel may read whole images without us: `auto|off`")
 	fs.Var(oneOf{&s.Verify, []string{"lazy", "strict"}}, "verify", "whether bytes are given out before the whole image was compared with its digest: `lazy|strict`")
 	fs.BoolVar(&s.FSVerity, "fs-verity", false, "let the kernel guard whole images in the cache, where the filesystem can (ext4, btrfs, f2fs)")
+	fs.Var(upTo{&s.MaxStreams, 16}, "max-streams", "most requests for one image at once in the background; 0 means as many as are of use, up to 16")
 	fs.DurationVar(&s.ListTTL, "list-ttl", time.Minute, "age at which a listing is refreshed")
 	fs.DurationVar(&s.StopTimeout, "stop-timeout", 30*time.Second, "how long stopping may wait for uploads")
 	fs.IntVar(&s.UID, "uid", -1, "owner of the files, by `number` (default who mounts)")
@@ -128,3 +130,21 @@ func (o oneOf) Set(v string) error {
 
 func (o oneOf) String() string { return *o.to }
 func (o oneOf) Type() string   { return "string" }
+
+// upTo is a number from 0 to a limit.
+type upTo struct {
+	to    *int
+	limit int
+}
+
+func (u upTo) Set(v string) error {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 0 || n > u.limit {
+		return fmt.Errorf("%q is no number from 0 to %d", v, u.limit)
+	}
+	*u.to = n
+	return nil
+}
+
+func (u upTo) String() string { return strconv.Itoa(*u.to) }
+func (u upTo) Type() string   { return "int" }

@@ -177,6 +177,7 @@ func (e *Engine) openCache(store catalog.Store) (*cache.Cache, error) {
 		Hints:    hints,
 		Verify:   cache.Verification(s.Verify),
 		FSVerity: s.FSVerity,
+		Streams:  s.MaxStreams,
 		Log:      e.opts.Log,
 	})
 	if err != nil {
