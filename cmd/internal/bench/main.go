@@ -28,6 +28,9 @@ import (
 func suites() []suite {
 	return slices.Concat([]suite{
 		{"warm", "Warm reads", warm},
+		{"names", "Listing directories", dirs},
+		{"stat", "Attributes of 10,000 names", stat},
+		{"memory", "Memory and start with a large catalogue", memory},
 		{"catalogue", "Commands with 100,000 images known", catalogue},
 	}, coldSuites())
 }

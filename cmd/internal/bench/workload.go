@@ -42,6 +42,7 @@ var workloads = map[string]workload{
 	"stat":             stats(1),
 	"stat x8":          stats(8),
 	"stat again":       statAgain,
+	"stat all":         statFacts,
 	"stat of no name":  statMissing,
 	"drop, list":       dropped(list),
 	"drop, sequential": dropped(sequential(1<<20, 0)),
@@ -225,7 +226,7 @@ func listWithStat(path string) (float64, error) {
 	start := time.Now()
 	_, err := eachName(path, func(name []byte) error {
 		var st unix.Stat_t
-		return unix.Lstat(path+"/"+string(name), &st)
+		return lstat(path+"/"+string(name), &st)
 	})
 	return since(start), err
 }
@@ -286,50 +287,100 @@ func writeImage(path string, size int64) (err error) {
 }
 
 // stats returns the files asked after a second, by so many threads together: the
-// names that the file "names" lists, each once. path is the directory and, after
-// a line feed, that file.
+// names that a file lists, each once, for as long as statsEnd. path is the
+// directory and, after a line feed, that file.
 func stats(threads int) workload {
 	return func(path string) (float64, error) {
-		return statAll(path, threads, "")
+		paths, err := namesIn(path, "")
+		if err != nil {
+			return 0, err
+		}
+		start := time.Now()
+		n, err := statAll(paths, threads, statsEnd, nil)
+		return float64(n) / time.Since(start).Seconds(), err
 	}
 }
 
-// statAgain asks all names once, and returns how many it asks a second then.
-func statAgain(path string) (float64, error) {
-	if _, err := statAll(path, 1, ""); err != nil {
-		return 0, err
-	}
-	return statAll(path, 1, "")
-}
+const statsEnd = 2 * time.Second
 
-// statMissing asks for names that are not there.
-func statMissing(path string) (float64, error) { return statAll(path, 1, "no-") }
-
-func statAll(path string, threads int, prefix string) (float64, error) {
-	dir, file, _ := strings.Cut(path, "\n")
-	text, err := os.ReadFile(file)
+// statFacts asks all names once, however long it takes, and returns the
+// milliseconds.
+func statFacts(path string) (float64, error) {
+	paths, err := namesIn(path, "")
 	if err != nil {
 		return 0, err
 	}
-	var paths []string
+	start := time.Now()
+	_, err = statAll(paths, 8, time.Hour, nil)
+	return since(start), err
+}
+
+// statAgain asks for names once, and returns how many it asks a second then.
+func statAgain(path string) (float64, error) {
+	paths, err := namesIn(path, "")
+	if err != nil {
+		return 0, err
+	}
+	n, err := statAll(paths, 1, statsEnd/4, nil) // before the kernel asks again
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	again, err := statAll(paths[:n], 1, statsEnd, nil)
+	return float64(again) / time.Since(start).Seconds(), err
+}
+
+// statMissing asks for names that are not there.
+func statMissing(path string) (float64, error) {
+	paths, err := namesIn(path, "no-")
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	n, err := statAll(paths, 1, statsEnd, unix.ENOENT)
+	return float64(n) / time.Since(start).Seconds(), err
+}
+
+func namesIn(path, prefix string) (paths []string, err error) {
+	dir, file, _ := strings.Cut(path, "\n")
+	text, err := os.ReadFile(file)
 	for name := range strings.FieldsSeq(string(text)) {
 		paths = append(paths, dir+"/"+prefix+name)
 	}
-	var next atomic.Int64
+	return paths, err
+}
+
+// statAll returns how many of paths it asked for before the time was over; each
+// is to answer with want.
+func statAll(paths []string, threads int, most time.Duration, want error) (int, error) {
+	var next, done atomic.Int64
 	var all errgroup.Group
-	start := time.Now()
+	deadline := time.Now().Add(most)
 	for range threads {
 		all.Go(func() error {
 			var st unix.Stat_t
 			for i := int(next.Add(1)) - 1; i < len(paths); i = int(next.Add(1)) - 1 {
-				err := unix.Lstat(paths[i], &st)
-				if missing := errors.Is(err, unix.ENOENT); missing != (prefix != "") {
+				if i%16 == 0 && time.Now().After(deadline) {
+					return nil
+				}
+				if err := lstat(paths[i], &st); !errors.Is(err, want) {
 					return fmt.Errorf("%s: %v", paths[i], err)
 				}
+				done.Add(1)
 			}
 			return nil
 		})
 	}
-	err = all.Wait()
-	return float64(len(paths)) / time.Since(start).Seconds(), err
+	err := all.Wait()
+	return int(done.Load()), err
+}
+
+// lstat asks again where one of the Go runtime's own signals came between, as
+// package os does.
+func lstat(path string, st *unix.Stat_t) error {
+	for {
+		if err := unix.Lstat(path, st); err != unix.EINTR { //nolint:errorlint // a plain errno
+			return err
+		}
+	}
 }

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// memory measures what a daemon with a large catalogue holds in memory and on
+// disk, and how long it takes to start.
+func memory(ctx context.Context, b *bench) error {
+	all := []collection{{"million", 1, 1_000_000, false}}
+	if b.quick {
+		all = []collection{{"hundred", 1, 100_000, false}}
+	}
+	entries := all[0].names()
+	what := figure(float64(entries)) + " images known"
+	k, err := newKnown(ctx, b, all...)
+	if err != nil {
+		return err
+	}
+	defer k.stop()
+	size := int64(0)
+	if err := eachFile(k.home.path("state"), func(_ string, n int64) error { size += n; return nil }); err != nil {
+		return err
+	}
+	b.add(result{name: what + ": index on disk", subject: "sregfs", unit: "bytes/image", lower: true, runs: []float64{float64(size) / float64(entries)}})
+	var failed error
+	for range b.runs {
+		failed = errors.Join(failed, b.memoryOnce(ctx, k, all[0], what))
+	}
+	for _, when := range []string{": idle after a start", ": idle after a listing"} {
+		b.limit(what+when, "sregfs", 150)
+	}
+	b.limit(what+": start to the first answer", "sregfs", 2000)
+	b.note("Memory is VmRSS of the daemon once it stays the same for some seconds, at most a minute later; the peak is VmHWM.")
+	return errors.Join(failed, b.memoryOfEmpty(ctx))
+}
+
+func (b *bench) memoryOnce(ctx context.Context, k *known, c collection, what string) error {
+	start := time.Now()
+	d, err := k.mount(ctx)
+	if err != nil {
+		return err
+	}
+	defer d.stop()
+	if err := k.await(d.path("big"), 1); err != nil {
+		return err
+	}
+	b.add(result{name: what + ": start to the first answer", subject: "sregfs", unit: "ms", lower: true, runs: []float64{since(start)}})
+	if err := b.addSettled(d, what+": idle after a start"); err != nil {
+		return err
+	}
+	if err := k.await(d.path(c.path()), c.names()); err != nil {
+		return err
+	}
+	if err := b.addSettled(d, what+": idle after a listing"); err != nil {
+		return err
+	}
+	peak, err := d.peakRSS()
+	b.add(result{name: what + ": peak while listing", subject: "sregfs", unit: "MB", lower: true, runs: []float64{float64(peak) / 1e6}})
+	return err
+}
+
+// memoryOfEmpty measures what a daemon has that knows nothing.
+func (b *bench) memoryOfEmpty(ctx context.Context) error {
+	h, err := b.newHome()
+	if err != nil {
+		return err
+	}
+	for range b.runs {
+		d, err := h.mount(ctx, "sregfs")
+		if err != nil {
+			return err
+		}
+		err = b.addSettled(d, "nothing known: idle after a start")
+		d.stop()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addSettled adds the resident memory of d once it does not change any more.
+func (b *bench) addSettled(d *daemon, name string) error {
+	const step, most = 2 * time.Second, time.Minute
+	last, same := int64(0), 0
+	for waited := time.Duration(0); waited < most && same < 3; waited += step {
+		time.Sleep(step)
+		now, err := d.rss()
+		if err != nil {
+			return fmt.Errorf("%s: %v", name, err)
+		}
+		same++
+		if diff := now - last; diff > 1<<20 || diff < -1<<20 {
+			same = 0
+		}
+		last = now
+	}
+	b.add(result{name: name, subject: "sregfs", unit: "MB", lower: true, runs: []float64{float64(last) / 1e6}})
+	return nil
+}
