@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,7 +50,7 @@ var wides = map[string]wide{
 func (w wide) ref(collection, i int) backends.Ref {
 	return backends.Ref{
 		Collection: fmt.Sprintf("team%03d", collection),
-		Name:       fmt.Sprintf("tool-%04x", uint16(i/100*40503)),
+		Name:       fmt.Sprintf("tool-%04x", i/100),
 		Tag:        fmt.Sprintf("v%d.%02d-%05x", i%100/10, i%10, i/100),
 	}
 }
@@ -161,7 +162,7 @@ func BenchmarkMillion(b *testing.B) {
 			b.Run("Lookup", func(b *testing.B) { w.benchLookup(b, dir) })
 			b.Run("Images", func(b *testing.B) { w.benchImages(b, dir, "", million) })
 			for query, want := range map[string]int{
-				"v4.02-0001f": w.collections, "lab://team000/tool-9e37:v1": 10, "team000/tool-????:v1.03-0000*": 16, "9-0000": 160 * w.collections * w.images / 10000, "no such thing": 0,
+				"v4.02-0001f": w.collections, "lab://team000/tool-0001:v1": 10, "team000/tool-????:v1.03-0000*": 16, "9-0000": 160 * w.collections * w.images / 10000, "no such thing": 0,
 			} {
 				b.Run("Search/"+query, func(b *testing.B) { w.benchImages(b, dir, query, want) })
 			}
@@ -194,6 +195,7 @@ func (w wide) benchOpen(b *testing.B, dir string) {
 func (w wide) benchList(b *testing.B, dir string) {
 	c := w.use(b, dir)
 	b.ReportAllocs()
+	began := cpuTime()
 	for b.Loop() {
 		n := 0
 		for _, err := range c.List(context.Background(), "lab", "team000") {
@@ -206,7 +208,7 @@ func (w wide) benchList(b *testing.B, dir string) {
 			b.Fatalf("%d entries", n)
 		}
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*w.images), "ns/name")
+	b.ReportMetric(float64((cpuTime()-began).Nanoseconds())/float64(b.N*w.images), "cpu-ns/name")
 }
 
 func (w wide) benchLookup(b *testing.B, dir string) {
@@ -230,9 +232,11 @@ func (w wide) benchLookup(b *testing.B, dir string) {
 	}
 	b.Run("any", func(b *testing.B) {
 		b.ReportAllocs()
+		began := cpuTime()
 		for b.Loop() {
 			ask(rand.IntN(w.images))
 		}
+		b.ReportMetric(float64((cpuTime()-began).Nanoseconds())/float64(b.N), "cpu-ns/op")
 	})
 }
 
@@ -242,7 +246,7 @@ func (w wide) benchImages(b *testing.B, dir, query string, want int) {
 	b.ReportAllocs()
 	for b.Loop() {
 		start, n := time.Now(), 0
-		for _, err := range c.Images(context.Background(), query, "", false) {
+		for _, err := range c.Images(context.Background(), query, "lab", false) {
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -290,13 +294,24 @@ func (w wide) benchRefresh(b *testing.B, dir string) {
 	}
 	defer c.Close(context.Background())
 	b.ReportAllocs()
+	began := cpuTime()
 	for b.Loop() {
 		if err := c.Refresh(context.Background(), "lab", "team000"); err != nil {
 			b.Fatal(err)
 		}
 	}
 	b.ReportMetric(float64(t.writes)/float64(b.N), "writes/op")
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*w.images), "ns/name")
+	b.ReportMetric(float64((cpuTime()-began).Nanoseconds())/float64(b.N*w.images), "cpu-ns/name")
+}
+
+// cpuTime is what the process has had of the processors: on a busy machine it says
+// more than the clock.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // What a process is asked to do, by memoryEnv, before it says what it takes.

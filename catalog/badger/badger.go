@@ -61,6 +61,8 @@ type DB struct {
 	guard  *guard
 	damage error // set by Open only
 
+	reader reader
+
 	stop, stopped chan struct{} // end the goroutine that watches the disk; it has ended
 
 	mu     sync.Mutex // guards the fields below
@@ -121,6 +123,9 @@ func (d *DB) Close() error {
 func (d *DB) closeIndex() error {
 	if d.db == nil || d.broken != nil {
 		return d.broken
+	}
+	if err := contained(func() error { d.reader.renew(); return nil }); err != nil {
+		d.log.Warn("end of a transaction", "err", err)
 	}
 	if err := d.guard.makeRoom(); err != nil {
 		// Badger would die while it writes its tables. Its log has everything.

@@ -30,9 +30,9 @@ func (d *DB) Get(key []byte) ([]byte, error) {
 	}
 	var value []byte
 	err = d.contain(func() error {
-		txn := db.NewTransaction(false)
-		defer txn.Discard()
-		item, err := txn.Get(spaced(key))
+		r := d.reader.acquire(db)
+		defer d.reader.release(r)
+		item, err := r.txn.Get(spaced(key))
 		if err != nil {
 			return err
 		}
@@ -217,6 +217,7 @@ func (d *DB) Apply(changes ...catalog.KV) error {
 		}
 		var n int
 		err := d.contain(func() (err error) {
+			defer d.reader.renew()
 			n, err = commit(db, changes)
 			return err
 		})
