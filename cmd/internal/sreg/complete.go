@@ -52,6 +52,15 @@ func (a *app) completeImages(cmd *cobra.Command, _ []string, typed string) ([]st
 	return all, cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeImage is completeImages for a command whose first argument alone is an
+// image; what follows is a file.
+func (a *app) completeImage(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	return a.completeImages(cmd, args, typed)
+}
+
 // patternOf is a query for what begins with what was typed.
 func patternOf(typed string) string {
 	if strings.ContainsAny(typed, `*?[\`) {

@@ -21,6 +21,8 @@ func (a *app) getCmd() *cobra.Command {
 on this machine, or else of the image in the running mount.`,
 		Example: "  singularity run $(sreg get vsoch/hello:2.0)",
 		Args:    needArgs(1, 1),
+
+		ValidArgsFunction: a.completeImage,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				r, err := c.Get(cmd.Context(), args[0])

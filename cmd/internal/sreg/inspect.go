@@ -27,6 +27,8 @@ image that hold them are fetched; nothing is run, and no signature is verified.
 
 With -o json: {image, facts}; image is as "sreg images" has it.`,
 		Args: needArgs(1, 1),
+
+		ValidArgsFunction: a.completeImage,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				in, err := c.Inspect(cmd.Context(), args[0])

@@ -31,6 +31,7 @@ func (a *app) unpinCmd() *cobra.Command {
 // forEach completes a command that does one thing with each URI.
 func (a *app) forEach(cmd *cobra.Command, do func(*control.Client, context.Context, string) (catalog.Record, error)) *cobra.Command {
 	cmd.Args = needArgs(1, maxArgs)
+	cmd.ValidArgsFunction = a.completeImages
 	cmd.RunE = func(cmd *cobra.Command, uris []string) error {
 		return a.with(cmd.Context(), func(c *control.Client) error {
 			var errs []error

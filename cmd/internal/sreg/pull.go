@@ -26,6 +26,8 @@ func (a *app) pullCmd() *cobra.Command {
 in the cache, where "sreg get" and a mount find it; with FILE a copy is written
 there. The path is printed. If FILE is a directory, the copy is IMAGE:TAG.sif in it.`,
 		Args: needArgs(1, 2),
+
+		ValidArgsFunction: a.completeImage,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			to := name
 			if len(args) == 2 {

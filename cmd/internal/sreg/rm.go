@@ -25,6 +25,8 @@ func (a *app) rmCmd() *cobra.Command {
 		Long: `Delete images where they are. Outside of the local store you are asked first;
 a script says --yes.`,
 		Args: needArgs(1, maxArgs),
+
+		ValidArgsFunction: a.completeImages,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				var errs []error

@@ -24,6 +24,8 @@ person access. Not every service can: "sreg remote ls" tells which do.
 With --quiet nothing but the link is printed. With -o json: {image, link, with}.`,
 		Example: "  sreg share dropbox://pusheen/asaurus:blue",
 		Args:    needArgs(1, 1),
+
+		ValidArgsFunction: a.completeImage,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if with != "" {
 				if _, err := mail.ParseAddress(with); err != nil {
