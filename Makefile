@@ -17,7 +17,7 @@ RUN_DEPS  := fusermount3=fuse3
 TEST_DEPS := $(RUN_DEPS) docker-registry=docker-registry squashfuse=squashfuse mksquashfs=squashfs-tools getfattr=attr rsync=rsync \
              htpasswd=apache2-utils shellcheck=shellcheck gcc=gcc /usr/include/stdlib.h=libc6-dev \
              python3=python3 /usr/lib/python3/dist-packages/dropbox=python3-dropbox
-BENCH_DEPS := $(TEST_DEPS) rclone=rclone
+BENCH_DEPS := $(TEST_DEPS) rclone=rclone curl=curl
 
 FUZZTIME ?= 10s
 
@@ -48,7 +48,7 @@ kills: deps ## kill the daemon 100 times while it reads cold (`make test`: 10 ti
 	SREGFS_NOSKIP=1 SREGFS_KILLS=100 go test -count=1 -v -run '^TestKills$$' ./cmd/internal/e2e
 
 .PHONY: bench
-bench: build ## reads through the mount against the native file and rclone, as ratios
+bench: build ## warm, cold, directories, memory against native, rclone and curl; writes docs/benchmarks.md
 	@.ci/deps $(BENCH_DEPS)
 	@.ci/bench $(BUILD)
 
