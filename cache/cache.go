@@ -269,8 +269,8 @@ func (it *item) info() Info {
 	if it.given != nil {
 		info.Epoch = it.given.epoch.Load()
 	}
-	if it.refusal() != nil {
-		info.Refused = it.struck.Add(strikeHold)
+	if until, why := it.strikes.refused(); why != nil {
+		info.Refused, info.Err = until, why
 	}
 	if d := it.data; d != nil {
 		info.State, info.Have = d.state(), d.present()

@@ -170,7 +170,7 @@ func (c *Cache) Remove(key Key) error {
 	}
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	it.strikes, it.err = 0, nil
+	it.strikes, it.err = nil, nil
 	if it.rec.State == Remote {
 		return nil
 	}

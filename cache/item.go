@@ -29,17 +29,9 @@ type item struct {
 	data    *data  // nil while it is not open
 	gone    bool   // out of the table: look the key up again
 	given   *given // of the bytes that are here; nil if none of them were
-	strikes int    // downloads in a row that did not match the digest
-	struck  time.Time
+	strikes strikes
 	err     error // of the last strike
 }
-
-// After two downloads that do not match the digest the blob is refused for
-// strikeHold: nobody's patience or bandwidth is served by a third.
-const (
-	maxStrikes = 2
-	strikeHold = 10 * time.Minute
-)
 
 // take returns the item of key with busy held; release gives it back.
 // Errors: ctx's; ErrClosed.
@@ -84,7 +76,7 @@ func (c *Cache) lookup(key Key) (*item, error) {
 // release is the end of take. An item of which nothing is here is forgotten.
 func (it *item) release() {
 	it.mu.Lock()
-	if it.rec.State == Remote && it.data == nil && it.handles == 0 && it.strikes == 0 && !it.gone {
+	if it.rec.State == Remote && it.data == nil && it.handles == 0 && len(it.strikes) == 0 && !it.gone {
 		it.forget()
 	}
 	it.mu.Unlock()
@@ -112,15 +104,15 @@ func (it *item) open(d *data) bool {
 // Call with busy held. Errors: backends.ErrCorrupt; those of the local disk.
 func (it *item) join(ctx context.Context, src source) (*data, error) {
 	it.mu.Lock()
-	if err := it.refusal(); err != nil {
-		it.mu.Unlock()
+	err, suspect := it.strikes.refusal(src.client), it.strikes[src.client].row > 0
+	it.mu.Unlock()
+	if err != nil {
 		return nil, err
 	}
-	it.mu.Unlock()
 	it.live()
 	d := it.enter()
-	if d == nil {
-		var err error
+	joined := d != nil
+	if !joined {
 		if d, err = it.openFiles(ctx, src); err != nil {
 			return nil, err
 		}
@@ -129,7 +121,9 @@ func (it *item) join(ctx context.Context, src source) (*data, error) {
 		it.exit(d)
 		return nil, fmt.Errorf("%w: the registry says %d bytes here and %d there", backends.ErrCorrupt, src.image.Size, d.size)
 	}
-	d.offer(src)
+	if !joined || !suspect { // else what others send shall not be mixed with what it sends
+		d.offer(src)
+	}
 	return d, nil
 }
 
@@ -148,17 +142,6 @@ func (it *item) live() (*data, int) {
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	return it.data, it.handles
-}
-
-// refusal says why the blob is not opened at all. Call with mu held.
-func (it *item) refusal() error {
-	if it.strikes >= maxStrikes && time.Since(it.struck) >= strikeHold {
-		it.strikes, it.err = 0, nil
-	}
-	if it.strikes >= maxStrikes {
-		return it.err
-	}
-	return nil
 }
 
 // enter adds a handle to the data that is open, nil if there is none.
@@ -257,7 +240,7 @@ func (it *item) part(d *data) {
 		it.have, it.rec.State, it.given = 0, Remote, nil
 	}
 	it.setOnDisk(onDisk)
-	if it.rec.State == Remote && it.strikes == 0 {
+	if it.rec.State == Remote && len(it.strikes) == 0 {
 		it.forget()
 	}
 	it.cache.touch(it.key)
@@ -287,7 +270,7 @@ func (it *item) measured(onDisk int64) {
 // wasVerified notes that the blob is whole; kept tells whether it has its name.
 func (it *item) wasVerified(info os.FileInfo, kept bool) {
 	it.mu.Lock()
-	it.strikes, it.err = 0, nil
+	it.strikes, it.err = nil, nil
 	it.rec.Used = time.Now()
 	if kept {
 		it.verified(info)
@@ -304,16 +287,6 @@ func (it *item) verified(info os.FileInfo) {
 	it.rec.State, it.rec.Size, it.have = Cached, info.Size(), info.Size()
 	it.rec.Verified, it.rec.ModTime = time.Now(), info.ModTime()
 	it.setOnDisk(allocated(info))
-}
-
-// strike counts a download that did not match its digest, and reports whether to
-// try once more without being asked.
-func (it *item) strike(err error) bool {
-	it.mu.Lock()
-	defer it.mu.Unlock()
-	it.strikes++
-	it.struck, it.err = time.Now(), err
-	return it.strikes < maxStrikes && !it.cache.opts.NoBackground
 }
 
 // refill downloads a blob without a reader.

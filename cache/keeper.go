@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -267,13 +268,19 @@ func (d *data) turnWhole(note func()) {
 // quarantine drops a blob whose bytes are wrong: no reader gets any more of
 // them. It is fetched once more by itself. Call with disk held.
 func (d *data) quarantine(err error) {
-	src := d.source()
+	d.mu.Lock()
+	from := slices.Clone(d.sources)
+	d.mu.Unlock()
+	var names []string
+	for _, src := range from {
+		names = append(names, src.client.Name()+"://"+src.image.Ref.String())
+	}
 	d.item.cache.opts.Log.Error("a blob does not match its digest", "key", d.item.key,
-		"source", src.image.Ref.String(), "err", err)
-	again := d.item.strike(err)
+		"size", d.size, "sources", names, "err", err)
+	next, again := d.item.strike(err, from)
 	d.bury(err)
 	if again {
-		d.item.cache.spawn(func() { d.item.cache.refill(d.item.key, src) })
+		d.item.cache.spawn(func() { d.item.cache.refill(d.item.key, next) })
 	}
 }
 

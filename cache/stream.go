@@ -92,14 +92,17 @@ func (c *Cache) download(key Key, src source) error {
 		return nil // came in while we waited
 	}
 	it.mu.Lock()
-	err = it.refusal()
+	err = it.strikes.refusal(src.client)
 	it.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	for {
 		err = it.downloadOnce(src)
-		if !errors.Is(err, backends.ErrCorrupt) || !it.strike(err) {
+		if !errors.Is(err, backends.ErrCorrupt) {
+			return err
+		}
+		if _, again := it.strike(err, []source{src}); !again {
 			return err
 		}
 	}
