@@ -6,6 +6,7 @@ package fusefs
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"syscall"
@@ -21,7 +22,7 @@ import (
 //
 // go-fuse gives passthrough up for the whole mount when the kernel refuses one
 // file. So each device is tried here first, once, and refused files never get
-// that far.
+// that far. The cache's is tried while mounting.
 type backing struct {
 	server *fuse.Server
 
@@ -30,8 +31,9 @@ type backing struct {
 	devices map[uint64]bool
 }
 
-// start tries whether passthrough works at all.
-func (b *backing) start(server *fuse.Server, wanted bool) {
+// start tries whether passthrough works at all, and for files in a directory,
+// the cache's. What is not possible is logged, unless nobody wants it.
+func (b *backing) start(server *fuse.Server, wanted bool, disk string, log *slog.Logger) {
 	why := ""
 	switch {
 	case !wanted:
@@ -42,8 +44,14 @@ func (b *backing) start(server *fuse.Server, wanted bool) {
 		why = tryAnonymous(server)
 	}
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.server, b.why, b.devices = server, why, make(map[uint64]bool)
+	b.mu.Unlock()
+	if wanted && why == "" {
+		why = b.tryDisk(disk)
+	}
+	if wanted && why != "" {
+		log.Info("the kernel reads images through this process", "passthrough", "off: "+why)
+	}
 }
 
 // tryAnonymous registers a file in memory, which the kernel takes from whoever
@@ -62,6 +70,21 @@ func tryAnonymous(server *fuse.Server) (why string) {
 	default:
 		return e.Error()
 	}
+}
+
+// tryDisk tries a file on the disk of a directory. Where none can be made the
+// first image decides.
+func (b *backing) tryDisk(dir string) (why string) {
+	f, err := nameless(dir)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	var st syscall.Stat_t
+	if err := syscall.Fstat(int(f.Fd()), &st); err != nil || b.device(st.Dev, f) {
+		return ""
+	}
+	return fmt.Sprintf("the kernel refuses files on the disk of %s", dir)
 }
 
 func register(server *fuse.Server, fd int) syscall.Errno {
@@ -107,6 +130,19 @@ func (b *backing) device(dev uint64, file *os.File) bool {
 	return good
 }
 
+// nameless makes a file in a directory that ends with its descriptor.
+func nameless(dir string) (*os.File, error) {
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		return os.NewFile(uintptr(fd), dir), nil
+	}
+	f, err := os.CreateTemp(dir, ".passthrough-*") // NFS
+	if err != nil {
+		return nil, err
+	}
+	return f, os.Remove(f.Name())
+}
+
 // String tells how it stands, for people.
 func (b *backing) String() string {
 	b.mu.Lock()
@@ -114,10 +150,17 @@ func (b *backing) String() string {
 	if b.why != "" {
 		return "off: " + b.why
 	}
+	refused := 0
 	for _, good := range b.devices {
 		if !good {
-			return "on, but not for files on all disks"
+			refused++
 		}
 	}
-	return "on"
+	switch {
+	case refused == 0:
+		return "on"
+	case refused == len(b.devices):
+		return "off: the kernel refuses files on these disks"
+	}
+	return "on, but not for files on all disks"
 }

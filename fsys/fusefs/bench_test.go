@@ -216,6 +216,61 @@ func BenchmarkStat(b *testing.B) {
 	}
 }
 
+// BenchmarkOpen opens an image that is whole, reads 4 KiB and closes it, from one
+// thread of another process: the native file, with passthrough and without.
+func BenchmarkOpen(b *testing.B) {
+	w := fsystest.New(b, fsystest.Options{})
+	w.Service.Put("c/i:1", fsystest.Image(1<<20, 1))
+	if _, err := w.Catalog.Pull(b.Context(), "web://c/i:1", "", false, nil); err != nil {
+		b.Fatal(err)
+	}
+	fast, _ := fusetest.Mount(b, w.FS, fusefs.Options{})
+	slow, _ := fusetest.Mount(b, w.FS, fusefs.Options{NoPassthrough: true})
+	native := filepath.Join(b.TempDir(), "native")
+	if err := os.WriteFile(native, w.Service.Get("c/i:1"), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	for _, bm := range []struct{ name, path string }{
+		{"native", native},
+		{"passthrough", filepath.Join(fast, "web/c/i:1.sif")},
+		{"process", filepath.Join(slow, "web/c/i:1.sif")},
+	} {
+		b.Run(bm.name, func(b *testing.B) {
+			out, err := child(b, "open", bm.path, strconv.Itoa(b.N)).Output()
+			if err != nil {
+				b.Fatal(err)
+			}
+			took, err := strconv.ParseFloat(string(out), 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(took, "ns/op")
+		})
+	}
+}
+
+// childOpen opens, reads and closes a file n times and prints what one took, in
+// nanoseconds.
+func childOpen(args []string) error {
+	n, _ := strconv.Atoi(args[1])
+	buf := make([]byte, 4096)
+	start := time.Now()
+	for range n {
+		fd, err := syscall.Open(args[0], syscall.O_RDONLY, 0)
+		if err != nil {
+			return err
+		}
+		if _, err := syscall.Pread(fd, buf, 0); err != nil {
+			return err
+		}
+		if err := syscall.Close(fd); err != nil {
+			return err
+		}
+	}
+	fmt.Print(float64(time.Since(start).Nanoseconds()) / float64(n))
+	return nil
+}
+
 // childStat asks for the attributes of n names, some times, and prints how many
 // it got in a second.
 func childStat(args []string) error {

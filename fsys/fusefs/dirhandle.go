@@ -48,11 +48,13 @@ func (n *dirNode) OpendirHandle(ctx context.Context, _ uint32) (gofs.FileHandle,
 	}
 	h.kept = true
 	n.asked.Store(0)
+	n.filled.Store(false)
 	n.readers.Add(1)
 	return h, fuse.FOPEN_CACHE_DIR, 0
 }
 
 func (h *dirHandle) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno) {
+	h.n.filled.Store(true)
 	if h.at < dots {
 		h.at++
 		h.dent = fuse.DirEntry{Name: ".."[:h.at], Ino: h.n.StableAttr().Ino, Mode: syscall.S_IFDIR, Off: h.at}
@@ -107,9 +109,10 @@ func (h *dirHandle) Releasedir(context.Context, uint32) {
 const wantsAttributes = 200
 
 // noteLookup makes the kernel read the directory anew, from where the reader is,
-// when somebody asks for the attributes of all names that the kernel keeps.
+// when somebody asks for the attributes of all names that the kernel keeps. A
+// list that the kernel is only filling must not be touched; see dirNode.tell.
 func (n *dirNode) noteLookup() {
-	if n.readers.Load() > 0 && n.asked.Add(1) == wantsAttributes && n.listed.Load() {
+	if n.readers.Load() > 0 && n.asked.Add(1) == wantsAttributes && !n.filled.Load() {
 		n.m.notifier.drop(n)
 	}
 }

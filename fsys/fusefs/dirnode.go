@@ -50,6 +50,7 @@ type dirNode struct {
 	listed  atomic.Bool  // all of it was listed since it is known: the kernel may have kept that
 	readers atomic.Int32 // handles that the kernel may answer from what it keeps
 	asked   atomic.Int32 // names looked up since the last opening
+	filled  atomic.Bool  // the kernel asked us for names since then
 
 	mu     sync.Mutex // guards denied
 	denied map[string]struct{}

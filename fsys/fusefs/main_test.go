@@ -20,6 +20,7 @@ var children = map[string]func(args []string) error{
 	"copy":  childCopy,
 	"calls": childCalls,
 	"stat":  childStat,
+	"open":  childOpen,
 }
 
 func TestMain(m *testing.M) {

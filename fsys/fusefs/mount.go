@@ -74,7 +74,7 @@ func Mount(ctx context.Context, mountpoint string, tree *fsys.FS, opts Options) 
 		m.Unmount(true) //nolint:errcheck // the first error is the one to tell
 		return nil, fmt.Errorf("mounting on %s: %v", path, err)
 	}
-	m.backing.start(m.server, !opts.NoPassthrough)
+	m.backing.start(m.server, !opts.NoPassthrough, m.disk, m.log)
 	m.readAhead = raiseReadAhead(path)
 	return m, nil
 }

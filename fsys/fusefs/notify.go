@@ -145,10 +145,11 @@ func (n *notifier) tell(w waiting, done <-chan struct{}) {
 
 // tell passes on what changed in a directory.
 func (n *dirNode) tell(r *renamed, done <-chan struct{}) {
-	// The time comes before the notification: who then asks for it, because what
-	// the kernel kept of the directory is gone, gets the new one.
+	// The time comes before the notification, which makes the kernel ask for it.
+	// The list of names that the kernel keeps goes by the time: were its pages
+	// dropped while it is being filled, the kernel would never fill it again.
 	n.changed.Store(max(time.Now().UnixNano(), n.changed.Load()+1))
-	_ = n.NotifyContent(0, 0)
+	_ = n.NotifyContent(-1, 0)
 	for _, name := range n.affected(r) {
 		select {
 		case <-done:

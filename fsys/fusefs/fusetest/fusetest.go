@@ -77,10 +77,13 @@ func NeedTool(t testing.TB, name string) {
 
 // Shell runs a shell script in a directory as another process and returns what
 // it printed, both outputs together, and whether it succeeded.
+//
+// The shell goes to the directory itself. A child that does it for us, before its
+// exec, waits for the mount while the Go runtime waits for the child: if a
+// garbage collection begins then, both wait for ever.
 func Shell(t testing.TB, dir, script string) (out string, ok bool) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
-	cmd.Dir = dir
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `cd "$1" && eval "$2"`, "sh", dir, script)
 	text, err := cmd.CombinedOutput()
 	return string(text), err == nil
 }
