@@ -107,51 +107,32 @@ func exportFile(ctx context.Context, from, to string, force bool, mark func(*os.
 		return fail(err)
 	}
 	defer src.Close()
-	tmp, err := os.CreateTemp(filepath.Dir(to), ".sreg-*.part")
+	tmp, err := newCopy(filepath.Dir(to))
 	if err != nil {
 		return fail(err)
 	}
-	defer os.Remove(tmp.Name()) //nolint:errcheck // it has another name if all went well
-	err = cloneFile(ctx, tmp, src)
+	defer tmp.drop()
+	err = cloneFile(ctx, tmp.File, src)
 	if err == nil {
 		err = tmp.Chmod(0o755) // an image can be run as a program
 	}
 	if err == nil && mark != nil {
-		err = mark(tmp)
+		err = mark(tmp.File)
 	}
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+	if err = errors.Join(err, tmp.Sync()); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		return fail(err)
 	}
-	if err := nameFile(tmp.Name(), to, force); err != nil {
-		return err
+	if err := tmp.become(to, force); err != nil {
+		if errors.Is(err, fs.ErrExist) && !force {
+			return fmt.Errorf("%w: %s (--force replaces it)", fs.ErrExist, to)
+		}
+		return fail(err)
 	}
 	if err := syncDir(filepath.Dir(to)); err != nil {
 		return fail(err)
-	}
-	return nil
-}
-
-// nameFile gives a file its final name. Without force nothing is replaced, not
-// even what came a moment ago.
-func nameFile(tmp, to string, force bool) error {
-	if !force {
-		err := os.Link(tmp, to)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, fs.ErrExist):
-			return fmt.Errorf("%w: %s (--force replaces it)", fs.ErrExist, to)
-		}
-		// Not all file systems have hard links: then a look must do.
-		if _, err := os.Lstat(to); err == nil {
-			return fmt.Errorf("%w: %s (--force replaces it)", fs.ErrExist, to)
-		}
-	}
-	if err := os.Rename(tmp, to); err != nil {
-		return diskError("write "+to, err)
 	}
 	return nil
 }

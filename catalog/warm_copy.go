@@ -85,7 +85,7 @@ func lookAtCopy(ctx context.Context, path string, n copyNote, verify bool) (copy
 	noted := note != "" && note == noteText(cache.Key(key), info)
 	sized := n.size < 0 || n.size == info.Size()
 	switch {
-	case noted && sized && cache.Key(key) == n.key && !(verify && n.checkable()):
+	case noted && sized && cache.Key(key) == n.key && (!verify || !n.checkable()):
 		return copyOfThis, nil
 	case sized && n.checkable():
 		same, err := n.matches(ctx, f)

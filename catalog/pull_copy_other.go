@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package catalog
+
+import (
+	"errors"
+	"os"
+)
+
+func unnamedFile(string) (*os.File, error) { return nil, errors.ErrUnsupported }
+
+func nameFile(*os.File, string) error { return errors.ErrUnsupported }
