@@ -166,16 +166,16 @@ func (w *warming) bring(ctx context.Context, t warmTarget) {
 	defer w.mu.Unlock()
 	switch {
 	case ctx.Err() != nil:
-		w.show.stop(t)
+		w.show.finish(t, nil, nil)
 	case err != nil:
 		w.fail(t.uri, err)
-		w.show.failed(t, err)
+		w.show.finish(t, nil, err)
 	default:
 		w.done++
 		if got.Here {
 			w.here++
 		}
-		w.show.brought(t, got)
+		w.show.finish(t, &got, nil)
 	}
 }
 

@@ -20,9 +20,9 @@ import (
 // A warmDisplay shows how a warming goes.
 type warmDisplay interface {
 	begin(t warmTarget) catalog.Progress
-	brought(t warmTarget, got catalog.Warmed)
-	failed(t warmTarget, err error)
-	stop(t warmTarget) // it was interrupted
+	// finish is told what became of an image: got, or err, or neither if it was
+	// interrupted.
+	finish(t warmTarget, got *catalog.Warmed, err error)
 	end()
 }
 
@@ -36,35 +36,34 @@ func (w *warming) newDisplay(targets []warmTarget) warmDisplay {
 	return newBarDisplay(w, targets)
 }
 
-// warmLine is what is said of an image that is here.
-func (w *warming) warmLine(got catalog.Warmed) string {
-	how := "fetched"
+// line is what is said of an image in the end; "" if it was interrupted.
+func (w *warming) line(t warmTarget, got *catalog.Warmed, err error) string {
+	how, bytes := "fetched", t.rec.Size
+	if got != nil {
+		bytes = got.Image.Size
+	}
 	switch {
+	case err != nil:
+		how = "failed"
+	case got == nil:
+		return ""
 	case got.Here:
 		how = "here already"
 	case w.to != "":
 		how = "copied"
 	}
-	return fmt.Sprintf("%-12s  %9s  %s\n", how, size(got.Image.Size), term.Escape(got.Image.URI))
-}
-
-func failedLine(t warmTarget) string {
-	return fmt.Sprintf("%-12s  %9s  %s\n", "failed", size(t.rec.Size), term.Escape(t.uri))
+	return fmt.Sprintf("%-12s  %9s  %s\n", how, size(bytes), term.Escape(t.uri))
 }
 
 // A lineDisplay prints a line for each image, and no progress.
 type lineDisplay struct{ *warming }
 
 func (d lineDisplay) begin(warmTarget) catalog.Progress { return nil }
-func (d lineDisplay) stop(warmTarget)                   {}
 func (d lineDisplay) end()                              {}
 
-func (d lineDisplay) brought(_ warmTarget, got catalog.Warmed) { d.print(d.warmLine(got)) }
-func (d lineDisplay) failed(t warmTarget, _ error)             { d.print(failedLine(t)) }
-
-func (d lineDisplay) print(line string) {
+func (d lineDisplay) finish(t warmTarget, got *catalog.Warmed, err error) {
 	if !d.quiet {
-		fmt.Fprint(d.out, line)
+		fmt.Fprint(d.out, d.line(t, got, err))
 	}
 }
 
@@ -166,25 +165,19 @@ func (d *barDisplay) take(t warmTarget) {
 	}
 }
 
-func (d *barDisplay) brought(t warmTarget, got catalog.Warmed) {
-	d.nDone.Add(1)
-	d.print(t, d.warmLine(got))
-}
-
-func (d *barDisplay) failed(t warmTarget, _ error) {
-	d.nFailed.Add(1)
-	d.print(t, failedLine(t))
-}
-
-func (d *barDisplay) stop(t warmTarget) { d.take(t) }
-
-func (d *barDisplay) print(t warmTarget, line string) {
-	d.take(t)
-	if term.Is(d.out) {
-		_, _ = d.all.Write([]byte(line)) // above the bars
-		return
+func (d *barDisplay) finish(t warmTarget, got *catalog.Warmed, err error) {
+	switch {
+	case err != nil:
+		d.nFailed.Add(1)
+	case got != nil:
+		d.nDone.Add(1)
 	}
-	fmt.Fprint(d.out, line)
+	d.take(t)
+	if line := d.line(t, got, err); term.Is(d.out) {
+		_, _ = d.all.Write([]byte(line)) // above the bars
+	} else {
+		fmt.Fprint(d.out, line)
+	}
 }
 
 // end takes the bars away; the summary says what they said.
@@ -236,9 +229,13 @@ func (d eventDisplay) begin(t warmTarget) catalog.Progress {
 	}
 }
 
-func (d eventDisplay) brought(t warmTarget, got catalog.Warmed) {
-	d.event(warmEvent{Event: "image", URI: t.uri, Here: &got.Here, Image: &got.Image})
+func (d eventDisplay) finish(t warmTarget, got *catalog.Warmed, err error) {
+	switch {
+	case err != nil:
+		d.event(failedEvent(t.uri, err))
+	case got != nil:
+		d.event(warmEvent{Event: "image", URI: t.uri, Here: &got.Here, Image: &got.Image})
+	}
 }
-func (d eventDisplay) failed(t warmTarget, err error) { d.event(failedEvent(t.uri, err)) }
-func (d eventDisplay) stop(warmTarget)                {}
-func (d eventDisplay) end()                           {}
+
+func (d eventDisplay) end() {}

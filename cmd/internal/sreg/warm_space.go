@@ -107,7 +107,7 @@ func (w *warming) checkCopies(targets []warmTarget, dir string, need int64) erro
 	if unix.Statfs(at, &st) != nil {
 		return nil
 	}
-	free := int64(st.Bavail) * int64(st.Bsize)
+	free := int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert // of another type on other systems
 	var copies int64
 	for _, t := range targets {
 		if info, err := os.Lstat(t.to); err != nil || info.Size() != t.rec.Size {
