@@ -3,6 +3,7 @@
 package cache
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -35,11 +36,15 @@ func (a *answers) note(took time.Duration) {
 	a.asked++
 }
 
-// usual is what the last answer took to its first byte; 0 if there was none.
+// usual is what an answer takes to its first byte where no connection has to be
+// made: the quickest of the last ones; 0 if there was none.
 func (a *answers) usual() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.last[(a.asked+answersKept-1)%answersKept]
+	if a.asked == 0 {
+		return 0
+	}
+	return slices.Min(a.last[:min(a.asked, answersKept)])
 }
 
 // stalled is how long without a byte means that a request is stuck. Of 64
@@ -47,11 +52,7 @@ func (a *answers) usual() time.Duration {
 func (a *answers) stalled() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	slowest := time.Duration(0)
-	for _, took := range a.last {
-		slowest = max(slowest, took)
-	}
-	return max(stallMin, stallFactor*slowest)
+	return max(stallMin, stallFactor*slices.Max(a.last[:]))
 }
 
 // hedge reports whether one more request may be asked a second time, and counts it.

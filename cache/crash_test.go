@@ -123,6 +123,8 @@ func checkReopened(t *testing.T, dir string, r *registry, img backends.Image, co
 	c := openCache(t, dir, Options{NoBackground: true})
 	defer c.Close()
 	b := openBlob(t, c, r.client(t), img)
+	// What is still being sent to the dead one does not count.
+	eventually(t, "end of all requests", func() bool { return r.open.Load() == 0 })
 	sent := r.sent.Load()
 	for n := chunks(crashSize) - 1; n >= 0; n-- {
 		if from := n * chunkSize; b.Has(from, chunkSize) {

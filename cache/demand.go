@@ -226,7 +226,8 @@ func (d *data) startThen(f *flight, after func()) bool {
 // still has far to go and the bytes may be asked for twice. Call with mu held.
 func (d *data) hurry(f *flight, c int64) *flight {
 	at := c * chunkSize
-	if at-f.pos <= stealDistance || f.whole || (d.stolen+chunkSize)*stealShare > d.size {
+	far := at-f.pos > max(stealDistance, 2*d.inTransit()) // else f would be there as early
+	if !far || f.whole || (d.stolen+chunkSize)*stealShare > d.size {
 		return f
 	}
 	d.stolen += chunkSize

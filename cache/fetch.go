@@ -121,8 +121,7 @@ func (d *data) take(f *flight, src source, a *answer, v *vigil) error {
 	if f.demanded {
 		src.lane.hurry(f.ticket)
 	}
-	yield := func() bool { return src.lane.yield(a.ctx, f.ticket) }
-	return d.receive(f, &alive{a.body, v}, f.pos-a.off, yield)
+	return d.receive(f, &alive{a.body, v}, f.pos-a.off)
 }
 
 // An openError is one that Client.Open gave after its own retries: to ask once
@@ -160,20 +159,16 @@ func (d *data) alight(f *flight) {
 }
 
 // receive writes body into the file, after its first skip bytes, which are here.
-// It calls yield before each read.
-func (d *data) receive(f *flight, body io.Reader, skip int64, yield func() bool) error {
+func (d *data) receive(f *flight, body *alive, skip int64) error {
 	if _, err := io.CopyN(io.Discard, body, skip); err != nil {
 		return fmt.Errorf("%w: %v", backends.ErrUnavailable, err)
 	}
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
-	start, first, yielded, guessed := time.Now(), f.pos, false, false
+	l := f.lane
+	m := meter{data: d, start: time.Now(), first: f.pos}
 	for f.pos < f.end {
-		if !guessed && f.pos-first >= chunkSize/2 {
-			guessed = true
-			d.guess(f.pos-first, time.Since(start))
-		}
-		yielded = yield() || yielded
+		m.yielded = l.yield(d.ctx, f.ticket) || m.yielded
 		n, err := body.Read(buf[:min(bufferSize, f.end-f.pos)])
 		if werr := d.write(f, buf[:n]); werr != nil {
 			return werr
@@ -185,11 +180,31 @@ func (d *data) receive(f *flight, body io.Reader, skip int64, yield func() bool)
 		case err != nil:
 			return err
 		}
+		if m.look(f.pos) && f.end-f.pos <= m.ahead {
+			l.end(f.ticket)
+		}
 	}
-	if !yielded {
-		d.measure(f.pos-first, time.Since(start))
+	if !m.yielded {
+		d.measure(f.pos-m.first, time.Since(m.start))
 	}
 	return nil
+}
+
+// A meter watches how fast a body comes in.
+type meter struct {
+	data    *data
+	start   time.Time
+	first   int64 // where it began
+	yielded bool  // it was slowed down on purpose
+	ahead   int64 // bytes that come in while a request travels
+}
+
+// look is called when all before pos is here. It reports whether ahead is known.
+func (m *meter) look(pos int64) bool {
+	if m.ahead == 0 && pos-m.first >= chunkSize/2 {
+		m.ahead = max(1, m.data.guess(pos-m.first, time.Since(m.start)))
+	}
+	return m.ahead > 0
 }
 
 // write puts p at the watermark, without what the flight does not own.
@@ -229,13 +244,21 @@ func (d *data) writeFile(p []byte, off int64) error {
 }
 
 // guess is measure for the beginning of the first stream: the next ones are
-// asked for before it ends.
-func (d *data) guess(n int64, took time.Duration) {
+// asked for before it ends. It returns how much of a stream comes in while a
+// request travels.
+func (d *data) guess(n int64, took time.Duration) int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.rate == 0 {
 		d.rate = float64(n) / max(took.Seconds(), 1e-6)
 	}
+	return d.inTransit()
+}
+
+// inTransit is how much of one stream comes in while a request travels. Call with
+// mu held.
+func (d *data) inTransit() int64 {
+	return int64(d.rate * d.sources[0].lane.answers.usual().Seconds())
 }
 
 // measure notes how fast a stream was, see fillSize.

@@ -11,6 +11,9 @@ import (
 const (
 	minFill = 1 << 20 // of one background request
 	maxFill = 16 << 20
+	// nearFill is the most of one request close to a reader who goes on reading:
+	// what comes over one connection there keeps back what came over the others.
+	nearFill = 4 << 20
 	// fillTime is how long one background request should take: a reader may have
 	// to wait for it.
 	fillTime = 500 * time.Millisecond
@@ -194,30 +197,36 @@ func (d *data) claimNext() *flight {
 	if d.streamed() {
 		return d.claimWhole(false)
 	}
-	size := d.fillSize()
-	from, to, ok := d.gap(d.frontier, d.size, size)
+	from, _, ok := d.gap(d.frontier, d.size, chunkSize)
 	if !ok {
-		from, to, ok = d.gap(0, d.size, size)
+		from, _, ok = d.gap(0, d.size, chunkSize)
 	}
 	if !ok {
 		return nil
 	}
+	_, to, _ := d.gap(from, d.size, d.fillSize(from))
 	return d.claim(from, to, false)
 }
 
-// fillSize is how much one background request asks for: what comes in half a
-// second, so that a reader who has to wait for it waits no longer than that; and
-// towards the end no more than each stream's share of what is left, so that all
-// end together, as long as a request still takes longer to be sent than to be
-// asked for. Call with mu held.
-func (d *data) fillSize() int64 {
+// fillSize is how much one background request asks for from off on: what comes
+// in half a second, so that a reader who has to wait for it waits no longer than
+// that; less where a reader will soon be; and towards the end no more than each
+// stream's share of what is left, so that all end together. But never so little
+// that asking takes longer than sending. Call with mu held.
+func (d *data) fillSize(off int64) int64 {
 	if d.rate == 0 {
-		return 2 * minFill
+		return nearFill
 	}
-	left := (chunks(d.size) - d.have.count() - int64(len(d.owner))) * chunkSize
-	worth := int64(d.rate * d.sources[0].lane.answers.usual().Seconds())
-	n := min(int64(d.rate*fillTime.Seconds()), max(left/paceMax, worth), maxFill)
-	return max(minFill, n-n%chunkSize)
+	n := min(int64(d.rate*fillTime.Seconds()), maxFill)
+	floor := min(d.inTransit(), n)
+	if off >= d.frontier {
+		n = min(n, max((off-d.frontier)/paceMax, nearFill))
+	}
+	// What is under way counts too: else each claim would leave a rest for one
+	// more round trip.
+	left := (chunks(d.size) - d.have.count()) * chunkSize
+	n = max(min(n, left/paceMax), floor)
+	return chunks(max(n, minFill)) * chunkSize
 }
 
 // anyFlight returns a flight under way, nil if there is none.

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	laneSlots   = 20 // requests of one client under way; below what the client itself allows
+	laneSlots   = 24 // requests of one client under way: as many bodies as it allows itself
 	laneReserve = 4  // of them only for demand, and all that demand gets from a service that complains
 	// trafficSlots is how many requests all lanes have under way before background
 	// ones wait for each other.
@@ -66,6 +66,7 @@ type lane struct {
 	busy       int       // tickets that hold a slot
 	urgent     int       // of them, the urgent ones
 	bodies     int       // of them, those whose body comes in
+	ending     int       // tickets, urgent or not, whose body has nearly come in
 	queue      []*ticket // in the order of asking
 	pace       pace
 	complaints int       // that were taken into account
@@ -82,6 +83,7 @@ func (l *lane) noRanges() { l.wholeOnly.Store(!l.ranged.Load()) }
 type ticket struct {
 	urgent  bool
 	body    bool // it is urgent, and its body comes in
+	ending  bool // its body has nearly come in
 	granted bool
 	ready   chan struct{} // closed when granted
 }
@@ -121,7 +123,10 @@ func (l *lane) leave(t *ticket) {
 		return
 	}
 	l.calm(t)
-	t.granted = false
+	if t.ending {
+		l.ending--
+	}
+	t.granted, t.ending = false, false
 	l.busy--
 	if t.urgent {
 		l.urgent--
@@ -185,7 +190,7 @@ func (l *lane) fits(urgent bool) bool {
 	case l.busy == l.urgent:
 		return l.busy < laneSlots
 	}
-	return l.busy < l.pace.now() && l.traffic.busy < trafficSlots
+	return l.busy-l.ending < l.pace.now() && l.busy < laneSlots-laneReserve && l.traffic.busy < trafficSlots
 }
 
 // listen takes into account what the service complained of meanwhile. What must
@@ -231,6 +236,18 @@ func (l *lane) received(n int64) {
 	l.traffic.mu.Lock()
 	defer l.traffic.mu.Unlock()
 	if l.pace.note(n, now) {
+		l.grant()
+	}
+}
+
+// end notes that the rest of t's body comes in while a request travels: the next
+// one can be made now, so that it has its first byte when this one has its last.
+func (l *lane) end(t *ticket) {
+	l.traffic.mu.Lock()
+	defer l.traffic.mu.Unlock()
+	if t.granted && !t.ending {
+		t.ending = true
+		l.ending++
 		l.grant()
 	}
 }

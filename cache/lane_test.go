@@ -50,13 +50,19 @@ func TestLane(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		l := testLane()
-		background := enterAll(ctx, t, l, 20, false)
+		background := enterAll(ctx, t, l, laneSlots, false)
 		if n := granted(l, background); n != paceStart {
 			t.Errorf("%d background slots at first, want %d", n, paceStart)
 		}
 		l.run()
+		if n := granted(l, background); n != paceMax {
+			t.Errorf("%d background slots for a whole image, want %d", n, paceMax)
+		}
+		for _, ticket := range background[:laneSlots-paceMax] {
+			l.end(ticket)
+		}
 		if n := granted(l, background); n != laneSlots-laneReserve {
-			t.Errorf("%d background slots for a whole image, want %d", n, laneSlots-laneReserve)
+			t.Errorf("%d background slots when some bodies are near their end, want %d", n, laneSlots-laneReserve)
 		}
 		demand := enterAll(ctx, t, l, 20, true)
 		if n := granted(l, demand); n != laneReserve {
@@ -65,16 +71,16 @@ func TestLane(t *testing.T) {
 		for range 10 {
 			l.leave(firstGranted(l, background))
 		}
-		if n := granted(l, demand); n != laneSlots-6 {
-			t.Errorf("%d demanded slots after some left, want %d", n, laneSlots-6)
+		if n := granted(l, demand); n != laneReserve+10 {
+			t.Errorf("%d demanded slots after some left, want %d", n, laneReserve+10)
 		}
-		for range 6 {
+		for range 9 {
 			l.leave(firstGranted(l, background))
 		}
 		if n := granted(l, background); n != 1 {
 			t.Errorf("%d background slots while readers wait, want 1", n)
 		}
-		waiting := background[19]
+		waiting := background[laneSlots-1]
 		l.promote(waiting)
 		for range 8 {
 			l.leave(firstGranted(l, demand))
