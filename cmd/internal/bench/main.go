@@ -53,7 +53,7 @@ func main() {
 	flag.BoolVar(&c.quick, "quick", false, "a try: everything smaller, figures that prove nothing")
 	flag.BoolVar(&c.verbose, "v", false, "say more on standard error")
 	flag.StringVar(&c.from, "from", "", "run nothing: report the results in this `file`")
-	flag.StringVar(&c.json, "json", ".build/bench.json", "`file` for the results")
+	flag.StringVar(&c.json, "json", "", "`file` for the results (default .build/bench.json, when all suites run, else .build/bench-part.json)")
 	flag.StringVar(&c.docs, "docs", "", "`directory` for benchmarks.md and its plot (default docs, when all suites run)")
 	measure := flag.String("measure", "", "used by the bench itself: run this `workload`, print its figure")
 	flag.Parse()
@@ -85,16 +85,25 @@ func (c *config) main(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	whole := c.only == "" && !c.quick
 	if c.quick {
 		c.runs, c.size = min(c.runs, 2), min(c.size, 64<<20)
-	} else if c.only == "" && c.docs == "" {
+	}
+	if whole && c.docs == "" {
 		c.docs = "docs"
 	}
-	failed := c.runAll(ctx, chosen)
-	return errors.Join(c.print(os.Stdout), c.document(c.docs, thisMachine(ctx, c.exe("sregfs"))), failed)
+	if c.json == "" {
+		c.json = pick(whole, ".build/bench.json", ".build/bench-part.json")
+	}
+	m := thisMachine(ctx, c.exe("sregfs"))
+	failed := c.runAll(ctx, chosen, m)
+	if ctx.Err() != nil {
+		c.docs = "" // the page is of a whole run
+	}
+	return errors.Join(c.print(os.Stdout), c.document(c.docs, m), failed)
 }
 
-func (c *config) runAll(ctx context.Context, chosen []suite) (err error) {
+func (c *config) runAll(ctx context.Context, chosen []suite, m machine) (err error) {
 	if c.dir, err = os.MkdirTemp(c.dir, "sregfs-bench-"); err != nil {
 		return err
 	}
@@ -102,7 +111,6 @@ func (c *config) runAll(ctx context.Context, chosen []suite) (err error) {
 	if err := c.copyPrograms(); err != nil {
 		return err
 	}
-	m := thisMachine(ctx, c.exe("sregfs"))
 	var failed error
 	for _, s := range chosen {
 		if ctx.Err() != nil {
