@@ -25,6 +25,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	badgerdb "github.com/dgraph-io/badger/v4"
@@ -44,6 +45,11 @@ var ErrNetwork = fmt.Errorf("%w: a network filesystem cannot hold an index", fs.
 // Options tune a DB. The zero value has the defaults.
 type Options struct {
 	Log *slog.Logger // nil: none
+	// Settled is called once after much was written, when nothing has been for
+	// a while: Badger has let go of the memory it wrote with then, and the
+	// program may want to give it back. It is called on a goroutine that Close
+	// waits for. nil: nothing is called.
+	Settled func()
 	// Ballast is the size of the file that is given up when the disk is full, in
 	// bytes; default 64 MiB, or a sixteenth of a smaller disk; negative: none.
 	Ballast int64
@@ -61,7 +67,9 @@ type DB struct {
 	guard  *guard
 	damage error // set by Open only
 
-	reader reader
+	reader  reader
+	written atomic.Int64 // bytes, by Apply
+	settled func()
 
 	stop, stopped chan struct{} // end the goroutine that watches the disk; it has ended
 

@@ -45,6 +45,7 @@ func Open(dir string, opts Options) (*DB, error) {
 		log:     opts.Log,
 		lock:    lock,
 		guard:   newGuard(dir, opts),
+		settled: opts.Settled,
 		stop:    make(chan struct{}),
 		stopped: make(chan struct{}),
 	}
@@ -59,10 +60,11 @@ func Open(dir string, opts Options) (*DB, error) {
 }
 
 // watch looks at the disk each second, and opens the index once there is room
-// if there was none at Open.
+// if there was none at Open. It tells when writes have come to rest.
 func (d *DB) watch() {
 	defer close(d.stopped)
 	d.guard.tick()
+	var rest rest
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	for {
@@ -72,6 +74,9 @@ func (d *DB) watch() {
 		case <-second.C:
 		}
 		d.guard.tick()
+		if rest.tick(d.written.Load()) && d.settled != nil {
+			d.settled()
+		}
 		if d.db == nil && d.broken == nil && d.guard.makeRoom() == nil {
 			db, _, err := openIndex(d.dir, d.log)
 			d.mu.Lock()

@@ -226,6 +226,7 @@ func (d *DB) Apply(changes ...catalog.KV) error {
 		}
 		changes = changes[n:]
 	}
+	d.written.Add(size)
 	return nil
 }
 
