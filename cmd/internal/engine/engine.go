@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -138,7 +139,7 @@ func (e *Engine) openState(ctx context.Context) (_ *catalog.State, err error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := badger.Open(dir.Index(), badger.Options{Log: e.opts.Log})
+	store, err := badger.Open(dir.Index(), badger.Options{Log: e.opts.Log, Settled: debug.FreeOSMemory})
 	if err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
