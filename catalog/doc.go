@@ -30,6 +30,15 @@
 // A remote whose images are files of this machine is not stored at all: it is
 // asked each time, and no verb about it opens [State].
 //
+// # A million images
+//
+// Nothing here holds a listing in memory. One that comes is merged with what is
+// stored as it goes by, and told of as it changes (relist.go, sweep.go); one
+// that is read is read in pages, between which the store is not held, so a
+// reader may take an hour for it (page.go). What lookups ask for each time is
+// remembered (memo.go), and so are all names while somebody searches (names.go,
+// nameindex.go).
+//
 // # How an image is published
 //
 // [Catalog.Create] refuses what can be refused before a byte is copied, and
