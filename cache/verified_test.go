@@ -171,9 +171,8 @@ func TestStrict_errors(t *testing.T) {
 	content := randomBytes(4, 20*mib)
 	img := r.image("a", content)
 	r.set(faults{mangle: flip(19*mib, 1e9)})
-	c := openCache(t, t.TempDir(), Options{Verify: Strict, Patience: 200 * time.Millisecond})
-	client := r.client(t)
-	b := openBlob(t, c, client, img)
+	c := openCache(t, t.TempDir(), Options{Verify: Strict})
+	b := openBlob(t, c, r.client(t), img)
 	if _, err := b.ReadAt(make([]byte, 10), 0); !errors.Is(err, backends.ErrCorrupt) {
 		t.Errorf("a wrong image: %v, want ErrCorrupt", err)
 	}
@@ -190,11 +189,17 @@ func TestStrict_errors(t *testing.T) {
 	if n != 1 {
 		t.Errorf("%d blobs are listed, want the refused one", n)
 	}
+}
 
+// Strict readers do not wait for ever.
+func TestStrict_patience(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
 	release := make(chan struct{})
 	defer close(release)
 	r.set(faults{hang: release})
-	slow := openBlob(t, c, client, r.image("b", randomBytes(5, 20*mib)))
+	c := openCache(t, t.TempDir(), Options{Verify: Strict, Patience: 200 * time.Millisecond})
+	slow := openBlob(t, c, r.client(t), r.image("b", randomBytes(5, 20*mib)))
 	if _, err := slow.ReadAt(make([]byte, 10), 0); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("nothing comes in: %v, want DeadlineExceeded", err)
 	}

@@ -310,3 +310,68 @@ func TestCache_adoptRefuses(t *testing.T) {
 		t.Errorf("the blob is %q (%v) after its other name was written to", b, err)
 	}
 }
+
+// While a blob is read again it can be opened, read, and removed.
+func TestCache_verifyLetsOthersIn(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	client := r.client(t)
+	content := randomBytes(1, 17*mib)
+	img := r.image("a", content)
+	c := openCache(t, t.TempDir(), Options{})
+	mustWait(t, openBlob(t, c, client, img))
+	key := KeyOf("lab", img)
+	var seen []int64
+	err := c.Verify(t.Context(), key, func(done, total int64) {
+		seen = append(seen, done)
+		b, err := c.Blob(t.Context(), client, img)
+		if err != nil || total != img.Size {
+			t.Fatalf("Blob at %d of %d: %v", done, total, err)
+		}
+		mustRead(t, b, content, mib, 100)
+		b.Close()
+	})
+	if err != nil || len(seen) != 4 || seen[0] != 0 || seen[3] != img.Size {
+		t.Errorf("Verify = %v, progress %v", err, seen)
+	}
+
+	held, err := c.Blob(t.Context(), client, img)
+	mustDo(t, err)
+	if err := c.Remove(key); !errors.Is(err, ErrInUse) {
+		t.Errorf("Remove of an open blob = %v, want ErrInUse", err)
+	}
+	held.Close()
+	c.Pin(key)
+	if err := c.Remove(key); !errors.Is(err, ErrInUse) {
+		t.Errorf("Remove of a pinned blob = %v, want ErrInUse", err)
+	}
+	c.Unpin(key)
+}
+
+// A blob that goes away while it is read again is not whole any more, whatever
+// the reading shows.
+func TestCache_verifyRemoved(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	client := r.client(t)
+	img := r.image("a", randomBytes(1, 3*mib))
+	c := openCache(t, t.TempDir(), Options{})
+	b, err := c.Blob(t.Context(), client, img)
+	mustDo(t, err)
+	mustWait(t, b)
+	b.Close()
+	key := KeyOf("lab", img)
+	removed := false
+	err = c.Verify(t.Context(), key, func(int64, int64) {
+		if !removed {
+			eventually(t, "nobody has it open", func() bool { return c.Remove(key) == nil })
+			removed = true
+		}
+	})
+	if !errors.Is(err, fs.ErrInvalid) || c.Info(key).State != Remote {
+		t.Errorf("Verify = %v, and the blob is %v", err, c.Info(key).State)
+	}
+	if err := c.Remove(key); err != nil {
+		t.Errorf("a second Remove: %v", err)
+	}
+}

@@ -116,7 +116,7 @@ func TestVerity_unsupported(t *testing.T) {
 	}), nil))
 	r := newRegistry(t)
 	client := r.client(t)
-	dir, err := os.MkdirTemp("/dev/shm", "sregfs-guard-") // tmpfs has none
+	dir, err := os.MkdirTemp("/dev/shm", "sregfs-guard-") //nolint:usetesting // a tmpfs is wanted: it has no fs-verity
 	if err != nil {
 		t.Skip(err)
 	}
