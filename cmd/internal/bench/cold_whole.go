@@ -25,6 +25,9 @@ func coldWhole(ctx context.Context, b *bench) (err error) {
 	b.note("%d MiB. The fastest of %d ways to run several curls at a time over the same link is what the others are compared with. "+
 		"A curl and an rclone alone leave the machine idle where the connection is limited: their runs go on side by side.",
 		r.img.size>>20, len(parallels))
+	if err := touchMemory(); err != nil {
+		return err
+	}
 	for _, l := range coldLinks {
 		r.reg.link.set(l.rtt, l.rate, 0)
 		if err := r.whole(ctx, l.String(), l.rate > 0); err != nil {
