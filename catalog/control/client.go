@@ -205,6 +205,12 @@ func (c *Client) Images(ctx context.Context, query, remote string, refresh bool)
 	return call[catalog.Record](ctx, c, "images", imagesRequest{Query: query, Remote: remote, Refresh: refresh}, nil)
 }
 
+// ImagesBrief is Images with less of each record: URI, Size, Modified, State and
+// Pinned.
+func (c *Client) ImagesBrief(ctx context.Context, query, remote string, refresh bool) iter.Seq2[catalog.Record, error] {
+	return call[catalog.Record](ctx, c, "images", imagesRequest{Query: query, Remote: remote, Refresh: refresh, Brief: true}, nil)
+}
+
 // Search is catalog.Catalog.Search.
 func (c *Client) Search(ctx context.Context, query, remote string) iter.Seq2[catalog.Record, error] {
 	return call[catalog.Record](ctx, c, "search", imagesRequest{Query: query, Remote: remote}, nil)

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"maps"
 	"path/filepath"
+	"time"
 
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
@@ -21,6 +22,7 @@ type (
 		Query   string `json:"query,omitempty"`
 		Remote  string `json:"remote,omitempty"`
 		Refresh bool   `json:"refresh,omitempty"`
+		Brief   bool   `json:"brief,omitempty"` // the fields of briefRecord are enough
 	}
 	uriRequest struct {
 		URI string `json:"uri"`
@@ -72,7 +74,11 @@ func verbs(c *catalog.Catalog, opts Options) map[string]verb {
 func factVerbs(c *catalog.Catalog, opts Options) map[string]verb {
 	return map[string]verb{
 		"images": verbOf(func(ctx context.Context, r imagesRequest, out *frameWriter) error {
-			return sendAll(out, c.Images(ctx, r.Query, r.Remote, r.Refresh))
+			all := c.Images(ctx, r.Query, r.Remote, r.Refresh)
+			if r.Brief {
+				return sendAll(out, brief(all))
+			}
+			return sendAll(out, all)
 		}),
 		"search": verbOf(func(ctx context.Context, r imagesRequest, out *frameWriter) error {
 			return sendAll(out, c.Search(ctx, r.Query, r.Remote))
@@ -162,6 +168,26 @@ func cacheVerbs(c *catalog.Catalog) map[string]verb {
 		"cache-verify": verbOf(func(ctx context.Context, r keyRequest, out *frameWriter) error {
 			return c.VerifyCached(ctx, r.Key, out.progress)
 		}),
+	}
+}
+
+// A briefRecord is what a person sees of a catalog.Record in a list: of 100,000
+// images the rest would take longer to send than all else.
+type briefRecord struct {
+	URI      string      `json:"uri"`
+	Size     int64       `json:"size"`
+	Modified time.Time   `json:"modified,omitzero"`
+	State    cache.State `json:"state"`
+	Pinned   bool        `json:"pinned,omitempty"`
+}
+
+func brief(all iter.Seq2[catalog.Record, error]) iter.Seq2[*briefRecord, error] {
+	return func(yield func(*briefRecord, error) bool) {
+		for r, err := range all {
+			if !yield(&briefRecord{r.URI, r.Size, r.Modified, r.State, r.Pinned}, err) {
+				return
+			}
+		}
 	}
 }
 

@@ -127,6 +127,12 @@ func checkReads(t *testing.T, c *Client, cat *catalog.Catalog) {
 	}
 	gotAll, err := backends.Collect(c.Images(t.Context(), "b:", "", false))
 	same("Images", wantAll, gotAll, err)
+	gotBrief, err := backends.Collect(c.ImagesBrief(t.Context(), "b:", "", false))
+	var wantBrief []catalog.Record
+	for _, r := range wantAll {
+		wantBrief = append(wantBrief, catalog.Record{URI: r.URI, Size: r.Size, Modified: r.Modified, State: r.State, Pinned: r.Pinned})
+	}
+	same("ImagesBrief", wantBrief, gotBrief, err)
 	gotAll, err = backends.Collect(c.Search(t.Context(), "b:", "local"))
 	same("Search", wantAll, gotAll, err)
 	want, err := cat.Get(t.Context(), "a/b:1")

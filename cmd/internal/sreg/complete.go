@@ -26,7 +26,7 @@ func (a *app) completeImages(cmd *cobra.Command, _ []string, typed string) ([]st
 	a.quiet = true
 	found := map[string]bool{}
 	err := a.with(ctx, func(c *control.Client) error {
-		for rec, err := range c.Images(ctx, patternOf(typed), "", false) {
+		for rec, err := range c.ImagesBrief(ctx, patternOf(typed), "", false) {
 			if err != nil {
 				return err
 			}

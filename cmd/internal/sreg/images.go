@@ -28,7 +28,11 @@ in bytes, -1 if it is not known yet.`,
 		Args: needArgs(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {
-				return a.printRecords(c.Images(cmd.Context(), first(args), remote, refresh))
+				list := c.ImagesBrief
+				if a.format == asJSON {
+					list = c.Images
+				}
+				return a.printRecords(list(cmd.Context(), first(args), remote, refresh))
 			})
 		},
 	}
