@@ -219,7 +219,8 @@ func (c *Catalog) nameBlobs(ctx context.Context, s Store, all map[cache.Key]*Cac
 // Errors: ctx's; the store's.
 func storedImages(ctx context.Context, s Store, remote string, fn func(backends.Image)) error {
 	prefix := appendPart([]byte{kindEntry}, remote)
-	for kv, err := range s.Scan(prefix, nil) {
+	var ref backends.Ref
+	for kv, err := range pages(s, prefix, nil) {
 		if err == nil {
 			err = ctx.Err()
 		}
@@ -234,7 +235,11 @@ func storedImages(ctx context.Context, s Store, remote string, fn func(backends.
 		if !ok {
 			continue
 		}
-		e, ok := decodeEntry(kv.Value, backends.Ref{Collection: string(collection), Name: string(name), Tag: string(tag)})
+		if string(collection) != ref.Collection {
+			ref.Collection = string(collection)
+		}
+		ref = refAfter(ref, name, tag)
+		e, ok := decodeEntry(kv.Value, ref)
 		if ok && (e.image.Digest != "" || e.image.Version != "") {
 			fn(e.image)
 		}
