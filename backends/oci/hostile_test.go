@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/sregfs/sregfs/backends"
@@ -187,6 +188,16 @@ func TestRedirect(t *testing.T) {
 	part(11000)
 	if n := reg.Count(http.MethodGet, "/blobs/"); n != 1 {
 		t.Errorf("%d requests to the registry for a new link, want 1", n)
+	}
+	signature = "3" // while many read
+	reg.Forget()
+	var readers sync.WaitGroup
+	for i := range 16 {
+		readers.Go(func() { part(int64(i) * 5000) })
+	}
+	readers.Wait()
+	if n := reg.Count(http.MethodGet, "/blobs/"); n != 1 {
+		t.Errorf("%d requests to the registry for a new link that 16 wait for, want 1", n)
 	}
 	if leaks := cdn.leaks(); len(leaks) > 0 {
 		t.Errorf("the CDN was told %q", leaks)

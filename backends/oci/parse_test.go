@@ -134,12 +134,22 @@ func TestTargets_expire(t *testing.T) {
 		var targets targets
 		targets.put("a", "https://cdn/a")
 		time.Sleep(targetLife - time.Second)
-		if _, ok := targets.get("a"); !ok {
+		if to, _ := targets.get("a"); to == "" {
 			t.Error("a target was forgotten too early")
 		}
 		time.Sleep(2 * time.Second)
-		if to, ok := targets.get("a"); ok {
+		if to, wait := targets.get("a"); to != "" || wait != nil {
 			t.Errorf("target %s is used for too long", to)
+		}
+		_, wait := targets.get("a") // another one asks already
+		if wait == nil {
+			t.Fatal("two ask anew")
+		}
+		targets.put("a", "https://cdn/b")
+		<-wait
+		targets.expire("a", "https://cdn/a") // the one before
+		if to, _ := targets.get("a"); to != "https://cdn/b" {
+			t.Errorf("target %s, want the new one", to)
 		}
 	})
 }
@@ -201,4 +211,24 @@ func FuzzManifest(f *testing.F) {
 			t.Errorf("manifest %q: %v", body, err)
 		}
 	})
+}
+
+func TestExpiry(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	tests := map[string]time.Duration{
+		"https://cdn/a": targetLife,
+		"https://cdn/a?Expires=x&se=y&X-Amz-Expires=9":                   targetLife,
+		"https://cdn/a?X-Amz-Date=20260102T030405Z&X-Amz-Expires=60":     time.Minute - targetSpare,
+		"https://cdn/a?X-Amz-Date=20260102T030405Z&X-Amz-Expires=3600":   targetLife,
+		"https://cdn/a?X-Goog-Date=20260102T030305Z&X-Goog-Expires=90":   30*time.Second - targetSpare,
+		"https://cdn/a?Expires=1767323105&Signature=s":                   time.Minute - targetSpare,
+		"https://cdn/a?sv=2020&se=2026-01-02T03%3A05%3A05Z&sig=s":        time.Minute - targetSpare,
+		"https://cdn/a?X-Amz-Date=20260102T020405Z&X-Amz-Expires=60&x=%": -time.Hour + time.Minute - targetSpare,
+	}
+	for link, want := range tests {
+		if got := expiry(link, now).Sub(now); got != want {
+			t.Errorf("expiry(%q) is in %v, want %v", link, got, want)
+		}
+	}
 }

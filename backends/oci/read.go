@@ -12,22 +12,15 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
-const (
-	// maxSkip is how many bytes of an answer are thrown away to get to the
-	// ones that were asked for, from a registry that ignores ranges.
-	maxSkip = 64 << 20
-
-	// targetLife is how long a blob is read directly from where the registry
-	// redirected to. Signed links live for some minutes.
-	targetLife = 2 * time.Minute
-)
+// maxSkip is how many bytes of an answer are thrown away to get to the ones that
+// were asked for, from a registry that ignores ranges. Who wants more than the
+// head of such a blob should read it in order, once.
+const maxSkip = 1<<20 - 1
 
 // Stat finds the image by its tag; by the digest of its manifest or of the file
 // itself if ref.Version is one; and else the tag's image for the architecture
@@ -166,21 +159,54 @@ func (c *client) gone(ctx context.Context, img backends.Image, missing error) er
 
 // blob asks for n bytes of a blob from off: where the registry redirected to
 // the last time, if that was just now and still works, else at the registry.
+// However many find out at once that it no longer does, one asks.
 func (c *client) blob(ctx context.Context, repo, digest string, off, n int64) (*http.Response, error) {
 	key := repo + "@" + digest
 	bytes := fmt.Sprintf("bytes=%d-%d", off, off+n-1)
-	if target, ok := c.targets.get(key); ok {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
-		if err == nil {
-			req.Header.Set("Range", bytes)
-			req.Header.Set("Accept-Encoding", "identity")
-			resp, err := httpx.Do(c.plain, req)
-			if err == nil || ctx.Err() != nil {
-				return resp, err
+	for failed := 0; failed < 2; {
+		target, wait := c.targets.get(key)
+		switch {
+		case wait != nil:
+			select {
+			case <-wait:
+				continue
+			case <-ctx.Done():
+				return nil, ctx.Err()
 			}
+		case target == "":
+			return c.blobAtHome(ctx, repo, digest, bytes)
 		}
-		c.targets.drop(key) // an expired signature, most likely: the registry makes a new one
+		resp, err := c.blobAt(ctx, target, bytes)
+		if err == nil || ctx.Err() != nil || errors.Is(err, backends.ErrRateLimited) {
+			return resp, err
+		}
+		c.targets.expire(key, target) // an expired signature, most likely: the registry makes a new one
+		failed++
 	}
+	return c.blobAtHome(ctx, repo, digest, bytes)
+}
+
+// blobAt asks where the registry redirected to.
+func (c *client) blobAt(ctx context.Context, target, bytes string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", backends.ErrUnavailable, err)
+	}
+	req.Header.Set("Range", bytes)
+	req.Header.Set("Accept-Encoding", "identity")
+	return httpx.Do(c.plain, req)
+}
+
+// blobAtHome asks the registry, and remembers where that redirects to.
+func (c *client) blobAtHome(ctx context.Context, repo, digest, bytes string) (*http.Response, error) {
+	key, target := repo+"@"+digest, ""
+	defer func() {
+		if target == "" { // on the registry itself the login is needed each time
+			c.targets.forget(key)
+			return
+		}
+		c.targets.put(key, target)
+	}()
 	req, err := c.request(ctx, http.MethodGet, "/v2/"+repo+"/blobs/"+digest, nil)
 	if err != nil {
 		return nil, err
@@ -191,9 +217,8 @@ func (c *client) blob(ctx context.Context, repo, digest string, off, n int64) (*
 	if err != nil {
 		return nil, err
 	}
-	// On the registry itself the login is needed each time.
 	if final := resp.Request; final != nil && !sameOrigin(final.URL, c.base) {
-		c.targets.put(key, final.URL.String())
+		target = final.URL.String()
 	}
 	return resp, nil
 }
@@ -251,41 +276,4 @@ func checkRange(header string, off, n, size int64) error {
 		return fmt.Errorf("%w: Content-Range %q for %d bytes from %d of %d", backends.ErrCorrupt, header, n, off, size)
 	}
 	return nil
-}
-
-// targets remembers where blobs were redirected to. The zero value is empty.
-type targets struct {
-	mu   sync.Mutex // guards the field below
-	urls map[string]target
-}
-
-type target struct {
-	url   string
-	until time.Time
-}
-
-func (t *targets) get(key string) (string, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	to, ok := t.urls[key]
-	if ok && time.Now().After(to.until) {
-		delete(t.urls, key)
-		ok = false
-	}
-	return to.url, ok
-}
-
-func (t *targets) put(key, url string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.urls == nil || len(t.urls) >= maxKnown {
-		t.urls = map[string]target{}
-	}
-	t.urls[key] = target{url: url, until: time.Now().Add(targetLife)}
-}
-
-func (t *targets) drop(key string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.urls, key)
 }
