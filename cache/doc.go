@@ -15,5 +15,33 @@
 // wrap fs.ErrNotExist from a missing file of its own, because that would read as
 // "no such image".
 //
+// # Fetching
+//
+// What is fetched is decided in chunks of 1 MiB, and moves in flights: a flight is
+// one range on its way into the sparse file (flight.go, fetch.go). Each chunk
+// under way belongs to exactly one flight, which alone may write it, so however
+// many readers want it, it is sent once, and no byte is ever written over another.
+// A reader starts what is missing of its range and of a window ahead of it
+// (demand.go) and waits for the watermark of the flight that brings its first
+// missing byte: never for a whole request, and never with its own context in the
+// request, so that readers who give up take nothing from others.
+//
+// The filler of a blob (fill.go) fetches the rest, from the last reader's place on:
+// a second after the first read if the blob is still open then; at once when a
+// reader has read the first MiB in sequence, or 8 MiB anywhere, or waits for the
+// whole.
+//
+// Flights ask for slots in the lane to their service (lane.go). Demanded ones go
+// first. Background ones get as many as the lane's pace says (pace.go): 4 at
+// first, then whatever more throughput is measured with; 16 at once for a
+// whole image; half after each complaint of the service, and none before its
+// Retry-After is over. One that has all but come in does not count any more: the
+// next request travels meanwhile. While the body of a demanded range comes in
+// the others hold still, 50 ms at a time at most.
+//
+// A request that is stuck for longer than its service ever takes (answers.go), is
+// made a second time for what is missing (vigil.go); whichever brings a byte
+// first goes on.
+//
 // Start at [Cache.Open] and blob.go; Spool is in spool.go.
 package cache
