@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,7 +24,8 @@ type distant struct {
 	rtt  time.Duration
 	rate int64 // bytes a second of each connection
 
-	stall func(off int64) bool // requests whose bodies stop after the first bytes
+	stall  func(off int64) bool // requests whose bodies stop after the first bytes
+	refuse func() error         // what a request gets for an answer; nil for a body
 
 	mu       sync.Mutex // guards the fields below
 	idle     int        // connections
@@ -31,6 +34,8 @@ type distant struct {
 	open     int
 	maxOpen  int
 	sent     int64
+	refused  int
+	maxAfter int // open at once since the first refusal of all was over
 }
 
 func (b *distant) Stat(context.Context, backends.Ref) (backends.Image, error) {
@@ -49,9 +54,24 @@ func (b *distant) Open(ctx context.Context, img backends.Image, off, n int64) (i
 		b.made++
 		wait += b.rtt
 	}
+	if b.refused > 0 {
+		b.maxAfter = max(b.maxAfter, b.open)
+	}
+	var refusal error
+	if b.refuse != nil {
+		refusal = b.refuse()
+	}
+	if refusal != nil {
+		b.refused, b.maxAfter = b.refused+1, 0
+		b.open--
+		b.idle++
+	}
 	stall := b.stall != nil && b.stall(off)
 	b.mu.Unlock()
 	pause(ctx, wait)
+	if refusal != nil {
+		return nil, refusal
+	}
 	body := &distantBody{from: b, ctx: ctx, off: off, end: min(off+n, img.Size), due: time.Now()}
 	if stall {
 		body.stop = off + 100<<10
@@ -157,4 +177,122 @@ func TestSchedule_wholeImage(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who reads the first MiB and closes has only looked: what was asked for by then
+// comes in, and no more.
+func TestSchedule_lookedOnly(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		far := &distant{rtt: 50 * time.Millisecond, rate: 50e6}
+		c := openCache(t, dir, Options{})
+		b := openBlob(t, c, backends.NewClient("lab", far, backends.ClientOptions{}), distantImage(1<<30))
+		if _, err := b.ReadAt(make([]byte, 2*mib), 0); err != nil {
+			t.Fatal(err)
+		}
+		b.Close()
+		time.Sleep(time.Minute)
+		if most := int64(laneSlots * nearFill); far.sent > most {
+			t.Errorf("%d bytes were sent to somebody who read 2 MiB, want at most %d", far.sent, most)
+		}
+	})
+}
+
+// A demanded read takes no longer while the rest of the image comes in.
+func TestSchedule_demandUnderFill(t *testing.T) {
+	t.Parallel()
+	const rtt = 50 * time.Millisecond
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		far := &distant{rtt: rtt, rate: 10e6}
+		c := openCache(t, dir, Options{})
+		b := openBlob(t, c, backends.NewClient("lab", far, backends.ClientOptions{}), distantImage(256*mib))
+		filled := make(chan error, 1)
+		go func() { filled <- b.Wait(t.Context(), nil) }()
+		buf := make([]byte, 4096)
+		rnd := rand.New(rand.NewPCG(1, 2))
+		var slowest time.Duration
+		for range 40 {
+			start := time.Now()
+			if _, err := b.ReadAt(buf, rnd.Int64N(b.Size()-4096)); err != nil {
+				t.Fatal(err)
+			}
+			slowest = max(slowest, time.Since(start))
+			time.Sleep(10 * time.Millisecond)
+		}
+		// A connection, a request, and the chunk as far as the byte wanted.
+		idle := 2*rtt + mib*time.Second/10e6
+		if slowest > 2*idle {
+			t.Errorf("the slowest of 40 reads took %v, want at most %v", slowest, 2*idle)
+		}
+		if err := <-filled; err != nil {
+			t.Fatal(err)
+		}
+		if far.sent > 256*mib*102/100 {
+			t.Errorf("%d bytes were sent of %d", far.sent, 256*mib)
+		}
+	})
+}
+
+// Readers that are interrupted by the hundred take nothing from the others, and
+// cost nothing.
+func TestSchedule_interrupted(t *testing.T) {
+	t.Parallel()
+	const size = 32 * mib
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		far := &distant{rtt: 50 * time.Millisecond, rate: 20e6}
+		c := openCache(t, dir, Options{})
+		b := openBlob(t, c, backends.NewClient("lab", far, backends.ClientOptions{}), distantImage(size))
+		var wg sync.WaitGroup
+		interrupted := atomic.Int64{}
+		for i := range 300 {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*time.Millisecond)
+				defer cancel()
+				_, err := b.ReadAtContext(ctx, make([]byte, 4096), int64(i)*size/300)
+				if errors.Is(err, context.DeadlineExceeded) {
+					interrupted.Add(1)
+				} else if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		readInOrder(t, b)
+		wg.Wait()
+		if interrupted.Load() < 50 {
+			t.Errorf("%d readers were interrupted: the test shows little", interrupted.Load())
+		}
+		if far.sent > size*102/100 {
+			t.Errorf("%d bytes were sent of %d", far.sent, size)
+		}
+	})
+}
+
+// A service that asks to be left alone is, by whatever can wait.
+func TestSchedule_throttled(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		far := &distant{rtt: 50 * time.Millisecond, rate: 50e6}
+		start := time.Now()
+		far.refuse = func() error {
+			if since := time.Since(start); since > 300*time.Millisecond && since < 20*time.Second {
+				return &backends.DelayError{Err: backends.ErrRateLimited, After: 20*time.Second - since}
+			}
+			return nil
+		}
+		c := openCache(t, dir, Options{})
+		b := openBlob(t, c, backends.NewClient("lab", far, backends.ClientOptions{}), distantImage(512*mib))
+		if err := b.Wait(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		if far.refused > laneSlots {
+			t.Errorf("%d requests were refused, want at most those of one moment", far.refused)
+		}
+		if far.maxAfter > paceMax/2+laneReserve {
+			t.Errorf("%d requests at once after the complaint, want %d", far.maxAfter, paceMax/2+laneReserve)
+		}
+	})
 }
