@@ -64,8 +64,8 @@ func (p parallel) String() string {
 var parallels = []parallel{{4, false}, {8, false}, {16, false}, {4, true}, {8, true}, {16, true}}
 
 // download fetches ranges of pieceSize into a file each. Putting these together
-// is not counted.
-func (p parallel) download(ctx context.Context, b *bench, url string, size int64) (took time.Duration, err error) {
+// is not counted; if a digest is given, computing it from them is.
+func (p parallel) download(ctx context.Context, b *bench, url string, size int64, digest string) (took time.Duration, err error) {
 	dir, err := b.temp("curl-")
 	if err != nil {
 		return 0, err
@@ -82,20 +82,23 @@ func (p parallel) download(ctx context.Context, b *bench, url string, size int64
 			*w = append(*w, "--next")
 		}
 		*w = append(*w, "-sSf", "-r", fmt.Sprintf("%d-%d", i*pieceSize, min((i+1)*pieceSize, size)-1),
-			"-o", filepath.Join(dir, strconv.FormatInt(i, 10)), url)
+			"-o", filepath.Join(dir, fmt.Sprintf("%06d", i)), url)
 	}
 	start := time.Now()
-	group, ctx := errgroup.WithContext(ctx)
+	group, groupCtx := errgroup.WithContext(ctx)
 	for _, a := range args {
 		if !p.processes {
 			a = append([]string{"-Z", "--parallel-immediate", "--no-progress-meter", "--parallel-max", strconv.Itoa(p.connections)}, a...)
 		}
 		group.Go(func() error {
-			_, err := timed(ctx, "curl", a...)
+			_, err := timed(groupCtx, "curl", a...)
 			return err
 		})
 	}
-	err = group.Wait()
+	if err := group.Wait(); err != nil || digest == "" {
+		return time.Since(start), err
+	}
+	_, err = timed(ctx, "sh", "-c", `test "sha256:$(cat "$1"/* | sha256sum)" = "$2  -"`, "sh", dir, digest)
 	return time.Since(start), err
 }
 
