@@ -17,13 +17,15 @@ import (
 type Image struct {
 	fs     *FS
 	remote string
-	img    backends.Image
+	img    backends.Image // without Labels
+	labels string         // packed: the kernel can know a million images
 	ino    uint64
 	size   atomic.Int64 // as img.Size, or what the first opening showed
 }
 
 func newImage(f *FS, remote string, img backends.Image) *Image {
-	i := &Image{fs: f, remote: remote, img: img, ino: imageIno(remote, &img)}
+	i := &Image{fs: f, remote: remote, img: img, labels: packLabels(img.Labels), ino: imageIno(remote, &img)}
+	i.img.Labels = nil
 	i.size.Store(img.Size)
 	return i
 }

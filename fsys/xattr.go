@@ -3,6 +3,8 @@
 package fsys
 
 import (
+	"encoding/binary"
+	"iter"
 	"strconv"
 
 	"github.com/sregfs/sregfs/backends"
@@ -32,7 +34,7 @@ func (i *Image) Xattrs() map[string]string {
 	if info.Err != nil {
 		m["error"] = info.Err.Error()
 	}
-	for name, value := range i.img.Labels {
+	for name, value := range labelsIn(i.labels) {
 		m["label."+name] = value
 	}
 	return withoutEmpty(m)
@@ -72,6 +74,37 @@ func (d *Draft) Xattrs() map[string]string {
 		m["error"] = d.err.Error()
 	}
 	return withoutEmpty(m)
+}
+
+// packLabels puts labels into one string, a tenth of what a map takes.
+func packLabels(labels map[string]string) string {
+	if len(labels) == 0 {
+		return ""
+	}
+	var b []byte
+	for name, value := range labels {
+		b = append(binary.AppendUvarint(b, uint64(len(name))), name...)
+		b = append(binary.AppendUvarint(b, uint64(len(value))), value...)
+	}
+	return string(b)
+}
+
+// labelsIn yields what packLabels packed.
+func labelsIn(packed string) iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
+		rest := []byte(packed)
+		next := func() string {
+			n, size := binary.Uvarint(rest)
+			part := string(rest[size : size+int(n)])
+			rest = rest[size+int(n):]
+			return part
+		}
+		for len(rest) > 0 {
+			if !yield(next(), next()) {
+				return
+			}
+		}
+	}
 }
 
 func withoutEmpty(m map[string]string) map[string]string {

@@ -124,11 +124,15 @@ func processOf(thread uint32) uint32 {
 	return uint32(pid)
 }
 
-// getxattr and listxattr answer from a node's Xattrs.
-func getxattr(attrs map[string]string, name string, dest []byte) (uint32, syscall.Errno) {
-	key, ok := strings.CutPrefix(name, fsys.XattrPrefix)
-	value, found := attrs[key]
-	if !ok || !found {
+// getxattr and listxattr answer from a node's Xattrs. ls -l asks each file for
+// security labels and access lists, which must cost little: there are none.
+func getxattr(attrs func() map[string]string, name string, dest []byte) (uint32, syscall.Errno) {
+	key, ours := strings.CutPrefix(name, fsys.XattrPrefix)
+	if !ours {
+		return 0, syscall.ENODATA
+	}
+	value, found := attrs()[key]
+	if !found {
 		return 0, syscall.ENODATA
 	}
 	if len(dest) < len(value) {

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
@@ -214,6 +215,47 @@ func BenchmarkStat(b *testing.B) {
 			b.ReportMetric(0, "ns/op")
 		})
 	}
+}
+
+// BenchmarkMemory has the kernel know 100,000 images, and tells what each costs
+// this process, before and after the kernel forgets them.
+func BenchmarkMemory(b *testing.B) {
+	const n = 100_000
+	w := fsystest.New(b, fsystest.Options{})
+	for i := range n {
+		w.Service.Put(fmt.Sprintf("big/image-with-a-name:%d", i), []byte("content"))
+	}
+	// The facts become known, through a mount that does not last.
+	dir := b.TempDir()
+	m, err := fusefs.Mount(b.Context(), dir, w.FS, fusefs.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	fusetest.MustShell(b, dir, "ls -l web/big >/dev/null")
+	if err := m.Unmount(false); err != nil {
+		b.Fatal(err)
+	}
+	dir, _ = fusetest.Mount(b, w.FS, fusefs.Options{})
+	before := heap()
+	for b.Loop() {
+		fusetest.MustShell(b, dir, "ls -l web/big >/dev/null")
+	}
+	b.ReportMetric(float64(heap()-before)/n, "B/inode")
+	forgetCaches(b)
+	for range 100 {
+		if heap()-before < 50*n {
+			break
+		}
+	}
+	b.ReportMetric(float64(heap()-before)/n, "B/forgotten")
+}
+
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc)
 }
 
 // BenchmarkOpen opens an image that is whole, reads 4 KiB and closes it, from one

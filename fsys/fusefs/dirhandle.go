@@ -40,7 +40,7 @@ const dots = 2
 // change; what the kernel itself does there it knows.
 func (n *dirNode) OpendirHandle(ctx context.Context, _ uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	h := &dirHandle{n: n, list: n.dir.OpenListing()}
-	if n.m.opts.NoDirCache || !n.dir.Steady() {
+	if !n.dir.Steady() {
 		return h, 0, 0
 	}
 	if n.listed.Load() {

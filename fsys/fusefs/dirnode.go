@@ -181,7 +181,7 @@ func (n *dirNode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 func (n *dirNode) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
 
 func (n *dirNode) Getxattr(_ context.Context, name string, dest []byte) (uint32, syscall.Errno) {
-	return getxattr(n.dir.Xattrs(), name, dest)
+	return getxattr(n.dir.Xattrs, name, dest)
 }
 
 func (n *dirNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {

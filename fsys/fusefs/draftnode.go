@@ -61,7 +61,7 @@ func (n *draftNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 }
 
 func (n *draftNode) Getxattr(_ context.Context, name string, dest []byte) (uint32, syscall.Errno) {
-	return getxattr(n.draft.Xattrs(), name, dest)
+	return getxattr(n.draft.Xattrs, name, dest)
 }
 
 func (n *draftNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {

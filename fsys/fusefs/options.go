@@ -16,7 +16,6 @@ type Options struct {
 	UID, GID   uint32 // owner of all files; 0 means the process's own
 
 	NoPassthrough bool          // read through this process also where the kernel could do without
-	NoDirCache    bool          // the kernel keeps no lists of names
 	NameTimeout   time.Duration // how long the kernel believes a name without asking; default 10 s
 	Log           *slog.Logger
 
