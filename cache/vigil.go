@@ -179,9 +179,16 @@ func (v *vigil) mayHedge() bool {
 	d, f := v.data, v.flight
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if f.hedged || f.whole || !f.urgent && v.idle < idlePatience*v.stuck || !v.src.lane.answers.hedge() {
+	if f.hedged || f.whole || !f.urgent && v.idle < idlePatience*v.stuck {
 		return false
 	}
+	// The service may have sent all that is asked for again. The first time it
+	// does not matter how much that is.
+	again := f.end - f.pos
+	if d.stolen > 0 && (d.stolen+again)*stealShare > d.size || !v.src.lane.answers.hedge() {
+		return false
+	}
+	d.stolen += again
 	f.hedged = true
 	return true
 }
