@@ -228,7 +228,8 @@ func (d *Dir) Recheck(ctx context.Context) {
 	if d.remote == "" {
 		return
 	}
-	for range d.fs.cat.List(ctx, d.remote, d.collection) {
+	for _, err := range d.fs.cat.List(ctx, d.remote, d.collection) {
+		_ = err // whoever lists will see it
 		return
 	}
 }

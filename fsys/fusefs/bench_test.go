@@ -201,7 +201,7 @@ func BenchmarkStat(b *testing.B) {
 		{"absent", filepath.Join(asked, "web/c/none:%d.sif")},
 	} {
 		b.Run(bm.name, func(b *testing.B) {
-			childStat([]string{bm.pattern, "1", strconv.Itoa(n)}) //nolint:errcheck // the first time the registry is asked
+			childStat([]string{bm.pattern, "1", strconv.Itoa(n)}) // the first time the registry is asked
 			rounds := strconv.Itoa(b.N/n + 1)
 			out, err := child(b, "stat", bm.pattern, rounds, strconv.Itoa(n)).Output()
 			if err != nil {
