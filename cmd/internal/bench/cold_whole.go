@@ -23,7 +23,7 @@ func coldWhole(ctx context.Context, b *bench) (err error) {
 	}
 	defer func() { err = errors.Join(err, r.reg.close()) }()
 	b.note("%d MiB. The fastest of %d ways to run several curls at a time over the same link is what the others are compared with. "+
-		"Checked is with sha256sum afterwards, which sregfs does all the time: that is the third of its CPU time that curl does not spend. "+
+		"Checked is with openssl's SHA-256 afterwards; sregfs spends about a third of its CPU time on that. "+
 		"A curl and an rclone alone leave the machine idle where the connection is limited: their runs go on side by side.",
 		r.img.size>>20, len(parallels))
 	if err := touchMemory(); err != nil {

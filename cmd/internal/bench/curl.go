@@ -98,7 +98,7 @@ func (p parallel) download(ctx context.Context, b *bench, url string, size int64
 	if err := group.Wait(); err != nil || digest == "" {
 		return time.Since(start), err
 	}
-	_, err = timed(ctx, "sh", "-c", `test "sha256:$(cat "$1"/* | sha256sum)" = "$2  -"`, "sh", dir, digest)
+	_, err = timed(ctx, "sh", "-c", `test "sha256:$(cat "$1"/* | openssl dgst -sha256 -r)" = "$2 *stdin"`, "sh", dir, digest)
 	return time.Since(start), err
 }
 
