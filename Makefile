@@ -17,7 +17,7 @@ RUN_DEPS  := fusermount3=fuse3
 TEST_DEPS := $(RUN_DEPS) docker-registry=docker-registry squashfuse=squashfuse mksquashfs=squashfs-tools getfattr=attr rsync=rsync \
              htpasswd=apache2-utils shellcheck=shellcheck gcc=gcc /usr/include/stdlib.h=libc6-dev \
              python3=python3 /usr/lib/python3/dist-packages/dropbox=python3-dropbox
-BENCH_DEPS := $(TEST_DEPS) rclone=rclone curl=curl
+BENCH_DEPS := $(TEST_DEPS) rclone=rclone curl=curl openssl=openssl
 
 FUZZTIME ?= 10s
 
