@@ -20,7 +20,7 @@ type Settings struct {
 	Default  string // remote of a URI that names none
 
 	CacheSize Size // 0 means no limit but MinFree
-	MinFree   Size
+	MinFree   Size // 0 means 256 MiB, of a small disk less
 
 	ReadOnly       bool
 	AllowOverwrite bool
@@ -48,8 +48,7 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.CacheDir, "cache-dir", "", "directory of pulled images (default $XDG_CACHE_HOME/sregfs)")
 	fs.StringVar(&s.Default, "default", "", "the `remote` of a URI that names none (default $SREGISTRY_CLIENT or \"local\")")
 	fs.Var(&s.CacheSize, "cache-size", "most bytes that pulled images may take, as 20G; 0 means what --min-free leaves")
-	s.MinFree = 256 << 20
-	fs.Var(&s.MinFree, "min-free", "bytes to leave free on the disk of the cache")
+	fs.Var(&s.MinFree, "min-free", "bytes to leave free on the disk of the cache; 0 means 256 MiB, of a small disk a twentieth")
 	fs.BoolVar(&s.ReadOnly, "read-only", false, "refuse all writing, on every remote")
 	fs.BoolVar(&s.AllowOverwrite, "allow-overwrite", false, "let published tags be replaced")
 	fs.BoolVar(&s.AllowDelete, "allow-delete", false, "let images be deleted through the mount")
