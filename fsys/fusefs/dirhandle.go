@@ -60,6 +60,8 @@ func (h *dirHandle) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Err
 		h.dent = fuse.DirEntry{Name: ".."[:h.at], Ino: h.n.StableAttr().Ino, Mode: syscall.S_IFDIR, Off: h.at}
 		return &h.dent, 0
 	}
+	ctx, end := await(ctx)
+	defer end()
 	e, err := h.list.Next(ctx)
 	if err != nil {
 		return nil, h.n.m.fail("readdir", h.n.Path(nil), err)
@@ -77,6 +79,8 @@ func (h *dirHandle) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Err
 }
 
 func (h *dirHandle) Seekdir(ctx context.Context, off uint64) syscall.Errno {
+	ctx, end := await(ctx)
+	defer end()
 	h.at, h.last = min(off, dots), nil
 	err := h.list.Seek(ctx, int(off-h.at))
 	h.at += uint64(h.list.Offset())

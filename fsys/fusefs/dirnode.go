@@ -110,6 +110,8 @@ func (n *dirNode) known(name string) gofs.InodeEmbedder {
 // and pass by the kernel, which does not know the name yet: then it shall not
 // believe the answer.
 func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	ctx, end := await(ctx)
+	defer end()
 	n.noteLookup()
 	asked := n.changed.Load()
 	node, err := n.dir.Lookup(ctx, name, caller(ctx, false))
@@ -189,6 +191,8 @@ func (n *dirNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Err
 }
 
 func (n *dirNode) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*gofs.Inode, gofs.FileHandle, uint32, syscall.Errno) {
+	ctx, end := await(ctx)
+	defer end()
 	draft, file, err := n.dir.Create(ctx, name, caller(ctx, true), flags&syscall.O_EXCL != 0)
 	if err != nil {
 		return nil, nil, 0, n.m.fail("create", name, err)
@@ -198,6 +202,8 @@ func (n *dirNode) Create(ctx context.Context, name string, flags, mode uint32, o
 }
 
 func (n *dirNode) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	ctx, end := await(ctx)
+	defer end()
 	dir, err := n.dir.Mkdir(ctx, name)
 	if err != nil {
 		return nil, n.m.fail("mkdir", name, err)
@@ -206,14 +212,20 @@ func (n *dirNode) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.En
 }
 
 func (n *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
+	ctx, end := await(ctx)
+	defer end()
 	return n.m.fail("rmdir", name, n.dir.Rmdir(ctx, name))
 }
 
 func (n *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
+	ctx, end := await(ctx)
+	defer end()
 	return n.m.fail("unlink", name, n.dir.Unlink(ctx, name))
 }
 
 func (n *dirNode) Rename(ctx context.Context, name string, newParent gofs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
+	ctx, end := await(ctx)
+	defer end()
 	to, ok := newParent.(*dirNode)
 	if !ok || flags&^unix.RENAME_NOREPLACE != 0 {
 		return syscall.EINVAL

@@ -47,6 +47,8 @@ func (n *draftNode) Setattr(ctx context.Context, _ gofs.FileHandle, in *fuse.Set
 }
 
 func (n *draftNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+	ctx, end := await(ctx)
+	defer end()
 	write := forWriting(flags)
 	file, err := n.draft.Open(ctx, caller(ctx, write), write, flags&syscall.O_TRUNC != 0)
 	if err != nil {
@@ -103,10 +105,14 @@ func (h *draftHandle) Write(_ context.Context, data []byte, off int64) (uint32, 
 
 // Flush is close(2): the image is published now, and the error is close's.
 func (h *draftHandle) Flush(ctx context.Context) syscall.Errno {
+	ctx, end := await(ctx)
+	defer end()
 	return h.m.fail("close", h.name, h.file.Flush(ctx, caller(ctx, true)))
 }
 
 func (h *draftHandle) Fsync(ctx context.Context, _ uint32) syscall.Errno {
+	ctx, end := await(ctx)
+	defer end()
 	return h.m.fail("fsync", h.name, h.file.Sync(ctx))
 }
 

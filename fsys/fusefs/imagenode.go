@@ -97,6 +97,8 @@ func (n *imageNode) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errn
 func (n *imageNode) OnForget() { n.m.opened.forget(n) }
 
 func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+	ctx, end := await(ctx)
+	defer end()
 	name := n.image.Ref().String()
 	if forWriting(flags) {
 		err := n.image.OpenWrite(ctx, caller(ctx, true), flags&syscall.O_TRUNC != 0)
@@ -213,6 +215,8 @@ func (h *readHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.Rea
 		// The kernel takes the bytes from the cache's file by splice.
 		return fuse.ReadResultFd(h.blob.RawFile().Fd(), off, int(want)), 0
 	}
+	ctx, end := await(ctx)
+	defer end()
 	got, err := h.blob.ReadAtContext(ctx, dest[:want], off)
 	if err != nil && !errors.Is(err, io.EOF) && int64(got) < want {
 		return nil, h.n.m.fail("read", h.n.image.Ref().String(), err)

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -100,7 +101,7 @@ func (m *Mounted) attach() (*fuse.Server, error) {
 		if m.opts.ReadOnly {
 			o.DirectMountFlags |= syscall.MS_RDONLY
 		}
-		server, err := fuse.NewServer(m.raw(), m.path, o)
+		server, err := m.attachDirectly(o)
 		if err == nil || !haveFusermount() {
 			return server, err
 		}
@@ -112,6 +113,25 @@ func (m *Mounted) attach() (*fuse.Server, error) {
 		options = append(options, "ro")
 	}
 	return fuse.NewServer(m.raw(), m.path, m.mountOptions(options...))
+}
+
+// attachDirectly keeps the kernel's device from the programs that we start:
+// go-fuse 2.12.1 opens it without O_CLOEXEC when it mounts by itself. As long as
+// one of them had it, a mount whose process was killed would not be dead but
+// hang.
+func (m *Mounted) attachDirectly(o *fuse.MountOptions) (*fuse.Server, error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	server, err := fuse.NewServer(m.raw(), m.path, o)
+	fds, _ := os.ReadDir("/proc/self/fd")
+	for _, fd := range fds {
+		if n, err := strconv.Atoi(fd.Name()); err == nil {
+			if name, _ := os.Readlink("/proc/self/fd/" + fd.Name()); name == "/dev/fuse" {
+				syscall.CloseOnExec(n)
+			}
+		}
+	}
+	return server, err
 }
 
 func (m *Mounted) raw() fuse.RawFileSystem {
@@ -168,7 +188,8 @@ func (m *Mounted) Wait() error {
 	return nil
 }
 
-// Unmount ends the mount and waits for that. While files are open it gives
+// Unmount ends the mount and waits for that, but not for other mount namespaces
+// that have a copy of it: there it lives as long as this process. While files are open it gives
 // ErrBusy; with lazy the mount point is free at once and the files stay usable,
 // and Unmount does not wait for them: Wait does. A second Unmount does nothing.
 //
@@ -182,11 +203,20 @@ func (m *Mounted) Unmount(lazy bool) error {
 	if err := unmount(m.path, lazy); err != nil {
 		return err
 	}
-	if !lazy {
-		<-m.done
+	if lazy {
+		return nil
+	}
+	select {
+	case <-m.done:
+	case <-time.After(elsewhere):
+		m.log.Warn("unmounted, but another mount namespace (a container, most often) still has the mount: it ends there with this process")
 	}
 	return nil
 }
+
+// elsewhere is how long after an unmount the kernel's connection ends, unless the
+// mount was copied to another namespace (mount_namespaces(7)), where it lives on.
+const elsewhere = 2 * time.Second
 
 // Status tells how the mount works, for people: passthrough, read_ahead, kernel
 // (the FUSE protocol it speaks), and how many files were opened in each way.
