@@ -97,6 +97,26 @@ func TestLookup_absent(t *testing.T) {
 	})
 }
 
+// A listing that has the name is believed rather than an older "no such image".
+func TestLookup_listedAfterAbsent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := newService()
+		svc.namesOnly = true
+		svc.put("c/old:1", []byte("1"))
+		b := newBench(t, svc)
+		b.names("c")
+		time.Sleep(time.Minute - time.Second)
+		_, err := b.lookup("c/x:1")
+		wantErr(t, "before it is there", err, fs.ErrNotExist)
+		svc.put("c/x:1", []byte("1"))
+		time.Sleep(2 * time.Second)
+		b.names("c") // starts the refresh
+		synctest.Wait()
+		wantDiff(t, "names", b.names("c"), []string{"old:1", "x:1"})
+		b.mustLookup("c/x:1")
+	})
+}
+
 func TestLookup_offline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := newService()

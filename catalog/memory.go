@@ -52,6 +52,15 @@ func (m *memory) drop(key string) {
 	delete(m.m, key)
 }
 
+// dropOlder is drop if the time is before t.
+func (m *memory) dropOlder(key []byte, t time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if at, ok := m.m[string(key)]; ok && at.Before(t) {
+		delete(m.m, string(key))
+	}
+}
+
 func (m *memory) clear() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

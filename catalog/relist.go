@@ -232,6 +232,7 @@ func (l *relisting) write(stored KV, e entry, ref backends.Ref) {
 	}
 	if was, ok := decodeEntry(stored.Value, ref); !ok || !was.shown() {
 		l.names = true
+		l.c.absent.dropOlder(stored.Key, l.started)
 	}
 	l.changes = append(l.changes, KV{stored.Key, value})
 }
