@@ -35,7 +35,7 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 		return fmt.Errorf("%w: no such image", fs.ErrNotExist)
 	}
 	if img.Ref.Version != "" {
-		one, ok := t.choose(slices.Clone(files), img.Ref)
+		one, ok := t.withVersion(files, img.Ref.Version)
 		if !ok {
 			return fmt.Errorf("%w: no such version", fs.ErrNotExist)
 		}
@@ -49,6 +49,7 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 	dirs := map[string]bool{}
 	for _, f := range files {
 		dirs[f.dir] = true
+		defer t.changed(f.dir)
 		if err := t.Remove(filepath.FromSlash(path.Join(f.dir, f.base))); err != nil {
 			return localError(err)
 		}
@@ -64,17 +65,20 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 }
 
 // versions returns all files of ref's tag, what it means now first.
-func (t *tree) versions(ref backends.Ref) ([]file, error) {
-	files, err := t.files(ref.Collection, ref.Name)
+func (v *view) versions(ref backends.Ref) ([]file, error) {
+	dirs, err := v.dirs(ref.Collection)
 	if err != nil {
 		return nil, err
 	}
-	old, err := t.flatFiles(ref.Collection, ref.Name)
+	a, err := v.own(album{collection: ref.Collection, name: ref.Name}, dirs)
 	if err != nil {
 		return nil, err
 	}
-	all := slices.DeleteFunc(append(files, old...), func(f file) bool { return f.ref.Tag != ref.Tag })
-	return t.current(all), nil
+	places, err := v.held(dirs)
+	if err != nil {
+		return nil, err
+	}
+	return v.current(a.flat(places).tag(ref.Tag)), nil
 }
 
 // removeEmpty removes dir and its parents, up to but not including top, for as

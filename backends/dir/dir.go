@@ -23,6 +23,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -67,6 +68,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 type client struct {
 	path  string // absolute
 	sweep sync.Once
+	memories
 }
 
 // CheckName refuses what has no room in a file name.
@@ -83,16 +85,13 @@ func (c *client) CheckName(ref backends.Ref) error {
 // Stat implements backends.Backend. As Version it takes what it gives, the
 // version that a file's name tells, or a digest.
 func (c *client) Stat(_ context.Context, ref backends.Ref) (backends.Image, error) {
-	root, err := c.open()
+	v := c.view()
+	defer v.Close()
+	f, err := v.find(ref)
 	if err != nil {
 		return backends.Image{}, err
 	}
-	defer root.Close()
-	f, err := root.find(ref)
-	if err != nil {
-		return backends.Image{}, err
-	}
-	return root.image(f, root.factsOf(f.dir, f.base)), nil
+	return v.describe(f, v.facts(f.dir)), nil
 }
 
 // Open implements backends.Backend.
@@ -116,17 +115,14 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 
 // OpenFile implements backends.FileOpener.
 func (c *client) OpenFile(_ context.Context, img backends.Image) (*os.File, error) {
-	root, err := c.open()
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
+	v := c.view()
+	defer v.Close()
 	ref := img.Ref
 	ref.Version = img.Version
-	found, err := root.find(ref)
+	found, err := v.find(ref)
 	if errors.Is(err, fs.ErrNotExist) {
 		ref.Version = ""
-		if _, other := root.find(ref); other == nil {
+		if _, other := v.find(ref); other == nil {
 			return nil, backends.ErrChanged
 		}
 	}
@@ -134,7 +130,7 @@ func (c *client) OpenFile(_ context.Context, img backends.Image) (*os.File, erro
 		return nil, err
 	}
 	// By its path, not below the root: a link to an image elsewhere is welcome.
-	f, err := os.Open(root.abs(found.dir, found.base))
+	f, err := os.Open(v.abs(found.dir, found.base))
 	if err != nil {
 		return nil, localError(err)
 	}
@@ -170,7 +166,9 @@ func (b *body) Close() error { return b.file.Close() }
 // versionOf is what Version is made of: another size, time or inode means other
 // bytes. It needs no reading, and a copy that replaces a file changes it.
 func versionOf(info fs.FileInfo) string {
-	return fmt.Sprintf("%x-%x-%x", info.Size(), info.ModTime().UnixNano(), inode(info))
+	b := strconv.AppendInt(make([]byte, 0, 48), info.Size(), 16)
+	b = strconv.AppendInt(append(b, '-'), info.ModTime().UnixNano(), 16)
+	return string(strconv.AppendUint(append(b, '-'), inode(info), 16))
 }
 
 // localError keeps of an error of this machine what the contract has a word

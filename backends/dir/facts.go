@@ -4,15 +4,16 @@ package dir
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -50,8 +51,27 @@ func (f fact) matches(info fs.FileInfo) bool {
 	return f.size == info.Size() && f.modTime == info.ModTime().UnixNano() && f.inode == inode(info)
 }
 
-// facts are those of one directory, by file name.
-type facts map[string]fact
+// facts are those of one directory, one for each file, by name. They never
+// change: many may use them.
+type facts []fact
+
+// of returns the fact of a file.
+func (f facts) of(file string) (fact, bool) {
+	i, ok := slices.BinarySearchFunc(f, file, func(f fact, file string) int { return strings.Compare(f.file, file) })
+	if !ok {
+		return fact{}, false
+	}
+	return f[i], true
+}
+
+// size is about how many bytes of memory f takes.
+func (f facts) size() int {
+	n := 0
+	for _, known := range f {
+		n += 56 + 48 + len(known.file) + len(known.digest) // the strings are parts of a line
+	}
+	return n
+}
 
 // factsPath is a file with a line for each fact; of two for one file the later
 // counts. Lines are only appended, so that two processes never undo each
@@ -63,30 +83,60 @@ func factsPath(dir string) string {
 
 const maxFacts = 64 << 20 // bytes read of such a file
 
-// facts reads what is known of the files in dir. Whatever cannot be read is not
-// known, and that is all.
-func (t *tree) facts(dir string) facts { return t.factsOf(dir, "") }
-
-// factsOf is facts for one file, or for all if file is "".
-func (t *tree) factsOf(dir, file string) facts {
-	known := facts{}
-	f, err := t.Open(factsPath(dir))
+// facts returns what is known of the files in dir. Whatever cannot be read is
+// not known, and that is all.
+func (v *view) facts(dir string) facts {
+	l := look{path: dir, began: time.Now(), exact: v.exact}
+	info, err := os.Lstat(v.abs(factsPath(dir)))
 	if err != nil {
-		return known
+		return nil
+	}
+	l.now = stampOf(info)
+	known, _ := v.known.get(l, func() (reading[facts], error) { return v.readFacts(dir) })
+	return known
+}
+
+func (v *view) readFacts(dir string) (r reading[facts], err error) {
+	root, err := v.root()
+	if err != nil {
+		return r, err
+	}
+	r.began = time.Now()
+	f, err := root.Open(factsPath(dir))
+	if err != nil {
+		return r, err
 	}
 	defer f.Close()
-	lines := bufio.NewScanner(io.LimitReader(f, maxFacts))
-	lines.Buffer(make([]byte, 256<<10), 256<<10)
+	info, err := f.Stat()
+	if err != nil {
+		return r, err
+	}
+	r.of = stampOf(info)
+	r.lasts = lasting(f, r.of)
+	r.value, err = parseFacts(f)
+	r.size = r.value.size()
+	return r, err
+}
+
+// parseFacts returns the facts that could be read, also with an error.
+func parseFacts(from io.Reader) (facts, error) {
+	var all facts
+	lines := bufio.NewScanner(io.LimitReader(from, maxFacts))
+	lines.Buffer(nil, 256<<10)
 	for lines.Scan() {
-		if !bytes.HasSuffix(lines.Bytes(), []byte(file)) {
-			continue
-		}
 		// The last line may be torn: the machine stopped while it was written.
-		if f, ok := parseFact(lines.Text()); ok && (file == "" || f.file == file) {
-			known[f.file] = f
+		if f, ok := parseFact(lines.Text()); ok {
+			all = append(all, f)
 		}
 	}
-	return known
+	slices.SortStableFunc(all, func(a, b fact) int { return strings.Compare(a.file, b.file) })
+	last := all[:0]
+	for i, f := range all {
+		if i+1 == len(all) || all[i+1].file != f.file {
+			last = append(last, f)
+		}
+	}
+	return slices.Clone(last), lines.Err()
 }
 
 // remember appends a fact. Losing it costs only the digest, so it is not synced
@@ -116,14 +166,14 @@ func (t *tree) forget(dir string) {
 		return
 	}
 	known := t.facts(dir)
-	entries, err := t.read(dir)
-	if err != nil || len(known) <= 2*len(entries)+16 {
+	held, err := t.folder(dir)
+	if err != nil || len(known) <= 2*len(held.leaves)+16 {
 		return
 	}
-	kept := facts{}
-	for _, e := range entries {
-		if line, ok := known[e.Name()]; ok {
-			kept[e.Name()] = line
+	var kept facts
+	for _, l := range held.leaves {
+		if f, ok := known.of(l.base); ok {
+			kept = append(kept, f)
 		}
 	}
 	t.rewrite(name, kept)

@@ -8,96 +8,126 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
-	"path"
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
 )
 
-// List implements backends.Lister. Every entry has all facts.
+// List implements backends.Lister. Every entry has all facts. They come while
+// the directories are read: who wants to know only whether there is one may stop.
 func (c *client) List(ctx context.Context, collection string) iter.Seq2[backends.Entry, error] {
 	return func(yield func(backends.Entry, error) bool) {
-		root, err := c.open()
-		if errors.Is(err, fs.ErrNotExist) && collection == "" {
-			return // nothing was stored yet
-		}
-		if err != nil {
+		v := c.view()
+		defer v.Close()
+		l := lister{view: v, collection: collection, yield: yield, seen: map[string]bool{}}
+		if err := l.list(ctx); err != nil && !l.ended {
 			yield(backends.Entry{}, err)
-			return
 		}
-		defer root.Close()
-		l := lister{tree: root, collection: collection}
-		if err := l.scan(ctx); err != nil {
-			yield(backends.Entry{}, err)
-			return
-		}
-		for _, child := range l.children {
-			if !yield(backends.Entry{Collection: child}, nil) {
-				return
-			}
-		}
-		l.images(yield)
 	}
 }
 
-// A lister gathers one collection.
+// A lister yields one collection.
 type lister struct {
-	*tree
+	*view
 	collection string
-	files      []file
-	children   []string
-	onlyTags   bool // there is a directory, but it is an image's and no collection
+	places     []place
+	yield      func(backends.Entry, error) bool
+	seen       map[string]bool // names of collections, with a slash, and of images
+	any, ended bool            // something was yielded; the caller wants no more
+	in         string          // the directory that known are the facts of
+	known      facts
 }
 
-func (l *lister) scan(ctx context.Context) error {
-	dirs := l.dirs(l.collection)
+func (l *lister) list(ctx context.Context) error {
+	dirs, err := l.dirs(l.collection)
+	if err != nil {
+		return err
+	}
 	if len(dirs) == 0 {
 		return fmt.Errorf("%w: no such collection", fs.ErrNotExist)
 	}
-	seen := map[string]bool{}
-	for _, dir := range dirs {
-		entries, err := l.read(dir)
-		if err != nil {
-			return err
-		}
-		l.files = append(l.files, flat(l.collection, dir, entries)...)
-		for _, e := range entries {
+	if l.places, err = l.held(dirs); err != nil {
+		return err
+	}
+	for _, p := range l.places {
+		for _, base := range p.dirs {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
-				if err := l.child(dir, e.Name(), seen); err != nil {
-					return err
-				}
-			} else if _, isImage := parse(e.Name()); isImage {
-				l.onlyTags = true
+			if err := l.child(p.dir, base); err != nil || l.ended {
+				return err
 			}
 		}
 	}
-	if l.onlyTags && len(l.files) == 0 && len(l.children) == 0 {
+	if l.loose(); !l.any && l.onlyTags() {
 		return fmt.Errorf("%w: that is an image, not a collection", fs.ErrNotExist)
 	}
 	return nil
 }
 
+// onlyTags reports whether there is a directory, but an image's and no
+// collection.
+func (l *lister) onlyTags() bool {
+	tags := false
+	for _, p := range l.places {
+		if !strings.Contains(l.collection, "/") || len(p.of("")) < len(p.leaves) {
+			return false
+		}
+		tags = tags || len(p.leaves) > 0
+	}
+	return tags
+}
+
+func (l *lister) add(e backends.Entry) {
+	l.any = true
+	l.ended = !l.yield(e, nil)
+}
+
+// once reports whether name comes for the first time.
+func (l *lister) once(name string) bool {
+	first := !l.seen[name]
+	l.seen[name] = true
+	return first
+}
+
 // child looks at one directory in a collection: it may hold the tags of an
 // image, be a collection, or both.
-func (l *lister) child(parent, base string, seen map[string]bool) error {
-	dir, below := path.Join(parent, base), decodeCollection(base)
-	holds := true // right below the root it can only be a collection, also while it is empty
-	if l.collection != "" {
-		below = l.collection + "/" + below
-		entries, err := l.read(dir)
-		if err != nil {
+func (l *lister) child(parent, base string) error {
+	below := decodeCollection(base)
+	if l.collection == "" {
+		// Right below the root it can only be a collection, also while it is empty.
+		if l.once(below + "/") {
+			l.add(backends.Entry{Collection: below})
+		}
+		return nil
+	}
+	below = l.collection + "/" + below
+	p := place{dir: join(parent, base)}
+	var err error
+	if p.folder, err = l.folder(p.dir); err != nil {
+		return err
+	}
+	if l.holdsImages(p.dir, p.folder, 0) && l.once(below+"/") {
+		if l.add(backends.Entry{Collection: below}); l.ended {
+			return nil
+		}
+	}
+	name := decode(base)
+	if !l.once(name) {
+		return nil
+	}
+	a := album{collection: l.collection, name: name, parts: []part{{dir: p.dir, leaves: p.of("")}}}
+	if len(l.places) > 1 || len(spellings(name, decode)) > 1 {
+		// Other directories may have more of it.
+		var dirs []string
+		for _, p := range l.places {
+			dirs = append(dirs, p.dir)
+		}
+		if a, err = l.own(album{collection: l.collection, name: name}, dirs); err != nil {
 			return err
 		}
-		l.files = append(l.files, tags(l.collection, decode(base), dir, entries)...)
-		holds = l.holdsImages(dir, entries, 0)
 	}
-	if holds && !seen[below] {
-		seen[below] = true
-		l.children = append(l.children, below)
-	}
+	l.image(a.flat(l.places))
 	return nil
 }
 
@@ -105,48 +135,54 @@ const maxDepth = 32 // of directories that are searched for an image
 
 // holdsImages reports whether a directory, as a collection, has an image
 // somewhere.
-func (l *lister) holdsImages(dir string, entries []fs.DirEntry, depth int) bool {
-	for _, e := range entries {
-		// At depth 0 a file that only has a tag is one of the directory itself,
-		// as an image.
-		if p, ok := parse(e.Name()); ok && maybeFile(e) && (p.image != "" || depth > 0) {
-			return true
-		}
+func (l *lister) holdsImages(dir string, f *folder, depth int) bool {
+	// At depth 0 a file that only has a tag is one of the directory itself, as an
+	// image.
+	if len(f.leaves) > 0 && (depth > 0 || len(f.leaves) > len(f.of(""))) {
+		return true
 	}
 	if depth == maxDepth {
 		return false
 	}
-	for _, e := range entries {
-		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		below := path.Join(dir, e.Name())
-		if inside, err := l.read(below); err == nil && l.holdsImages(below, inside, depth+1) {
+	for _, base := range f.dirs {
+		below := join(dir, base)
+		if inside, err := l.folder(below); err == nil && l.holdsImages(below, inside, depth+1) {
 			return true
 		}
 	}
 	return false
 }
 
-// images yields what each tag means: its newest version.
-func (l *lister) images(yield func(backends.Entry, error) bool) {
-	newest := map[backends.Ref]file{}
-	for _, f := range l.files {
-		if !l.stat(&f) {
-			continue
-		}
-		key := f.ref
-		key.Version = ""
-		if old, ok := newest[key]; !ok || newestFirst(f, old) < 0 {
-			newest[key] = f
+// loose yields the images that have no directory.
+func (l *lister) loose() {
+	for _, p := range l.places {
+		for _, leaf := range p.leaves {
+			name := leaf.image
+			if name == "" {
+				name = leaf.tag
+				if strings.Contains(l.collection, "/") {
+					continue // a tag of the directory as an image
+				}
+			}
+			if !l.ended && l.once(name) {
+				l.image(album{collection: l.collection, name: name}.flat(l.places))
+			}
 		}
 	}
-	known := map[string]facts{}
-	for _, f := range newest {
-		if known[f.dir] == nil {
-			known[f.dir] = l.facts(f.dir)
+}
+
+// image yields what each tag means.
+func (l *lister) image(a album) {
+	for tag := range a.tags() {
+		versions := l.current(a.tag(tag))
+		if len(versions) == 0 {
+			continue
 		}
-		if !yield(backends.Entry{Image: l.image(f, known[f.dir])}, nil) {
+		f := versions[0]
+		if f.dir != l.in {
+			l.in, l.known = f.dir, l.facts(f.dir)
+		}
+		if l.add(backends.Entry{Image: l.describe(f, l.known)}); l.ended {
 			return
 		}
 	}

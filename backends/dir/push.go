@@ -74,7 +74,7 @@ func (t *tree) replaced(ref backends.Ref, src backends.Source) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &f, src.ReplaceAllowed(t.image(f, nil), true)
+	return &f, src.ReplaceAllowed(t.describe(f, nil), true)
 }
 
 // publish gives the staged file its name.
@@ -101,20 +101,21 @@ func (t *tree) publish(ctx context.Context, ref backends.Ref, src backends.Sourc
 	if err != nil {
 		return backends.Image{}, err
 	}
-	f := newFile(path.Dir(target), path.Base(target), ref, src.Format)
-	f.info = info
+	f := file{dir: path.Dir(target), base: path.Base(target), ref: ref, format: src.Format, info: info}
 	known := fact{file: f.base, digest: src.Digest, size: info.Size(), modTime: info.ModTime().UnixNano(), inode: inode(info)}
+	defer t.changed(f.dir)
 	t.remember(f.dir, known)
 	if err := t.rename(tmp, target); err != nil {
 		return backends.Image{}, err
 	}
 	if old != nil && (old.dir != f.dir || old.base != f.base) {
+		defer t.changed(old.dir)
 		if err := t.Remove(filepath.FromSlash(path.Join(old.dir, old.base))); err == nil {
 			_ = t.syncDir(old.dir) // it may come back after a power cut, but as an older version
 			t.removeEmpty(old.dir, ".")
 		}
 	}
-	return t.image(f, facts{f.base: known}), nil
+	return t.describe(f, facts{known}), nil
 }
 
 // rename moves the staged file to its place for good.
@@ -273,10 +274,12 @@ func (p *progress) Write(b []byte) (int, error) {
 
 // sweep removes what pushes that were killed left behind.
 func (t *tree) sweep() {
-	entries, err := t.read(filepath.ToSlash(tmpDir))
+	d, err := t.Open(tmpDir)
 	if err != nil {
 		return
 	}
+	defer d.Close()
+	entries, _ := d.ReadDir(-1)
 	for _, e := range entries {
 		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > staleAfter {
 			_ = t.Remove(filepath.Join(tmpDir, e.Name()))

@@ -6,7 +6,9 @@ package dir
 
 import (
 	"errors"
+	"io/fs"
 	"os"
+	"time"
 )
 
 func clone(_, _ *os.File) error { return errors.ErrUnsupported }
@@ -14,3 +16,9 @@ func clone(_, _ *os.File) error { return errors.ErrUnsupported }
 func reserve(*os.File, int64) error { return nil }
 
 func (t *tree) linkFrom(_, _ string) error { return errors.ErrUnsupported }
+
+func stampOf(info fs.FileInfo) stamp {
+	return stamp{inode: inode(info), size: info.Size(), modTime: info.ModTime().UnixNano()}
+}
+
+func lasting(*os.File, stamp) time.Duration { return briefly }

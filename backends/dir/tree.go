@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"net/url"
 	"os"
 	"path"
@@ -16,11 +17,20 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// A tree is the directory, opened. Paths are relative to it, with slashes.
-// Through os.Root nothing is written, and no directory read, beyond a symbolic
-// link that leads out.
-type tree struct {
-	*os.Root
+// A view is the store for one operation that reads. Paths are relative to it,
+// with slashes. What directories held is remembered by the client; the files
+// themselves are looked at each time.
+type view struct {
+	*memories
+	path   string
+	exact  bool     // nothing remembered that could be out of date
+	opened *os.Root // once root was called
+}
+
+// memories are what a client remembers of its store.
+type memories struct {
+	folders memory[*folder]
+	known   memory[facts]
 }
 
 // A file is one image file.
@@ -32,179 +42,300 @@ type file struct {
 	info      fs.FileInfo // of what a link leads to; set by stat
 }
 
-// open opens the directory; one that is not there yet is fs.ErrNotExist.
-func (c *client) open() (*tree, error) {
-	root, err := os.OpenRoot(c.path)
+func (c *client) view() *view { return &view{memories: &c.memories, path: c.path} }
+
+// root opens the store: what is read through it is not beyond a symbolic link
+// that leads out.
+func (v *view) root() (*os.Root, error) {
+	if v.opened != nil {
+		return v.opened, nil
+	}
+	root, err := os.OpenRoot(v.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: no directory %s yet", fs.ErrNotExist, c.path)
+		return nil, fmt.Errorf("%w: no directory %s yet", fs.ErrNotExist, v.path)
 	}
 	if err != nil {
 		return nil, localError(err)
 	}
-	return &tree{root}, nil
+	v.opened = root
+	return root, nil
+}
+
+// Close releases the view.
+func (v *view) Close() {
+	if v.opened != nil {
+		_ = v.opened.Close()
+	}
+}
+
+// A tree is the store for an operation that writes.
+type tree struct {
+	*os.Root
+	view
+}
+
+// open opens the directory; one that is not there yet is fs.ErrNotExist.
+func (c *client) open() (*tree, error) {
+	v := view{memories: &c.memories, path: c.path, exact: true}
+	root, err := v.root()
+	if err != nil {
+		return nil, err
+	}
+	return &tree{root, v}, nil
 }
 
 // Close releases the tree.
-func (t *tree) Close() { _ = t.Root.Close() }
+func (t *tree) Close() { t.view.Close() }
 
-func (t *tree) abs(elem ...string) string {
-	return filepath.Join(append([]string{t.Name()}, elem...)...)
+// changed makes everybody look at dir, and the directories above it, anew: after
+// a change of ours nobody is to wait for the file system to show it.
+func (t *tree) changed(dir string) {
+	t.known.drop(dir)
+	for ; ; dir = path.Dir(dir) {
+		t.folders.drop(dir)
+		if dir == "." {
+			return
+		}
+	}
 }
 
-// read returns what dir holds. A missing one, or something else of that name,
-// holds nothing.
-func (t *tree) read(dir string) ([]fs.DirEntry, error) {
-	d, err := t.Open(filepath.FromSlash(dir))
-	if err != nil {
-		if info, statErr := t.Lstat(filepath.FromSlash(dir)); statErr == nil && info.IsDir() {
-			return nil, localError(err)
+// fromSlash and abs are called for every file of a listing.
+
+func fromSlash(path string) string {
+	if filepath.Separator == '/' {
+		return path
+	}
+	return filepath.FromSlash(path)
+}
+
+func (v *view) abs(elem ...string) string {
+	var b strings.Builder
+	b.WriteString(v.path)
+	for _, e := range elem {
+		if e != "." {
+			b.WriteByte(filepath.Separator)
+			b.WriteString(fromSlash(e))
 		}
-		return nil, nil
 	}
-	defer d.Close()
-	if info, err := d.Stat(); err != nil || !info.IsDir() {
-		return nil, nil //nolint:nilerr // a file is not a directory of images
+	return b.String()
+}
+
+func join(dir, base string) string {
+	if dir == "." {
+		return base
 	}
-	entries, err := d.ReadDir(-1)
-	return entries, localError(err)
+	return dir + "/" + base
 }
 
 // dirs returns the directories that a collection is kept in: one, unless its
 // name occurs escaped and not escaped.
-func (t *tree) dirs(collection string) []string {
+func (v *view) dirs(collection string) ([]string, error) {
 	found := []string{"."}
 	if collection == "" {
-		return found
+		return found, nil
 	}
 	for part := range strings.SplitSeq(collection, "/") {
 		var next []string
 		for _, parent := range found {
 			for _, s := range spellings(part, decodeCollection) {
-				dir := path.Join(parent, s)
-				if info, err := t.Lstat(filepath.FromSlash(dir)); err == nil && info.IsDir() {
+				dir := join(parent, s)
+				info, err := v.lstat(dir)
+				if err != nil {
+					return nil, err
+				}
+				if info != nil && info.IsDir() {
 					next = append(next, dir)
 				}
 			}
 		}
 		found = next
 	}
-	return found
+	return found, nil
 }
 
-// tags returns the files in the directory of an image.
-func tags(collection, name, dir string, entries []fs.DirEntry) []file {
-	var files []file
-	for _, e := range entries {
-		p, ok := parse(e.Name())
-		if !ok || p.image != "" || !maybeFile(e) {
-			continue
-		}
-		files = append(files, newFile(dir, e.Name(), backends.Ref{Collection: collection, Name: name, Tag: p.tag, Version: p.version}, p.format))
+// An album is one image of a collection: the folders with its files. It is made
+// for one question.
+type album struct {
+	collection, name string
+	parts            []part
+}
+
+// A part of an album is what one directory has of it.
+type part struct {
+	dir    string
+	leaves []leaf
+	flat   bool // image and tag both in the file's name
+	byHand bool // the name without extension is the image's
+}
+
+// own adds what directories of the image's own hold.
+func (v *view) own(a album, dirs []string) (album, error) {
+	if a.collection == "" {
+		return a, nil // at the root the file's own name tells all
 	}
-	return files
-}
-
-// flat returns the files in the directory of a collection that tell the image
-// by their own name; depth is the collection's count of parts.
-func flat(collection, dir string, entries []fs.DirEntry) []file {
-	byHand := strings.Count(collection, "/") == 0
-	var files []file
-	for _, e := range entries {
-		p, ok := parse(e.Name())
-		if !ok || p.image == "" && !byHand || !maybeFile(e) {
-			continue
-		}
-		if p.image == "" {
-			p.image, p.tag = p.tag, backends.DefaultTag
-		}
-		f := newFile(dir, e.Name(), backends.Ref{Collection: collection, Name: p.image, Tag: p.tag, Version: p.version}, p.format)
-		f.flat = true
-		files = append(files, f)
-	}
-	return files
-}
-
-func newFile(dir, base string, ref backends.Ref, format string) file {
-	return file{dir: dir, base: base, ref: ref, format: format}
-}
-
-func maybeFile(e fs.DirEntry) bool {
-	return e.Type().IsRegular() || e.Type()&fs.ModeSymlink != 0
-}
-
-// files returns every file of one image, all tags and versions.
-func (t *tree) files(collection, name string) ([]file, error) {
-	if collection == "" {
-		return nil, nil // at the root the file's own name tells all
-	}
-	var all []file
-	for _, dir := range t.dirs(collection) {
-		for _, s := range spellings(name, decode) {
-			at := path.Join(dir, s)
-			entries, err := t.read(at)
+	for _, dir := range dirs {
+		for _, s := range spellings(a.name, decode) {
+			at := join(dir, s)
+			f, err := v.folder(at)
 			if err != nil {
-				return nil, err
+				return a, err
 			}
-			all = append(all, tags(collection, name, at, entries)...)
+			a.parts = append(a.parts, part{dir: at, leaves: f.of("")})
 		}
 	}
-	return all, nil
+	return a, nil
 }
 
-// flatFiles is files for the layouts that have no directory for each image.
-func (t *tree) flatFiles(collection, name string) ([]file, error) {
-	var all []file
-	for _, dir := range t.dirs(collection) {
-		entries, err := t.read(dir)
+// A place is a directory of a collection.
+type place struct {
+	dir string
+	*folder
+}
+
+func (v *view) held(dirs []string) ([]place, error) {
+	var places []place
+	for _, dir := range dirs {
+		f, err := v.folder(dir)
 		if err != nil {
 			return nil, err
 		}
-		for _, f := range flat(collection, dir, entries) {
-			if f.ref.Name == name {
-				all = append(all, f)
+		places = append(places, place{dir, f})
+	}
+	return places, nil
+}
+
+// flat adds what lies in the directories of the collection itself.
+func (a album) flat(in []place) album {
+	for _, p := range in {
+		a.parts = append(a.parts, part{dir: p.dir, leaves: p.of(a.name), flat: true})
+		if !strings.Contains(a.collection, "/") {
+			a.parts = append(a.parts, part{dir: p.dir, leaves: tagged(p.of(""), a.name), flat: true, byHand: true})
+		}
+	}
+	return a
+}
+
+// tag returns the files of one tag.
+func (a album) tag(tag string) []file {
+	var files []file
+	for _, p := range a.parts {
+		leaves := p.leaves
+		switch {
+		case !p.byHand:
+			leaves = tagged(leaves, tag)
+		case tag != backends.DefaultTag:
+			leaves = nil
+		}
+		for _, l := range leaves {
+			files = append(files, a.file(p, l))
+		}
+	}
+	return files
+}
+
+// others returns the files of all other tags.
+func (a album) others(tag string) []file {
+	var files []file
+	for _, p := range a.parts {
+		for _, l := range p.leaves {
+			if f := a.file(p, l); f.ref.Tag != tag {
+				files = append(files, f)
 			}
 		}
 	}
-	return all, nil
+	return files
+}
+
+// tags yields each tag once.
+func (a album) tags() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		seen := map[string]bool{}
+		for i, p := range a.parts {
+			last := ""
+			for _, l := range p.leaves {
+				tag := l.tag
+				if p.byHand {
+					tag = backends.DefaultTag
+				}
+				if tag == last || seen[tag] {
+					continue
+				}
+				if last = tag; i < len(a.parts)-1 {
+					seen[tag] = true
+				}
+				if !yield(tag) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (a album) file(p part, l leaf) file {
+	told, _ := parse(l.base)
+	tag := l.tag
+	if p.byHand {
+		tag = backends.DefaultTag
+	}
+	return file{
+		dir: p.dir, base: l.base, format: told.format, flat: p.flat,
+		ref: backends.Ref{Collection: a.collection, Name: a.name, Tag: tag, Version: told.version},
+	}
 }
 
 // find returns the file that ref names now.
 // Errors: fs.ErrNotExist.
-func (t *tree) find(ref backends.Ref) (file, error) {
+func (v *view) find(ref backends.Ref) (file, error) {
+	dirs, err := v.dirs(ref.Collection)
+	if err != nil {
+		return file{}, err
+	}
+	wanted := album{collection: ref.Collection, name: ref.Name}
+	own, err := v.own(wanted, dirs)
+	if err != nil {
+		return file{}, err
+	}
+	if f, ok := v.choose(own, ref); ok {
+		return f, nil
+	}
 	// The directory of a collection can be large and rarely has files in it: it
 	// is read only if the directory of the image has no answer.
-	for _, list := range []func(string, string) ([]file, error){t.files, t.flatFiles} {
-		files, err := list(ref.Collection, ref.Name)
-		if err != nil {
-			return file{}, err
-		}
-		if f, ok := t.choose(files, ref); ok {
-			return f, nil
-		}
+	places, err := v.held(dirs)
+	if err != nil {
+		return file{}, err
+	}
+	if f, ok := v.choose(wanted.flat(places), ref); ok {
+		return f, nil
 	}
 	return file{}, fmt.Errorf("%w: no such image", fs.ErrNotExist)
 }
 
 // choose returns the file of ref's tag, or of its version under any tag.
-func (t *tree) choose(files []file, ref backends.Ref) (file, bool) {
+func (v *view) choose(a album, ref backends.Ref) (file, bool) {
 	if ref.Version == "" {
-		current := t.current(slices.DeleteFunc(files, func(f file) bool { return f.ref.Tag != ref.Tag }))
+		current := v.current(a.tag(ref.Tag))
 		if len(current) == 0 {
 			return file{}, false
 		}
 		return current[0], true
 	}
 	// Its own tag first: the same bytes may stand under others too.
-	slices.SortStableFunc(files, func(a, b file) int { return boolCompare(b.ref.Tag == ref.Tag, a.ref.Tag == ref.Tag) })
-	known := map[string]facts{}
+	if f, ok := v.withVersion(a.tag(ref.Tag), ref.Version); ok {
+		return f, true
+	}
+	return v.withVersion(a.others(ref.Tag), ref.Version)
+}
+
+func (v *view) withVersion(files []file, version string) (file, bool) {
+	in, known := "", facts(nil)
 	for _, f := range files {
-		if !t.stat(&f) {
+		if !v.stat(&f) {
 			continue
 		}
-		if known[f.dir] == nil {
-			known[f.dir] = t.facts(f.dir)
+		if f.dir != in {
+			in, known = f.dir, v.facts(f.dir)
 		}
-		if f.hasVersion(ref.Version, known[f.dir]) {
+		if f.hasVersion(version, known) {
 			return f, true
 		}
 	}
@@ -213,10 +344,10 @@ func (t *tree) choose(files []file, ref backends.Ref) (file, bool) {
 
 // current sorts the versions of one tag: what the tag means comes first. That
 // is the newest, in the present layout before the older ones.
-func (t *tree) current(versions []file) []file {
+func (v *view) current(versions []file) []file {
 	var there []file
 	for _, f := range versions {
-		if t.stat(&f) {
+		if v.stat(&f) {
 			there = append(there, f)
 		}
 	}
@@ -246,11 +377,11 @@ func boolCompare(a, b bool) int {
 
 // stat fills in f.info, through a symbolic link; false if there is no regular
 // file.
-func (t *tree) stat(f *file) bool {
+func (v *view) stat(f *file) bool {
 	if f.info != nil {
 		return true
 	}
-	info, err := os.Stat(t.abs(f.dir, f.base))
+	info, err := os.Stat(v.abs(f.dir, f.base))
 	if err != nil || !info.Mode().IsRegular() {
 		return false
 	}
@@ -264,7 +395,7 @@ func (f *file) hasVersion(version string, known facts) bool {
 		return true
 	}
 	hex := strings.TrimPrefix(version, "sha256:")
-	if fact, ok := known[f.base]; ok {
+	if fact, ok := known.of(f.base); ok {
 		// With the facts at hand the name counts only if the file is still the
 		// one that was stored under it.
 		return fact.matches(f.info) && hex == strings.TrimPrefix(fact.digest, "sha256:")
@@ -272,15 +403,15 @@ func (f *file) hasVersion(version string, known facts) bool {
 	return f.ref.Version != "" && (version == f.ref.Version || hex == f.ref.Version)
 }
 
-// image describes f.
-func (t *tree) image(f file, known facts) backends.Image {
+// describe makes of f what others see.
+func (v *view) describe(f file, known facts) backends.Image {
 	ref := f.ref
 	ref.Version = ""
 	img := backends.Image{
 		Ref: ref, Size: f.info.Size(), Version: versionOf(f.info), Modified: f.info.ModTime(), Format: f.format,
-		URL: (&url.URL{Scheme: "file", Path: filepath.ToSlash(t.abs(f.dir, f.base))}).String(),
+		URL: (&url.URL{Scheme: "file", Path: filepath.ToSlash(v.abs(f.dir, f.base))}).String(),
 	}
-	if fact, ok := known[f.base]; ok && fact.matches(f.info) {
+	if fact, ok := known.of(f.base); ok && fact.matches(f.info) {
 		img.Digest = fact.digest
 	}
 	return img

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dir
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"sort"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// A folder is what a directory held when it was read. It never changes: many
+// may use it.
+type folder struct {
+	leaves []leaf   // by image, then tag, then base
+	dirs   []string // names, in order
+}
+
+// A leaf is a name in a directory that may be an image file's: what parse makes
+// of it, less what is needed only of the one that is chosen.
+type leaf struct {
+	image, tag string
+	base       string
+}
+
+var nothing = new(folder)
+
+func newFolder(entries []fs.DirEntry) *folder {
+	f := new(folder)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		if p, ok := parse(e.Name()); ok && maybeFile(e) {
+			f.leaves = append(f.leaves, leaf{p.image, p.tag, e.Name()})
+		} else if e.IsDir() {
+			f.dirs = append(f.dirs, e.Name())
+		}
+	}
+	f.leaves, f.dirs = slices.Clip(f.leaves), slices.Clip(f.dirs)
+	slices.SortFunc(f.leaves, func(a, b leaf) int {
+		return cmp.Or(strings.Compare(a.image, b.image), strings.Compare(a.tag, b.tag), strings.Compare(a.base, b.base))
+	})
+	slices.Sort(f.dirs)
+	return f
+}
+
+func maybeFile(e fs.DirEntry) bool {
+	return e.Type().IsRegular() || e.Type()&fs.ModeSymlink != 0
+}
+
+// size is about how many bytes of memory f takes.
+func (f *folder) size() int {
+	n := 64
+	for _, l := range f.leaves {
+		n += 3*16 + len(l.base)
+	}
+	for _, name := range f.dirs {
+		n += 16 + len(name)
+	}
+	return n
+}
+
+// of returns the leaves of an image, "" for those that do not tell it.
+func (f *folder) of(image string) []leaf {
+	from := sort.Search(len(f.leaves), func(i int) bool { return f.leaves[i].image >= image })
+	n := sort.Search(len(f.leaves)-from, func(i int) bool { return f.leaves[from+i].image > image })
+	return f.leaves[from : from+n]
+}
+
+// tagged returns those of leaves, all of one image, that have a tag.
+func tagged(leaves []leaf, tag string) []leaf {
+	from := sort.Search(len(leaves), func(i int) bool { return leaves[i].tag >= tag })
+	n := sort.Search(len(leaves)-from, func(i int) bool { return leaves[from+i].tag > tag })
+	return leaves[from : from+n]
+}
+
+// folder returns what dir holds now. A missing one, something else of that name
+// and a symbolic link hold nothing.
+func (v *view) folder(dir string) (*folder, error) {
+	l := look{path: dir, began: time.Now(), exact: v.exact}
+	info, err := v.lstat(dir)
+	if err != nil || info == nil || !info.IsDir() {
+		return nothing, err
+	}
+	l.now = stampOf(info)
+	return v.folders.get(l, func() (reading[*folder], error) { return v.readFolder(dir) })
+}
+
+// lstat returns nil without an error for what is not there.
+func (v *view) lstat(dir string) (fs.FileInfo, error) {
+	look := os.Lstat
+	if dir == "." {
+		look = os.Stat // the store itself may be a link
+	}
+	info, err := look(v.abs(dir))
+	switch {
+	case err == nil:
+		return info, nil
+	case isMissing(err):
+		return nil, nil
+	}
+	return nil, localError(err)
+}
+
+// isMissing reports whether an error says that there is no such file, and could
+// be none.
+func isMissing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) ||
+		errors.Is(err, syscall.ENAMETOOLONG) || errors.Is(err, syscall.ELOOP)
+}
+
+func (v *view) readFolder(dir string) (r reading[*folder], err error) {
+	for range 4 {
+		var same bool
+		if r, same, err = v.tryFolder(dir); same {
+			return r, err
+		}
+	}
+	return r, fmt.Errorf("%w: directory %s again and again", backends.ErrChanged, dir)
+}
+
+// tryFolder reads a directory; same is false if what was opened was not, or is
+// no more, what stands under its name: a link may have come in its place.
+func (v *view) tryFolder(dir string) (r reading[*folder], same bool, err error) {
+	root, err := v.root()
+	if err != nil {
+		return r, true, err
+	}
+	r.began = time.Now()
+	d, openErr := root.Open(fromSlash(dir))
+	info, err := v.lstat(dir)
+	if err != nil || info == nil || !info.IsDir() {
+		if openErr == nil {
+			d.Close()
+		}
+		r.value = nothing
+		return r, true, err
+	}
+	if openErr != nil {
+		return r, !isMissing(openErr), localError(openErr)
+	}
+	defer d.Close()
+	opened, err := d.Stat()
+	if err != nil {
+		return r, true, localError(err)
+	}
+	if !os.SameFile(info, opened) {
+		return r, false, nil
+	}
+	r.of = stampOf(opened)
+	r.lasts = lasting(d, r.of)
+	entries, err := d.ReadDir(-1)
+	r.value = newFolder(entries)
+	r.size = r.value.size()
+	return r, true, localError(err)
+}
