@@ -197,7 +197,7 @@ func (d *data) read(ctx context.Context, p []byte, off int64, w *window, quiet b
 		}
 	}
 	if d.gives(off, end) {
-		if err := d.awaitVerified(ctx); err != nil && !errors.Is(err, errNoRoom) {
+		if err := d.awaitMatched(ctx); err != nil && !errors.Is(err, errNoRoom) {
 			return 0, outward(err)
 		}
 	}

@@ -29,6 +29,7 @@ type data struct {
 	digest string // to verify; "" if there is none
 
 	file    atomic.Pointer[os.File] // for reading; replaced once, by Adopt
+	info    os.FileInfo             // of the file, if it was whole when it was opened; else nil
 	phase   atomic.Int32            // partial, whole or dead
 	have    bitmap                  // chunks that can be read
 	settled chan struct{}           // closed when whole or dead
@@ -45,6 +46,7 @@ type data struct {
 	disk    sync.Mutex // held while the map or the names of the files change
 	written *os.File   // for writing; nil when whole
 	hash    *hasher    // of the keeper; nil without a digest
+	under   *commit    // of the keeper: the one under way; nil if there is none
 	durable bitmap     // chunks on stable storage
 	recent  *recent    // chunks written since; guarded by mu
 	retired []*os.File // replaced ones that readers may still use
@@ -66,6 +68,8 @@ type data struct {
 	full       time.Time // no room on the disk until then
 	idle       bool      // the keeper has ended: nothing may start any more
 	rate       float64   // bytes a second of one background stream, smoothed
+
+	matched chan struct{} // closed while all is here and the digest matched
 }
 
 // The phases of a data. It goes from partial to one of the others, once.

@@ -11,12 +11,9 @@ import (
 )
 
 const (
-	// What a crash may cost: so much is fetched before it is made durable.
-	maxDirty    = 64 << 20
-	maxDirtyAge = 2 * time.Second
 	// hashStep is how much is hashed before the keeper looks whether it is time
 	// to make something durable.
-	hashStep = 32 << 20
+	hashStep = 8 << 20
 )
 
 // keep is the life of the keeper: the one goroutine of a partial blob that
@@ -30,15 +27,13 @@ func (d *data) keep() {
 	for d.phase.Load() == partial {
 		if d.ctx.Err() != nil {
 			d.awaitFlights()
-			d.commit()
+			d.commitAll()
 			d.item.detach(d)
 			d.file.Load().Close() // the cache is closing: handles give errors from now on
 			return
 		}
 		more := d.hashSome()
-		if d.due() {
-			d.commit()
-		}
+		d.commitSome()
 		if d.finished() {
 			d.finish()
 			continue
@@ -47,7 +42,7 @@ func (d *data) keep() {
 			continue
 		}
 		if d.unused() {
-			d.commit()
+			d.commitAll()
 			if d.item.retire(d) {
 				return
 			}
@@ -61,6 +56,7 @@ func (d *data) keep() {
 	}
 	// Whole, adopted or dead: flights that still run are in vain.
 	d.cancel()
+	d.commitEnd()
 	d.awaitFlights()
 	d.disk.Lock()
 	d.closeWriter()
@@ -102,13 +98,6 @@ func (d *data) hashSome() bool {
 	return d.hash.pos < ready
 }
 
-// due reports whether it is time to make something durable.
-func (d *data) due() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.dirty >= maxDirty || d.dirty > 0 && time.Since(d.dirtySince) >= d.item.cache.opts.dirtyAge
-}
-
 // finished reports whether all is here and hashed, and nobody writes any more.
 func (d *data) finished() bool {
 	d.mu.Lock()
@@ -123,96 +112,21 @@ func (d *data) unused() bool {
 	return d.users == 1 && d.flights == 0 && d.filler == nil
 }
 
-// commit makes durable what is here, data first: a bit in the map file is a
-// promise that the bytes are on stable storage. An error costs no more than
-// fetching some bytes again one day.
-func (d *data) commit() {
-	d.disk.Lock()
-	defer d.disk.Unlock()
-	d.mu.Lock()
-	dirty, bits := d.dirty, d.have.clone()
-	d.dirty = 0
-	d.mu.Unlock()
-	if dirty == 0 || d.phase.Load() != partial {
-		return
-	}
-	log := d.item.cache.opts.Log
-	if err := fdatasync(d.written); err != nil {
-		log.Warn("cannot make a blob durable", "key", d.item.key, "err", err)
-		d.forget(bits)
-		return
-	}
-	d.durable = bits
-	if info, err := d.written.Stat(); err == nil {
-		d.item.measured(allocated(info))
-	}
-	if !d.inPlace() {
-		return // deleted under us: there is nothing to be found again
-	}
-	m := d.describe(bits)
-	if err := m.write(d.item.cache.dir.mapOf(d.item.key)); err != nil {
-		log.Warn("cannot write a chunk map", "key", d.item.key, "err", err)
-		d.mu.Lock()
-		d.dirty += dirty
-		d.dirtySince = time.Now()
-		d.mu.Unlock()
-	}
-}
-
-// describe returns the chunk map for bits, which are durable. The hash went
-// over none but chunks that were here before bits were taken.
-func (d *data) describe(bits bitmap) *chunkMap {
-	m := &chunkMap{key: d.item.key, digest: d.digest, size: d.size, have: bits}
-	if d.hash != nil {
-		m.hashed, m.state = d.hash.pos, d.hash.save()
-	}
-	return m
-}
-
-// forget drops the chunks of bits that are not durable: after a failed sync the
-// kernel may have dropped their pages, and says so only once
-// (lwn.net/Articles/752063).
-func (d *data) forget(bits bitmap) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for c := range chunks(d.size) {
-		if bits.has(c) && !d.durable.has(c) {
-			d.have.clear(c)
-		}
-	}
-	if err := d.recent.replace(d.have); err != nil {
-		d.recent.close()
-		d.recent = nil
-		_ = os.Remove(d.item.cache.dir.recent(d.item.key))
-	}
-	d.full = time.Now().Add(fullPause)
-	if d.hash != nil {
-		d.hash.reset()
-	}
-}
-
-// inPlace reports whether the file that is written still has its name.
-func (d *data) inPlace() bool {
-	named, err := os.Lstat(d.item.cache.dir.part(d.item.key))
-	if err != nil {
-		return false
-	}
-	info, err := d.written.Stat()
-	return err == nil && os.SameFile(named, info)
-}
-
-// finish verifies a blob of which everything is here and gives it its name.
+// finish verifies a blob of which everything is here and gives it its name. Who
+// waits for the digest does not wait for the disk as well.
 func (d *data) finish() {
+	verdict := d.compare()
+	if !d.commitEnd() {
+		return // what was compared may not be what came
+	}
 	d.disk.Lock()
 	defer d.disk.Unlock()
-	if d.phase.Load() != partial {
+	switch {
+	case d.phase.Load() != partial:
 		return
-	}
-	if d.hash != nil {
-		if err := d.hash.check(); err != nil {
-			d.quarantine(err)
-			return
-		}
+	case verdict != nil:
+		d.quarantine(verdict)
+		return
 	}
 	if err := fdatasync(d.written); err != nil {
 		d.item.cache.opts.Log.Warn("cannot make a blob durable", "key", d.item.key, "err", err)
@@ -225,6 +139,32 @@ func (d *data) finish() {
 		d.item.cache.opts.Log.Warn("cannot keep a whole blob", "key", d.item.key, "err", err)
 	}
 	d.turnWhole(func() { d.item.wasVerified(info, err == nil) })
+}
+
+// compare compares the digest, and tells who waits for it when it matches.
+// Errors: backends.ErrCorrupt.
+func (d *data) compare() error {
+	if d.hash != nil {
+		if err := d.hash.check(); err != nil {
+			return err
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.compared() {
+		close(d.matched)
+	}
+	return nil
+}
+
+// compared is called with mu held.
+func (d *data) compared() bool {
+	select {
+	case <-d.matched:
+		return true
+	default:
+		return false
+	}
 }
 
 // place gives the verified file its name, durably, and notes the verdict.

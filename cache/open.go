@@ -31,7 +31,9 @@ func (it *item) openFiles(ctx context.Context, src source) (*data, error) {
 	it.mu.Lock()
 	it.data, it.handles = d, 0
 	it.rec.Size, it.rec.State = d.size, d.state()
-	if info, err := d.file.Load().Stat(); err == nil {
+	if d.info != nil {
+		it.setOnDisk(allocated(d.info))
+	} else if info, err := d.file.Load().Stat(); err == nil {
 		it.setOnDisk(allocated(info))
 	}
 	it.addHandle(d)
@@ -52,7 +54,7 @@ func (it *item) openFiles(ctx context.Context, src source) (*data, error) {
 // newData returns the common part.
 func (it *item) newData(size int64, digest string) *data {
 	d := &data{item: it, size: size, digest: digest, have: newBitmap(chunks(size)), given: it.givenOf(size),
-		settled: make(chan struct{}), kick: make(chan struct{}, 1), owner: map[int64]*flight{}}
+		settled: make(chan struct{}), matched: make(chan struct{}), kick: make(chan struct{}, 1), owner: map[int64]*flight{}}
 	d.ctx, d.cancel = context.WithCancel(it.cache.ctx)
 	return d
 }
@@ -87,6 +89,7 @@ func (it *item) openWhole(ctx context.Context, src source) (*data, error) {
 	}
 	d := it.newData(info.Size(), it.digestOf(src))
 	d.file.Store(f)
+	d.info = info
 	d.phase.Store(whole)
 	close(d.settled)
 	if it.cache.opts.FSVerity && !it.guarded {

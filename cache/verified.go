@@ -61,15 +61,34 @@ func (d *data) strict() bool {
 	return opts.Verify == Strict || d.digest != "" && d.size <= opts.StrictSize
 }
 
-// awaitVerified fetches all that is missing and returns when the digest was
-// compared. Errors: those of await; backends.ErrCorrupt.
+// awaitVerified fetches all that is missing and returns when the blob is whole.
+// Errors: those of await; backends.ErrCorrupt.
 func (d *data) awaitVerified(ctx context.Context) error {
+	return d.awaitEnd(ctx, func() <-chan struct{} { return d.settled })
+}
+
+// awaitMatched is awaitVerified, but does not wait until the blob is durable and
+// in its place.
+func (d *data) awaitMatched(ctx context.Context) error {
+	return d.awaitEnd(ctx, func() <-chan struct{} {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.matched
+	})
+}
+
+// awaitEnd fetches all that is missing and returns when the channel that end
+// gives then is closed, or the blob is whole or dead.
+func (d *data) awaitEnd(ctx context.Context, end func() <-chan struct{}) error {
 	for {
 		if err := d.awaitAll(ctx); err != nil {
 			return err
 		}
 		again := time.NewTimer(d.item.cache.opts.Patience)
 		select {
+		case <-end():
+			again.Stop()
+			return d.deadErr()
 		case <-d.settled:
 			again.Stop()
 			return d.deadErr()
@@ -129,6 +148,7 @@ func (d *data) filling() (*filler, error) {
 			return nil, err
 		}
 	}
+	d.hasten()
 	f := d.startFiller()
 	if f == nil && d.phase.Load() == partial && !d.complete() {
 		return nil, ErrClosed
