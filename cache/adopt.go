@@ -72,6 +72,7 @@ func (it *item) adopt(path string, info os.FileInfo) error {
 	if err := dir.room(it.key); err != nil {
 		return err
 	}
+	it.closeSpare()
 	if err := dir.drop(it.key); err != nil {
 		return err
 	}

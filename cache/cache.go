@@ -27,10 +27,14 @@ type Cache struct {
 	growth  atomic.Int64   // bytes written since the limits were looked at
 	tidy    chan struct{}  // wakes the janitor
 	full    chan struct{}  // wakes it to trim
+	spared  chan struct{}  // wakes it to close spares
 	trims   sync.Mutex     // held while evicting
-	single  streams        // downloads of blobs of unknown size
-	traffic traffic        // requests under way
-	epochs  atomic.Uint64  // the last one given, see Blob.Epoch
+	crowded atomic.Bool    // the limits did not hold after the last one
+	looked  atomic.Int64   // when they were looked at because a blob was closed, in Unix nanoseconds
+	spares  spares
+	single  streams       // downloads of blobs of unknown size
+	traffic traffic       // requests under way
+	epochs  atomic.Uint64 // the last one given, see Blob.Epoch
 
 	unguarded atomic.Pointer[error] // why fs-verity is not to be had
 
@@ -185,7 +189,7 @@ func Open(dir string, opts Options) (*Cache, error) {
 	}
 	c := &Cache{
 		dir: layout(dir), opts: opts.withDefaults(dir),
-		tidy: make(chan struct{}, 1), full: make(chan struct{}, 1),
+		tidy: make(chan struct{}, 1), full: make(chan struct{}, 1), spared: make(chan struct{}, 1),
 		items: map[Key]*item{}, pins: map[Key]bool{},
 		stale: map[Key]bool{}, dropped: map[Key]bool{},
 	}
@@ -213,6 +217,7 @@ func (c *Cache) Close() error {
 	for _, it := range c.all() {
 		it.closeFiles()
 	}
+	c.spares.close(0)
 	return c.save()
 }
 

@@ -18,10 +18,12 @@ func (c *Cache) Trim() int64 { return c.trim(0) }
 // trim is Trim with room for need more bytes.
 func (c *Cache) trim(need int64) int64 {
 	if !c.over(need) {
+		c.crowded.Store(false)
 		return 0
 	}
 	c.trims.Lock()
 	defer c.trims.Unlock()
+	defer func() { c.crowded.Store(c.over(0)) }()
 	var freed int64
 	for _, it := range c.oldest() {
 		if !c.over(need) {
@@ -66,6 +68,7 @@ func (it *item) evict() int64 {
 	default:
 		return 0
 	}
+	it.closeSpare()
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	if it.gone || it.data != nil || it.rec.OnDisk == 0 || it.cache.pinned(it.key) {
@@ -158,6 +161,7 @@ func (c *Cache) Remove(key Key) error {
 		return err
 	}
 	defer it.release()
+	it.closeSpare()
 	d, handles := it.live()
 	switch {
 	case handles > 0:

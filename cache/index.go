@@ -125,15 +125,31 @@ func (c *Cache) touch(key Key) {
 		return
 	}
 	c.mu.Lock()
+	known := c.stale[key]
 	c.stale[key] = true
 	c.mu.Unlock()
-	c.poke(c.tidy)
+	if !known {
+		c.poke(c.tidy)
+	}
 }
 
 // changed is touch, and a look at the limits.
 func (c *Cache) changed(it *item) {
 	c.touch(it.key)
 	c.poke(c.full)
+}
+
+// lookEvery is how often the limits are looked at because blobs are closed, as long
+// as they hold: somebody else may fill the disk.
+const lookEvery = time.Second
+
+// wasOpen notes that a handle on a blob was closed, which may let it be evicted.
+func (c *Cache) wasOpen(it *item) {
+	c.touch(it.key)
+	now, last := time.Now().UnixNano(), c.looked.Load()
+	if c.crowded.Load() || now-last >= int64(lookEvery) && c.looked.CompareAndSwap(last, now) {
+		c.poke(c.full)
+	}
 }
 
 func (c *Cache) poke(ch chan struct{}) {
@@ -148,6 +164,8 @@ func (c *Cache) janitor() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var due <-chan time.Time
+	idle := time.NewTimer(0)
+	defer idle.Stop()
 	for {
 		select {
 		case <-c.ctx.Done():
@@ -163,6 +181,12 @@ func (c *Cache) janitor() {
 			due = nil
 			if err := c.save(); err != nil {
 				c.opts.Log.Warn("cannot save the cache's index", "err", err)
+			}
+		case <-c.spared:
+			idle.Reset(spareAge)
+		case <-idle.C:
+			if c.spares.close(spareAge) {
+				idle.Reset(spareAge)
 			}
 		}
 	}

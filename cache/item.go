@@ -113,6 +113,9 @@ func (it *item) join(ctx context.Context, src source) (*data, error) {
 	d := it.enter()
 	joined := d != nil
 	if !joined {
+		d = it.resume(src)
+	}
+	if d == nil {
 		if d, err = it.openFiles(ctx, src); err != nil {
 			return nil, err
 		}
@@ -167,19 +170,22 @@ func (it *item) addHandle(d *data) {
 
 // exit takes a handle off.
 func (it *item) exit(d *data) {
+	gone := d
 	it.mu.Lock()
 	if it.data == d {
 		it.handles--
 		it.rec.Used = time.Now()
 		// A whole blob has no keeper: its last handle closes it.
 		if it.handles == 0 && d.phase.Load() == whole {
-			it.part(d)
+			gone = it.shut(d)
 		}
 	}
 	it.mu.Unlock()
-	it.cache.changed(it)
-	d.leave()
-	d.kickKeeper()
+	it.cache.wasOpen(it)
+	if gone != nil {
+		gone.leave()
+		gone.kickKeeper()
+	}
 }
 
 // rest is called when the keeper ends: without handles nobody uses d any more.

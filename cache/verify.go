@@ -146,6 +146,7 @@ func (it *item) condemn(why error) error {
 		d.bury(why)
 		return why
 	}
+	it.closeSpare()
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	return errors.Join(why, it.erase())
