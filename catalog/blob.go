@@ -49,11 +49,20 @@ func (c *Catalog) BlobInfo(remote string, img backends.Image) cache.Info {
 	return s.Cache.Info(key)
 }
 
+// isShown is readEntry for who only wants to know whether an image is listed.
+func isShown(s Store, remote string, ref backends.Ref) bool {
+	b, err := s.Get(refKey(remote, ref))
+	return err == nil && len(b) >= 2 && b[0] == codecVersion && entry{flags: entryFlags(b[1])}.shown()
+}
+
 // noteOpened stores what opening an image taught: that it is of use, and its
 // size, if the service did not tell that before.
 func (c *Catalog) noteOpened(s Store, r Remote, img backends.Image, size int64) {
 	ref := img.Ref
 	ref.Version = ""
+	if img.Size >= 0 && isShown(s, r.Name, ref) {
+		return // as nearly always
+	}
 	unlock := c.lock(r.Name, ref.Collection)
 	e, ok := readEntry(s, r.Name, ref)
 	learnt := ok && e.image.Size < 0 && size >= 0
