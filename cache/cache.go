@@ -70,7 +70,7 @@ type Options struct {
 	// line in the log says so.
 	FSVerity bool
 
-	NoBackground bool // fetch only what is read, to the chunk of 1 MiB
+	NoBackground bool // fetch only what is read, to 1 MiB
 	Streams      int  // parallel background requests for one blob at most; 0: as many as its service is best read with, up to 16
 
 	// FillDelay is how long after the first read of a blob the rest of it is

@@ -35,7 +35,7 @@ type chunkMap struct {
 
 const (
 	mapMagic   = "SREGMAP2"
-	maxMapFile = 64 << 20 // of a 512 TB image: anything longer is no map
+	maxMapFile = 64 << 20 // of a 128 TB image: anything longer is no map
 )
 
 var (

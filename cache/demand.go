@@ -11,6 +11,7 @@ import (
 
 const (
 	maxWindow = 16 << 20 // fetched ahead of a sequential reader
+	minPiece  = 1 << 20  // of one request for a reader, where so much is missing: 8 ms at 1 Gbit/s
 	maxPiece  = 4 << 20  // of one request for a reader: a window is fetched in parallel pieces
 	slack     = 4 << 20  // the kernel's read-ahead comes out of order: still sequential
 	// A demanded chunk this far beyond the watermark of the request that covers
@@ -52,7 +53,7 @@ func (w *window) note(off, end int64) int64 {
 		w.next = end
 	}
 	size := int64(0)
-	for s := int64(chunkSize); s <= min(w.run, maxWindow); s *= 2 {
+	for s := int64(minPiece); s <= min(w.run, maxWindow); s *= 2 {
 		size = s
 	}
 	// Half a window at a time, so that requests do not get small.
@@ -155,6 +156,9 @@ func (d *data) launch(from, to int64) {
 	} else {
 		for {
 			a, b, ok := d.gap(from, to, maxPiece)
+			if ok && b-a < minPiece {
+				a, b, ok = d.gap(a, min(a+minPiece, d.size), minPiece)
+			}
 			if !ok || !d.start(d.claim(a, b, true)) {
 				break
 			}
@@ -227,12 +231,16 @@ func (d *data) startThen(f *flight, after func()) bool {
 func (d *data) hurry(f *flight, c int64) *flight {
 	at := c * chunkSize
 	far := at-f.pos > max(stealDistance, 2*d.inTransit()) // else f would be there as early
-	if !far || f.whole || (d.stolen+chunkSize)*stealShare > d.size {
+	if !far || f.whole || (d.stolen+minPiece)*stealShare > d.size {
 		return f
 	}
-	d.stolen += chunkSize
-	delete(d.owner, c)
-	thief := d.claim(at, min(at+chunkSize, d.size), true)
+	end := at
+	for ; end < min(at+minPiece, d.size) && d.owner[c] == f; c++ {
+		delete(d.owner, c)
+		end = min((c+1)*chunkSize, d.size)
+	}
+	d.stolen += end - at
+	thief := d.claim(at, end, true)
 	if !d.start(thief) {
 		return nil
 	}

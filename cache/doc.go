@@ -17,8 +17,8 @@
 //
 // # Fetching
 //
-// What is fetched is decided in chunks of 1 MiB, and moves in flights: a flight is
-// one range on its way into the sparse file (flight.go, fetch.go). Each chunk
+// What is here is known in chunks of 256 KiB, and bytes come in flights: a flight
+// is one range on its way into the sparse file (flight.go, fetch.go). Each chunk
 // under way belongs to exactly one flight, which alone may write it, so however
 // many readers want it, it is sent once, and no byte is ever written over another.
 // A reader starts what is missing of its range and of a window ahead of it

@@ -201,7 +201,7 @@ type meter struct {
 
 // look is called when all before pos is here. It reports whether ahead is known.
 func (m *meter) look(pos int64) bool {
-	if m.ahead == 0 && pos-m.first >= chunkSize/2 {
+	if m.ahead == 0 && pos-m.first >= minPiece/2 {
 		m.ahead = max(1, m.data.guess(pos-m.first, time.Since(m.start)))
 	}
 	return m.ahead > 0
@@ -263,7 +263,7 @@ func (d *data) inTransit() int64 {
 
 // measure notes how fast a stream was, see fillSize.
 func (d *data) measure(n int64, took time.Duration) {
-	if n < chunkSize/2 {
+	if n < minPiece/2 {
 		return
 	}
 	rate := float64(n) / max(took.Seconds(), 1e-6)

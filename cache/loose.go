@@ -21,8 +21,10 @@ type loose struct {
 	chunks []*looseChunk // the one asked for last at the end
 }
 
-// maxLoose bounds the memory of one blob.
-const maxLoose = 8
+const (
+	looseSize = 1 << 20 // of one request
+	maxLoose  = 8       // bounds the memory of one blob
+)
 
 type looseChunk struct {
 	number int64
@@ -36,13 +38,13 @@ func (d *data) readLoose(ctx context.Context, p []byte, off int64) (int, error) 
 	done := 0
 	for done < len(p) {
 		at := off + int64(done)
-		c := chunkOf(at)
-		part := p[done:min(int64(len(p)), (c+1)*chunkSize-off)]
+		c := at / looseSize
+		part := p[done:min(int64(len(p)), (c+1)*looseSize-off)]
 		n, err := len(part), error(nil)
 		if d.has(at, at+int64(n)) {
 			n, err = readFile(d.file.Load(), part, at)
 		} else {
-			err = d.copyLoose(ctx, part, c, at-c*chunkSize)
+			err = d.copyLoose(ctx, part, c, at-c*looseSize)
 		}
 		if err != nil {
 			return done, err
@@ -97,8 +99,8 @@ func (d *data) looseChunk(number int64) (*looseChunk, error) {
 
 func (d *data) fetchLoose(c *looseChunk) {
 	defer close(c.done)
-	off := c.number * chunkSize
-	b := make([]byte, min(chunkSize, d.size-off))
+	off := c.number * looseSize
+	b := make([]byte, min(looseSize, d.size-off))
 	if c.err = d.readFrom(b, off); c.err == nil {
 		c.bytes = b
 		return

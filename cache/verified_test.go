@@ -98,7 +98,7 @@ func TestLazy_betweenHandles(t *testing.T) {
 		t.Errorf("Has does not tell what is here")
 	}
 	mustRead(t, second, content, 4*mib, 5)
-	if _, err := second.ReadAt(got[:10], 3*mib); !errors.Is(err, backends.ErrCorrupt) {
+	if _, err := second.ReadAt(got[:mib], 3*mib); !errors.Is(err, backends.ErrCorrupt) {
 		t.Errorf("the last bytes that nobody had yet: %v, want ErrCorrupt", err)
 	}
 	r.set(faults{})
