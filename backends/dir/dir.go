@@ -91,7 +91,7 @@ func (c *client) Stat(_ context.Context, ref backends.Ref) (backends.Image, erro
 	if err != nil {
 		return backends.Image{}, err
 	}
-	return v.describe(f, v.facts(f.dir)), nil
+	return v.describe(f, v.digest(f)), nil
 }
 
 // Open implements backends.Backend.

@@ -39,7 +39,7 @@ func TestFacts_damaged(t *testing.T) {
 		if err := os.WriteFile(path, []byte(tt.text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		got, err := c.Stat(t.Context(), ref)
+		got, err := (&client{path: root}).Stat(t.Context(), ref)
 		if err != nil || got.Digest != tt.digest || got.Version != img.Version {
 			t.Errorf("%s: %+v, %v, want digest %q", name, got, err, tt.digest)
 		}

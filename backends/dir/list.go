@@ -34,8 +34,8 @@ type lister struct {
 	yield      func(backends.Entry, error) bool
 	seen       map[string]bool // names of collections, with a slash, and of images
 	any, ended bool            // something was yielded; the caller wants no more
-	in         string          // the directory that known are the facts of
-	known      facts
+	in         string          // the directory that facts are of
+	facts      facts
 }
 
 func (l *lister) list(ctx context.Context) error {
@@ -81,6 +81,17 @@ func (l *lister) onlyTags() bool {
 func (l *lister) add(e backends.Entry) {
 	l.any = true
 	l.ended = !l.yield(e, nil)
+}
+
+// known is view.digest with one look at the facts of a directory.
+func (l *lister) known(f file) string {
+	if f.dir != l.in {
+		l.in, l.facts = f.dir, l.view.facts(f.dir)
+	}
+	if fact, ok := l.facts.of(f.base); ok && fact.matches(f.info) {
+		return fact.digest
+	}
+	return ""
 }
 
 // once reports whether name comes for the first time.
@@ -179,10 +190,7 @@ func (l *lister) image(a album) {
 			continue
 		}
 		f := versions[0]
-		if f.dir != l.in {
-			l.in, l.known = f.dir, l.facts(f.dir)
-		}
-		if l.add(backends.Entry{Image: l.describe(f, l.known)}); l.ended {
+		if l.add(backends.Entry{Image: l.describe(f, l.known(f))}); l.ended {
 			return
 		}
 	}

@@ -87,6 +87,18 @@ func (m *memory[T]) get(l look, read func() (reading[T], error)) (T, error) {
 	return r.value, err
 }
 
+// last returns what was read of path, however long ago.
+func (m *memory[T]) last(path string) (value T) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.slots[path]; s != nil {
+		if r := s.last.Load(); r != nil {
+			return r.value
+		}
+	}
+	return value
+}
+
 func (m *memory[T]) slot(path string) *slot[T] {
 	m.mu.Lock()
 	defer m.mu.Unlock()

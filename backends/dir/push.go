@@ -74,7 +74,7 @@ func (t *tree) replaced(ref backends.Ref, src backends.Source) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &f, src.ReplaceAllowed(t.describe(f, nil), true)
+	return &f, src.ReplaceAllowed(t.describe(f, ""), true)
 }
 
 // publish gives the staged file its name.
@@ -115,7 +115,7 @@ func (t *tree) publish(ctx context.Context, ref backends.Ref, src backends.Sourc
 			t.removeEmpty(old.dir, ".")
 		}
 	}
-	return t.describe(f, facts{known}), nil
+	return t.describe(f, known.digest), nil
 }
 
 // rename moves the staged file to its place for good.

@@ -57,7 +57,7 @@ func TestPush_layout(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(root, private)); err != nil {
 		t.Fatal(err)
 	}
-	got, err := other.Stat(t.Context(), ref)
+	got, err := (&client{path: root}).Stat(t.Context(), ref)
 	if err != nil || got.Digest != "" || got.Version != img.Version {
 		t.Errorf("without facts: %+v, %v", got, err)
 	}

@@ -403,16 +403,12 @@ func (f *file) hasVersion(version string, known facts) bool {
 	return f.ref.Version != "" && (version == f.ref.Version || hex == f.ref.Version)
 }
 
-// describe makes of f what others see.
-func (v *view) describe(f file, known facts) backends.Image {
+// describe makes of f, with its digest, what others see.
+func (v *view) describe(f file, digest string) backends.Image {
 	ref := f.ref
 	ref.Version = ""
-	img := backends.Image{
-		Ref: ref, Size: f.info.Size(), Version: versionOf(f.info), Modified: f.info.ModTime(), Format: f.format,
+	return backends.Image{
+		Ref: ref, Size: f.info.Size(), Version: versionOf(f.info), Modified: f.info.ModTime(), Format: f.format, Digest: digest,
 		URL: (&url.URL{Scheme: "file", Path: filepath.ToSlash(v.abs(f.dir, f.base))}).String(),
 	}
-	if fact, ok := known.of(f.base); ok && fact.matches(f.info) {
-		img.Digest = fact.digest
-	}
-	return img
 }
