@@ -121,12 +121,7 @@ func far(t testing.TB, path string, rtt time.Duration, rate int64) (url string) 
 func BenchmarkCold(b *testing.B) {
 	const size = 512 << 20
 	path := filepath.Join(b.TempDir(), "image")
-	content := randomBytes(1, size)
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		b.Fatal(err)
-	}
-	img := backends.Image{Ref: backends.Ref{Collection: "c", Name: "image", Tag: "1"}, Size: size, Digest: sha256Of(content)}
-	content = nil
+	img := backends.Image{Ref: backends.Ref{Collection: "c", Name: "image", Tag: "1"}, Size: size, Digest: randomFile(b, path, size)}
 	for _, rtt := range []time.Duration{0, 20 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond} {
 		for _, rate := range []int64{0, 50e6} {
 			name := fmt.Sprintf("rtt=%v/rate=%dMB", rtt, rate/1e6)
@@ -144,6 +139,16 @@ func BenchmarkCold(b *testing.B) {
 			})
 		}
 	}
+}
+
+// randomFile makes a file, which need not stay in memory, and returns its digest.
+func randomFile(b *testing.B, path string, size int) (digest string) {
+	b.Helper()
+	content := randomBytes(1, size)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	return sha256Of(content)
 }
 
 func fetchParallel(b *testing.B, url string, size int64) {

@@ -163,7 +163,7 @@ func (f *filler) wanted() bool {
 		return false
 	}
 	_, _, missing := d.gap(0, d.size, chunkSize)
-	return missing && !(d.streamed() && d.wholeFlight() != nil)
+	return missing && (!d.streamed() || d.wholeFlight() == nil)
 }
 
 // start starts a flight for the next missing range, if there still is one, with

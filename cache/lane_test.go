@@ -196,7 +196,7 @@ func TestLane_throttled(t *testing.T) {
 		if n := granted(l, demand); n != laneReserve {
 			t.Errorf("%d demanded requests meanwhile, want %d", n, laneReserve)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		l.run() // somebody reads a whole image: no reason to run again
 		if n := granted(l, more) + granted(l, demand); n != paceMax/2 {

@@ -81,7 +81,7 @@ func (b *distant) Open(ctx context.Context, img backends.Image, off, n int64) (i
 
 type distantBody struct {
 	from     *distant
-	ctx      context.Context
+	ctx      context.Context //nolint:containedctx // the request's own, as in any body
 	off, end int64
 	stop     int64 // 0 if it does not
 	due      time.Time
