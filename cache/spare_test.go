@@ -104,10 +104,7 @@ func TestSpare_removed(t *testing.T) {
 	t.Parallel()
 	remove := map[string]func(t *testing.T, c *Cache, key Key){
 		"Remove": func(t *testing.T, c *Cache, key Key) { mustDo(t, c.Remove(key)) },
-		"Trim": func(_ *testing.T, c *Cache, _ Key) {
-			c.opts.MaxBytes = 1
-			c.Trim()
-		},
+		"trim":   func(_ *testing.T, c *Cache, _ Key) { c.trim(1 << 62) },
 		"Verify": func(t *testing.T, c *Cache, key Key) {
 			rewrite(t, c.dir.file(key), func(b []byte) []byte { b[5] ^= 1; return b })
 			if err := c.Verify(t.Context(), key, nil); err == nil {
