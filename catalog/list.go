@@ -177,7 +177,7 @@ func (c *Catalog) IsCollection(ctx context.Context, remote, collection string) (
 		if stored(s, remote, collection) {
 			return true, nil
 		}
-		err = c.listable(ctx, s, r, collection)
+		err = c.discover(ctx, s, r, collection)
 	}
 	switch {
 	case err == nil || errors.Is(err, errors.ErrUnsupported):
