@@ -169,7 +169,8 @@ func (d *data) receive(f *flight, body *alive, skip int64) error {
 	m := meter{data: d, start: time.Now(), first: f.pos}
 	for f.pos < f.end {
 		m.yielded = l.yield(d.ctx, f.ticket) || m.yielded
-		n, err := body.Read(buf[:min(bufferSize, f.end-f.pos)])
+		// Not across a chunk's end, which would make two writes of it.
+		n, err := body.Read(buf[:min(bufferSize, chunkSize-f.pos%chunkSize, f.end-f.pos)])
 		if werr := d.write(f, buf[:n]); werr != nil {
 			return werr
 		}
