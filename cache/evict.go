@@ -115,14 +115,54 @@ func (c *Cache) grew(n int64) {
 	c.poke(c.full)
 }
 
+// abandon drops a blob that nobody has open and that is still being fetched, or
+// has just been, and returns how many bytes that frees.
+func (it *item) abandon() int64 {
+	select {
+	case it.busy <- struct{}{}:
+		defer func() { <-it.busy }()
+	default:
+		return 0
+	}
+	it.mu.Lock()
+	d, n := it.data, max(it.rec.OnDisk, 1)
+	idle := d != nil && it.handles == 0 && d.phase.Load() == partial
+	it.mu.Unlock()
+	if !idle || it.cache.pinned(it.key) || !d.disk.TryLock() {
+		return 0
+	}
+	defer d.disk.Unlock()
+	d.bury(ErrClosed)
+	_ = d.written.Truncate(0) // now, and not when its last request has noticed
+	return n
+}
+
+// abandonFor makes room for n bytes that a reader waits for, at the cost of what
+// is only being filled.
+func (c *Cache) abandonFor(n int64) (freed bool) {
+	c.trims.Lock()
+	defer c.trims.Unlock()
+	for _, it := range c.oldest() {
+		if freed = it.abandon() > 0 || freed; freed && c.fits(n) {
+			break
+		}
+	}
+	return freed
+}
+
 // evictFor makes room for n bytes that did not find any, and reports whether it
-// freed something.
-func (c *Cache) evictFor(n int64) bool {
+// freed something. For a reader it may do so at the cost of what is only being
+// filled.
+func (c *Cache) evictFor(n int64, reading bool) bool {
 	// The disk may be full for us (a quota) while statfs shows room: free at
 	// least one blob.
 	if c.trim(n) > 0 {
 		return true
 	}
+	return c.evictOne() || reading && c.abandonFor(n)
+}
+
+func (c *Cache) evictOne() bool {
 	c.trims.Lock()
 	defer c.trims.Unlock()
 	for _, it := range c.oldest() {
@@ -140,6 +180,9 @@ func (d *data) makeRoom(n int64) error {
 		return nil
 	}
 	if c.trim(n); c.fits(n) {
+		return nil
+	}
+	if d.item.open(d) && c.abandonFor(n) && c.fits(n) {
 		return nil
 	}
 	return errNoRoom

@@ -230,7 +230,7 @@ func (d *data) write(f *flight, p []byte) error {
 // Errors: errNoRoom; those of the local disk.
 func (d *data) writeFile(p []byte, off int64) error {
 	_, err := d.written.WriteAt(p, off)
-	if isFull(err) && d.item.cache.evictFor(int64(len(p))) {
+	if isFull(err) && d.item.cache.evictFor(int64(len(p)), d.item.open(d)) {
 		_, err = d.written.WriteAt(p, off)
 	}
 	switch {

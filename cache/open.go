@@ -21,7 +21,7 @@ func (it *item) openFiles(ctx context.Context, src source) (*data, error) {
 	d, err := it.openWhole(ctx, src)
 	if err == nil && d == nil {
 		d, err = it.openPart(src)
-		if isFull(err) && it.cache.evictFor(chunkSize) {
+		if isFull(err) && it.cache.evictFor(chunkSize, true) {
 			d, err = it.openPart(src)
 		}
 	}

@@ -182,7 +182,7 @@ func (g *growing) Write(p []byte) (int, error) {
 		g.cache.trim(trimStep)
 	}
 	_, err := g.file.WriteAt(p, g.n)
-	if isFull(err) && g.cache.evictFor(int64(len(p))) {
+	if isFull(err) && g.cache.evictFor(int64(len(p)), true) {
 		_, err = g.file.WriteAt(p, g.n)
 	}
 	if err != nil {
