@@ -43,5 +43,10 @@
 // made a second time for what is missing (vigil.go); whichever brings a byte
 // first goes on.
 //
+// The keeper of a blob (keeper.go) hashes what has come in without a gap, while a
+// commit (commit.go) makes it durable now and then. When all is here and the digest
+// matches, the reader of the last chunk gets it, the file is synced and renamed to
+// the blob's name, and the blob is whole.
+//
 // Start at [Cache.Open] and blob.go; Spool is in spool.go.
 package cache
