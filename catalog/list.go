@@ -23,9 +23,27 @@ import (
 // backends.Lister where nothing is stored.
 func (c *Catalog) List(ctx context.Context, remote, collection string) iter.Seq2[backends.Entry, error] {
 	return func(yield func(backends.Entry, error) bool) {
+		for l, err := range c.Names(ctx, remote, collection) {
+			if err != nil {
+				yield(backends.Entry{}, err)
+				return
+			}
+			if !yield(l.entry(), nil) {
+				return
+			}
+		}
+	}
+}
+
+// Names is List for those who need little of each entry, which is valid until
+// the next step only.
+//
+// Errors: those of List.
+func (c *Catalog) Names(ctx context.Context, remote, collection string) iter.Seq2[*Listed, error] {
+	return func(yield func(*Listed, error) bool) {
 		r, err := c.Remote(remote)
 		if err != nil {
-			yield(backends.Entry{}, err)
+			yield(nil, err)
 			return
 		}
 		made := c.records.children(remote, collection)
@@ -37,7 +55,7 @@ func (c *Catalog) List(ctx context.Context, remote, collection string) iter.Seq2
 		}
 		s, err := c.store()
 		if err != nil {
-			yield(backends.Entry{}, err)
+			yield(nil, err)
 			return
 		}
 		err = c.listable(ctx, s, r, collection)
@@ -69,7 +87,7 @@ func (c *Catalog) listable(ctx context.Context, s Store, r Remote, collection st
 
 // A lister yields one listing, with the collections made by hand among it.
 type lister struct {
-	yield  func(backends.Entry, error) bool
+	yield  func(*Listed, error) bool
 	made   map[string]bool // full names of child collections, less those that came by
 	exists bool            // the collection is there, also where the registry does not know it
 	ours   bool            // it was made here: nothing is missing that was shown before
@@ -77,7 +95,7 @@ type lister struct {
 	any    bool            // something was yielded
 }
 
-func (l *lister) add(e backends.Entry) bool {
+func (l *lister) add(e *Listed) bool {
 	if e.Collection != "" {
 		delete(l.made, e.Collection)
 	}
@@ -90,7 +108,7 @@ func (l *lister) add(e backends.Entry) bool {
 // a service that is down does not make names vanish.
 func (l *lister) end(err error) {
 	for collection := range l.made {
-		if l.ended || !l.add(backends.Entry{Collection: collection}) {
+		if l.ended || !l.add(&Listed{Collection: collection}) {
 			return
 		}
 	}
@@ -98,7 +116,7 @@ func (l *lister) end(err error) {
 		l.exists && errors.Is(err, fs.ErrNotExist) || l.ours && passing(err) {
 		return
 	}
-	l.yield(backends.Entry{}, err)
+	l.yield(nil, err)
 }
 
 // from yields what a registry lists, without a store.
@@ -106,13 +124,13 @@ func (l *lister) from(seq iter.Seq2[backends.Entry, error]) {
 	for e, err := range seq {
 		if err != nil {
 			if l.any && !errors.Is(err, errors.ErrUnsupported) {
-				l.yield(backends.Entry{}, err)
+				l.yield(nil, err)
 				return
 			}
 			l.end(err)
 			return
 		}
-		if !l.add(e) {
+		if !l.add(&Listed{Collection: e.Collection, Ref: e.Image.Ref, Format: e.Image.Format, image: &e.Image}) {
 			return
 		}
 	}
@@ -122,33 +140,17 @@ func (l *lister) from(seq iter.Seq2[backends.Entry, error]) {
 // stored yields what the store has; err is why that may be nothing.
 func (l *lister) stored(s Store, remote, collection string, err error) {
 	prefix := listPrefix(remote, collection)
-	ref := backends.Ref{Collection: collection}
+	one := Listed{Ref: backends.Ref{Collection: collection}}
 	for kv, scanErr := range pages(s, prefix, nil) {
 		if scanErr != nil {
-			l.yield(backends.Entry{}, listError(remote, collection, scanErr))
+			l.yield(nil, listError(remote, collection, scanErr))
 			return
 		}
-		if e, ok := storedEntry(kv, len(prefix), &ref); ok && !l.add(e) {
+		if one.read(kv, len(prefix), collection) && !l.add(&one) {
 			return
 		}
 	}
 	l.end(err)
-}
-
-// storedEntry reads an entry that belongs into a listing; n is the length of
-// the key's part that is the collection's. In last is the ref of the image
-// before, and then of this one.
-func storedEntry(kv KV, n int, last *backends.Ref) (backends.Entry, bool) {
-	kind, name, tag, ok := cutEntry(kv.Key[n:])
-	if !ok {
-		return backends.Entry{}, false
-	}
-	if kind == entryChild {
-		return backends.Entry{Collection: joinCollection(last.Collection, string(name))}, true
-	}
-	*last = refAfter(*last, name, tag)
-	e, ok := decodeEntry(kv.Value, *last)
-	return backends.Entry{Image: e.image}, ok && e.shown()
 }
 
 // IsCollection reports whether the remote has a collection of that name, from

@@ -20,30 +20,62 @@ const (
 // may be seen or not. Key and value are valid until the next step only.
 func pages(s Store, prefix, from []byte) iter.Seq2[KV, error] {
 	return func(yield func(KV, error) bool) {
-		var p page
-		from := bytes.Clone(from)
-		for size := firstPage; ; size = min(2*size, maxPage) {
-			more, err := p.read(s, prefix, from, size)
-			for i := range p.pairs() {
-				if !yield(p.pair(i), nil) {
-					return
-				}
+		r := paging{store: s, prefix: prefix, from: bytes.Clone(from), size: firstPage}
+		p, spare := r.read(new(page)), new(page)
+		for {
+			// Of a large listing the next page is read while the caller looks at this one.
+			var ahead chan *page
+			if p.more && r.size == maxPage {
+				ahead = make(chan *page, 1)
+				go func() { ahead <- r.read(spare) }()
 			}
-			if err != nil {
-				yield(KV{}, err)
+			more, wanted := p.more, p.each(yield)
+			if ahead != nil {
+				p, spare = <-ahead, p // also if nobody wants it: it uses the store
 			}
-			if !more || err != nil {
+			if !more || !wanted {
 				return
 			}
-			from = append(append(from[:0], p.pair(p.pairs()-1).Key...), 0)
+			if ahead == nil {
+				p = r.read(p)
+			}
 		}
 	}
+}
+
+// A paging reads one page after the other.
+type paging struct {
+	store        Store
+	prefix, from []byte
+	size         int // pairs of the next page
+}
+
+// read fills p.
+func (r *paging) read(p *page) *page {
+	p.more, p.err = p.read(r.store, r.prefix, r.from, r.size)
+	if n := p.pairs(); n > 0 {
+		r.from = append(append(r.from[:0], p.pair(n-1).Key...), 0)
+	}
+	r.size = min(2*r.size, maxPage)
+	return p
 }
 
 // A page is a copy of some pairs. It is used again and again.
 type page struct {
 	bytes []byte // keys and values, one after the other
 	ends  []int  // of each key and each value
+	more  bool   // another page may follow
+	err   error  // after the pairs
+}
+
+// each yields the pairs and the error, and reports whether the caller wants more.
+func (p *page) each(yield func(KV, error) bool) bool {
+	for i := range p.pairs() {
+		if !yield(p.pair(i), nil) {
+			return false
+		}
+	}
+	return p.err == nil || yield(KV{}, p.err)
 }
 
 // read fills the page with at most n pairs, and reports whether there may be more.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog"
 )
 
 // An Image is a published image as a file. It stands for one version: when its
@@ -51,11 +52,9 @@ func (i *Image) Attr() Attr {
 }
 
 func imageIno(remote string, img *backends.Image) uint64 {
-	version := img.Version
-	if version == "" {
-		version = img.Digest
-	}
-	return inode("image", remote, img.Ref.Collection, img.Ref.Name, img.Ref.Tag, version)
+	var space [512]byte
+	b := appendParts(space[:0], "image", remote, img.Ref.Collection, img.Ref.Name, img.Ref.Tag)
+	return inodeOf(catalog.AppendVersion(b, img))
 }
 
 // Whole reports whether all bytes are here and verified, or lie in a local file:

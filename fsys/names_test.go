@@ -176,6 +176,14 @@ func TestInode(t *testing.T) {
 	}
 }
 
+func TestInode_image(t *testing.T) {
+	t.Parallel()
+	img := backends.Image{Ref: backends.Ref{Collection: "vsoch", Name: "hello", Tag: "2.0"}, Version: "sha256:" + strings.Repeat("5f", 32)}
+	if got, want := imageIno("local", &img), uint64(2657239711163702518); got != want {
+		t.Errorf("inode of %v = %d, want %d", img, got, want)
+	}
+}
+
 func FuzzPath(f *testing.F) {
 	f.Add("lab", "vsoch", "hello", "2.0", "", false)
 	f.Add("lab", "a/b", ".x", "sha256:1", "sha256:aa", true)

@@ -31,12 +31,20 @@ type Attr struct {
 // two that go-fuse takes for one file.
 func inode(parts ...string) uint64 {
 	var space [512]byte
-	b := space[:0]
+	return inodeOf(appendParts(space[:0], parts...))
+}
+
+// appendParts appends what inodeOf is to make a number of.
+func appendParts(b []byte, parts ...string) []byte {
 	for _, part := range parts {
 		b = binary.BigEndian.AppendUint32(b, uint32(len(part)))
 		b = append(b, part...)
 	}
-	sum := sha256.Sum256(b)
+	return b
+}
+
+func inodeOf(identity []byte) uint64 {
+	sum := sha256.Sum256(identity)
 	// The upper half of the numbers is for inodes that a FUSE library makes up,
 	// and the lowest ones mean the root or nothing.
 	ino := binary.BigEndian.Uint64(sum[:]) >> 1

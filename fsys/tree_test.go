@@ -127,6 +127,39 @@ func tryCopy(ctx context.Context, top *fsys.Dir, collection, name string, conten
 }
 
 // A listing read in pieces, with steps back and jumps, is the listing.
+// What a listing tells of an image without making a node is what the node tells.
+func TestListing_sameInode(t *testing.T) {
+	t.Parallel()
+	w := fsystest.New(t, fsystest.Options{})
+	const n = 100
+	for i := range n {
+		w.Service.Put(fmt.Sprintf("c/img:%d", i), []byte("content"))
+	}
+	dir := mustLookup(t, mustLookup(t, w.FS.Root(), "web").(*fsys.Dir), "c").(*fsys.Dir)
+	want := make(map[string]fsys.Attr)
+	for e, err := range dir.List(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		want[e.Name] = mustLookup(t, dir, e.Name).Attr()
+	}
+	l := dir.OpenListing()
+	defer l.Close()
+	for range n {
+		e, err := l.Next(t.Context())
+		if err != nil || e == nil {
+			t.Fatal(e, err)
+		}
+		node := e.Node()
+		if node == nil {
+			t.Fatalf("%s: facts are not known", e.Name)
+		}
+		if d := cmp.Diff(want[e.Name], node.Attr()); d != "" || e.Ino != want[e.Name].Ino {
+			t.Errorf("%s: inode %d, attributes (-looked up +listed):\n%s", e.Name, e.Ino, d)
+		}
+	}
+}
+
 func TestListing(t *testing.T) {
 	t.Parallel()
 	w := fsystest.New(t, fsystest.Options{})
