@@ -17,7 +17,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -310,16 +309,6 @@ func (w wide) benchRefresh(b *testing.B, dir string) {
 	}
 	b.ReportMetric(float64(t.writes)/float64(b.N), "writes/op")
 	b.ReportMetric(float64((cpuTime()-began).Nanoseconds())/float64(b.N*w.images), "cpu-ns/name")
-}
-
-// cpuTime is what the process has had of the processors: on a busy machine it says
-// more than the clock.
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // What a process is asked to do, by memoryEnv, before it says what it takes.

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 // Command bench measures sregfs against the native file system, rclone and curl
 // on one machine in one run, and writes docs/benchmarks.md with a plot. It is a
 // developer's tool, run by "make bench", and no part of what is installed.
