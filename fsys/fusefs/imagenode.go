@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
@@ -109,18 +110,17 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 	if err != nil {
 		return nil, 0, n.m.fail("open", name, err)
 	}
-	h := readHandle{n: n, blob: blob}
 	switch n.decide(blob) {
 	case passthrough:
 		n.m.counts.passthrough.Add(1)
-		return &passHandle{h}, fuse.FOPEN_NOFLUSH, 0
+		return &passHandle{readHandle{n: n, blob: blob}}, fuse.FOPEN_NOFLUSH, 0
 	case cached:
 		n.m.counts.cached.Add(1)
 		if !sized {
 			// The kernel believes another size still: it must not cut reads off there.
-			return &h, fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH, 0
+			return &readHandle{n: n, blob: blob}, fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH, 0
 		}
-		return &h, fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH, 0
+		return &readHandle{n: n, blob: blob}, fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH, 0
 	}
 	// The file was taken from under a passthrough inode, or the download from under
 	// a cached one: the kernel comes back with the next generation.
@@ -198,6 +198,7 @@ func (n *imageNode) stale() bool {
 type readHandle struct {
 	n    *imageNode
 	blob *cache.Blob
+	told atomic.Uint32 // the errno that was logged last
 }
 
 var (
@@ -219,9 +220,19 @@ func (h *readHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.Rea
 	defer end()
 	got, err := h.blob.ReadAtContext(ctx, dest[:want], off)
 	if err != nil && !errors.Is(err, io.EOF) && int64(got) < want {
-		return nil, h.n.m.fail("read", h.n.image.Ref().String(), err)
+		return nil, h.fail(err)
 	}
 	return fuse.ReadResultData(dest[:got]), 0
+}
+
+// fail is Mounted.fail, which logs a reason once for a handle: the kernel reads
+// ahead in several requests, and a program tries again.
+func (h *readHandle) fail(err error) syscall.Errno {
+	e, _ := errno(err)
+	if e != syscall.EINTR && h.told.Swap(uint32(e)) == uint32(e) {
+		return e
+	}
+	return h.n.m.fail("read", h.n.image.Ref().String(), err)
 }
 
 func (h *readHandle) Flush(context.Context) syscall.Errno { return 0 }

@@ -10,12 +10,15 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -364,5 +367,21 @@ func TestOpenWait(t *testing.T) {
 	}
 	if m.Status()["passthrough"] == "on" && m.Status()["opens_passthrough"] != "1" {
 		t.Errorf("openings: %v", m.Status())
+	}
+}
+
+// A refused file is one line in the log, however many requests the kernel makes.
+func TestRead_refusedOnce(t *testing.T) {
+	t.Parallel()
+	w := fsystest.New(t, fsystest.Options{MaxElapsed: time.Second})
+	w.Service.Put("c/i:1", fsystest.Image(4<<20, 1))
+	var log lines
+	dir, _ := fusetest.Mount(t, w.FS, fusefs.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	fusetest.MustShell(t, dir, "stat web/c/i:1.sif")
+	w.Service.Fail(http.MethodGet, http.StatusForbidden)
+	const twice = `exec 3<web/c/i:1.sif; dd bs=128k count=20 <&3 >/dev/null; dd bs=128k count=20 <&3 >/dev/null`
+	fusetest.MustFail(t, dir, twice)
+	if n := strings.Count(log.String(), "op=read"); n != 1 {
+		t.Errorf("said %d times, want once:\n%s", n, log.String())
 	}
 }
