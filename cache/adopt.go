@@ -3,6 +3,7 @@
 package cache
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +17,8 @@ import (
 // Adopt takes over the file at path as the whole and verified blob of a digest
 // that the caller has computed: by rename, or by clone or copy where path is on
 // another disk or has another name too. The blob may be here already, and open:
-// its readers go on with what was adopted. Afterwards nothing is at path.
+// its readers go on with what was adopted, but get backends.ErrCorrupt if what
+// they were given before was something else. Afterwards nothing is at path.
 //
 // Errors: fs.ErrInvalid if digest is no "sha256:…" or the file not size bytes
 // long; those of the local disk.
@@ -32,28 +34,103 @@ func (c *Cache) Adopt(path, digest string, size int64) error {
 	if !info.Mode().IsRegular() || info.Size() != size {
 		return fmt.Errorf("%w: %s is not a file of %d bytes", fs.ErrInvalid, path, size)
 	}
+	for {
+		again, err := c.adopt(path, key, info)
+		if !again {
+			return err
+		}
+	}
+}
+
+// adopt is Adopt after its checks. again is true if what was open was of no use
+// and is gone now.
+func (c *Cache) adopt(path string, key Key, info os.FileInfo) (again bool, err error) {
 	it, err := c.take(c.ctx, key)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer it.release()
-	if c.here(key, size) {
-		return localError("adopt", os.Remove(path))
+	if c.here(key, info.Size()) {
+		return false, localError("adopt", os.Remove(path))
 	}
 	d, _ := it.live()
 	if d == nil {
-		return localError("adopt", it.adopt(path, info))
+		return false, localError("adopt", it.adopt(path, info))
 	}
 	d.disk.Lock()
 	defer d.disk.Unlock()
 	if d.phase.Load() == whole {
 		// Its name was deleted: it is back now, for the next one to open it.
-		return localError("adopt", it.adopt(path, info))
+		return false, localError("adopt", it.adopt(path, info))
 	}
-	if err := it.adopt(path, info); err != nil {
-		return localError("adopt", err)
+	f, err := openExisting(path, os.O_RDONLY)
+	if err != nil {
+		return false, localError("adopt", err)
 	}
-	return localError("adopt", d.adopted())
+	if err := d.turnTo(f, info.Size()); err != nil {
+		c.opts.Log.Error("a download differs from the image", "key", key, "err", err)
+		d.bury(err)
+		return true, nil
+	}
+	if err = it.adopt(path, info); err == nil {
+		err = d.adopted()
+	}
+	if err != nil {
+		d.bury(localError("adopt", err)) // its readers have a file without a name
+	}
+	return false, localError("adopt", err)
+}
+
+// turnTo makes readers go on with f, which has the right bytes, after comparing
+// what they were given before: it may be in the kernel's memory, and in half a
+// copy. Until the blob counts as whole the last bytes that nobody had are held
+// back, so no copy ends meanwhile. Call with disk held, in the partial phase.
+//
+// Errors: backends.ErrCorrupt.
+func (d *data) turnTo(f *os.File, size int64) error {
+	old := d.file.Swap(f)
+	d.retired = append(d.retired, old)
+	if size != d.size {
+		return fmt.Errorf("%w: the registry says %d bytes, the image has %d", backends.ErrCorrupt, d.size, size)
+	}
+	for c := range chunks(d.size) {
+		if !d.given.chunks.has(c) {
+			continue
+		}
+		off, end, ok := d.brought(old, c)
+		if !ok || !sameBytes(old, f, off, end) {
+			return fmt.Errorf("%w: bytes were given out that differ from the image", backends.ErrCorrupt)
+		}
+	}
+	return nil
+}
+
+// brought returns the range of a chunk that readers may have got from old; ok is
+// false if that cannot be told.
+func (d *data) brought(old *os.File, c int64) (off, end int64, ok bool) {
+	off, end = c*chunkSize, min((c+1)*chunkSize, d.size)
+	d.mu.Lock()
+	f, here := d.owner[c], d.have.has(c)
+	if f != nil && !here {
+		end = min(end, max(off, f.pos))
+	}
+	d.mu.Unlock()
+	if f != nil || here {
+		return off, end, true
+	}
+	d.loose.mu.Lock()
+	loose := len(d.loose.chunks) > 0
+	d.loose.mu.Unlock()
+	start, _, some := nextData(old, off, d.size)
+	return off, off, !loose && (!some || start >= end)
+}
+
+// sameBytes reports whether a and b are equal in [off, end).
+func sameBytes(a, b *os.File, off, end int64) bool {
+	x, y := make([]byte, end-off), make([]byte, end-off)
+	_, errA := a.ReadAt(x, off)
+	_, errB := b.ReadAt(y, off)
+	return errA == nil && errB == nil && bytes.Equal(x, y)
 }
 
 // here reports whether the blob is whole, verified and in its place.

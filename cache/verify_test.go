@@ -284,6 +284,38 @@ func TestCache_adopt(t *testing.T) {
 	}
 }
 
+// Who was given other bytes before must not go on as if nothing had been.
+func TestCache_adoptOverLies(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	client, content := r.client(t), randomBytes(1, 3*mib)
+	img := r.image("a", content)
+	r.set(faults{mangle: flip(mib+5, 1)})
+	c := openCache(t, t.TempDir(), Options{NoBackground: true})
+	b := openBlob(t, c, client, img)
+	p := make([]byte, mib)
+	if _, err := b.ReadAt(p, mib); err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Equal(p, content[mib:2*mib]) {
+		t.Fatal("the registry did not lie")
+	}
+	sent, epoch := r.sent.Load(), b.Epoch()
+	path := filepath.Join(t.TempDir(), "spooled")
+	mustDo(t, os.WriteFile(path, content, 0o600), c.Adopt(path, img.Digest, img.Size))
+	if _, err := b.ReadAt(p, 0); !errors.Is(err, backends.ErrCorrupt) {
+		t.Errorf("reading on gives %v", err)
+	}
+	again := openBlob(t, c, client, img)
+	mustRead(t, again, content, 0, 3*mib)
+	if _, ok := again.File(); !ok || again.Epoch() == epoch {
+		t.Errorf("the adopted blob: whole %v, epoch %d after %d", ok, again.Epoch(), epoch)
+	}
+	if now := r.sent.Load(); now != sent {
+		t.Errorf("%d bytes fetched of what was adopted", now-sent)
+	}
+}
+
 func TestCache_adoptRefuses(t *testing.T) {
 	t.Parallel()
 	c := openCache(t, t.TempDir(), Options{})
