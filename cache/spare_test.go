@@ -159,7 +159,7 @@ func TestSpare_bounds(t *testing.T) {
 		if n := countSpares(c); n != maxSpares {
 			t.Errorf("%d spares a moment before their time, want %d", n, maxSpares)
 		}
-		time.Sleep(2)
+		time.Sleep(time.Millisecond)
 		synctest.Wait()
 		for i, d := range s {
 			if _, err := d.file.Load().Stat(); err == nil {
