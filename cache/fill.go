@@ -14,6 +14,10 @@ const (
 	// nearFill is the most of one request close to a reader who goes on reading:
 	// what comes over one connection there keeps back what came over the others.
 	nearFill = 4 << 20
+	// farFill is the most of one anywhere, unless asking takes half as long as
+	// sending it: what comes in side by side is hashed one after the other, the rest
+	// of it when all is here.
+	farFill = 8 << 20
 	// fillTime is how long one background request should take: a reader may have
 	// to wait for it.
 	fillTime = 500 * time.Millisecond
@@ -217,8 +221,9 @@ func (d *data) fillSize(off int64) int64 {
 	if d.rate == 0 {
 		return nearFill
 	}
-	n := min(int64(d.rate*fillTime.Seconds()), maxFill)
-	floor := min(d.inTransit(), n)
+	transit := d.inTransit()
+	n := min(int64(d.rate*fillTime.Seconds()), max(farFill, 2*transit), maxFill)
+	floor := min(transit, n)
 	if off >= d.frontier {
 		n = min(n, max((off-d.frontier)/paceMax, nearFill))
 	}
