@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -117,7 +118,7 @@ func TestMemory_race(t *testing.T) {
 		})
 	}
 	path := filepath.Join(root, "c/i/t.sif")
-	for n := range 1500 {
+	for n := range 300 {
 		if err := os.WriteFile(path, []byte("x"), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -138,25 +139,39 @@ func TestMemory_race(t *testing.T) {
 }
 
 // What is pushed and deleted here is seen at once, also on a file system that
-// shows changes late.
+// shows changes late: nothing remembered is left of where it was.
 func TestMemory_own(t *testing.T) {
 	t.Parallel()
-	c, _ := newStore(t)
-	for n := range 50 {
-		img := push(t, c, ref, source(fmt.Sprintf("round %02d", n)))
-		for _, r := range c.folders.slots {
-			t.Fatalf("remembered after a push: %+v", r.last.Load())
+	c, root := newStore(t)
+	look := func(want int64) {
+		t.Helper()
+		for _, dir := range []string{"c/i", "c", "."} {
+			if c.folders.slots[dir] != nil {
+				t.Fatalf("still remembered: %s", dir)
+			}
 		}
-		if got := stored(t, c, ref); got != 8 {
-			t.Fatalf("round %d: size %d after a push", n, got)
+		if got := c.known.last("c/i"); got != nil {
+			t.Fatalf("facts still remembered: %v", got)
 		}
-		if err := c.Delete(t.Context(), img); err != nil {
-			t.Fatal(err)
+		if got := stored(t, c, ref); got != want {
+			t.Fatalf("size %d, want %d", got, want)
 		}
-		if got := stored(t, c, ref); got != -1 {
-			t.Fatalf("round %d: size %d after a deletion", n, got)
+		for _, collection := range []string{"", "c"} {
+			list(t, c, collection)
 		}
 	}
+	write(t, root, "c/i/u.sif", []byte("another"), time.Time{})
+	var img backends.Image
+	for n := range 5 {
+		src := source(strings.Repeat("x", n))
+		src.Replaces = backends.ReplaceAny
+		img = push(t, c, ref, src)
+		look(int64(n))
+	}
+	if err := c.Delete(t.Context(), img); err != nil {
+		t.Fatal(err)
+	}
+	look(-1)
 }
 
 // A directory that is left alone is read once.
