@@ -140,6 +140,6 @@ func (d *Dir) read(ctx context.Context) *reading {
 // end returns when the goroutine is over.
 func (r *reading) end() {
 	r.cancel()
-	for range r.full { //nolint:revive // what is left is not wanted
+	for range r.full { // what is left is not wanted
 	}
 }
