@@ -234,8 +234,10 @@ func TestList(t *testing.T) {
 		svc.drop("vsoch/deep/er/x:1")
 		wantDiff(t, "fresh", b.names("vsoch"), []string{"vsoch/deep/", "hello:1", "hello:2"})
 		time.Sleep(61 * time.Second)
+		svc.set(func() { svc.slow = func(string) { time.Sleep(time.Second) } })
 		wantDiff(t, "stale", b.names("vsoch"), []string{"vsoch/deep/", "hello:1", "hello:2"})
-		synctest.Wait()
+		time.Sleep(2 * time.Second)
+		svc.set(func() { svc.slow = nil })
 		wantDiff(t, "events", b.took(), []string{"changed vsoch/hello:1", "gone vsoch/hello:2", "listing vsoch"})
 		wantDiff(t, "refreshed", b.names("vsoch"), []string{"hello:1", "hello:3"})
 		if n := svc.count("stat"); n != 0 {
