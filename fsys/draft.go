@@ -62,6 +62,7 @@ type Draft struct {
 	claimant  uint32 // thread that was told ErrRetry, and since when
 	claimedAt time.Time
 	dirty     bool // written since it was last published
+	closing   bool // its opener has closed it and not written since: the last handle will go soon
 	broken    bool // a write failed: the data is not what was meant
 	err       error
 	published bool          // the name means the image now
@@ -333,23 +334,39 @@ const patience = 2 * time.Second
 
 // wait waits for a writer to finish. Errors: ErrBusy if it does not; ctx's.
 func (d *Draft) wait(ctx context.Context) error {
-	d.mu.Lock()
-	idle, name := d.idle, d.name
-	d.mu.Unlock()
-	if idle != nil {
-		timer := time.NewTimer(patience)
-		defer timer.Stop()
-		select {
-		case <-idle:
-		case <-timer.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	if err := d.awaitWriters(ctx); err != nil {
+		return err
 	}
 	if d.busy() {
-		return fmt.Errorf("%s: %w", name, ErrBusy)
+		return fmt.Errorf("%s: %w", d.currentName(), ErrBusy)
 	}
 	return nil
+}
+
+// awaitWriters waits until nobody writes any more, as long as patience lasts.
+// Errors: ctx's.
+func (d *Draft) awaitWriters(ctx context.Context) error {
+	d.mu.Lock()
+	idle := d.idle
+	d.mu.Unlock()
+	if idle == nil {
+		return nil
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-idle:
+	case <-timer.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+func (d *Draft) currentName() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.name
 }
 
 // claimed needs mu.

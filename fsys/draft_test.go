@@ -560,3 +560,34 @@ func TestSweep(t *testing.T) {
 		t.Errorf("%d drafts are in the journal, want 2", n)
 	}
 }
+
+// The kernel tells of a close some time after close(2) has returned: a rename in
+// between publishes all the same, and fails if that does.
+func TestRename_beforeRelease(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, catalog.Policy{})
+	content := fsystest.Image(5000, 7)
+	for _, test := range []struct {
+		name   string
+		status int
+		want   error
+	}{{"refused:1", http.StatusForbidden, fs.ErrPermission}, {"taken:1", 0, nil}} {
+		file := b.create(".tmp."+test.name, content)
+		b.flush(file, copier, nil)
+		b.Service.Fail(http.MethodPut, test.status)
+		released := make(chan struct{})
+		time.AfterFunc(50*time.Millisecond, func() {
+			file.Close(context.Background())
+			close(released)
+		})
+		if err := b.dir.Rename(t.Context(), ".tmp."+test.name, b.dir, test.name+".sif", false); !errors.Is(err, test.want) {
+			t.Errorf("Rename = %v, want %v", err, test.want)
+		}
+		<-released
+		if test.want == nil {
+			b.published(test.name, content)
+		} else {
+			b.published(test.name, nil)
+		}
+	}
+}

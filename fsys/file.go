@@ -116,7 +116,7 @@ func (h *File) change(write func() error) error {
 	case len(d.turn) > 0, d.accepted:
 		return fmt.Errorf("%s: %w", d.name, ErrBusy)
 	}
-	d.dirty, d.attr.ModTime = true, time.Now()
+	d.dirty, d.closing, d.attr.ModTime = true, false, time.Now()
 	if err := write(); err != nil {
 		d.broken, d.err = true, err
 		return err
@@ -144,6 +144,7 @@ func (h *File) Flush(ctx context.Context, who Caller) error {
 	d := h.d
 	d.mu.Lock()
 	err, stranger := d.err, who.Process != 0 && d.opener != 0 && who.Process != d.opener
+	d.closing = !stranger
 	skip := d.place.temporary || d.gone || d.published || !d.dirty || stranger || d.data.Size() == 0
 	d.mu.Unlock()
 	if err != nil || skip {

@@ -43,7 +43,24 @@ func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, 
 		return err
 	}
 	defer draft.unlock()
+	if err := draft.settleWriters(ctx); err != nil {
+		return err
+	}
 	return draft.rename(ctx, to, newName, noReplace)
+}
+
+// settleWriters waits for the handle that its opener has closed. The kernel tells
+// us of that some time after close(2) has returned; a rename that came first would
+// take the file for open, leave the publishing to that handle, and succeed whatever
+// becomes of it.
+func (d *Draft) settleWriters(ctx context.Context) error {
+	d.mu.Lock()
+	closing := d.closing
+	d.mu.Unlock()
+	if !closing {
+		return nil
+	}
+	return d.awaitWriters(ctx)
 }
 
 // rename needs the turn.
