@@ -35,7 +35,7 @@ const stopPoll = 50 * time.Millisecond
 // A patient is the context of a request that may have to wait. It ends when the
 // caller wants to stop, and costs next to nothing unless somebody waits for that.
 type patient struct {
-	context.Context
+	context.Context //nolint:containedctx // it is one
 
 	mu    sync.Mutex    // guards the fields below
 	over  chan struct{} // closed when the request is; made with done

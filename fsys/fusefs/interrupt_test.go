@@ -56,7 +56,7 @@ func TestInterrupt_handled(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			defer unix.Close(fd) //nolint:errcheck // only read
+			defer unix.Close(fd)
 			_, err = unix.Pread(fd, make([]byte, 4096), 0)
 			return err
 		}},
