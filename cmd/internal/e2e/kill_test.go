@@ -66,6 +66,18 @@ func (l *ledger) note(off int64, n int) {
 	l.sent[i] = l.life
 }
 
+// lost returns what had to be sent again of each of these lives, the least first.
+func (l *ledger) lost(lives []int) []int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lost := []int64{0}
+	for _, life := range lives {
+		lost = append(lost, l.again[life-1])
+	}
+	slices.Sort(lost)
+	return lost
+}
+
 // answer is a liar that does not lie. It sends 25 MB a second and connection.
 func (l *ledger) answer(w http.ResponseWriter, a asked, content []byte) {
 	partial(w, a.from, a.to, a.size)
@@ -117,11 +129,7 @@ func TestKills(t *testing.T) {
 	if sum := w.ok("sha256sum", m.path("lab/demo/big:1.sif")); "sha256:"+strings.Fields(sum)[0] != ocitest.Digest(content) {
 		t.Errorf("after the last restart: %s", sum)
 	}
-	lost := []int64{0}
-	for _, life := range unfinished {
-		lost = append(lost, book.again[life-1])
-	}
-	slices.Sort(lost)
+	lost := book.lost(unfinished)
 	t.Logf("%d kills, of them %d in the middle of a download, %d images finished, %d MiB read; fetched again after a kill: median %d KiB, at most %d KiB",
 		book.life-1, len(unfinished), whole, reads>>20, lost[len(lost)/2]>>10, lost[len(lost)-1]>>10)
 	if most := lost[len(lost)-1]; most > 64<<20 {
