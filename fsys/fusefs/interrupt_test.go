@@ -52,7 +52,7 @@ func TestInterrupt_handled(t *testing.T) {
 			return unix.Lstat(path, &st)
 		}},
 		{"read", http.MethodGet, func(path string) error {
-			fd, err := unix.Open(path, unix.O_RDONLY, 0)
+			fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 			if err != nil {
 				return err
 			}

@@ -71,13 +71,22 @@ func Mount(ctx context.Context, mountpoint string, tree *fsys.FS, opts Options) 
 		return nil, fmt.Errorf("mounting on %s: %w", path, err)
 	}
 	m.serve()
-	if err := m.server.WaitMount(); err != nil {
+	if err := m.waitMount(); err != nil {
 		m.Unmount(true) //nolint:errcheck // the first error is the one to tell
 		return nil, fmt.Errorf("mounting on %s: %v", path, err)
 	}
 	m.backing.start(m.server, !opts.NoPassthrough, m.disk, m.log)
 	m.readAhead = raiseReadAhead(path)
 	return m, nil
+}
+
+// waitMount returns when the mount answers. go-fuse opens a file of it for that,
+// without O_CLOEXEC (fuse/poll_unix.go): a program that was started meanwhile would
+// keep the mount busy for as long as it runs.
+func (m *Mounted) waitMount() error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return m.server.WaitMount()
 }
 
 // serve starts what runs while the mount lasts; all of it ends with done.
