@@ -48,14 +48,14 @@ type Image struct {
 	Modified time.Time         // when it was published; zero if the service does not say
 	Labels   map[string]string // what the listing already tells; may be nil
 	URL      string            // where a person would look at it; may be ""
-	Format   string            // "sif", "simg", or "" if only the bytes tell (then taken for "sif")
+	Format   string            // one of Formats, or "" if only the bytes tell (then taken for "sif")
 }
 
 // An Entry is one thing that a listing tells: a collection below the one listed
 // or an image in it.
 type Entry struct {
 	Collection string // full path of a child collection; "" for an image
-	Image      Image  // an image. With an empty Version the listing told only the name: Stat tells the rest
+	Image      Image  // an image. With an empty Version the listing told only the name, and a guess of the Format: Stat tells the rest
 }
 
 // A Lister can say what a collection holds.

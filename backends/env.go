@@ -31,6 +31,7 @@ type Env struct {
 	Secret SecretFunc     // the configured token or password; nil if none is configured
 	User   string         // the user name that goes with Secret; may be ""
 	Home   string         // home directory, for the credential files of other tools; may be ""
+	Cache  string         // directory of this remote for what can be fetched again; it need not exist; "" if there is none
 	Getenv func(string) string
 	Arch   string // wanted architecture in Go's spelling ("amd64"); "" means this machine's
 	Log    *slog.Logger

@@ -33,7 +33,7 @@ func EscapePath(collection string) string {
 // extension, which ParseRef would drop.
 func escapeLast(tag string, atEnd bool) string {
 	s := escape(tag, "%/:@", true)
-	if cut := trimImageExt(s); atEnd && cut != s {
+	if cut, _ := CutExt(s); atEnd && cut != s {
 		return cut + "%2E" + s[len(cut)+1:]
 	}
 	return s
@@ -42,7 +42,7 @@ func escapeLast(tag string, atEnd bool) string {
 // escapeVersion keeps the colon of a digest readable: nothing follows a version.
 func escapeVersion(version string) string {
 	s := escape(version, "%/@", false)
-	if cut := trimImageExt(s); cut != s {
+	if cut, _ := CutExt(s); cut != s {
 		return cut + "%2E" + s[len(cut)+1:]
 	}
 	return s

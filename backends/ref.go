@@ -105,7 +105,7 @@ func checkPart(part string) error {
 
 // ParseRef reads "[collection/]name[:tag][@version]". A name without a slash is
 // in DefaultCollection, "/name" is at the root; no tag means DefaultTag. One
-// extension .sif, .simg or .img at the very end is dropped.
+// extension of an image (.sif, .simg …) at the very end is dropped.
 //
 // Errors: fs.ErrInvalid, with the reason.
 func ParseRef(s string) (Ref, error) {
@@ -113,7 +113,7 @@ func ParseRef(s string) (Ref, error) {
 		return Ref{}, fmt.Errorf("%w: image name %q: %s", fs.ErrInvalid, s, why)
 	}
 	ref := Ref{Collection: DefaultCollection, Tag: DefaultTag}
-	rest := trimImageExt(s)
+	rest, _ := CutExt(s)
 	if i := versionSlash(rest); i >= 0 {
 		ref.Collection, rest = rest[:i], rest[i+1:]
 	}
@@ -153,13 +153,4 @@ func versionSlash(s string) int {
 		s = s[:at]
 	}
 	return strings.LastIndexByte(s, '/')
-}
-
-func trimImageExt(s string) string {
-	for _, ext := range []string{".sif", ".simg", ".img"} {
-		if cut, ok := strings.CutSuffix(s, ext); ok {
-			return cut
-		}
-	}
-	return s
 }

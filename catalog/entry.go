@@ -28,6 +28,7 @@ const (
 	fromList                        // the facts came with the listing and are as fresh as that
 	otherRef                        // the registry spells the name in another way
 	hasTime                         // Modified is set
+	hasGuess                        // only the name is known, and a guess of the format
 )
 
 func (e entry) is(f entryFlags) bool { return e.flags&f == f }
@@ -59,13 +60,16 @@ func refAfter(before backends.Ref, name, tag []byte) backends.Ref {
 // encodeEntry writes e; ref is the one in its key.
 func encodeEntry(e entry, ref backends.Ref) []byte {
 	img := e.image
-	flags := e.flags &^ (otherRef | hasTime)
+	flags := e.flags &^ (otherRef | hasTime | hasGuess)
 	other := e.is(full) && (img.Ref.Collection != ref.Collection || img.Ref.Name != ref.Name || img.Ref.Tag != ref.Tag)
 	if other {
 		flags |= otherRef
 	}
 	if !img.Modified.IsZero() {
 		flags |= hasTime
+	}
+	if flags&full == 0 && backends.Ext(img.Format) != backends.Ext("") {
+		return appendString([]byte{codecVersion, byte(flags | hasGuess)}, img.Format)
 	}
 	b := []byte{codecVersion, byte(flags)}
 	if flags&full == 0 {
@@ -145,10 +149,13 @@ func decodeEntry(b []byte, ref backends.Ref) (e entry, ok bool) {
 	e.flags = entryFlags(d.byte())
 	e.image = backends.Image{Ref: ref, Size: -1}
 	e.image.Ref.Version = ""
-	if e.is(full) {
+	switch {
+	case e.is(full):
 		e.decodeFacts(&d)
+	case e.is(hasGuess):
+		e.image.Format = d.format()
 	}
-	e.flags &^= otherRef | hasTime
+	e.flags &^= otherRef | hasTime | hasGuess
 	return e, !d.bad && len(d.b) == 0
 }
 
@@ -215,14 +222,13 @@ func (d *decoder) string() string { return string(d.take(d.uvarint())) }
 
 // format spares the allocation for the known ones.
 func (d *decoder) format() string {
-	switch s := d.take(d.uvarint()); string(s) {
-	case "sif":
-		return "sif"
-	case "simg":
-		return "simg"
-	default:
-		return string(s)
+	s := d.take(d.uvarint())
+	for _, known := range backends.Formats() {
+		if string(s) == known {
+			return known
+		}
 	}
+	return string(s)
 }
 
 func (d *decoder) digest() (s string, same bool) {

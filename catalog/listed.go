@@ -102,6 +102,9 @@ func (l *Listed) unpack(value []byte) bool {
 	}
 	e := entry{flags: entryFlags(d.byte())}
 	l.value, l.version, l.Format = value, part{}, ""
+	if !e.is(full) && e.is(hasGuess) {
+		l.Format = d.format()
+	}
 	if e.is(full) {
 		d.varint() // seen
 		d.varint() // size

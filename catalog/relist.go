@@ -199,7 +199,8 @@ func (l *relisting) compare(n listedName, stored []byte) {
 	}
 	l.images++
 	img := n.entry.Image
-	if img.Version == "" && len(stored) == 2 && stored[0] == codecVersion && entryFlags(stored[1]) == listed {
+	if img.Version == "" && len(stored) == 2 && stored[0] == codecVersion && entryFlags(stored[1]) == listed &&
+		backends.Ext(img.Format) == backends.Ext("") {
 		return // as most are in a listing of names
 	}
 	old, have := decodeEntry(stored, img.Ref)
@@ -214,7 +215,9 @@ func (l *relisting) compare(n listedName, stored []byte) {
 // listedEntry is what is known of an image once a listing told img of it.
 func listedEntry(old entry, img backends.Image) entry {
 	if img.Version == "" { // only the name
-		old.flags = old.flags&full | listed
+		if old.flags = old.flags&full | listed; !old.is(full) {
+			old.image.Format = img.Format
+		}
 		return old
 	}
 	now := entry{flags: listed | full | fromList, image: merge(old, img)}
@@ -230,10 +233,11 @@ func (l *relisting) write(stored KV, e entry, ref backends.Ref) {
 	if bytes.Equal(stored.Value, value) {
 		return
 	}
-	if was, ok := decodeEntry(stored.Value, ref); !ok || !was.shown() {
-		l.names = true
+	was, ok := decodeEntry(stored.Value, ref)
+	if !ok || !was.shown() {
 		l.c.absent.dropOlder(stored.Key, l.started)
 	}
+	l.names = l.names || !ok || !was.shown() || renamed(was, e)
 	l.changes = append(l.changes, KV{stored.Key, value})
 }
 

@@ -90,9 +90,16 @@ func changeOf(e catalog.Event) (Change, bool) {
 func namesOf(ref backends.Ref) []string {
 	ref.Version = ""
 	plain := backends.EscapePart(ref.Name)
-	names := []string{fileName(ref, "sif"), fileName(ref, "simg"), plain + ":" + backends.EscapePart(ref.Tag)}
-	if ref.Tag == backends.DefaultTag {
-		names = append(names, plain, plain+extSIF, plain+extSIMG)
+	names := []string{plain + ":" + backends.EscapePart(ref.Tag)}
+	for _, format := range backends.Formats() {
+		names = append(names, fileName(ref, format))
+	}
+	if ref.Tag != backends.DefaultTag {
+		return names
+	}
+	names = append(names, plain)
+	for _, format := range backends.Formats() {
+		names = append(names, plain+backends.Ext(format))
 	}
 	return names
 }

@@ -20,15 +20,11 @@ const MaxName = 255
 //
 //	<name>:<tag>[@<version>].sif
 //
+// or has the extension of another format (backends.Ext),
 // with each part escaped as in a URI (backends.EscapePart), so that ":" and "@"
 // occur only where they separate, and never in the name of a directory. A name
 // that would be longer than MaxName ends in "~" and eight digits of its hash:
 // such a name can be found in its listing, but not turned back by itself.
-
-const (
-	extSIF  = ".sif"
-	extSIMG = ".simg"
-)
 
 // PathOf returns the path of an image below the mount point, with slashes. The
 // format is that of backends.Image.
@@ -92,10 +88,7 @@ func appendFileName(b []byte, ref backends.Ref, format string) []byte {
 		b = append(b, '@')
 		b = append(b, backends.EscapeVersion(ref.Version)...)
 	}
-	ext := extSIF
-	if format == "simg" {
-		ext = extSIMG
-	}
+	ext := backends.Ext(format)
 	if len(b)-start+len(ext) > MaxName {
 		return append(b[:start], shorten(string(b[start:]), ext)...)
 	}
@@ -108,7 +101,7 @@ func parseFile(name string) (ref backends.Ref, format string, err error) {
 	bad := func(why string) (backends.Ref, string, error) {
 		return backends.Ref{}, "", fmt.Errorf("%w: file name %q: %s", fs.ErrInvalid, name, why)
 	}
-	rest, format := cutExt(name)
+	rest, format := backends.CutExt(name)
 	rest, version, hasVersion := strings.Cut(rest, "@")
 	rest, tag, hasTag := strings.Cut(rest, ":")
 	if !hasTag {
@@ -134,16 +127,6 @@ func parseFile(name string) (ref backends.Ref, format string, err error) {
 		return backends.Ref{}, "", fmt.Errorf("file name %q: %w", name, err)
 	}
 	return ref, format, nil
-}
-
-func cutExt(name string) (rest, format string) {
-	if cut, ok := strings.CutSuffix(name, extSIF); ok {
-		return cut, "sif"
-	}
-	if cut, ok := strings.CutSuffix(name, extSIMG); ok {
-		return cut, "simg"
-	}
-	return name, ""
 }
 
 // dirName returns the name of the directory that stands for one part of a
@@ -198,7 +181,7 @@ func shorten(stem, ext string) string {
 // isShort reports whether name could be one that shorten has cut. Others can
 // look so too: what such a name means is found by comparing with the listing.
 func isShort(name string) bool {
-	rest, _ := cutExt(name)
+	rest, _ := backends.CutExt(name)
 	tilde := len(rest) - 1 - hashDigits
 	const cutAtMost = len("%XX") + utf8.UTFMax
 	if len(name) > MaxName || len(name) < MaxName-cutAtMost || tilde < 0 || rest[tilde] != '~' {

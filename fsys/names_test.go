@@ -143,7 +143,7 @@ func TestIsTemporary(t *testing.T) {
 		".fuse_hidden01":            true,
 		".goutputstream-XYZ":        true,
 		"tmpabcd":                   true,
-		"hello:1.img":               true,
+		"hello:1.img":               false,
 	}
 	got := make(map[string]bool)
 	for name := range want {

@@ -2,7 +2,11 @@
 
 package fsys
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/sregfs/sregfs/backends"
+)
 
 // isTemporary reports whether a file of that name stays here until it is
 // renamed: the names that copying tools and editors write to before they rename,
@@ -15,18 +19,18 @@ func isTemporary(name string) bool {
 	if strings.HasPrefix(name, ".") {
 		return true
 	}
-	rest, format := cutExt(name)
+	rest, format := backends.CutExt(name)
 	if format != "" {
 		// apptainer pull copies to tmp-copy-NNN beside its target.
 		return strings.HasPrefix(rest, "tmp-copy-") && !strings.Contains(rest, ":")
 	}
-	if !strings.Contains(name, ":") || strings.Contains(name, extSIF) || strings.Contains(name, extSIMG) {
+	if !strings.Contains(name, ":") || strings.Contains(name, ".sif") || strings.Contains(name, ".simg") {
 		return true
 	}
 	if strings.Contains(name, ".pulling.") {
 		return true
 	}
-	for _, suffix := range []string{"~", ".part", ".partial", ".filepart", ".tmp", ".crdownload", ".lock", ".img"} {
+	for _, suffix := range []string{"~", ".part", ".partial", ".filepart", ".tmp", ".crdownload", ".lock"} {
 		if strings.HasSuffix(name, suffix) {
 			return true
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"net/url"
 	"strings"
 
@@ -55,4 +56,13 @@ func (c *client) StartLogin() (authorize string, exchange func(ctx context.Conte
 		text, err := json.Marshal(secret{RefreshToken: token.RefreshToken, AppKey: c.appKey})
 		return string(text), err
 	}, nil
+}
+
+// Knock returns a request that Dropbox refuses without a login.
+func (c *client) Knock() (method, address string) {
+	home := "https://api.dropboxapi.com"
+	if c.gateway.home != nil {
+		home = c.gateway.home.String()
+	}
+	return http.MethodPost, home + "/2/users/get_current_account"
 }

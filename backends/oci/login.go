@@ -159,3 +159,6 @@ func (c *client) CheckLogin(ctx context.Context) error {
 	}
 	return resp.Body.Close()
 }
+
+// Knock returns a request that every registry answers.
+func (c *client) Knock() (method, address string) { return http.MethodGet, c.base.String() + "/v2/" }

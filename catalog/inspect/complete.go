@@ -49,6 +49,8 @@ func what(head []byte) string {
 		return ": it is compressed with gzip: unpack it first"
 	case isExt3(head):
 		return ": it is an ext3 file system: convert it with \"apptainer build NEW.sif OLD.img\""
+	case isTar(head):
+		return ": it is a tar archive: if it holds a Docker or OCI image, convert it with \"apptainer build NEW.sif oci-archive:OLD.tar\""
 	}
 	return ""
 }
@@ -119,6 +121,9 @@ func findSquashfs(head []byte) (int64, bool) {
 }
 
 func isGzip(head []byte) bool { return bytes.HasPrefix(head, []byte{0x1f, 0x8b}) }
+
+// isTar looks for the magic of POSIX.1-1988 and of GNU tar.
+func isTar(head []byte) bool { return len(head) >= 512 && bytes.HasPrefix(head[257:], []byte("ustar")) }
 
 // isExt3 looks at the superblock 1024 bytes in, whose magic is 56 bytes further.
 func isExt3(head []byte) bool {

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -129,6 +130,7 @@ func (o Options) OpenBackend(ctx context.Context, r config.Remote) (backends.Bac
 		Secret: secret,
 		User:   r.User,
 		Home:   o.Home,
+		Cache:  filepath.Join(o.Settings.CacheDir, "remotes", r.Name),
 		Getenv: o.Getenv,
 		Arch:   r.Arch,
 		Log:    o.Log.With("remote", r.Name),

@@ -62,7 +62,7 @@ func (p *probe) reach(ctx context.Context) (string, error) {
 		}
 		return path, err
 	}
-	method, address := knock(p.remote)
+	method, address := p.knock()
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, address, nil)
@@ -82,20 +82,19 @@ func (p *probe) reach(ctx context.Context) (string, error) {
 	return address, nil
 }
 
-// knock returns a request that a service answers, if only to refuse it.
-func knock(r config.Remote) (method, address string) {
-	address = strings.TrimSuffix(r.URL, "/")
-	if address == "" && r.Type == "dropbox" {
-		address = "https://api.dropboxapi.com"
+// A knocker knows a request that its service answers without a login, if only to
+// refuse it.
+type knocker interface {
+	Knock() (method, address string)
+}
+
+func (p *probe) knock() (method, address string) {
+	if k, ok := p.backend.(knocker); ok {
+		return k.Knock()
 	}
+	address = strings.TrimSuffix(p.remote.URL, "/")
 	if !strings.Contains(address, "://") {
 		address = "https://" + address
-	}
-	switch r.Type {
-	case "dropbox":
-		return http.MethodPost, address + "/2/users/get_current_account"
-	case "oci":
-		return http.MethodGet, address + "/v2/"
 	}
 	return http.MethodGet, address + "/"
 }
