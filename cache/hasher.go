@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/archive"
 )
 
 // A hasher computes the digest of a blob in order, while it comes in, so that it
@@ -36,6 +37,8 @@ func newHasher(digest string) *hasher {
 		return &hasher{hash: sha512.New(), want: want}
 	case "md5": // what older services keep: it finds accidents
 		return &hasher{hash: md5.New(), want: want}
+	case archive.Algorithm: // of a container image: its manifest stands for all of it
+		return &hasher{hash: archive.NewHash(), want: want}
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/archive"
 )
 
 // A layout is the cache's directory:
@@ -172,6 +173,11 @@ func (k Key) valid() bool {
 func KeyOf(remote string, img backends.Image) Key {
 	if k := Key(img.Digest); strings.HasPrefix(img.Digest, "sha256:") && k.valid() {
 		return k
+	}
+	if archive.IsDigest(img.Digest) {
+		// Same manifest, same bytes, whatever names it, and wherever.
+		sum := sha256.Sum256([]byte(img.Digest))
+		return Key("version:" + hex.EncodeToString(sum[:]))
 	}
 	fields := []string{remote, img.Ref.Collection, img.Ref.Name, img.Ref.Tag, img.Version}
 	if img.Version == "" {

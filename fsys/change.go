@@ -90,7 +90,8 @@ func changeOf(e catalog.Event) (Change, bool) {
 func namesOf(ref backends.Ref) []string {
 	ref.Version = ""
 	plain := backends.EscapePart(ref.Name)
-	names := []string{plain + ":" + backends.EscapePart(ref.Tag)}
+	tagged := plain + ":" + backends.EscapePart(ref.Tag)
+	names := []string{tagged, tagged + backends.Ext(backends.FormatArchive)}
 	for _, format := range backends.Formats() {
 		names = append(names, fileName(ref, format))
 	}

@@ -141,15 +141,16 @@ func mayBeShorthand(name string) bool {
 }
 
 // lookupRemote finds what the catalogue knows. Names without a colon are first
-// taken for directories.
+// taken for directories, those of container images last.
 func (d *Dir) lookupRemote(ctx context.Context, name string) (Node, error) {
 	if isShort(name) {
 		if node, err := d.lookupShort(ctx, name); node != nil || err != nil {
 			return node, err
 		}
 	}
+	archive := isArchiveName(name)
 	var dirErr error
-	if !strings.ContainsAny(name, ":@") {
+	if !archive && !strings.ContainsAny(name, ":@") {
 		var child *Dir
 		if child, dirErr = d.child(ctx, name); child != nil {
 			return child, nil
@@ -158,6 +159,11 @@ func (d *Dir) lookupRemote(ctx context.Context, name string) (Node, error) {
 	img, err := d.lookupImage(ctx, name)
 	if err == nil {
 		return img, nil
+	}
+	if archive && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid)) {
+		if child, _ := d.child(ctx, name); child != nil {
+			return child, nil
+		}
 	}
 	if dirErr != nil && errors.Is(err, fs.ErrNotExist) {
 		return nil, dirErr

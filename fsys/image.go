@@ -40,6 +40,9 @@ func (i *Image) Key() cache.Key { return cache.KeyOf(i.remote, i.img) }
 // Attr implements Node.
 func (i *Image) Attr() Attr {
 	mode := fs.FileMode(0o555)
+	if i.img.Format == backends.FormatArchive || i.img.Format == backends.FormatIMGGz {
+		mode = 0o444 // no kernel and no launch line starts it
+	}
 	if r, err := i.fs.cat.Remote(i.remote); err == nil && r.Policy.Overwrite && i.fs.writable(r) {
 		mode |= 0o200
 	}

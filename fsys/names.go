@@ -20,11 +20,18 @@ const MaxName = 255
 //
 //	<name>:<tag>[@<version>].sif
 //
-// or has the extension of another format (backends.Ext),
-// with each part escaped as in a URI (backends.EscapePart), so that ":" and "@"
-// occur only where they separate, and never in the name of a directory. A name
-// that would be longer than MaxName ends in "~" and eight digits of its hash:
-// such a name can be found in its listing, but not turned back by itself.
+// or has the extension of another format (backends.Ext), with each part escaped
+// as in a URI (backends.EscapePart), so that ":" and "@" occur only where they
+// separate, and never in the name of a directory. A name that would be longer
+// than MaxName ends in "~" and eight digits of its hash: such a name can be found
+// in its listing, but not turned back by itself.
+//
+// The name of a container image is without a colon:
+//
+//	<name>+<tag>[@<version>].oci.tar
+//
+// because in "oci-archive:PATH" the programs that read such files take what
+// follows the first colon of PATH for something else (decision 26).
 
 // PathOf returns the path of an image below the mount point, with slashes. The
 // format is that of backends.Image.
@@ -81,18 +88,38 @@ func fileName(ref backends.Ref, format string) string {
 // appendFileName appends an image's listed name to b.
 func appendFileName(b []byte, ref backends.Ref, format string) []byte {
 	start := len(b)
-	b = append(b, backends.EscapePart(ref.Name)...)
-	b = append(b, ':')
-	b = append(b, backends.EscapePart(ref.Tag)...)
-	if ref.Version != "" {
-		b = append(b, '@')
-		b = append(b, backends.EscapeVersion(ref.Version)...)
+	if format == backends.FormatArchive {
+		b = append(b, escapePlus(ref.Name)+"+"+escapePlus(ref.Tag)...)
+		if ref.Version != "" {
+			b = append(b, "@"+backends.EscapePart(ref.Version)...)
+		}
+	} else {
+		b = append(b, backends.EscapePart(ref.Name)...)
+		b = append(b, ':')
+		b = append(b, backends.EscapePart(ref.Tag)...)
+		if ref.Version != "" {
+			b = append(b, '@')
+			b = append(b, backends.EscapeVersion(ref.Version)...)
+		}
 	}
 	ext := backends.Ext(format)
 	if len(b)-start+len(ext) > MaxName {
 		return append(b[:start], shorten(string(b[start:]), ext)...)
 	}
 	return append(b, ext...)
+}
+
+// escapePlus is backends.EscapePart where "+" separates, too.
+func escapePlus(part string) string {
+	return strings.ReplaceAll(backends.EscapePart(part), "+", "%2B")
+}
+
+// isArchiveName reports whether name is one that appendFileName gives container
+// images. Directories can be named so, too.
+func isArchiveName(name string) bool {
+	rest, format := backends.CutExt(name)
+	rest, _, _ = strings.Cut(rest, "@")
+	return format == backends.FormatArchive && strings.Contains(rest, "+") && !strings.Contains(rest, ":")
 }
 
 // parseFile is the inverse of fileName, and takes names without extension or
@@ -103,7 +130,11 @@ func parseFile(name string) (ref backends.Ref, format string, err error) {
 	}
 	rest, format := backends.CutExt(name)
 	rest, version, hasVersion := strings.Cut(rest, "@")
-	rest, tag, hasTag := strings.Cut(rest, ":")
+	separator := ":"
+	if isArchiveName(name) {
+		separator = "+"
+	}
+	rest, tag, hasTag := strings.Cut(rest, separator)
 	if !hasTag {
 		tag = backends.DefaultTag
 	}

@@ -30,6 +30,11 @@ func TestPathOf(t *testing.T) {
 		{"lab", "sif", backends.Ref{Collection: ".hid", Name: ".n", Tag: "a.sif"}, "lab/%2Ehid/%2En:a.sif.sif"},
 		{"lab", "sif", backends.Ref{Collection: "c\n", Name: "\xff", Tag: "100%"}, "lab/c%0A/%FF:100%25.sif"},
 		{"lab", "sif", backends.Ref{Collection: "c", Name: "Ünï", Tag: "µ"}, "lab/c/Ünï:µ.sif"},
+		{"lab", "img.gz", backends.Ref{Collection: "c", Name: "n", Tag: "1.0"}, "lab/c/n:1.0.img.gz"},
+		{"lab", "oci.tar", backends.Ref{Collection: "c", Name: "n", Tag: "1.0"}, "lab/c/n+1.0.oci.tar"},
+		{"lab", "oci.tar", backends.Ref{Collection: "c", Name: "a:b+c", Tag: "d+e"}, "lab/c/a%3Ab%2Bc+d%2Be.oci.tar"},
+		{"lab", "oci.tar", backends.Ref{Collection: "c", Name: "n", Tag: "t", Version: "sha256:0a"}, "lab/c/n+t@sha256%3A0a.oci.tar"},
+		{"lab", "sif", backends.Ref{Collection: "c", Name: "a+b", Tag: "c+d"}, "lab/c/a+b:c+d.sif"},
 	}
 	for _, tt := range tests {
 		got := PathOf(tt.remote, tt.ref, tt.format)
@@ -58,6 +63,9 @@ func TestParsePath_shorthands(t *testing.T) {
 		{"lab/vsoch/hello.simg", latest, "simg"},
 		{"lab/vsoch/hello:latest", latest, ""},
 		{"lab/vsoch/hello@sha256:12.sif", version, "sif"},
+		{"lab/vsoch/hello.oci.tar", latest, "oci.tar"},
+		{"lab/vsoch/hello:latest.oci.tar", latest, "oci.tar"},
+		{"lab/vsoch/hello+latest@sha256:12.oci.tar", version, "oci.tar"},
 		{"lab/vsoch/hello:latest@sha256:12", version, ""},
 	}
 	for _, tt := range tests {
@@ -185,19 +193,17 @@ func TestInode_image(t *testing.T) {
 }
 
 func FuzzPath(f *testing.F) {
-	f.Add("lab", "vsoch", "hello", "2.0", "", false)
-	f.Add("lab", "a/b", ".x", "sha256:1", "sha256:aa", true)
-	f.Add("r", "", "\xff\x00/", "%", "@", false)
-	f.Add("r", "c.sif", "n.sif", "t.simg", "v.sif", true)
-	f.Fuzz(func(t *testing.T, remote, collection, name, tag, version string, simg bool) {
+	f.Add("lab", "vsoch", "hello", "2.0", "", uint8(0))
+	f.Add("lab", "a/b", ".x", "sha256:1", "sha256:aa", uint8(1))
+	f.Add("r", "", "\xff\x00/", "%", "@", uint8(2))
+	f.Add("r", "c.sif", "n.sif", "t.simg", "v.sif", uint8(1))
+	f.Add("r", "c+d", "n+:m", "t+:u", "sha256:aa", uint8(4))
+	f.Fuzz(func(t *testing.T, remote, collection, name, tag, version string, kind uint8) {
 		ref := backends.Ref{Collection: collection, Name: name, Tag: tag, Version: version}
 		if backends.CheckRemoteName(remote) != nil || tag == "" || ref.Check() != nil {
 			return
 		}
-		format := "sif"
-		if simg {
-			format = "simg"
-		}
+		format := backends.Formats()[int(kind)%len(backends.Formats())]
 		path := PathOf(remote, ref, format)
 		for part := range strings.SplitSeq(path, "/") {
 			if part == "" || part == "." || part == ".." || len(part) > MaxName || strings.ContainsRune(part, 0) {

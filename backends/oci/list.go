@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
@@ -25,13 +26,14 @@ import (
 const (
 	pageSize    = 1000
 	tagRequests = 16 // at once
+	maxProbes   = 32 // images of one listing that are looked at for their format
 	catalogLife = 5 * time.Second
 )
 
 // List tells the tags of the repositories that lie directly in collection, and
-// the collections below it, from the registry's catalogue. Whether a tag is a
-// SIF is not asked for: one that Stat has found to be something else is left
-// out from then on.
+// the collections below it, from the registry's catalogue. Whether a tag is a SIF
+// or a container image is not asked for but guessed; one that Stat has found to
+// be neither is left out from then on.
 func (c *client) List(ctx context.Context, collection string) iter.Seq2[backends.Entry, error] {
 	return func(yield func(backends.Entry, error) bool) {
 		all, err := c.catalog.get(ctx, c.repositories)
@@ -108,6 +110,7 @@ func (c *client) listTags(ctx context.Context, collection string, images []strin
 	defer group.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	var probes atomic.Int64
 	var running []*tagStream
 	for len(images) > 0 || len(running) > 0 {
 		for len(images) > 0 && len(running) < tagRequests {
@@ -115,7 +118,7 @@ func (c *client) listTags(ctx context.Context, collection string, images []strin
 			images, running = images[1:], append(running, s)
 			group.Go(func() {
 				defer close(s.pages)
-				s.err = c.sendTags(ctx, backends.Ref{Collection: collection, Name: s.name}, s.pages)
+				s.err = c.sendTags(ctx, backends.Ref{Collection: collection, Name: s.name}, &probes, s.pages)
 			})
 		}
 		first := running[0]
@@ -123,7 +126,8 @@ func (c *client) listTags(ctx context.Context, collection string, images []strin
 		for tags := range first.pages {
 			for _, tag := range tags {
 				ref := backends.Ref{Collection: collection, Name: first.name, Tag: tag}
-				if !yield(backends.Entry{Image: backends.Image{Ref: ref, Size: -1, Format: "sif"}}, nil) {
+				format := c.known.guess(c.repository(ref), tag, c.usual)
+				if !yield(backends.Entry{Image: backends.Image{Ref: ref, Size: -1, Format: format}}, nil) {
 					return
 				}
 			}
@@ -135,13 +139,20 @@ func (c *client) listTags(ctx context.Context, collection string, images []strin
 	}
 }
 
-// sendTags sends the pages of an image's tags, until ctx ends.
-func (c *client) sendTags(ctx context.Context, ref backends.Ref, pages chan<- []string) error {
+// sendTags sends the pages of an image's tags, until ctx ends. If nothing is known
+// of the image, one tag is looked at, unless probes says that enough were.
+func (c *client) sendTags(ctx context.Context, ref backends.Ref, probes *atomic.Int64, pages chan<- []string) error {
 	repo := c.repository(ref)
+	c.known.recall(repo, c.store.kind(repo))
 	err := c.tagPages(ctx, repo, func(tags []string) error {
 		tags = slices.DeleteFunc(tags, func(tag string) bool {
 			return referrersTag.MatchString(tag) || c.known.foreign(repo, tag)
 		})
+		if len(tags) > 0 && c.probes && !c.known.seen(repo) && probes.Add(1) <= maxProbes {
+			if _, err := c.resolve(c.scoped(ctx, repo, pull), repo, tags[len(tags)-1], c.arch); err != nil {
+				c.log.Debug("what kind of image it is could not be found out", "repository", repo, "err", err)
+			}
+		}
 		select {
 		case pages <- tags:
 			return nil

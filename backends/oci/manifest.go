@@ -4,6 +4,7 @@ package oci
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	_ "crypto/sha512" // for go-digest, as is sha256
 	"errors"
@@ -21,6 +22,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/archive"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
@@ -58,7 +60,7 @@ type document struct {
 type found struct {
 	top string // a digest; "" if there is nothing
 	img backends.Image
-	err error // errors.ErrUnsupported if top is not a SIF
+	err error // errors.ErrUnsupported if top is no image
 	at  time.Time
 }
 
@@ -82,8 +84,21 @@ func (c *client) head(ctx context.Context, repo, reference string) (digest strin
 }
 
 // fetch gets a manifest and checks it against the digest that was asked for or
-// that the registry names.
+// that the registry names. One that is here already by its digest is not asked
+// for: who has to know whether it is still there asks head before.
 func (c *client) fetch(ctx context.Context, repo, reference string) (manifest, error) {
+	if m, ok := c.store.manifest(repo, reference); ok {
+		return m, nil
+	}
+	m, err := c.get(ctx, repo, reference)
+	if err == nil {
+		c.store.keep(repo, reference, m)
+	}
+	return m, err
+}
+
+// get is fetch from the registry.
+func (c *client) get(ctx context.Context, repo, reference string) (manifest, error) {
 	req, err := c.request(ctx, http.MethodGet, "/v2/"+repo+"/manifests/"+reference, nil)
 	if err != nil {
 		return manifest{}, err
@@ -116,11 +131,11 @@ func (c *client) fetch(ctx context.Context, repo, reference string) (manifest, e
 }
 
 // resolve finds the image that reference, a tag or a manifest's digest, leads
-// to. A manifest that was seen before is not fetched again. If there is no SIF
-// for arch at the end, found.top is set all the same.
+// to. A manifest that was seen before is not fetched again. If there is no
+// image for arch at the end, found.top is set all the same.
 func (c *client) resolve(ctx context.Context, repo, reference, arch string) (found, error) {
 	target := reference
-	if c.known.tag(repo, reference) {
+	if c.known.tag(repo, reference) || c.store.has(repo, reference) {
 		top, err := c.head(ctx, repo, reference)
 		if err != nil {
 			return found{}, err
@@ -139,6 +154,7 @@ func (c *client) resolve(ctx context.Context, repo, reference, arch string) (fou
 	f.img, f.err = c.image(ctx, repo, m, arch)
 	if f.err == nil || errors.Is(f.err, errors.ErrUnsupported) {
 		c.known.add(repo, reference, arch, f)
+		c.store.keepKind(repo, f.img.Format)
 	}
 	return f, f.err
 }
@@ -155,7 +171,7 @@ func (c *client) image(ctx context.Context, repo string, m manifest, arch string
 			// One document, two meanings: CVE-2021-41190.
 			return backends.Image{}, fmt.Errorf("%w: manifest %s is an index too", backends.ErrCorrupt, m.digest)
 		case len(doc.Manifests) == 0:
-			return sifImage(m, doc)
+			return c.imageOf(m, doc)
 		}
 		child, err := choose(doc.Manifests, arch)
 		if err != nil {
@@ -194,25 +210,36 @@ func choose(manifests []ocispec.Descriptor, arch string) (string, error) {
 	return "", fmt.Errorf("%w: no image for %s (there is %q)", fs.ErrNotExist, arch, has)
 }
 
-// sifImage reads a manifest as ORAS clients write it: one layer, the file. The
-// media type of the configuration was never the same for long and tells nothing.
-func sifImage(m manifest, doc document) (backends.Image, error) {
-	if len(doc.Layers) != 1 || doc.Layers[0].MediaType != sifLayer && doc.Layers[0].MediaType != sifLayerOld {
-		return backends.Image{}, fmt.Errorf("%w: not a SIF image (a Docker or OCI image of %d layers)",
-			errors.ErrUnsupported, len(doc.Layers))
+// imageOf reads a manifest as an image: a SIF, or else a container image, which
+// is shown as an archive of its blobs.
+func (c *client) imageOf(m manifest, doc document) (backends.Image, error) {
+	img := backends.Image{Version: m.digest, Modified: m.modified}
+	if created, err := time.Parse(time.RFC3339, doc.Annotations[ocispec.AnnotationCreated]); err == nil {
+		img.Modified = created
+	}
+	if !isSIF(doc) {
+		a, err := archive.New(m.body)
+		if err != nil {
+			return backends.Image{}, err
+		}
+		c.archives.put(m.digest, a)
+		img.Format, img.Size, img.Digest, img.Labels = backends.FormatArchive, a.Size(), a.Digest(), labels(doc.Annotations)
+		return img, nil
 	}
 	layer := doc.Layers[0]
 	if !isDigest(layer.Digest.String()) || layer.Size < 0 {
 		return backends.Image{}, fmt.Errorf("%w: layer of %d bytes with the digest %q", backends.ErrCorrupt, layer.Size, layer.Digest)
 	}
-	img := backends.Image{
-		Size: layer.Size, Digest: layer.Digest.String(), Version: m.digest, Modified: m.modified, Format: "sif",
-	}
+	img.Format, img.Size, img.Digest = backends.FormatSIF, layer.Size, layer.Digest.String()
 	img.Labels = labels(layer.Annotations, doc.Annotations)
-	if created, err := time.Parse(time.RFC3339, doc.Annotations[ocispec.AnnotationCreated]); err == nil {
-		img.Modified = created
-	}
 	return img, nil
+}
+
+// isSIF reports whether a manifest is as ORAS clients write it: one layer, the
+// file. The media type of the configuration was never the same for long and tells
+// nothing.
+func isSIF(doc document) bool {
+	return len(doc.Layers) == 1 && (doc.Layers[0].MediaType == sifLayer || doc.Layers[0].MediaType == sifLayerOld)
 }
 
 // labels merges annotations, the later before the earlier. Of a manifest that is
@@ -240,7 +267,7 @@ const (
 
 	// maxKnown bounds the memory of known: some 1 KiB each, as a rule.
 	maxKnown = 4096
-	// foreignLife is how long a tag that is no SIF stays out of listings
+	// foreignLife is how long a tag that is no image stays out of listings
 	// before it gets another chance: it may be moved to one.
 	foreignLife = 10 * time.Minute
 )
@@ -251,6 +278,7 @@ type known struct {
 	mu     sync.Mutex // guards the fields below
 	images map[knownKey]found
 	tags   map[string]knownKey // "repo:reference" to what it was last
+	kinds  map[string]string   // by repository: the format of the image seen last
 }
 
 type knownKey struct{ repo, top, arch string }
@@ -281,9 +309,46 @@ func (k *known) add(repo, reference, arch string, f found) {
 	f.img.Labels = maps.Clone(f.img.Labels)
 	k.images[key] = f
 	k.tags[repo+":"+reference] = key
+	if f.err == nil {
+		if k.kinds == nil || len(k.kinds) >= maxKnown {
+			k.kinds = map[string]string{}
+		}
+		k.kinds[repo] = f.img.Format
+	}
 }
 
-// foreign reports whether a tag was just seen to be no SIF.
+// seen reports whether an image of the repository is known.
+func (k *known) seen(repo string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.kinds[repo] != ""
+}
+
+// recall notes what an image of the repository was once, if none is known.
+func (k *known) recall(repo, format string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if format == "" || k.kinds[repo] != "" {
+		return
+	}
+	if k.kinds == nil || len(k.kinds) >= maxKnown {
+		k.kinds = map[string]string{}
+	}
+	k.kinds[repo] = format
+}
+
+// guess returns the format that a tag most likely has: that of the image it was
+// last, else of another one in the repository, else what is usual.
+func (k *known) guess(repo, tag, usual string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if key, ok := k.tags[repo+":"+tag]; ok && k.images[key].err == nil {
+		return k.images[key].img.Format
+	}
+	return cmp.Or(k.kinds[repo], usual)
+}
+
+// foreign reports whether a tag was just seen to be no image.
 func (k *known) foreign(repo, tag string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -6,8 +6,9 @@
 //
 // Tokens, credential files and helpers are those of oras-go. What it lacks is
 // here: reading a range of a blob, an upload in pieces that survives a restart,
-// and deleting one tag of several. It is no converter: the layers of a Docker
-// image are not made into a SIF.
+// and deleting one tag of several. Container images are shown as they are, as an
+// archive of their blobs (package archive). It is no converter: their layers are
+// not made into a SIF.
 //
 // The files are named after what they do: read.go, list.go, write.go and
 // delete.go hold the methods of backends.Backend and its capabilities, api.go
@@ -58,18 +59,22 @@ type client struct {
 	base      *url.URL // scheme and host of the registry
 	namespace string
 	arch      string
-	chunk     int64 // bytes of one PATCH
+	usual     string // format of an image of which nothing is known
+	probes    bool   // whether a listing may look at some
+	chunk     int64  // bytes of one PATCH
 	log       *slog.Logger
 
 	auth  *auth.Client // requests to the registry, with a login where one is asked for
 	plain *http.Client // requests to where the registry redirects to
 	login *login
 
-	known   known           // manifests seen
-	targets targets         // where blobs were redirected to
-	catalog catalog         // the repositories, for a moment
-	commits uploads.Locks   // one publication of a tag, one upload of a blob at a time
-	unsaved uploads.Unsaved // the uploads that were broken off
+	known    known           // manifests seen
+	store    store           // the same, on the disk
+	archives archives        // container images seen
+	targets  targets         // where blobs were redirected to
+	catalog  catalog         // the repositories, for a moment
+	commits  uploads.Locks   // one publication of a tag, one upload of a blob at a time
+	unsaved  uploads.Unsaved // the uploads that were broken off
 }
 
 // Open is registered in backends/all.
@@ -90,7 +95,8 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 			return nil, fmt.Errorf("remote %s: namespace: %w", env.Remote, err)
 		}
 	}
-	c := &client{base: base, namespace: namespace, arch: env.WantedArch(), chunk: chunkSize, log: env.Logger()}
+	c := &client{base: base, namespace: namespace, arch: env.WantedArch(), usual: usualFormat(env.Type), probes: env.Type != "docker", chunk: chunkSize, log: env.Logger()}
+	c.store = store{dir: env.Cache, log: c.log}
 	plain := *env.HTTP
 	plain.Transport = &guard{next: env.HTTP.Transport, home: base, authHost: cfg.AuthHost}
 	c.plain = &plain

@@ -257,18 +257,23 @@ func TestStat_index(t *testing.T) {
 	}
 }
 
-func TestStat_dockerImage(t *testing.T) {
+func TestStat_artifact(t *testing.T) {
 	t.Parallel()
 	reg := ocitest.Start(t, ocitest.Options{})
 	reg.PushSIF("a/mixed", "sif", []byte("x"), nil)
-	putDocker(t, reg, "a/mixed", "docker")
+	chart := reg.PutBlob("a/mixed", []byte("a chart"))
+	reg.PutManifest("a/mixed", "chart", ocitest.OCIManifest, map[string]any{
+		"schemaVersion": 2, "mediaType": ocitest.OCIManifest,
+		"config": map[string]any{"mediaType": "application/vnd.cncf.helm.config.v1+json", "digest": chart, "size": 7},
+		"layers": []any{},
+	})
 	b := open(t, config{"url": reg.URL})
-	if got, want := names(t, b, "a"), []string{"a/mixed:docker", "a/mixed:sif"}; !slices.Equal(got, want) {
+	if got, want := names(t, b, "a"), []string{"a/mixed:chart", "a/mixed:sif"}; !slices.Equal(got, want) {
 		t.Errorf("List before any Stat = %q, want %q", got, want)
 	}
-	_, err := b.Stat(t.Context(), ref(t, "a/mixed:docker"))
-	wantErr(t, "Stat of a Docker image", err, errors.ErrUnsupported)
-	if err == nil || errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "not a SIF image") {
+	_, err := b.Stat(t.Context(), ref(t, "a/mixed:chart"))
+	wantErr(t, "Stat of a chart", err, errors.ErrUnsupported)
+	if err == nil || errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "helm") {
 		t.Errorf("error %v, want one that says what it is", err)
 	}
 	if got, want := names(t, b, "a"), []string{"a/mixed:sif"}; !slices.Equal(got, want) {
@@ -346,8 +351,10 @@ func TestList(t *testing.T) {
 			t.Errorf("List(%q) = %q, want %q", collection, got, want)
 		}
 	}
-	if n := reg.Count("", "/manifests/"); n != 0 {
-		t.Errorf("listing asked for %d manifests", n)
+	// One of each image, to know what kind it is; none again.
+	names(t, b, "a")
+	if n := reg.Count("", "/manifests/"); n != 5 {
+		t.Errorf("listing asked for %d manifests, want 5", n)
 	}
 	if n := reg.Count("GET", "_catalog"); n != 1 {
 		t.Errorf("listing asked for the catalogue %d times, want 1", n)

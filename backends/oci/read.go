@@ -9,18 +9,12 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"regexp"
-	"strconv"
-	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/archive"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
+	"github.com/sregfs/sregfs/backends/internal/ranged"
 )
-
-// maxSkip is how many bytes of an answer are thrown away to get to the ones that
-// were asked for, from a registry that ignores ranges. Who wants more than the
-// head of such a blob should read it in order, once.
-const maxSkip = 1<<20 - 1
 
 // Stat finds the image by its tag; by the digest of its manifest or of the file
 // itself if ref.Version is one; and else the tag's image for the architecture
@@ -113,6 +107,12 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 	if err := c.CheckName(img.Ref); err != nil {
 		return nil, err
 	}
+	if off < 0 {
+		return nil, fmt.Errorf("%w: offset %d", fs.ErrInvalid, off)
+	}
+	if archive.IsDigest(img.Digest) {
+		return c.openArchive(ctx, img, off, n)
+	}
 	if !isDigest(img.Digest) || img.Size < 0 {
 		ref := img.Ref
 		ref.Version = img.Version
@@ -120,9 +120,6 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 		if img, err = c.Stat(ctx, ref); err != nil {
 			return nil, err
 		}
-	}
-	if off < 0 {
-		return nil, fmt.Errorf("%w: offset %d", fs.ErrInvalid, off)
 	}
 	if rest := img.Size - off; n < 0 || n > rest {
 		n = max(rest, 0)
@@ -132,14 +129,20 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 	}
 	repo := c.repository(img.Ref)
 	ctx = c.scoped(ctx, repo, pull)
-	resp, err := c.blob(ctx, repo, img.Digest, off, n)
+	body, err := c.part(ctx, repo, img.Digest, ranged.Span{Off: off, N: n}, img.Size)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, c.gone(ctx, img, err)
 	}
+	return body, err
+}
+
+// part returns a part of a blob of that size.
+func (c *client) part(ctx context.Context, repo, digest string, span ranged.Span, size int64) (io.ReadCloser, error) {
+	resp, err := c.blob(ctx, repo, digest, span)
 	if err != nil {
 		return nil, err
 	}
-	return section(resp, off, n, img.Size)
+	return span.Body(resp, size)
 }
 
 // gone explains why the blob of img is not there.
@@ -151,18 +154,17 @@ func (c *client) gone(ctx context.Context, img backends.Image, missing error) er
 	switch {
 	case err != nil && !errors.Is(err, errors.ErrUnsupported):
 		return err
-	case now.Digest != img.Digest:
+	case now.Version != img.Version:
 		return backends.ErrChanged
 	}
 	return missing
 }
 
-// blob asks for n bytes of a blob from off: where the registry redirected to
+// blob asks for a part of a blob: where the registry redirected to
 // the last time, if that was just now and still works, else at the registry.
 // However many find out at once that it no longer does, one asks.
-func (c *client) blob(ctx context.Context, repo, digest string, off, n int64) (*http.Response, error) {
+func (c *client) blob(ctx context.Context, repo, digest string, span ranged.Span) (*http.Response, error) {
 	key := repo + "@" + digest
-	bytes := fmt.Sprintf("bytes=%d-%d", off, off+n-1)
 	for failed := 0; failed < 2; {
 		target, wait := c.targets.get(key)
 		switch {
@@ -174,31 +176,30 @@ func (c *client) blob(ctx context.Context, repo, digest string, off, n int64) (*
 				return nil, ctx.Err()
 			}
 		case target == "":
-			return c.blobAtHome(ctx, repo, digest, bytes)
+			return c.blobAtHome(ctx, repo, digest, span)
 		}
-		resp, err := c.blobAt(ctx, target, bytes)
+		resp, err := c.blobAt(ctx, target, span)
 		if err == nil || ctx.Err() != nil || errors.Is(err, backends.ErrRateLimited) {
 			return resp, err
 		}
 		c.targets.expire(key, target) // an expired signature, most likely: the registry makes a new one
 		failed++
 	}
-	return c.blobAtHome(ctx, repo, digest, bytes)
+	return c.blobAtHome(ctx, repo, digest, span)
 }
 
 // blobAt asks where the registry redirected to.
-func (c *client) blobAt(ctx context.Context, target, bytes string) (*http.Response, error) {
+func (c *client) blobAt(ctx context.Context, target string, span ranged.Span) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", backends.ErrUnavailable, err)
 	}
-	req.Header.Set("Range", bytes)
-	req.Header.Set("Accept-Encoding", "identity")
-	return httpx.Do(c.plain, req)
+	span.Ask(req)
+	return httpx.Do(c.plain, req, http.StatusRequestedRangeNotSatisfiable)
 }
 
 // blobAtHome asks the registry, and remembers where that redirects to.
-func (c *client) blobAtHome(ctx context.Context, repo, digest, bytes string) (*http.Response, error) {
+func (c *client) blobAtHome(ctx context.Context, repo, digest string, span ranged.Span) (*http.Response, error) {
 	key, target := repo+"@"+digest, ""
 	defer func() {
 		if target == "" { // on the registry itself the login is needed each time
@@ -211,9 +212,8 @@ func (c *client) blobAtHome(ctx context.Context, repo, digest, bytes string) (*h
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Range", bytes)
-	req.Header.Set("Accept-Encoding", "identity")
-	resp, err := c.do(req)
+	span.Ask(req)
+	resp, err := c.do(req, http.StatusRequestedRangeNotSatisfiable)
 	if err != nil {
 		return nil, err
 	}
@@ -221,59 +221,4 @@ func (c *client) blobAtHome(ctx context.Context, repo, digest, bytes string) (*h
 		target = final.URL.String()
 	}
 	return resp, nil
-}
-
-var contentRange = regexp.MustCompile(`^bytes (\d+)-(\d+)/(\d+|\*)$`)
-
-// section returns the n bytes from off of a blob of the given size, whichever
-// part of it resp brings. It closes the body if it fails.
-func section(resp *http.Response, off, n, size int64) (body io.ReadCloser, err error) {
-	defer func() {
-		if err != nil {
-			resp.Body.Close()
-		}
-	}()
-	if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
-		return nil, fmt.Errorf("%w: a proxy has compressed the blob (%q)", backends.ErrCorrupt, enc)
-	}
-	switch {
-	case resp.StatusCode == http.StatusPartialContent:
-		if err := checkRange(resp.Header.Get("Content-Range"), off, n, size); err != nil {
-			return nil, err
-		}
-	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("%w: status %d for a range of a blob", backends.ErrCorrupt, resp.StatusCode)
-	case resp.ContentLength >= 0 && resp.ContentLength != size:
-		return nil, fmt.Errorf("%w: blob of %d bytes, its manifest says %d", backends.ErrCorrupt, resp.ContentLength, size)
-	case off > maxSkip:
-		return nil, fmt.Errorf("%w: reading from offset %d (the registry ignores ranges)", errors.ErrUnsupported, off)
-	default:
-		if _, err := io.CopyN(io.Discard, resp.Body, off); err != nil {
-			return nil, fmt.Errorf("%w: blob: %v", backends.ErrUnavailable, err)
-		}
-	}
-	return struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(resp.Body, n), resp.Body}, nil
-}
-
-// checkRange reports whether a Content-Range header begins at off and ends
-// where asked, or before.
-func checkRange(header string, off, n, size int64) error {
-	m := contentRange.FindStringSubmatch(strings.TrimSpace(header))
-	if m == nil {
-		return fmt.Errorf("%w: Content-Range %q", backends.ErrCorrupt, header)
-	}
-	first, err1 := strconv.ParseInt(m[1], 10, 64)
-	last, err2 := strconv.ParseInt(m[2], 10, 64)
-	total := size
-	var err3 error
-	if m[3] != "*" {
-		total, err3 = strconv.ParseInt(m[3], 10, 64)
-	}
-	if errors.Join(err1, err2, err3) != nil || first != off || last < first || last > off+n-1 || total != size {
-		return fmt.Errorf("%w: Content-Range %q for %d bytes from %d of %d", backends.ErrCorrupt, header, n, off, size)
-	}
-	return nil
 }

@@ -52,7 +52,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 	if err := json.Unmarshal(m.body, &doc); err != nil {
 		return backends.Image{}, err
 	}
-	img, err := sifImage(m, doc)
+	img, err := c.imageOf(m, doc)
 	if err != nil {
 		return backends.Image{}, err
 	}
@@ -139,7 +139,7 @@ func (c *client) allowed(ctx context.Context, repo string, ref backends.Ref, src
 	case f.top != "" && f.top == mine:
 		return nil
 	case f.top != "" && err != nil && isAnswer(err):
-		f.img.Version = f.top // no SIF, but something
+		f.img.Version = f.top // no image, but something
 	case err != nil:
 		return err
 	}

@@ -122,9 +122,6 @@ func findSquashfs(head []byte) (int64, bool) {
 
 func isGzip(head []byte) bool { return bytes.HasPrefix(head, []byte{0x1f, 0x8b}) }
 
-// isTar looks for the magic of POSIX.1-1988 and of GNU tar.
-func isTar(head []byte) bool { return len(head) >= 512 && bytes.HasPrefix(head[257:], []byte("ustar")) }
-
 // isExt3 looks at the superblock 1024 bytes in, whose magic is 56 bytes further.
 func isExt3(head []byte) bool {
 	return len(head) == headSize && binary.LittleEndian.Uint16(head[1024+56:]) == 0xEF53

@@ -23,6 +23,9 @@ func hotRanges(p *pager) ([]Range, error) {
 	if err != nil {
 		return nil, err
 	}
+	if isTar(head) {
+		return []Range{{0, hotMin}}, nil // it is read in order
+	}
 	base, size, err := findRoot(p, head)
 	if err != nil {
 		return nil, err

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package inspect reads what an image file says of itself: its format, whether
-// it is whole, and a SIF's labels, definition file, scripts, environment and
-// signatures. It reads by range through an io.ReaderAt, needs no Singularity,
+// it is whole, a SIF's labels, definition file, scripts, environment and
+// signatures, and the configuration of a container image in an OCI archive. It reads by range through an io.ReaderAt, needs no Singularity,
 // and trusts nothing in the file: sizes are checked before anything is
 // allocated, and a panic of a parser becomes an error.
 //
@@ -38,7 +38,7 @@ func (r *refusal) Is(target error) bool { return target == r.kin }
 
 // Facts is what an image says of itself.
 type Facts struct {
-	Format      string            `json:"format"` // "sif", "simg" (bare squashfs), "ext3", "gzip", "unknown"
+	Format      string            `json:"format"` // "sif", "simg" (bare squashfs), "oci.tar", "ext3", "gzip", "unknown"
 	Arch        string            `json:"arch,omitempty"`
 	ID          string            `json:"id,omitempty"`
 	Created     string            `json:"created,omitempty"` // RFC 3339
@@ -52,6 +52,8 @@ type Facts struct {
 	Help        string            `json:"help,omitempty"`
 	Environment map[string]string `json:"environment,omitempty"` // file name in .singularity.d/env to its text
 	Signatures  []Signature       `json:"signatures,omitempty"`
+	Config      *Config           `json:"config,omitempty"` // of a container image
+	Layers      []Layer           `json:"layers,omitempty"` // likewise
 	Notes       []string          `json:"notes,omitempty"` // what could not be read, and why
 
 	texts int // bytes taken so far

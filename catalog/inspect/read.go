@@ -41,6 +41,8 @@ func (f *Facts) read(p *pager) {
 		f.readTree(p, off, p.size-off)
 	case isGzip(head):
 		f.Format = "gzip"
+	case isTar(head):
+		f.readArchive(p)
 	case isExt3(head):
 		f.Format = "ext3"
 		f.readExt3(head[1024:])

@@ -85,3 +85,30 @@ func TestSize(t *testing.T) {
 		}
 	}
 }
+
+func FuzzBody(f *testing.F) {
+	f.Add("bytes 0-9/100", int64(0), int64(10), int64(100))
+	f.Add("bytes 5-9/*", int64(5), int64(10), int64(100))
+	f.Add("bytes 9-5/10", int64(9), int64(1), int64(-1))
+	f.Fuzz(func(t *testing.T, header string, off, n, size int64) {
+		if off < 0 || n <= 0 || size >= 0 && (off > size || n > size-off) {
+			t.Skip()
+		}
+		resp := &http.Response{StatusCode: http.StatusPartialContent, Header: http.Header{"Content-Range": {header}}, Body: endless{}}
+		body, err := ranged.Span{Off: off, N: n}.Body(resp, size)
+		if err != nil {
+			if !errors.Is(err, backends.ErrCorrupt) {
+				t.Errorf("%q: %v", header, err)
+			}
+			return
+		}
+		if got, _ := io.Copy(io.Discard, io.LimitReader(body, 1<<20)); got > n {
+			t.Errorf("%d bytes with %q gave %d", n, header, got)
+		}
+	})
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+func (endless) Close() error               { return nil }

@@ -7,6 +7,7 @@
 //	exits CODE PROGRAM ARGS…   run it; its exit code must be CODE
 //	registry [delete] [login]  start a registry; $REGISTRY is its URL. With login
 //	                           it wants the user "me" and the password "hunter2"
+//	registry-image REPO TAG    push a container image there, as docker does
 //	registry-refuse            let it answer 403 to everything but reading
 //	registry-stop              let it answer 502 to everything
 //	registry-hold              let it stop in the middle of every download
@@ -105,6 +106,7 @@ func (s *script) params(file string) testscript.Params {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":           exits,
 			"registry":        s.startRegistry,
+			"registry-image":  s.pushContainer,
 			"registry-refuse": func(*testscript.TestScript, bool, []string) { s.registry.Use(refuse) },
 			"registry-stop":   func(*testscript.TestScript, bool, []string) { s.registry.Stop() },
 			"registry-hold":   s.holdRegistry,

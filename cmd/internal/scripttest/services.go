@@ -21,6 +21,13 @@ func (s *script) startRegistry(ts *testscript.TestScript, _ bool, args []string)
 	ts.Setenv("REGISTRY", s.registry.URL)
 }
 
+func (s *script) pushContainer(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: registry-image REPO TAG")
+	}
+	s.registry.PushImage(args[0], args[1], ocitest.NewImage(s.t, true))
+}
+
 func (s *script) startDropbox(ts *testscript.TestScript, _ bool, _ []string) {
 	s.dropbox = dropboxtest.Start(s.t, dropboxtest.Options{})
 	ts.Setenv("DROPBOX", s.dropbox.URL)

@@ -79,12 +79,15 @@ func printInspection(w io.Writer, r catalog.Record, f *inspect.Facts) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
+	printMap(w, "told by the registry", r.Labels)
 	printParts(w, f)
 	return nil
 }
 
 func printParts(w io.Writer, f *inspect.Facts) {
 	printMap(w, "labels", f.Labels)
+	printConfig(w, f.Config)
+	printLayers(w, f.Layers)
 	printDescriptors(w, f.Descriptors)
 	for _, s := range [][2]string{{"help", f.Help}, {"runscript", f.RunScript}, {"startscript", f.StartScript}, {"test", f.Test},
 		{"definition", f.Definition}} {
@@ -103,6 +106,59 @@ func printMap(w io.Writer, title string, m map[string]string) {
 	t := newTable(w)
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		t.row("  "+k, m[k])
+	}
+	_ = t.flush()
+}
+
+// printConfig prints how a container image wants to be run.
+func printConfig(w io.Writer, c *inspect.Config) {
+	if c == nil {
+		return
+	}
+	fmt.Fprint(w, "\nconfiguration:\n")
+	t := newTable(w)
+	field := func(name, value string) {
+		if value != "" {
+			t.row("  "+name, value)
+		}
+	}
+	command := func(name string, args []string) {
+		if len(args) > 0 {
+			field(name, fmt.Sprintf("%q", args))
+		}
+	}
+	command("entrypoint", c.Entrypoint)
+	command("cmd", c.Cmd)
+	field("workdir", c.WorkingDir)
+	field("user", c.User)
+	for _, env := range c.Env {
+		field("env", env)
+	}
+	for _, port := range c.Ports {
+		field("port", port)
+	}
+	for _, volume := range c.Volumes {
+		field("volume", volume)
+	}
+	field("stop signal", c.StopSignal)
+	_ = t.flush()
+}
+
+// maxStep is how much of the command that made a layer is printed, in bytes.
+const maxStep = 80
+
+func printLayers(w io.Writer, all []inspect.Layer) {
+	if len(all) == 0 {
+		return
+	}
+	fmt.Fprint(w, "\nlayers:\n")
+	t := newTable(w)
+	for _, l := range all {
+		step := strings.Join(strings.Fields(l.CreatedBy), " ")
+		if len(step) > maxStep {
+			step = strings.ToValidUTF8(step[:maxStep], "") + "…"
+		}
+		t.row("  "+l.Digest, size(l.Size), step)
 	}
 	_ = t.flush()
 }

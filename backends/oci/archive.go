@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"sync"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/archive"
+	"github.com/sregfs/sregfs/backends/internal/ranged"
+)
+
+// usualFormat returns what images mostly are in a registry of that type.
+func usualFormat(typ string) string {
+	switch typ {
+	case "docker", "quay", "nvidia":
+		return backends.FormatArchive
+	}
+	return backends.FormatSIF
+}
+
+// openArchive reads a container image: what no blob is, is made here, and the
+// blobs are read by their digests.
+func (c *client) openArchive(ctx context.Context, img backends.Image, off, n int64) (io.ReadCloser, error) {
+	repo := c.repository(img.Ref)
+	ctx = c.scoped(ctx, repo, pull)
+	a, err := c.archive(ctx, repo, img.Version)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, c.gone(ctx, img, err)
+	case err != nil:
+		return nil, err
+	case a.Digest() != img.Digest || a.Size() != img.Size && img.Size >= 0:
+		return nil, fmt.Errorf("%w: the version and the digest are of two images", backends.ErrChanged)
+	case n == 0 || off >= a.Size():
+		return http.NoBody, nil
+	}
+	body, err := a.Open(off, n, func(digest string, size, off, n int64) (io.ReadCloser, error) {
+		return c.part(ctx, repo, digest, ranged.Span{Off: off, N: n}, size)
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, c.gone(ctx, img, err)
+	}
+	return body, err
+}
+
+// archive returns the layout of a container image, from its manifest.
+func (c *client) archive(ctx context.Context, repo, digest string) (*archive.Archive, error) {
+	if a := c.archives.get(digest); a != nil {
+		return a, nil
+	}
+	if !isDigest(digest) {
+		return nil, fmt.Errorf("%w: version %.80q", fs.ErrNotExist, digest)
+	}
+	m, err := c.fetch(ctx, repo, digest)
+	if err != nil {
+		return nil, err
+	}
+	a, err := archive.New(m.body)
+	if err == nil {
+		c.archives.put(digest, a)
+	}
+	return a, err
+}
+
+// maxArchives bounds the memory of archives: some 10 KiB each, as a rule, for a
+// header of each layer.
+const maxArchives = 256
+
+// archives remembers the layouts of container images, by the digests of their
+// manifests. The zero value is empty.
+type archives struct {
+	mu  sync.Mutex // guards the field below
+	all map[string]*archive.Archive
+}
+
+func (s *archives) get(digest string) *archive.Archive {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[digest]
+}
+
+func (s *archives) put(digest string, a *archive.Archive) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all == nil || len(s.all) >= maxArchives {
+		s.all = map[string]*archive.Archive{}
+	}
+	s.all[digest] = a
+}
