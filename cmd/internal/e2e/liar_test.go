@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"os"
@@ -16,6 +18,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/sregfs/sregfs/backends/archive"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 )
 
@@ -185,7 +188,7 @@ func TestLyingRegistry(t *testing.T) {
 				for name := range liars {
 					t.Run(name, func(t *testing.T) {
 						t.Parallel()
-						checkLiar(t, m, name)
+						checkLiar(t, m.path("lab/"+liarRepo(name)+":1.sif"), name, liarImage(name))
 					})
 				}
 			})
@@ -193,6 +196,53 @@ func TestLyingRegistry(t *testing.T) {
 			checkCache(t, w.path("cache"))
 		})
 	}
+}
+
+// The same of a layer of a container image, of whose file nobody has a digest.
+func TestLyingRegistry_containerImages(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{})
+	files := map[string][]byte{}
+	for name := range liars {
+		files[name] = seedLayer(t, reg, name)
+	}
+	m := newWorld(t, "lab=oci,url="+reg.URL).mount()
+	for name := range liars {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			checkLiar(t, m.path("lab/"+liarRepo(name)+"+1.oci.tar"), name, files[name])
+		})
+	}
+}
+
+// seedLayer publishes a container image with a layer that the liar serves, and
+// returns what its file must be.
+func seedLayer(t *testing.T, reg *ocitest.Registry, name string) []byte {
+	t.Helper()
+	repo, layer, config := liarRepo(name), liarImage(name), []byte(`{"os":"linux"}`)
+	describe := func(mediaType string, blob []byte, claims int64) map[string]any {
+		return map[string]any{"mediaType": mediaType, "digest": reg.PutBlob(repo, blob), "size": int64(len(blob)) + claims}
+	}
+	manifest, err := json.Marshal(map[string]any{
+		"schemaVersion": 2, "mediaType": ocitest.OCIManifest, "config": describe(ocitest.OCIConfig, config, 0),
+		"layers": []any{describe(ocitest.OCILayer, layer, liars[name].claims)},
+	})
+	must(t, err)
+	reg.PutManifest(repo, "1", ocitest.OCIManifest, manifest)
+	reg.Use(lies(repo, layer, liars[name].answer))
+	a, err := archive.New(manifest)
+	must(t, err)
+	r, err := a.Open(0, -1, func(digest string, size, off, n int64) (io.ReadCloser, error) {
+		blob := config
+		if digest != ocitest.Digest(config) {
+			blob = append(bytes.Clone(layer), make([]byte, max(size-int64(len(layer)), 0))...)
+		}
+		return io.NopCloser(bytes.NewReader(blob[off : off+n])), nil
+	})
+	must(t, err)
+	file, err := io.ReadAll(r)
+	must(t, err)
+	return file
 }
 
 func liarRepo(name string) string {
@@ -224,9 +274,9 @@ func seedLiar(reg *ocitest.Registry, name string) {
 	reg.Use(lies(repo, content, l.answer))
 }
 
-func checkLiar(t *testing.T, m *mounted, name string) {
-	content := liarImage(name)
-	path := m.path("lab/" + liarRepo(name) + ":1.sif")
+// checkLiar reads what a liar serves; content is the truth.
+func checkLiar(t *testing.T, path, name string, content []byte) {
+	t.Helper()
 	// Somebody looks into it first, so that the kernel has pages of the lie; and a
 	// second reader comes when the first may have found out.
 	if f, err := os.Open(path); err == nil {
