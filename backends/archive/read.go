@@ -87,7 +87,7 @@ func (r *reader) Read(p []byte) (int, error) {
 		r.text = r.text[n:]
 	}
 	r.pos, r.left = r.pos+int64(n), r.left-int64(n)
-	if err == io.EOF { //nolint:errorlint // as io.Reader has it
+	if err == io.EOF {
 		err = nil
 		if r.left > 0 {
 			err = io.ErrUnexpectedEOF

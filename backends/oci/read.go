@@ -138,7 +138,7 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 
 // part returns a part of a blob of that size.
 func (c *client) part(ctx context.Context, repo, digest string, span ranged.Span, size int64) (io.ReadCloser, error) {
-	resp, err := c.blob(ctx, repo, digest, span)
+	resp, err := c.blob(ctx, repo, digest, span) //nolint:bodyclose // it becomes the result
 	if err != nil {
 		return nil, err
 	}

@@ -109,7 +109,7 @@ func (s store) write(path string, text []byte) {
 			err = os.Rename(f.Name(), path)
 		}
 		if err != nil {
-			os.Remove(f.Name())
+			_ = os.Remove(f.Name())
 		}
 	}
 	if err != nil {

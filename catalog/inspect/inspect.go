@@ -54,7 +54,7 @@ type Facts struct {
 	Signatures  []Signature       `json:"signatures,omitempty"`
 	Config      *Config           `json:"config,omitempty"` // of a container image
 	Layers      []Layer           `json:"layers,omitempty"` // likewise
-	Notes       []string          `json:"notes,omitempty"` // what could not be read, and why
+	Notes       []string          `json:"notes,omitempty"`  // what could not be read, and why
 
 	texts int // bytes taken so far
 }
