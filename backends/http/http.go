@@ -94,7 +94,9 @@ func parseURL(s string) (*url.URL, error) {
 }
 
 // Knock returns a request that every web server answers.
-func (c *client) Knock() (method, address string) { return nethttp.MethodGet, c.home.String() }
+func (c *client) Knock() (method, address string) {
+	return nethttp.MethodGet, c.home.String()
+}
 
 // CheckLogin asks for the folder. A server that shows no index of it has still
 // looked at the login.
