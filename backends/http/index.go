@@ -50,7 +50,7 @@ type page struct {
 func readIndex(resp *nethttp.Response, folder *url.URL) (page, error) {
 	body := &capped{r: resp.Body, left: maxPage}
 	if ranged.IsPage(resp.Header) {
-		p, err := parseHTML(body, folder)
+		p, err := parseHTML(body, folder, maxNames)
 		if err == nil && !p.whole && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 {
 			// Its end is the end of the connection, which may have come early.
 			err = fmt.Errorf("%w: an index without an end", backends.ErrUnavailable)
@@ -58,14 +58,17 @@ func readIndex(resp *nethttp.Response, folder *url.URL) (page, error) {
 		return p, err
 	}
 	if mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); mediaType == "application/json" {
-		return parseJSON(body)
+		return parseJSON(body, maxNames)
 	}
 	return page{}, fmt.Errorf("%w: neither a page nor JSON where an index should be", backends.ErrCorrupt)
 }
 
 // parseHTML reads the links of a page. Sizes and times beside them are for
 // people: rounded, in no known time zone.
-func parseHTML(r io.Reader, folder *url.URL) (page, error) {
+//
+// Errors: backends.ErrCorrupt for what is no index, or has more links than most;
+// those of backends.TransportError.
+func parseHTML(r io.Reader, folder *url.URL, most int) (page, error) {
 	p, seen, links := page{}, map[string]bool{}, 0
 	title, inTitle := "", false
 	z := html.NewTokenizer(r)
@@ -96,8 +99,8 @@ func parseHTML(r io.Reader, folder *url.URL) (page, error) {
 				title, inTitle = string(z.Text()), false
 			}
 		}
-		if links > maxNames {
-			return page{}, errTooMany
+		if links > most {
+			return page{}, tooMany(most)
 		}
 	}
 }
@@ -149,8 +152,8 @@ func isIndexTitle(title string, folder *url.URL) bool {
 }
 
 // parseJSON reads what nginx writes with "autoindex_format json": an array of
-// objects. https://nginx.org/en/docs/http/ngx_http_autoindex_module.html
-func parseJSON(r io.Reader) (page, error) {
+// objects, at most so many. https://nginx.org/en/docs/http/ngx_http_autoindex_module.html
+func parseJSON(r io.Reader, most int) (page, error) {
 	p, seen, objects := page{}, map[string]bool{}, 0
 	dec := json.NewDecoder(r)
 	if begin, err := dec.Token(); err != nil || begin != json.Delim('[') {
@@ -181,8 +184,8 @@ func parseJSON(r io.Reader) (page, error) {
 			seen[it.name] = true
 			p.items = append(p.items, it)
 		}
-		if objects++; objects > maxNames {
-			return page{}, errTooMany
+		if objects++; objects > most {
+			return page{}, tooMany(most)
 		}
 	}
 	if _, err := dec.Token(); err != nil {
@@ -219,10 +222,9 @@ func (c *capped) Read(p []byte) (int, error) {
 	return n, err
 }
 
-var (
-	errTooLong = fmt.Errorf("%w: more than %d bytes of names", backends.ErrCorrupt, maxPage)
-	errTooMany = fmt.Errorf("%w: more than %d names", backends.ErrCorrupt, maxNames)
-)
+var errTooLong = fmt.Errorf("%w: more bytes than a list of names can have", backends.ErrCorrupt)
+
+func tooMany(most int) error { return fmt.Errorf("%w: more than %d names", backends.ErrCorrupt, most) }
 
 // readError says what an error while reading names means.
 func readError(err error) error {

@@ -55,7 +55,7 @@ func TestParseHTML_recorded(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := parseHTML(text, mustParse(t, "http://h/"+folder+"/"))
+			got, err := parseHTML(text, mustParse(t, "http://h/"+folder+"/"), maxNames)
 			text.Close()
 			if err != nil || !got.whole {
 				t.Errorf("%s, %s: %v, whole %v", server, folder, err, got.whole)
@@ -118,7 +118,7 @@ func TestParseHTML(t *testing.T) {
 		`<title>Sign in</title><svg><title>Index of</title></svg>`:                     {nil, 0, backends.ErrCorrupt},
 		``: {nil, 0, backends.ErrCorrupt},
 	} {
-		p, err := parseHTML(iotest.OneByteReader(strings.NewReader(text)), folder)
+		p, err := parseHTML(iotest.OneByteReader(strings.NewReader(text)), folder, maxNames)
 		if !errors.Is(err, want.err) || (err == nil) != (want.err == nil) || len(p.strays) != want.strays || cmp.Diff(want.names, names(p)) != "" {
 			t.Errorf("%s: %q, %q, %v, want %+v", text, names(p), p.strays, err, want)
 		}
@@ -141,7 +141,7 @@ func TestParseJSON(t *testing.T) {
 		`[{"name":"a.sif"}`:             {nil, 0, backends.ErrUnavailable},
 		`[{"name":"a.sif"`:              {nil, 0, backends.ErrUnavailable},
 	} {
-		p, err := parseJSON(strings.NewReader(text))
+		p, err := parseJSON(strings.NewReader(text), maxNames)
 		if !errors.Is(err, want.err) || (err == nil) != (want.err == nil) {
 			t.Errorf("%s: %v, want %v", text, err, want.err)
 		}
@@ -169,58 +169,48 @@ func (e *endless) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Whatever comes without an end is given up, at a number of bytes or of names.
 func TestEndless(t *testing.T) {
 	t.Parallel()
-	answer := func(mediaType string) func(io.Reader) error {
-		return func(r io.Reader) error {
-			resp := &nethttp.Response{Header: nethttp.Header{"Content-Type": {mediaType}}, Body: io.NopCloser(r)}
-			_, err := readIndex(resp, mustParse(t, "http://h/x/"))
-			return err
-		}
-	}
-	sums := func(r io.Reader) error { _, err := parseSums(r); return err }
+	const bytes, most = 2 << 20, 1000
+	folder := mustParse(t, "http://h/x/")
+	page := func(r io.Reader) error { _, err := parseHTML(r, folder, most); return err }
+	array := func(r io.Reader) error { _, err := parseJSON(r, most); return err }
+	sums := func(r io.Reader) error { _, err := parseSums(r, most); return err }
 	for _, c := range []struct {
-		kind string
-		read func(io.Reader) error
-		once string
-		text string
+		kind       string
+		read       func(io.Reader) error
+		once, text string
 	}{
-		{"page", answer("text/html"), "", strings.Repeat("spaces  ", 1000)},
-		{"page", answer("text/html"), "", "<a href=\"a.sif\">\n"},
-		{"page", answer("text/html"), "<a href=\"", "attribute"},
-		{"page", answer("text/html"), "<!--", "comment"},
-		{"page", answer("text/html"), "<script>", "script"},
-		{"JSON", answer("application/json"), "", strings.Repeat(" ", 1000)},
-		{"JSON", answer("application/json"), "", "["},
-		{"JSON", answer("application/json"), `[{"name":"`, "a long name "},
-		{"JSON", answer("application/json"), "[{}", `,{"name":"a"}`},
-		{"sums", sums, "", strings.Repeat("0", 64) + "  a.sif\n"},
-		{"sums", sums, "", "one line"},
+		{"page", page, "", strings.Repeat("spaces  ", 1000)}, {"page", page, "", "<p>paragraphs"}, {"page", page, "", "<a href=\"a.sif\">\n"},
+		{"page", page, "<a href=\"", "attribute"}, {"page", page, "<!--", "comment"}, {"page", page, "<script>", "script"}, {"page", page, "", "<"},
+		{"JSON", array, "", strings.Repeat(" ", 1000)}, {"JSON", array, "", "["}, {"JSON", array, `[{"name":"`, "a long name "}, {"JSON", array, "[{}", `,{"name":"a"}`},
+		{"sums", sums, "", strings.Repeat("0", 64) + "  a.sif\n"}, {"sums", sums, "", "one line"}, {"sums", sums, "", "\n"},
 	} {
 		r := &endless{text: c.text}
-		if err := c.read(io.MultiReader(strings.NewReader(c.once), r)); !errors.Is(err, backends.ErrCorrupt) {
+		if err := c.read(&capped{r: io.MultiReader(strings.NewReader(c.once), r), left: bytes}); !errors.Is(err, backends.ErrCorrupt) {
 			t.Errorf("%s, %s%.20q for ever: %v, want ErrCorrupt", c.kind, c.once, c.text, err)
 		}
-		if r.at > maxPage+1<<20 {
+		if r.at > bytes+1<<16 {
 			t.Errorf("%s, %s%.20q for ever: %d bytes were read", c.kind, c.once, c.text, r.at)
 		}
 	}
+	var lines strings.Builder
+	for i := range most + 1 {
+		fmt.Fprintf(&lines, "%064x  %d.sif\n", i, i)
+	}
+	if _, err := parseSums(strings.NewReader(lines.String()), most); !errors.Is(err, backends.ErrCorrupt) {
+		t.Errorf("%d names with digests: %v", most+1, err)
+	}
 }
 
-func TestTooMany(t *testing.T) {
+// The same of an answer: 10 GB of it.
+func TestEndless_answer(t *testing.T) {
 	t.Parallel()
-	folder := mustParse(t, "http://h/")
-	var sums strings.Builder
-	for i := range maxNames + 1 {
-		fmt.Fprintf(&sums, "%064x  %d.sif\n", i, i)
-	}
-	_, err := parseHTML(strings.NewReader(strings.Repeat("<a href=a.sif>", maxNames+1)), folder)
-	_, err2 := parseJSON(strings.NewReader("[{}" + strings.Repeat(`,{"name":"a"}`, maxNames) + "]"))
-	_, err3 := parseSums(strings.NewReader(sums.String()))
-	for i, err := range []error{err, err2, err3} {
-		if !errors.Is(err, backends.ErrCorrupt) {
-			t.Errorf("%d: %v, want ErrCorrupt", i, err)
-		}
+	r := &endless{text: strings.Repeat("<a href=a>", 1000)}
+	resp := &nethttp.Response{Header: nethttp.Header{"Content-Type": {"text/html"}}, Body: io.NopCloser(r)}
+	if _, err := readIndex(resp, mustParse(t, "http://h/x/")); !errors.Is(err, backends.ErrCorrupt) || r.at > maxPage {
+		t.Errorf("%v after %d bytes, want ErrCorrupt", err, r.at)
 	}
 }
 
@@ -240,7 +230,7 @@ func TestParseSum(t *testing.T) {
 		}
 	}
 	lines := []string{hex + "  a.sif", hex + "  ./b.sif", hex + "  c/d.sif", hex + "  e.txt", hex + "  f.sif", strings.Repeat("1", 64) + "  f.sif", "-----BEGIN"}
-	got, err := parseSums(strings.NewReader(strings.Join(lines, "\n")))
+	got, err := parseSums(strings.NewReader(strings.Join(lines, "\n")), maxNames)
 	if len(got) != 2 || got["a.sif"].String() != "sha256:"+hex || got["b.sif"] != got["a.sif"] || err != nil {
 		t.Errorf("%v, %v", got, err)
 	}
@@ -259,8 +249,8 @@ func FuzzIndex(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, parse := range []func() (page, error){
-			func() (page, error) { return parseHTML(strings.NewReader(text), folder) },
-			func() (page, error) { return parseJSON(strings.NewReader(text)) },
+			func() (page, error) { return parseHTML(strings.NewReader(text), folder, maxNames) },
+			func() (page, error) { return parseJSON(strings.NewReader(text), maxNames) },
 		} {
 			p, err := parse()
 			if err != nil {
@@ -283,7 +273,7 @@ func FuzzSums(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		digests, err := parseSums(strings.NewReader(text))
+		digests, err := parseSums(strings.NewReader(text), maxNames)
 		if err != nil {
 			return
 		}

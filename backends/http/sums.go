@@ -122,7 +122,7 @@ func (c *client) refresh(ctx context.Context, folder string, f *folderSums) erro
 		if ranged.IsPage(resp.Header) {
 			break // of a server that has one for everything that it lacks
 		}
-		if digests, err = parseSums(resp.Body); err != nil {
+		if digests, err = parseSums(&capped{r: resp.Body, left: maxPage}, maxNames); err != nil {
 			return err
 		}
 		etag, modified = resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")
@@ -137,12 +137,12 @@ func (c *client) refresh(ctx context.Context, folder string, f *folderSums) erro
 // are files in other folders and those that are no images. A name with two
 // digests has none.
 //
-// Errors: backends.ErrCorrupt if it is too long; those of
+// Errors: backends.ErrCorrupt for more names than most, or an endless line; those of
 // backends.TransportError.
-func parseSums(r io.Reader) (map[string]digest, error) {
+func parseSums(r io.Reader, most int) (map[string]digest, error) {
 	digests := map[string]digest{}
 	twice := map[string]bool{}
-	lines := bufio.NewScanner(&capped{r: r, left: maxPage})
+	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxLine)
 	for lines.Scan() {
 		name, sum, ok := parseSum(lines.Text())
@@ -156,8 +156,8 @@ func parseSums(r io.Reader) (map[string]digest, error) {
 		if old, known := digests[name]; known && old != sum {
 			twice[name] = true
 		}
-		if digests[name] = sum; len(digests) > maxNames {
-			return nil, errTooMany
+		if digests[name] = sum; len(digests) > most {
+			return nil, tooMany(most)
 		}
 	}
 	switch err := lines.Err(); {

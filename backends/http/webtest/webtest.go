@@ -209,7 +209,7 @@ func (s *Server) freePort() (host, port string) {
 	s.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	s.must(err)
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	host, port, err = net.SplitHostPort(l.Addr().String())
 	s.must(err)
 	return host, port
