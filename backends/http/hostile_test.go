@@ -370,3 +370,23 @@ func TestList_cut(t *testing.T) {
 		}
 	}
 }
+
+// A list of digests makes up for a server that tells no version of its own.
+func TestDigests_noVersion(t *testing.T) {
+	t.Parallel()
+	srv := serve(t, func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		w.Header().Set("Content-Type", "application/octet-stream")
+		if strings.HasSuffix(r.URL.Path, "SHA256SUMS") {
+			fmt.Fprint(w, sumLine("x:1.sif", []byte("content")))
+			return
+		}
+		fmt.Fprint(w, "content")
+	})
+	r := open(t, backends.Env{}, map[string]any{"url": srv.URL})
+	img := r.stat(t, "c/x:1")
+	for range 2 {
+		if text, err := r.read(t.Context(), img, 3, 3); text != "ten" || err != nil || !strings.HasPrefix(img.Version, "sha256:") {
+			t.Errorf("%+v: %q, %v", img, text, err)
+		}
+	}
+}

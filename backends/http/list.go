@@ -156,8 +156,12 @@ func (c *client) tell(collection, folder string, p page, digests map[string]dige
 	if hidden > 0 {
 		c.log.Warn("files whose name another file has too are left out of a listing", "collection", collection, "count", hidden)
 	}
+	usual := folder == c.folders(collection)[0]
 	for ref, name := range base {
-		c.remember(ref, place{folder, name})
+		key := placeKey(ref)
+		if _, known := c.places.get(key); known || !usual || rank(ref, name) > 0 {
+			c.places.put(key, place{folder, name})
+		}
 	}
 	for _, href := range p.strays {
 		// In no collection of this remote: it is left out, and counted.

@@ -180,6 +180,15 @@ func TestTwoFiles(t *testing.T) {
 			t.Errorf("%s is %q, %v, want %q", spec, got, err, want)
 		}
 	}
+
+	// One that goes before what was found is found once it was listed.
+	srv.Put("y:1.sif", []byte("y:1.sif"), published)
+	if diff := cmp.Diff([]string{"/x:latest.sif", "/y:1.sif"}, r.list(t, "")); diff != "" {
+		t.Error(diff)
+	}
+	if got, err := r.read(t.Context(), r.stat(t, "/y:1"), 0, -1); got != "y:1.sif" || err != nil {
+		t.Errorf("y:1 is %q, %v", got, err)
+	}
 }
 
 // A file that was replaced is not read as the old one, by any server.

@@ -18,7 +18,7 @@
 //	dropbox-accept TOKEN       let it take this one
 //	sregistry                  start a Singularity Registry Server; $SREGISTRY is its
 //	                           URL, $SREGISTRY_USER and $SREGISTRY_TOKEN log in
-//	web [login] [json]         start a web server; $WEB is its URL, $WEB_ROOT the
+//	web [login]                start a web server; $WEB is its URL, $WEB_ROOT the
 //	                           directory that it shows. With login it wants the
 //	                           user "me" and the password "hunter2"
 //	web-expire                 let it take no password that it took

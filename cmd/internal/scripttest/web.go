@@ -12,7 +12,7 @@ import (
 )
 
 func (s *script) startWeb(ts *testscript.TestScript, _ bool, args []string) {
-	opts := webtest.Options{JSON: slices.Contains(args, "json")}
+	opts := webtest.Options{}
 	if slices.Contains(args, "login") {
 		opts.User, opts.Password = "me", "hunter2"
 	}
