@@ -52,7 +52,7 @@ func open(t *testing.T, env backends.Env, settings map[string]any) *remote {
 	if r.Backend, err = http.Open(t.Context(), env); err != nil {
 		t.Fatal(err)
 	}
-	r.client = backends.NewClient("web", r.Backend, backends.ClientOptions{MaxElapsed: 10 * time.Second})
+	r.client = backends.NewClient("web", r.Backend, backends.ClientOptions{MaxElapsed: 60 * time.Second})
 	return r
 }
 
