@@ -30,6 +30,6 @@
 //
 // # Where to start
 //
-// docs/adding-a-backend.md builds a backend step by step, the reading half of
-// backendtest/plain_test.go; backends/backendtest checks the result.
+// docs/adding-a-backend.md builds a backend step by step, which is
+// backendtest/plain_read_test.go; backends/backendtest checks the result.
 package backends

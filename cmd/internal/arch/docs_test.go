@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,6 +35,45 @@ func TestBackendPages(t *testing.T) {
 		}
 	}
 }
+
+// The Go code in docs/adding-a-backend.md is code that compiles and runs: each piece
+// of it, up to a line "…", stands in one of these files, white space aside. And the
+// page knows all that a backend can be.
+func TestAddingABackend(t *testing.T) {
+	t.Parallel()
+	page := read(t, "docs/adding-a-backend.md")
+	var sources []string
+	for _, path := range []string{
+		"backends/backendtest/plain_read_test.go", "backends/backendtest/plain_test.go", "backends/http/http.go",
+	} {
+		sources = append(sources, squeeze(read(t, path)))
+	}
+	pieces := 0
+	for _, block := range goBlock.FindAllStringSubmatch(page, -1) {
+		for piece := range strings.SplitSeq(block[1], "\n…\n") {
+			pieces++
+			want := squeeze(piece)
+			if want == "" || !slices.ContainsFunc(sources, func(s string) bool { return strings.Contains(s, want) }) {
+				t.Errorf("docs/adding-a-backend.md has code that is nowhere:\n%s", piece)
+			}
+		}
+	}
+	if pieces == 0 {
+		t.Error("docs/adding-a-backend.md has no code")
+	}
+	for _, m := range oneMethod.FindAllStringSubmatch(read(t, "backends/backend.go"), -1) {
+		if !strings.Contains(page, "| `"+m[1]+"` | `"+m[2]+"` |") {
+			t.Errorf("docs/adding-a-backend.md does not mention %s.%s", m[1], m[2])
+		}
+	}
+}
+
+var (
+	goBlock   = regexp.MustCompile("(?s)```go\n(.*?)\n```")
+	oneMethod = regexp.MustCompile(`(?m)^type (\w+) interface \{\n(?:\t//.*\n)*\t(\w+)\([^\n]*\n\}`)
+)
+
+func squeeze(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // Every exported sentinel of ours is explained in docs/errors.md.
 func TestErrorsPage(t *testing.T) {

@@ -19,6 +19,11 @@
 //	dropbox-accept TOKEN       let it take this one
 //	sregistry                  start a Singularity Registry Server; $SREGISTRY is its
 //	                           URL, $SREGISTRY_USER and $SREGISTRY_TOKEN log in
+//	web [login]                start a web server; $WEB is its URL, $WEB_ROOT the
+//	                           directory that it shows. With login it wants the
+//	                           user "me" and the password "hunter2"
+//	web-expire                 let it take no password that it took
+//	web-accept PASSWORD        let it take this one
 //	notify-socket              be systemd for the programs that follow
 //	notified TEXT              wait until one has told it TEXT
 //	impostor                   hold the state directory, and answer sreg with nonsense
@@ -51,6 +56,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
+	"github.com/sregfs/sregfs/backends/http/webtest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 	"github.com/sregfs/sregfs/cmd/internal/sreg"
 	"github.com/sregfs/sregfs/cmd/internal/sregfs"
@@ -92,6 +98,7 @@ type script struct {
 	image    string
 	registry *ocitest.Registry
 	dropbox  *dropboxtest.Server
+	web      *webtest.Server
 	hold     *hold
 	free     func()
 	systemd  *net.UnixConn
@@ -116,6 +123,9 @@ func (s *script) params(file string) testscript.Params {
 			"dropbox-expire":  func(*testscript.TestScript, bool, []string) { s.dropbox.Expire() },
 			"dropbox-accept":  func(_ *testscript.TestScript, _ bool, args []string) { s.dropbox.Accept(args[0]) },
 			"sregistry":       s.startSregistry,
+			"web":             s.startWeb,
+			"web-expire":      s.webExpire,
+			"web-accept":      s.webAccept,
 			"notify-socket":   s.notifySocket,
 			"notified":        s.notified,
 			"impostor":        s.impostor,

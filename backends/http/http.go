@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package http reads images from a folder on a plain web server: nginx, Apache,
+// and whatever else shows a folder as a page of links. It only reads.
+//
+// It is no WebDAV and no API of anybody's: the files are had by GET and HEAD, their
+// names from the page, their digests from a SHA256SUMS beside them. Nothing that a
+// page says of sizes and times is believed.
+//
+// Begin with name.go (how files map to names), index.go (what is read of a page)
+// and version.go (how a change is noticed). Package net/http is called nethttp
+// here.
+package http
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	nethttp "net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
+)
+
+var (
+	_ backends.Backend = (*client)(nil)
+	_ backends.Lister  = (*client)(nil)
+)
+
+// Config is the [remotes.NAME] section of the configuration file for
+// type = "http".
+type Config struct {
+	// URL is the address of the folder; required.
+	URL string `toml:"url"`
+	// Sums is the name of the file with the SHA-256 digests of the files beside
+	// it, "SHA256SUMS" if it is not set. "" looks for none.
+	Sums string `toml:"sums"`
+}
+
+type client struct {
+	home   *url.URL // ends in a slash
+	user   string
+	secret backends.SecretFunc
+	http   *nethttp.Client
+	log    *slog.Logger
+
+	sums   sums
+	places memory[place]  // of names that were not where they are looked for first
+	held   memory[string] // what the server calls the version of a file whose digest is known
+	noHead atomic.Bool    // the server answers no HEAD
+}
+
+// Open is registered in backends/all.
+//
+// Errors: fs.ErrInvalid for settings that cannot be.
+func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
+	cfg := Config{Sums: "SHA256SUMS"}
+	if err := env.Decode(&cfg); err != nil {
+		return nil, err
+	}
+	home, err := parseURL(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
+	}
+	if cfg.Sums != "" && !isPlain(cfg.Sums) {
+		return nil, fmt.Errorf("%w: remote %s: sums = %q is no file name", fs.ErrInvalid, env.Remote, cfg.Sums)
+	}
+	return &client{
+		home: home, user: env.User, secret: env.Secret, http: env.HTTP, log: env.Logger(), sums: sums{name: cfg.Sums},
+	}, nil
+}
+
+// parseURL reads the address of a folder.
+func parseURL(s string) (*url.URL, error) {
+	if !strings.Contains(s, "://") && s != "" {
+		s = "https://" + s
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		return nil, fmt.Errorf("%w: url %q (want \"https://HOST[:PORT]/FOLDER/\")", fs.ErrInvalid, s[strings.LastIndexByte(s, '@')+1:])
+	case u.User != nil:
+		return nil, fmt.Errorf("%w: url with a password: use user and token_file", fs.ErrInvalid)
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return nil, fmt.Errorf("%w: url %q has more than an address", fs.ErrInvalid, backends.Redact(s))
+	}
+	u.Host = strings.ToLower(u.Host)
+	return u.JoinPath("/"), nil
+}
+
+// Knock returns a request that every web server answers.
+func (c *client) Knock() (method, address string) {
+	return nethttp.MethodGet, c.home.String()
+}
+
+// CheckLogin asks for the folder. A server that shows no index of it has still
+// looked at the login.
+//
+// Errors: those of backends.Backend.Stat.
+func (c *client) CheckLogin(ctx context.Context) error {
+	resp, err := c.do(ctx, nethttp.MethodHead, c.home.String(), nil)
+	switch {
+	case err == nil:
+		resp.Body.Close()
+		return nil
+	case errors.Is(err, backends.ErrUnauthorized):
+		return err
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), errors.Is(err, errors.ErrUnsupported):
+		return nil
+	}
+	return err
+}
+
+// do sends a request to an address of the server, with the login; once more
+// with a fresh one if that is refused. Errors: those of httpx.Do.
+func (c *client) do(ctx context.Context, method, address string, prepare func(*nethttp.Request), ok ...int) (*nethttp.Response, error) {
+	token := ""
+	send := func() (*nethttp.Response, error) {
+		req, err := nethttp.NewRequestWithContext(ctx, method, address, nil)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %v", fs.ErrInvalid, err)
+		}
+		if prepare != nil {
+			prepare(req)
+		}
+		switch {
+		case token == "":
+		case c.user != "":
+			req.SetBasicAuth(c.user, token)
+		default:
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
+		return httpx.Do(c.http, req, ok...)
+	}
+	if c.secret == nil {
+		return send()
+	}
+	var err error
+	if token, err = c.secret(ctx, false); err != nil {
+		return nil, err
+	}
+	resp, err := send()
+	if !errors.Is(err, backends.ErrUnauthorized) {
+		return resp, err
+	}
+	fresh, noToken := c.secret(ctx, true)
+	if noToken != nil || fresh == token {
+		return nil, err
+	}
+	token = fresh
+	return send()
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package http
+
+import (
+	"iter"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// How a file's path below the folder tells a name. Folders are the collection;
+// the file is a stem and the extension of a format.
+//
+//	path            collection  image  tag
+//	c/i:t.sif       c           i      t       as the mount shows it
+//	a/b/i:t.sif     a/b         i      t
+//	i:t.simg        (root)      i      t
+//	c/i.sif         c           i      latest  also written c/i:latest.sif, which goes before
+//
+// Nothing else in a name has a meaning: "i_1.0.sif", as apptainer names what it
+// pulls, is the image i_1.0, because "my_tool.sif" may not be the image my. The
+// parts are escaped as everywhere (backends.EscapePart). A part that is no such
+// escape, "100%" for one, stands for itself.
+
+// parse reads a file's name; ok is false if it is not an image's.
+func parse(base string) (name, tag, format string, ok bool) {
+	stem, format := backends.CutExt(base)
+	if format == "" || stem == "" || stem[0] == '.' || !isPlain(base) {
+		return "", "", "", false
+	}
+	if left, right, colon := strings.Cut(stem, ":"); colon && left != "" && right != "" {
+		return decode(left), decode(right), format, true
+	}
+	return decode(stem), backends.DefaultTag, format, true
+}
+
+// files yields the names of files that ref can be, the one that counts before
+// the others first. With a format only those of it.
+func files(ref backends.Ref, format string) iter.Seq[string] {
+	formats := backends.Formats()
+	if slices.Contains(formats, format) {
+		formats = []string{format}
+	}
+	return func(yield func(string) bool) {
+		for _, format := range formats {
+			for _, stem := range stems(ref) {
+				base := stem + backends.Ext(format)
+				// A name with a colon of its own cannot stand for itself.
+				name, tag, _, ok := parse(base)
+				if ok && name == ref.Name && tag == ref.Tag && !yield(base) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func stems(ref backends.Ref) (all []string) {
+	for _, name := range spellings(ref.Name, decode) {
+		for _, tag := range spellings(ref.Tag, decode) {
+			all = append(all, name+":"+tag)
+		}
+	}
+	if ref.Tag == backends.DefaultTag {
+		all = append(all, spellings(ref.Name, decode)...)
+	}
+	return all
+}
+
+// rank is the place of base among files(ref).
+func rank(ref backends.Ref, base string) int {
+	i := 0
+	for other := range files(ref, "") {
+		if other == base {
+			break
+		}
+		i++
+	}
+	return i
+}
+
+const maxSpellings = 8 // of one collection, that are looked for
+
+// folders returns the addresses that collection can be, each with a slash at its
+// end.
+func (c *client) folders(collection string) []string {
+	all := []string{c.home.String()}
+	if collection == "" {
+		return all
+	}
+	for part := range strings.SplitSeq(collection, "/") {
+		var longer []string
+		for _, spelled := range spellings(part, decodeFolder) {
+			if spelled[0] == '.' {
+				continue // hidden, and "." and ".."
+			}
+			for _, at := range all {
+				longer = append(longer, at+segment(spelled)+"/")
+			}
+		}
+		all = longer[:min(len(longer), maxSpellings)]
+	}
+	return all
+}
+
+// segment writes a name as one segment of a path. All but unreserved characters
+// are escaped: what "+", ";" or "@" mean in a path depends on the server.
+func segment(name string) string {
+	return strings.ReplaceAll(url.QueryEscape(name), "+", "%20")
+}
+
+// isPlain reports whether name can be one file or folder, and no way out of where
+// it lies.
+func isPlain(name string) bool {
+	return name != "" && name != "." && name != ".." && !strings.ContainsAny(name, "/\x00")
+}
+
+// child reads a link on the page of folder: it must lead to what lies directly
+// in it.
+func child(folder *url.URL, href string) (name string, isFolder, ok bool) {
+	link, err := url.Parse(strings.Trim(href, " \t\r\n\f")) // as HTML strips them
+	if err != nil || link.RawQuery != "" || link.ForceQuery || link.Fragment != "" || link.Opaque != "" || link.User != nil {
+		return "", false, false
+	}
+	to := folder.ResolveReference(link)
+	if to.Scheme != folder.Scheme || !strings.EqualFold(to.Host, folder.Host) {
+		return "", false, false
+	}
+	// Before it is unescaped: "%2f" is no slash, and "%2e%2e" no name.
+	rest := to.EscapedPath()
+	rest, isFolder = strings.CutSuffix(rest, "/")
+	above, last := path.Split(rest)
+	above, err = url.PathUnescape(above)
+	if err != nil || above != folder.Path {
+		return "", false, false
+	}
+	name, err = url.PathUnescape(last)
+	if err != nil || !isPlain(name) {
+		return "", false, false
+	}
+	return name, isFolder, true
+}
+
+// decode is the inverse of EscapePart; what EscapePart would not have written
+// stands for itself.
+func decode(component string) string {
+	plain, err := backends.UnescapePart(component)
+	if err != nil || backends.EscapePart(plain) != component {
+		return component
+	}
+	return plain
+}
+
+// decodeFolder is decode for a part of a collection, in which an escaped slash
+// would make two parts of one.
+func decodeFolder(component string) string {
+	if plain := decode(component); !strings.Contains(plain, "/") {
+		return plain
+	}
+	return component
+}
+
+// spellings are the components from which dec makes part.
+func spellings(part string, dec func(string) string) []string {
+	escaped := backends.EscapePart(part)
+	if escaped == part || strings.ContainsAny(part, "/\x00") || dec(part) != part {
+		return []string{escaped}
+	}
+	return []string{escaped, part}
+}

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package http
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"maps"
+	nethttp "net/http"
+	"strings"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/ranged"
+)
+
+// A place is where a file is: the address of its folder, its name.
+type place struct{ folder, base string }
+
+func (p place) url() string { return p.folder + segment(p.base) }
+
+// where yields the places where ref can be: first the one where it was found last.
+func (c *client) where(ref backends.Ref, format string) iter.Seq[place] {
+	return func(yield func(place) bool) {
+		last, known := c.places.get(placeKey(ref))
+		if known && !yield(last) {
+			return
+		}
+		for _, folder := range c.folders(ref.Collection) {
+			for base := range files(ref, format) {
+				if p := (place{folder, base}); p != last && !yield(p) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func placeKey(ref backends.Ref) string {
+	ref.Version = ""
+	return ref.String()
+}
+
+// remember notes where ref is, unless it is looked for there first anyhow.
+func (c *client) remember(ref backends.Ref, p place) {
+	for first := range c.where(ref, "") {
+		if first != p {
+			c.places.put(placeKey(ref), p)
+		}
+		return
+	}
+}
+
+// each calls fn with the places of ref until it is the right one.
+//
+// Errors: fn's of the first place that says more than that there is nothing;
+// fs.ErrNotExist.
+func (c *client) each(ref backends.Ref, format string, fn func(place) error) error {
+	var other error
+	for p := range c.where(ref, format) {
+		err := fn(p)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, errNoImage), errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized):
+			// Some servers say so of every name that they lack.
+			other = cmp.Or(other, err)
+		default:
+			if err == nil {
+				c.remember(ref, p)
+			}
+			return err
+		}
+	}
+	return cmp.Or(other, fmt.Errorf("%w: no such file on the server", fs.ErrNotExist))
+}
+
+// errNoImage is an answer that is none of an image.
+var errNoImage = fmt.Errorf("%w: a page in place of an image", backends.ErrCorrupt)
+
+// Stat asks the server for the header of the file.
+func (c *client) Stat(ctx context.Context, ref backends.Ref) (img backends.Image, err error) {
+	err = c.each(ref, "", func(p place) error {
+		img, _, err = c.look(ctx, ref, p)
+		return err
+	})
+	if err != nil {
+		return backends.Image{}, err
+	}
+	if ref.Version != "" && ref.Version != img.Version {
+		return backends.Image{}, fmt.Errorf("%w: version %q", fs.ErrNotExist, ref.Version)
+	}
+	return img, nil
+}
+
+// look returns the facts of the file at p, and what the server calls its version.
+func (c *client) look(ctx context.Context, ref backends.Ref, p place) (img backends.Image, held string, err error) {
+	resp, err := c.head(ctx, p)
+	if err != nil {
+		return img, "", err
+	}
+	resp.Body.Close()
+	size := resp.ContentLength
+	switch {
+	case strings.HasSuffix(resp.Request.URL.Path, "/"):
+		return img, "", fmt.Errorf("%w: that is a folder", fs.ErrNotExist)
+	case ranged.IsPage(resp.Header):
+		return img, "", errNoImage
+	case resp.StatusCode != nethttp.StatusOK:
+		if size, err = ranged.Size(resp); err != nil {
+			return img, "", err
+		}
+	}
+	_, _, format, _ := parse(p.base)
+	ref.Version = ""
+	img = backends.Image{Ref: ref, Size: size, Format: format, URL: p.url()}
+	img.Modified, _ = nethttp.ParseTime(resp.Header.Get("Last-Modified"))
+	held = versionOf(resp.Header, size)
+	sum, err := c.sum(ctx, p, held)
+	if err != nil {
+		return img, "", err
+	}
+	if sum != "" {
+		img.Version, img.Digest = sum, sum
+		return img, held, nil
+	}
+	if img.Version = held; held == "" {
+		return img, "", fmt.Errorf("%w: the server gives neither an ETag nor Last-Modified (a list of digests in the folder would do)", backends.ErrCorrupt)
+	}
+	return img, held, nil
+}
+
+// sum returns the digest of the file at p, "" if there is none to be had. held is
+// what the server calls the version now.
+func (c *client) sum(ctx context.Context, p place, held string) (string, error) {
+	digests, err := c.digests(ctx, p.folder, false)
+	sum, ok := digests[p.base]
+	if err != nil || !ok {
+		return "", err
+	}
+	if before, known := c.held.get(heldKey(p, sum.String())); known && before != held {
+		// The file was written since, and so the list may have been.
+		if digests, err = c.digests(ctx, p.folder, true); err != nil {
+			return "", err
+		}
+		if sum, ok = digests[p.base]; !ok {
+			return "", nil
+		}
+	}
+	c.held.put(heldKey(p, sum.String()), held)
+	return sum.String(), nil
+}
+
+func heldKey(p place, version string) string { return p.url() + "@" + version }
+
+// head asks for the header of a file: by GET for a byte of it where the server
+// knows no HEAD.
+func (c *client) head(ctx context.Context, p place) (*nethttp.Response, error) {
+	if !c.noHead.Load() {
+		resp, err := c.do(ctx, nethttp.MethodHead, p.url(), func(req *nethttp.Request) {
+			req.Header.Set("Accept-Encoding", "identity")
+		})
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return resp, err
+		}
+		c.noHead.Store(true)
+	}
+	return c.do(ctx, nethttp.MethodGet, p.url(), ranged.Span{N: 1}.Ask, nethttp.StatusRequestedRangeNotSatisfiable)
+}
+
+// Open reads a part of the file, provided that it is img.Version still.
+func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (body io.ReadCloser, err error) {
+	if off < 0 {
+		return nil, fmt.Errorf("%w: offset %d", fs.ErrInvalid, off)
+	}
+	if n == 0 || img.Size >= 0 && off >= img.Size {
+		return nethttp.NoBody, nil
+	}
+	err = c.each(img.Ref, img.Format, func(p place) error {
+		body, err = c.open(ctx, img, p, ranged.Span{Off: off, N: n})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return body, nil
+}
+
+func (c *client) open(ctx context.Context, img backends.Image, p place, s ranged.Span) (io.ReadCloser, error) {
+	if !digestVersion(img.Version) {
+		return c.part(ctx, img, p, img.Version, s)
+	}
+	held, known := c.held.get(heldKey(p, img.Version))
+	if known {
+		body, err := c.part(ctx, img, p, held, s)
+		if !errors.Is(err, backends.ErrChanged) {
+			return body, err
+		}
+		// Perhaps it was only written anew: the list of digests decides.
+	}
+	now, held, err := c.look(ctx, img.Ref, p)
+	switch {
+	case err != nil:
+		return nil, err
+	case now.Version != img.Version:
+		return nil, backends.ErrChanged
+	}
+	return c.part(ctx, img, p, held, s)
+}
+
+// part reads what the server calls version.
+func (c *client) part(ctx context.Context, img backends.Image, p place, version string, s ranged.Span) (io.ReadCloser, error) {
+	header, err := conditions(version)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.do(ctx, nethttp.MethodGet, p.url(), func(req *nethttp.Request) {
+		maps.Copy(req.Header, header)
+		s.Ask(req)
+	}, nethttp.StatusRequestedRangeNotSatisfiable, nethttp.StatusPreconditionFailed)
+	if err != nil {
+		return nil, err
+	}
+	_, _, format, _ := parse(p.base)
+	if enc := resp.Header.Get("Content-Encoding"); format == backends.FormatIMGGz && (enc == "gzip" || enc == "x-gzip") {
+		resp.Header.Del("Content-Encoding") // it says what the file is, not what was done to it
+	}
+	size, sizeErr := ranged.Size(resp)
+	if size < 0 || img.Size < 0 {
+		size = img.Size
+	}
+	switch {
+	case ranged.IsPage(resp.Header) && resp.StatusCode/100 == 2:
+		err = errNoImage
+	case resp.StatusCode == nethttp.StatusPreconditionFailed:
+		err = backends.ErrChanged
+	case sizeErr != nil:
+		err = sizeErr
+	case resp.StatusCode/100 == 2 && !same(resp.Header, size, version):
+		err = backends.ErrChanged
+	}
+	if err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	return s.Body(resp, img.Size)
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scripttest
+
+import (
+	"crypto/rand"
+	"slices"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sregfs/sregfs/backends/http/webtest"
+)
+
+func (s *script) startWeb(ts *testscript.TestScript, _ bool, args []string) {
+	opts := webtest.Options{}
+	if slices.Contains(args, "login") {
+		opts.User, opts.Password = "me", "hunter2"
+	}
+	s.web = webtest.Nginx(s.t, opts)
+	ts.Setenv("WEB", s.web.URL)
+	ts.Setenv("WEB_ROOT", s.web.Root)
+}
+
+func (s *script) webExpire(*testscript.TestScript, bool, []string) { s.web.Login("me", rand.Text()) }
+
+func (s *script) webAccept(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: web-accept PASSWORD")
+	}
+	s.web.Login("me", args[0])
+}
