@@ -289,6 +289,25 @@ func FuzzSums(f *testing.F) {
 	})
 }
 
+func TestParseName(t *testing.T) {
+	t.Parallel()
+	for base, want := range map[string]string{
+		"hello:2.0.sif": "hello 2.0 sif", "hello.simg": "hello latest simg", "a:b:c.sif": "a b:c sif", "a%3Ab:1.sif": "a:b 1 sif",
+		"hello+2.0.oci.tar": "hello 2.0 oci.tar", "hello:2.0.oci.tar": "hello 2.0 oci.tar", "a+b:c.oci.tar": "a+b c oci.tar",
+		"a+b.sif": "a+b latest sif", "hello.oci.tar": "hello latest oci.tar", "hello.img.gz": "hello latest img.gz",
+	} {
+		name, tag, format, ok := parse(base)
+		if got := name + " " + tag + " " + format; !ok || got != want {
+			t.Errorf("%s is %q, want %q", base, got, want)
+		}
+	}
+	for _, base := range []string{".sif", ".hidden.sif", "README", "x.tar", "a/b.sif", "..", ""} {
+		if name, tag, _, ok := parse(base); ok {
+			t.Errorf("%q is the image %s:%s", base, name, tag)
+		}
+	}
+}
+
 func FuzzName(f *testing.F) {
 	for _, seed := range []string{"a:1.sif", "a.sif", ":1.sif", "a:.simg", "a%2Fb:1.img.gz", "100%:1.sif", "a@b:c@d.sif", "a:b:c.oci.tar", "%2Ehidden.sif", "\xff:1.img"} {
 		f.Add(seed)

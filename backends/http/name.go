@@ -20,6 +20,7 @@ import (
 //	a/b/i:t.sif     a/b         i      t
 //	i:t.simg        (root)      i      t
 //	c/i.sif         c           i      latest  also written c/i:latest.sif, which goes before
+//	c/i+t.oci.tar   c           i      t       as the mount shows container images
 //
 // Nothing else in a name has a meaning: "i_1.0.sif", as apptainer names what it
 // pulls, is the image i_1.0, because "my_tool.sif" may not be the image my. The
@@ -32,7 +33,11 @@ func parse(base string) (name, tag, format string, ok bool) {
 	if format == "" || stem == "" || stem[0] == '.' || !isPlain(base) {
 		return "", "", "", false
 	}
-	if left, right, colon := strings.Cut(stem, ":"); colon && left != "" && right != "" {
+	left, right, tagged := strings.Cut(stem, ":")
+	if !tagged && format == backends.FormatArchive {
+		left, right, tagged = strings.Cut(stem, "+")
+	}
+	if tagged && left != "" && right != "" {
 		return decode(left), decode(right), format, true
 	}
 	return decode(stem), backends.DefaultTag, format, true
@@ -47,7 +52,7 @@ func files(ref backends.Ref, format string) iter.Seq[string] {
 	}
 	return func(yield func(string) bool) {
 		for _, format := range formats {
-			for _, stem := range stems(ref) {
+			for _, stem := range stems(ref, format) {
 				base := stem + backends.Ext(format)
 				// A name with a colon of its own cannot stand for itself.
 				name, tag, _, ok := parse(base)
@@ -59,9 +64,12 @@ func files(ref backends.Ref, format string) iter.Seq[string] {
 	}
 }
 
-func stems(ref backends.Ref) (all []string) {
+func stems(ref backends.Ref, format string) (all []string) {
 	for _, name := range spellings(ref.Name, decode) {
 		for _, tag := range spellings(ref.Tag, decode) {
+			if format == backends.FormatArchive {
+				all = append(all, name+"+"+tag)
+			}
 			all = append(all, name+":"+tag)
 		}
 	}

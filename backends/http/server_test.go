@@ -344,9 +344,10 @@ func TestRequests(t *testing.T) {
 			}
 			wantAsked("a read", "GET /c/image:8.sif")
 			_, _ = r.Stat(t.Context(), ref(t, "c/image:none"))
-			wantAsked("what is not there", "HEAD /c/image:none.sif", "HEAD /c/image:none.simg", "HEAD /c/image:none.img", "HEAD /c/image:none.img.gz", "HEAD /c/image:none.oci.tar")
+			wantAsked("what is not there", "HEAD /c/image:none.sif", "HEAD /c/image:none.simg", "HEAD /c/image:none.img", "HEAD /c/image:none.img.gz",
+				"HEAD /c/image+none.oci.tar", "HEAD /c/image:none.oci.tar")
 			_, _ = r.Stat(t.Context(), ref(t, "c/none"))
-			if n := len(r.asked()); n != 10 {
+			if n := len(r.asked()); n != 11 {
 				t.Errorf("a missing :latest took %d requests", n)
 			}
 			if err := os.Rename(filepath.Join(srv.Root, "c/image:9.sif"), filepath.Join(srv.Root, "c/image:9.img.gz")); err != nil {
