@@ -30,6 +30,7 @@ type Image struct {
 	License string // SPDX identifier; "" for none
 	SHA256  bool   // its version is that, as of the last builds
 	Size    int64  // if not 0, what the index says of a content that is another
+	Spoilt  bool   // one bit of the file is not what it was
 
 	id      int
 	version string

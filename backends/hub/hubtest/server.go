@@ -144,6 +144,10 @@ func (s *Server) serveData(w http.ResponseWriter, r *http.Request) {
 	var content []byte
 	if i >= 0 {
 		content = s.images[i].Content
+		if s.images[i].Spoilt {
+			content = bytes.Clone(content)
+			content[len(content)/2] ^= 1
+		}
 	}
 	s.mu.Unlock()
 	if i < 0 {
