@@ -109,7 +109,7 @@ func (c *client) described(ref backends.Ref, key string, got container) (backend
 	if _, format := backends.CutExt(b.file); format == "" {
 		return backends.Image{}, fmt.Errorf("%w: the image is in no image's file", backends.ErrCorrupt)
 	}
-	img := c.image(&repo{org: ref.Collection, name: ref.Name}, b)
+	img := c.image(new(index), &repo{org: ref.Collection, name: ref.Name}, b)
 	img.URL = ""
 	if ref.Version == "" && byVersion && got.Tag != key {
 		img.Ref.Tag = ref.Tag // its own tag may mean another build
@@ -127,7 +127,10 @@ func (c *client) described(ref backends.Ref, key string, got container) (backend
 // from the Internet into a private network.
 func (c *client) target(address string) (*url.URL, error) {
 	// The service escapes nothing.
-	if file, ok := strings.CutPrefix(address, archiveURL+"/"); ok && isPath(file) {
+	if file, ok := strings.CutPrefix(address, archiveURL+"/"); ok {
+		if !isPath(file) {
+			return nil, fmt.Errorf("%w: no address of a file", backends.ErrCorrupt)
+		}
 		return c.locate(file), nil
 	}
 	u, err := url.Parse(address)

@@ -15,7 +15,7 @@ import (
 
 // What an index may be at most. The real one has 6,200 images in some 5 MB.
 const (
-	maxIndex   = 64 << 20  // bytes
+	maxIndex   = 32 << 20  // bytes
 	maxRecord  = 1 << 20   // bytes of one record
 	maxRecords = 1_000_000 // images, and as many collections
 )
@@ -43,15 +43,15 @@ type collection struct {
 	} `json:"license"`
 }
 
-// decode reads images.json, record by record. Of what it reads it holds one
-// record and the index.
+// decode reads images.json, record by record, up to most bytes. Of what it reads
+// it holds one record and the index.
 //
 // Errors: backends.ErrCorrupt for what is no index, or too large for one;
 // those of src; io.ErrUnexpectedEOF if it ends too early.
-func decode(src io.Reader) (*index, error) {
+func decode(src io.Reader, most int64) (*index, error) {
 	d := &decoder{
-		bounded: bounded{src: src}, ix: &index{repos: map[string]*repo{}, orgs: map[string][]*repo{}},
-		licenses: map[string]string{}, words: map[string]string{},
+		bounded: bounded{src: src, most: most}, words: map[string]string{},
+		ix: &index{repos: map[string]*repo{}, orgs: map[string][]*repo{}, licenses: map[string]string{}},
 	}
 	d.dec = json.NewDecoder(&d.bounded)
 	err := d.top()
@@ -64,29 +64,23 @@ func decode(src io.Reader) (*index, error) {
 	case err != nil:
 		return nil, err
 	}
-	d.finish()
+	d.ix.sort()
 	return d.ix, nil
 }
 
 type decoder struct {
 	bounded
-	ix *index
+	ix          *index
+	collections int
 
-	made     []made            // in the order of the file
-	licenses map[string]string // by collection
-	words    map[string]string // one copy of each that occurs often
-}
-
-// made is a build that waits for its licence: that comes later in the file.
-type made struct {
-	name, collection string
-	build
+	words map[string]string // one copy of each that occurs often
 }
 
 // bounded ends a source that gives more than an index can be: in all, or before
 // the decoder has come to the end of a record.
 type bounded struct {
 	src  io.Reader
+	most int64
 	dec  *json.Decoder
 	read int64
 }
@@ -94,8 +88,8 @@ type bounded struct {
 // Read implements io.Reader.
 func (b *bounded) Read(p []byte) (int, error) {
 	switch {
-	case b.read > maxIndex:
-		return 0, fmt.Errorf("%w: an index of more than %d bytes", backends.ErrCorrupt, maxIndex)
+	case b.read > b.most:
+		return 0, fmt.Errorf("%w: an index of more than %d bytes", backends.ErrCorrupt, b.most)
 	case b.read-b.dec.InputOffset() > maxRecord:
 		return 0, fmt.Errorf("%w: a record of more than %d bytes", backends.ErrCorrupt, maxRecord)
 	}
@@ -166,7 +160,7 @@ func (d *decoder) repository(name string) error {
 		if err != nil {
 			return err
 		}
-		if len(d.made)+d.ix.left >= maxRecords {
+		if d.ix.count+d.ix.left >= maxRecords {
 			return fmt.Errorf("%w: more than %d images in the index", backends.ErrCorrupt, maxRecords)
 		}
 		b, why := r.build(d.word)
@@ -177,7 +171,7 @@ func (d *decoder) repository(name string) error {
 			d.ix.leave("%.200q: %s", name+":"+r.Tag, why)
 			continue
 		}
-		d.made = append(d.made, made{name, d.word(string(r.Collection)), b})
+		d.ix.add(name, b)
 	}
 	return d.delim(']')
 }
@@ -187,7 +181,7 @@ func (d *decoder) collection(id string) error {
 	if _, err := d.value(&c); err != nil {
 		return err
 	}
-	if len(d.licenses) >= maxRecords {
+	if d.collections++; d.collections > maxRecords {
 		return fmt.Errorf("%w: more than %d collections in the index", backends.ErrCorrupt, maxRecords)
 	}
 	if c.License == nil {
@@ -195,9 +189,9 @@ func (d *decoder) collection(id string) error {
 	}
 	// GitHub says NOASSERTION for one that it does not recognise.
 	if name := c.License.SPDX; name != "" && name != "NOASSERTION" {
-		d.licenses[id] = d.word(name)
+		d.ix.licenses[id] = d.word(name)
 	} else if c.License.Name != "" {
-		d.licenses[id] = d.word(c.License.Name)
+		d.ix.licenses[id] = d.word(c.License.Name)
 	}
 	return nil
 }
@@ -223,15 +217,6 @@ func (d *decoder) word(s string) string {
 	return s
 }
 
-// finish makes the index of what was read.
-func (d *decoder) finish() {
-	for _, m := range d.made {
-		m.license = d.licenses[m.collection]
-		d.ix.add(m.name, m.build)
-	}
-	d.ix.sort()
-}
-
 // build checks a record, and says what is wrong with it.
 func (r *record) build(word func(string) string) (b build, why string) {
 	_, format := backends.CutExt(r.File)
@@ -250,7 +235,8 @@ func (r *record) build(word func(string) string) (b build, why string) {
 		return b, "no size"
 	}
 	b = build{
-		tag: within(r.File, r.Tag), branch: word(r.Branch), commit: r.Commit, version: within(r.File, version), file: r.File, size: r.Size,
+		tag: within(r.File, r.Tag), branch: word(r.Branch), commit: r.Commit, collection: word(string(r.Collection)),
+		version: within(r.File, version), file: r.File, size: r.Size,
 	}
 	if at, err := time.Parse(time.RFC3339Nano, r.BuildDate); err == nil {
 		b.built = at.UnixMilli()

@@ -71,6 +71,7 @@ type client struct {
 	log   *slog.Logger
 
 	patience time.Duration // that a question for one image has with the index
+	most     int64         // bytes that an index may have
 	loaded   atomic.Pointer[index]
 	places   places // of images that only the service knows
 
@@ -98,7 +99,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	if cfg.Data == "" {
 		cfg.Data = archiveURL
 	}
-	c := &client{http: env.HTTP, log: env.Logger(), patience: indexPatience}
+	c := &client{http: env.HTTP, log: env.Logger(), patience: indexPatience, most: maxIndex}
 	for _, s := range []struct {
 		key, value string
 		to         func(*url.URL)

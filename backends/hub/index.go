@@ -16,9 +16,10 @@ import (
 
 // An index is all that the archive has. It does not change once it is made.
 type index struct {
-	repos map[string]*repo   // by "org/name"
-	orgs  map[string][]*repo // by organisation, sorted by name
-	names []string           // of the organisations, sorted
+	repos    map[string]*repo   // by "org/name"
+	orgs     map[string][]*repo // by organisation, sorted by name
+	names    []string           // of the organisations, sorted
+	licenses map[string]string  // by collection
 
 	count   int      // of images
 	left    int      // entries left out
@@ -34,7 +35,7 @@ type repo struct {
 // A build is one image file.
 type build struct {
 	tag, branch, commit string
-	license             string
+	collection          string // its number
 	version             string // bare digits
 	md5                 string // of the file, where its version is the digest of something else; else ""
 	file                string // below the place of all files
@@ -49,8 +50,8 @@ const maxReasons = 10
 // add takes one record of the index in; what cannot be shown is left out and
 // counted.
 func (ix *index) add(name string, b build) {
-	org, rest, _ := strings.Cut(name, "/")
-	if err := checkName(backends.Ref{Collection: org, Name: rest, Tag: b.tag}); err != nil || !isPath(name) || b.tag == "" {
+	org, rest, ok := strings.Cut(name, "/")
+	if err := checkName(backends.Ref{Collection: org, Name: rest, Tag: b.tag}); err != nil || !ok || !isPath(name) || b.tag == "" {
 		ix.leave("%.200q is no name", name+":"+b.tag)
 		return
 	}
@@ -150,7 +151,7 @@ func (r *repo) current(yield func(*build) bool) {
 }
 
 // image says in our words what the index says of a build.
-func (c *client) image(r *repo, b *build) backends.Image {
+func (c *client) image(ix *index, r *repo, b *build) backends.Image {
 	_, format := backends.CutExt(b.file)
 	img := backends.Image{
 		Ref: backends.Ref{Collection: r.org, Name: r.name, Tag: b.tag}, Size: b.size,
@@ -159,7 +160,7 @@ func (c *client) image(r *repo, b *build) backends.Image {
 	if b.built != 0 {
 		img.Modified = time.UnixMilli(b.built).UTC()
 	}
-	for key, value := range map[string]string{"branch": b.branch, "commit": b.commit, "license": b.license} {
+	for key, value := range map[string]string{"branch": b.branch, "commit": b.commit, "license": ix.licenses[b.collection]} {
 		if value != "" {
 			img.Labels[key] = value
 		}

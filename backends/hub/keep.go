@@ -37,14 +37,14 @@ func (c *client) readKept() *index {
 	if c.kept == "" {
 		return nil
 	}
-	ix, err := readKept(c.kept)
+	ix, err := readKept(c.kept, c.most)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.log.Info("the kept index is fetched again", "err", err)
 	}
 	return ix
 }
 
-func readKept(path string) (*index, error) {
+func readKept(path string, most int64) (*index, error) {
 	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
 		return nil, errors.Join(err, errNotKept)
 	}
@@ -58,7 +58,7 @@ func readKept(path string) (*index, error) {
 		return nil, errNotKept
 	}
 	sum := sha256.New()
-	ix, err := decode(io.TeeReader(f, sum))
+	ix, err := decode(io.TeeReader(f, sum), most)
 	if err != nil {
 		return nil, err
 	}

@@ -39,7 +39,7 @@ func (c *client) List(ctx context.Context, at string) iter.Seq2[backends.Entry, 
 		}
 		for _, r := range ix.orgs[at] {
 			for b := range r.current {
-				if !yield(backends.Entry{Image: c.image(r, b)}, nil) {
+				if !yield(backends.Entry{Image: c.image(ix, r, b)}, nil) {
 					return
 				}
 			}
@@ -75,7 +75,7 @@ func (c *client) Search(ctx context.Context, query string) iter.Seq2[backends.Im
 					if !containsAll(strings.ToLower(r.org+"/"+r.name+":"+b.tag), words) {
 						continue
 					}
-					if found++; found > maxFound || !yield(c.image(r, b), nil) {
+					if found++; found > maxFound || !yield(c.image(ix, r, b), nil) {
 						return
 					}
 				}

@@ -114,7 +114,7 @@ func (c *client) fetch(ctx context.Context) (*index, error) {
 	}
 	k := c.newKeeper()
 	defer k.drop()
-	ix, err := decode(io.TeeReader(resp.Body, k))
+	ix, err := decode(io.TeeReader(resp.Body, k), c.most)
 	if err != nil {
 		return nil, fmt.Errorf("index: %w", backends.TransportError(err))
 	}

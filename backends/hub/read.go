@@ -34,7 +34,7 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 	if err != nil {
 		return backends.Image{}, err
 	}
-	img := c.image(r, b)
+	img := c.image(ix, r, b)
 	if ref.Version == "" && !b.newest {
 		img.Ref.Tag = ref.Tag // its own tag means a newer build by now
 	}

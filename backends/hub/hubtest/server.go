@@ -110,12 +110,12 @@ func (s *Server) logged(next http.Handler) http.Handler {
 		}
 		s.mu.Lock()
 		s.seen = append(s.seen, line)
-		fault := s.fault
-		s.mu.Unlock()
-		if fault != nil {
-			next = fault
+		h := next
+		if s.fault != nil {
+			h = s.fault
 		}
-		next.ServeHTTP(w, r)
+		s.mu.Unlock()
+		h.ServeHTTP(w, r)
 	})
 }
 
