@@ -128,6 +128,6 @@ func (k *keeper) keep() error {
 func (k *keeper) drop() {
 	if k.file != nil {
 		k.file.Close()
-		os.Remove(k.file.Name())
+		_ = os.Remove(k.file.Name())
 	}
 }

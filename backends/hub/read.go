@@ -70,7 +70,7 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 		return nil, fmt.Errorf("%w: the image has %d bytes, and had %d", backends.ErrChanged, size, img.Size)
 	}
 	span := ranged.Span{Off: off, N: n}
-	resp, err := c.ranged(ctx, at, span)
+	resp, err := c.ranged(ctx, at, span) //nolint:bodyclose // Body takes it over
 	if err != nil {
 		return nil, explain(err)
 	}
