@@ -71,7 +71,7 @@ func TestHub_pull(t *testing.T) {
 	srv := hubtest.Start(t, hubtest.Options{}, hubtest.Image{Name: "org/gz", Tag: "1", Ext: "img.gz", Content: content})
 	b := newArchive(t, srv)
 	to := filepath.Join(t.TempDir(), "image")
-	if _, err := b.Pull(t.Context(), "hub://org/gz:1", to, false, nil); err != nil {
+	if _, err := b.Pull(t.Context(), "shub://org/gz:1", to, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(to); err != nil || !bytes.Equal(got, content) {

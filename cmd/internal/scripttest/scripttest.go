@@ -18,6 +18,11 @@
 //	dropbox-accept TOKEN       let it take this one
 //	sregistry                  start a Singularity Registry Server; $SREGISTRY is its
 //	                           URL, $SREGISTRY_USER and $SREGISTRY_TOKEN log in
+//	hub                        start an archive of Singularity Hub; $HUB is the URL of its
+//	                           service, $HUB_DATA of its files; $HUB_OLDER is the
+//	                           version of an older build of vsoch/hello-world
+//	hub-refuse                 let it answer 403 to everything
+//	hub-stop                   let it answer 502 to everything
 //	notify-socket              be systemd for the programs that follow
 //	notified TEXT              wait until one has told it TEXT
 //	impostor                   hold the state directory, and answer sreg with nonsense
@@ -50,6 +55,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
+	"github.com/sregfs/sregfs/backends/hub/hubtest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 	"github.com/sregfs/sregfs/cmd/internal/sreg"
 	"github.com/sregfs/sregfs/cmd/internal/sregfs"
@@ -91,6 +97,7 @@ type script struct {
 	image    string
 	registry *ocitest.Registry
 	dropbox  *dropboxtest.Server
+	hub      *hubtest.Server
 	hold     *hold
 	free     func()
 	systemd  *net.UnixConn
@@ -114,6 +121,9 @@ func (s *script) params(file string) testscript.Params {
 			"dropbox-expire":  func(*testscript.TestScript, bool, []string) { s.dropbox.Expire() },
 			"dropbox-accept":  func(_ *testscript.TestScript, _ bool, args []string) { s.dropbox.Accept(args[0]) },
 			"sregistry":       s.startSregistry,
+			"hub":             s.startHub,
+			"hub-refuse":      s.refuseHub,
+			"hub-stop":        s.stopHub,
 			"notify-socket":   s.notifySocket,
 			"notified":        s.notified,
 			"impostor":        s.impostor,
