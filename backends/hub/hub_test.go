@@ -90,8 +90,8 @@ func everything(ctx context.Context, b remote) ([]string, error) {
 	return all, nil
 }
 
-// real is an archive with records of the real one, without their files.
-func real(t *testing.T, opts hubtest.Options) *hubtest.Server {
+// recorded is an archive with records of the real one, without their files.
+func recorded(t *testing.T, opts hubtest.Options) *hubtest.Server {
 	t.Helper()
 	text, err := os.ReadFile("testdata/images.json")
 	if err != nil {
@@ -105,7 +105,7 @@ func real(t *testing.T, opts hubtest.Options) *hubtest.Server {
 // What the records of the real archive become.
 func TestStat_real(t *testing.T) {
 	t.Parallel()
-	srv := real(t, hubtest.Options{})
+	srv := recorded(t, hubtest.Options{})
 	b := newRemote(t, srv)
 	type facts struct {
 		Ref, Version, Digest, Format, Modified string
@@ -202,7 +202,7 @@ func TestStat_asTheService(t *testing.T) {
 	if err := json.Unmarshal(text, &answers); err != nil {
 		t.Fatal(err)
 	}
-	byIndex, byService := newRemote(t, real(t, hubtest.Options{})), newRemote(t, real(t, hubtest.Options{NoIndex: true}))
+	byIndex, byService := newRemote(t, recorded(t, hubtest.Options{})), newRemote(t, recorded(t, hubtest.Options{NoIndex: true}))
 	compared := 0
 	for _, a := range answers {
 		path, ok := strings.CutPrefix(a.Path, "/container/")
@@ -274,7 +274,7 @@ func TestCheckName(t *testing.T) {
 
 func TestSearch(t *testing.T) {
 	t.Parallel()
-	srv := real(t, hubtest.Options{})
+	srv := recorded(t, hubtest.Options{})
 	b := newRemote(t, srv)
 	for query, want := range map[string][]string{
 		"HELLO world vsoch": {"vsoch/hello-world:latest", "vsoch/singularity-hello-world:master"},

@@ -45,7 +45,7 @@ func TestOpen_address(t *testing.T) {
 
 func TestStat_url(t *testing.T) {
 	t.Parallel()
-	srv := real(t, hubtest.Options{})
+	srv := recorded(t, hubtest.Options{})
 	const dir = "/michael-tn/mpi-hello-world/1.2/singularity.ompi212/2017-10-20-7f9c97a5-885f9916/"
 	const name = "michael-tn/mpi-hello-world:1.2%2Fsingularity.ompi212"
 	if got, want := statted(t, newRemote(t, srv), name).URL, srv.DataURL+dir; got != want {
