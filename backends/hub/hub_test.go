@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -23,11 +24,12 @@ import (
 )
 
 // A remote is all that this backend can do.
-type remote interface {
+type remote interface { //nolint:interfacebloat // only a sum of others
 	backends.Backend
 	backends.Lister
 	backends.Searcher
 	backends.NameChecker
+	io.Closer
 }
 
 // open opens the backend; cache is where it keeps the index.
@@ -44,7 +46,7 @@ func openVia(t *testing.T, hc *http.Client, config map[string]any, cache string,
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { b.(interface{ Close() error }).Close() })
+	t.Cleanup(func() { b.(remote).Close() })
 	return b.(remote)
 }
 
