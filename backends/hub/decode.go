@@ -118,8 +118,11 @@ func (d *decoder) top() error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.dec.Token(); !errors.Is(err, io.EOF) {
+	switch _, err := d.dec.Token(); {
+	case err == nil:
 		return fmt.Errorf("%w: more after the end of the index", backends.ErrCorrupt)
+	case !errors.Is(err, io.EOF):
+		return err
 	}
 	return nil
 }

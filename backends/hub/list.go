@@ -21,7 +21,7 @@ const maxFound = 10_000
 // had just now is backends.ErrUnavailable: names that were seen before stay.
 func (c *client) List(ctx context.Context, at string) iter.Seq2[backends.Entry, error] {
 	return func(yield func(backends.Entry, error) bool) {
-		ix, err := c.indexFor(ctx)
+		ix, err := c.load(ctx)
 		if err == nil && at != "" && ix.orgs[at] == nil {
 			err = fmt.Errorf("%w: no such organisation in the archive", fs.ErrNotExist)
 		}
@@ -47,14 +47,6 @@ func (c *client) List(ctx context.Context, at string) iter.Seq2[backends.Entry, 
 	}
 }
 
-// indexFor is load for what only the index can answer.
-func (c *client) indexFor(ctx context.Context) (*index, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	return c.load(ctx)
-}
-
 // Search yields the images whose names contain all words of the query, without
 // regard to case. It asks nobody.
 func (c *client) Search(ctx context.Context, query string) iter.Seq2[backends.Image, error] {
@@ -63,7 +55,7 @@ func (c *client) Search(ctx context.Context, query string) iter.Seq2[backends.Im
 		return backends.Fail[backends.Image](fmt.Errorf("%w: nothing to search for", fs.ErrInvalid))
 	}
 	return func(yield func(backends.Image, error) bool) {
-		ix, err := c.indexFor(ctx)
+		ix, err := c.load(ctx)
 		if err != nil {
 			yield(backends.Image{}, err)
 			return

@@ -41,6 +41,9 @@ type flight struct {
 // Errors: errors.ErrUnsupported if there is none where it should be;
 // backends.ErrUnavailable if it is cut off; else those of backends.Backend.Stat.
 func (c *client) load(ctx context.Context) (*index, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	if ix := c.loaded.Load(); ix != nil {
 		return ix, nil
 	}
@@ -58,9 +61,6 @@ func (c *client) load(ctx context.Context) (*index, error) {
 
 // join returns the flight that is under way, or starts one.
 func (c *client) join(ctx context.Context) (*flight, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {

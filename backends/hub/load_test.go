@@ -12,12 +12,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -483,6 +485,24 @@ func TestIndex_hostile(t *testing.T) {
 	c := backends.NewClient("hub", b, backends.ClientOptions{})
 	if _, err := backends.Collect(c.List(t.Context(), "a")); err != nil || c.Hidden() != 0 {
 		t.Errorf("a client has %d more to hide, %v", c.Hidden(), err)
+	}
+}
+
+// A connection that breaks after the last byte has not told all.
+func TestIndex_cutAtTheEnd(t *testing.T) {
+	t.Parallel()
+	hc := &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
+		w := httptest.NewRecorder()
+		resp := w.Result()
+		resp.Body = io.NopCloser(io.MultiReader(bytes.NewReader(hubtest.Index([]hubtest.Image{hello("1")})), iotest.ErrReader(io.ErrUnexpectedEOF)))
+		return resp, nil
+	})}
+	dir := t.TempDir()
+	if all, err := everything(t.Context(), openVia(t, hc, nil, dir, nil)); !errors.Is(err, backends.ErrUnavailable) {
+		t.Errorf("%q, %v, want ErrUnavailable", all, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("%v left in the cache, %v", left, err)
 	}
 }
 
