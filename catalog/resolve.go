@@ -26,7 +26,7 @@ func (c *Catalog) Resolve(ctx context.Context, uri string, reading bool) (Remote
 	}
 	switch {
 	case u.Remote != "":
-		r, err := c.Remote(u.Remote)
+		r, err := c.named(u.Remote)
 		return r, u.Ref, err
 	case u.Host != "":
 		r, err := c.remoteOfHost(u)
@@ -56,6 +56,25 @@ func (c *Catalog) Resolve(ctx context.Context, uri string, reading bool) (Remote
 	}
 	return Remote{}, backends.Ref{}, fmt.Errorf("%w: %s is in several remotes: say which of %s",
 		fs.ErrInvalid, u.Ref, strings.Join(names, ", "))
+}
+
+// named returns the remote that a URI names. "shub://" is Singularity Hub, as
+// everybody writes it, whatever the remote with its archive is called.
+func (c *Catalog) named(name string) (Remote, error) {
+	r, err := c.Remote(name)
+	if err == nil || name != "shub" {
+		return r, err
+	}
+	var hubs []Remote
+	for _, r := range c.remotes {
+		if r.Type == "hub" {
+			hubs = append(hubs, r)
+		}
+	}
+	if len(hubs) != 1 {
+		return r, fmt.Errorf("%w (no remote, or several, of type \"hub\")", err)
+	}
+	return hubs[0], nil
 }
 
 // remoteOfHost returns the remote of a URI that begins with a host.

@@ -10,6 +10,7 @@ import (
 	"github.com/sregfs/sregfs/backends/dir"
 	"github.com/sregfs/sregfs/backends/dropbox"
 	"github.com/sregfs/sregfs/backends/http"
+	"github.com/sregfs/sregfs/backends/hub"
 	"github.com/sregfs/sregfs/backends/oci"
 	"github.com/sregfs/sregfs/backends/sregistry"
 )
@@ -20,6 +21,7 @@ var Backends = map[string]backends.Opener{
 	"dir":       dir.Open,
 	"dropbox":   dropbox.Open,
 	"http":      http.Open,
+	"hub":       hub.Open,
 	"oci":       oci.Open,
 	"sregistry": sregistry.Open,
 }

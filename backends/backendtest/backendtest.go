@@ -12,8 +12,10 @@ package backendtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"path"
 	"slices"
@@ -24,7 +26,8 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// A Seed is what a fake service holds when a test begins.
+// A Seed is what a fake service holds when a test begins. Images whose names the
+// service cannot hold (the backend's CheckName says so) it leaves out.
 type Seed struct{ Images []SeedImage }
 
 // A SeedImage is one image under one name. The same content may occur under
@@ -142,9 +145,17 @@ func (s *suite) open(t *testing.T, images ...SeedImage) *remote {
 	t.Cleanup(hc.CloseIdleConnections)
 	seed := Seed{Images: images}
 	b := s.Open(t, seed, hc)
+	seed.Images = slices.DeleteFunc(slices.Clone(images), func(img SeedImage) bool { return impossible(b, img.Ref) })
 	// No pauses to speak of: what is tested is which errors are tried again.
 	c := backends.NewClient("conformance", b, backends.ClientOptions{MaxElapsed: 10 * time.Second})
 	return &remote{Backend: b, client: c, wire: w, seed: seed}
+}
+
+// impossible reports whether the backend says that there can be no such name: the
+// service then cannot be seeded with it.
+func impossible(b backends.Backend, ref backends.Ref) bool {
+	nc, ok := b.(backends.NameChecker)
+	return ok && errors.Is(nc.CheckName(ref), fs.ErrInvalid)
 }
 
 // content returns n bytes that are recognisably those of name, and look like

@@ -82,7 +82,11 @@ var statTests = []subtest{
 	{name: "Stat/missing", run: func(t *testing.T, s *suite) {
 		r := s.open(t, typical()...)
 		for _, spec := range []string{"library/alpine:none", "library/none:latest", "none/none:latest", "vsoch/hell:2.0", "org/team/tool/x:1"} {
-			if img, err := r.Stat(t.Context(), image(spec).Ref); !errors.Is(err, fs.ErrNotExist) {
+			ref := image(spec).Ref
+			if impossible(r.Backend, ref) {
+				continue
+			}
+			if img, err := r.Stat(t.Context(), ref); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("Stat(%s) = %v, %v, want fs.ErrNotExist", spec, img, err)
 			}
 		}

@@ -38,7 +38,7 @@ func loadIn(t *testing.T, home string, env map[string]string, args ...string) (S
 		Dir:     "/work dir",
 		File:    strings.ReplaceAll(*config, "HOME", home),
 		Remotes: *remotes,
-		Types:   []string{"dir", "dropbox", "oci"},
+		Types:   []string{"dir", "dropbox", "hub", "oci"},
 	})
 	return s, err
 }
@@ -210,7 +210,7 @@ func TestLoad_sregistry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Default != "dropbox" || len(s.Remotes) != 2 || s.Remotes[0].Token != "from file" || !s.Remotes[0].Guessed {
+	if s.Default != "dropbox" || len(s.Remotes) != 3 || s.Remotes[0].Token != "from file" || !s.Remotes[0].Guessed {
 		t.Errorf("settings %+v", s)
 	}
 	// The test knows no backend for sregistry's server.
@@ -220,6 +220,43 @@ func TestLoad_sregistry(t *testing.T) {
 	env["SREGISTRY_DROPBOX_TOKEN"], env["SREGISTRY_CLIENT"] = "from environment", "local"
 	if s, err = loadIn(t, home, env); err != nil || s.Remotes[0].Token != "from environment" || s.Default != "local" {
 		t.Errorf("settings %+v, %v", s, err)
+	}
+}
+
+// The hub needs no settings: sregistry makes a table for it in each settings file.
+func TestLoad_sregistryHub(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	write(t, home+"/table.json", `{"hub": {"base": "https://singularity-hub.org/api"}}`, 0o644)
+	write(t, home+"/client.json", `{"SREGISTRY_CLIENT": "shub://"}`, 0o644)
+	write(t, home+"/other.json", `{"SREGISTRY_CLIENT": "dropbox"}`, 0o644)
+	for _, c := range []struct{ file, client, origin, def string }{
+		{"table", "", "HOME/table.json", ""},
+		{"table", "dropbox", "HOME/table.json", "dropbox"},
+		{"client", "", "HOME/client.json", "hub"},
+		{"client", "local", "HOME/client.json", "local"},
+		{"other", "hub", "SREGISTRY_CLIENT", "hub"},
+		{"other", "SHUB", "SREGISTRY_CLIENT", "hub"},
+		{"other", "", "", "dropbox"},
+	} {
+		s, err := loadIn(t, home, map[string]string{"SREGISTRY_CLIENT_SECRETS": "HOME/" + c.file + ".json", "SREGISTRY_CLIENT": c.client})
+		if err != nil {
+			t.Fatal(err)
+		}
+		origin := ""
+		for _, r := range s.Remotes {
+			if r.Name == "hub" && r.Type == "hub" && r.Guessed && len(r.Config) == 0 {
+				origin = strings.ReplaceAll(r.Origin, home, "HOME")
+			}
+		}
+		if s.Default != c.def || origin != c.origin {
+			t.Errorf("%s.json with SREGISTRY_CLIENT=%q: default %q, hub from %q; want %q and %q", c.file, c.client, s.Default, origin, c.def, c.origin)
+		}
+	}
+	// A remote of ours that is called so is meant before.
+	s, err := loadIn(t, home, map[string]string{"SREGISTRY_CLIENT": "myshub"}, "--remote", "myshub=dir,path=/images")
+	if err != nil || s.Default != "myshub" {
+		t.Errorf("default %q, %v", s.Default, err)
 	}
 }
 

@@ -53,6 +53,9 @@ func (s *Settings) load(fs *pflag.FlagSet, f *file, in Inputs) error {
 	if err != nil {
 		return err
 	}
+	if _, ok := remotes[s.Default]; !ok {
+		s.Default = clientName(s.Default)
+	}
 	local := remotes[Local]
 	if path, ok := local.Config["path"].(string); ok && s.Storage == "" {
 		s.Storage = path

@@ -24,6 +24,11 @@
 //	                           user "me" and the password "hunter2"
 //	web-expire                 let it take no password that it took
 //	web-accept PASSWORD        let it take this one
+//	hub                        start an archive of Singularity Hub; $HUB is the URL of its
+//	                           service, $HUB_DATA of its files; $HUB_OLDER is the
+//	                           version of an older build of vsoch/hello-world
+//	hub-refuse                 let it answer 403 to everything
+//	hub-stop                   let it answer 502 to everything
 //	notify-socket              be systemd for the programs that follow
 //	notified TEXT              wait until one has told it TEXT
 //	impostor                   hold the state directory, and answer sreg with nonsense
@@ -57,6 +62,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
 	"github.com/sregfs/sregfs/backends/http/webtest"
+	"github.com/sregfs/sregfs/backends/hub/hubtest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 	"github.com/sregfs/sregfs/cmd/internal/sreg"
 	"github.com/sregfs/sregfs/cmd/internal/sregfs"
@@ -99,6 +105,7 @@ type script struct {
 	registry *ocitest.Registry
 	dropbox  *dropboxtest.Server
 	web      *webtest.Server
+	hub      *hubtest.Server
 	hold     *hold
 	free     func()
 	systemd  *net.UnixConn
@@ -126,6 +133,9 @@ func (s *script) params(file string) testscript.Params {
 			"web":             s.startWeb,
 			"web-expire":      s.webExpire,
 			"web-accept":      s.webAccept,
+			"hub":             s.startHub,
+			"hub-refuse":      s.refuseHub,
+			"hub-stop":        s.stopHub,
 			"notify-socket":   s.notifySocket,
 			"notified":        s.notified,
 			"impostor":        s.impostor,

@@ -156,7 +156,7 @@ func remedy(r config.Remote, name string, err error) string {
 
 // loginSource says whose login was taken.
 func loginSource(o engine.Options, r config.Remote) string {
-	if r.Type == "dir" {
+	if r.Type == "dir" || r.Type == "hub" {
 		return "none is needed"
 	}
 	if source := tokenSource(r); source != "" {
