@@ -59,6 +59,24 @@ func (r *Registry) PutBlob(repo string, content []byte) string {
 	return digest
 }
 
+// PutLarge uploads size bytes to repo, whose digest is known, and returns that.
+func (r *Registry) PutLarge(repo, digest string, content io.Reader, size int64) string {
+	r.t.Helper()
+	location, err := url.Parse(r.do(repo, http.MethodPost, "/v2/"+repo+"/blobs/uploads/", "", nil).Get("Location"))
+	r.must(err)
+	query := location.Query()
+	query.Set("digest", digest)
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPut, r.direct()+location.Path+"?"+query.Encode(), io.NopCloser(content))
+	r.must(err)
+	req.ContentLength = size
+	resp := r.send(repo, req)
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusCreated {
+		r.t.Fatalf("seed: %s: %s", location.Path, resp.Status)
+	}
+	return digest
+}
+
 // PutManifest stores v, as JSON unless it is a []byte, under ref, a tag or a
 // digest, and returns its digest.
 func (r *Registry) PutManifest(repo, ref, mediaType string, v any) string {

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package e2e
+
+import (
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sylabs/sif/v2/pkg/sif"
+
+	"github.com/sregfs/sregfs/backends/http/webtest"
+	"github.com/sregfs/sregfs/backends/oci/ocitest"
+)
+
+const (
+	largeSize = 2 << 30   // bytes of the image
+	mostRSS   = 200 << 20 // bytes that the daemon may have in memory at any time
+)
+
+// A large is an image of 2 GB on the disk.
+type large struct {
+	path, sha256, md5 string
+}
+
+// newLarge makes a SIF file with an object of zeros.
+func newLarge(t *testing.T) large {
+	t.Helper()
+	l := large{path: filepath.Join(t.TempDir(), "large.sif")}
+	object, err := sif.NewDescriptorInput(sif.DataGeneric, io.LimitReader(zeros{}, largeSize))
+	must(t, err)
+	img, err := sif.CreateContainerAtPath(l.path, sif.OptCreateWithDescriptors(object))
+	must(t, err)
+	must(t, img.UnloadContainer())
+	f, err := os.Open(l.path)
+	must(t, err)
+	defer f.Close()
+	sha, sum := sha256.New(), md5.New()
+	_, err = io.Copy(io.MultiWriter(sha, sum), f)
+	must(t, err)
+	l.sha256, l.md5 = hex.EncodeToString(sha.Sum(nil)), hex.EncodeToString(sum.Sum(nil))
+	return l
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// A memoryCase is one kind of remote with the large image in it.
+type memoryCase struct {
+	start   func(t *testing.T, l large) (remote string)
+	image   string // its path in the mount
+	archive bool   // it is a layer of a container image
+	pushed  bool   // it gets there by being copied in
+}
+
+// However large an image is, the daemon that fetches or pushes it stays small.
+func TestMemory(t *testing.T) {
+	l := newLarge(t)
+	for name, c := range memoryCases {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, "r="+c.start(t, l))
+			m := w.mount()
+			if c.pushed {
+				w.ok("cp", l.path, m.path(c.image))
+				// It is in the cache now, but has to come from the registry.
+				w.ok("sreg", "cache", "clean", "--all", "--yes")
+			}
+			if c.archive {
+				w.ok("md5sum", m.path(c.image))
+			} else {
+				w.ok("cmp", m.path(c.image), l.path)
+			}
+			if peak := peakRSS(t, m.cmd.Process.Pid); peak > mostRSS {
+				t.Errorf("the daemon had %d MiB in memory", peak>>20)
+			} else {
+				t.Logf("the daemon had %d MiB in memory at most", peak>>20)
+			}
+		})
+	}
+}
+
+var memoryCases = map[string]memoryCase{
+	"http": {image: "r/c/large:1.sif", start: func(t *testing.T, l large) string {
+		srv := webtest.Nginx(t, webtest.Options{})
+		serve(t, srv, l, "c/large:1.sif")
+		must(t, os.WriteFile(filepath.Join(srv.Root, "c", "SHA256SUMS"), []byte(l.sha256+"  large:1.sif\n"), 0o644))
+		return "http,url=" + srv.URL
+	}},
+	"hub": {image: "r/vsoch/large:latest.sif", start: func(t *testing.T, l large) string {
+		srv := webtest.Nginx(t, webtest.Options{})
+		file := "vsoch/large/latest/2021-04-19-3bac21df-" + l.md5[:8] + "/" + l.md5 + ".sif"
+		serve(t, srv, l, "shub/"+file)
+		info, err := os.Stat(l.path)
+		must(t, err)
+		index, err := json.Marshal(map[string]any{"collections": map[string]any{}, "images": map[string]any{"vsoch/large": []any{map[string]any{
+			"id": 1, "branch": "master", "commit": "3bac21df631874e3cbb3f0cf6fc9af1898f4cc3d", "tag": "latest", "version": l.md5, "md5": l.md5,
+			"build_date": "2021-04-19T23:13:56.202Z", "size": info.Size(), "size_mb": 2048, "file": file, "collection": 1,
+		}}}})
+		must(t, err)
+		srv.Put("shub/_data_/images.json", index, time.Now())
+		return "hub,url=" + srv.URL + ",data=" + srv.URL + "/shub"
+	}},
+	"oci": {image: "r/demo/large:1.sif", pushed: true, start: func(t *testing.T, _ large) string {
+		reg := ocitest.Start(t, ocitest.Options{})
+		reg.PushSIF("demo/other", "1", []byte("x"), nil)
+		return "oci,url=" + reg.URL
+	}},
+	"container image": {image: "r/demo/large+1.oci.tar", archive: true, start: func(t *testing.T, l large) string {
+		reg := ocitest.Start(t, ocitest.Options{})
+		f, err := os.Open(l.path)
+		must(t, err)
+		defer f.Close()
+		info, err := f.Stat()
+		must(t, err)
+		digest := reg.PutLarge("demo/large", "sha256:"+l.sha256, f, info.Size())
+		config := []byte(`{"architecture":"amd64","os":"linux"}`)
+		reg.PutManifest("demo/large", "1", ocitest.OCIManifest, map[string]any{
+			"schemaVersion": 2, "mediaType": ocitest.OCIManifest,
+			"config": map[string]any{"mediaType": ocitest.OCIConfig, "digest": reg.PutBlob("demo/large", config), "size": len(config)},
+			"layers": []any{map[string]any{"mediaType": ocitest.OCILayer, "digest": digest, "size": info.Size()}},
+		})
+		return "oci,url=" + reg.URL
+	}},
+}
+
+// serve lets a web server have the image at a path.
+func serve(t *testing.T, srv *webtest.Server, l large, path string) {
+	t.Helper()
+	at := filepath.Join(srv.Root, path)
+	must(t, os.MkdirAll(filepath.Dir(at), 0o755))
+	must(t, os.Link(l.path, at))
+}
+
+// peakRSS returns the most memory that a process has had, in bytes (proc(5)).
+func peakRSS(t *testing.T, pid int) int64 {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	must(t, err)
+	_, after, _ := strings.Cut(string(status), "VmHWM:")
+	fields := strings.Fields(after)
+	if len(fields) < 2 {
+		t.Fatalf("no VmHWM in %s", status)
+	}
+	kib, err := strconv.ParseInt(fields[0], 10, 64)
+	must(t, err)
+	return kib << 10
+}
