@@ -9,6 +9,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/dir"
 	"github.com/sregfs/sregfs/backends/dropbox"
+	"github.com/sregfs/sregfs/backends/library"
 	"github.com/sregfs/sregfs/backends/oci"
 	"github.com/sregfs/sregfs/backends/sregistry"
 )
@@ -18,6 +19,7 @@ import (
 var Backends = map[string]backends.Opener{
 	"dir":       dir.Open,
 	"dropbox":   dropbox.Open,
+	"library":   library.Opener(oci.Open),
 	"oci":       oci.Open,
 	"sregistry": sregistry.Open,
 }

@@ -144,7 +144,12 @@ func (p *sending) store(ctx context.Context, id, way string) error {
 	case pushSingle:
 		return u.Whole(ctx)
 	}
-	return u.Send(ctx, p.c.partSize)
+	err = u.Send(ctx, p.c.partSize)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) {
+		p.c.log.Info("the image is sent to the library itself", "image", p.n.String(), "reason", err)
+		return p.raw(ctx, id)
+	}
+	return err
 }
 
 // raw sends the bytes to the library itself, in one request. Its end is held back

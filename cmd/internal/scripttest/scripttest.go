@@ -18,6 +18,10 @@
 //	dropbox-accept TOKEN       let it take this one
 //	sregistry                  start a Singularity Registry Server; $SREGISTRY is its
 //	                           URL, $SREGISTRY_USER and $SREGISTRY_TOKEN log in
+//	library                    start a Sylabs library; $LIBRARY is its URL, $LIBRARY_TOKEN
+//	                           a token for it
+//	library-expire             let it take no token that it gave out
+//	library-accept TOKEN       let it take this one
 //	notify-socket              be systemd for the programs that follow
 //	notified TEXT              wait until one has told it TEXT
 //	impostor                   hold the state directory, and answer sreg with nonsense
@@ -50,6 +54,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
+	"github.com/sregfs/sregfs/backends/library/librarytest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 	"github.com/sregfs/sregfs/cmd/internal/sreg"
 	"github.com/sregfs/sregfs/cmd/internal/sregfs"
@@ -91,6 +96,7 @@ type script struct {
 	image    string
 	registry *ocitest.Registry
 	dropbox  *dropboxtest.Server
+	library  *librarytest.Server
 	hold     *hold
 	free     func()
 	systemd  *net.UnixConn
@@ -114,6 +120,9 @@ func (s *script) params(file string) testscript.Params {
 			"dropbox-expire":  func(*testscript.TestScript, bool, []string) { s.dropbox.Expire() },
 			"dropbox-accept":  func(_ *testscript.TestScript, _ bool, args []string) { s.dropbox.Accept(args[0]) },
 			"sregistry":       s.startSregistry,
+			"library":         s.startLibrary,
+			"library-expire":  func(*testscript.TestScript, bool, []string) { s.library.SetTokens() },
+			"library-accept":  func(_ *testscript.TestScript, _ bool, args []string) { s.library.SetTokens(args...) },
 			"notify-socket":   s.notifySocket,
 			"notified":        s.notified,
 			"impostor":        s.impostor,
