@@ -126,12 +126,14 @@ func (c *client) base(ctx context.Context) (*url.URL, error) {
 	case err == nil:
 		c.home.set(base, time.Time{})
 		return base, nil
-	case !at.endpoint && elsewhere(err):
+	case errors.Is(err, errNoEndpoint) && !at.endpoint:
 		c.home.set(at.address, time.Now().Add(guessLife))
 		return at.address, nil
 	}
 	return nil, err
 }
+
+var errNoEndpoint = errors.New("no endpoint either")
 
 // elsewhere reports whether err says that there is no such service at an address.
 func elsewhere(err error) bool {
@@ -139,6 +141,7 @@ func elsewhere(err error) bool {
 }
 
 // discover asks the endpoint for the address of its library.
+// Errors: errNoEndpoint if it is none.
 func (c *client) discover(ctx context.Context) (*url.URL, error) {
 	at := c.home.place.address
 	req, err := newRequest(ctx, http.MethodGet, at.String()+configPath, nil)
@@ -150,7 +153,9 @@ func (c *client) discover(ctx context.Context) (*url.URL, error) {
 			URI string `json:"uri"`
 		} `json:"libraryAPI"`
 	}
-	if err := c.object(req, &named); err != nil {
+	if err := c.object(req, &named); elsewhere(err) {
+		return nil, fmt.Errorf("%w: %w", errNoEndpoint, err)
+	} else if err != nil {
 		return nil, err
 	}
 	if named.Library.URI == "" {

@@ -85,6 +85,7 @@ type operation struct {
 // is what client/restclient.go makes of any other answer.
 var operations = []operation{
 	{"GET", "/version", nil, "", []int{200, 404}, "version"},
+	{"GET", "/assets/config/config.prod.json", nil, "", []int{404}, ""}, // of endpoints only: SingularityCE, endpoint/service.go
 	{"GET", "/v1/entities", nil, "", []int{200, 401, 500}, "[]entity"},
 	{"POST", "/v1/entities", nil, "entity", []int{200, 201, 400, 401, 403, 500}, "entity"},
 	{"GET", "/v1/entities/{ref}", nil, "", []int{200, 401, 403, 404, 500}, "entity"},
