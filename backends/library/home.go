@@ -133,7 +133,7 @@ func (c *client) base(ctx context.Context) (*url.URL, error) {
 	return nil, err
 }
 
-var errNoEndpoint = errors.New("no endpoint either")
+var errNoEndpoint = errors.New("neither a library nor an endpoint that names one")
 
 // elsewhere reports whether err says that there is no such service at an address.
 func elsewhere(err error) bool {
