@@ -25,9 +25,8 @@ type comparison struct {
 
 // A speaker asks one of the fakes.
 type speaker struct {
-	t           *testing.T
-	url, token  string
-	contentType bool // of tags: the registry server takes none
+	t          *testing.T
+	url, token string
 }
 
 func (s speaker) ask(method, path, body string) (fields []string, data map[string]any) {

@@ -39,7 +39,7 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 	}
 	span := ranged.Span{Off: off, N: n}
 	if at, ok := c.links.get(linkKey(img)); ok {
-		resp, err := c.follow(ctx, at, span)
+		resp, err := c.follow(ctx, at, span) //nolint:bodyclose // Body does it
 		if err == nil {
 			return span.Body(resp, img.Size)
 		}
@@ -82,7 +82,7 @@ func (c *client) openBranchImage(ctx context.Context, img backends.Image, off, n
 // openFile asks the library itself. Servers that know no digest there are asked for
 // the tag, while that means the same.
 func (c *client) openFile(ctx context.Context, img backends.Image, span ranged.Span) (io.ReadCloser, error) {
-	resp, err := c.file(ctx, img, hashOf(img.Version), span)
+	resp, err := c.file(ctx, img, hashOf(img.Version), span) //nolint:bodyclose // Body does it
 	if errors.Is(err, fs.ErrNotExist) && img.Ref.Tag != "" {
 		now, statErr := c.Stat(ctx, img.Ref)
 		switch {
@@ -91,7 +91,7 @@ func (c *client) openFile(ctx context.Context, img backends.Image, span ranged.S
 		case now.Version != img.Version:
 			return nil, backends.ErrChanged
 		}
-		resp, err = c.file(ctx, img, img.Ref.Tag, span)
+		resp, err = c.file(ctx, img, img.Ref.Tag, span) //nolint:bodyclose // Body does it
 	}
 	if err != nil {
 		return nil, err
@@ -113,7 +113,7 @@ func (c *client) file(ctx context.Context, img backends.Image, reference string,
 		}
 		authorize(req, token)
 		span.Ask(req)
-		resp, err = c.part(req)
+		resp, err = c.part(req) //nolint:bodyclose // the caller does it
 		if err != nil {
 			return err
 		}

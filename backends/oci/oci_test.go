@@ -135,7 +135,7 @@ func TestOpen_config(t *testing.T) {
 		{config{"uri": "https://ghcr.io"}, `did you mean "url"?`},
 		{config{"url": "https://ghcr.io", "auth": "bearer", "layout": "library"}, ""},
 		{config{"url": "https://ghcr.io", "auth": "baerer"}, `did you mean "bearer"?`},
-		{config{"url": "https://ghcr.io", "layout": "libary"}, `did you mean "library"?`},
+		{config{"url": "https://ghcr.io", "layout": "librery"}, `did you mean "library"?`},
 	} {
 		_, err := oci.Open(t.Context(), backends.Env{Remote: "x", Type: "oci", HTTP: &http.Client{}, Config: tt.cfg})
 		if tt.text == "" {

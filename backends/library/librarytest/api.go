@@ -15,7 +15,7 @@ type dict map[string]any
 func reply(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(v)
+	_ = json.NewEncoder(w).Encode(v) // a client that has gone is no matter
 }
 
 func data(w http.ResponseWriter, v any) { reply(w, http.StatusOK, dict{"data": v}) }

@@ -292,7 +292,7 @@ func (s *Server) findEntity(ref string) *entity {
 func (s *Server) findCollection(ref string) *collection {
 	for _, e := range s.entities {
 		for _, c := range e.collections {
-			if c.id == ref || e.name+"/"+c.name == ref {
+			if c.id == ref || named(ref, e.name, c.name) {
 				return c
 			}
 		}
@@ -304,13 +304,28 @@ func (s *Server) findContainer(ref string) *container {
 	for _, e := range s.entities {
 		for _, c := range e.collections {
 			for _, k := range c.containers {
-				if k.id == ref || e.name+"/"+c.name+"/"+k.name == ref {
+				if k.id == ref || named(ref, e.name, c.name, k.name) {
 					return k
 				}
 			}
 		}
 	}
 	return nil
+}
+
+// named reports whether ref is the names, joined by slashes.
+func named(ref string, names ...string) bool {
+	for i, name := range names {
+		if i > 0 {
+			name = "/" + name
+		}
+		rest, ok := strings.CutPrefix(ref, name)
+		if !ok {
+			return false
+		}
+		ref = rest
+	}
+	return ref == ""
 }
 
 func (s *Server) findImage(id string) *image {

@@ -287,15 +287,15 @@ type recorder struct {
 }
 
 // WriteHeader implements http.ResponseWriter.
-func (r *recorder) WriteHeader(status int) {
-	r.status = status
-	r.ResponseWriter.WriteHeader(status)
+func (rec *recorder) WriteHeader(status int) {
+	rec.status = status
+	rec.ResponseWriter.WriteHeader(status)
 }
 
 // Write implements io.Writer.
-func (r *recorder) Write(p []byte) (int, error) {
-	if r.Header().Get("Content-Type") == "application/json" {
-		r.text.Write(p)
+func (rec *recorder) Write(p []byte) (int, error) {
+	if rec.Header().Get("Content-Type") == "application/json" {
+		rec.text.Write(p)
 	}
-	return r.ResponseWriter.Write(p)
+	return rec.ResponseWriter.Write(p)
 }

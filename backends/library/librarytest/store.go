@@ -54,12 +54,11 @@ type Store struct {
 func StartStore(tb testing.TB) *Store {
 	tb.Helper()
 	ocitest.Need(tb, "versitygw")
-	// The path of a socket has about a hundred bytes.
-	dir, err := os.MkdirTemp("", "s3-")
+	dir, err := os.MkdirTemp("", "s3-") //nolint:usetesting // the path of a socket has a hundred bytes at most
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() { os.RemoveAll(dir) })
+	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
 	for _, sub := range []string{"data/" + bucket, "meta"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			tb.Fatal(err)
@@ -73,7 +72,10 @@ func StartStore(tb testing.TB) *Store {
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	tb.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // tells of the kill alone
+	})
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}
@@ -208,12 +210,14 @@ func (s *Store) get(tb testing.TB, key string) ([]byte, bool) {
 // open begins an upload in parts.
 func (s *Store) open(tb testing.TB, key string) string {
 	tb.Helper()
-	var opened struct{ UploadId string } //nolint:revive // as S3 spells it
+	var opened struct {
+		UploadID string `xml:"UploadId"`
+	}
 	status, text := s.do(tb, http.MethodPost, key, url.Values{"uploads": {""}}, nil)
-	if err := xml.Unmarshal(text, &opened); err != nil || opened.UploadId == "" {
+	if err := xml.Unmarshal(text, &opened); err != nil || opened.UploadID == "" {
 		tb.Errorf("upload in parts: %d %s", status, text)
 	}
-	return opened.UploadId
+	return opened.UploadID
 }
 
 // A completedPart is one that the client says it has stored.
