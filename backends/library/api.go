@@ -101,7 +101,8 @@ func (c *client) sentAway(req *http.Request) *http.Request {
 	return req
 }
 
-// object sends req and decodes the JSON object of the answer into v.
+// object sends req and decodes the JSON object of the answer into v; without v only
+// the status counts.
 func (c *client) object(req *http.Request, v any) error {
 	resp, err := c.do(req)
 	if err != nil {
@@ -121,14 +122,11 @@ func (c *client) object(req *http.Request, v any) error {
 		return fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrCorrupt, maxAnswer)
 	}
 	text = bytes.TrimSpace(text)
-	if len(text) == 0 && v == nil {
-		return nil
-	}
-	if len(text) == 0 || text[0] != '{' {
+	switch {
+	case v == nil && (len(text) == 0 || text[0] != '<'):
+		return nil // any words will do
+	case len(text) == 0 || text[0] != '{':
 		return fmt.Errorf("%w: not an answer of a library", backends.ErrCorrupt)
-	}
-	if v == nil {
-		v = new(struct{})
 	}
 	if err := json.Unmarshal(text, v); err != nil {
 		return fmt.Errorf("%w: not an answer of a library: %v", backends.ErrCorrupt, err)

@@ -42,7 +42,8 @@ type redirect struct {
 	Name  string `json:"name"`
 }
 
-// A branch is a container in the OCI registry behind the library.
+// A branch is a container in the OCI registry behind the library. Without a backend
+// it says that there is none, until then.
 type branch struct {
 	backends.Backend // the registry
 	ref              backends.Ref
@@ -69,10 +70,18 @@ type branches struct {
 	none time.Time // until when the library is taken to have none
 }
 
-func (b *branches) get(key string) (at *branch, none bool) {
+// get returns what is known of key: nil, too, if that is that there is none.
+func (b *branches) get(key string) (at *branch, known bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.all[key], time.Now().Before(b.none)
+	at, known = b.all[key]
+	switch {
+	case known && at.Backend != nil:
+		return at, true
+	case known:
+		return nil, time.Now().Before(at.until)
+	}
+	return nil, time.Now().Before(b.none)
 }
 
 func (b *branches) put(key string, at *branch) {
@@ -94,7 +103,7 @@ func (b *branches) drop(key string) {
 // if the library has no registry, or not for that.
 func (c *client) branch(ctx context.Context, n name, access string) (*branch, error) {
 	key := n.path() + " " + access
-	if at, none := c.branches.get(key); at != nil || none {
+	if at, known := c.branches.get(key); known {
 		return at, nil
 	}
 	unlock, err := c.branches.once.Lock(ctx, key)
@@ -102,11 +111,16 @@ func (c *client) branch(ctx context.Context, n name, access string) (*branch, er
 		return nil, err
 	}
 	defer unlock()
-	if at, none := c.branches.get(key); at != nil || none {
+	if at, known := c.branches.get(key); known {
 		return at, nil
 	}
 	to, err := c.redirect(ctx, n, access)
 	if c.noBranch(access, err) {
+		life := noneLife
+		if errors.Is(err, backends.ErrCorrupt) { // a proxy's page, perhaps
+			life = guessLife
+		}
+		c.branches.put(key, &branch{until: time.Now().Add(life)})
 		return nil, nil
 	}
 	if err != nil {
@@ -116,8 +130,9 @@ func (c *client) branch(ctx context.Context, n name, access string) (*branch, er
 	if err != nil {
 		return nil, err
 	}
-	if at != nil {
-		c.branches.put(key, at)
+	c.branches.put(key, at)
+	if at.Backend == nil {
+		return nil, nil
 	}
 	return at, nil
 }
@@ -160,7 +175,8 @@ func (c *client) redirect(ctx context.Context, n name, access string) (redirect,
 	return to, err
 }
 
-// openBranch opens the registry; nil if it is one that cannot be used.
+// openBranch opens the registry. It leaves the backend out if it is one that cannot
+// be used.
 func (c *client) openBranch(ctx context.Context, n name, access string, to redirect) (*branch, error) {
 	base, err := c.base(ctx)
 	if err != nil {
@@ -182,9 +198,13 @@ func (c *client) openBranch(ctx context.Context, n name, access string, to redir
 		env.Config["auth"] = "bearer"
 		env.Secret = func(ctx context.Context, fresh bool) (string, error) { return c.branchToken(ctx, n, access, at, fresh) }
 	}
-	if at.Backend, err = c.branches.open(ctx, env); err != nil {
+	at.Backend, err = c.branches.open(ctx, env)
+	if checker, ok := at.Backend.(backends.NameChecker); err == nil && ok {
+		err = checker.CheckName(at.named(backends.DefaultTag))
+	}
+	if err != nil {
 		c.log.Warn("the registry behind the library cannot be used", "url", origin(u), "err", err)
-		return nil, nil
+		return &branch{until: time.Now().Add(noneLife)}, nil
 	}
 	return at, nil
 }

@@ -77,6 +77,7 @@ func TestStat_hostile(t *testing.T) {
 	b := newRemote(t, config{"url": lie(t, liar{
 		"/v1/images/lab/c/tool:1":                                 `{"data":{"id":"1","hash":"sha256.` + hex64 + `","size":5,"uploaded":false}}`,
 		"/v1/images/lab/c/tool:2":                                 `{"data":{"id":"1","hash":"sha256.` + hex64 + `","uploaded":true,"createdAt":"2018-02-27T15:50:00+6:00","description":"` + strings.Repeat("x", 5000) + `"}}`,
+		"/v1/images/lab/c/tool:3":                                 `{"data":{"id":"1","hash":"sha256.` + hex64 + `","size":5,"uploaded":true,"deleted":true}}`,
 		"/v1/images/lab/c/tool:sha256." + strings.Repeat("a", 64): `{"data":{"id":"1","hash":"sha256.` + hex64 + `","size":5,"uploaded":true}}`,
 	})})
 	_, err := b.Stat(t.Context(), ref(t, "lab/c/tool:1"))
@@ -84,6 +85,8 @@ func TestStat_hostile(t *testing.T) {
 	if img := statted(t, b, "lab/c/tool:2"); img.Size != -1 || !img.Modified.IsZero() || img.Labels != nil {
 		t.Errorf("of an image without facts: %+v", img)
 	}
+	_, err = b.Stat(t.Context(), ref(t, "lab/c/tool:3"))
+	wantErr(t, "a deleted image", err, fs.ErrNotExist)
 	_, err = b.Stat(t.Context(), backends.Ref{Collection: "lab/c", Name: "tool", Version: "sha256:" + strings.Repeat("a", 64)})
 	wantErr(t, "another digest than asked for", err, backends.ErrCorrupt)
 }
@@ -118,6 +121,43 @@ func TestList_hostile(t *testing.T) {
 	for _, collection := range []string{"lab/fine/deeper", "..", "lab/..", "La"} {
 		_, err := backends.Collect(b.List(t.Context(), collection))
 		wantErr(t, "List("+collection+")", err, fs.ErrNotExist)
+	}
+}
+
+// A redirect to a registry that makes no sense is none.
+func TestRedirect_hostile(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	facts := `{"data":{"id":"1","hash":"sha256.` + strings.TrimPrefix(source([]byte("hello")).Digest, "sha256:") + `","size":5,"uploaded":true}}`
+	for name, text := range map[string]string{
+		"empty": `{}`, "array": `[1]`, "page": `<html>`, "no address": `{"token":"t","name":"a/b/c"}`,
+		"path in the name": `{"url":"http://registry.example","name":"../../etc"}`, "no name": `{"url":"http://registry.example","name":"/"}`,
+		"upper case": `{"url":"http://registry.example","name":"A/B"}`, "below a path": `{"url":"http://registry.example/some/path","name":"a/b"}`,
+	} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.URL.Path == "/version":
+				io.WriteString(w, version2)
+			case r.URL.Path == "/v1/oci-redirect":
+				asked.Add(1)
+				io.WriteString(w, text)
+			case strings.HasPrefix(r.URL.Path, "/v1/images/"):
+				io.WriteString(w, facts)
+			default:
+				io.WriteString(w, "hello")
+			}
+		}))
+		t.Cleanup(srv.Close)
+		b := newRemote(t, config{"url": srv.URL})
+		img := statted(t, b, "lab/c/tool:1")
+		for range 3 {
+			if got, err := read(t, b, img, 0, -1); string(got) != "hello" {
+				t.Errorf("%s: read %q, %v", name, got, err)
+			}
+		}
+		if n := asked.Swap(0); n != 1 {
+			t.Errorf("%s: asked for %d times", name, n)
+		}
 	}
 }
 

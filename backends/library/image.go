@@ -3,6 +3,7 @@
 package library
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
@@ -33,6 +34,7 @@ type image struct {
 	Container      string   `json:"container"`
 	Size           int64    `json:"size"`
 	Uploaded       bool     `json:"uploaded"`
+	Deleted        bool     `json:"deleted"`
 	Signed         *bool    `json:"signed"`
 	Encrypted      *bool    `json:"encrypted"`
 	Arch           string   `json:"arch"`
@@ -66,7 +68,7 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 	if err := c.CheckName(ref); err != nil {
 		return backends.Image{}, err
 	}
-	n, reference, arch := split(ref), ref.Tag, c.arch
+	n, reference, arch := split(ref), cmp.Or(ref.Tag, backends.DefaultTag), c.arch
 	hash := hashOf(ref.Version)
 	switch {
 	case hash != "":
@@ -84,6 +86,8 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 		return backends.Image{}, fmt.Errorf("%w: %s has no image for %s (there is one for %.40q)", fs.ErrNotExist, ref.Tag, arch, m.Arch)
 	case !m.Uploaded:
 		return backends.Image{}, fmt.Errorf("%w: its upload has not ended", fs.ErrNotExist)
+	case m.Deleted:
+		return backends.Image{}, fmt.Errorf("%w: it was deleted", fs.ErrNotExist)
 	}
 	ref.Version = ""
 	return c.image(m, ref), nil
@@ -133,7 +137,7 @@ func (c *client) page(n name) string {
 	if c.home.place.isSylabs() {
 		return "https://" + sylabsEndpoint + "/library/" + n.path()
 	}
-	return "library://" + c.home.place.address.Host + "/" + n.String()
+	return "library://" + c.home.place.address.Host + "/" + strings.TrimSuffix(n.String(), ":")
 }
 
 // name is where a search has found m; the tag is not said.

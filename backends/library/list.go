@@ -119,13 +119,16 @@ func (c *client) listOwn(ctx context.Context) ([]entity, error) {
 		return nil, err
 	}
 	own, err := c.ownEntities(ctx)
-	if len(c.entities) > 0 && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) ||
-		errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized)) {
+	silent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) ||
+		errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized)
+	switch {
+	case silent && len(c.entities) > 0:
 		c.log.Debug("the library does not tell the entities of the account", "err", err)
 		return nil, nil
-	}
-	if len(own) > maxListed {
-		err = errEndless
+	case silent:
+		return nil, fmt.Errorf("%w: the library does not tell the entities of the account (say entities = [\"…\"]): %v", errors.ErrUnsupported, err)
+	case len(own) > maxListed:
+		return nil, errEndless
 	}
 	return own, err
 }
