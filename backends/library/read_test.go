@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -64,7 +65,7 @@ func TestOpen_link(t *testing.T) {
 func TestOpen_linkLife(t *testing.T) {
 	t.Parallel()
 	store := librarytest.StartStore(t)
-	srv := librarytest.Start(t, librarytest.Options{Store: store, Life: 4e9})
+	srv := librarytest.Start(t, librarytest.Options{Store: store, Life: 5 * time.Second})
 	content := sifOf("brief", "02", 5000)
 	srv.Add(alpine(content))
 	b := newRemote(t, config{"url": srv.URL})
