@@ -11,6 +11,9 @@ GOFLAGS_BUILD := -trimpath -ldflags "-s -w -X github.com/sregfs/sregfs/cmd/inter
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(BUILD)/tools/golangci-lint-$(GOLANGCI_VERSION)
+# An S3 server for tests, which is no Debian package.
+VERSITYGW_VERSION := v1.8.0
+VERSITYGW := $(BUILD)/tools/versitygw-$(VERSITYGW_VERSION)/versitygw
 
 # Debian packages by the command, or the file, that shows they are there.
 RUN_DEPS  := fusermount3=fuse3
@@ -37,8 +40,8 @@ test: deps lint unit fuzz ## everything CI runs
 	@echo "all checks passed"
 
 .PHONY: unit
-unit: ## all tests, with the race detector; nothing may be skipped
-	SREGFS_NOSKIP=1 go test -race -timeout 20m ./...
+unit: $(VERSITYGW) ## all tests, with the race detector; nothing may be skipped
+	PATH=$(dir $(VERSITYGW)):$$PATH SREGFS_NOSKIP=1 go test -race -timeout 20m ./...
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (10s)
@@ -85,3 +88,7 @@ $(GOLANGCI):
 	@mkdir -p $(BUILD)/tools
 	GOBIN=$(BUILD)/tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	mv $(BUILD)/tools/golangci-lint $@
+
+$(VERSITYGW):
+	@mkdir -p $(@D)
+	GOBIN=$(@D) go install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)

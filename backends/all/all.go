@@ -11,6 +11,7 @@ import (
 	"github.com/sregfs/sregfs/backends/dropbox"
 	"github.com/sregfs/sregfs/backends/http"
 	"github.com/sregfs/sregfs/backends/hub"
+	"github.com/sregfs/sregfs/backends/library"
 	"github.com/sregfs/sregfs/backends/oci"
 	"github.com/sregfs/sregfs/backends/sregistry"
 )
@@ -22,6 +23,7 @@ var Backends = map[string]backends.Opener{
 	"dropbox":   dropbox.Open,
 	"http":      http.Open,
 	"hub":       hub.Open,
+	"library":   library.Opener(oci.Open),
 	"oci":       oci.Open,
 	"sregistry": sregistry.Open,
 }

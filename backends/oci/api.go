@@ -58,6 +58,9 @@ func (c *client) request(ctx context.Context, method, target string, body io.Rea
 // neither 2xx nor in ok is an error, and the body is then closed.
 func (c *client) do(req *http.Request, ok ...int) (*http.Response, error) {
 	for again := true; ; again = false {
+		if err := c.login.authorize(req); err != nil {
+			return nil, err
+		}
 		resp, err := c.auth.Do(req)
 		if err != nil {
 			err = c.transportError(req.Context(), err)

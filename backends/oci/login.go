@@ -29,6 +29,7 @@ type login struct {
 	user   string
 	secret backends.SecretFunc
 	files  []string
+	bearer bool // the secret is the token itself
 	log    *slog.Logger
 
 	mu      sync.Mutex // guards the fields below
@@ -37,7 +38,9 @@ type login struct {
 }
 
 func newLogin(env backends.Env, cfg Config, host string) *login {
-	l := &login{host: host, user: env.User, secret: env.Secret, files: cfg.Credentials, log: env.Logger()}
+	l := &login{
+		host: host, user: env.User, secret: env.Secret, files: cfg.Credentials, bearer: cfg.Auth == authBearer, log: env.Logger(),
+	}
 	if l.files == nil {
 		l.files = defaultFiles(env)
 	}
@@ -89,11 +92,7 @@ func (l *login) credential(ctx context.Context, host string) (auth.Credential, e
 		return auth.EmptyCredential, nil
 	}
 	if l.secret != nil {
-		l.mu.Lock()
-		fresh := l.fresh
-		l.fresh = false
-		l.mu.Unlock()
-		secret, err := l.secret(ctx, fresh)
+		secret, err := l.ask(ctx)
 		if err != nil {
 			return auth.EmptyCredential, fmt.Errorf("%w: %v", backends.ErrUnauthorized, err)
 		}
@@ -113,6 +112,29 @@ func (l *login) credential(ctx context.Context, host string) (auth.Credential, e
 		}
 	}
 	return auth.EmptyCredential, nil
+}
+
+// ask returns the secret; another one if the last was refused.
+func (l *login) ask(ctx context.Context) (string, error) {
+	l.mu.Lock()
+	fresh := l.fresh
+	l.fresh = false
+	l.mu.Unlock()
+	return l.secret(ctx, fresh)
+}
+
+// authorize puts the token on a request, where it is not for the registry to say
+// how one logs in.
+func (l *login) authorize(req *http.Request) error {
+	if !l.bearer || l.secret == nil {
+		return nil
+	}
+	token, err := l.ask(req.Context())
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	return nil
 }
 
 // stored looks host up in store. Docker Hub has two names there: Docker's own

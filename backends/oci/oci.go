@@ -53,7 +53,19 @@ type Config struct {
 	// AuthHost is a further host to which the registry may send its clients
 	// for a token.
 	AuthHost string `toml:"auth_host"`
+	// Auth is how to log in: "" is as the registry asks for, "bearer" sends the
+	// secret as it is, as the token of each request.
+	Auth string `toml:"auth"`
+	// Layout is how an image is pushed: "" as with oras://, "library" as the
+	// registry behind a Sylabs library wants it.
+	Layout string `toml:"layout"`
 }
+
+// The values of Config.Auth and Config.Layout.
+const (
+	authBearer    = "bearer"
+	layoutLibrary = "library"
+)
 
 type client struct {
 	base      *url.URL // scheme and host of the registry
@@ -62,6 +74,7 @@ type client struct {
 	usual     string // format of an image of which nothing is known
 	probes    bool   // whether a listing may look at some
 	chunk     int64  // bytes of one PATCH
+	layout    string
 	log       *slog.Logger
 
 	auth  *auth.Client // requests to the registry, with a login where one is asked for
@@ -95,7 +108,13 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 			return nil, fmt.Errorf("remote %s: namespace: %w", env.Remote, err)
 		}
 	}
-	c := &client{base: base, namespace: namespace, arch: env.WantedArch(), usual: usualFormat(env.Type), probes: env.Type != "docker", chunk: chunkSize, log: env.Logger()}
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
+	}
+	c := &client{
+		base: base, namespace: namespace, arch: env.WantedArch(), usual: usualFormat(env.Type), probes: env.Type != "docker",
+		chunk: chunkSize, layout: cfg.Layout, log: env.Logger(),
+	}
 	c.store = store{dir: env.Cache, log: c.log}
 	plain := *env.HTTP
 	plain.Transport = &guard{next: env.HTTP.Transport, home: base, authHost: cfg.AuthHost}
@@ -103,6 +122,17 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	c.login = newLogin(env, cfg, base.Host)
 	c.auth = newAuth(c.plain, c.login)
 	return c, nil
+}
+
+// check looks at the settings that are one of some words.
+func (cfg Config) check() error {
+	switch {
+	case cfg.Auth != "" && cfg.Auth != authBearer:
+		return fmt.Errorf("%w: auth = %q%s", fs.ErrInvalid, cfg.Auth, backends.DidYouMean(cfg.Auth, []string{authBearer}))
+	case cfg.Layout != "" && cfg.Layout != layoutLibrary:
+		return fmt.Errorf("%w: layout = %q%s", fs.ErrInvalid, cfg.Layout, backends.DidYouMean(cfg.Layout, []string{layoutLibrary}))
+	}
+	return nil
 }
 
 // dockerHub is where docker.io answers.

@@ -133,6 +133,9 @@ func TestOpen_config(t *testing.T) {
 		{config{"url": "https://me:pw@ghcr.io"}, "password"},
 		{config{"url": "https://ghcr.io", "namespace": "Me"}, "lower-case"},
 		{config{"uri": "https://ghcr.io"}, `did you mean "url"?`},
+		{config{"url": "https://ghcr.io", "auth": "bearer", "layout": "library"}, ""},
+		{config{"url": "https://ghcr.io", "auth": "baerer"}, `did you mean "bearer"?`},
+		{config{"url": "https://ghcr.io", "layout": "librery"}, `did you mean "library"?`},
 	} {
 		_, err := oci.Open(t.Context(), backends.Env{Remote: "x", Type: "oci", HTTP: &http.Client{}, Config: tt.cfg})
 		if tt.text == "" {

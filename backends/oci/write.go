@@ -33,7 +33,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 	repo := c.repository(ref)
 	ctx = c.scoped(ctx, repo, push)
 	src.Session = c.unsaved.Session(repo+":"+ref.Tag, src)
-	m, err := newManifest(ref, src)
+	f, err := c.form(ctx, repo, ref, src)
 	if err != nil {
 		return backends.Image{}, err
 	}
@@ -41,22 +41,27 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 	if err := c.pushLayer(ctx, repo, src, state); err != nil {
 		return backends.Image{}, err
 	}
-	if err := c.pushSmall(ctx, repo, emptyConfig); err != nil {
+	if err := c.pushSmall(ctx, repo, f.config); err != nil {
 		return backends.Image{}, err
 	}
-	if err := c.commit(ctx, repo, ref, src, m); err != nil {
+	if f.hashTag != "" {
+		if err := c.putManifest(ctx, repo, f.hashTag, f.image); err != nil {
+			return backends.Image{}, err
+		}
+	}
+	if err := c.commit(ctx, repo, ref, src, f.top); err != nil {
 		return backends.Image{}, err
 	}
 	c.catalog.forget()
 	var doc document
-	if err := json.Unmarshal(m.body, &doc); err != nil {
+	if err := json.Unmarshal(f.image.body, &doc); err != nil {
 		return backends.Image{}, err
 	}
-	img, err := c.imageOf(m, doc)
+	img, err := c.imageOf(f.image, doc)
 	if err != nil {
 		return backends.Image{}, err
 	}
-	c.known.add(repo, ref.Tag, c.arch, found{top: m.digest, img: img})
+	c.known.add(repo, ref.Tag, c.arch, found{top: f.top.digest, img: img})
 	c.saveState(repo, src, pushState{})
 	return c.named(img, ref), nil
 }
@@ -89,14 +94,14 @@ type sifDescriptor struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// newManifest makes the manifest of src. The title is the name of the file that
+// newManifest makes the manifest of src with that configuration. The title is the name of the file that
 // "oras pull" and "apptainer pull" write: as the latter names it by itself.
-func newManifest(ref backends.Ref, src backends.Source) (manifest, error) {
+func newManifest(ref backends.Ref, src backends.Source, config []byte) (manifest, error) {
 	v := sifManifest{
 		SchemaVersion: 2,
 		MediaType:     ocispec.MediaTypeImageManifest,
 		Config: sifDescriptor{
-			MediaType: sifConfig, Size: int64(len(emptyConfig)), Digest: digest.FromBytes(emptyConfig).String(), Data: emptyConfig,
+			MediaType: sifConfig, Size: int64(len(config)), Digest: digest.FromBytes(config).String(), Data: config,
 		},
 		Layers: []sifDescriptor{{
 			MediaType: sifLayer, Size: src.Size, Digest: src.Digest,
@@ -134,7 +139,7 @@ func sifCreated(r io.ReaderAt) time.Time {
 func (c *client) allowed(ctx context.Context, repo string, ref backends.Ref, src backends.Source, mine string) error {
 	f, err := c.resolve(ctx, repo, ref.Tag, c.arch)
 	switch {
-	case f.top == "" && errors.Is(err, fs.ErrNotExist):
+	case (f.top == "" || c.layout == layoutLibrary) && errors.Is(err, fs.ErrNotExist):
 		return src.ReplaceAllowed(backends.Image{}, false)
 	case f.top != "" && f.top == mine:
 		return nil

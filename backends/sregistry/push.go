@@ -4,18 +4,15 @@ package sregistry
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
-	"io"
 	"io/fs"
 	"net/http"
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/libapi"
 )
 
 // Push sends the image by the library API where the server has it, else by the
@@ -91,16 +88,7 @@ type pushState struct {
 	Sent   bool   `json:"sent,omitempty"` // the name may be ours, whatever the answer was
 	MD5    string `json:"md5,omitempty"`  // of what was sent in the old way, by which the server knows it at first
 
-	// Of an upload to the object store.
-	Image    string       `json:"image,omitempty"`
-	Upload   string       `json:"upload,omitempty"`
-	PartSize int64        `json:"partSize,omitempty"`
-	Parts    []storedPart `json:"parts,omitempty"`
-}
-
-type storedPart struct {
-	SHA256 string `json:"sha256"`
-	Token  string `json:"token"` // the ETag
+	libapi.State // of an upload to the object store
 }
 
 func (p *push) load() pushState {
@@ -182,70 +170,4 @@ func (p *push) progress(stored int64) {
 	if p.src.Progress != nil {
 		p.src.Progress(stored)
 	}
-}
-
-// A hashed reader reads a part of the content and knows its sums. It gives its
-// last bytes only after check, which sees the sums of all: a request whose body
-// stops short of its Content-Length publishes nothing.
-type hashed struct {
-	content io.Reader
-	left    int64
-	sha     hash.Hash
-	md5     hash.Hash // nil if nobody asks for it
-	check   func() error
-	tell    func(n int)
-	err     error // what ended it, which a transport would blur
-}
-
-func newHashed(content io.ReaderAt, off, n int64) *hashed {
-	return &hashed{content: io.NewSectionReader(content, off, n), left: n, sha: sha256.New()}
-}
-
-// Read implements io.Reader. The error stays.
-func (h *hashed) Read(p []byte) (int, error) {
-	if h.err != nil {
-		return 0, h.err
-	}
-	n, err := io.ReadFull(h.content, p[:min(int64(len(p)), h.left)])
-	h.sha.Write(p[:n])
-	if h.md5 != nil {
-		h.md5.Write(p[:n])
-	}
-	h.left -= int64(n)
-	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		h.err = fmt.Errorf("%w: the source is shorter than it was", backends.ErrCorrupt)
-	case err != nil:
-		h.err = err
-	case h.left == 0 && h.check != nil:
-		h.err = h.check()
-		h.check = nil
-	case h.left == 0 && n == 0:
-		h.err = io.EOF
-	}
-	if h.err != nil {
-		return 0, h.err
-	}
-	if h.tell != nil {
-		h.tell(n)
-	}
-	return n, nil
-}
-
-// failed returns what was wrong with the content, nil if nothing was.
-func (h *hashed) failed() error {
-	if errors.Is(h.err, io.EOF) {
-		return nil
-	}
-	return h.err
-}
-
-func (h *hashed) sha256() string { return hex.EncodeToString(h.sha.Sum(nil)) }
-
-// sameDigest is the check of a reader of the whole.
-func (p *push) sameDigest(sha string) error {
-	if "sha256:"+sha == p.src.Digest {
-		return nil
-	}
-	return fmt.Errorf("%w: the source has %s, not %s", backends.ErrCorrupt, sha, p.src.Digest)
 }

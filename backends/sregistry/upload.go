@@ -5,8 +5,6 @@ package sregistry
 import (
 	"bytes"
 	"context"
-	"crypto/md5"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -15,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/libapi"
 )
 
 // upload is the old way: one request for the number of the collection, and one
@@ -76,7 +75,7 @@ func (p *push) sendForm(ctx context.Context, number, auth string) error {
 		Message string `json:"message"`
 	}
 	err = p.c.object(req, &said)
-	if wrong := content.failed(); wrong != nil {
+	if wrong := content.Failed(); wrong != nil {
 		return wrong
 	}
 	return err
@@ -84,19 +83,18 @@ func (p *push) sendForm(ctx context.Context, number, auth string) error {
 
 // whole reads all of the content. Its end is held back until the digest is found
 // to be right and, for the case that the answer is lost, the MD5 is saved.
-func (p *push) whole() *hashed {
-	h := newHashed(p.src.Content, 0, p.src.Size)
-	h.md5 = md5.New()
-	h.check = func() error {
-		if err := p.sameDigest(h.sha256()); err != nil {
+func (p *push) whole() *libapi.Hashed {
+	h := libapi.NewHashed(p.src.Content, 0, p.src.Size).WithMD5()
+	h.Check = func() error {
+		if err := libapi.SameDigest(p.src, h.SHA256()); err != nil {
 			return err
 		}
-		p.state.Sent, p.state.MD5 = true, hex.EncodeToString(h.md5.Sum(nil))
+		p.state.Sent, p.state.MD5 = true, h.MD5()
 		p.save()
 		return nil
 	}
 	var sent int64
-	h.tell = func(n int) {
+	h.Tell = func(n int) {
 		sent += int64(n)
 		p.progress(sent)
 	}

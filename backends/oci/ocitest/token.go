@@ -101,6 +101,16 @@ func (s *tokenService) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	json.NewEncoder(w).Encode(map[string]any{"token": token, "access_token": token, "expires_in": 60})
 }
 
+// Token returns a token that allows actions ("pull,push") on repo, as the token
+// service would hand it out for the right credentials.
+func (r *Registry) Token(t testing.TB, repo, actions string) string {
+	t.Helper()
+	if r.tokens == nil {
+		t.Fatal("ocitest: Token without Options.TokenAuth")
+	}
+	return r.tokens.issue(r.opts.User, []access{{Type: "repository", Name: repo, Actions: strings.Split(actions, ",")}})
+}
+
 // issue returns a JWT that the registry believes.
 func (s *tokenService) issue(subject string, granted []access) string {
 	now := time.Now()

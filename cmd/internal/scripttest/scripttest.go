@@ -29,6 +29,10 @@
 //	                           version of an older build of vsoch/hello-world
 //	hub-refuse                 let it answer 403 to everything
 //	hub-stop                   let it answer 502 to everything
+//	library                    start a Sylabs library; $LIBRARY is its URL, $LIBRARY_TOKEN
+//	                           a token for it
+//	library-expire             let it take no token that it gave out
+//	library-accept TOKEN       let it take this one
 //	notify-socket              be systemd for the programs that follow
 //	notified TEXT              wait until one has told it TEXT
 //	impostor                   hold the state directory, and answer sreg with nonsense
@@ -63,6 +67,7 @@ import (
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
 	"github.com/sregfs/sregfs/backends/http/webtest"
 	"github.com/sregfs/sregfs/backends/hub/hubtest"
+	"github.com/sregfs/sregfs/backends/library/librarytest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 	"github.com/sregfs/sregfs/cmd/internal/sreg"
 	"github.com/sregfs/sregfs/cmd/internal/sregfs"
@@ -106,6 +111,7 @@ type script struct {
 	dropbox  *dropboxtest.Server
 	web      *webtest.Server
 	hub      *hubtest.Server
+	library  *librarytest.Server
 	hold     *hold
 	free     func()
 	systemd  *net.UnixConn
@@ -136,6 +142,9 @@ func (s *script) params(file string) testscript.Params {
 			"hub":             s.startHub,
 			"hub-refuse":      s.refuseHub,
 			"hub-stop":        s.stopHub,
+			"library":         s.startLibrary,
+			"library-expire":  func(*testscript.TestScript, bool, []string) { s.library.SetTokens() },
+			"library-accept":  func(_ *testscript.TestScript, _ bool, args []string) { s.library.SetTokens(args...) },
 			"notify-socket":   s.notifySocket,
 			"notified":        s.notified,
 			"impostor":        s.impostor,

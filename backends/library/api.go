@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package library
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
+	"github.com/sregfs/sregfs/backends/internal/ranged"
+)
+
+const (
+	// maxAnswer bounds the bytes of an answer: a collection names all its
+	// containers in one, a container all its images and tags.
+	maxAnswer = 32 << 20
+	maxDetail = 64 << 10 // bytes of an error that are read
+)
+
+// newRequest makes a request without a login; body, if not nil, is sent as JSON.
+func newRequest(ctx context.Context, method, address string, body any) (*http.Request, error) {
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		content = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, address, content)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", fs.ErrInvalid, err)
+	}
+	req.Header.Set("Accept", "application/json")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	return req, nil
+}
+
+// notOK are all statuses that a final answer can have besides 2xx.
+var notOK = func() (all [300]int) {
+	for i := range all {
+		all[i] = 300 + i
+	}
+	return all
+}()
+
+// do sends req to the library. Errors: the sentinel of a status that is none of
+// 2xx, with the library's own words; those of httpx.Do.
+func (c *client) do(req *http.Request) (*http.Response, error) {
+	resp, err := httpx.Do(c.http, req, notOK[:]...)
+	if err != nil {
+		return nil, err
+	}
+	if asked := resp.Request; asked != nil && asked.URL != nil && asked.Response == nil {
+		// Not the request itself: its body would stay with it.
+		kept := &http.Request{Method: asked.Method, URL: asked.URL}
+		c.asked.Store(kept.WithContext(asked.Context()))
+	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
+	return nil, refusal(resp)
+}
+
+// refusal turns an answer into a sentinel. It closes the body.
+func refusal(resp *http.Response) error {
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxDetail)) // a lost end of a message is no matter
+	resp.Body.Close()
+	var said struct {
+		Error struct {
+			Message string `json:"message"`
+		} `json:"error"`
+	}
+	if json.Unmarshal(text, &said) == nil && said.Error.Message != "" {
+		text = []byte(said.Error.Message)
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(text))
+	return httpx.Error(resp)
+}
+
+// sentAway returns a request to an address out of an answer as one that the library
+// has redirected to: the transport then keeps a public library from sending us to
+// private addresses.
+func (c *client) sentAway(req *http.Request) *http.Request {
+	if asked := c.asked.Load(); asked != nil && req.Response == nil {
+		req = req.WithContext(req.Context())
+		req.Response = &http.Response{Request: asked}
+	}
+	return req
+}
+
+// object sends req and decodes the JSON object of the answer into v; without v only
+// the status counts.
+func (c *client) object(req *http.Request, v any) error {
+	resp, err := c.do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if ranged.IsPage(resp.Header) {
+		return fmt.Errorf("%w: a page in place of an answer", backends.ErrCorrupt)
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case req.Context().Err() != nil:
+		return req.Context().Err()
+	case err != nil:
+		return backends.TransportError(err)
+	case len(text) > maxAnswer:
+		return fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrCorrupt, maxAnswer)
+	}
+	text = bytes.TrimSpace(text)
+	switch {
+	case v == nil && (len(text) == 0 || text[0] != '<'):
+		return nil // any words will do
+	case len(text) == 0 || text[0] != '{':
+		return fmt.Errorf("%w: not an answer of a library", backends.ErrCorrupt)
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		return fmt.Errorf("%w: not an answer of a library: %v", backends.ErrCorrupt, err)
+	}
+	return nil
+}
+
+// data sends req and decodes {"data": v}. Without v only the status counts.
+func (c *client) data(req *http.Request, v any) error {
+	if v == nil {
+		return c.object(req, nil)
+	}
+	var envelope struct {
+		Data json.RawMessage `json:"data"`
+	}
+	if err := c.object(req, &envelope); err != nil {
+		return err
+	}
+	if len(envelope.Data) == 0 || string(envelope.Data) == "null" {
+		return fmt.Errorf("%w: an answer of a library without data", backends.ErrCorrupt)
+	}
+	if err := json.Unmarshal(envelope.Data, v); err != nil {
+		return fmt.Errorf("%w: not an answer of a library: %v", backends.ErrCorrupt, err)
+	}
+	return nil
+}
+
+// loggedIn calls send with the token that there is, "" if there is none, and once
+// more with a fresh one if that was refused.
+func (c *client) loggedIn(ctx context.Context, send func(base *url.URL, token string) error) error {
+	base, err := c.base(ctx)
+	if err != nil {
+		return err
+	}
+	token, err := c.login.get(ctx, "")
+	if err != nil {
+		return err
+	}
+	err = send(base, token)
+	if !errors.Is(err, backends.ErrUnauthorized) {
+		return err
+	}
+	if token == "" {
+		return fmt.Errorf("%w (run \"sreg login %s\")", err, c.login.remote)
+	}
+	fresh, err := c.login.get(ctx, token)
+	if err != nil {
+		return err
+	}
+	if err = send(base, fresh); errors.Is(err, backends.ErrUnauthorized) {
+		return c.login.refused()
+	}
+	return err
+}
+
+// authorize puts the token on a request to the library.
+func authorize(req *http.Request, token string) {
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+}
+
+// ask sends a request to the library API and decodes the "data" of the answer into
+// v, which may be nil.
+func (c *client) ask(ctx context.Context, method, path string, body, v any) error {
+	return c.loggedIn(ctx, func(base *url.URL, token string) error {
+		req, err := newRequest(ctx, method, base.String()+path, body)
+		if err != nil {
+			return err
+		}
+		if strings.HasPrefix(path, tagsV1) {
+			// The clients of Sylabs send none, and the view of Singularity Registry
+			// Server has a parser for no media type at all.
+			req.Header.Del("Content-Type")
+		}
+		authorize(req, token)
+		return c.data(req, v)
+	})
+}
+
+// get is ask for what is only read.
+func (c *client) get(ctx context.Context, path string, v any) error {
+	return c.ask(ctx, http.MethodGet, path, nil, v)
+}
+
+// target reads an address in an answer of what is at home. It has no redirect's
+// protection, so the same is asked of it: no step from https down to http, and none
+// from the Internet into a private network.
+func target(home *url.URL, address string) (*url.URL, error) {
+	u, err := home.Parse(address)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil:
+		return nil, fmt.Errorf("%w: no address to go on at", backends.ErrCorrupt)
+	case u.Scheme == "http" && home.Scheme == "https":
+		return nil, fmt.Errorf("%w: sent from https to %s, refused", backends.ErrCorrupt, origin(u))
+	case isPrivate(u.Hostname()) && !isPrivate(home.Hostname()):
+		return nil, fmt.Errorf("%w: sent to the private address %s, refused", backends.ErrCorrupt, origin(u))
+	}
+	return u, nil
+}
+
+// isPrivate judges a host by its spelling: a name is taken for public.
+func isPrivate(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		// A number is an address to many a resolver: "127.1", "0x7f000001".
+		last := host[strings.LastIndexByte(host, '.')+1:]
+		return last == "localhost" || last == "" || '0' <= last[0] && last[0] <= '9'
+	}
+	addr = addr.Unmap()
+	return !addr.IsGlobalUnicast() || addr.IsPrivate()
+}
+
+// origin returns scheme, host and port of u in one spelling.
+func origin(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
+}
+
+// idPath is an id as part of a path: those of the real library are hexadecimal
+// digits, those of its specification have slashes.
+func idPath(id string) (string, error) {
+	parts := strings.Split(id, "/")
+	for i, part := range parts {
+		if part == "" || part == "." || part == ".." || len(id) > 1024 {
+			return "", fmt.Errorf("%w: %.100q is no id", backends.ErrCorrupt, id)
+		}
+		parts[i] = url.PathEscape(part)
+	}
+	return strings.Join(parts, "/"), nil
+}

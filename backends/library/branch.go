@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package library
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/uploads"
+)
+
+const (
+	redirectPath = "/v1/oci-redirect"
+	// tokenLife is how long a token for the registry is used before another is
+	// asked for. One that ends sooner is refused, and then another is asked for.
+	tokenLife = 5 * time.Minute
+	// noneLife is how long a library that said that it has no registry is not asked
+	// again.
+	noneLife = 10 * time.Minute
+	// maxBranches is how many containers' registries are kept open.
+	maxBranches = 256
+)
+
+// What a token for the registry is to allow, as clients of Sylabs say it.
+const (
+	pull = "pull"
+	push = "pull,push"
+)
+
+// A redirect is where an OCI registry has a container.
+type redirect struct {
+	Token string `json:"token"`
+	URL   string `json:"url"`
+	Name  string `json:"name"`
+}
+
+// A branch is a container in the OCI registry behind the library. Without a backend
+// it says that there is none, until then.
+type branch struct {
+	backends.Backend // the registry
+	ref              backends.Ref
+
+	mu    sync.Mutex // guards the fields below
+	at    redirect
+	until time.Time
+}
+
+// named returns what the registry calls a tag of the container.
+func (b *branch) named(tag string) backends.Ref {
+	ref := b.ref
+	ref.Tag = tag
+	return ref
+}
+
+// branches are those in use. The zero value, with open, has none.
+type branches struct {
+	open backends.Opener // of the backend for OCI registries
+	once uploads.Locks
+
+	mu   sync.Mutex // guards the fields below
+	all  map[string]*branch
+	none time.Time // until when the library is taken to have none
+}
+
+// get returns what is known of key: nil, too, if that is that there is none.
+func (b *branches) get(key string) (at *branch, known bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	at, known = b.all[key]
+	switch {
+	case known && at.Backend != nil:
+		return at, true
+	case known:
+		return nil, time.Now().Before(at.until)
+	}
+	return nil, time.Now().Before(b.none)
+}
+
+func (b *branches) put(key string, at *branch) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.all == nil || len(b.all) >= maxBranches {
+		b.all = map[string]*branch{}
+	}
+	b.all[key] = at
+}
+
+func (b *branches) drop(key string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.all, key)
+}
+
+// branch returns where the OCI registry behind the library has n's container, nil
+// if the library has no registry, or not for that.
+func (c *client) branch(ctx context.Context, n name, access string) (*branch, error) {
+	key := n.path() + " " + access
+	if at, known := c.branches.get(key); known {
+		return at, nil
+	}
+	unlock, err := c.branches.once.Lock(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if at, known := c.branches.get(key); known {
+		return at, nil
+	}
+	to, err := c.redirect(ctx, n, access)
+	if c.noBranch(access, err) {
+		life := noneLife
+		if errors.Is(err, backends.ErrCorrupt) { // a proxy's page, perhaps
+			life = guessLife
+		}
+		c.branches.put(key, &branch{until: time.Now().Add(life)})
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	at, err := c.openBranch(ctx, n, access, to)
+	if err != nil {
+		return nil, err
+	}
+	c.branches.put(key, at)
+	if at.Backend == nil {
+		return nil, nil
+	}
+	return at, nil
+}
+
+// noBranch reports whether err says that there is no registry. That it is the whole
+// library that has none can be told only where the image is known to exist.
+func (c *client) noBranch(access string, err error) bool {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errors.ErrUnsupported):
+		if access == pull {
+			c.branches.mu.Lock()
+			c.branches.none = time.Now().Add(noneLife)
+			c.branches.mu.Unlock()
+		}
+		return true
+	case errors.Is(err, backends.ErrUnauthorized):
+		return false
+	}
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, backends.ErrCorrupt)
+}
+
+// redirect asks for the registry that has n's container, and for a token to it.
+func (c *client) redirect(ctx context.Context, n name, access string) (redirect, error) {
+	query := url.Values{"namespace": {n.path()}, "mapped": {"1"}, "accessTypes": {access}}
+	var to redirect
+	err := c.loggedIn(ctx, func(base *url.URL, token string) error {
+		req, err := newRequest(ctx, http.MethodGet, base.String()+redirectPath+"?"+query.Encode(), nil)
+		if err != nil {
+			return err
+		}
+		authorize(req, token)
+		return c.object(req, &to)
+	})
+	if err == nil && to.URL == "" {
+		err = fmt.Errorf("%w: a redirect without an address", backends.ErrCorrupt)
+	}
+	if to.Name == "" {
+		to.Name = n.path()
+	}
+	return to, err
+}
+
+// openBranch opens the registry. It leaves the backend out if it is one that cannot
+// be used.
+func (c *client) openBranch(ctx context.Context, n name, access string, to redirect) (*branch, error) {
+	base, err := c.base(ctx)
+	if err != nil {
+		return nil, err
+	}
+	u, err := target(base, to.URL)
+	if err != nil {
+		return nil, err
+	}
+	at := &branch{at: to, until: time.Now().Add(tokenLife)}
+	slash := strings.LastIndexByte(to.Name, '/')
+	at.ref = backends.Ref{Collection: to.Name[:max(slash, 0)], Name: to.Name[slash+1:]}
+	// No credentials of other tools: they are for who says docker://.
+	env := backends.Env{
+		Remote: c.login.remote, Type: "oci", HTTP: c.awayClient(), Arch: c.arch, Log: c.log,
+		Config: map[string]any{"url": u.String(), "layout": "library"},
+	}
+	if to.Token != "" {
+		env.Config["auth"] = "bearer"
+		env.Secret = func(ctx context.Context, fresh bool) (string, error) { return c.branchToken(ctx, n, access, at, fresh) }
+	}
+	at.Backend, err = c.branches.open(ctx, env)
+	if checker, ok := at.Backend.(backends.NameChecker); err == nil && ok {
+		err = checker.CheckName(at.named(backends.DefaultTag))
+	}
+	if err != nil {
+		c.log.Warn("the registry behind the library cannot be used", "url", origin(u), "err", err)
+		return &branch{until: time.Now().Add(noneLife)}, nil
+	}
+	return at, nil
+}
+
+// awayClient is the client for what the library sends us to.
+func (c *client) awayClient() *http.Client {
+	hc := *c.http
+	hc.Transport = awayTransport{c: c, next: c.http.Transport}
+	return &hc
+}
+
+type awayTransport struct {
+	c    *client
+	next http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t awayTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	next := t.next
+	if next == nil {
+		next = http.DefaultTransport
+	}
+	return next.RoundTrip(t.c.sentAway(req))
+}
+
+// branchToken returns the token for the registry: another one if the last was
+// refused, or has been used for long.
+func (c *client) branchToken(ctx context.Context, n name, access string, at *branch, fresh bool) (string, error) {
+	at.mu.Lock()
+	was, until := at.at, at.until
+	at.mu.Unlock()
+	if !fresh && time.Now().Before(until) {
+		return was.Token, nil
+	}
+	to, err := c.redirect(ctx, n, access)
+	if err != nil {
+		return "", err
+	}
+	if to.URL != was.URL || to.Name != was.Name {
+		// The token is for another registry than the one that wants it.
+		c.branches.drop(n.path() + " " + access)
+		return "", fmt.Errorf("%w: the library has moved the image to another registry", backends.ErrUnavailable)
+	}
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	at.at, at.until = to, time.Now().Add(tokenLife)
+	return to.Token, nil
+}

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package library
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/uploads"
+)
+
+const (
+	versionPath = "/version"
+	// configPath is where an endpoint says which services it has
+	// (SingularityCE, internal/pkg/remote/endpoint/service.go).
+	configPath = "/assets/config/config.prod.json"
+	// guessLife is how long an address that answers to neither is taken for a
+	// library all the same: old ones do not tell their version.
+	guessLife = time.Minute
+)
+
+// The Sylabs cloud: its endpoint names its library, and nothing has to be asked.
+const (
+	sylabsEndpoint = "cloud.sylabs.io"
+	sylabsLibrary  = "library.sylabs.io"
+)
+
+// A place is where the configuration says that the library is.
+type place struct {
+	address  *url.URL // of the library, or of an endpoint
+	endpoint bool     // it is known to be an endpoint
+	remote   *url.URL // the endpoint by which remote.yaml knows it
+}
+
+// findPlace reads the configured address, or else takes the active remote.
+func findPlace(configured string, files remoteFiles) (place, error) {
+	at := place{address: &url.URL{Scheme: "https", Host: sylabsLibrary}}
+	if configured != "" {
+		u, err := parseURL(configured)
+		if err != nil {
+			return place{}, err
+		}
+		at.address = u
+	} else if u := files.active(); u != nil {
+		at.address, at.endpoint = u, true
+	}
+	at.remote = at.address
+	if at.address.Scheme == "https" && (at.address.Host == sylabsEndpoint || at.address.Host == sylabsLibrary) {
+		at = place{
+			address: &url.URL{Scheme: "https", Host: sylabsLibrary},
+			remote:  &url.URL{Scheme: "https", Host: sylabsEndpoint},
+		}
+	}
+	return at, nil
+}
+
+// isSylabs reports whether nobody has to be asked where the library is.
+func (p place) isSylabs() bool { return p.address.Host == sylabsLibrary }
+
+// A home is where the library is, once it is known.
+type home struct {
+	place place
+	once  uploads.Locks // for one who asks at a time
+
+	mu      sync.Mutex // guards the fields below
+	base    *url.URL
+	until   time.Time // when base is looked for again; zero means never
+	version *apiVersion
+}
+
+// get returns what is known: nil if nothing is.
+func (h *home) get() *url.URL {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.until.IsZero() && time.Now().After(h.until) {
+		h.base, h.until = nil, time.Time{}
+	}
+	return h.base
+}
+
+func (h *home) set(base *url.URL, until time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.base, h.until = base, until
+}
+
+// base returns the address of the library. What the configuration names is asked
+// for its version, and then whether it is an endpoint that names a library; after
+// that it is known.
+func (c *client) base(ctx context.Context) (*url.URL, error) {
+	if base := c.home.get(); base != nil {
+		return base, nil
+	}
+	at := c.home.place
+	if at.isSylabs() {
+		c.home.set(at.address, time.Time{})
+		return at.address, nil
+	}
+	unlock, err := c.home.once.Lock(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if base := c.home.get(); base != nil {
+		return base, nil
+	}
+	if !at.endpoint {
+		_, err := c.askVersion(ctx, at.address)
+		if err == nil {
+			c.home.set(at.address, time.Time{})
+		}
+		if err == nil || !elsewhere(err) {
+			return at.address, err
+		}
+	}
+	base, err := c.discover(ctx)
+	switch {
+	case err == nil:
+		c.home.set(base, time.Time{})
+		return base, nil
+	case errors.Is(err, errNoEndpoint) && !at.endpoint:
+		c.home.set(at.address, time.Now().Add(guessLife))
+		return at.address, nil
+	}
+	return nil, err
+}
+
+var errNoEndpoint = errors.New("neither a library nor an endpoint that names one")
+
+// elsewhere reports whether err says that there is no such service at an address.
+func elsewhere(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, backends.ErrCorrupt)
+}
+
+// discover asks the endpoint for the address of its library.
+// Errors: errNoEndpoint if it is none.
+func (c *client) discover(ctx context.Context) (*url.URL, error) {
+	at := c.home.place.address
+	req, err := newRequest(ctx, http.MethodGet, at.String()+configPath, nil)
+	if err != nil {
+		return nil, err
+	}
+	var named struct {
+		Library struct {
+			URI string `json:"uri"`
+		} `json:"libraryAPI"`
+	}
+	if err := c.object(req, &named); elsewhere(err) {
+		return nil, fmt.Errorf("%w: %w", errNoEndpoint, err)
+	} else if err != nil {
+		return nil, err
+	}
+	if named.Library.URI == "" {
+		return nil, fmt.Errorf("%w: %s names no library", errors.ErrUnsupported, at.Host)
+	}
+	u, err := target(at, named.Library.URI)
+	if err != nil {
+		return nil, err
+	}
+	return &url.URL{Scheme: u.Scheme, Host: strings.ToLower(u.Host), Path: strings.TrimRight(u.Path, "/")}, nil
+}
+
+// askVersion asks what is at base for the version of its library API.
+func (c *client) askVersion(ctx context.Context, base *url.URL) (apiVersion, error) {
+	req, err := newRequest(ctx, http.MethodGet, base.String()+versionPath, nil)
+	if err != nil {
+		return apiVersion{}, err
+	}
+	var said struct {
+		APIVersion string `json:"apiVersion"`
+	}
+	if err := c.data(req, &said); err != nil {
+		return apiVersion{}, err
+	}
+	v := parseVersion(said.APIVersion)
+	c.home.mu.Lock()
+	defer c.home.mu.Unlock()
+	c.home.version = &v
+	return v, nil
+}
+
+// version returns that of the library API; the zero one if the library does not
+// tell.
+func (c *client) version(ctx context.Context) (apiVersion, error) {
+	base, err := c.base(ctx)
+	if err != nil {
+		return apiVersion{}, err
+	}
+	c.home.mu.Lock()
+	known := c.home.version
+	c.home.mu.Unlock()
+	if known != nil {
+		return *known, nil
+	}
+	v, err := c.askVersion(ctx, base)
+	if elsewhere(err) {
+		return apiVersion{}, nil
+	}
+	return v, err
+}

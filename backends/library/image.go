@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package library
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+const (
+	imagesPath = "/v1/images/"
+	tagsV1     = "/v1/tags/"
+	tagsV2     = "/v2/tags/"
+
+	maxLabel = 4 << 10 // bytes of one
+	// noDescription is what clients write where nobody wrote anything.
+	noDescription = "no description"
+)
+
+// An image is what the library tells of one (definitions/image of openapi.yml, and
+// client/models.go of scs-library-client).
+type image struct {
+	ID             string   `json:"id"`
+	Hash           string   `json:"hash"`
+	Description    string   `json:"description"`
+	Container      string   `json:"container"`
+	Size           int64    `json:"size"`
+	Uploaded       bool     `json:"uploaded"`
+	Deleted        bool     `json:"deleted"`
+	Signed         *bool    `json:"signed"`
+	Encrypted      *bool    `json:"encrypted"`
+	Arch           string   `json:"arch"`
+	Fingerprints   []string `json:"fingerprints"`
+	Tags           []string `json:"tags"`
+	CreatedAt      string   `json:"createdAt"`
+	EntityName     string   `json:"entityName"`
+	CollectionName string   `json:"collectionName"`
+	ContainerName  string   `json:"containerName"`
+}
+
+// find asks for what n's container has under a reference: a tag, or a hash.
+func (c *client) find(ctx context.Context, n name, reference, arch string) (image, error) {
+	var m image
+	err := c.get(ctx, imagesPath+n.path()+":"+url.PathEscape(reference)+"?arch="+url.QueryEscape(arch), &m)
+	if err != nil {
+		return image{}, err
+	}
+	if _, _, ok := versionOf(m.Hash); !ok || m.Size < 0 || m.ID == "" {
+		return image{}, fmt.Errorf("%w: image %.80q of %d bytes with the hash %.80q", backends.ErrCorrupt, m.ID, m.Size, m.Hash)
+	}
+	return m, nil
+}
+
+// Stat asks for the tag; for the digest if ref.Version is one; and else for the
+// tag's image of the architecture that ref.Version names.
+func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, error) {
+	if tooDeep(ref.Collection) {
+		return backends.Image{}, fmt.Errorf("%w: a library has no collections in collections", fs.ErrNotExist)
+	}
+	if err := c.CheckName(ref); err != nil {
+		return backends.Image{}, err
+	}
+	n, reference, arch := split(ref), cmp.Or(ref.Tag, backends.DefaultTag), c.arch
+	hash := hashOf(ref.Version)
+	switch {
+	case hash != "":
+		reference = hash
+	case ref.Version != "":
+		arch = ref.Version
+	}
+	m, err := c.find(ctx, n, reference, arch)
+	switch {
+	case err != nil:
+		return backends.Image{}, err
+	case hash != "" && m.Hash != hash:
+		return backends.Image{}, fmt.Errorf("%w: asked for %s, the library has %s", backends.ErrCorrupt, hash, m.Hash)
+	case hash == "" && ref.Version != "" && m.Arch != arch:
+		return backends.Image{}, fmt.Errorf("%w: %s has no image for %s (there is one for %.40q)", fs.ErrNotExist, ref.Tag, arch, m.Arch)
+	case !m.Uploaded:
+		return backends.Image{}, fmt.Errorf("%w: its upload has not ended", fs.ErrNotExist)
+	case m.Deleted:
+		return backends.Image{}, fmt.Errorf("%w: it was deleted", fs.ErrNotExist)
+	}
+	ref.Version = ""
+	return c.image(m, ref), nil
+}
+
+// image says in our words what m says.
+func (c *client) image(m image, ref backends.Ref) backends.Image {
+	img := backends.Image{Ref: ref, Size: m.Size, Format: backends.FormatSIF, Labels: m.labels(), URL: c.page(split(ref))}
+	if m.Size == 0 { // not told: no image is empty
+		img.Size = -1
+	}
+	img.Version, img.Digest, _ = versionOf(m.Hash)
+	if t, err := time.Parse(time.RFC3339Nano, m.CreatedAt); err == nil && t.Year() > 1 {
+		img.Modified = t
+	}
+	return img
+}
+
+// labels are what would otherwise need the image itself: above all who signed it.
+func (m image) labels() map[string]string {
+	labels := map[string]string{}
+	add := func(key, value string) {
+		if value != "" && len(value) <= maxLabel {
+			labels[key] = value
+		}
+	}
+	add("arch", m.Arch)
+	add("fingerprints", strings.Join(m.Fingerprints, ","))
+	if !strings.EqualFold(m.Description, noDescription) {
+		add("description", m.Description)
+	}
+	if m.Signed != nil {
+		add("signed", strconv.FormatBool(*m.Signed))
+	}
+	if m.Encrypted != nil {
+		add("encrypted", strconv.FormatBool(*m.Encrypted))
+	}
+	if len(labels) == 0 {
+		return nil
+	}
+	return labels
+}
+
+// page is where a person would look at an image: the page of the Sylabs cloud, or
+// what "singularity pull" takes.
+func (c *client) page(n name) string {
+	if c.home.place.isSylabs() {
+		return "https://" + sylabsEndpoint + "/library/" + n.path()
+	}
+	return "library://" + c.home.place.address.Host + "/" + strings.TrimSuffix(n.String(), ":")
+}
+
+// name is where a search has found m; the tag is not said.
+func (m image) name() name {
+	return name{entity: m.EntityName, collection: m.CollectionName, container: m.ContainerName}
+}

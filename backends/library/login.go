@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package library
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// A login has the token: the configured one, or else that which
+// "singularity remote login" keeps for this library. It is read when it is first
+// needed, and again when it was refused.
+type login struct {
+	remote string // of ours, for what to do
+	secret backends.SecretFunc
+	files  remoteFiles
+	place  place
+
+	mu    sync.Mutex // guards the fields below
+	token string
+	file  string // where it is from; "" for the configured one
+}
+
+// get returns the token, "" if there is none; a fresh one if the last is the one
+// refused.
+// Errors: backends.ErrUnauthorized if there is only the refused one.
+func (l *login) get(ctx context.Context, refused string) (string, error) {
+	l.mu.Lock()
+	token := l.token
+	l.mu.Unlock()
+	if token != "" && token != refused {
+		return token, nil
+	}
+	token, file, err := l.read(ctx, refused != "")
+	if err != nil {
+		return "", err
+	}
+	l.mu.Lock()
+	l.token, l.file = token, file
+	l.mu.Unlock()
+	if refused != "" && (token == refused || token == "") {
+		return "", l.refused()
+	}
+	return token, nil
+}
+
+func (l *login) read(ctx context.Context, fresh bool) (token, file string, err error) {
+	if l.secret == nil {
+		token, file = l.files.token(l.place.remote)
+		return token, file, nil
+	}
+	token, err = l.secret(ctx, fresh)
+	if err == nil && token == "" {
+		err = fmt.Errorf("%w: the token is empty (run \"sreg login %s\")", backends.ErrUnauthorized, l.remote)
+	}
+	return token, "", err
+}
+
+// refused is the error for a token that the library does not take.
+func (l *login) refused() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file != "" {
+		return fmt.Errorf("%w: the library refuses the token in %s (run \"singularity remote login\", or \"sreg login %s\")",
+			backends.ErrUnauthorized, l.file, l.remote)
+	}
+	return fmt.Errorf("%w: the library refuses the token: it has expired, or is none (run \"sreg login %s\")", backends.ErrUnauthorized, l.remote)
+}
+
+// missing is the error for what nobody may do without a token.
+func (l *login) missing() error {
+	return fmt.Errorf("%w: this needs a token of the library (run \"sreg login %s\")", backends.ErrUnauthorized, l.remote)
+}
