@@ -21,6 +21,7 @@ import (
 	"github.com/sylabs/sif/v2/pkg/sif"
 
 	"github.com/sregfs/sregfs/backends/http/webtest"
+	"github.com/sregfs/sregfs/backends/library/librarytest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 )
 
@@ -76,6 +77,7 @@ func TestMemory(t *testing.T) {
 			w := newWorld(t, "r="+c.start(t, l))
 			m := w.mount()
 			if c.pushed {
+				w.ok("mkdir", "-p", filepath.Dir(m.path(c.image)))
 				w.ok("cp", l.path, m.path(c.image))
 				// It is in the cache now, but has to come from the registry.
 				w.ok("sreg", "cache", "clean", "--all", "--yes")
@@ -116,9 +118,11 @@ var memoryCases = map[string]memoryCase{
 		return "hub,url=" + srv.URL + ",data=" + srv.URL + "/shub"
 	}},
 	"oci": {image: "r/demo/large:1.sif", pushed: true, start: func(t *testing.T, _ large) string {
-		reg := ocitest.Start(t, ocitest.Options{})
-		reg.PushSIF("demo/other", "1", []byte("x"), nil)
-		return "oci,url=" + reg.URL
+		return "oci,url=" + ocitest.Start(t, ocitest.Options{}).URL
+	}},
+	"library, in parts": {image: "r/vanessa/tools/large:1.sif", pushed: true, start: func(t *testing.T, _ large) string {
+		srv := librarytest.Start(t, librarytest.Options{Store: librarytest.StartStore(t)})
+		return "library,url=" + srv.URL + ",token_command=echo " + librarytest.Token
 	}},
 	"container image": {image: "r/demo/large+1.oci.tar", archive: true, start: func(t *testing.T, l large) string {
 		reg := ocitest.Start(t, ocitest.Options{})

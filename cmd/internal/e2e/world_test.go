@@ -144,7 +144,7 @@ type result struct {
 // run runs a program in this world, however it ends.
 func (w *world) run(name string, args ...string) result {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	if name == "sreg" {
