@@ -58,7 +58,11 @@ func (c *client) request(ctx context.Context, method, target string, body io.Rea
 // neither 2xx nor in ok is an error, and the body is then closed.
 func (c *client) do(req *http.Request, ok ...int) (*http.Response, error) {
 	for again := true; ; again = false {
+		generation := c.tokens.generation()
 		resp, err := c.auth.Do(req)
+		if err == nil {
+			c.limits.see(resp.Header)
+		}
 		if err != nil {
 			err = c.transportError(req.Context(), err)
 		} else if resp.StatusCode/100 != 2 && !slices.Contains(ok, resp.StatusCode) {
@@ -67,8 +71,7 @@ func (c *client) do(req *http.Request, ok ...int) (*http.Response, error) {
 		if err == nil {
 			return resp, nil
 		}
-		if !again || !errors.Is(err, backends.ErrUnauthorized) || errors.Is(err, errForeignLogin) ||
-			!c.login.renew() || !rewind(req) {
+		if !again || !c.renew(err, generation) || !rewind(req) {
 			return nil, err
 		}
 	}
@@ -104,8 +107,11 @@ func (c *client) statusError(resp *http.Response) error {
 		resp.StatusCode = code
 	}
 	err := httpx.Error(resp)
-	if errors.Is(err, backends.ErrUnauthorized) {
+	switch {
+	case errors.Is(err, backends.ErrUnauthorized):
 		return fmt.Errorf("%w (%s)", err, c.login.tried())
+	case errors.Is(err, backends.ErrRateLimited):
+		return c.refusal(err)
 	}
 	return err
 }
@@ -198,13 +204,7 @@ func (c *client) page(ctx context.Context, target string, read func(body io.Read
 	if next = nextLink(resp.Header.Values("Link")); next == "" {
 		return "", nil
 	}
-	u, err := req.URL.Parse(next)
-	// What is opaque ("x:.evil.example/") has no host, and would be the end
-	// of ours.
-	if err != nil || u.Opaque != "" || !strings.EqualFold(u.Host, c.base.Host) {
-		return "", fmt.Errorf("%w: the listing goes on at %q, which is not on %s", backends.ErrCorrupt, next, c.base.Host)
-	}
-	return u.RequestURI(), nil
+	return follow(req.URL, next)
 }
 
 // nextLink returns the target of rel="next" in Link headers (RFC 8288), or "".

@@ -9,6 +9,10 @@
 // and deleting one tag of several. It is no converter: the layers of a Docker
 // image are not made into a SIF.
 //
+// Services that have more to them than a registry are types of their own, by a
+// table of presets (preset.go): where they are, how they list (lister_….go), what is
+// odd about their logins.
+//
 // The files are named after what they do: read.go, list.go, write.go and
 // delete.go hold the methods of backends.Backend and its capabilities, api.go
 // the requests below them, login.go the credentials and who may see them.
@@ -38,7 +42,7 @@ var (
 )
 
 // Config is the [remotes.NAME] section of the configuration file for
-// type = "oci".
+// type = "oci", and for the types of the presets, which take some more keys each.
 type Config struct {
 	// URL is the scheme, host and port of the registry. Only "http" gives
 	// unencrypted connections.
@@ -52,9 +56,20 @@ type Config struct {
 	// AuthHost is a further host to which the registry may send its clients
 	// for a token.
 	AuthHost string `toml:"auth_host"`
+
+	// API is where the service's own API is, for listings.
+	API string `toml:"api"`
+	// Namespaces are the accounts, groups or projects that the remote's root
+	// shows, where the service does not tell all it has.
+	Namespaces []string `toml:"namespaces"`
+	// Account and Region are where a registry of AWS is, in place of a URL.
+	Account string `toml:"account"`
+	Region  string `toml:"region"`
 }
 
 type client struct {
+	config    Config
+	preset    preset
 	base      *url.URL // scheme and host of the registry
 	namespace string
 	arch      string
@@ -64,10 +79,14 @@ type client struct {
 	auth  *auth.Client // requests to the registry, with a login where one is asked for
 	plain *http.Client // requests to where the registry redirects to
 	login *login
+	// tokens are what auth keeps of logins.
+	tokens *tokens
+	lister lister // nil: the registry's catalogue lists
 
 	known   known           // manifests seen
 	targets targets         // where blobs were redirected to
-	catalog catalog         // the repositories, for a moment
+	catalog catalogs        // the repositories, for a moment
+	limits  limits          // what the service still allows
 	commits uploads.Locks   // one publication of a tag, one upload of a blob at a time
 	unsaved uploads.Unsaved // the uploads that were broken off
 }
@@ -76,8 +95,9 @@ type client struct {
 //
 // Errors: fs.ErrInvalid for settings that cannot be.
 func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
-	var cfg Config
-	if err := env.Decode(&cfg); err != nil {
+	p := presets[env.Type]
+	cfg, err := p.decode(env)
+	if err != nil {
 		return nil, err
 	}
 	base, err := parseURL(cfg.URL)
@@ -90,12 +110,19 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 			return nil, fmt.Errorf("remote %s: namespace: %w", env.Remote, err)
 		}
 	}
-	c := &client{base: base, namespace: namespace, arch: env.WantedArch(), chunk: chunkSize, log: env.Logger()}
+	c := &client{
+		config: cfg, preset: p, base: base, namespace: namespace, arch: env.WantedArch(), chunk: chunkSize, log: env.Logger(),
+		tokens: newTokens(),
+	}
+	c.limits.log = c.log
 	plain := *env.HTTP
 	plain.Transport = &guard{next: env.HTTP.Transport, home: base, authHost: cfg.AuthHost}
 	c.plain = &plain
-	c.login = newLogin(env, cfg, base.Host)
-	c.auth = newAuth(c.plain, c.login)
+	c.login = newLogin(env, cfg, p, base.Host)
+	c.auth = newAuth(c.plain, c.login, c.tokens)
+	if c.lister, err = c.newLister(env, cfg); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 

@@ -39,7 +39,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 	}
 	state := loadState(repo, src)
 	if err := c.pushLayer(ctx, repo, src, state); err != nil {
-		return backends.Image{}, err
+		return backends.Image{}, c.notThere(err, repo)
 	}
 	if err := c.pushSmall(ctx, repo, emptyConfig); err != nil {
 		return backends.Image{}, err
