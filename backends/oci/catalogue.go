@@ -75,7 +75,6 @@ func (c *client) scope(path string) string {
 
 // listed reads the repositories in a namespace from the service's API.
 func (c *client) listed(ctx context.Context, scope string) (all []string, err error) {
-	err = fmt.Errorf("%w: %s tells its repositories to no program: what is named can be opened", errors.ErrUnsupported, c.base.Host)
 	for _, start := range c.lister.start(scope) {
 		if all, err = c.listedFrom(ctx, scope, start); !errors.Is(err, fs.ErrNotExist) {
 			break

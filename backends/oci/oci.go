@@ -123,6 +123,9 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	if c.lister, err = c.newLister(env, cfg); err != nil {
 		return nil, err
 	}
+	if p.silent {
+		return silent{c, c, c, c, c}, nil
+	}
 	return c, nil
 }
 

@@ -4,6 +4,7 @@ package oci
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,6 +29,7 @@ type preset struct {
 	here   bool // the API is on the registry's own host
 	deep   bool // a namespace can have several parts
 	whole  bool // the API tells the repositories of all namespaces at once
+	silent bool // nobody tells the repositories
 
 	user  string                   // that goes with a token of no user name; "" is "token"
 	owner func(user string) string // whose namespace the logged-in user has; nil: none goes with a login
@@ -67,8 +69,7 @@ var presets = map[string]preset{
 	// docs.nvidia.com/ngc: the API key is the password of this user. The
 	// catalogue of NGC is a web application of its own.
 	"nvidia": {
-		url: "https://nvcr.io", user: "$oauthtoken", restart: backends.ErrUnauthorized,
-		lister: func(*api) lister { return nothing{} },
+		url: "https://nvcr.io", user: "$oauthtoken", restart: backends.ErrUnauthorized, silent: true,
 	},
 	// docs.aws.amazon.com/AmazonECR/latest/userguide/registry_auth.html: a
 	// token is good for twelve hours, then its answer is "403 denied".
@@ -81,6 +82,25 @@ var presets = map[string]preset{
 func IsType(typ string) bool {
 	_, ok := presets[typ]
 	return ok
+}
+
+// A silent is a client of a service that tells no repositories: it is no
+// backends.Lister, so that nobody waits for a listing.
+type silent struct {
+	backends.Backend
+	backends.Pusher
+	backends.Deleter
+	backends.NameChecker
+	informant
+}
+
+// An informant tells what "sreg remote test" and the catalogue want to know of
+// a remote besides.
+type informant interface {
+	Knock() (method, address string)
+	CheckLogin(ctx context.Context) error
+	Limits() string
+	Address() string
 }
 
 // decode reads the configuration of a remote. Errors: fs.ErrInvalid.

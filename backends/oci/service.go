@@ -31,15 +31,6 @@ type lister interface {
 	page(ctx context.Context, namespace, target string) (repos []string, next string, err error)
 }
 
-// nothing is the lister of a service that tells no repositories.
-type nothing struct{}
-
-func (nothing) start(string) []string { return nil }
-
-func (nothing) page(context.Context, string, string) ([]string, string, error) {
-	return nil, "", errors.ErrUnsupported
-}
-
 // An api is a service's own HTTP interface, beside that of the registry.
 type api struct {
 	base   *url.URL
