@@ -181,7 +181,7 @@ func (l *login) tried() string {
 	}
 	text := fmt.Sprintf("%s wants a login that none of these files has: %s", l.host, strings.Join(l.files, ", "))
 	if l.helper != "" {
-		text += "; nor has docker-credential-" + l.helper + " one in $PATH"
+		text += "; nor has docker-credential-" + l.helper + " one, if it is in $PATH at all"
 	}
 	return text
 }

@@ -74,7 +74,7 @@ type NGC struct {
 
 	mu     sync.Mutex // guards the fields below
 	issued int
-	good   string
+	good   map[string]bool // tokens
 	other  *httptest.Server
 	asked  []string
 }
@@ -109,7 +109,7 @@ func (n *NGC) Asked() []string {
 func (n *NGC) Expire() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.good = ""
+	n.good = nil
 }
 
 // Revoke makes the key worthless, and the tokens.
@@ -127,11 +127,11 @@ func (n *NGC) Before(next http.Handler) http.Handler {
 			n.issue(w, req)
 			return
 		}
-		n.mu.Lock()
-		good := n.good
-		n.mu.Unlock()
 		header := req.Header.Get("Authorization")
-		if good != "" && header == "Bearer "+good {
+		n.mu.Lock()
+		good := n.good[strings.TrimPrefix(header, "Bearer ")]
+		n.mu.Unlock()
+		if good {
 			next.ServeHTTP(w, req)
 			return
 		}
@@ -160,8 +160,12 @@ func (n *NGC) issue(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	n.issued++
-	n.good = fmt.Sprintf("ngc-%d", n.issued)
-	_ = json.NewEncoder(w).Encode(map[string]any{"token": n.good, "expires_in": 600})
+	token := fmt.Sprintf("ngc-%d", n.issued)
+	if n.good == nil {
+		n.good = map[string]bool{}
+	}
+	n.good[token] = true
+	_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "expires_in": 600})
 }
 
 // ECR is the login of Amazon's registry
