@@ -112,6 +112,8 @@ func (c *client) statusError(resp *http.Response) error {
 		return fmt.Errorf("%w (%s)", err, c.login.tried())
 	case errors.Is(err, backends.ErrRateLimited):
 		return c.refusal(err)
+	case errors.Is(err, fs.ErrPermission) && c.preset.denied != "":
+		return fmt.Errorf("%w (%s)", err, c.preset.denied)
 	}
 	return err
 }

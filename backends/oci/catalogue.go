@@ -102,7 +102,7 @@ func (c *client) listedFrom(ctx context.Context, scope, target string) ([]string
 		}
 		for _, repo := range repos {
 			if (repo == scope || strings.HasPrefix(repo, prefix)) && checkRepository(repo) == nil {
-				all = append(all, strings.Clone(repo)) // not the whole page
+				all = append(all, repo)
 			}
 		}
 		switch {

@@ -156,7 +156,13 @@ func (c *client) refusal(err error) error {
 	default:
 		text += " for who asks without a login; logging in allows more"
 	}
-	return fmt.Errorf("%w (%s)", err, text)
+	err = fmt.Errorf("%w (%s)", err, text)
+	if a.window > 0 && backends.RetryAfter(err) == 0 {
+		// The window slides: one more comes free after this long, on average.
+		// To ask again in a second only wears the limit down further.
+		return &backends.DelayError{Err: err, After: a.window / time.Duration(a.of)}
+	}
+	return err
 }
 
 // limited turns an API's 403 or 429 into a sentinel. GitHub says 403 where

@@ -37,6 +37,7 @@ type preset struct {
 	// restart tells the errors after which a login begins anew without a
 	// token: the answer to one that has expired does not say how to get another.
 	restart error
+	denied  string // what a "403 forbidden" can mean besides; a HEAD has no message
 	helper  string // the credential helper to run where no login is configured
 	// missing says what to do before a push to a repository that is not there;
 	// nil where a push makes it.
@@ -75,6 +76,7 @@ var presets = map[string]preset{
 	// token is good for twelve hours, then its answer is "403 denied".
 	"aws": {
 		keys: []string{"account", "region"}, user: "AWS", restart: fs.ErrPermission, helper: "ecr-login", missing: ecrMissing,
+		denied: "or the token has expired: it is good for twelve hours",
 	},
 }
 
@@ -111,6 +113,12 @@ func (p preset) decode(env backends.Env) (Config, error) {
 			return Config{}, fmt.Errorf("%w: remote %s has no setting %q for type %q%s",
 				fs.ErrInvalid, env.Remote, key, env.Type, backends.DidYouMean(key, known))
 		}
+	}
+	// An account is twelve digits, which a command line and TOML take for a
+	// number without the zeros that it may begin with.
+	if n, ok := env.Config["account"].(int64); ok {
+		env.Config = maps.Clone(env.Config)
+		env.Config["account"] = fmt.Sprintf("%012d", n)
 	}
 	var cfg Config
 	if err := env.Decode(&cfg); err != nil {

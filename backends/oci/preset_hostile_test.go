@@ -5,6 +5,7 @@ package oci_test
 import (
 	"fmt"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -109,5 +110,38 @@ func TestPreset_hostileRedirect(t *testing.T) {
 		if seen := evil.requests(); len(seen) > 0 {
 			t.Errorf("%s: the other host was asked %s", typ, seen[0].URL)
 		}
+	}
+}
+
+// Not parallel: it measures memory. Of a page only the names are kept: a listing
+// of sixty pages of a megabyte each needs room for one or two.
+func TestPreset_pagesAreNotHeld(t *testing.T) {
+	const pages = 60
+	f := newFake(t)
+	padding := strings.Repeat("x", 1<<20)
+	n, most := 0, uint64(0)
+	f.other = func(w http.ResponseWriter, _ *http.Request) {
+		n++
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		most = max(most, m.HeapAlloc)
+		if n < pages {
+			w.Header().Set("Link", fmt.Sprintf(`<%s/x?page=%d>; rel="next"`, f.URL, n))
+		}
+		fmt.Fprintf(w, `[{"name":"team/image%d","description":"`, n)
+		fmt.Fprint(w, padding)
+		fmt.Fprint(w, `"}]`)
+	}
+	b := preset(t, "harbor", config{"url": "http://127.0.0.1:9", "api": f.URL})
+	var before runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	repos, err := oci.Catalogue(t.Context(), b, "team")
+	if err != nil || len(repos) != pages {
+		t.Fatalf("%d repositories, %v", len(repos), err)
+	}
+	if grown := int64(most) - int64(before.HeapAlloc); grown > 12<<20 {
+		t.Errorf("the heap grew by %d MiB while %d pages of 1 MiB were read", grown>>20, pages)
 	}
 }

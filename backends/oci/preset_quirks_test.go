@@ -77,6 +77,9 @@ func TestHub_pullLimits(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "the limit is 100 pulls in 6 h for the address 203.0.113.7; logging in allows more") {
 		t.Errorf("the error says %v", err)
 	}
+	if after := backends.RetryAfter(err); after != 216*time.Second {
+		t.Errorf("retry after %v, want the 216 s in which a pull comes free", after)
+	}
 	mustStat(t, b, "team/a:0") // a HEAD is free
 }
 

@@ -65,6 +65,7 @@ func TestPreset_config(t *testing.T) {
 		{"harbor", config{"url": "https://harbor.lab.org"}, "https://harbor.lab.org"},
 		{"aws", config{"account": "123456789012", "region": "eu-central-1"}, "https://123456789012.dkr.ecr.eu-central-1.amazonaws.com"},
 		{"aws", config{"account": "123456789012", "region": "cn-north-1"}, "https://123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn"},
+		{"aws", config{"account": int64(12345678901), "region": "us-east-1"}, "https://012345678901.dkr.ecr.us-east-1.amazonaws.com"},
 		{"aws", config{"url": "https://x.dkr.ecr.us-east-1.amazonaws.com"}, "https://x.dkr.ecr.us-east-1.amazonaws.com"},
 		{"harbor", config{}, "url"},
 		{"aws", config{}, "url"},

@@ -62,7 +62,7 @@ func (s *Service) hub(rec *httptest.ResponseRecorder, req *http.Request, params 
 		problem(rec, http.StatusNotFound, "object not found")
 		return
 	}
-	part, next := page(req, repos, "page_size", "page", 10)
+	part, next := page(req, repos, "page_size", 10)
 	results := []any{}
 	for _, repo := range part {
 		results = append(results, map[string]any{
@@ -73,7 +73,7 @@ func (s *Service) hub(rec *httptest.ResponseRecorder, req *http.Request, params 
 	}
 	answer := map[string]any{"count": len(repos), "next": nil, "previous": nil, "results": results}
 	if next > 0 {
-		answer["next"] = "http://" + req.Host + withPage(req, "page", next)
+		answer["next"] = "http://" + req.Host + withPage(req, next)
 	}
 	give(rec, answer)
 }
@@ -88,7 +88,7 @@ func (s *Service) github(rec *httptest.ResponseRecorder, req *http.Request, op *
 		problem(rec, http.StatusNotFound, "Not Found")
 		return
 	}
-	part, next := page(req, repos, "per_page", "page", 30)
+	part, next := page(req, repos, "per_page", 30)
 	answer := []any{}
 	for i, repo := range part {
 		name := strings.TrimPrefix(repo, params[0]+"/")
@@ -100,7 +100,7 @@ func (s *Service) github(rec *httptest.ResponseRecorder, req *http.Request, op *
 		})
 	}
 	if next > 0 {
-		to := "http://" + req.Host + withPage(req, "page", next)
+		to := "http://" + req.Host + withPage(req, next)
 		rec.Header().Set("Link", fmt.Sprintf(`<%s>; rel="next", <%s>; rel="last"`, to, to))
 	}
 	give(rec, answer)
@@ -152,7 +152,7 @@ func (s *Service) gitlab(rec *httptest.ResponseRecorder, req *http.Request, op *
 		problem(rec, http.StatusNotFound, "404 Not Found")
 		return
 	}
-	part, next := page(req, repos, "per_page", "page", 20)
+	part, next := page(req, repos, "per_page", 20)
 	answer := []any{}
 	for i, repo := range part {
 		answer = append(answer, map[string]any{
@@ -182,7 +182,7 @@ func (s *Service) harbor(rec *httptest.ResponseRecorder, req *http.Request, para
 		problem(rec, http.StatusNotFound, "project "+project+" not found")
 		return
 	}
-	part, next := page(req, repos, "page_size", "page", 10)
+	part, next := page(req, repos, "page_size", 10)
 	answer := []any{}
 	for i, repo := range part {
 		answer = append(answer, map[string]any{
@@ -192,7 +192,7 @@ func (s *Service) harbor(rec *httptest.ResponseRecorder, req *http.Request, para
 	}
 	rec.Header().Set("X-Total-Count", strconv.Itoa(len(repos)))
 	if next > 0 {
-		rec.Header().Set("Link", fmt.Sprintf(`<%s>; rel="next"`, withPage(req, "page", next)))
+		rec.Header().Set("Link", fmt.Sprintf(`<%s>; rel="next"`, withPage(req, next)))
 	}
 	give(rec, answer)
 }

@@ -222,14 +222,14 @@ func (s *Service) visible(namespace string, known bool) (repos []string, exists 
 	return repos, exists || namespace == ""
 }
 
-// page cuts the page that a request asks for out of all, by the names that the
-// service has for it; next is 0 after the last one.
-func page(req *http.Request, all []string, size, number string, otherwise int) (part []string, next int) {
+// page cuts the page that a request asks for out of all; size is the service's
+// name for how many are on one. next is 0 after the last one.
+func page(req *http.Request, all []string, size string, otherwise int) (part []string, next int) {
 	n, err := strconv.Atoi(req.URL.Query().Get(size))
 	if err != nil {
 		n = otherwise
 	}
-	at, err := strconv.Atoi(req.URL.Query().Get(number))
+	at, err := strconv.Atoi(req.URL.Query().Get("page"))
 	if err != nil {
 		at = 1
 	}
@@ -242,10 +242,10 @@ func page(req *http.Request, all []string, size, number string, otherwise int) (
 }
 
 // withPage returns the address of a request with another page.
-func withPage(req *http.Request, name string, value int) string {
+func withPage(req *http.Request, value int) string {
 	u := *req.URL
 	q := u.Query()
-	q.Set(name, strconv.Itoa(value))
+	q.Set("page", strconv.Itoa(value))
 	u.RawQuery = q.Encode()
 	return u.RequestURI()
 }
