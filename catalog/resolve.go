@@ -15,7 +15,9 @@ import (
 
 // Resolve reads a URI as the commands take it. Without a remote it means the
 // default one; a host means the remote whose URL has it; for reading also the
-// one other remote that knows the name.
+// one other remote that knows the name. Where no remote has the name before
+// "://", that is taken for what Singularity and Docker mean by it (docker://,
+// shub://, library://, oras://): the one remote of that type, or of the host.
 //
 // Errors: fs.ErrInvalid for a bad name, or one known to several remotes (they
 // are listed); fs.ErrNotExist for an unknown remote.
@@ -26,8 +28,7 @@ func (c *Catalog) Resolve(ctx context.Context, uri string, reading bool) (Remote
 	}
 	switch {
 	case u.Remote != "":
-		r, err := c.Remote(u.Remote)
-		return r, u.Ref, err
+		return c.resolveScheme(uri, u)
 	case u.Host != "":
 		r, err := c.remoteOfHost(u)
 		return r, u.Ref, err
@@ -65,7 +66,8 @@ func (c *Catalog) remoteOfHost(u backends.URI) (Remote, error) {
 		if err == nil && at.Host == "" {
 			at, err = url.Parse("//" + r.URL)
 		}
-		if err == nil && (strings.EqualFold(at.Host, u.Host) || at.Port() != "" && strings.EqualFold(at.Hostname(), u.Host)) {
+		host := canonical(u.Host)
+		if err == nil && (strings.EqualFold(canonical(at.Host), host) || at.Port() != "" && strings.EqualFold(at.Hostname(), host)) {
 			return r, nil
 		}
 	}
