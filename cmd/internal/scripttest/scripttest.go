@@ -18,6 +18,15 @@
 //	dropbox-accept TOKEN       let it take this one
 //	sregistry                  start a Singularity Registry Server; $SREGISTRY is its
 //	                           URL, $SREGISTRY_USER and $SREGISTRY_TOKEN log in
+//	service TYPE               start what a remote of this type has to do with: a
+//	                           registry with its login, and its API; $REGISTRY and
+//	                           $API are their URLs, $SERVICE_USER and the password
+//	                           "hunter2" log in
+//	service-expire             let it take no token that it gave out for a login
+//	service-limit N            let it allow N pulls more, or requests to its API
+//	ecr-token [unknown]        let ECR take another token only, which the credential
+//	                           helper has, unless it is to stay unknown to it
+//	ecr-create REPOSITORY      make a repository, as "aws ecr create-repository"
 //	notify-socket              be systemd for the programs that follow
 //	notified TEXT              wait until one has told it TEXT
 //	impostor                   hold the state directory, and answer sreg with nonsense
@@ -91,6 +100,7 @@ type script struct {
 	image    string
 	registry *ocitest.Registry
 	dropbox  *dropboxtest.Server
+	service  service
 	hold     *hold
 	free     func()
 	systemd  *net.UnixConn
@@ -114,6 +124,11 @@ func (s *script) params(file string) testscript.Params {
 			"dropbox-expire":  func(*testscript.TestScript, bool, []string) { s.dropbox.Expire() },
 			"dropbox-accept":  func(_ *testscript.TestScript, _ bool, args []string) { s.dropbox.Accept(args[0]) },
 			"sregistry":       s.startSregistry,
+			"service":         s.startService,
+			"service-expire":  s.expireService,
+			"service-limit":   s.limitService,
+			"ecr-token":       s.renewToken,
+			"ecr-create":      func(_ *testscript.TestScript, _ bool, args []string) { s.service.ecr.Create(args[0]) },
 			"notify-socket":   s.notifySocket,
 			"notified":        s.notified,
 			"impostor":        s.impostor,
