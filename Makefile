@@ -16,6 +16,7 @@ GOLANGCI := $(BUILD)/tools/golangci-lint-$(GOLANGCI_VERSION)
 RUN_DEPS  := fusermount3=fuse3
 TEST_DEPS := $(RUN_DEPS) docker-registry=docker-registry squashfuse=squashfuse mksquashfs=squashfs-tools getfattr=attr rsync=rsync \
              htpasswd=apache2-utils shellcheck=shellcheck gcc=gcc /usr/include/stdlib.h=libc6-dev \
+             skopeo=skopeo docker-credential-ecr-login=amazon-ecr-credential-helper \
              python3=python3 /usr/lib/python3/dist-packages/dropbox=python3-dropbox
 BENCH_DEPS := $(TEST_DEPS) rclone=rclone curl=curl openssl=openssl
 
