@@ -53,6 +53,16 @@ func TestConformance_presets(t *testing.T) {
 				api.Limit(1<<20, time.Now().Add(time.Hour))
 				config["api"] = api.URL
 			}
+			user, secret := "me", "secret"
+			switch typ {
+			case "nvidia":
+				user = ""
+				reg.Use(presettest.StartNGC(t, secret).Before)
+			case "aws":
+				ecr := &presettest.ECR{CreateOnPush: true}
+				user, secret = "", ecr.Issue()
+				reg.Use(ecr.Before)
+			}
 			caps := backends.CanPush | backends.CanDelete
 			if typ != "nvidia" {
 				caps |= backends.CanList
@@ -69,8 +79,8 @@ func TestConformance_presets(t *testing.T) {
 					own := maps.Clone(config)
 					own["namespace"] = namespace
 					b, err := oci.Open(t.Context(), backends.Env{
-						Remote: "conformance", Type: typ, HTTP: hc, Config: own, Arch: "amd64", User: "me",
-						Secret: func(context.Context, bool) (string, error) { return "secret", nil },
+						Remote: "conformance", Type: typ, HTTP: hc, Config: own, Arch: "amd64", User: user,
+						Secret: func(context.Context, bool) (string, error) { return secret, nil },
 					})
 					if err != nil {
 						t.Fatal(err)

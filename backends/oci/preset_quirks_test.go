@@ -183,6 +183,23 @@ func TestNGC_skopeo(t *testing.T) {
 	}
 }
 
+// So is that of ECR's.
+func TestECR_skopeo(t *testing.T) {
+	t.Parallel()
+	ocitest.Need(t, "skopeo")
+	reg := ocitest.Start(t, ocitest.Options{})
+	reg.PushSIF("team/tool", "1", []byte("x"), nil)
+	ecr := new(presettest.ECR)
+	reg.Use(ecr.Before)
+	old, token := ecr.Issue(), ecr.Issue()
+	for _, tt := range []struct{ token, want string }{{token, `"1"`}, {old, "403 (Forbidden)"}, {"wrong", "unauthorized"}} {
+		out, _ := skopeo(t, "list-tags", "--tls-verify=false", "--creds=AWS:"+tt.token, "docker://"+reg.Host+"/team/tool")
+		if !strings.Contains(out, tt.want) {
+			t.Errorf("skopeo with %q says %s, want %s", tt.token, out, tt.want)
+		}
+	}
+}
+
 func skopeo(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "skopeo", args...)

@@ -172,6 +172,10 @@ func (n *NGC) issue(w http.ResponseWriter, req *http.Request) {
 // (docs.aws.amazon.com/AmazonECR/latest/userguide/registry_auth.html), and that its
 // repositories have to be made before a push (…/docker-push-ecr-image.html).
 type ECR struct {
+	// CreateOnPush lets a push make the repository: for tests that are about
+	// something else.
+	CreateOnPush bool
+
 	mu    sync.Mutex // guards the fields below
 	good  string
 	old   []string
@@ -204,7 +208,7 @@ func (e *ECR) Before(next http.Handler) http.Handler {
 		known := basic && user == "AWS" && password == e.good
 		expired := basic && slices.Contains(e.old, password)
 		repo, _, upload := strings.Cut(strings.TrimPrefix(req.URL.Path, "/v2/"), "/blobs/uploads/")
-		missing := upload && !slices.Contains(e.repos, repo)
+		missing := upload && !e.CreateOnPush && !slices.Contains(e.repos, repo)
 		e.mu.Unlock()
 		status, code, message := 0, "", ""
 		switch {
