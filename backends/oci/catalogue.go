@@ -57,6 +57,12 @@ func (c *client) namespaces(ctx context.Context, path string) []string {
 	return all
 }
 
+// isNamespace reports whether path is a namespace that the remote is to show: it is
+// there, also if nothing is in it yet.
+func (c *client) isNamespace(ctx context.Context, path string) bool {
+	return slices.Contains(c.namespaces(ctx, ""), path+"/")
+}
+
 // scope returns the namespace to list for what is at path: the longest that is
 // configured, else its first part.
 func (c *client) scope(path string) string {

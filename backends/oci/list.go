@@ -37,7 +37,7 @@ func (c *client) List(ctx context.Context, collection string) iter.Seq2[backends
 			return
 		}
 		children, images := below(all, c.prefix(collection))
-		if collection != "" && len(children)+len(images) == 0 {
+		if collection != "" && len(children)+len(images) == 0 && !c.isNamespace(ctx, strings.TrimSuffix(c.prefix(collection), "/")) {
 			yield(backends.Entry{}, fmt.Errorf("%w: no repository is named %s…", fs.ErrNotExist, c.prefix(collection)))
 			return
 		}

@@ -19,9 +19,9 @@ import (
 // repositories" and "Create access token"). What is public it tells everybody.
 type hubLister struct {
 	*api
-	mu    sync.Mutex      // guards the fields below
-	token string          // a JWT, for minutes
-	of    auth.Credential // whose it is
+	session sync.Mutex      // guards the fields below
+	token   string          // a JWT, for minutes
+	of      auth.Credential // whose it is
 }
 
 func newHubLister(a *api) lister {
@@ -61,12 +61,12 @@ func (l *hubLister) sign(ctx context.Context, req *http.Request) error {
 	if err != nil || cred.Username == "" || cred.Password == "" {
 		return err
 	}
-	l.mu.Lock()
+	l.session.Lock()
 	token := l.token
 	if l.of != cred {
 		token = ""
 	}
-	l.mu.Unlock()
+	l.session.Unlock()
 	if token == "" {
 		if token, err = l.exchange(ctx, cred); err != nil {
 			return err
@@ -90,15 +90,15 @@ func (l *hubLister) exchange(ctx context.Context, cred auth.Credential) (string,
 	if answer.AccessToken == "" || strings.ContainsAny(answer.AccessToken, "\r\n") {
 		return "", fmt.Errorf("%w: %s gives no access token", backends.ErrCorrupt, l.base.Host)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.session.Lock()
+	defer l.session.Unlock()
 	l.token, l.of = answer.AccessToken, cred
 	return answer.AccessToken, nil
 }
 
 func (l *hubLister) forget() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.session.Lock()
+	defer l.session.Unlock()
 	had := l.token != ""
 	l.token = ""
 	return had

@@ -86,6 +86,13 @@ func IsType(typ string) bool {
 	return ok
 }
 
+// HasNamespaces reports whether a remote of this type shows at its root what the
+// setting "namespaces" names.
+func HasNamespaces(typ string) bool {
+	p := presets[typ]
+	return slices.Contains(p.keys, "namespaces") && !p.whole
+}
+
 // A silent is a client of a service that tells no repositories: it is no
 // backends.Lister, so that nobody waits for a listing.
 type silent struct {

@@ -165,6 +165,50 @@ func TestPreset_root(t *testing.T) {
 	}
 }
 
+// What is asked for is there, also if nothing is in it yet; other things are not.
+func TestPreset_emptyNamespace(t *testing.T) {
+	t.Parallel()
+	api := presettest.Start(t, "docker", presettest.Options{Repositories: holds(), Empty: func() []string { return []string{"mine", "other"} }})
+	b := preset(t, "docker", config{"url": "http://127.0.0.1:9", "api": api.URL, "namespaces": []string{"mine", "typo"}}).(backends.Lister)
+	if got := names(t, b, "mine"); len(got) > 0 {
+		t.Errorf("an empty namespace holds %q", got)
+	}
+	for _, name := range []string{"other", "typo", "mine/deeper"} {
+		_, err := backends.Collect(b.List(t.Context(), name))
+		wantErr(t, "List of "+name, err, fs.ErrNotExist)
+	}
+}
+
+// A command that tells the password is run once for a listing, not for each page.
+func TestPreset_secretIsAskedOnce(t *testing.T) {
+	t.Parallel()
+	var repos []string
+	for i := range 1000 {
+		repos = append(repos, fmt.Sprintf("team/image%d", i))
+	}
+	for _, typ := range []string{"docker", "ghcr", "quay", "gitlab", "harbor"} {
+		api := presettest.Start(t, typ, presettest.Options{Repositories: holds(repos...), User: "me", Password: "new"})
+		var asked []bool
+		b := preset(t, typ, config{"url": "http://127.0.0.1:9", "api": api.URL}, func(env *backends.Env) {
+			env.User = "me"
+			if typ == "quay" {
+				env.User = ""
+			}
+			env.Secret = func(_ context.Context, fresh bool) (string, error) {
+				asked = append(asked, fresh)
+				return map[bool]string{false: "old", true: "new"}[fresh], nil
+			}
+		})
+		got, err := oci.Catalogue(t.Context(), b, "team")
+		if err != nil || len(got) != len(repos) {
+			t.Errorf("%s: %d repositories, %v", typ, len(got), err)
+		}
+		if fmt.Sprint(asked) != "[false true]" {
+			t.Errorf("%s: the secret was asked for with fresh = %v, want false, then true", typ, asked)
+		}
+	}
+}
+
 // What is private is told to who may see it.
 func TestPreset_private(t *testing.T) {
 	t.Parallel()

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
+	"time"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
 
@@ -42,7 +44,15 @@ type api struct {
 	// expired forgets what sign has kept of a login, and reports whether there
 	// was anything; nil if it keeps nothing.
 	expired func() bool
+
+	mu    sync.Mutex // guards the fields below
+	cred  auth.Credential
+	until time.Time // when to look for the login again
 }
+
+// credLife is how long a login is good for the pages of a listing: it is asked for
+// by running a command, maybe, and a listing can have a thousand.
+const credLife = time.Minute
 
 // apiClient returns hc as one that stays at base: no API has to send its clients
 // elsewhere, and a redirect would carry on what is not a header, too.
@@ -70,6 +80,9 @@ func (a *api) get(ctx context.Context, target string, v any) (http.Header, error
 		if err == nil || !again || !errors.Is(err, backends.ErrUnauthorized) {
 			return header, err
 		}
+		a.mu.Lock()
+		a.until = time.Time{}
+		a.mu.Unlock()
 		forgotten := a.expired != nil && a.expired()
 		if renewed := a.login.renew(); !forgotten && !renewed {
 			return header, err
@@ -108,7 +121,20 @@ func (a *api) ask(ctx context.Context, method, target string, body []byte, v any
 
 // credential returns the registry's login, for its API.
 func (a *api) credential(ctx context.Context) (auth.Credential, error) {
-	return a.login.credential(ctx, a.login.host)
+	a.mu.Lock()
+	cred, fresh := a.cred, time.Now().Before(a.until)
+	a.mu.Unlock()
+	if fresh {
+		return cred, nil
+	}
+	cred, err := a.login.credential(ctx, a.login.host)
+	if err != nil {
+		return auth.EmptyCredential, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cred, a.until = cred, time.Now().Add(credLife)
+	return cred, nil
 }
 
 // path returns the target of a path below the API's address. The parts are

@@ -197,7 +197,11 @@ func (p *probe) listStep(ctx context.Context) (step, []backends.Entry) {
 	entries, err := p.list(ctx, "")
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
-		return step{Step: "list", Result: resultNo, Detail: "the registry cannot list all it has; what is named can be opened"}, nil
+		s := step{Step: "list", Result: resultNo, Detail: "the registry cannot list all it has; what is named can be opened"}
+		if oci.HasNamespaces(p.remote.Type) {
+			s.Remedy = "namespaces = [\"…\"] in its table, or a login, has some listed"
+		}
+		return s, nil
 	case errors.Is(err, fs.ErrNotExist):
 		return step{Step: "list", Result: resultOK, Detail: "it is empty"}, nil
 	case err != nil && oci.IsType(p.remote.Type) && errors.Is(err, fs.ErrPermission):
