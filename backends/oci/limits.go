@@ -153,8 +153,10 @@ func (c *client) refusal(err error) error {
 		text += " for the address " + a.whose + "; logging in allows more"
 	case c.login.secret != nil:
 		text += fmt.Sprintf(" for the user %q", c.login.user)
+	case a.whose != "":
+		text += " for the account that is logged in"
 	default:
-		text += " for who asks without a login; logging in allows more"
+		text += "; logging in can allow more"
 	}
 	err = fmt.Errorf("%w (%s)", err, text)
 	if a.window > 0 && backends.RetryAfter(err) == 0 {

@@ -170,10 +170,10 @@ func (c *client) newLister(env backends.Env, cfg Config) (lister, error) {
 	if at == "" && c.preset.here {
 		at = c.base.String()
 	}
-	if at == "" && c.preset.api != "" {
+	if at == "" {
 		return nil, nil
 	}
-	base, err := parseAPI(cmp.Or(at, c.base.String()))
+	base, err := parseAPI(at)
 	if err != nil {
 		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
 	}

@@ -100,6 +100,11 @@ func TestHub_pullLimitOfUser(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), `the limit is 200 pulls in 6 h for the user "me"`) || strings.Contains(err.Error(), "logging in") {
 		t.Errorf("the error says %v", err)
 	}
+	// A login of Docker's own: its name is not ours to know, and the Hub says a number.
+	_, err = preset(t, "docker", config{"url": reg.URL}).Stat(t.Context(), ref(t, "team/a:2"))
+	if err == nil || !strings.Contains(err.Error(), "for the account that is logged in)") {
+		t.Errorf("the error says %v", err)
+	}
 }
 
 // Each API says in its own way that there were too many requests, and until when.
