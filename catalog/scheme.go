@@ -79,10 +79,27 @@ func (c *Catalog) remoteOfType(u backends.URI, types []string) (Remote, error) {
 func (c *Catalog) remoteAt(scheme string, at backends.URI) (Remote, error) {
 	r, err := c.remoteOfHost(at)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Remote{}, fmt.Errorf("%w: %s://%s is on the host %q, and no remote has it (type: sreg remote add NAME oci url=https://%s)",
-			fs.ErrNotExist, scheme, at, at.Host, at.Host)
+		return Remote{}, fmt.Errorf("%w: %s://%s is on the host %q, and no remote has it (type: sreg remote add %s)",
+			fs.ErrNotExist, scheme, at, at.Host, toAdd(at.Host))
 	}
 	return r, err
+}
+
+// toAdd returns what to say to "sreg remote add" for a registry's host.
+func toAdd(host string) string {
+	switch canonical(host) {
+	case "docker.io":
+		return "docker docker"
+	case "ghcr.io":
+		return "ghcr ghcr"
+	case "quay.io":
+		return "quay quay"
+	case "nvcr.io":
+		return "nvidia nvidia"
+	case "registry.gitlab.com":
+		return "gitlab gitlab"
+	}
+	return "NAME oci url=https://" + host
 }
 
 // canonical returns the one name by which a registry of several goes.
