@@ -58,8 +58,10 @@ func (c *client) request(ctx context.Context, method, target string, body io.Rea
 // neither 2xx nor in ok is an error, and the body is then closed.
 func (c *client) do(req *http.Request, ok ...int) (*http.Response, error) {
 	for again := true; ; again = false {
-		generation := c.tokens.generation()
-		resp, err := c.auth.Do(req)
+		client := *c.auth
+		cache := c.tokens.now()
+		client.Cache = cache
+		resp, err := client.Do(req)
 		if err == nil {
 			c.limits.see(resp.Header)
 		}
@@ -71,7 +73,7 @@ func (c *client) do(req *http.Request, ok ...int) (*http.Response, error) {
 		if err == nil {
 			return resp, nil
 		}
-		if !again || !c.renew(err, generation) || !rewind(req) {
+		if !again || !c.renew(err, cache) || !rewind(req) {
 			return nil, err
 		}
 	}

@@ -62,9 +62,10 @@ func newLogin(env backends.Env, cfg Config, p preset, host string) *login {
 	return l
 }
 
-// newAuth returns the client that logs in where it is asked to.
-func newAuth(hc *http.Client, l *login, t *tokens) *auth.Client {
-	return &auth.Client{Client: hc, Cache: t, ClientID: "sregfs", Credential: l.credential}
+// newAuth returns the client that logs in where it is asked to. Each request gives
+// it the cache of what it has logged in with.
+func newAuth(hc *http.Client, l *login) *auth.Client {
+	return &auth.Client{Client: hc, ClientID: "sregfs", Credential: l.credential}
 }
 
 // defaultFiles are where Docker, Podman, Singularity and Apptainer keep logins.

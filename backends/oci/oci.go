@@ -76,13 +76,12 @@ type client struct {
 	chunk     int64 // bytes of one PATCH
 	log       *slog.Logger
 
-	auth  *auth.Client // requests to the registry, with a login where one is asked for
-	plain *http.Client // requests to where the registry redirects to
-	login *login
-	// tokens are what auth keeps of logins.
-	tokens *tokens
+	auth   *auth.Client // requests to the registry, with a login where one is asked for
+	plain  *http.Client // requests to where the registry redirects to
+	login  *login
 	lister lister // nil: the registry's catalogue lists
 
+	tokens  tokens          // what auth has logged in with
 	known   known           // manifests seen
 	targets targets         // where blobs were redirected to
 	catalog catalogs        // the repositories, for a moment
@@ -112,14 +111,13 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	}
 	c := &client{
 		config: cfg, preset: p, base: base, namespace: namespace, arch: env.WantedArch(), chunk: chunkSize, log: env.Logger(),
-		tokens: newTokens(),
 	}
 	c.limits.log = c.log
 	plain := *env.HTTP
 	plain.Transport = &guard{next: env.HTTP.Transport, home: base, authHost: cfg.AuthHost}
 	c.plain = &plain
 	c.login = newLogin(env, cfg, p, base.Host)
-	c.auth = newAuth(c.plain, c.login, c.tokens)
+	c.auth = newAuth(c.plain, c.login)
 	if c.lister, err = c.newLister(env, cfg); err != nil {
 		return nil, err
 	}

@@ -198,10 +198,10 @@ func FuzzManifest(f *testing.F) {
 	f.Add([]byte(`{"manifests":[{"digest":"` + digest + `","platform":{"architecture":"amd64"}}]}`))
 	f.Add([]byte(`{"layers":[{}],"manifests":[{}]}`))
 	f.Add([]byte(`[]`))
-	c := &client{arch: "amd64", base: &url.URL{Scheme: "http", Host: "x"}, login: &login{}, tokens: newTokens()}
+	c := &client{arch: "amd64", base: &url.URL{Scheme: "http", Host: "x"}, login: &login{}}
 	c.auth = newAuth(&http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: http.StatusNotFound, Header: http.Header{}, Body: http.NoBody}, nil
-	})}, c.login, c.tokens)
+	})}, c.login)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		img, err := c.image(t.Context(), "a/b", manifest{digest: digest, body: bytes.Clone(body)}, "amd64")
 		if err == nil && (img.Size < 0 || !isDigest(img.Digest) || img.Version == "") {

@@ -155,22 +155,25 @@ func TestNGC_tokens(t *testing.T) {
 	}
 	t.Run("many at once", func(t *testing.T) {
 		ngc.Expire()
-		errs := make(chan error)
-		for range 8 {
-			go func() {
-				_, err := b.Stat(t.Context(), ref(t, "nvidia/pytorch:1"))
-				errs <- err
-			}()
-		}
-		for range 8 {
-			if err := <-errs; err != nil {
-				t.Errorf("one of eight: %v", err)
-			}
-		}
+		atOnce(t, 8, func() error { _, err := b.Stat(t.Context(), ref(t, "nvidia/pytorch:1")); return err })
 	})
 	ngc.Revoke()
 	_, err := b.Stat(t.Context(), ref(t, "nvidia/pytorch:1"))
 	wantErr(t, "with a key that was revoked", err, backends.ErrUnauthorized)
+}
+
+// atOnce does the same n times at once, and none may fail.
+func atOnce(t *testing.T, n int, do func() error) {
+	t.Helper()
+	errs := make(chan error)
+	for range n {
+		go func() { errs <- do() }()
+	}
+	for range n {
+		if err := <-errs; err != nil {
+			t.Errorf("one of %d: %v", n, err)
+		}
+	}
 }
 
 // The fake of NGC's login is good enough for another client.
@@ -236,17 +239,21 @@ func TestECR_helper(t *testing.T) {
 	if calls, err := os.ReadFile(filepath.Join(dir, "calls")); err != nil || strings.Count(string(calls), "called") != 2 {
 		t.Errorf("the helper was called so: %q, %v; want once for each token", calls, err)
 	}
-	if got := names(t, b.(backends.Lister), "team"); !slices.Equal(got, []string{"team/tool:1"}) {
+	many := preset(t, "aws", cfg)
+	mustStat(t, many, "team/tool:1")
+	issue()
+	atOnce(t, 8, func() error { _, err := many.Stat(t.Context(), ref(t, "team/tool:1")); return err })
+	if got := names(t, many.(backends.Lister), "team"); !slices.Equal(got, []string{"team/tool:1"}) {
 		t.Errorf("the catalogue tells %q", got)
 	}
 
-	_, err := b.(backends.Pusher).Push(t.Context(), ref(t, "team/new:1"), source([]byte("x")))
+	_, err := many.(backends.Pusher).Push(t.Context(), ref(t, "team/new:1"), source([]byte("x")))
 	wantErr(t, "Push to no repository", err, fs.ErrNotExist)
 	if err == nil || !strings.Contains(err.Error(), "aws ecr create-repository --repository-name team/new --region eu-central-1") {
 		t.Errorf("the error does not say what to do: %v", err)
 	}
 	ecr.Create("team/new")
-	if _, err := b.(backends.Pusher).Push(t.Context(), ref(t, "team/new:1"), source([]byte("x"))); err != nil {
+	if _, err := many.(backends.Pusher).Push(t.Context(), ref(t, "team/new:1"), source([]byte("x"))); err != nil {
 		t.Errorf("Push: %v", err)
 	}
 

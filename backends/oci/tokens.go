@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
@@ -14,96 +15,73 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// tokens is a cache of logins that can be emptied.
+// tokens hands out a cache of logins that can be replaced by an empty one. The zero
+// value is ready.
 type tokens struct {
 	mu      sync.Mutex // guards the fields below
-	cache   auth.Cache
-	used    bool // something may be in the cache
-	age     int  // counts how often it was emptied
-	refused time.Time
+	cache   *tokenCache
+	dropped time.Time
 }
 
-func newTokens() *tokens { return &tokens{cache: auth.NewCache()} }
-
-func (t *tokens) now() auth.Cache {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.cache
-}
-
-// GetScheme implements auth.Cache.
-func (t *tokens) GetScheme(ctx context.Context, registry string) (auth.Scheme, error) {
-	return t.now().GetScheme(ctx, registry)
-}
-
-// GetToken implements auth.Cache.
-func (t *tokens) GetToken(ctx context.Context, registry string, scheme auth.Scheme, key string) (string, error) {
-	return t.now().GetToken(ctx, registry, scheme, key)
+// A tokenCache is what one request after the other adds its login to. A request
+// goes on with the one that it began with: what it finds out about an old login
+// must not get to those who begin anew.
+type tokenCache struct {
+	auth.Cache
+	used atomic.Bool // there may be something in it
 }
 
 // Set implements auth.Cache.
-func (t *tokens) Set(
+func (c *tokenCache) Set(
 	ctx context.Context, registry string, scheme auth.Scheme, key string, fetch func(context.Context) (string, error),
 ) (string, error) {
-	cache := t.now()
-	token, err := cache.Set(ctx, registry, scheme, key, fetch)
+	token, err := c.Cache.Set(ctx, registry, scheme, key, fetch)
 	if err == nil {
-		t.mu.Lock()
-		t.used = true
-		t.mu.Unlock()
+		c.used.Store(true)
 	}
 	return token, err
 }
 
-// generation is to be read before a request that drop may be called after.
-func (t *tokens) generation() int {
+// now returns the cache for a request.
+func (t *tokens) now() *tokenCache {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.age
+	if t.cache == nil {
+		t.cache = &tokenCache{Cache: auth.NewCache()}
+	}
+	return t.cache
 }
 
-// drop forgets the logins of a generation, and reports whether there were any:
-// then the request may be made again, from its beginning.
-func (t *tokens) drop(generation int) bool {
+// drop replaces the cache that a request had, and reports whether there was
+// anything in it: then the request may be made again, from its beginning. What is
+// rare does so at most once in a while: a refusal that is mostly not for the
+// age of a login.
+func (t *tokens) drop(had *tokenCache, rare bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.age != generation {
+	switch {
+	case t.cache != had:
 		return true // somebody else has seen to it
-	}
-	if !t.used {
+	case !had.used.Load(), rare && !t.dropped.IsZero() && time.Since(t.dropped) < renewEvery:
 		return false
 	}
-	t.cache, t.used = auth.NewCache(), false
-	t.age++
-	return true
-}
-
-// spare reports whether a refusal may be taken for that of an old token: once a
-// minute, since it is mostly just that.
-func (t *tokens) spare() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.refused.IsZero() && time.Since(t.refused) < renewEvery {
-		return false
-	}
-	t.refused = time.Now()
+	t.cache, t.dropped = nil, time.Now()
 	return true
 }
 
 // renew reports whether to make a request again that ended with err: with
 // another secret, or, where the service's answer to an old token leads nowhere,
-// as one that never had a token. generation is that of the tokens before it.
-func (c *client) renew(err error, generation int) bool {
+// as one that never had a token. had is the cache that it was made with.
+func (c *client) renew(err error, had *tokenCache) bool {
 	if errors.Is(err, errForeignLogin) {
 		return false
 	}
 	unauthorized := errors.Is(err, backends.ErrUnauthorized)
-	restarted := false
-	if c.preset.restart != nil && errors.Is(err, c.preset.restart) && (unauthorized || c.tokens.spare()) {
-		restarted = c.tokens.drop(generation)
+	again := c.preset.restart != nil && errors.Is(err, c.preset.restart) && c.tokens.drop(had, !unauthorized)
+	if unauthorized && c.login.renew() {
+		again = true
 	}
-	renewed := unauthorized && c.login.renew()
-	return restarted || renewed
+	return again
 }
 
 // triedAt says, for an error of another host, whose login was refused.
