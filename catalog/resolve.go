@@ -15,7 +15,9 @@ import (
 
 // Resolve reads a URI as the commands take it. Without a remote it means the
 // default one; a host means the remote whose URL has it; for reading also the
-// one other remote that knows the name.
+// one other remote that knows the name. Where no remote has the name before
+// "://", that is taken for what Singularity and Docker mean by it (docker://,
+// shub://, library://, oras://): the one remote of that type, or of the host.
 //
 // Errors: fs.ErrInvalid for a bad name, or one known to several remotes (they
 // are listed); fs.ErrNotExist for an unknown remote.
@@ -26,8 +28,7 @@ func (c *Catalog) Resolve(ctx context.Context, uri string, reading bool) (Remote
 	}
 	switch {
 	case u.Remote != "":
-		r, err := c.named(u.Remote)
-		return r, u.Ref, err
+		return c.resolveScheme(uri, u)
 	case u.Host != "":
 		r, err := c.remoteOfHost(u)
 		return r, u.Ref, err
@@ -58,25 +59,6 @@ func (c *Catalog) Resolve(ctx context.Context, uri string, reading bool) (Remote
 		fs.ErrInvalid, u.Ref, strings.Join(names, ", "))
 }
 
-// named returns the remote that a URI names. "shub://" is Singularity Hub, as
-// everybody writes it, whatever the remote with its archive is called.
-func (c *Catalog) named(name string) (Remote, error) {
-	r, err := c.Remote(name)
-	if err == nil || name != "shub" {
-		return r, err
-	}
-	var hubs []Remote
-	for _, r := range c.remotes {
-		if r.Type == "hub" {
-			hubs = append(hubs, r)
-		}
-	}
-	if len(hubs) != 1 {
-		return r, fmt.Errorf("%w (no remote, or several, of type \"hub\")", err)
-	}
-	return hubs[0], nil
-}
-
 // remoteOfHost returns the remote of a URI that begins with a host.
 func (c *Catalog) remoteOfHost(u backends.URI) (Remote, error) {
 	for _, r := range c.remotes {
@@ -84,7 +66,8 @@ func (c *Catalog) remoteOfHost(u backends.URI) (Remote, error) {
 		if err == nil && at.Host == "" {
 			at, err = url.Parse("//" + r.URL)
 		}
-		if err == nil && (strings.EqualFold(at.Host, u.Host) || at.Port() != "" && strings.EqualFold(at.Hostname(), u.Host)) {
+		host := canonical(u.Host)
+		if err == nil && (strings.EqualFold(canonical(at.Host), host) || at.Port() != "" && strings.EqualFold(at.Hostname(), host)) {
 			return r, nil
 		}
 	}

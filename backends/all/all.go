@@ -16,14 +16,22 @@ import (
 	"github.com/sregfs/sregfs/backends/sregistry"
 )
 
-// Backends has the opener of each type. docs/backends/TYPE.md describes it.
+// Backends has the opener of each type. docs/backends/TYPE.md describes it. What
+// oci.Open opens are registries of one kind, with a table of what is known of each.
 // Nobody changes the map.
 var Backends = map[string]backends.Opener{
+	"aws":       oci.Open,
 	"dir":       dir.Open,
+	"docker":    oci.Open,
 	"dropbox":   dropbox.Open,
 	"http":      http.Open,
 	"hub":       hub.Open,
 	"library":   library.Opener(oci.Open),
+	"ghcr":      oci.Open,
+	"gitlab":    oci.Open,
+	"harbor":    oci.Open,
+	"nvidia":    oci.Open,
 	"oci":       oci.Open,
+	"quay":      oci.Open,
 	"sregistry": sregistry.Open,
 }

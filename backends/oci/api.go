@@ -61,7 +61,13 @@ func (c *client) do(req *http.Request, ok ...int) (*http.Response, error) {
 		if err := c.login.authorize(req); err != nil {
 			return nil, err
 		}
-		resp, err := c.auth.Do(req)
+		client := *c.auth
+		cache := c.tokens.now()
+		client.Cache = cache
+		resp, err := client.Do(req)
+		if err == nil {
+			c.limits.see(resp.Header)
+		}
 		if err != nil {
 			err = c.transportError(req.Context(), err)
 		} else if resp.StatusCode/100 != 2 && !slices.Contains(ok, resp.StatusCode) {
@@ -70,8 +76,7 @@ func (c *client) do(req *http.Request, ok ...int) (*http.Response, error) {
 		if err == nil {
 			return resp, nil
 		}
-		if !again || !errors.Is(err, backends.ErrUnauthorized) || errors.Is(err, errForeignLogin) ||
-			!c.login.renew() || !rewind(req) {
+		if !again || !c.renew(err, cache) || !rewind(req) {
 			return nil, err
 		}
 	}
@@ -107,8 +112,13 @@ func (c *client) statusError(resp *http.Response) error {
 		resp.StatusCode = code
 	}
 	err := httpx.Error(resp)
-	if errors.Is(err, backends.ErrUnauthorized) {
+	switch {
+	case errors.Is(err, backends.ErrUnauthorized):
 		return fmt.Errorf("%w (%s)", err, c.login.tried())
+	case errors.Is(err, backends.ErrRateLimited):
+		return c.refusal(err)
+	case errors.Is(err, fs.ErrPermission) && c.preset.denied != "":
+		return fmt.Errorf("%w (%s)", err, c.preset.denied)
 	}
 	return err
 }
@@ -201,13 +211,7 @@ func (c *client) page(ctx context.Context, target string, read func(body io.Read
 	if next = nextLink(resp.Header.Values("Link")); next == "" {
 		return "", nil
 	}
-	u, err := req.URL.Parse(next)
-	// What is opaque ("x:.evil.example/") has no host, and would be the end
-	// of ours.
-	if err != nil || u.Opaque != "" || !strings.EqualFold(u.Host, c.base.Host) {
-		return "", fmt.Errorf("%w: the listing goes on at %q, which is not on %s", backends.ErrCorrupt, next, c.base.Host)
-	}
-	return u.RequestURI(), nil
+	return follow(req.URL, next)
 }
 
 // nextLink returns the target of rel="next" in Link headers (RFC 8288), or "".

@@ -16,10 +16,9 @@ import (
 	"github.com/sregfs/sregfs/backends/internal/ranged"
 )
 
-// usualFormat returns what images mostly are in a registry of that type.
-func usualFormat(typ string) string {
-	switch typ {
-	case "docker", "quay", "nvidia":
+// usual returns the format of an image of which nothing is known.
+func (p preset) usual() string {
+	if p.containers {
 		return backends.FormatArchive
 	}
 	return backends.FormatSIF

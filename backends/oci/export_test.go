@@ -2,7 +2,17 @@
 
 package oci
 
-import "github.com/sregfs/sregfs/backends"
+import (
+	"context"
+
+	"github.com/sregfs/sregfs/backends"
+)
 
 // SetChunk makes b upload n bytes with each request.
 func SetChunk(b backends.Backend, n int64) { b.(*client).chunk = n }
+
+// Catalogue returns the repositories that b knows at and below a path, without
+// their tags.
+func Catalogue(ctx context.Context, b backends.Backend, path string) ([]string, error) {
+	return b.(*client).catalogue(ctx, path)
+}

@@ -19,6 +19,8 @@ type fake struct {
 	mu    sync.Mutex // guards the fields below
 	seen  []*http.Request
 	paths map[string]http.HandlerFunc
+
+	other http.HandlerFunc // answers what has no path; nil is 404; set before the first request
 }
 
 func newFake(t *testing.T) *fake {
@@ -35,6 +37,9 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	f.seen = append(f.seen, req)
 	answer := f.paths[req.URL.Path]
 	f.mu.Unlock()
+	if answer == nil {
+		answer = f.other
+	}
 	if answer == nil {
 		http.Error(w, `{"errors":[{"code":"NAME_UNKNOWN","message":"no"}]}`, http.StatusNotFound)
 		return

@@ -29,7 +29,7 @@ type form struct {
 
 // form makes the documents for src.
 func (c *client) form(ctx context.Context, repo string, ref backends.Ref, src backends.Source) (form, error) {
-	if c.layout == layoutLibrary {
+	if c.config.Layout == layoutLibrary {
 		return c.libraryForm(ctx, repo, ref, src)
 	}
 	m, err := newManifest(ref, src, emptyConfig)

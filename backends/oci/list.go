@@ -14,20 +14,17 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
-	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
 const (
 	pageSize    = 1000
 	tagRequests = 16 // at once
 	maxProbes   = 32 // images of one listing that are looked at for their format
-	catalogLife = 5 * time.Second
 )
 
 // List tells the tags of the repositories that lie directly in collection, and
@@ -36,13 +33,13 @@ const (
 // be neither is left out from then on.
 func (c *client) List(ctx context.Context, collection string) iter.Seq2[backends.Entry, error] {
 	return func(yield func(backends.Entry, error) bool) {
-		all, err := c.catalog.get(ctx, c.repositories)
+		all, err := c.catalogue(ctx, strings.Trim(c.namespace+"/"+collection, "/"))
 		if err != nil {
 			yield(backends.Entry{}, err)
 			return
 		}
 		children, images := below(all, c.prefix(collection))
-		if collection != "" && len(children)+len(images) == 0 {
+		if collection != "" && len(children)+len(images) == 0 && !c.isNamespace(ctx, strings.TrimSuffix(c.prefix(collection), "/")) {
 			yield(backends.Entry{}, fmt.Errorf("%w: no repository is named %s…", fs.ErrNotExist, c.prefix(collection)))
 			return
 		}
@@ -126,7 +123,7 @@ func (c *client) listTags(ctx context.Context, collection string, images []strin
 		for tags := range first.pages {
 			for _, tag := range tags {
 				ref := backends.Ref{Collection: collection, Name: first.name, Tag: tag}
-				format := c.known.guess(c.repository(ref), tag, c.usual)
+				format := c.known.guess(c.repository(ref), tag, c.preset.usual())
 				if !yield(backends.Entry{Image: backends.Image{Ref: ref, Size: -1, Format: format}}, nil) {
 					return
 				}
@@ -148,7 +145,7 @@ func (c *client) sendTags(ctx context.Context, ref backends.Ref, probes *atomic.
 		tags = slices.DeleteFunc(tags, func(tag string) bool {
 			return referrersTag.MatchString(tag) || c.known.foreign(repo, tag)
 		})
-		if len(tags) > 0 && c.probes && !c.known.seen(repo) && probes.Add(1) <= maxProbes {
+		if len(tags) > 0 && !c.preset.counted && !c.known.seen(repo) && probes.Add(1) <= maxProbes {
 			if _, err := c.resolve(c.scoped(ctx, repo, pull), repo, tags[len(tags)-1], c.arch); err != nil {
 				c.log.Debug("what kind of image it is could not be found out", "repository", repo, "err", err)
 			}
@@ -237,11 +234,16 @@ func (c *client) repositories(ctx context.Context) ([]string, error) {
 	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errors.ErrUnsupported) {
 		return all, err
 	}
-	// Is it the catalogue alone that is refused, or everything?
+	return nil, c.untold(ctx, err)
+}
+
+// untold turns the refusal of a catalogue into errors.ErrUnsupported, unless it
+// is not the catalogue alone that is refused, but everything.
+func (c *client) untold(ctx context.Context, err error) error {
 	if err := c.ping(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	return nil, fmt.Errorf("%w: %s does not tell its repositories: %v", errors.ErrUnsupported, c.base.Host, err)
+	return fmt.Errorf("%w: %s does not tell its repositories: %v", errors.ErrUnsupported, c.base.Host, err)
 }
 
 // ping asks whether there is a registry that lets us in.
@@ -256,59 +258,4 @@ func (c *client) ping(ctx context.Context) error {
 	}
 	resp.Body.Close()
 	return nil
-}
-
-// A catalog is a list of repositories that is good for a moment, so that a walk
-// of the tree does not ask for it in every directory. The zero value is empty.
-type catalog struct {
-	once uploads.Locks // for one reader at a time: the others wait for what it finds
-
-	mu    sync.Mutex // guards the fields below
-	all   []string
-	err   error
-	until time.Time
-	age   int // counts the calls of forget
-}
-
-// get returns the list, which must not be changed, read by read if it is old.
-func (c *catalog) get(ctx context.Context, read func(context.Context) ([]string, error)) ([]string, error) {
-	unlock, err := c.once.Lock(ctx, "")
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	c.mu.Lock()
-	all, err, until, age := c.all, c.err, c.until, c.age
-	c.mu.Unlock()
-	if time.Now().Before(until) {
-		return all, err
-	}
-	all, err = read(ctx)
-	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.age == age { // else it may lack what was pushed meanwhile
-		c.all, c.err, c.until = all, err, time.Now().Add(catalogLife)
-		time.AfterFunc(catalogLife, c.drop)
-	}
-	return all, err
-}
-
-// drop frees a list that is too old; it may be of a million names.
-func (c *catalog) drop() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !time.Now().Before(c.until) {
-		c.all, c.err = nil, nil
-	}
-}
-
-// forget makes the next get read.
-func (c *catalog) forget() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.until = time.Time{}
-	c.age++
 }

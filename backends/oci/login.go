@@ -3,10 +3,12 @@
 package oci
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -29,7 +31,9 @@ type login struct {
 	user   string
 	secret backends.SecretFunc
 	files  []string
-	bearer bool // the secret is the token itself
+	helper string // a credential helper to ask where no file has a login
+	named  bool   // user was configured
+	bearer bool   // the secret is the token itself
 	log    *slog.Logger
 
 	mu      sync.Mutex // guards the fields below
@@ -37,9 +41,10 @@ type login struct {
 	renewed time.Time
 }
 
-func newLogin(env backends.Env, cfg Config, host string) *login {
+func newLogin(env backends.Env, cfg Config, p preset, host string) *login {
 	l := &login{
-		host: host, user: env.User, secret: env.Secret, files: cfg.Credentials, bearer: cfg.Auth == authBearer, log: env.Logger(),
+		host: host, user: env.User, secret: env.Secret, files: cfg.Credentials, helper: p.helper, named: env.User != "",
+		bearer: cfg.Auth == authBearer, log: env.Logger(),
 	}
 	if l.files == nil {
 		l.files = defaultFiles(env)
@@ -51,18 +56,19 @@ func newLogin(env backends.Env, cfg Config, host string) *login {
 	}
 	if l.user == "" {
 		// A token alone: the services that take one look at no user name,
-		// but for NVIDIA's.
-		l.user = "token"
+		// but for some.
+		l.user = cmp.Or(p.user, "token")
 		if host == "nvcr.io" {
-			l.user = "$oauthtoken"
+			l.user = presets["nvidia"].user
 		}
 	}
 	return l
 }
 
-// newAuth returns the client that logs in where it is asked to.
+// newAuth returns the client that logs in where it is asked to. Each request gives
+// it the cache of what it has logged in with.
 func newAuth(hc *http.Client, l *login) *auth.Client {
-	return &auth.Client{Client: hc, Cache: auth.NewCache(), ClientID: "sregfs", Credential: l.credential}
+	return &auth.Client{Client: hc, ClientID: "sregfs", Credential: l.credential}
 }
 
 // defaultFiles are where Docker, Podman, Singularity and Apptainer keep logins.
@@ -111,7 +117,40 @@ func (l *login) credential(ctx context.Context, host string) (auth.Credential, e
 			l.log.Warn("credentials file is of no use", "file", file, "host", host, "err", err)
 		}
 	}
-	return auth.EmptyCredential, nil
+	return l.helped(ctx, host)
+}
+
+// helped asks the credential helper of the preset, if it is installed. The
+// protocol is that of github.com/docker/docker-credential-helpers.
+func (l *login) helped(ctx context.Context, host string) (auth.Credential, error) {
+	program := "docker-credential-" + l.helper
+	if l.helper == "" {
+		return auth.EmptyCredential, nil
+	}
+	if _, err := exec.LookPath(program); err != nil {
+		return auth.EmptyCredential, nil
+	}
+	cred, err := credentials.NewNativeStore(l.helper).Get(ctx, host)
+	if err != nil {
+		return auth.EmptyCredential, fmt.Errorf("%w: %s: %v", backends.ErrUnauthorized, program, err)
+	}
+	return cred, nil
+}
+
+// owner returns the name of who is logged in; "" if nobody is, or a token has
+// no name.
+func (l *login) owner(ctx context.Context) string {
+	if l.secret != nil {
+		if !l.named {
+			return ""
+		}
+		return l.user
+	}
+	cred, err := l.credential(ctx, l.host)
+	if err != nil {
+		return ""
+	}
+	return cred.Username
 }
 
 // ask returns the secret; another one if the last was refused.
@@ -163,7 +202,11 @@ func (l *login) tried() string {
 	if l.secret != nil {
 		return fmt.Sprintf("%s refused the configured login of user %q", l.host, l.user)
 	}
-	return fmt.Sprintf("%s wants a login that none of these files has: %s", l.host, strings.Join(l.files, ", "))
+	text := fmt.Sprintf("%s wants a login that none of these files has: %s", l.host, strings.Join(l.files, ", "))
+	if l.helper != "" {
+		text += "; nor has docker-credential-" + l.helper + " one, if it is in $PATH at all"
+	}
+	return text
 }
 
 // CheckLogin asks the registry, and its token service if it has one, whether

@@ -10,6 +10,10 @@
 // archive of their blobs (package archive). It is no converter: their layers are
 // not made into a SIF.
 //
+// Services that have more to them than a registry are types of their own, by a
+// table of presets (preset.go): where they are, how they list (lister_….go), what is
+// odd about their logins.
+//
 // The files are named after what they do: read.go, list.go, write.go and
 // delete.go hold the methods of backends.Backend and its capabilities, api.go
 // the requests below them, login.go the credentials and who may see them.
@@ -39,7 +43,7 @@ var (
 )
 
 // Config is the [remotes.NAME] section of the configuration file for
-// type = "oci".
+// type = "oci", and for the types of the presets, which take some more keys each.
 type Config struct {
 	// URL is the scheme, host and port of the registry. Only "http" gives
 	// unencrypted connections.
@@ -59,6 +63,15 @@ type Config struct {
 	// Layout is how an image is pushed: "" as with oras://, "library" as the
 	// registry behind a Sylabs library wants it.
 	Layout string `toml:"layout"`
+
+	// API is where the service's own API is, for listings.
+	API string `toml:"api"`
+	// Namespaces are the accounts, groups or projects that the remote's root
+	// shows, where the service does not tell all it has.
+	Namespaces []string `toml:"namespaces"`
+	// Account and Region are where a registry of AWS is, in place of a URL.
+	Account string `toml:"account"`
+	Region  string `toml:"region"`
 }
 
 // The values of Config.Auth and Config.Layout.
@@ -68,24 +81,26 @@ const (
 )
 
 type client struct {
+	config    Config
+	preset    preset
 	base      *url.URL // scheme and host of the registry
 	namespace string
 	arch      string
-	usual     string // format of an image of which nothing is known
-	probes    bool   // whether a listing may look at some
-	chunk     int64  // bytes of one PATCH
-	layout    string
+	chunk     int64 // bytes of one PATCH
 	log       *slog.Logger
 
-	auth  *auth.Client // requests to the registry, with a login where one is asked for
-	plain *http.Client // requests to where the registry redirects to
-	login *login
+	auth   *auth.Client // requests to the registry, with a login where one is asked for
+	plain  *http.Client // requests to where the registry redirects to
+	login  *login
+	lister lister // nil: the registry's catalogue lists
 
+	tokens   tokens          // what auth has logged in with
 	known    known           // manifests seen
 	store    store           // the same, on the disk
 	archives archives        // container images seen
 	targets  targets         // where blobs were redirected to
-	catalog  catalog         // the repositories, for a moment
+	catalog  catalogs        // the repositories, for a moment
+	limits   limits          // what the service still allows
 	commits  uploads.Locks   // one publication of a tag, one upload of a blob at a time
 	unsaved  uploads.Unsaved // the uploads that were broken off
 }
@@ -94,8 +109,9 @@ type client struct {
 //
 // Errors: fs.ErrInvalid for settings that cannot be.
 func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
-	var cfg Config
-	if err := env.Decode(&cfg); err != nil {
+	p := presets[env.Type]
+	cfg, err := p.decode(env)
+	if err != nil {
 		return nil, err
 	}
 	base, err := parseURL(cfg.URL)
@@ -112,15 +128,21 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
 	}
 	c := &client{
-		base: base, namespace: namespace, arch: env.WantedArch(), usual: usualFormat(env.Type), probes: env.Type != "docker",
-		chunk: chunkSize, layout: cfg.Layout, log: env.Logger(),
+		config: cfg, preset: p, base: base, namespace: namespace, arch: env.WantedArch(), chunk: chunkSize, log: env.Logger(),
 	}
 	c.store = store{dir: env.Cache, log: c.log}
+	c.limits.log = c.log
 	plain := *env.HTTP
 	plain.Transport = &guard{next: env.HTTP.Transport, home: base, authHost: cfg.AuthHost}
 	c.plain = &plain
-	c.login = newLogin(env, cfg, base.Host)
+	c.login = newLogin(env, cfg, p, base.Host)
 	c.auth = newAuth(c.plain, c.login)
+	if c.lister, err = c.newLister(env, cfg); err != nil {
+		return nil, err
+	}
+	if p.silent {
+		return silent{c, c, c, c, c}, nil
+	}
 	return c, nil
 }
 

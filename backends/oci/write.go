@@ -39,7 +39,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 	}
 	state := loadState(repo, src)
 	if err := c.pushLayer(ctx, repo, src, state); err != nil {
-		return backends.Image{}, err
+		return backends.Image{}, c.notThere(err, repo)
 	}
 	if err := c.pushSmall(ctx, repo, f.config); err != nil {
 		return backends.Image{}, err
@@ -139,7 +139,7 @@ func sifCreated(r io.ReaderAt) time.Time {
 func (c *client) allowed(ctx context.Context, repo string, ref backends.Ref, src backends.Source, mine string) error {
 	f, err := c.resolve(ctx, repo, ref.Tag, c.arch)
 	switch {
-	case (f.top == "" || c.layout == layoutLibrary) && errors.Is(err, fs.ErrNotExist):
+	case (f.top == "" || c.config.Layout == layoutLibrary) && errors.Is(err, fs.ErrNotExist):
 		return src.ReplaceAllowed(backends.Image{}, false)
 	case f.top != "" && f.top == mine:
 		return nil

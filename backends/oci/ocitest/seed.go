@@ -7,10 +7,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 )
 
@@ -105,6 +108,35 @@ func (r *Registry) Manifest(repo, ref string) ([]byte, bool) {
 	body, err := io.ReadAll(resp.Body)
 	r.must(err)
 	return body, resp.StatusCode == http.StatusOK
+}
+
+// Repositories returns the names of the repositories in a namespace ("" is all),
+// in order, as they lie in the registry's storage: also where its login keeps
+// clients from asking.
+func (r *Registry) Repositories(namespace string) []string {
+	r.t.Helper()
+	root := filepath.Join(r.Storage(), "docker", "registry", "v2", "repositories")
+	all := []string{}
+	err := filepath.WalkDir(filepath.Join(root, filepath.FromSlash(namespace)), func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil // there is none, or an upload is just being moved
+		case err != nil:
+			return err
+		case d.Name() == "_manifests":
+			name, err := filepath.Rel(root, filepath.Dir(path))
+			if err != nil {
+				return err
+			}
+			all = append(all, filepath.ToSlash(name))
+			return fs.SkipDir
+		case strings.HasPrefix(d.Name(), "_"):
+			return fs.SkipDir
+		}
+		return nil
+	})
+	r.must(err)
+	return all
 }
 
 // do sends a request to the registry past the proxy: it is neither logged nor

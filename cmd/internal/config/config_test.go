@@ -3,6 +3,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -257,6 +258,61 @@ func TestLoad_sregistryHub(t *testing.T) {
 	s, err := loadIn(t, home, map[string]string{"SREGISTRY_CLIENT": "myshub"}, "--remote", "myshub=dir,path=/images")
 	if err != nil || s.Default != "myshub" {
 		t.Errorf("default %q, %v", s.Default, err)
+	}
+}
+
+// The clients of registries: which variables make a remote appear, and what it is.
+func TestLoad_sregistryRegistries(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		env  map[string]string
+		want string // name, type, url, user, token, what else; "" for no remote
+	}{
+		{map[string]string{"SREGISTRY_CLIENT": "docker"}, "docker docker    map[]"},
+		{map[string]string{"SREGISTRY_CLIENT": "nvidia"}, "nvidia nvidia    map[]"},
+		{map[string]string{"SREGISTRY_CLIENT": "aws"}, "aws aws    map[]"},
+		{map[string]string{"SREGISTRY_CLIENT": "registry"}, ""},
+		{map[string]string{"SREGISTRY_DOCKERHUB_USERNAME": "me", "SREGISTRY_DOCKERHUB_PASSWORD": "pw"}, "docker docker  me pw map[]"},
+		{map[string]string{"SINGULARITY_DOCKER_USERNAME": "me", "SINGULARITY_DOCKER_PASSWORD": "pw"}, "docker docker  me pw map[]"},
+		{map[string]string{
+			"SREGISTRY_DOCKERHUB_USERNAME": "me", "SREGISTRY_DOCKERHUB_PASSWORD": "pw", "SINGULARITY_DOCKER_USERNAME": "x",
+		}, "docker docker  me pw map[]"},
+		{map[string]string{"SREGISTRY_DOCKERHUB_BASE": "index.docker.io"}, "docker docker https://index.docker.io   map[url:https://index.docker.io]"},
+		{
+			map[string]string{"SREGISTRY_DOCKERHUB_BASE": "127.0.0.1:5000", "SREGISTRY_DOCKERHUB_NOHTTPS": "yes"},
+			"docker docker http://127.0.0.1:5000   map[url:http://127.0.0.1:5000]",
+		},
+		{
+			map[string]string{"SREGISTRY_NVIDIA_TOKEN": "key", "SREGISTRY_NVIDIA_BASE": "https://nvcr.io/v2"},
+			"nvidia nvidia https://nvcr.io  key map[url:https://nvcr.io]",
+		},
+		{map[string]string{"SREGISTRY_NVIDIA_BASE": "https://nvcr.io/v2"}, ""},
+		{
+			map[string]string{"SREGISTRY_NVIDIA_TOKEN": "key", "SREGISTRY_NVIDIA_BASE": "https://ngc.lab/v2/", "SREGISTRY_NVIDIA_NOHTTPS": "1"},
+			"nvidia nvidia http://ngc.lab  key map[url:http://ngc.lab]",
+		},
+		{map[string]string{"SREGISTRY_AWS_ID": "12", "SREGISTRY_AWS_ZONE": "eu-1"}, "aws aws    map[account:12 region:eu-1]"},
+		{map[string]string{"SREGISTRY_AWS_BASE": "x.amazonaws.com"}, "aws aws https://x.amazonaws.com   map[url:https://x.amazonaws.com]"},
+	} {
+		in := Inputs{
+			Getenv: func(name string) string { return tt.env[name] }, Home: t.TempDir(),
+			Types: []string{"aws", "dir", "docker", "nvidia", "sregistry"},
+		}
+		var s Settings
+		flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+		s.Flags(flags)
+		if err := Load(&s, flags, in); err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, r := range s.Remotes {
+			if r.Name != Local {
+				got += fmt.Sprint(r.Name, " ", r.Type, " ", r.URL, " ", r.User, " ", r.Token, " ", r.Config)
+			}
+		}
+		if got != tt.want {
+			t.Errorf("%v makes %q, want %q", tt.env, got, tt.want)
+		}
 	}
 }
 

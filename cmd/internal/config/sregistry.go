@@ -15,19 +15,35 @@ import (
 // environment, then in the object of its backend in a JSON file. We read both
 // and write neither.
 
-// legacy says which of its backends become a remote of ours, and how.
+// legacy says which of its backends become a remote of ours, and how. Where
+// several variables are named, the first that is set counts.
 var legacy = []struct {
 	client string // its name for the backend, and our remote's
 	typ    string // ours
-	needs  string // the variable without which there is no remote; "" where being set up for it is enough
-	url    string // the variable with the address; may be ""
+	needs  string // the variables without which there is no remote
+	alone  bool   // being the active client is enough for there to be one
+	table  bool   // a table in the settings file is, too
+	url    string // the variables with the address; may be ""
+	http   string // the variable that says to do without https
 	user   string
 	token  string
+	config map[string]string // settings of ours to variables
 }{
 	{client: "dropbox", typ: "dropbox", needs: "SREGISTRY_DROPBOX_TOKEN", token: "SREGISTRY_DROPBOX_TOKEN"},
 	{client: "registry", typ: "sregistry", needs: "SREGISTRY_REGISTRY_BASE", url: "SREGISTRY_REGISTRY_BASE",
 		user: "SREGISTRY_REGISTRY_USERNAME", token: "SREGISTRY_REGISTRY_TOKEN"},
-	{client: hub, typ: "hub"},
+	{client: hub, typ: "hub", alone: true, table: true},
+	{client: "docker", typ: "docker", alone: true,
+		needs: "SREGISTRY_DOCKERHUB_BASE SREGISTRY_DOCKERHUB_USERNAME SINGULARITY_DOCKER_USERNAME",
+		url:   "SREGISTRY_DOCKERHUB_BASE", http: "SREGISTRY_DOCKERHUB_NOHTTPS",
+		user:  "SREGISTRY_DOCKERHUB_USERNAME SINGULARITY_DOCKER_USERNAME",
+		token: "SREGISTRY_DOCKERHUB_PASSWORD SINGULARITY_DOCKER_PASSWORD"},
+	{client: "nvidia", typ: "nvidia", needs: "SREGISTRY_NVIDIA_TOKEN", alone: true,
+		url: "SREGISTRY_NVIDIA_BASE", http: "SREGISTRY_NVIDIA_NOHTTPS",
+		user: "SREGISTRY_NVIDIA_USERNAME", token: "SREGISTRY_NVIDIA_TOKEN"},
+	{client: "aws", typ: "aws", needs: "SREGISTRY_AWS_ID SREGISTRY_AWS_BASE", alone: true,
+		url: "SREGISTRY_AWS_BASE", http: "SREGISTRY_AWS_NOHTTPS",
+		config: map[string]string{"account": "SREGISTRY_AWS_ID", "region": "SREGISTRY_AWS_ZONE"}},
 }
 
 // hub is its name for Singularity Hub.
@@ -85,14 +101,15 @@ func readSregistry(in Inputs) (sregistrySettings, error) {
 	return s, nil
 }
 
-// setUp says what sets sregistry up for a backend that needs no settings: that
-// it is the active one, or has a table in the settings file; "" if nothing does.
-func (s sregistrySettings) setUp(client string, in Inputs) string {
-	_, table := s.values[client]
+// setUp says what sets sregistry up for a backend without any of its variables:
+// that it is the active one, or with table has a table in the settings file; ""
+// if nothing does.
+func (s sregistrySettings) setUp(client string, table bool, in Inputs) string {
+	_, has := s.values[client]
 	switch {
 	case clientName(in.Getenv("SREGISTRY_CLIENT")) == client:
 		return "SREGISTRY_CLIENT"
-	case table, clientName(s.active) == client:
+	case table && has, clientName(s.active) == client:
 		return s.path
 	}
 	return ""
@@ -101,17 +118,10 @@ func (s sregistrySettings) setUp(client string, in Inputs) string {
 // remotes returns a remote for each backend that sregistry is set up for.
 func (s sregistrySettings) remotes(in Inputs) (all []Remote, notes []string) {
 	for _, l := range legacy {
-		get := func(name string) string {
-			if v := in.Getenv(name); v != "" || name == "" {
-				return v
-			}
-			return s.values[l.client][name]
-		}
-		origin := l.needs
-		if l.needs == "" {
-			origin = s.setUp(l.client, in)
-		} else if get(l.needs) == "" {
-			origin = ""
+		get := func(names string) string { _, value := s.first(in, l.client, names); return value }
+		origin, _ := s.first(in, l.client, l.needs)
+		if origin == "" && l.alone {
+			origin = s.setUp(l.client, l.table, in)
 		}
 		if origin == "" {
 			continue
@@ -120,12 +130,57 @@ func (s sregistrySettings) remotes(in Inputs) (all []Remote, notes []string) {
 			notes = append(notes, fmt.Sprintf("%s is set, but this release has no backend %q", origin, l.typ))
 			continue
 		}
-		r := Remote{Name: l.client, Origin: origin, Guessed: true, URL: get(l.url), Config: map[string]any{}}
+		r := Remote{Name: l.client, Origin: origin, Guessed: true, Config: map[string]any{}}
+		r.URL = address(get(l.url), l.typ, isTrue(get(l.http)))
 		r.Type, r.User, r.Token = l.typ, get(l.user), get(l.token)
 		if r.URL != "" {
 			r.Config["url"] = r.URL
 		}
+		for key, name := range l.config {
+			if value := get(name); value != "" {
+				r.Config[key] = value
+			}
+		}
 		all = append(all, r)
 	}
 	return all, notes
+}
+
+// first returns the first of several variables that is set for a client, in the
+// environment or else in the file.
+func (s sregistrySettings) first(in Inputs, client, names string) (name, value string) {
+	for name := range strings.FieldsSeq(names) {
+		if v := in.Getenv(name); v != "" {
+			return name, v
+		}
+		if v := s.values[client][name]; v != "" {
+			return name, v
+		}
+	}
+	return "", ""
+}
+
+// address makes of an address as sregistry's clients of registries take it, with
+// or without a scheme and with the version of the API, one as we do. Those of
+// other clients are the same here and there.
+func address(base, typ string, plain bool) string {
+	if base == "" || typ == "sregistry" {
+		return base
+	}
+	base = strings.TrimSuffix(strings.TrimRight(base, "/"), "/v2")
+	if _, host, ok := strings.Cut(base, "://"); ok && plain {
+		base = host
+	}
+	switch {
+	case plain:
+		return "http://" + base
+	case !strings.Contains(base, "://"):
+		return "https://" + base
+	}
+	return base
+}
+
+// isTrue reads a switch as sregistry does.
+func isTrue(text string) bool {
+	return slices.Contains([]string{"yes", "true", "t", "1", "y"}, strings.ToLower(text))
 }

@@ -36,6 +36,9 @@ func openRemotes(ctx context.Context, o Options) ([]catalog.Remote, error) {
 		backend, err := o.OpenBackend(ctx, r)
 		switch {
 		case err == nil:
+			if remote.URL == "" {
+				remote.URL = addressOf(backend)
+			}
 			remote.Client = backends.NewClient(r.Name, backend, backends.ClientOptions{
 				ReadOnly:   remote.Policy.ReadOnly,
 				MaxElapsed: time.Duration(r.Timeout),
@@ -51,6 +54,15 @@ func openRemotes(ctx context.Context, o Options) ([]catalog.Remote, error) {
 		all = append(all, remote)
 	}
 	return all, nil
+}
+
+// addressOf returns where a backend is that knows it without being told; "" for
+// the others.
+func addressOf(b backends.Backend) string {
+	if a, ok := b.(interface{ Address() string }); ok {
+		return a.Address()
+	}
+	return ""
 }
 
 func closeRemotes(all []catalog.Remote) {

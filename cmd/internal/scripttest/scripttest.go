@@ -33,6 +33,15 @@
 //	                           a token for it
 //	library-expire             let it take no token that it gave out
 //	library-accept TOKEN       let it take this one
+//	service TYPE               start what a remote of this type has to do with: a
+//	                           registry with its login, and its API; $REGISTRY and
+//	                           $API are their URLs, $SERVICE_USER and the password
+//	                           "hunter2" log in
+//	service-expire             let it take no token that it gave out for a login
+//	service-limit N            let it allow N pulls more, or requests to its API
+//	ecr-token [unknown]        let ECR take another token only, which the credential
+//	                           helper has, unless it is to stay unknown to it
+//	ecr-create REPOSITORY      make a repository, as "aws ecr create-repository"
 //	notify-socket              be systemd for the programs that follow
 //	notified TEXT              wait until one has told it TEXT
 //	impostor                   hold the state directory, and answer sreg with nonsense
@@ -112,6 +121,7 @@ type script struct {
 	web      *webtest.Server
 	hub      *hubtest.Server
 	library  *librarytest.Server
+	service  service
 	hold     *hold
 	free     func()
 	systemd  *net.UnixConn
@@ -145,6 +155,11 @@ func (s *script) params(file string) testscript.Params {
 			"library":         s.startLibrary,
 			"library-expire":  func(*testscript.TestScript, bool, []string) { s.library.SetTokens() },
 			"library-accept":  func(_ *testscript.TestScript, _ bool, args []string) { s.library.SetTokens(args...) },
+			"service":         s.startService,
+			"service-expire":  s.expireService,
+			"service-limit":   s.limitService,
+			"ecr-token":       s.renewToken,
+			"ecr-create":      func(_ *testscript.TestScript, _ bool, args []string) { s.service.ecr.Create(args[0]) },
 			"notify-socket":   s.notifySocket,
 			"notified":        s.notified,
 			"impostor":        s.impostor,

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/oci"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
@@ -24,7 +25,7 @@ func (a *app) remoteTestCmd() *cobra.Command {
 give the first bytes of an image. IMAGE, as COLLECTION/IMAGE:TAG, is the one to
 read; without it the first that is found. Nothing is written: whether a push is
 allowed is told from the configuration. The exit code is that of the first step
-that fails.
+that fails. Where the service says how much it still allows, that is shown.
 
 With -o json: an array of {step, result, detail, remedy}; result is ok, no (the
 service or the configuration has it so), failed, or skipped.`,
@@ -120,7 +121,26 @@ func (p *probe) steps(ctx context.Context, o engine.Options, ref backends.Ref) [
 		return []step{reach, login, skipped("list"), skipped("read"), p.push()}
 	}
 	list, entries := p.listStep(ctx)
-	return []step{reach, login, list, p.readStep(ctx, ref, entries), p.push()}
+	steps := []step{reach, login, list, p.readStep(ctx, ref, entries)}
+	if limit, ok := p.limit(); ok {
+		steps = append(steps, limit)
+	}
+	return append(steps, p.push())
+}
+
+// A limited backend knows what its service has said of how much it allows.
+type limited interface {
+	Limits() string
+}
+
+// limit tells what the service still allows, if it has said so with the answers
+// to the steps before.
+func (p *probe) limit() (step, bool) {
+	l, ok := p.backend.(limited)
+	if !ok || l.Limits() == "" {
+		return step{}, false
+	}
+	return step{Step: "limit", Result: resultOK, Detail: l.Limits()}, true
 }
 
 func skipped(name string) step { return step{Step: name, Result: resultSkipped} }
@@ -138,6 +158,8 @@ func remedy(r config.Remote, name string, err error) string {
 	switch {
 	case errors.Is(err, backends.ErrUnauthorized) && tokenSource(r) != "":
 		return "renew what is in " + tokenSource(r)
+	case errors.Is(err, backends.ErrUnauthorized) && r.Type == "aws":
+		return "log in to AWS (\"aws configure\", \"aws sso login\"): docker-credential-ecr-login takes that login"
 	case errors.Is(err, backends.ErrUnauthorized):
 		return "run \"sreg login " + r.Name + "\""
 	case errors.Is(err, fs.ErrPermission) && r.Type == "dir":
@@ -175,10 +197,14 @@ func (p *probe) listStep(ctx context.Context) (step, []backends.Entry) {
 	entries, err := p.list(ctx, "")
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
-		return step{Step: "list", Result: resultNo, Detail: "the registry cannot list all it has; what is named can be opened"}, nil
+		s := step{Step: "list", Result: resultNo, Detail: "the registry cannot list all it has; what is named can be opened"}
+		if oci.HasNamespaces(p.remote.Type) {
+			s.Remedy = "namespaces = [\"…\"] in its table, or a login, has some listed"
+		}
+		return s, nil
 	case errors.Is(err, fs.ErrNotExist):
 		return step{Step: "list", Result: resultOK, Detail: "it is empty"}, nil
-	case err != nil && p.remote.Type == "oci" && errors.Is(err, fs.ErrPermission):
+	case err != nil && oci.IsType(p.remote.Type) && errors.Is(err, fs.ErrPermission):
 		// Docker Hub, GHCR and others show their catalogue to nobody.
 		return step{Step: "list", Result: resultNo, Detail: "the registry does not show its catalogue; what is named can be opened"}, nil
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/oci"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
@@ -262,7 +263,7 @@ func otherLogins(r config.Remote) string {
 	switch source := tokenSource(r); {
 	case source != "":
 		return "; its token is from " + term.Escape(source)
-	case r.Type == "oci":
+	case oci.IsType(r.Type):
 		return "; logins of docker, podman, singularity and apptainer are used still: their own logout removes them"
 	}
 	return ""

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -141,24 +142,25 @@ func (p *probe) list(ctx context.Context, collection string) ([]backends.Entry, 
 // maxWalked is how many collections are listed in search of an image.
 const maxWalked = 5
 
-// anImage returns some image, given what lies at the root.
+// anImage returns some image, given what lies at the root. A collection that
+// cannot be listed, or holds nothing, is no reason to give up.
 func (p *probe) anImage(ctx context.Context, entries []backends.Entry) (backends.Ref, bool) {
+	var collections []string
 	for walked := 0; ; walked++ {
-		next := ""
-		for _, e := range entries {
+		for i, e := range entries {
 			if e.Collection == "" {
 				return e.Image.Ref, true
 			}
-			if next == "" {
-				next = e.Collection
-			}
+			collections = slices.Insert(collections, i, e.Collection) // deeper first
 		}
-		if next == "" || walked == maxWalked {
+		if len(collections) == 0 || walked == maxWalked {
 			return backends.Ref{}, false
 		}
+		next := collections[0]
+		collections = collections[1:]
 		var err error
 		if entries, err = p.list(ctx, next); err != nil {
-			return backends.Ref{}, false
+			entries = nil
 		}
 	}
 }

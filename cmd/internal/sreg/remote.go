@@ -77,7 +77,8 @@ or quotes. On a terminal you are asked for a key that is missing.
 The remote is not asked anything: "sreg remote test NAME" does that. A password
 or token has no place on a command line: "sreg login NAME" asks for it.`,
 		Example: `  sreg remote add lab oci url=https://registry.lab.org
-  sreg remote add ghcr oci url=https://ghcr.io namespace=me read_only=true
+  sreg remote add docker docker
+  sreg remote add ghcr ghcr namespace=me read_only=true
   sreg remote add shared dir path=/srv/images`,
 		Args: needArgs(2, maxArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -91,7 +92,7 @@ func neededKey(typ string) string {
 	switch typ {
 	case "dir":
 		return "path"
-	case "oci", "sregistry":
+	case "oci", "harbor", "sregistry":
 		return "url"
 	}
 	return ""

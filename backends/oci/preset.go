@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/sregfs/sregfs/backends"
+)
+
+// A preset is what one type of remote knows of its service beforehand.
+type preset struct {
+	url  string   // where the service is; "" if there are many of them
+	api  string   // where its own API is, if url is not changed
+	keys []string // the settings that it takes beside those of "oci"
+
+	// lister makes what reads the repositories from the API; nil goes by the
+	// registry's catalogue.
+	lister func(a *api) lister
+	here   bool // the API is on the registry's own host
+	deep   bool // a namespace can have several parts
+	whole  bool // the API tells the repositories of all namespaces at once
+	silent bool // nobody tells the repositories
+
+	containers bool // most images are no SIFs
+	counted    bool // each manifest counts against a quota: listings look at none
+
+	user  string                   // that goes with a token of no user name; "" is "token"
+	owner func(user string) string // whose namespace the logged-in user has; nil: none goes with a login
+
+	// restart tells the errors after which a login begins anew without a
+	// token: the answer to one that has expired does not say how to get another.
+	restart error
+	denied  string // what a "403 forbidden" can mean besides; a HEAD has no message
+	helper  string // the credential helper to run where no login is configured
+	// missing says what to do before a push to a repository that is not there;
+	// nil where a push makes it.
+	missing func(cfg Config, repo string) string
+}
+
+// presets are the types of remote that Open opens. Nobody changes the map.
+var presets = map[string]preset{
+	"oci": {keys: []string{"auth", "layout"}},
+	"docker": {
+		url: "https://" + dockerHub, api: "https://hub.docker.com", keys: []string{"api", "namespaces"},
+		lister: newHubLister, owner: strings.ToLower, containers: true, counted: true,
+	},
+	"ghcr": {
+		url: "https://ghcr.io", api: "https://api.github.com", keys: []string{"api", "namespaces"},
+		lister: newGitHubLister, owner: strings.ToLower,
+	},
+	"quay": {
+		url: "https://quay.io", here: true, keys: []string{"api", "namespaces"},
+		lister: newQuayLister, owner: quayOwner, user: quayOAuth, containers: true,
+	},
+	"gitlab": {
+		url: "https://registry.gitlab.com", api: "https://gitlab.com/api/v4", keys: []string{"api", "namespaces"},
+		lister: newGitLabLister, deep: true,
+	},
+	"harbor": {
+		here: true, keys: []string{"api", "namespaces"},
+		lister: newHarborLister, whole: true,
+	},
+	// docs.nvidia.com/ngc: the API key is the password of this user. The
+	// catalogue of NGC is a web application of its own.
+	"nvidia": {
+		url: "https://nvcr.io", user: "$oauthtoken", restart: backends.ErrUnauthorized, silent: true, containers: true,
+	},
+	// docs.aws.amazon.com/AmazonECR/latest/userguide/registry_auth.html: a
+	// token is good for twelve hours, then its answer is "403 denied".
+	"aws": {
+		keys: []string{"account", "region"}, user: "AWS", restart: fs.ErrPermission, helper: "ecr-login", missing: ecrMissing,
+		denied: "or the token has expired: it is good for twelve hours",
+	},
+}
+
+// IsType reports whether remotes of this type are opened by Open.
+func IsType(typ string) bool {
+	_, ok := presets[typ]
+	return ok
+}
+
+// HasNamespaces reports whether a remote of this type shows at its root what the
+// setting "namespaces" names.
+func HasNamespaces(typ string) bool {
+	p := presets[typ]
+	return slices.Contains(p.keys, "namespaces") && !p.whole
+}
+
+// A silent is a client of a service that tells no repositories: it is no
+// backends.Lister, so that nobody waits for a listing.
+type silent struct {
+	backends.Backend
+	backends.Pusher
+	backends.Deleter
+	backends.NameChecker
+	informant
+}
+
+// An informant tells what "sreg remote test" and the catalogue want to know of
+// a remote besides.
+type informant interface {
+	Knock() (method, address string)
+	CheckLogin(ctx context.Context) error
+	Limits() string
+	Address() string
+}
+
+// decode reads the configuration of a remote. Errors: fs.ErrInvalid.
+func (p preset) decode(env backends.Env) (Config, error) {
+	known := append([]string{"url", "namespace", "credentials", "auth_host"}, p.keys...)
+	for _, key := range slices.Sorted(maps.Keys(env.Config)) {
+		if !slices.Contains(known, key) {
+			return Config{}, fmt.Errorf("%w: remote %s has no setting %q for type %q%s",
+				fs.ErrInvalid, env.Remote, key, env.Type, backends.DidYouMean(key, known))
+		}
+	}
+	// An account is twelve digits, which a command line and TOML take for a
+	// number without the zeros that it may begin with.
+	if n, ok := env.Config["account"].(int64); ok {
+		env.Config = maps.Clone(env.Config)
+		env.Config["account"] = fmt.Sprintf("%012d", n)
+	}
+	var cfg Config
+	if err := env.Decode(&cfg); err != nil {
+		return Config{}, err
+	}
+	if cfg.URL == "" && (cfg.Account != "" || cfg.Region != "") {
+		var err error
+		if cfg.URL, err = ecrURL(cfg.Account, cfg.Region); err != nil {
+			return Config{}, fmt.Errorf("remote %s: %w", env.Remote, err)
+		}
+	}
+	if cfg.API == "" && p.url != "" && (cfg.URL == "" || sameRegistry(cfg.URL, p.url)) {
+		cfg.API = p.api
+	}
+	cfg.URL = cmp.Or(cfg.URL, p.url)
+	for i, ns := range cfg.Namespaces {
+		ns = strings.Trim(ns, "/")
+		if err := checkRepository(ns); err != nil {
+			return Config{}, fmt.Errorf("remote %s: namespaces: %w", env.Remote, err)
+		}
+		cfg.Namespaces[i] = ns
+	}
+	return cfg, nil
+}
+
+// sameRegistry reports whether two addresses mean one registry.
+func sameRegistry(a, b string) bool {
+	at, err1 := parseURL(a)
+	bt, err2 := parseURL(b)
+	return err1 == nil && err2 == nil && sameOrigin(at, bt)
+}
+
+// newLister returns what lists the repositories by the service's API; nil if
+// the registry's catalogue does. The login is for the registry: it goes to the API
+// of a service that is known, or of one that the configuration names, and to no
+// other; a registry of one's own under a known type does not get it sent there.
+func (c *client) newLister(env backends.Env, cfg Config) (lister, error) {
+	if c.preset.lister == nil {
+		return nil, nil
+	}
+	at := cfg.API
+	if at == "" && c.preset.here {
+		at = c.base.String()
+	}
+	if at == "" {
+		return nil, nil
+	}
+	base, err := parseAPI(at)
+	if err != nil {
+		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
+	}
+	return c.preset.lister(&api{base: base, http: apiClient(env.HTTP, base), login: c.login, limits: &c.limits}), nil
+}
+
+// parseAPI returns the address of an API, without a slash at its end.
+func parseAPI(s string) (*url.URL, error) {
+	u, err := url.Parse(strings.TrimRight(s, "/"))
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		return nil, fmt.Errorf("%w: api %q (want \"https://HOST/PATH\")", fs.ErrInvalid, redact(s))
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return nil, fmt.Errorf("%w: api has more than a host and a path", fs.ErrInvalid)
+	}
+	return u, nil
+}
+
+var (
+	ecrAccount = regexp.MustCompile(`^[0-9]{12}$`)
+	ecrRegion  = regexp.MustCompile(`^[a-z]{2}(?:-[a-z0-9]+){2,3}$`)
+)
+
+// ecrURL returns the address of an account's registry
+// (docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html).
+func ecrURL(account, region string) (string, error) {
+	if !ecrAccount.MatchString(account) || !ecrRegion.MatchString(region) {
+		return "", fmt.Errorf("%w: account %q in region %q (want twelve digits, and a name as \"eu-central-1\")", fs.ErrInvalid, account, region)
+	}
+	domain := "amazonaws.com"
+	if strings.HasPrefix(region, "cn-") {
+		domain = "amazonaws.com.cn"
+	}
+	return "https://" + account + ".dkr.ecr." + region + "." + domain, nil
+}
+
+// ecrMissing says how to make a repository: ECR does not make it by a push
+// (docs.aws.amazon.com/AmazonECR/latest/userguide/docker-push-ecr-image.html).
+func ecrMissing(cfg Config, repo string) string {
+	command := "aws ecr create-repository --repository-name " + repo
+	if region := cfg.Region; region != "" {
+		command += " --region " + region
+	}
+	return "make the repository first: " + command
+}
+
+// notThere adds to an error of a push what to do if it is the repository that
+// is not there.
+func (c *client) notThere(err error, repo string) error {
+	if c.preset.missing == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return fmt.Errorf("%w (%s)", err, c.preset.missing(c.config, repo))
+}
+
+// Address returns where the remote is, also if no url is configured.
+func (c *client) Address() string {
+	if c.base.Host == dockerHub {
+		return "https://docker.io"
+	}
+	return c.base.String()
+}

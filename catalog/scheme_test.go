@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog_test
+
+import (
+	"errors"
+	"io/fs"
+	"strings"
+	"testing"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog"
+)
+
+// What people write for other programs means what it means there.
+func TestResolve_schemes(t *testing.T) {
+	t.Parallel()
+	remote := func(name, typ, url string) catalog.Remote { return catalog.Remote{Name: name, Type: typ, URL: url} }
+	some := []catalog.Remote{
+		remote("dh", "docker", "https://docker.io"), remote("git", "ghcr", "https://ghcr.io"), remote("q", "oci", "https://quay.io"),
+		remote("old", "hub", ""), remote("lib1", "library", "https://a.example"), remote("lib2", "library", "https://b.example"),
+	}
+	named := []catalog.Remote{remote("docker", "docker", "https://docker.io"), remote("oras", "oci", "https://x.example")}
+	other := []catalog.Remote{remote("docker", "oci", "https://mirror.example")}
+	for _, tc := range []struct {
+		remotes []catalog.Remote
+		uri     string
+		want    string // URI, or a part of the error
+		err     error
+	}{
+		{some, "docker://alpine:3.20", "dh://library/alpine:3.20", nil},
+		{some, "docker://me/tool", "dh://me/tool:latest", nil},
+		{some, "docker://quay.io/a/b:1", "q://a/b:1", nil},
+		{some, "docker://docker.io/library/alpine", "dh://library/alpine:latest", nil},
+		{some, "docker://index.docker.io/me/tool:2", "dh://me/tool:2", nil},
+		{some, "registry-1.docker.io/me/tool:2", "dh://me/tool:2", nil},
+		{some, "docker://nvcr.io/a/b", `is on the host "nvcr.io", and no remote has it (type: sreg remote add nvidia nvidia)`, fs.ErrNotExist},
+		{some, "oras://ghcr.io/a/b:1", "git://a/b:1", nil},
+		{some, "oras://ghcr.io/org/team/b@sha256:12", "git://org/team/b:latest@sha256:12", nil},
+		{some, "oras://a/b:1", "names no host (write oras://HOST/a/b:1)", fs.ErrInvalid},
+		{some, "oras://example.org/a/b:1", `the host "example.org", and no remote has it (type: sreg remote add NAME oci url=https://example.org)`, fs.ErrNotExist},
+		{some, "shub://vsoch/hello", "old://vsoch/hello:latest", nil},
+		{some, "library://alpine", "say which of lib1://library/alpine:latest, lib2://library/alpine:latest", fs.ErrInvalid},
+		{some, "nvidia://pytorch:1", `no remote is named "nvidia" or of type "nvidia" (type: sreg remote add nvidia nvidia)`, fs.ErrNotExist},
+		{nil, "docker://alpine", "sreg remote add docker docker", fs.ErrNotExist},
+		{nil, "shub://a/b", "sreg remote add shub hub", fs.ErrNotExist},
+		{nil, "http://a/b", `no remote is named "http"`, fs.ErrNotExist},
+		{named, "docker://alpine:3.20", "docker://library/alpine:3.20", nil},
+		{named, "docker://docker.io/me/tool", "docker://me/tool:latest", nil},
+		{named, "docker://quay.io/a/b", `"quay.io", and no remote has it`, fs.ErrNotExist},
+		{named, "oras://ghcr.io/a/b", "oras://ghcr.io/a/b:latest", nil}, // the name of a remote goes first
+		{other, "docker://quay.io/a/b", "docker://quay.io/a/b:latest", nil},
+	} {
+		c, err := catalog.New(catalog.Options{Remotes: append([]catalog.Remote{{Name: "local", Type: "dir"}}, tc.remotes...)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, ref, err := c.Resolve(t.Context(), tc.uri, true)
+		if !errors.Is(err, tc.err) || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("Resolve(%q): error %v, want %v: %s", tc.uri, err, tc.err, tc.want)
+		}
+		if got := (backends.URI{Remote: r.Name, Ref: ref}).String(); err == nil && got != tc.want {
+			t.Errorf("Resolve(%q) = %s, want %s", tc.uri, got, tc.want)
+		}
+	}
+}
