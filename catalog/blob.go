@@ -60,13 +60,14 @@ func isShown(s Store, remote string, ref backends.Ref) bool {
 func (c *Catalog) noteOpened(s Store, r Remote, img backends.Image, size int64) {
 	ref := img.Ref
 	ref.Version = ""
-	if img.Size >= 0 && isShown(s, r.Name, ref) {
+	if img.Size >= 0 && isShown(s, r.Name, ref) && isKnown(s, r.Name, ref.Collection) {
 		return // as nearly always
 	}
 	unlock := c.lock(r.Name, ref.Collection)
 	e, ok := readEntry(s, r.Name, ref)
 	learnt := ok && e.image.Size < 0 && size >= 0
-	if !ok || !e.is(full) || e.image.Version != img.Version || e.shown() && !learnt {
+	above := ancestors(s, r.Name, ref.Collection, opened)
+	if !ok || !e.is(full) || e.image.Version != img.Version || e.shown() && !learnt && len(above) == 0 {
 		unlock()
 		return // another version than the tag's, or nothing new
 	}
@@ -78,31 +79,41 @@ func (c *Catalog) noteOpened(s Store, r Remote, img backends.Image, size int64) 
 		e.image.Size = size
 	}
 	changes := []KV{{imageKey(r.Name, ref), encodeEntry(e, ref)}}
-	changes = append(changes, ancestors(s, r.Name, ref.Collection)...)
+	changes = append(changes, above...)
 	err := s.Apply(changes...)
 	unlock()
 	if err != nil {
 		c.opts.Log.Warn("an opened image could not be stored", "remote", r.Name, "image", ref.String(), "err", err)
 		return
 	}
-	if show {
-		c.tellListed(r.Name, ref.Collection, changes[1:])
+	if show || len(above) > 0 {
+		c.tellListed(r.Name, ref.Collection, above)
 	}
 	if learnt {
 		c.watchers.emit(Event{Kind: ImageChanged, Remote: r.Name, Collection: ref.Collection, Ref: ref})
 	}
 }
 
+// isKnown reports whether a collection appears in its parent.
+func isKnown(s Store, remote, collection string) bool {
+	if collection == "" {
+		return true
+	}
+	_, err := s.Get(childKey(remote, collection))
+	return err == nil
+}
+
 // ancestors returns the changes that make a collection appear in its parent, and
-// that one in its own, and so on.
-func ancestors(s Store, remote, collection string) []KV {
+// that one in its own, and so on: because the next listing will have them (listed),
+// or though none does (opened), as some services tell but a part of what they have.
+func ancestors(s Store, remote, collection string, why entryFlags) []KV {
 	var changes []KV
 	for collection != "" {
 		key := childKey(remote, collection)
 		if _, err := s.Get(key); err == nil {
 			break
 		}
-		changes = append(changes, KV{key, encodeEntry(entry{flags: listed}, backends.Ref{})})
+		changes = append(changes, KV{key, encodeEntry(entry{flags: why}, backends.Ref{})})
 		collection, _ = parentOf(collection)
 	}
 	return changes

@@ -385,6 +385,37 @@ func TestList_unlistable(t *testing.T) {
 	})
 }
 
+// A service may tell of some collections alone, those of an account, say. Another
+// one that was used stays, though no listing has it.
+func TestList_untold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := newService()
+		svc.untold = "library"
+		svc.put("library/x:1", tiny(t, ""))
+		svc.put("mine/y:1", tiny(t, "y"))
+		b := newBench(t, svc)
+		wantDiff(t, "root", b.names(""), []string{"mine/"})
+		wantDiff(t, "library", b.names("library"), []string{"x:1"})
+		wantDiff(t, "listed, not opened", b.names(""), []string{"mine/"})
+		b.took()
+		blob, err := b.Blob(t.Context(), "lab", b.mustLookup("library/x:1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		blob.Close()
+		wantDiff(t, "events", b.took(), []string{"listing ", "listing library"})
+		wantDiff(t, "opened", b.names(""), []string{"library/", "mine/"})
+		time.Sleep(time.Hour)
+		if err := b.Refresh(t.Context(), "lab", ""); err != nil {
+			t.Fatal(err)
+		}
+		wantDiff(t, "listed again", b.names(""), []string{"library/", "mine/"})
+		svc.drop("library/x:1")
+		wantErr(t, "Refresh", b.Refresh(t.Context(), "lab", "library"), fs.ErrNotExist)
+		wantDiff(t, "gone", b.names(""), []string{"mine/"})
+	})
+}
+
 // countingStore counts changes.
 type countingStore struct {
 	catalog.Store

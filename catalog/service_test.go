@@ -34,6 +34,7 @@ type service struct {
 	history   map[string]stored // by version
 	namesOnly bool              // listings tell no facts
 	noList    bool              // 501 for listings
+	untold    string            // a collection that its parent's listing lacks
 	rev       int
 	asked     map[string]int // requests by kind
 	running   map[string]int // now
@@ -186,6 +187,7 @@ func (s *service) list(w http.ResponseWriter, collection string) {
 			children[prefix+first] = true
 		}
 	}
+	delete(children, s.untold)
 	for child := range children {
 		entries = append(entries, backends.Entry{Collection: child, Image: backends.Image{Ref: backends.Ref{Name: "x", Tag: "x"}}})
 	}
