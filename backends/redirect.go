@@ -59,7 +59,9 @@ func refused(target *url.URL, why string, args ...any) error {
 	return backoff.Permanent(fmt.Errorf("%w: "+why+", to %s, refused", append(append([]any{ErrUnavailable}, args...), origin(target))...))
 }
 
-// origin returns scheme, host and port, in one spelling.
+// Origin returns scheme, host and port of u, in one spelling.
+func Origin(u *url.URL) string { return origin(u) }
+
 func origin(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
@@ -124,13 +126,17 @@ func (rt *roundTripper) proxied(req *http.Request) bool {
 	return err == nil && proxy != nil
 }
 
-// publicName judges a host by its spelling: a name is taken for public, unless
+func (rt *roundTripper) publicName(host string) bool { return publicHost(host, rt.public) }
+
+// PublicHost judges a host by its spelling: a name is taken for public, unless
 // it is one of this machine (RFC 6761, 6.3) or a number: inet_aton, which many a
 // proxy resolves with, takes "127.1" and "0x7f000001" for addresses.
-func (rt *roundTripper) publicName(host string) bool {
+func PublicHost(host string) bool { return publicHost(host, isPublic) }
+
+func publicHost(host string, public func(netip.Addr) bool) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	if addr, err := netip.ParseAddr(host); err == nil {
-		return rt.public(addr)
+		return public(addr)
 	}
 	last := host[strings.LastIndexByte(host, '.')+1:]
 	return last != "localhost" && last != "" && (last[0] < '0' || last[0] > '9')

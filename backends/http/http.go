@@ -20,7 +20,6 @@ import (
 	"log/slog"
 	nethttp "net/http"
 	"net/url"
-	"strings"
 	"sync/atomic"
 
 	"github.com/sregfs/sregfs/backends"
@@ -63,34 +62,17 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	if err := env.Decode(&cfg); err != nil {
 		return nil, err
 	}
-	home, err := parseURL(cfg.URL)
+	home, err := httpx.Address(cfg.URL)
 	if err != nil {
 		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
 	}
+	home = home.JoinPath("/")
 	if cfg.Sums != "" && !isPlain(cfg.Sums) {
 		return nil, fmt.Errorf("%w: remote %s: sums = %q is no file name", fs.ErrInvalid, env.Remote, cfg.Sums)
 	}
 	return &client{
 		home: home, user: env.User, secret: env.Secret, http: env.HTTP, log: env.Logger(), sums: sums{name: cfg.Sums},
 	}, nil
-}
-
-// parseURL reads the address of a folder.
-func parseURL(s string) (*url.URL, error) {
-	if !strings.Contains(s, "://") && s != "" {
-		s = "https://" + s
-	}
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return nil, fmt.Errorf("%w: url %q (want \"https://HOST[:PORT]/FOLDER/\")", fs.ErrInvalid, s[strings.LastIndexByte(s, '@')+1:])
-	case u.User != nil:
-		return nil, fmt.Errorf("%w: url with a password: use user and token_file", fs.ErrInvalid)
-	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return nil, fmt.Errorf("%w: url %q has more than an address", fs.ErrInvalid, backends.Redact(s))
-	}
-	u.Host = strings.ToLower(u.Host)
-	return u.JoinPath("/"), nil
 }
 
 // Knock returns a request that every web server answers.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -122,9 +121,7 @@ func (c *client) described(ref backends.Ref, key string, got container) (backend
 }
 
 // target reads the address of a file in an answer. What lies in the archive is
-// read from where the archive is said to be. For the rest there is no redirect's
-// protection, so the same is asked of it: no step from https down to http, none
-// from the Internet into a private network.
+// read from where the archive is said to be.
 func (c *client) target(address string) (*url.URL, error) {
 	// The service escapes nothing.
 	if file, ok := strings.CutPrefix(address, archiveURL+"/"); ok {
@@ -133,29 +130,7 @@ func (c *client) target(address string) (*url.URL, error) {
 		}
 		return c.locate(file), nil
 	}
-	u, err := url.Parse(address)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil:
-		return nil, fmt.Errorf("%w: no address of a file", backends.ErrCorrupt)
-	case u.Scheme == "http" && c.api.Scheme == "https":
-		return nil, fmt.Errorf("%w: sent from https to http, refused", backends.ErrCorrupt)
-	case isPrivate(u.Hostname()) && !isPrivate(c.api.Hostname()):
-		return nil, fmt.Errorf("%w: sent to the private address %s, refused", backends.ErrCorrupt, u.Hostname())
-	}
-	return u, nil
-}
-
-// isPrivate judges a host by its spelling: a name is taken for public, unless it
-// is one of this machine (RFC 6761, 6.3) or ends in a number: many a resolver
-// takes "127.1" for an address.
-func isPrivate(host string) bool {
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	if addr, err := netip.ParseAddr(host); err == nil {
-		addr = addr.Unmap()
-		return !addr.IsGlobalUnicast() || addr.IsPrivate()
-	}
-	last := host[strings.LastIndexByte(host, '.')+1:]
-	return last == "localhost" || last == "" || '0' <= last[0] && last[0] <= '9'
+	return httpx.Target(c.api, address)
 }
 
 // maxPlaces is how many are remembered; one more, and all are forgotten.

@@ -11,7 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 
@@ -210,44 +209,6 @@ func (c *client) ask(ctx context.Context, method, path string, body, v any) erro
 // get is ask for what is only read.
 func (c *client) get(ctx context.Context, path string, v any) error {
 	return c.ask(ctx, http.MethodGet, path, nil, v)
-}
-
-// target reads an address in an answer of what is at home. It has no redirect's
-// protection, so the same is asked of it: no step from https down to http, and none
-// from the Internet into a private network.
-func target(home *url.URL, address string) (*url.URL, error) {
-	u, err := home.Parse(address)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil:
-		return nil, fmt.Errorf("%w: no address to go on at", backends.ErrCorrupt)
-	case u.Scheme == "http" && home.Scheme == "https":
-		return nil, fmt.Errorf("%w: sent from https to %s, refused", backends.ErrCorrupt, origin(u))
-	case isPrivate(u.Hostname()) && !isPrivate(home.Hostname()):
-		return nil, fmt.Errorf("%w: sent to the private address %s, refused", backends.ErrCorrupt, origin(u))
-	}
-	return u, nil
-}
-
-// isPrivate judges a host by its spelling: a name is taken for public.
-func isPrivate(host string) bool {
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		// A number is an address to many a resolver: "127.1", "0x7f000001".
-		last := host[strings.LastIndexByte(host, '.')+1:]
-		return last == "localhost" || last == "" || '0' <= last[0] && last[0] <= '9'
-	}
-	addr = addr.Unmap()
-	return !addr.IsGlobalUnicast() || addr.IsPrivate()
-}
-
-// origin returns scheme, host and port of u in one spelling.
-func origin(u *url.URL) string {
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	}
-	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
 }
 
 // idPath is an id as part of a path: those of the real library are hexadecimal

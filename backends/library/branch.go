@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
@@ -182,7 +183,7 @@ func (c *client) openBranch(ctx context.Context, n name, access string, to redir
 	if err != nil {
 		return nil, err
 	}
-	u, err := target(base, to.URL)
+	u, err := httpx.Target(base, to.URL)
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +204,7 @@ func (c *client) openBranch(ctx context.Context, n name, access string, to redir
 		err = checker.CheckName(at.named(backends.DefaultTag))
 	}
 	if err != nil {
-		c.log.Warn("the registry behind the library cannot be used", "url", origin(u), "err", err)
+		c.log.Warn("the registry behind the library cannot be used", "url", backends.Origin(u), "err", err)
 		return &branch{until: time.Now().Add(noneLife)}, nil
 	}
 	return at, nil

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
@@ -44,7 +45,7 @@ type place struct {
 func findPlace(configured string, files remoteFiles) (place, error) {
 	at := place{address: &url.URL{Scheme: "https", Host: sylabsLibrary}}
 	if configured != "" {
-		u, err := parseURL(configured)
+		u, err := httpx.Address(configured)
 		if err != nil {
 			return place{}, err
 		}
@@ -161,7 +162,7 @@ func (c *client) discover(ctx context.Context) (*url.URL, error) {
 	if named.Library.URI == "" {
 		return nil, fmt.Errorf("%w: %s names no library", errors.ErrUnsupported, at.Host)
 	}
-	u, err := target(at, named.Library.URI)
+	u, err := httpx.Target(at, named.Library.URI)
 	if err != nil {
 		return nil, err
 	}

@@ -23,9 +23,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"slices"
-	"strings"
 	"sync/atomic"
 
 	"github.com/sregfs/sregfs/backends"
@@ -129,31 +127,6 @@ func newClient(env backends.Env, cfg Config) (*client, error) {
 		home: home{place: at}, entities: cfg.Entities, arch: env.WantedArch(), way: cfg.PushBy, http: env.HTTP, log: env.Logger(),
 		login: &login{remote: env.Remote, secret: env.Secret, files: files, place: at}, partSize: bigUpload,
 	}, nil
-}
-
-// parseURL reads an address of the configuration.
-func parseURL(s string) (*url.URL, error) {
-	if !strings.Contains(s, "://") && s != "" {
-		s = "https://" + s
-	}
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || s == "" || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return nil, fmt.Errorf("%w: url %q (want \"https://HOST[:PORT]\")", fs.ErrInvalid, redact(s))
-	case u.User != nil:
-		return nil, fmt.Errorf("%w: url with a password: use token_file", fs.ErrInvalid)
-	case u.RawQuery != "" || u.Fragment != "":
-		return nil, fmt.Errorf("%w: url %q has more than an address", fs.ErrInvalid, backends.Redact(s))
-	}
-	return &url.URL{Scheme: u.Scheme, Host: strings.ToLower(u.Host), Path: strings.TrimRight(u.Path, "/")}, nil
-}
-
-// redact hides what may stand before the host of a text that is no URL.
-func redact(s string) string {
-	if i := strings.LastIndexByte(s, '@'); i >= 0 {
-		return "…" + s[i:]
-	}
-	return s
 }
 
 // CheckLogin asks the library for the entities of the token's user, and so whether

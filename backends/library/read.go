@@ -117,7 +117,7 @@ func (c *client) file(ctx context.Context, img backends.Image, reference string,
 		if err != nil {
 			return err
 		}
-		if final := resp.Request; final != nil && final.URL != nil && origin(final.URL) != origin(base) {
+		if final := resp.Request; final != nil && final.URL != nil && backends.Origin(final.URL) != backends.Origin(base) {
 			c.links.put(linkKey(img), link{address: final.URL.String(), etag: resp.Header.Get("ETag")})
 		}
 		return nil

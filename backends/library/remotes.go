@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
 // maxRemotes is the size in bytes above which a remote.yaml is not read.
@@ -51,7 +53,7 @@ func (e remoteEntry) address() *url.URL {
 		}
 		address = scheme + address
 	}
-	u, err := parseURL(address)
+	u, err := httpx.Address(address)
 	if err != nil {
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 	"net/url"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/libapi"
 )
 
@@ -135,7 +136,7 @@ func (p *sending) store(ctx context.Context, id, way string) error {
 	}
 	u := libapi.Upload{
 		Image: id, Source: p.src, Server: p.c.ask, Store: p.c.http, Prepare: p.c.sentAway, Aborts: true,
-		Target: func(address string) (*url.URL, error) { return target(base, address) },
+		Target: func(address string) (*url.URL, error) { return httpx.Target(base, address) },
 		State:  &p.state.State, Save: p.save, Log: p.c.log,
 	}
 	switch way {

@@ -50,9 +50,9 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	case sameOrigin(req.URL, g.home):
 	case (secret || form) && !g.trusts(req.URL):
 		err = fmt.Errorf("%w: %w: %s wants its login sent to %s (if that is its token service, set auth_host = %q)",
-			backends.ErrUnauthorized, errForeignLogin, g.home.Host, origin(req.URL), req.URL.Host)
+			backends.ErrUnauthorized, errForeignLogin, g.home.Host, backends.Origin(req.URL), req.URL.Host)
 	case !reads && !form:
-		err = fmt.Errorf("%w: %w: %s, by %s", backends.ErrCorrupt, errForeignUpload, origin(req.URL), g.home.Host)
+		err = fmt.Errorf("%w: %w: %s, by %s", backends.ErrCorrupt, errForeignUpload, backends.Origin(req.URL), g.home.Host)
 	}
 	if err != nil {
 		if req.Body != nil {
@@ -121,13 +121,4 @@ func isAddress(host string) bool {
 }
 
 // sameOrigin compares scheme, host and port.
-func sameOrigin(a, b *url.URL) bool { return origin(a) == origin(b) }
-
-// origin returns scheme, host and port of u in one spelling.
-func origin(u *url.URL) string {
-	scheme, port := strings.ToLower(u.Scheme), u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[scheme]
-	}
-	return scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
-}
+func sameOrigin(a, b *url.URL) bool { return backends.Origin(a) == backends.Origin(b) }

@@ -164,7 +164,7 @@ func (u *upload) follow(resp *http.Response) error {
 		next.Scheme = u.c.base.Scheme
 	}
 	if !sameOrigin(next, u.c.base) {
-		return fmt.Errorf("%w: %w: %s, by %s", backends.ErrCorrupt, errForeignUpload, origin(next), u.c.base.Host)
+		return fmt.Errorf("%w: %w: %s, by %s", backends.ErrCorrupt, errForeignUpload, backends.Origin(next), u.c.base.Host)
 	}
 	u.location = next
 	return nil

@@ -11,7 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -196,44 +195,16 @@ func (c *client) data(req *http.Request, v any) error {
 	return decode(resp, envelope.Data, v)
 }
 
-// target reads an address that the server gave in an answer: of an object
-// store, or of the server under another of its names. It has no redirect's
-// protection, so the same is asked of it: no step from https down to http, and
-// none from the Internet into a private network.
+// target reads an address that the server gave in an answer: of an object store,
+// or of the server under another of its names.
 func (c *client) target(address string) (*url.URL, error) {
 	u, err := c.home.Parse(address)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil:
-		return nil, fmt.Errorf("%w: no address to go on at", backends.ErrCorrupt)
-	case u.Scheme == "http" && c.home.Scheme == "https" && u.Hostname() == c.home.Hostname():
+	if err == nil && u.Scheme == "http" && c.home.Scheme == "https" && u.Hostname() == c.home.Hostname() {
 		// A server behind a TLS proxy often believes that it speaks http.
 		u.Scheme, u.Host = c.home.Scheme, c.home.Host
-	case u.Scheme == "http" && c.home.Scheme == "https":
-		return nil, fmt.Errorf("%w: sent from https to %s, refused", backends.ErrCorrupt, origin(u))
-	case isPrivate(u.Hostname()) && !isPrivate(c.home.Hostname()):
-		return nil, fmt.Errorf("%w: sent to the private address %s, refused", backends.ErrCorrupt, origin(u))
+		address = u.String()
 	}
-	return u, nil
-}
-
-// isPrivate judges a host by its spelling: a name is taken for public.
-func isPrivate(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		host = strings.ToLower(strings.TrimSuffix(host, "."))
-		return host == "localhost" || strings.HasSuffix(host, ".localhost")
-	}
-	addr = addr.Unmap()
-	return !addr.IsGlobalUnicast() || addr.IsPrivate()
-}
-
-// origin returns scheme, host and port of u in one spelling.
-func origin(u *url.URL) string {
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	}
-	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
+	return httpx.Target(c.home, address)
 }
 
 // A word is a string, or a number that is used as one: identifiers are numbers

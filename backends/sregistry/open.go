@@ -196,7 +196,7 @@ func notAnImage(resp *http.Response) error {
 // found is the place that resp came from.
 func (c *client) found(resp *http.Response, s span) (place, error) {
 	p := place{size: -1, etag: resp.Header.Get("ETag")}
-	if final := resp.Request; final != nil && final.URL != nil && origin(final.URL) != origin(c.home) {
+	if final := resp.Request; final != nil && final.URL != nil && backends.Origin(final.URL) != backends.Origin(c.home) {
 		p.target = final.URL.String()
 	}
 	switch resp.StatusCode {

@@ -27,6 +27,7 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
@@ -106,28 +107,12 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 // parseURL returns the address of a server without what the sregistry client
 // lets stand behind it.
 func parseURL(s string) (*url.URL, error) {
-	if !strings.Contains(s, "://") && s != "" {
-		s = "https://" + s
+	u, err := httpx.Address(s)
+	if err != nil {
+		return nil, err
 	}
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || s == "" || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return nil, fmt.Errorf("%w: url %q (want \"https://HOST[:PORT]\")", fs.ErrInvalid, redact(s))
-	case u.User != nil:
-		return nil, fmt.Errorf("%w: url with a password: use user and token_file", fs.ErrInvalid)
-	case u.RawQuery != "" || u.Fragment != "":
-		return nil, fmt.Errorf("%w: url %q has more than an address", fs.ErrInvalid, backends.Redact(s))
-	}
-	path := strings.TrimRight(strings.TrimSuffix(strings.TrimRight(u.Path, "/"), "/api"), "/")
-	return &url.URL{Scheme: u.Scheme, Host: strings.ToLower(u.Host), Path: path}, nil
-}
-
-// redact hides what may stand before the host of a text that is no URL.
-func redact(s string) string {
-	if i := strings.LastIndexByte(s, '@'); i >= 0 {
-		return "…" + s[i:]
-	}
-	return s
+	path := strings.TrimRight(strings.TrimSuffix(u.Path, "/api"), "/")
+	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: path}, nil
 }
 
 // CheckLogin asks the server whether it takes the token, and for nothing else. A
