@@ -143,6 +143,10 @@ func (p preset) decode(env backends.Env) (Config, error) {
 	if cfg.API == "" && p.url != "" && (cfg.URL == "" || sameRegistry(cfg.URL, p.url)) {
 		cfg.API = p.api
 	}
+	if cfg.URL == "" && slices.Contains(p.keys, "account") {
+		return Config{}, fmt.Errorf("%w: remote %s: account and region are required (account = \"123456789012\", region = \"eu-central-1\"), or url",
+			fs.ErrInvalid, env.Remote)
+	}
 	cfg.URL = cmp.Or(cfg.URL, p.url)
 	for i, ns := range cfg.Namespaces {
 		ns = strings.Trim(ns, "/")

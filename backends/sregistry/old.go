@@ -15,14 +15,15 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/ranged"
 )
 
 // openOld downloads from the server itself. It is one request, never more: each
 // counts. What is read whole is checked against its digest, because nothing else
 // would tell a cut-off image from a whole one.
-func (c *client) openOld(ctx context.Context, m manifest, img backends.Image, s span) (io.ReadCloser, error) {
-	if s.off > maxSkip {
-		return nil, tooFar(s.off)
+func (c *client) openOld(ctx context.Context, m manifest, img backends.Image, s ranged.Span) (io.ReadCloser, error) {
+	if s.Off > ranged.MaxSkip {
+		return nil, fmt.Errorf("%w: reading from offset %d (this store gives only whole images)", errors.ErrUnsupported, s.Off)
 	}
 	if m.Image == "" {
 		return nil, fmt.Errorf("%w: the server says nowhere to download it", fs.ErrNotExist)
@@ -50,12 +51,8 @@ func (c *client) openOld(ctx context.Context, m manifest, img backends.Image, s 
 		return nil, fmt.Errorf("%w: %d bytes, %d before", backends.ErrCorrupt, resp.ContentLength, img.Size)
 	}
 	c.places.put(placeKey(img), place{old: true, size: resp.ContentLength})
-	if err := skip(resp.Body, s.off); err != nil {
-		resp.Body.Close()
-		return nil, err
-	}
-	if s.off > 0 || s.n >= 0 && (resp.ContentLength < 0 || s.n < resp.ContentLength) {
-		return limited(resp.Body, s.n), nil
+	if s.Off > 0 || s.N >= 0 && (resp.ContentLength < 0 || s.N < resp.ContentLength) {
+		return s.Body(resp, img.Size)
 	}
 	return verified(resp.Body, img.Digest), nil
 }

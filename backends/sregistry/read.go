@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/ranged"
 )
 
 // A manifest is what the server tells of one container.
@@ -170,14 +171,14 @@ func (c *client) size(ctx context.Context, img *backends.Image) {
 	if !strings.HasPrefix(img.Digest, "sha256:") {
 		return
 	}
-	resp, err := c.imageFile(ctx, split(img.Ref), span{0, 1})
+	resp, err := c.imageFile(ctx, split(img.Ref), ranged.Span{N: 1})
 	if err != nil {
 		c.noted(key, err)
 		c.log.Debug("the size of an image is not known before it is opened", "image", img.Ref.String(), "err", err)
 		return
 	}
 	defer resp.Body.Close()
-	if p, err := c.found(resp, span{0, 1}); err == nil && p.size >= 0 {
+	if p, err := c.found(resp); err == nil && p.size >= 0 {
 		c.places.put(key, p)
 		img.Size = p.size
 	}

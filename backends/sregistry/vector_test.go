@@ -170,24 +170,6 @@ func FuzzNames(f *testing.F) {
 	})
 }
 
-func FuzzContentRange(f *testing.F) {
-	f.Add("bytes 0-0/1", int64(0), int64(1))
-	f.Add("bytes */7", int64(9), int64(-1))
-	f.Add("bytes 5-9/10", int64(5), int64(-1))
-	f.Fuzz(func(t *testing.T, header string, off, n int64) {
-		size, err := total(header)
-		if err == nil && size < 0 {
-			t.Errorf("total(%q) = %d", header, size)
-		}
-		if off < 0 || n == 0 || off > 1<<60 || n > 1<<60 {
-			return
-		}
-		if checkRange(header, span{off, n}, -1) == nil && off >= size {
-			t.Errorf("checkRange(%q, %d, %d) takes a part past the end", header, off, n)
-		}
-	})
-}
-
 // Whatever a server says of a container, what comes of it is an image that can
 // be shown, or an error.
 func FuzzManifest(f *testing.F) {

@@ -56,7 +56,7 @@ func (s Span) Body(resp *http.Response, size int64) (body io.ReadCloser, err err
 			resp.Body.Close()
 		}
 	}()
-	if err := unfit(resp); err != nil {
+	if err := Unfit(resp); err != nil {
 		return nil, err
 	}
 	switch resp.StatusCode {
@@ -87,8 +87,10 @@ func (s Span) Body(resp *http.Response, size int64) (body io.ReadCloser, err err
 	return s.limit(resp.Body), nil
 }
 
-// unfit reports what cannot be the bytes of an image.
-func unfit(resp *http.Response) error {
+// Unfit reports what cannot be the bytes of an image; Body does by itself.
+//
+// Errors: backends.ErrCorrupt.
+func Unfit(resp *http.Response) error {
 	if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
 		return fmt.Errorf("%w: a proxy has compressed the image (%q)", backends.ErrCorrupt, enc)
 	}
