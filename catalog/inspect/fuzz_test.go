@@ -46,6 +46,7 @@ func FuzzBytes(f *testing.F) {
 	f.Add([]byte(launchLine))
 	f.Add(load(f, "small-lz4.simg"))
 	f.Add(wrapSIF(f, load(f, "small-gzip.simg")))
+	f.Add(tarFile(f, "blobs/sha256/MANIFEST", testManifest, "blobs/sha256/CONFIG", testConfig, "index.json", testIndex))
 	f.Fuzz(inspectAll)
 }
 
