@@ -29,6 +29,9 @@ type Remote struct {
 	Client *backends.Client // nil if the backend could not be opened
 	Err    error            // why not
 	Policy Policy
+	// Guessed says that nobody has said anything of this remote: as long as it
+	// cannot be reached, a search of all remotes does without it.
+	Guessed bool
 }
 
 // A Policy says what the configuration allows on a remote beyond reading.

@@ -102,12 +102,22 @@ func (c *Catalog) images(ctx context.Context, query, remote string, mode func(Re
 			if !more {
 				return
 			}
-			errs = append(errs, err)
+			errs = append(errs, c.missed(r, remote, err))
 		}
 		if err := errors.Join(errs...); err != nil {
 			yield(Record{}, err)
 		}
 	}
+}
+
+// missed returns err, unless it says no more than that a remote of which nobody has
+// spoken is out of reach: of all remotes, or of the one that was asked for by name.
+func (c *Catalog) missed(r Remote, asked string, err error) error {
+	if asked == "" && r.Guessed && r.Name != c.opts.Default && passing(err) {
+		c.opts.Log.Info("a remote was left out: it cannot be reached", "remote", r.Name, "err", err)
+		return nil
+	}
+	return err
 }
 
 // imagesOf calls yield with the images of one remote until it returns false.

@@ -73,7 +73,9 @@ func (c *Catalog) askSearchers(ctx context.Context, query, remote string) func()
 	errs := make([]error, len(searchers))
 	for i, r := range searchers {
 		g.Go(func() error {
-			records[i], errs[i] = c.searchOne(ctx, r, query)
+			var err error
+			records[i], err = c.searchOne(ctx, r, query)
+			errs[i] = c.missed(r, remote, err)
 			return nil
 		})
 	}

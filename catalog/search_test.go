@@ -4,11 +4,16 @@ package catalog_test
 
 import (
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog"
 )
 
 // A search after a search goes through names in memory: it finds what the first
@@ -70,4 +75,32 @@ func TestImages_again(t *testing.T) {
 	}
 	queries = append(queries, "tool:v290")
 	check("after a push")
+}
+
+// A remote that the settings of another program made appear, and of which nobody
+// has said anything, spoils no search by being out of reach; one of which somebody
+// has, does, and so does each that is asked for by name.
+func TestSearch_outOfReach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, guessed := range []bool{true, false} {
+			away := newService()
+			away.down = true
+			svc := newService()
+			svc.put("vsoch/hello:1", tiny(t, ""))
+			b := newBench(t, svc, func(b *bench) {
+				b.extra = []catalog.Remote{{Name: "away", Type: "test", Client: away.client("away"), Guessed: guessed}}
+			})
+			ctx := t.Context()
+			for what, seq := range map[string]iter.Seq2[catalog.Record, error]{
+				"search": b.Search(ctx, "hello", ""), "images": b.Images(ctx, "hello", "", true),
+			} {
+				got, err := uris(t, seq)
+				if len(got) != 1 || (err == nil) != guessed {
+					t.Errorf("%s with guessed = %v: %v, %v", what, guessed, got, err)
+				}
+			}
+			_, err := uris(t, b.Search(ctx, "hello", "away"))
+			wantErr(t, "search of that remote", err, backends.ErrUnavailable)
+		}
+	})
 }

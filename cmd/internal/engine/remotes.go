@@ -30,6 +30,7 @@ func openRemotes(ctx context.Context, o Options) ([]catalog.Remote, error) {
 	var all []catalog.Remote
 	for _, r := range o.Settings.Remotes {
 		remote := catalog.Remote{Name: r.Name, Type: r.Type, URL: r.URL, Policy: policyOf(o.Settings, r)}
+		remote.Guessed = r.Guessed && len(r.Config) == 0 && r.Token == ""
 		if path, ok := r.Config["path"].(string); ok && remote.URL == "" {
 			remote.URL = path
 		}
