@@ -60,6 +60,7 @@ type Registry struct {
 	target *url.URL
 	faults []Middleware
 	log    []Request
+	seeded map[string]bool // repositories that PushSIF has pushed to
 }
 
 // A Middleware stands between the client and the registry.

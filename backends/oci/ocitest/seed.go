@@ -35,7 +35,7 @@ func Digest(data []byte) string {
 // returns the digest of its manifest. Annotations may be nil.
 func (r *Registry) PushSIF(repo, tag string, content []byte, annotations map[string]string) string {
 	r.t.Helper()
-	config := r.PutBlob(repo, []byte("{}"))
+	config := r.putConfig(repo)
 	layer := r.PutBlob(repo, content)
 	title := repo[strings.LastIndexByte(repo, '/')+1:] + "_" + tag + ".sif"
 	return r.PutManifest(repo, tag, OCIManifest, map[string]any{
@@ -48,6 +48,26 @@ func (r *Registry) PushSIF(repo, tag string, content []byte, annotations map[str
 		}},
 		"annotations": annotations,
 	})
+}
+
+// putConfig uploads the configuration that all SIFs have, once for each repository.
+func (r *Registry) putConfig(repo string) string {
+	r.t.Helper()
+	r.mu.Lock()
+	there := r.seeded[repo]
+	r.mu.Unlock()
+	digest := Digest([]byte("{}"))
+	if there {
+		return digest
+	}
+	r.PutBlob(repo, []byte("{}"))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.seeded == nil {
+		r.seeded = map[string]bool{}
+	}
+	r.seeded[repo] = true
+	return digest
 }
 
 // PutBlob uploads content to repo and returns its digest.
