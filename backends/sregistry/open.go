@@ -33,7 +33,7 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 	s, key := ranged.Span{Off: off, N: n}, placeKey(img)
 	place, known := c.places.get(key)
 	if known && !place.old && place.target != "" {
-		resp, err := c.fetch(ctx, place, s)
+		resp, err := c.fetch(ctx, place, s) //nolint:bodyclose // it becomes the result
 		if err == nil {
 			return s.Body(resp, place.size)
 		}

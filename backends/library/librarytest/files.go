@@ -15,11 +15,14 @@ import (
 // archs are the codes of a SIF's header that tests use.
 var archs = map[string]string{"01": "386", "02": "amd64", "04": "arm64", "06": "ppc64le", "11": "s390x"}
 
+// headSize is how many bytes of an image a library looks at.
+const headSize = 48
+
 // look reads from an image what a library does.
-func (m *image) look(content []byte) {
-	m.size, m.uploaded = int64(len(content)), true
-	if len(content) >= 48 && string(content[32:41]) == "SIF_MAGIC" {
-		m.arch = archs[string(content[45:47])]
+func (m *image) look(head []byte, size int64) {
+	m.size, m.uploaded = size, true
+	if len(head) >= headSize && string(head[32:41]) == "SIF_MAGIC" {
+		m.arch = archs[string(head[45:47])]
 	}
 }
 
@@ -66,7 +69,7 @@ func (s *Server) takeRaw(w http.ResponseWriter, r *http.Request) {
 		} else {
 			m.content = content
 		}
-		m.look(content)
+		m.look(content, int64(len(content)))
 		w.WriteHeader(http.StatusOK)
 	}
 }
@@ -127,11 +130,11 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request, parts []string) 
 
 // completed looks at what is in the store.
 func (s *Server) completed(w http.ResponseWriter, m *image) {
-	content, ok := s.opts.Store.get(s.tb, m.key)
-	if !ok || hashOf(content) != m.hash {
+	head, size, hash, ok := s.opts.Store.look(s.tb, m.key)
+	if !ok || hash != m.hash {
 		fail(w, http.StatusBadRequest, "not the image that was announced")
 		return
 	}
-	m.look(content)
+	m.look(head, size)
 	data(w, dict{"quota": dict{"quotaTotal": 0, "quotaUsage": 0}, "containerUrl": "/library/" + m.in.in.in.name})
 }

@@ -177,6 +177,14 @@ func (s *Store) presign(method, key string, query url.Values, sum string, life t
 // do sends a request of the library itself.
 func (s *Store) do(tb testing.TB, method, key string, query url.Values, body []byte) (int, []byte) {
 	tb.Helper()
+	var text bytes.Buffer
+	status := s.stream(tb, method, key, query, body, &text)
+	return status, text.Bytes()
+}
+
+// stream is do for what may be large.
+func (s *Store) stream(tb testing.TB, method, key string, query url.Values, body []byte, to io.Writer) int {
+	tb.Helper()
 	req, err := http.NewRequest(method, s.presign(method, key, query, "", time.Minute), bytes.NewReader(body))
 	if err != nil {
 		tb.Fatal(err)
@@ -184,14 +192,13 @@ func (s *Store) do(tb testing.TB, method, key string, query url.Values, body []b
 	resp, err := s.client.Do(req)
 	if err != nil {
 		tb.Error(err)
-		return 0, nil
+		return 0
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
+	if _, err := io.Copy(to, resp.Body); err != nil {
 		tb.Error(err)
 	}
-	return resp.StatusCode, text
+	return resp.StatusCode
 }
 
 func (s *Store) put(tb testing.TB, key string, content []byte) {
@@ -201,10 +208,24 @@ func (s *Store) put(tb testing.TB, key string, content []byte) {
 	}
 }
 
-func (s *Store) get(tb testing.TB, key string) ([]byte, bool) {
+// look returns what an object begins with, its size, and its digest.
+func (s *Store) look(tb testing.TB, key string) (head []byte, size int64, hash string, ok bool) {
 	tb.Helper()
-	status, content := s.do(tb, http.MethodGet, key, nil, nil)
-	return content, status == http.StatusOK
+	sum, begin := sha256.New(), &beginning{}
+	status := s.stream(tb, http.MethodGet, key, nil, nil, io.MultiWriter(sum, begin))
+	return begin.head, begin.size, "sha256." + hex.EncodeToString(sum.Sum(nil)), status == http.StatusOK
+}
+
+// A beginning keeps the first bytes of what is written.
+type beginning struct {
+	head []byte
+	size int64
+}
+
+func (b *beginning) Write(p []byte) (int, error) {
+	b.head = append(b.head, p[:min(len(p), headSize-len(b.head))]...)
+	b.size += int64(len(p))
+	return len(p), nil
 }
 
 // open begins an upload in parts.
