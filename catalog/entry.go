@@ -153,7 +153,10 @@ func decodeEntry(b []byte, ref backends.Ref) (e entry, ok bool) {
 	case e.is(full):
 		e.decodeFacts(&d)
 	case e.is(hasGuess):
-		e.image.Format = d.format()
+		// A guess of the usual format is none, and is not written.
+		if f := d.format(); backends.Ext(f) != backends.Ext("") {
+			e.image.Format = f
+		}
 	}
 	e.flags &^= otherRef | hasTime | hasGuess
 	return e, !d.bad && len(d.b) == 0
