@@ -69,12 +69,20 @@ func honest(w http.ResponseWriter, a asked, content []byte) {
 	_, _ = w.Write(content[a.from:a.to])
 }
 
-// other returns content with a bit changed at an offset that a reader of the
-// whole comes to late.
-func other(content []byte) []byte {
-	b := bytes.Clone(content)
-	b[len(b)/4*3] ^= 1
+// other returns the bytes [from, to) of content with a bit changed at an offset
+// that a reader of the whole comes to late.
+func other(content []byte, from, to int64) []byte {
+	b := bytes.Clone(content[from:to])
+	if at := int64(len(content) / 4 * 3); from <= at && at < to {
+		b[at-from] ^= 1
+	}
 	return b
+}
+
+// dishonest is as honest, but for a bit.
+func dishonest(w http.ResponseWriter, a asked, content []byte) {
+	partial(w, a.from, a.to, a.size)
+	_, _ = w.Write(other(content, a.from, a.to))
 }
 
 // All liars. Whoever reads a whole image gets the right bytes or an error.
@@ -129,19 +137,21 @@ var liars = map[string]struct {
 		_, _ = w.Write(content[a.from:min(a.to, a.from+700_000)])
 	}},
 	"other file, other ETag": {answer: func(w http.ResponseWriter, a asked, content []byte) {
-		w.Header().Set("ETag", `"one"`)
-		if a.before > 0 {
-			w.Header().Set("ETag", `"two"`)
-			content = other(content)
+		if a.before == 0 {
+			w.Header().Set("ETag", `"one"`)
+			honest(w, a, content)
+			return
 		}
-		honest(w, a, content)
+		w.Header().Set("ETag", `"two"`)
+		dishonest(w, a, content)
 	}},
 	"other file, same ETag": {answer: func(w http.ResponseWriter, a asked, content []byte) {
 		w.Header().Set("ETag", `"one"`)
-		if a.before > 0 {
-			content = other(content)
+		if a.before == 0 {
+			honest(w, a, content)
+			return
 		}
-		honest(w, a, content)
+		dishonest(w, a, content)
 	}},
 	"200 to a range": {succeed: true, answer: func(w http.ResponseWriter, a asked, content []byte) {
 		w.Header().Set("Content-Length", strconv.FormatInt(a.size, 10))
@@ -150,20 +160,20 @@ var liars = map[string]struct {
 	"200 with the range": {answer: func(w http.ResponseWriter, a asked, content []byte) {
 		_, _ = w.Write(content[a.from:a.to])
 	}},
-	"200 with another file": {answer: func(w http.ResponseWriter, _ asked, content []byte) {
-		_, _ = w.Write(other(content))
+	"200 with another file": {answer: func(w http.ResponseWriter, a asked, content []byte) {
+		_, _ = w.Write(other(content, 0, a.size))
 	}},
 	"a bit, once": {answer: func(w http.ResponseWriter, a asked, content []byte) {
 		if a.before < 2 {
-			content = other(content)
+			dishonest(w, a, content)
+			return
 		}
 		honest(w, a, content)
 	}},
-	"a bit, always": {answer: func(w http.ResponseWriter, a asked, content []byte) {
-		honest(w, a, other(content))
-	}},
-	"zeros": {answer: func(w http.ResponseWriter, a asked, content []byte) {
-		honest(w, a, make([]byte, len(content)))
+	"a bit, always": {answer: dishonest},
+	"zeros": {answer: func(w http.ResponseWriter, a asked, _ []byte) {
+		partial(w, a.from, a.to, a.size)
+		_, _ = w.Write(make([]byte, a.to-a.from))
 	}},
 	"compressed": {answer: func(w http.ResponseWriter, a asked, content []byte) {
 		w.Header().Set("Content-Encoding", "gzip")
@@ -202,7 +212,7 @@ func TestLyingRegistry(t *testing.T) {
 func TestLyingRegistry_containerImages(t *testing.T) {
 	t.Parallel()
 	reg := ocitest.Start(t, ocitest.Options{})
-	files := map[string][]byte{}
+	files := map[string]func() []byte{}
 	for name := range liars {
 		files[name] = seedLayer(t, reg, name)
 	}
@@ -210,14 +220,14 @@ func TestLyingRegistry_containerImages(t *testing.T) {
 	for name := range liars {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			checkLiar(t, m.path("lab/"+liarRepo(name)+"+1.oci.tar"), name, files[name])
+			checkLiar(t, m.path("lab/"+liarRepo(name)+"+1.oci.tar"), name, files[name]())
 		})
 	}
 }
 
 // seedLayer publishes a container image with a layer that the liar serves, and
-// returns what its file must be.
-func seedLayer(t *testing.T, reg *ocitest.Registry, name string) []byte {
+// returns what builds the file that it must be.
+func seedLayer(t *testing.T, reg *ocitest.Registry, name string) (build func() []byte) {
 	t.Helper()
 	repo, layer, config := liarRepo(name), liarImage(name), []byte(`{"os":"linux"}`)
 	describe := func(mediaType string, blob []byte, claims int64) map[string]any {
@@ -232,17 +242,19 @@ func seedLayer(t *testing.T, reg *ocitest.Registry, name string) []byte {
 	reg.Use(lies(repo, layer, liars[name].answer))
 	a, err := archive.New(manifest)
 	must(t, err)
-	r, err := a.Open(0, -1, func(digest string, size, off, n int64) (io.ReadCloser, error) {
-		blob := config
-		if digest != ocitest.Digest(config) {
-			blob = append(bytes.Clone(layer), make([]byte, max(size-int64(len(layer)), 0))...)
-		}
-		return io.NopCloser(bytes.NewReader(blob[off : off+n])), nil
-	})
-	must(t, err)
-	file, err := io.ReadAll(r)
-	must(t, err)
-	return file
+	return func() []byte {
+		r, err := a.Open(0, -1, func(digest string, size, off, n int64) (io.ReadCloser, error) {
+			blob := config
+			if digest != ocitest.Digest(config) {
+				blob = append(bytes.Clone(layer), make([]byte, max(size-int64(len(layer)), 0))...)
+			}
+			return io.NopCloser(bytes.NewReader(blob[off : off+n])), nil
+		})
+		must(t, err)
+		file, err := io.ReadAll(r)
+		must(t, err)
+		return file
+	}
 }
 
 func liarRepo(name string) string {
