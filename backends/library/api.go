@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"strings"
@@ -26,39 +25,10 @@ const (
 	maxDetail = 64 << 10 // bytes of an error that are read
 )
 
-// newRequest makes a request without a login; body, if not nil, is sent as JSON.
-func newRequest(ctx context.Context, method, address string, body any) (*http.Request, error) {
-	var content io.Reader
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return nil, err
-		}
-		content = bytes.NewReader(text)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, address, content)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %v", fs.ErrInvalid, err)
-	}
-	req.Header.Set("Accept", "application/json")
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	return req, nil
-}
-
-// notOK are all statuses that a final answer can have besides 2xx.
-var notOK = func() (all [300]int) {
-	for i := range all {
-		all[i] = 300 + i
-	}
-	return all
-}()
-
 // do sends req to the library. Errors: the sentinel of a status that is none of
 // 2xx, with the library's own words; those of httpx.Do.
 func (c *client) do(req *http.Request) (*http.Response, error) {
-	resp, err := httpx.Do(c.http, req, notOK[:]...)
+	resp, err := httpx.Answer(c.http, req)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +162,7 @@ func authorize(req *http.Request, token string) {
 // v, which may be nil.
 func (c *client) ask(ctx context.Context, method, path string, body, v any) error {
 	return c.loggedIn(ctx, func(base *url.URL, token string) error {
-		req, err := newRequest(ctx, method, base.String()+path, body)
+		req, err := httpx.NewRequest(ctx, method, base.String()+path, body)
 		if err != nil {
 			return err
 		}

@@ -160,7 +160,7 @@ func (c *client) redirect(ctx context.Context, n name, access string) (redirect,
 	query := url.Values{"namespace": {n.path()}, "mapped": {"1"}, "accessTypes": {access}}
 	var to redirect
 	err := c.loggedIn(ctx, func(base *url.URL, token string) error {
-		req, err := newRequest(ctx, http.MethodGet, base.String()+redirectPath+"?"+query.Encode(), nil)
+		req, err := httpx.NewRequest(ctx, http.MethodGet, base.String()+redirectPath+"?"+query.Encode(), nil)
 		if err != nil {
 			return err
 		}

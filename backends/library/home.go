@@ -145,7 +145,7 @@ func elsewhere(err error) bool {
 // Errors: errNoEndpoint if it is none.
 func (c *client) discover(ctx context.Context) (*url.URL, error) {
 	at := c.home.place.address
-	req, err := newRequest(ctx, http.MethodGet, at.String()+configPath, nil)
+	req, err := httpx.NewRequest(ctx, http.MethodGet, at.String()+configPath, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +171,7 @@ func (c *client) discover(ctx context.Context) (*url.URL, error) {
 
 // askVersion asks what is at base for the version of its library API.
 func (c *client) askVersion(ctx context.Context, base *url.URL) (apiVersion, error) {
-	req, err := newRequest(ctx, http.MethodGet, base.String()+versionPath, nil)
+	req, err := httpx.NewRequest(ctx, http.MethodGet, base.String()+versionPath, nil)
 	if err != nil {
 		return apiVersion{}, err
 	}

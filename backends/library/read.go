@@ -140,7 +140,7 @@ func (c *client) follow(ctx context.Context, at link, span ranged.Span) (*http.R
 
 // part sends a request for a part of an image.
 func (c *client) part(req *http.Request) (*http.Response, error) {
-	resp, err := httpx.Do(c.http, req, notOK[:]...)
+	resp, err := httpx.Answer(c.http, req)
 	if err != nil {
 		return nil, err
 	}

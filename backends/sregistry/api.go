@@ -8,8 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -51,31 +49,10 @@ func (c *client) url(path string) string { return c.home.String() + path }
 // escape is for what a person typed into a path.
 func escape(s string) string { return url.PathEscape(s) }
 
-// request makes a request; body, if not nil, is sent as JSON.
-func (c *client) request(ctx context.Context, method, address string, body any) (*http.Request, error) {
-	var content io.Reader
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return nil, err
-		}
-		content = bytes.NewReader(text)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, address, content)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %v", fs.ErrInvalid, err)
-	}
-	req.Header.Set("Accept", "application/json")
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	return req, nil
-}
-
 // do sends req. Errors: *answerError for an answer that is none of 2xx; those
 // of httpx.Do.
 func (c *client) do(req *http.Request) (*http.Response, error) {
-	resp, err := httpx.Do(c.http, req, notOK[:]...)
+	resp, err := httpx.Answer(c.http, req)
 	if err != nil {
 		return nil, err
 	}
@@ -84,14 +61,6 @@ func (c *client) do(req *http.Request) (*http.Response, error) {
 	}
 	return nil, answer(resp)
 }
-
-// notOK are all statuses that a final answer can have besides 2xx.
-var notOK = func() (all [300]int) {
-	for i := range all {
-		all[i] = 300 + i
-	}
-	return all
-}()
 
 // object sends req and decodes the JSON object or array of the answer into v.
 func (c *client) object(req *http.Request, v any) error {
@@ -146,7 +115,7 @@ func (c *client) bearer(ctx context.Context, method, path string, body, v any) e
 		return err
 	}
 	send := func(token string) error {
-		req, err := c.request(ctx, method, c.url(path), body)
+		req, err := httpx.NewRequest(ctx, method, c.url(path), body)
 		if err != nil {
 			return err
 		}

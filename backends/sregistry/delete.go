@@ -48,7 +48,7 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 
 // remove sends one DELETE.
 func (c *client) remove(ctx context.Context, n name, auth string) error {
-	req, err := c.request(ctx, http.MethodDelete, c.url("/api/container/"+n.String()), nil)
+	req, err := httpx.NewRequest(ctx, http.MethodDelete, c.url("/api/container/"+n.String()), nil)
 	if err != nil {
 		return err
 	}

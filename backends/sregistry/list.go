@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
 const (
@@ -137,7 +138,7 @@ func (c *client) names(ctx context.Context, top string) ([]name, error) {
 	if !plainPart.MatchString(top) {
 		return nil, fmt.Errorf("%w: no collection can be called %q", fs.ErrNotExist, top)
 	}
-	req, err := c.request(ctx, http.MethodGet, c.url("/api/collection/"+escape(top)), nil)
+	req, err := httpx.NewRequest(ctx, http.MethodGet, c.url("/api/collection/"+escape(top)), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +161,7 @@ func (c *client) names(ctx context.Context, top string) ([]name, error) {
 // whyBroken tells a private collection, for which the server's view breaks, from
 // a server that is broken.
 func (c *client) whyBroken(ctx context.Context, err error) error {
-	req, reqErr := c.request(ctx, http.MethodGet, c.url("/api/collections/?limit=1"), nil)
+	req, reqErr := httpx.NewRequest(ctx, http.MethodGet, c.url("/api/collections/?limit=1"), nil)
 	if reqErr != nil {
 		return reqErr
 	}
@@ -187,7 +188,7 @@ func (c *client) collections(ctx context.Context) iter.Seq2[collection, error] {
 				Next    string        `json:"next"`
 				Results *[]collection `json:"results"`
 			}
-			req, err := c.request(ctx, http.MethodGet, next, nil)
+			req, err := httpx.NewRequest(ctx, http.MethodGet, next, nil)
 			if err == nil {
 				err = c.page(req, &page)
 			}

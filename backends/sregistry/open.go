@@ -108,7 +108,7 @@ func (c *client) noted(key string, err error) {
 // imageFile asks the library API for a part of the image. It redirects to the
 // object store, by a URL that is good for some minutes and for GET alone.
 func (c *client) imageFile(ctx context.Context, n name, s ranged.Span) (*http.Response, error) {
-	req, err := c.request(ctx, http.MethodGet, c.url("/v1/imagefile/"+n.String()+"?arch="+escape(c.arch)), nil)
+	req, err := httpx.NewRequest(ctx, http.MethodGet, c.url("/v1/imagefile/"+n.String()+"?arch="+escape(c.arch)), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +138,7 @@ func (c *client) fetch(ctx context.Context, p place, s ranged.Span) (*http.Respo
 // ranged sends req for a part. A part that begins past the end is an empty body.
 func (c *client) ranged(req *http.Request, s ranged.Span) (*http.Response, error) {
 	s.Ask(req)
-	resp, err := httpx.Do(c.http, req, notOK[:]...)
+	resp, err := httpx.Answer(c.http, req)
 	switch {
 	case err != nil:
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/ranged"
 )
 
@@ -35,7 +36,7 @@ type manifest struct {
 func (c *client) manifest(ctx context.Context, n name) (manifest, error) {
 	var m manifest
 	ask := func(auth string) error {
-		req, err := c.request(ctx, http.MethodGet, c.url("/api/container/"+n.String()), nil)
+		req, err := httpx.NewRequest(ctx, http.MethodGet, c.url("/api/container/"+n.String()), nil)
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
 // maxFound is how many images a search yields.
@@ -110,7 +111,7 @@ func (c *client) ofCollection(ctx context.Context, top string) ([]name, error) {
 
 // containers asks for an array of them. That there is none is no error.
 func (c *client) containers(ctx context.Context, path string) ([]container, error) {
-	req, err := c.request(ctx, http.MethodGet, c.url(path), nil)
+	req, err := httpx.NewRequest(ctx, http.MethodGet, c.url(path), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +170,7 @@ func (c *client) SearchLabels(ctx context.Context, key, value string) iter.Seq2[
 			Value      string   `json:"value"`
 			Containers []string `json:"containers"`
 		}
-		req, err := c.request(ctx, http.MethodGet, c.url(path), nil)
+		req, err := httpx.NewRequest(ctx, http.MethodGet, c.url(path), nil)
 		if err == nil {
 			err = c.page(req, &found)
 		}

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/libapi"
 )
 
@@ -36,7 +37,7 @@ func (p *push) upload(ctx context.Context) error {
 func (p *push) openUpload(ctx context.Context) (number string, err error) {
 	err = p.c.signed(ctx, kindPush, p.n, func(auth string) error {
 		body := map[string]string{"collection": p.n.collection, "name": p.n.container, "tag": p.n.tag}
-		req, err := p.c.request(ctx, http.MethodPost, p.c.url("/api/upload/chunked_upload"), body)
+		req, err := httpx.NewRequest(ctx, http.MethodPost, p.c.url("/api/upload/chunked_upload"), body)
 		if err != nil {
 			return err
 		}

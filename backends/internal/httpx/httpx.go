@@ -6,6 +6,7 @@
 package httpx
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,6 +49,42 @@ func Do(hc *http.Client, req *http.Request, ok ...int) (*http.Response, error) {
 		return resp, nil
 	}
 	return nil, Error(resp)
+}
+
+// Answer sends req as Do does, for who reads a refusal himself: an answer of any
+// status from 300 to 599 is returned too.
+func Answer(hc *http.Client, req *http.Request) (*http.Response, error) {
+	return Do(hc, req, refusals[:]...)
+}
+
+// refusals are all statuses that a final answer can have besides 2xx.
+var refusals = func() (all [300]int) {
+	for i := range all {
+		all[i] = 300 + i
+	}
+	return all
+}()
+
+// NewRequest makes a request for JSON; body, if not nil, is sent as such. An address
+// that is none is fs.ErrInvalid.
+func NewRequest(ctx context.Context, method, address string, body any) (*http.Request, error) {
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		content = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, address, content)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", fs.ErrInvalid, err)
+	}
+	req.Header.Set("Accept", "application/json")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	return req, nil
 }
 
 // Error returns the sentinel for resp.StatusCode with a line of resp.Body as

@@ -173,7 +173,7 @@ func (u *Upload) put(ctx context.Context, address string, h *Hashed, size int64,
 	if u.Prepare != nil {
 		req = u.Prepare(req)
 	}
-	resp, err := httpx.Do(u.Store, req, notOK[:]...)
+	resp, err := httpx.Answer(u.Store, req)
 	if wrong := h.Failed(); wrong != nil {
 		if err == nil {
 			resp.Body.Close()
@@ -195,14 +195,6 @@ func (u *Upload) put(ctx context.Context, address string, h *Hashed, size int64,
 func signs(u *url.URL, header string) bool {
 	return slices.Contains(strings.Split(strings.ToLower(u.Query().Get("X-Amz-SignedHeaders")), ";"), header)
 }
-
-// notOK are all statuses that a final answer can have besides 2xx.
-var notOK = func() (all [300]int) {
-	for i := range all {
-		all[i] = 300 + i
-	}
-	return all
-}()
 
 // stale reports whether what the server or the store knew of an upload is gone, or
 // was refused.
