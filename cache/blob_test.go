@@ -8,7 +8,9 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,10 +74,12 @@ func sameContent(t *testing.T, r io.ReaderAt, want []byte) bool {
 func readAtRandom(t *testing.T, b io.ReaderAt, content []byte, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 2))
 	oracle := bytes.NewReader(content)
+	const most = 300 << 10
+	gotBuf, wantBuf := make([]byte, most), make([]byte, most)
 	for range 60 {
 		off := rnd.Int64N(int64(len(content)) + 10)
-		got := make([]byte, rnd.IntN(300<<10))
-		want := make([]byte, len(got))
+		n := rnd.IntN(most)
+		got, want := gotBuf[:n], wantBuf[:n]
 		n, err := b.ReadAt(got, off)
 		wantN, wantErr := oracle.ReadAt(want, off)
 		if n != wantN || !errors.Is(err, wantErr) || !bytes.Equal(got[:n], want[:n]) {
@@ -145,9 +149,7 @@ func TestBlob_fetchedOnce(t *testing.T) {
 			}
 			defer b.Close()
 			if i%3 == 0 {
-				if !bytes.Equal(readAll(t, b, 128<<10), content) {
-					t.Error("another content")
-				}
+				compareAll(t, b, content)
 				return
 			}
 			readAtRandom(t, b, content, uint64(i))
@@ -164,16 +166,21 @@ func TestBlob_fetchedOnce(t *testing.T) {
 	t.Logf("%d bytes sent for %d, %d requests, at most %d at once", r.sent.Load(), size, r.requests.Load(), r.maxOpen.Load())
 }
 
-func readAll(t *testing.T, b *Blob, step int) []byte {
-	all := make([]byte, b.Size())
-	for off := 0; off < len(all); off += step {
-		n, err := b.ReadAt(all[off:min(off+step, len(all))], int64(off))
-		if err != nil {
-			t.Errorf("ReadAt(%d) = %d, %v", off, n, err)
-			break
+// compareAll reads all of b in pieces and compares it with content.
+func compareAll(t *testing.T, b *Blob, content []byte) {
+	t.Helper()
+	if b.Size() != int64(len(content)) {
+		t.Errorf("size %d, want %d", b.Size(), len(content))
+		return
+	}
+	piece := make([]byte, 128<<10)
+	for off := 0; off < len(content); off += len(piece) {
+		want := content[off:min(off+len(piece), len(content))]
+		if n, err := b.ReadAt(piece[:len(want)], int64(off)); err != nil || !bytes.Equal(piece[:n], want) {
+			t.Errorf("ReadAt(%d) = %d, %v (or other bytes)", off, n, err)
+			return
 		}
 	}
-	return all
 }
 
 // A look into the middle of a large image costs what is around it.
@@ -325,6 +332,41 @@ func (a *answers) forget() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.asked = 0
+}
+
+// A service that ignored a range for one image, and breaks off another in its
+// middle, is asked for the rest: the whole would break off there each time.
+func TestBlob_streamBrokenOff(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	client := r.client(t)
+	c := openCache(t, t.TempDir(), Options{NoBackground: true})
+	r.set(faults{noRanges: true})
+	first := randomBytes(1, 2*mib)
+	mustRead(t, openBlob(t, c, client, r.image("a", first)), first, mib, 10)
+	r.set(faults{cut: 700_000})
+	content := randomBytes(2, 8*mib)
+	b := openBlob(t, c, client, r.image("b", content))
+	mustRead(t, b, content, 0, 8*mib)
+	if got := r.sent.Load(); got > 11*mib {
+		t.Errorf("%d bytes fetched for 10 MiB", got)
+	}
+}
+
+// A service that ignores ranges and breaks off is asked for the whole again.
+func TestBlob_streamTriedAgain(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	content := randomBytes(1, 4*mib)
+	c := openCache(t, t.TempDir(), Options{NoBackground: true})
+	b := openBlob(t, c, r.client(t), r.image("a", content))
+	var cut atomic.Int64
+	r.set(faults{noRanges: true, mangle: func(_ string, off int64, _ []byte) {
+		if off >= mib && off < mib+64<<10 && cut.Add(1) < 3 {
+			panic(http.ErrAbortHandler)
+		}
+	}})
+	mustRead(t, b, content, 0, 4*mib)
 }
 
 // A service without ranges is asked for the whole, once.

@@ -57,16 +57,19 @@ func (d *data) fetch(f *flight) error {
 		src := d.source()
 		err := d.attempt(f, src)
 		if f.pos > before {
-			misses = 0
+			misses, f.resumed = 0, f.whole
 		}
 		switch {
 		case d.ctx.Err() != nil:
 			return ErrClosed
 		case f.pos == f.end, errors.Is(err, errNothingLeft):
 			return nil
+		case errors.Is(err, errNoRanges) && f.whole:
+			f.resumed = false
+			continue
 		case errors.Is(err, errNoRanges):
 			d.wholeOnly.Store(true)
-			src.lane.noRanges()
+			src.lane.ignoresRanges()
 			return err
 		case !passing(err) && d.demote(src):
 			continue
@@ -91,14 +94,14 @@ func (d *data) attempt(f *flight, src source) error {
 		return err
 	}
 	defer d.alight(f)
-	first := newAnswer(d.ctx, f.pos)
+	off := f.pos
+	if f.whole && !f.resumed {
+		off = 0
+	}
+	first := newAnswer(d.ctx, off)
 	defer first.close()
 	v := d.watch(f, src, first.cancel)
-	n := f.end - f.pos
-	if f.whole {
-		first.off, n = 0, f.end
-	}
-	err := first.open(src, n)
+	err := first.open(src, f.end-off)
 	if err == nil {
 		err = d.take(f, src, first, v)
 	}

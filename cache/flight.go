@@ -22,6 +22,7 @@ type flight struct {
 	lane     *lane   // of the attempt under way
 	ticket   *ticket // nil between attempts
 	whole    bool    // a stream from the blob's start, for services without ranges
+	resumed  bool    // whole, but broken off: the rest is asked for before all is again
 	waiters  []*waiter
 	done     chan struct{} // closed when it has landed
 	err      error         // valid once done

@@ -50,10 +50,7 @@ func (tr *traffic) lane(client *backends.Client) *lane {
 // the service was found to like, and at least one slot, so that neither waits
 // for ever.
 type lane struct {
-	// wholeOnly: the service ignores ranges, as far as it was seen. Blobs are then
-	// fetched in one stream from their start without asking again. A service that
-	// gave a range (ranged) may do so for some of its images only.
-	wholeOnly, ranged atomic.Bool
+	ranges atomic.Int32 // one of rangesUnseen, rangesIgnored, rangesGiven
 
 	traffic   *traffic
 	throttled func() (times int, until time.Time) // complaints of the service, see backends.Client.Throttled
@@ -77,7 +74,18 @@ func newLane(tr *traffic, throttled func() (int, time.Time)) *lane {
 	return &lane{traffic: tr, throttled: throttled}
 }
 
-func (l *lane) noRanges() { l.wholeOnly.Store(!l.ranged.Load()) }
+// What was seen of a service's ranges. Where it ignored one, blobs are fetched in
+// one stream from their start without asking again, until it gives a range after
+// all; one that did so once may ignore them for some of its images only.
+const (
+	rangesUnseen int32 = iota
+	rangesIgnored
+	rangesGiven
+)
+
+func (l *lane) ignoresRanges()  { l.ranges.CompareAndSwap(rangesUnseen, rangesIgnored) }
+func (l *lane) givesRanges()    { l.ranges.Store(rangesGiven) }
+func (l *lane) wholeOnly() bool { return l.ranges.Load() == rangesIgnored }
 
 // A ticket asks for one slot of a lane.
 type ticket struct {

@@ -45,7 +45,7 @@ func (a *answer) open(src source, n int64) error {
 	a.body = body
 	src.lane.answers.note(time.Since(asked))
 	if a.off > 0 {
-		src.lane.ranged.Store(true)
+		src.lane.givesRanges()
 	}
 	return nil
 }
