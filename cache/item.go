@@ -73,17 +73,28 @@ func (c *Cache) lookup(key Key) (*item, error) {
 	return it, nil
 }
 
-// release is the end of take. An item of which nothing is here is forgotten.
+// release is the end of take. An item of which nothing is here is forgotten; here
+// only, because who finds another one of the same key would not wait for busy.
 func (it *item) release() {
 	it.mu.Lock()
+	defer it.mu.Unlock()
 	if it.rec.State == Remote && it.data == nil && it.handles == 0 && len(it.strikes) == 0 && !it.gone {
 		it.forget()
 	}
-	it.mu.Unlock()
 	<-it.busy
 }
 
-// forget takes the item out of the table. Call with mu held.
+// parted is called after part, without mu: the item is forgotten if nothing is
+// here, now or when who holds busy releases it.
+func (it *item) parted() {
+	select {
+	case it.busy <- struct{}{}:
+		it.release()
+	default:
+	}
+}
+
+// forget takes the item out of the table. Call with busy and mu held.
 func (it *item) forget() {
 	it.gone = true
 	it.cache.mu.Lock()
@@ -181,6 +192,7 @@ func (it *item) exit(d *data) {
 		}
 	}
 	it.mu.Unlock()
+	it.parted()
 	it.cache.wasOpen(it)
 	if gone != nil {
 		gone.leave()
@@ -190,6 +202,7 @@ func (it *item) exit(d *data) {
 
 // rest is called when the keeper ends: without handles nobody uses d any more.
 func (it *item) rest(d *data) {
+	defer it.parted()
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	if it.data == d && it.handles == 0 {
@@ -199,6 +212,7 @@ func (it *item) rest(d *data) {
 
 // retire ends d if nobody has it open and nothing comes in.
 func (it *item) retire(d *data) bool {
+	defer it.parted()
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	if it.data != d {
@@ -216,6 +230,7 @@ func (it *item) retire(d *data) bool {
 
 // detach parts the item from d, whoever has d open.
 func (it *item) detach(d *data) {
+	defer it.parted()
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	if it.data != d {
@@ -227,7 +242,8 @@ func (it *item) detach(d *data) {
 	it.part(d)
 }
 
-// part takes d off the item and notes what is left on the disk. Call with mu held.
+// part takes d off the item and notes what is left on the disk. Call with mu held,
+// and parted after it.
 func (it *item) part(d *data) {
 	it.data, it.handles = nil, 0
 	var onDisk int64
@@ -246,9 +262,6 @@ func (it *item) part(d *data) {
 		it.have, it.rec.State, it.given = 0, Remote, nil
 	}
 	it.setOnDisk(onDisk)
-	if it.rec.State == Remote && len(it.strikes) == 0 {
-		it.forget()
-	}
 	it.cache.touch(it.key)
 }
 

@@ -89,3 +89,26 @@ func readSome(t *testing.T, c *Cache, client *backends.Client, img backends.Imag
 		}
 	}
 }
+
+// A blob of which nothing is left is not forgotten while somebody is at work on
+// it: who finds another item for its key would not wait.
+func TestCache_forgottenByTheLast(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	content := randomBytes(1, 4*mib)
+	img := r.image("a", content)
+	key := KeyOf("lab", img)
+	c := openCache(t, t.TempDir(), Options{NoBackground: true})
+	b, err := c.Blob(t.Context(), r.client(t), img)
+	mustDo(t, err)
+	mustRead(t, b, content, mib, 10)
+	it, err := c.take(t.Context(), key)
+	mustDo(t, err, os.Remove(c.dir.part(key)), b.Close())
+	eventually(t, "its keeper's end", func() bool { d, _ := it.live(); return d == nil })
+	other, err := c.lookup(key)
+	if mustDo(t, err); other != it {
+		t.Error("two items of one key")
+	}
+	it.release()
+	eventually(t, "to be forgotten", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.items[key] == nil })
+}
