@@ -46,7 +46,7 @@ func (p *push) upload(ctx context.Context) (commit, error) {
 		err = u.end(ctx, last)
 	}
 	if lost(err) {
-		p.forget()
+		p.memo.Forget()
 		return nil, fmt.Errorf("%w: Dropbox lost the upload: %v", backends.ErrUnavailable, err)
 	}
 	return p.commitSession, err
@@ -82,7 +82,7 @@ func (s slots) leave(buf []byte) {
 
 // start begins a session unless one was saved.
 func (p *push) start(ctx context.Context) error {
-	if p.state.Session != "" && time.Since(p.state.Started) < lifetime && p.state.Piece == p.piece {
+	if p.memo.State.Session != "" && time.Since(p.memo.State.Started) < lifetime && p.memo.State.Piece == p.piece {
 		return nil
 	}
 	arg := files.NewUploadSessionStartArg()
@@ -94,8 +94,8 @@ func (p *push) start(ctx context.Context) error {
 	if res == nil || res.SessionId == "" {
 		return fmt.Errorf("%w: an upload session without an id", backends.ErrCorrupt)
 	}
-	p.state = pushState{Session: res.SessionId, Started: time.Now(), Piece: p.piece}
-	p.save()
+	p.memo.State = pushState{Session: res.SessionId, Started: time.Now(), Piece: p.piece}
+	p.memo.Save()
 	return nil
 }
 
@@ -122,7 +122,7 @@ func (u *upload) pieces(ctx context.Context) (last piece, err error) {
 	// is stored need not be sent again.
 	g, reading := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
-	before := pushState{Piece: u.piece, Stored: slices.Clone(u.state.Stored)}
+	before := pushState{Piece: u.piece, Stored: slices.Clone(u.memo.State.Stored)}
 	for off := int64(0); off < u.src.Size && err == nil; off += u.piece {
 		var next piece
 		if next, err = u.read(reading, off); err != nil {
@@ -166,7 +166,7 @@ func (u *upload) read(ctx context.Context, off int64) (piece, error) {
 }
 
 func (u *upload) send(ctx context.Context, p piece, closing bool) error {
-	arg := files.NewUploadSessionAppendArg(files.NewUploadSessionCursor(u.state.Session, uint64(p.off)))
+	arg := files.NewUploadSessionAppendArg(files.NewUploadSessionCursor(u.memo.State.Session, uint64(p.off)))
 	arg.Close, arg.ContentHash = closing, hashOf(p.text)
 	return said(ctx, u.files.UploadSessionAppendV2Context(ctx, arg, bytes.NewReader(p.text)))
 }
@@ -176,10 +176,10 @@ func (u *upload) done(p piece, sent bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if sent {
-		u.state.set(p.off)
-		u.save()
+		u.memo.State.set(p.off)
+		u.memo.Save()
 	}
-	if u.state.has(p.off) {
+	if u.memo.State.has(p.off) {
 		u.stored += int64(len(p.text))
 		if u.src.Progress != nil {
 			u.src.Progress(u.stored)
@@ -190,16 +190,16 @@ func (u *upload) done(p piece, sent bool) {
 // check compares what was read with what was promised, before anybody can see it.
 func (u *upload) check() error {
 	if sum := fmt.Sprintf("sha256:%x", u.whole.Sum(nil)); sum != u.src.Digest {
-		u.forget()
+		u.memo.Forget()
 		return fmt.Errorf("%w: the bytes to be pushed are %s, not %s", backends.ErrCorrupt, sum, u.src.Digest)
 	}
-	u.state.Hash = u.all.sum()
+	u.memo.State.Hash = u.all.sum()
 	return nil
 }
 
 // end sends the last piece, which closes the session.
 func (u *upload) end(ctx context.Context, last piece) error {
-	if u.state.has(last.off) {
+	if u.memo.State.has(last.off) {
 		return nil
 	}
 	err := u.send(ctx, last, true)
@@ -213,11 +213,11 @@ func (u *upload) end(ctx context.Context, last piece) error {
 }
 
 func (p *push) commitSession(ctx context.Context, info *files.CommitInfo) (*files.FileMetadata, error) {
-	arg := files.NewUploadSessionFinishArg(files.NewUploadSessionCursor(p.state.Session, uint64(p.src.Size)), info)
+	arg := files.NewUploadSessionFinishArg(files.NewUploadSessionCursor(p.memo.State.Session, uint64(p.src.Size)), info)
 	f, err := p.files.UploadSessionFinishContext(ctx, arg, nil)
 	err = said(ctx, err)
 	if lost(err) && !has(err, "path") {
-		p.forget()
+		p.memo.Forget()
 		return nil, fmt.Errorf("%w: Dropbox lost the upload: %v", backends.ErrUnavailable, err)
 	}
 	return f, err

@@ -17,6 +17,7 @@ import (
 	"github.com/dropbox/dropbox-sdk-go-unofficial/v6/dropbox/files"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
 // maxSize is the largest file that Dropbox takes, in bytes.
@@ -30,8 +31,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 		return backends.Image{}, fmt.Errorf("%w: %d bytes (Dropbox takes at most %d)", fs.ErrInvalid, src.Size, int64(maxSize))
 	}
 	p := &push{client: c, ref: ref, path: c.path(ref, extension(src.Format)), src: src}
-	p.src.Session = c.unsaved.Session(p.path, src)
-	p.state = p.load()
+	p.memo = uploads.Recall[pushState](&c.unsaved, p.path, src, c.log)
 	old, err := p.old(ctx)
 	if err != nil {
 		return backends.Image{}, err
@@ -65,7 +65,7 @@ type push struct {
 	ref   backends.Ref
 	path  string
 	src   backends.Source
-	state pushState
+	memo  *uploads.Memo[pushState]
 	small []byte // all bytes, where they go in one request
 }
 
@@ -91,7 +91,7 @@ func (p *push) old(ctx context.Context) ([]*files.FileMetadata, error) {
 // was lost.
 func (p *push) stored(old []*files.FileMetadata) *files.FileMetadata {
 	for _, f := range old {
-		if p.state.Hash != "" && f.ContentHash == p.state.Hash && p.isTarget(f) {
+		if p.memo.State.Hash != "" && f.ContentHash == p.memo.State.Hash && p.isTarget(f) {
 			return f
 		}
 	}
@@ -126,7 +126,7 @@ func (p *push) readSmall(ctx context.Context) error {
 		p.slots.leave(text)
 		return err
 	}
-	p.small, p.state.Hash = text, hashOf(text)
+	p.small, p.memo.State.Hash = text, hashOf(text)
 	return nil
 }
 
@@ -134,7 +134,7 @@ func (p *push) readSmall(ctx context.Context) error {
 type commit func(ctx context.Context, info *files.CommitInfo) (*files.FileMetadata, error)
 
 func (p *push) commitSmall(ctx context.Context, info *files.CommitInfo) (*files.FileMetadata, error) {
-	arg := &files.UploadArg{CommitInfo: *info, ContentHash: p.state.Hash}
+	arg := &files.UploadArg{CommitInfo: *info, ContentHash: p.memo.State.Hash}
 	var body io.Reader // nil if empty, so that there is a Content-Length
 	if len(p.small) > 0 {
 		body = bytes.NewReader(p.small)
@@ -151,7 +151,7 @@ func (p *push) commit(ctx context.Context, old []*files.FileMetadata, do commit)
 		return nil, err
 	}
 	defer unlock()
-	p.save()
+	p.memo.Save()
 	f, err := do(ctx, p.info(old))
 	switch {
 	case err == nil && f == nil:
@@ -159,8 +159,8 @@ func (p *push) commit(ctx context.Context, old []*files.FileMetadata, do commit)
 	case has(err, "folder", "file_ancestor"):
 		return nil, fmt.Errorf("%w: a folder or file stands in the way of %q", fs.ErrInvalid, p.path)
 	case has(err, "conflict"):
-		p.state.Hash = "" // the answer is here: what is there is not ours
-		p.save()
+		p.memo.State.Hash = "" // the answer is here: what is there is not ours
+		p.memo.Save()
 		if p.src.Replaces == "" {
 			return nil, fmt.Errorf("%w: the tag was taken meanwhile", fs.ErrExist)
 		}
@@ -205,9 +205,9 @@ func (p *push) done(ctx context.Context, f *files.FileMetadata, old []*files.Fil
 	if err := checkFile(f); err != nil {
 		return backends.Image{}, err
 	}
-	if int64(f.Size) != p.src.Size || f.ContentHash != "" && f.ContentHash != p.state.Hash {
+	if int64(f.Size) != p.src.Size || f.ContentHash != "" && f.ContentHash != p.memo.State.Hash {
 		err := fmt.Errorf("%w: Dropbox stored %d bytes with the content_hash %s of %d with %s",
-			backends.ErrCorrupt, f.Size, f.ContentHash, p.src.Size, p.state.Hash)
+			backends.ErrCorrupt, f.Size, f.ContentHash, p.src.Size, p.memo.State.Hash)
 		return backends.Image{}, errors.Join(err, p.undo(ctx, f, old))
 	}
 	for _, other := range old {
@@ -219,7 +219,7 @@ func (p *push) done(ctx context.Context, f *files.FileMetadata, old []*files.Fil
 			return backends.Image{}, err
 		}
 	}
-	p.forget()
+	p.memo.Forget()
 	if p.src.Progress != nil {
 		p.src.Progress(p.src.Size)
 	}
@@ -228,7 +228,7 @@ func (p *push) done(ctx context.Context, f *files.FileMetadata, old []*files.Fil
 
 // undo gives the name back to what it meant before.
 func (p *push) undo(ctx context.Context, f *files.FileMetadata, old []*files.FileMetadata) error {
-	p.forget()
+	p.memo.Forget()
 	for _, before := range old {
 		if before.Name == f.Name {
 			_, err := p.files.RestoreContext(ctx, files.NewRestoreArg(p.path, before.Rev))

@@ -4,7 +4,6 @@ package library
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +12,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/libapi"
 	"github.com/sregfs/sregfs/backends/internal/sifhead"
+	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
 // Push sends the image through the OCI registry behind the library if it has one,
@@ -29,8 +29,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 		return backends.Image{}, err
 	}
 	defer unlock()
-	p := &sending{c: c, n: n, ref: ref, src: src, session: c.unsaved.Session(n.String(), src)}
-	p.state = p.load()
+	p := &sending{c: c, n: n, ref: ref, src: src, memo: uploads.Recall[pushState](&c.unsaved, n.String(), src, c.log)}
 	if img, done, err := p.allowed(ctx); err != nil || done {
 		return img, err
 	}
@@ -73,60 +72,33 @@ func (c *client) checkPush(ctx context.Context, ref backends.Ref, src backends.S
 
 // A sending is a push on its way.
 type sending struct {
-	c       *client
-	n       name
-	ref     backends.Ref
-	src     backends.Source
-	session backends.Session
-	state   pushState
-	viaOCI  bool
+	c      *client
+	n      name
+	ref    backends.Ref
+	src    backends.Source
+	memo   *uploads.Memo[pushState]
+	viaOCI bool
 }
 
-// A pushState is what a Session keeps of a push.
+// A pushState is what is known of an earlier try of a push.
 type pushState struct {
-	Name   string `json:"name,omitempty"`
-	Digest string `json:"digest,omitempty"`
-	Size   int64  `json:"size,omitempty"`
-	Sent   bool   `json:"sent,omitempty"` // the name may be ours, whatever the answer was
+	Sent bool   `json:"sent,omitempty"` // the name may be ours, whatever the answer was
+	OCI  []byte `json:"oci,omitempty"`  // what the backend of the registry saved
 
-	OCI          []byte `json:"oci,omitempty"` // what the backend of the registry saved
-	libapi.State        // of an upload to the object store
-}
-
-func (p *sending) load() pushState {
-	var s pushState
-	if json.Unmarshal(p.session.Load(), &s) != nil || s.Name != p.n.String() || s.Digest != p.src.Digest || s.Size != p.src.Size {
-		s = pushState{} // nothing, or of another push
-	}
-	s.Name, s.Digest, s.Size = p.n.String(), p.src.Digest, p.src.Size
-	return s
-}
-
-// save keeps the state. A push goes on without it.
-func (p *sending) save() {
-	text, err := json.Marshal(p.state)
-	if err == nil {
-		err = p.session.Save(text)
-	}
-	if err != nil {
-		p.c.log.Warn("the state of an upload is not saved", "image", p.n.String(), "err", err)
-	}
+	libapi.State // of an upload to the object store
 }
 
 // An ociSession keeps what the backend of the registry saves in our own state.
-type ociSession struct{ p *sending }
+type ociSession struct{ memo *uploads.Memo[pushState] }
 
 // Load implements backends.Session.
-func (s ociSession) Load() []byte { return s.p.state.OCI }
+func (s ociSession) Load() []byte { return s.memo.State.OCI }
 
 // Save implements backends.Session.
 func (s ociSession) Save(state []byte) error {
-	s.p.state.OCI = state
-	text, err := json.Marshal(s.p.state)
-	if err != nil {
-		return err
-	}
-	return s.p.session.Save(text)
+	s.memo.State.OCI = state
+	s.memo.Save()
+	return nil
 }
 
 // current returns what the name means now.
@@ -147,8 +119,8 @@ func (p *sending) allowed(ctx context.Context) (img backends.Image, done bool, _
 		return backends.Image{}, false, err
 	}
 	err = p.src.ReplaceAllowed(now, true)
-	if err != nil && p.state.Sent && now.Digest == p.src.Digest {
-		p.forget()
+	if err != nil && p.memo.State.Sent && now.Digest == p.src.Digest {
+		p.memo.Forget()
 		return now, true, nil
 	}
 	return backends.Image{}, false, err
@@ -192,8 +164,8 @@ func (p *sending) oci(ctx context.Context, at *branch) error {
 		}
 		src.Replaces = now.Version
 	}
-	p.state.Sent = true
-	src.Session = ociSession{p}
+	p.memo.State.Sent = true
+	src.Session = ociSession{p.memo}
 	_, err := pusher.Push(ctx, at.named(p.n.tag), src)
 	return err
 }
@@ -217,14 +189,8 @@ func (p *sending) published(ctx context.Context) (backends.Image, error) {
 	case img.Size >= 0 && img.Size != p.src.Size:
 		return backends.Image{}, fmt.Errorf("%w: the library has %d bytes of %d", backends.ErrCorrupt, img.Size, p.src.Size)
 	}
-	p.forget()
+	p.memo.Forget()
 	return img, nil
-}
-
-func (p *sending) forget() {
-	if err := p.session.Save(nil); err != nil {
-		p.c.log.Warn("the state of an upload is not forgotten", "image", p.n.String(), "err", err)
-	}
 }
 
 // progress tells of bytes that are stored.

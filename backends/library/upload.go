@@ -137,7 +137,7 @@ func (p *sending) store(ctx context.Context, id, way string) error {
 	u := libapi.Upload{
 		Image: id, Source: p.src, Server: p.c.ask, Store: p.c.http, Prepare: p.c.sentAway, Aborts: true,
 		Target: func(address string) (*url.URL, error) { return httpx.Target(base, address) },
-		State:  &p.state.State, Save: p.save, Log: p.c.log,
+		State:  &p.memo.State.State, Save: p.memo.Save, Log: p.c.log,
 	}
 	switch way {
 	case pushMultipart:
@@ -196,8 +196,8 @@ func (p *sending) tag(ctx context.Context, container, id string) error {
 	if _, done, err := p.allowed(ctx); err != nil || done {
 		return err
 	}
-	p.state.Sent = true
-	p.save()
+	p.memo.State.Sent = true
+	p.memo.Save()
 	if version.atLeast(withArchTags) {
 		return p.c.ask(ctx, http.MethodPost, tagsV2+escaped, map[string]string{"Arch": p.c.arch, "Tag": p.n.tag, "ImageID": id}, nil)
 	}

@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
 const (
@@ -24,9 +25,15 @@ const (
 	maxStalls = 3        // failures in a row without a byte of progress
 )
 
-// pushLayer uploads src unless the registry has it, going on where state says
+// A pushState is what is known of an earlier try of a push.
+type pushState struct {
+	Location string `json:"location,omitempty"` // of the upload
+	Manifest string `json:"manifest,omitempty"` // the digest of one that may have been stored under the tag
+}
+
+// pushLayer uploads src unless the registry has it, going on where memo says
 // that an upload was broken off.
-func (c *client) pushLayer(ctx context.Context, repo string, src backends.Source, state pushState) error {
+func (c *client) pushLayer(ctx context.Context, repo string, src backends.Source, memo *uploads.Memo[pushState]) error {
 	// Two pushes of one file: the second finds the blob of the first.
 	unlock, err := c.commits.Lock(ctx, repo+"@"+src.Digest)
 	if err != nil {
@@ -47,11 +54,14 @@ func (c *client) pushLayer(ctx context.Context, repo string, src backends.Source
 	begin := func() *upload {
 		return &upload{
 			c: c, repo: repo, digest: src.Digest, size: src.Size, content: src.Content, chunk: c.chunk, meter: meter,
-			save: func(location string) { c.saveState(repo, src, pushState{Location: location}) },
+			save: func(location string) {
+				memo.State = pushState{Location: location}
+				memo.Save()
+			},
 		}
 	}
 	u := begin()
-	if err := u.resume(ctx, state.Location); err != nil {
+	if err := u.resume(ctx, memo.State.Location); err != nil {
 		return err
 	}
 	err = u.run(ctx)
@@ -62,7 +72,7 @@ func (c *client) pushLayer(ctx context.Context, repo string, src backends.Source
 		err = begin().run(ctx)
 	}
 	if errors.Is(err, backends.ErrCorrupt) {
-		c.saveState(repo, src, pushState{})
+		memo.Forget()
 	}
 	return err
 }

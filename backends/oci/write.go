@@ -18,6 +18,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
 // emptyConfig is the configuration of every SIF in a registry.
@@ -32,13 +33,12 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 	}
 	repo := c.repository(ref)
 	ctx = c.scoped(ctx, repo, push)
-	src.Session = c.unsaved.Session(repo+":"+ref.Tag, src)
+	memo := uploads.Recall[pushState](&c.unsaved, repo+":"+ref.Tag, src, c.log)
 	f, err := c.form(ctx, repo, ref, src)
 	if err != nil {
 		return backends.Image{}, err
 	}
-	state := loadState(repo, src)
-	if err := c.pushLayer(ctx, repo, src, state); err != nil {
+	if err := c.pushLayer(ctx, repo, src, memo); err != nil {
 		return backends.Image{}, c.notThere(err, repo)
 	}
 	if err := c.pushSmall(ctx, repo, f.config); err != nil {
@@ -49,7 +49,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 			return backends.Image{}, err
 		}
 	}
-	if err := c.commit(ctx, repo, ref, src, f.top); err != nil {
+	if err := c.commit(ctx, repo, ref, src, memo, f.top); err != nil {
 		return backends.Image{}, err
 	}
 	c.catalog.forget()
@@ -62,7 +62,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 		return backends.Image{}, err
 	}
 	c.known.add(repo, ref.Tag, c.arch, found{top: f.top.digest, img: img})
-	c.saveState(repo, src, pushState{})
+	memo.Forget()
 	return c.named(img, ref), nil
 }
 
@@ -157,7 +157,7 @@ func isAnswer(err error) bool {
 }
 
 // commit checks the blob and makes it visible by the manifest.
-func (c *client) commit(ctx context.Context, repo string, ref backends.Ref, src backends.Source, m manifest) error {
+func (c *client) commit(ctx context.Context, repo string, ref backends.Ref, src backends.Source, memo *uploads.Memo[pushState], m manifest) error {
 	size, err := c.blobSize(ctx, repo, src.Digest)
 	if err != nil {
 		return err
@@ -170,12 +170,12 @@ func (c *client) commit(ctx context.Context, repo string, ref backends.Ref, src 
 		return err
 	}
 	defer unlock()
-	state := loadState(repo, src)
-	if err := c.allowed(ctx, repo, ref, src, state.Manifest); err != nil {
+	if err := c.allowed(ctx, repo, ref, src, memo.State.Manifest); err != nil {
 		return err
 	}
 	// From here on an interruption leaves open whether the tag is ours.
-	c.saveState(repo, src, pushState{Manifest: m.digest})
+	memo.State = pushState{Manifest: m.digest}
+	memo.Save()
 	sent := c.putManifest(ctx, repo, ref.Tag, m)
 	if errors.Is(sent, backends.ErrCorrupt) {
 		// docker-registry writes the links to its blobs in place: while

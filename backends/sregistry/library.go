@@ -43,8 +43,8 @@ func (p *push) library(ctx context.Context) error {
 	if done, _, err := p.allowed(ctx); err != nil || done {
 		return err
 	}
-	p.state.Sent = true
-	p.save()
+	p.memo.State.Sent = true
+	p.memo.Save()
 	return p.c.bearer(ctx, http.MethodPost, tagsPath+escape(collection), map[string]string{"Tag": p.n.tag, "ImageID": image}, nil)
 }
 
@@ -95,7 +95,7 @@ func (p *push) nameless(ctx context.Context) (id string, stored bool, err error)
 func (p *push) store(ctx context.Context, image string) error {
 	u := libapi.Upload{
 		Image: image, Source: p.src, Server: p.c.bearer, Store: p.c.http, Target: p.c.target,
-		AlwaysSum: true, State: &p.state.State, Save: p.save, Log: p.c.log,
+		AlwaysSum: true, State: &p.memo.State.State, Save: p.memo.Save, Log: p.c.log,
 	}
 	return u.Send(ctx, p.c.partSize)
 }

@@ -4,7 +4,6 @@ package sregistry
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/libapi"
+	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
 // Push sends the image by the library API where the server has it, else by the
@@ -34,8 +34,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 		return backends.Image{}, err
 	}
 	defer unlock()
-	p := &push{c: c, n: n, ref: ref, src: src, session: c.unsaved.Session(n.String(), src)}
-	p.state = p.load()
+	p := &push{c: c, n: n, ref: ref, src: src, memo: uploads.Recall[pushState](&c.unsaved, n.String(), src, c.log)}
 	if done, img, err := p.allowed(ctx); err != nil || done {
 		return img, err
 	}
@@ -72,43 +71,19 @@ func (c *client) hasLibrary(ctx context.Context, n name) (bool, error) {
 
 // A push is one on its way.
 type push struct {
-	c       *client
-	n       name
-	ref     backends.Ref
-	src     backends.Source
-	session backends.Session
-	state   pushState
+	c    *client
+	n    name
+	ref  backends.Ref
+	src  backends.Source
+	memo *uploads.Memo[pushState]
 }
 
-// A pushState is what a Session keeps of a push.
+// A pushState is what is known of an earlier try of a push.
 type pushState struct {
-	Name   string `json:"name,omitempty"`
-	Digest string `json:"digest,omitempty"`
-	Size   int64  `json:"size,omitempty"`
-	Sent   bool   `json:"sent,omitempty"` // the name may be ours, whatever the answer was
-	MD5    string `json:"md5,omitempty"`  // of what was sent in the old way, by which the server knows it at first
+	Sent bool   `json:"sent,omitempty"` // the name may be ours, whatever the answer was
+	MD5  string `json:"md5,omitempty"`  // of what was sent in the old way, by which the server knows it at first
 
 	libapi.State // of an upload to the object store
-}
-
-func (p *push) load() pushState {
-	var s pushState
-	if json.Unmarshal(p.session.Load(), &s) != nil || s.Name != p.n.String() || s.Digest != p.src.Digest || s.Size != p.src.Size {
-		s = pushState{} // nothing, or of another push
-	}
-	s.Name, s.Digest, s.Size = p.n.String(), p.src.Digest, p.src.Size
-	return s
-}
-
-// save keeps the state. A push goes on without it.
-func (p *push) save() {
-	text, err := json.Marshal(p.state)
-	if err == nil {
-		err = p.session.Save(text)
-	}
-	if err != nil {
-		p.c.log.Warn("the state of an upload is not saved", "image", p.n.String(), "err", err)
-	}
 }
 
 // allowed decides whether the name may be replaced. It is done already if the
@@ -124,7 +99,7 @@ func (p *push) allowed(ctx context.Context) (done bool, _ backends.Image, _ erro
 	now := p.c.image(m, p.n)
 	err = p.src.ReplaceAllowed(now, true)
 	switch {
-	case err != nil && p.state.Sent && p.ours(now):
+	case err != nil && p.memo.State.Sent && p.ours(now):
 		img, err := p.published(ctx)
 		return err == nil, img, err
 	case err != nil:
@@ -139,7 +114,7 @@ var errFrozen = fmt.Errorf("%w: the image is frozen on the server; its owner can
 
 // ours reports whether the server's image is, by its digest, what is pushed.
 func (p *push) ours(now backends.Image) bool {
-	return now.Digest == p.src.Digest || p.state.MD5 != "" && now.Digest == "md5:"+p.state.MD5
+	return now.Digest == p.src.Digest || p.memo.State.MD5 != "" && now.Digest == "md5:"+p.memo.State.MD5
 }
 
 // published looks at what the name means after the push.
@@ -159,9 +134,7 @@ func (p *push) published(ctx context.Context) (backends.Image, error) {
 	if img.Size >= 0 && img.Size != p.src.Size {
 		return backends.Image{}, fmt.Errorf("%w: the server stored %d bytes of %d", backends.ErrCorrupt, img.Size, p.src.Size)
 	}
-	if err := p.session.Save(nil); err != nil {
-		p.c.log.Warn("the state of an upload is not forgotten", "image", p.n.String(), "err", err)
-	}
+	p.memo.Forget()
 	return img, nil
 }
 

@@ -90,8 +90,8 @@ func (p *push) whole() *libapi.Hashed {
 		if err := libapi.SameDigest(p.src, h.SHA256()); err != nil {
 			return err
 		}
-		p.state.Sent, p.state.MD5 = true, h.MD5()
-		p.save()
+		p.memo.State.Sent, p.memo.State.MD5 = true, h.MD5()
+		p.memo.Save()
 		return nil
 	}
 	var sent int64

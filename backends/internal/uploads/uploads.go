@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package uploads is what the pushes of several backends have in common: a lock
-// for each name that is written, and a Session for pushes that have none. It
-// sends nothing itself. Start at [Locks] and [Unsaved].
+// for each name that is written, and what is known of a push from one try to the
+// next. It sends nothing itself. Start at [Locks] and [Recall].
 package uploads
 
 import (
@@ -58,9 +58,9 @@ type Unsaved struct {
 	states map[string][]byte
 }
 
-// Session returns the Session of src, or else one in memory for the push of
+// session returns the Session of src, or else one in memory for the push of
 // these bytes to name.
-func (u *Unsaved) Session(name string, src backends.Source) backends.Session {
+func (u *Unsaved) session(name string, src backends.Source) backends.Session {
 	if src.Session != nil {
 		return src.Session
 	}
