@@ -37,8 +37,15 @@ var faultTests = []subtest{
 		r := s.open(t, typical()...)
 		each(t, s, r, func(t *testing.T, do func(context.Context, caller) error) {
 			r.wire.set(reset)
-			c := backends.NewClient("conformance", r.Backend, backends.ClientOptions{MaxElapsed: 50 * time.Millisecond})
-			if err := do(t.Context(), c); !errors.Is(err, backends.ErrUnavailable) {
+			var err error
+			// A busy machine may not come to the answer in time: then it gets more.
+			for limit := 50 * time.Millisecond; limit < time.Minute; limit *= 10 {
+				err = do(t.Context(), backends.NewClient("conformance", r.Backend, backends.ClientOptions{MaxElapsed: limit}))
+				if !errors.Is(err, context.DeadlineExceeded) {
+					break
+				}
+			}
+			if !errors.Is(err, backends.ErrUnavailable) {
 				t.Errorf("%v, want ErrUnavailable", err)
 			}
 		})

@@ -32,7 +32,8 @@ import (
 // Options say how the registry behaves. The zero value is an open registry
 // that refuses to delete.
 type Options struct {
-	Delete bool // allow the deletion of manifests and blobs
+	Delete   bool // allow the deletion of manifests and blobs
+	InMemory bool // for thousands of small images: what is stored is gone when the process ends
 
 	// User and Password, if set, are needed for every request: as Basic
 	// credentials, or with TokenAuth at the token service that a Bearer
@@ -106,13 +107,17 @@ func Need(t testing.TB, programs ...string) {
 func (r *Registry) writeConfig() {
 	r.t.Helper()
 	dir := filepath.Dir(r.config)
+	storage := fmt.Sprintf("filesystem: {rootdirectory: %q}", r.Storage())
+	if r.opts.InMemory {
+		storage = "inmemory: {}"
+	}
 	text := fmt.Sprintf(`version: 0.1
 log: {level: info, accesslog: {disabled: true}}
 storage:
-  filesystem: {rootdirectory: %q}
+  %s
   delete: {enabled: %v}
 http: {addr: "127.0.0.1:0", secret: "uploads go on after a restart"}
-`, filepath.Join(dir, "storage"), r.opts.Delete)
+`, storage, r.opts.Delete)
 	switch {
 	case r.opts.TokenAuth:
 		cert := filepath.Join(dir, "token.pem")

@@ -7,13 +7,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/url"
-	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -131,32 +129,30 @@ func (r *Registry) Manifest(repo, ref string) ([]byte, bool) {
 }
 
 // Repositories returns the names of the repositories in a namespace ("" is all),
-// in order, as they lie in the registry's storage: also where its login keeps
-// clients from asking.
+// in order, by the registry's own catalog, past the proxy.
 func (r *Registry) Repositories(namespace string) []string {
 	r.t.Helper()
-	root := filepath.Join(r.Storage(), "docker", "registry", "v2", "repositories")
 	all := []string{}
-	err := filepath.WalkDir(filepath.Join(root, filepath.FromSlash(namespace)), func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil // there is none, or an upload is just being moved
-		case err != nil:
-			return err
-		case d.Name() == "_manifests":
-			name, err := filepath.Rel(root, filepath.Dir(path))
-			if err != nil {
-				return err
+	for last := ""; ; {
+		const most = 1000
+		req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet,
+			r.direct()+"/v2/_catalog?"+url.Values{"n": {strconv.Itoa(most)}, "last": {last}}.Encode(), nil)
+		r.must(err)
+		resp := r.send("", req)
+		var page struct{ Repositories []string }
+		err = json.NewDecoder(resp.Body).Decode(&page)
+		resp.Body.Close()
+		r.must(err)
+		for _, name := range page.Repositories {
+			if namespace == "" || strings.HasPrefix(name, namespace+"/") {
+				all = append(all, name)
 			}
-			all = append(all, filepath.ToSlash(name))
-			return fs.SkipDir
-		case strings.HasPrefix(d.Name(), "_"):
-			return fs.SkipDir
 		}
-		return nil
-	})
-	r.must(err)
-	return all
+		if len(page.Repositories) < most {
+			return all
+		}
+		last = page.Repositories[most-1]
+	}
 }
 
 // do sends a request to the registry past the proxy: it is neither logged nor
@@ -189,6 +185,7 @@ func (r *Registry) send(repo string, req *http.Request) *http.Response {
 	case r.tokens != nil:
 		req.Header.Set("Authorization", "Bearer "+r.tokens.issue("seed", []access{
 			{Type: "repository", Name: repo, Actions: []string{"pull", "push", "delete"}},
+			{Type: "registry", Name: "catalog", Actions: []string{"*"}},
 		}))
 	case r.opts.User != "":
 		req.SetBasicAuth(r.opts.User, r.opts.Password)
