@@ -41,7 +41,7 @@ test: deps lint unit fuzz ## everything CI runs
 
 .PHONY: unit
 unit: $(VERSITYGW) ## all tests, with the race detector; nothing may be skipped
-	PATH=$(dir $(VERSITYGW)):$$PATH SREGFS_NOSKIP=1 go test -race -timeout 20m ./...
+	PATH=$(dir $(VERSITYGW)):$$PATH SREGFS_NOSKIP=1 go test -race -timeout 40m ./...
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (10s)
