@@ -136,7 +136,11 @@ func (b Body) Reader() *io.SectionReader { return io.NewSectionReader(b, 0, b.si
 // CopyTo writes all bytes to each of to, such as hashes, which take them without an
 // error.
 func (b Body) CopyTo(to ...io.Writer) {
-	if _, err := io.Copy(io.MultiWriter(to...), b.Reader()); err != nil {
+	if b.size == 0 {
+		return
+	}
+	buf := make([]byte, min(b.size, 64<<10))
+	if _, err := io.CopyBuffer(io.MultiWriter(to...), b.Reader(), buf); err != nil {
 		b.store.tb.Errorf("bodytest: %v", err)
 	}
 }
