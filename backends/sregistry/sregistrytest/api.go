@@ -70,7 +70,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		notFound(w)
 		return
 	}
-	for _, at := range routes() {
+	for _, at := range s.routes {
 		m := at.path.FindStringSubmatch(r.URL.Path)
 		if m == nil || at.method != r.Method {
 			continue

@@ -56,6 +56,7 @@ type Server struct {
 	http   *httptest.Server
 	store  *httptest.Server
 	bodies *bodytest.Store
+	routes []route
 
 	mu          sync.Mutex // guards the fields below
 	next        int
@@ -118,7 +119,7 @@ type Image struct {
 func Start(tb testing.TB, opts Options) *Server {
 	tb.Helper()
 	s := &Server{
-		opts: opts, bodies: bodytest.Open(tb), collections: map[string]*collection{}, objects: map[string]*object{},
+		opts: opts, bodies: bodytest.Open(tb), routes: routes(), collections: map[string]*collection{}, objects: map[string]*object{},
 		named: map[string]bool{}, uploads: map[string]*upload{}, views: map[string]int{}, key: "first key",
 	}
 	s.http = httptest.NewServer(http.HandlerFunc(s.serve))
