@@ -397,7 +397,7 @@ func (zeros) ReadAt(p []byte, _ int64) (int, error) {
 // parallel, for the heap is that of all.
 func TestPush_memory(t *testing.T) { //nolint:paralleltest // see above
 	const size, limit = 256 << 20, 110 << 20
-	srv, c := serve(t, dropboxtest.Options{Discard: true})
+	srv, c := serve(t, dropboxtest.Options{})
 	c.piece = pieceSize
 	h := sha256.New()
 	io.Copy(h, io.NewSectionReader(zeros{}, 0, size))
@@ -409,11 +409,27 @@ func TestPush_memory(t *testing.T) { //nolint:paralleltest // see above
 		most = max(most, stats.HeapAlloc)
 	}
 	runtime.GC()
-	if _, err := c.Push(t.Context(), mustRef(t, "v/big:1"), src); err != nil {
+	img, err := c.Push(t.Context(), mustRef(t, "v/big:1"), src)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%d MiB at most, %d requests", most>>20, srv.Requests())
 	if most > limit {
 		t.Errorf("%d MiB of memory for a push of %d MiB", most>>20, size>>20)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	body, err := c.Open(t.Context(), img, 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	h.Reset()
+	if _, err := io.Copy(h, body); err != nil || "sha256:"+hex.EncodeToString(h.Sum(nil)) != src.Digest {
+		t.Errorf("read back: %x, %v", h.Sum(nil), err)
+	}
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; used > 16<<20 {
+		t.Errorf("%d MiB allocated to read %d MiB", used>>20, size>>20)
 	}
 }

@@ -397,16 +397,16 @@ type zeros struct{}
 
 func (zeros) ReadAt(p []byte, _ int64) (int, error) { clear(p); return len(p), nil }
 
-// A push needs the same memory for any size. Not parallel: it looks at what the
-// whole process allocates.
+// A push, and a read of it, need the same memory for any size. Not parallel: it looks
+// at what the whole process allocates.
 func TestPush_memory(t *testing.T) { //nolint:paralleltest // see above
 	for name, tt := range map[string]struct {
 		size int64
 		opts sregistrytest.Options
 	}{
-		"old":   {256 << 20, sregistrytest.Options{NoLibrary: true, Forget: true}},
-		"whole": {64 << 20, sregistrytest.Options{NoParts: true, Forget: true}},
-		"parts": {256 << 20, sregistrytest.Options{PartSize: 100 << 20, Forget: true}},
+		"old":   {256 << 20, sregistrytest.Options{NoLibrary: true}},
+		"whole": {64 << 20, sregistrytest.Options{NoParts: true}},
+		"parts": {256 << 20, sregistrytest.Options{PartSize: 100 << 20}},
 	} {
 		sum := sha256.New()
 		if _, err := io.Copy(sum, io.NewSectionReader(zeros{}, 0, tt.size)); err != nil {
@@ -416,15 +416,24 @@ func TestPush_memory(t *testing.T) { //nolint:paralleltest // see above
 		b := newRemote(t, srv.URL, sregistrytest.Token)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		_, err := b.Push(t.Context(), ref(t, "c/i:1"), backends.Source{
-			Content: zeros{}, Size: tt.size, Digest: fmt.Sprintf("sha256:%x", sum.Sum(nil)),
-		})
-		runtime.ReadMemStats(&after)
+		src := backends.Source{Content: zeros{}, Size: tt.size, Digest: fmt.Sprintf("sha256:%x", sum.Sum(nil))}
+		img, err := b.Push(t.Context(), ref(t, "c/i:1"), src)
 		if err != nil {
-			t.Errorf("%s: %v", name, err)
+			t.Fatalf("%s: %v", name, err)
 		}
+		body, err := b.Open(t.Context(), img, 0, -1)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		sum.Reset()
+		_, err = io.Copy(sum, body)
+		body.Close()
+		if got := fmt.Sprintf("sha256:%x", sum.Sum(nil)); err != nil || got != src.Digest {
+			t.Errorf("%s: read back: %s, %v", name, got, err)
+		}
+		runtime.ReadMemStats(&after)
 		if used := after.TotalAlloc - before.TotalAlloc; used > 16<<20 {
-			t.Errorf("%s: %d MiB allocated for a push of %d MiB", name, used>>20, tt.size>>20)
+			t.Errorf("%s: %d MiB allocated for a push and a read of %d MiB", name, used>>20, tt.size>>20)
 		}
 	}
 }

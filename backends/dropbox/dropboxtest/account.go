@@ -136,7 +136,7 @@ func (s *Server) link(n *node) map[string]any {
 	m := s.metadata(n, true)
 	return map[string]any{
 		".tag": "file", "url": s.links[n.id], "id": n.id, "name": m["name"], "path_lower": m["path_lower"],
-		"client_modified": m["client_modified"], "server_modified": m["server_modified"], "rev": n.rev, "size": n.size,
+		"client_modified": m["client_modified"], "server_modified": m["server_modified"], "rev": n.rev, "size": n.body.Size(),
 		"link_permissions": map[string]any{
 			"can_revoke": true, "resolved_visibility": map[string]any{".tag": "public"}, "visibility_policies": []any{},
 			"can_set_expiry": false, "can_remove_expiry": false, "allow_download": true, "can_allow_download": true,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package dropboxtest is a Dropbox in memory, for tests: as much of its API as
-// images need, written after the published specification
+// Package dropboxtest is a Dropbox for tests: as much of its API as images need,
+// written after the published specification
 // (https://github.com/dropbox/dropbox-api-spec) and tried with Dropbox's own
 // Python library.
 //
@@ -21,6 +21,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/sregfs/sregfs/backends/internal/bodytest"
 )
 
 // Token is an access token that a server takes until Expire.
@@ -30,7 +32,6 @@ const Token = "sl.first"
 type Options struct {
 	TLS          bool   // speak https, with the certificate of net/http/httptest
 	PageSize     int    // the most entries of one page; default 2000
-	Discard      bool   // keep hashes of what is uploaded, not the bytes
 	LowerParents bool   // tell folders within a path in lower case, as Dropbox may
 	AppKey       string // what logins must name; default "app"
 }
@@ -40,8 +41,9 @@ type Server struct {
 	URL  string
 	HTTP *httptest.Server
 
-	opts Options
-	t    testing.TB
+	opts   Options
+	t      testing.TB
+	bodies *bodytest.Store
 
 	requests atomic.Int64
 
@@ -74,7 +76,7 @@ func Start(t testing.TB, opts Options) *Server {
 		opts.AppKey = "app"
 	}
 	s := &Server{
-		opts: opts, t: t, nodes: map[string]*node{}, revs: map[string]*node{}, changed: make(chan struct{}), cursors: map[string]cursor{},
+		opts: opts, t: t, bodies: bodytest.Open(t), nodes: map[string]*node{}, revs: map[string]*node{}, changed: make(chan struct{}), cursors: map[string]cursor{},
 		sessions: map[string]*session{}, links: map[string]string{}, tokens: map[string]bool{Token: true}, codes: map[string]string{},
 		routes: map[string]int{},
 	}

@@ -3,7 +3,6 @@
 package dropboxtest
 
 import (
-	"bytes"
 	"fmt"
 	"net/http"
 	"path"
@@ -13,6 +12,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/sregfs/sregfs/backends/internal/bodytest"
 )
 
 // A node is a file or folder. It never changes: what replaces it is another.
@@ -20,8 +21,7 @@ type node struct {
 	path     string // as it was given
 	folder   bool
 	id, rev  string
-	size     int64
-	content  []byte // nil if discarded
+	body     bodytest.Body
 	hash     string
 	client   time.Time
 	modified time.Time
@@ -33,7 +33,7 @@ func lower(path string) string { return strings.ToLower(path) }
 func (s *Server) Put(path string, content []byte, modified time.Time) (rev string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := &node{path: path, size: int64(len(content)), content: slices.Clone(content), hash: Hash(content), client: modified, modified: modified}
+	n := &node{path: path, body: s.bodies.Put(content), hash: Hash(content), client: modified, modified: modified}
 	s.store(n)
 	return n.rev
 }
@@ -135,7 +135,7 @@ func (s *Server) metadata(n *node, tagged bool) map[string]any {
 		m[".tag"] = "file"
 	}
 	m["client_modified"], m["server_modified"] = n.client.UTC().Format(timeFormat), n.modified.UTC().Format(timeFormat)
-	m["rev"], m["size"], m["content_hash"], m["is_downloadable"] = n.rev, n.size, n.hash, true
+	m["rev"], m["size"], m["content_hash"], m["is_downloadable"] = n.rev, n.body.Size(), n.hash, true
 	return m
 }
 
@@ -245,7 +245,7 @@ func (c *call) download() (any, *failure) {
 	c.w.Header().Set("Dropbox-Api-Result", ascii(c.metadata(n, false)))
 	c.w.Header().Set("Content-Type", "application/octet-stream")
 	c.w.Header().Set("Etag", strconv.Quote("W/"+n.rev))
-	http.ServeContent(c.w, c.r, "", time.Time{}, bytes.NewReader(n.content))
+	http.ServeContent(c.w, c.r, "", time.Time{}, n.body.Reader())
 	return nil, nil
 }
 

@@ -7,14 +7,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"net/http"
 	"strings"
 	"time"
 	"unicode/utf16"
+
+	"github.com/sregfs/sregfs/backends/internal/bodytest"
 )
 
 const (
@@ -24,41 +24,22 @@ const (
 
 // A blob is the bytes of one request.
 type blob struct {
-	size    int64
-	content []byte
-	blocks  []byte // hashes
+	bodytest.Body
+	blocks []byte // hashes
 }
 
 // read reads the body of an upload and compares it with the hash that it was
 // announced with.
 func (c *call) read(want string) (blob, *failure) {
-	var b blob
-	var content bytes.Buffer
-	if !c.opts.Discard {
-		content.Grow(int(min(max(c.r.ContentLength, 0), maxRequest) + bytes.MinRead))
+	body, err := c.bodies.Take(c.body)
+	if err != nil {
+		return blob{}, &failure{http.StatusRequestTimeout, "the body broke off"}
 	}
-	for {
-		h := sha256.New()
-		w := io.Writer(h)
-		if !c.opts.Discard {
-			w = io.MultiWriter(h, &content)
-		}
-		n, err := io.CopyN(w, c.body, blockSize)
-		if b.size += n; n > 0 {
-			b.blocks = h.Sum(b.blocks)
-		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return b, &failure{http.StatusRequestTimeout, "the body broke off"}
-		}
+	b := blob{body, hashes(body.Reader())}
+	if c.r.ContentLength >= 0 && c.r.ContentLength != b.Size() {
+		return b, bad("Content-Length %d, %d bytes", c.r.ContentLength, b.Size())
 	}
-	b.content = content.Bytes()
-	if c.r.ContentLength >= 0 && c.r.ContentLength != b.size {
-		return b, bad("Content-Length %d, %d bytes", c.r.ContentLength, b.size)
-	}
-	if b.size > maxRequest {
+	if b.Size() > maxRequest {
 		return b, refuse("payload_too_large")
 	}
 	if want != "" && want != hashOfBlocks(b.blocks) {
@@ -67,23 +48,27 @@ func (c *call) read(want string) (blob, *failure) {
 	return b, nil
 }
 
+// hashes returns those of each block of r.
+func hashes(r io.Reader) (blocks []byte) {
+	for {
+		h := sha256.New()
+		n, err := io.CopyN(h, r, blockSize)
+		if n > 0 {
+			blocks = h.Sum(blocks)
+		}
+		if err != nil { // the end
+			return blocks
+		}
+	}
+}
+
 func hashOfBlocks(blocks []byte) string {
 	sum := sha256.Sum256(blocks)
 	return hex.EncodeToString(sum[:])
 }
 
 // Hash returns the content_hash of text.
-func Hash(text []byte) string {
-	var h hash.Hash
-	var blocks []byte
-	for len(text) > 0 {
-		n := min(len(text), blockSize)
-		h = sha256.New()
-		h.Write(text[:n])
-		blocks, text = h.Sum(blocks), text[n:]
-	}
-	return hashOfBlocks(blocks)
-}
+func Hash(text []byte) string { return hashOfBlocks(hashes(bytes.NewReader(text))) }
 
 // A commitInfo says where bytes go.
 type commitInfo struct {
@@ -111,7 +96,7 @@ func (s *Server) commit(info commitInfo, b blob) (*node, *failure) {
 	if fail := s.checkNew(info.Path); fail != nil {
 		return nil, fail
 	}
-	n := &node{path: info.Path, size: b.size, content: b.content, hash: hashOfBlocks(b.blocks), client: client, modified: time.Now().UTC().Truncate(time.Second)}
+	n := &node{path: info.Path, body: b.Body, hash: hashOfBlocks(b.blocks), client: client, modified: time.Now().UTC().Truncate(time.Second)}
 	old := s.nodes[lower(info.Path)]
 	if same, fail := conflict(info, old, n); same || fail != nil {
 		return old, fail
@@ -225,10 +210,10 @@ func (c *call) sessionStart() (any, *failure) {
 	if fail != nil {
 		return nil, fail
 	}
-	new := &session{closed: arg.Close, size: b.size, pieces: map[int64]blob{0: b}}
+	new := &session{closed: arg.Close, size: b.Size(), pieces: map[int64]blob{0: b}}
 	if arg.SessionType != nil && arg.SessionType.Tag == "concurrent" {
 		new.concurrent = true
-		if b.size > 0 {
+		if b.Size() > 0 {
 			return nil, refuse("concurrent_session_data_not_allowed")
 		}
 		if arg.Close {
@@ -270,13 +255,13 @@ func (c *call) sessionAppend() (any, *failure) {
 		return nil, refuse("closed")
 	case s.concurrent && arg.Cursor.Offset%blockSize != 0:
 		return nil, refuse("concurrent_session_invalid_offset")
-	case s.concurrent && !arg.Close && b.size%blockSize != 0:
+	case s.concurrent && !arg.Close && b.Size()%blockSize != 0:
 		return nil, refuse("concurrent_session_invalid_data_size")
 	case !s.concurrent && arg.Cursor.Offset != s.size:
 		return nil, &failure{409, fmt.Sprintf(`{"error_summary": "incorrect_offset/..", "error": {".tag": "incorrect_offset", "correct_offset": %d}}`, s.size)}
 	}
 	s.pieces[arg.Cursor.Offset] = b
-	s.size = max(s.size, arg.Cursor.Offset+b.size)
+	s.size = max(s.size, arg.Cursor.Offset+b.Size())
 	s.closed = arg.Close
 	return json.RawMessage("null"), nil
 }
@@ -300,15 +285,15 @@ func (c *call) sessionFinish() (any, *failure) {
 	switch {
 	case s == nil:
 		return nil, refuse("lookup_failed/not_found")
-	case s.concurrent && b.size > 0:
+	case s.concurrent && b.Size() > 0:
 		return nil, refuse("concurrent_session_data_not_allowed")
 	case s.concurrent && !s.closed:
 		return nil, refuse("concurrent_session_not_closed")
 	case arg.Cursor.Offset != s.size:
 		return nil, refuse("lookup_failed/incorrect_offset")
-	case b.size > 0:
+	case b.Size() > 0:
 		s.pieces[s.size] = b
-		s.size += b.size
+		s.size += b.Size()
 	}
 	whole, fail := s.whole()
 	if fail != nil {
@@ -322,35 +307,22 @@ func (c *call) sessionFinish() (any, *failure) {
 	return c.metadata(n, false), nil
 }
 
-// kept returns how many bytes are not discarded.
-func (s *session) kept() (n int) {
-	for _, b := range s.pieces {
-		n += len(b.content)
-	}
-	return n
-}
-
 // whole puts the pieces together.
 func (s *session) whole() (blob, *failure) {
-	all := blob{content: make([]byte, 0, s.kept())}
-	for all.size < s.size {
-		b, ok := s.pieces[all.size]
-		if !ok || b.size == 0 {
-			return all, refuse("concurrent_session_missing_data")
+	var bodies []bodytest.Body
+	var blocks []byte
+	for at := int64(0); at < s.size; at += bodies[len(bodies)-1].Size() {
+		b := s.pieces[at]
+		if b.Size() == 0 {
+			return blob{}, refuse("concurrent_session_missing_data")
 		}
-		all.content = append(all.content, b.content...)
-		all.blocks = append(all.blocks, b.blocks...)
-		all.size += b.size
+		bodies, blocks = append(bodies, b.Body), append(blocks, b.blocks...)
 	}
-	if !s.concurrent && len(all.content) > 0 { // its pieces may have any size
-		h := []byte{}
-		for at := 0; at < len(all.content); at += blockSize {
-			sum := sha256.Sum256(all.content[at:min(at+blockSize, len(all.content))])
-			h = append(h, sum[:]...)
-		}
-		all.blocks = h
+	all := bodytest.Join(bodies...)
+	if !s.concurrent { // its pieces may have any size
+		blocks = hashes(all.Reader())
 	}
-	return all, nil
+	return blob{all, blocks}, nil
 }
 
 // ascii writes v as JSON for a header.

@@ -3,13 +3,16 @@
 package librarytest
 
 import (
-	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sregfs/sregfs/backends/internal/bodytest"
 )
 
 // archs are the codes of a SIF's header that tests use.
@@ -40,36 +43,53 @@ func (s *Server) sendFile(w http.ResponseWriter, r *http.Request, who session) {
 			status = http.StatusFound
 		}
 		http.Redirect(w, r, s.opts.Store.presign(http.MethodGet, m.key, nil, "", s.opts.Life), status)
-	case s.opts.Stream:
-		w.Header().Set("Content-Length", strconv.FormatInt(m.size, 10))
-		w.Write(m.content)
 	default:
-		w.Header().Set("Content-Type", "application/octet-stream")
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(m.content))
+		s.send(w, r, m.body.Reader())
 	}
+}
+
+// send sends what the server itself has. Called with s.mu held, which others can
+// have while the bytes go.
+func (s *Server) send(w http.ResponseWriter, r *http.Request, content *io.SectionReader) {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	if s.opts.Stream {
+		w.Header().Set("Content-Length", strconv.FormatInt(content.Size(), 10))
+		_, _ = io.Copy(w, content) // a client that has gone is no matter
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	http.ServeContent(w, r, "", time.Time{}, content)
+}
+
+// keep puts the bytes of an image where the server has them.
+func (s *Server) keep(m *image, body bodytest.Body) {
+	if s.opts.Store != nil {
+		s.opts.Store.put(s.tb, m.key, body.Reader())
+		return
+	}
+	m.body = body
 }
 
 // takeRaw is the upload of version 1.
 func (s *Server) takeRaw(w http.ResponseWriter, r *http.Request) {
-	content, err := io.ReadAll(r.Body)
-	if err != nil || int64(len(content)) != r.ContentLength {
+	body, err := s.bodies.Take(r.Body)
+	if err != nil || body.Size() != r.ContentLength {
 		return // the connection broke: nothing is stored
 	}
+	sum, begin := sha256.New(), &beginning{}
+	body.CopyTo(sum, begin)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.findImage(r.URL.Path[len("/v1/imagefile/"):])
 	switch {
 	case !s.session(r).known:
 		fail(w, http.StatusUnauthorized, "Not authorized to upload this image")
-	case m == nil || m.hash != hashOf(content):
+	case m == nil || m.hash != "sha256."+hex.EncodeToString(sum.Sum(nil)):
 		fail(w, http.StatusBadRequest, "not the image that was announced")
 	default:
-		if s.opts.Store != nil {
-			s.opts.Store.put(s.tb, m.key, content)
-		} else {
-			m.content = content
-		}
-		m.look(content, int64(len(content)))
+		s.keep(m, body)
+		m.look(begin.head, begin.size)
 		w.WriteHeader(http.StatusOK)
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sregfs/sregfs/backends/internal/bodytest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 )
 
@@ -57,10 +58,11 @@ type Options struct {
 type Server struct {
 	URL string
 
-	tb    testing.TB
-	opts  Options
-	http  *httptest.Server
-	below string // what the keys of its objects begin with
+	tb     testing.TB
+	opts   Options
+	http   *httptest.Server
+	bodies *bodytest.Store
+	below  string // what the keys of its objects begin with
 
 	mu       sync.Mutex // guards the fields below
 	next     int
@@ -107,8 +109,8 @@ type image struct {
 	created     time.Time
 	size        int64
 	uploaded    bool
-	content     []byte // if the server keeps it itself
-	key         string // in the store
+	body        bodytest.Body // if the server keeps it itself
+	key         string        // in the store
 }
 
 // An Image is what a test puts into the server.
@@ -135,7 +137,7 @@ func Start(tb testing.TB, opts Options) *Server {
 	if opts.Life == 0 {
 		opts.Life = 5 * time.Minute
 	}
-	s := &Server{tb: tb, opts: opts, tokens: map[string]bool{Token: true}, uploads: map[string]*image{}, scans: map[string]*scan{}}
+	s := &Server{tb: tb, opts: opts, bodies: bodytest.Open(tb), tokens: map[string]bool{Token: true}, uploads: map[string]*image{}, scans: map[string]*scan{}}
 	if opts.Store != nil {
 		s.below = fmt.Sprintf("library%d/", opts.Store.servers.Add(1))
 	}
@@ -167,11 +169,7 @@ func (s *Server) Add(img Image) {
 			created: img.Created, size: int64(len(img.Content)), uploaded: true,
 		}
 		m.key = s.below + m.id
-		if s.opts.Store != nil {
-			s.opts.Store.put(s.tb, m.key, img.Content)
-		} else {
-			m.content = img.Content
-		}
+		s.keep(m, s.bodies.Put(img.Content))
 		k.images = append(k.images, m)
 		i = len(k.images) - 1
 	}
@@ -233,16 +231,6 @@ func (s *Server) Count(prefix string) int {
 		}
 	}
 	return n
-}
-
-// Content returns what the server itself keeps under a name, nil if nothing.
-func (s *Server) Content(path, tag, arch string) []byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if k := s.findContainer(path); k != nil && k.tags[arch][tag] != nil {
-		return k.tags[arch][tag].content
-	}
-	return nil
 }
 
 func (s *Server) id() string {

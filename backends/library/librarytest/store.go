@@ -178,16 +178,19 @@ func (s *Store) presign(method, key string, query url.Values, sum string, life t
 func (s *Store) do(tb testing.TB, method, key string, query url.Values, body []byte) (int, []byte) {
 	tb.Helper()
 	var text bytes.Buffer
-	status := s.stream(tb, method, key, query, body, &text)
+	status := s.stream(tb, method, key, query, section(body), &text)
 	return status, text.Bytes()
 }
 
 // stream is do for what may be large.
-func (s *Store) stream(tb testing.TB, method, key string, query url.Values, body []byte, to io.Writer) int {
+func (s *Store) stream(tb testing.TB, method, key string, query url.Values, body *io.SectionReader, to io.Writer) int {
 	tb.Helper()
-	req, err := http.NewRequest(method, s.presign(method, key, query, "", time.Minute), bytes.NewReader(body))
+	req, err := http.NewRequest(method, s.presign(method, key, query, "", time.Minute), nil)
 	if err != nil {
 		tb.Fatal(err)
+	}
+	if body.Size() > 0 {
+		req.Body, req.ContentLength = io.NopCloser(body), body.Size()
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {
@@ -201,10 +204,15 @@ func (s *Store) stream(tb testing.TB, method, key string, query url.Values, body
 	return resp.StatusCode
 }
 
-func (s *Store) put(tb testing.TB, key string, content []byte) {
+func section(text []byte) *io.SectionReader {
+	return io.NewSectionReader(bytes.NewReader(text), 0, int64(len(text)))
+}
+
+func (s *Store) put(tb testing.TB, key string, content *io.SectionReader) {
 	tb.Helper()
-	if status, text := s.do(tb, http.MethodPut, key, nil, content); status != http.StatusOK {
-		tb.Errorf("seed of the store: %d %s", status, text)
+	var text bytes.Buffer
+	if status := s.stream(tb, http.MethodPut, key, nil, content, &text); status != http.StatusOK {
+		tb.Errorf("object for the store: %d %s", status, text.Bytes())
 	}
 }
 
@@ -212,7 +220,7 @@ func (s *Store) put(tb testing.TB, key string, content []byte) {
 func (s *Store) look(tb testing.TB, key string) (head []byte, size int64, hash string, ok bool) {
 	tb.Helper()
 	sum, begin := sha256.New(), &beginning{}
-	status := s.stream(tb, http.MethodGet, key, nil, nil, io.MultiWriter(sum, begin))
+	status := s.stream(tb, http.MethodGet, key, nil, section(nil), io.MultiWriter(sum, begin))
 	return begin.head, begin.size, "sha256." + hex.EncodeToString(sum.Sum(nil)), status == http.StatusOK
 }
 

@@ -3,19 +3,19 @@
 package sregistrytest
 
 import (
-	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sregfs/sregfs/backends/internal/bodytest"
 )
 
 // bearer checks the login of the library API and answers if it is not there.
@@ -174,23 +174,8 @@ func (s *Server) serveStore(w http.ResponseWriter, r *http.Request) {
 	default:
 		w.Header().Set("ETag", `"`+stored.md5+`"`)
 		w.Header().Set("Content-Type", "binary/octet-stream")
-		http.ServeContent(w, r, "", time.Time{}, stored.open())
+		http.ServeContent(w, r, "", time.Time{}, stored.Reader())
 	}
-}
-
-// open returns the content; zeros where it was not kept.
-func (o *object) open() io.ReadSeeker {
-	if int64(len(o.content)) == o.size {
-		return bytes.NewReader(o.content)
-	}
-	return io.NewSectionReader(zeros{}, 0, o.size)
-}
-
-type zeros struct{}
-
-func (zeros) ReadAt(p []byte, _ int64) (int, error) {
-	clear(p)
-	return len(p), nil
 }
 
 func (s *Server) storePut(w http.ResponseWriter, r *http.Request, q url.Values) {
@@ -201,7 +186,7 @@ func (s *Server) storePut(w http.ResponseWriter, r *http.Request, q url.Values) 
 	got, err := s.take(r.Body)
 	number, _ := strconv.Atoi(q.Get("partNumber"))
 	switch {
-	case err != nil || got.size != r.ContentLength:
+	case err != nil || got.Size() != r.ContentLength:
 		return // the connection broke: nothing is stored
 	case number > 0 && (s.opts.RefuseParts || r.Header.Get("X-Amz-Content-Sha256") != q.Get("sha")):
 		xmlError(w, http.StatusForbidden, "SignatureDoesNotMatch")
@@ -314,20 +299,16 @@ func (s *Server) completeParts(w http.ResponseWriter, r *http.Request, m []strin
 		notFound(w)
 		return
 	}
-	var whole []byte
-	var size int64
+	parts := make([]bodytest.Body, len(asked.CompletedParts))
 	for i, part := range asked.CompletedParts {
 		got := up.parts[part.PartNumber]
 		if part.PartNumber != i+1 || got == nil || part.Token != `"`+got.md5+`"` {
 			reply(w, http.StatusBadRequest, dict{"error": dict{"code": 400, "message": "InvalidPart"}})
 			return
 		}
-		whole, size = append(whole, got.content...), size+got.size
+		parts[i] = got.Body
 	}
-	o := newObject(whole)
-	if s.opts.Forget {
-		o.size, o.sha = size, c.sum
-	}
+	o := newObject(bodytest.Join(parts...))
 	s.objects[c.key], c.object = o, o
 	delete(s.uploads, asked.UploadID)
 	data(w, dict{})

@@ -12,6 +12,7 @@ package sregistrytest
 import (
 	"crypto/md5"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -21,6 +22,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sregfs/sregfs/backends/internal/bodytest"
 )
 
 // User and Token log in to every server.
@@ -40,7 +43,6 @@ type Options struct {
 	ViewLimit   int           // requests to one view, above which it answers 403; 0 means no limit
 	WeeklyLimit int           // downloads of one container from the old store; 0 means no limit
 	Clock       time.Duration // how far the server's clock is off
-	Forget      bool          // keep only size and digests of what is pushed; it reads as zeros
 	Trust       string        // another token that is good
 	BadWorker   bool          // bytes are stored wrongly
 }
@@ -50,9 +52,11 @@ type Server struct {
 	URL      string // of the registry server, without "/api"
 	StoreURL string // of the object store
 
-	opts  Options
-	http  *httptest.Server
-	store *httptest.Server
+	opts   Options
+	http   *httptest.Server
+	store  *httptest.Server
+	bodies *bodytest.Store
+	routes []route
 
 	mu          sync.Mutex // guards the fields below
 	next        int
@@ -88,8 +92,7 @@ type container struct {
 }
 
 type object struct {
-	content  []byte
-	size     int64
+	bodytest.Body
 	md5, sha string
 }
 
@@ -116,7 +119,7 @@ type Image struct {
 func Start(tb testing.TB, opts Options) *Server {
 	tb.Helper()
 	s := &Server{
-		opts: opts, collections: map[string]*collection{}, objects: map[string]*object{},
+		opts: opts, bodies: bodytest.Open(tb), routes: routes(), collections: map[string]*collection{}, objects: map[string]*object{},
 		named: map[string]bool{}, uploads: map[string]*upload{}, views: map[string]int{}, key: "first key",
 	}
 	s.http = httptest.NewServer(http.HandlerFunc(s.serve))
@@ -134,7 +137,7 @@ func (s *Server) Add(img Image) {
 	in := s.collection(img.Collection)
 	in.private = in.private || img.Private
 	c := &container{id: s.id(), in: in, name: img.Name, tag: img.Tag, modified: img.Modified, labels: img.Labels, frozen: img.Frozen}
-	c.object = newObject(img.Content)
+	c.object = newObject(s.bodies.Put(img.Content))
 	c.sum = c.object.sha
 	c.version = "sha256." + c.sum
 	if img.MD5 {
@@ -201,7 +204,7 @@ func (s *Server) Content(in, name, tag string) []byte {
 	if c == nil || c.object == nil {
 		return nil
 	}
-	return c.object.content
+	return c.object.Bytes()
 }
 
 // Freeze freezes an image.
@@ -211,8 +214,10 @@ func (s *Server) Freeze(in, name, tag string) {
 	s.find(in, name, tag).frozen = true
 }
 
-func newObject(content []byte) *object {
-	return &object{content: content, size: int64(len(content)), md5: fmt.Sprintf("%x", md5.Sum(content)), sha: fmt.Sprintf("%x", sha256.Sum256(content))}
+func newObject(body bodytest.Body) *object {
+	md5sum, sha := md5.New(), sha256.New()
+	body.CopyTo(md5sum, sha)
+	return &object{Body: body, md5: hex.EncodeToString(md5sum.Sum(nil)), sha: hex.EncodeToString(sha.Sum(nil))}
 }
 
 func (s *Server) id() int {

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,9 +21,11 @@ import (
 
 	"github.com/sylabs/sif/v2/pkg/sif"
 
+	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
 	"github.com/sregfs/sregfs/backends/http/webtest"
 	"github.com/sregfs/sregfs/backends/library/librarytest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
+	"github.com/sregfs/sregfs/backends/sregistry/sregistrytest"
 )
 
 const (
@@ -35,11 +38,13 @@ type large struct {
 	path, sha256, md5 string
 }
 
-// newLarge makes a SIF file with an object of zeros.
+// newLarge makes a SIF file for this machine with a partition of zeros, of a kind into
+// which nobody looks.
 func newLarge(t *testing.T) large {
 	t.Helper()
 	l := large{path: filepath.Join(t.TempDir(), "large.sif")}
-	object, err := sif.NewDescriptorInput(sif.DataGeneric, io.LimitReader(zeros{}, largeSize))
+	object, err := sif.NewDescriptorInput(sif.DataPartition, io.LimitReader(zeros{}, largeSize),
+		sif.OptPartitionMetadata(sif.FsExt3, sif.PartPrimSys, runtime.GOARCH))
 	must(t, err)
 	img, err := sif.CreateContainerAtPath(l.path, sif.OptCreateWithDescriptors(object))
 	must(t, err)
@@ -120,10 +125,17 @@ var memoryCases = map[string]memoryCase{
 	"oci": {image: "r/demo/large:1.sif", pushed: true, start: func(t *testing.T, _ large) string {
 		return "oci,url=" + ocitest.Start(t, ocitest.Options{}).URL
 	}},
-	"library, in parts": {image: "r/vanessa/tools/large:1.sif", pushed: true, start: func(t *testing.T, _ large) string {
-		srv := librarytest.Start(t, librarytest.Options{Store: librarytest.StartStore(t)})
-		return "library,url=" + srv.URL + ",token_command=echo " + librarytest.Token
+	"dropbox": {image: "r/demo/large:1.sif", pushed: true, start: func(t *testing.T, _ large) string {
+		return "dropbox,url=" + dropboxtest.Start(t, dropboxtest.Options{}).URL + ",token_command=echo " + dropboxtest.Token
 	}},
+	"library, raw":       libraryCase("raw", func(*testing.T) librarytest.Options { return librarytest.Options{} }),
+	"library, single":    libraryCase("single", stored),
+	"library, multipart": libraryCase("multipart", stored),
+	"library, oci": libraryCase("oci", func(t *testing.T) librarytest.Options {
+		return librarytest.Options{Registry: ocitest.Start(t, ocitest.Options{})}
+	}),
+	"sregistry, library": sregistryCase("library"),
+	"sregistry, upload":  sregistryCase("upload"),
 	"container image": {image: "r/demo/large+1.oci.tar", archive: true, start: func(t *testing.T, l large) string {
 		reg := ocitest.Start(t, ocitest.Options{})
 		f, err := os.Open(l.path)
@@ -140,6 +152,27 @@ var memoryCases = map[string]memoryCase{
 		})
 		return "oci,url=" + reg.URL
 	}},
+}
+
+// libraryCase is a library to which images are pushed in one of its ways.
+func libraryCase(pushBy string, options func(t *testing.T) librarytest.Options) memoryCase {
+	return memoryCase{image: "r/vanessa/tools/large:1.sif", pushed: true, start: func(t *testing.T, _ large) string {
+		srv := librarytest.Start(t, options(t))
+		return "library,url=" + srv.URL + ",push_by=" + pushBy + ",token_command=echo " + librarytest.Token
+	}}
+}
+
+func stored(t *testing.T) librarytest.Options {
+	t.Helper()
+	return librarytest.Options{Store: librarytest.StartStore(t)}
+}
+
+// sregistryCase is a registry server, with the same.
+func sregistryCase(pushBy string) memoryCase {
+	return memoryCase{image: "r/tools/large:1.sif", pushed: true, start: func(t *testing.T, _ large) string {
+		srv := sregistrytest.Start(t, sregistrytest.Options{})
+		return "sregistry,url=" + srv.URL + ",push_by=" + pushBy + ",user=" + sregistrytest.User + ",token_command=echo " + sregistrytest.Token
+	}}
 }
 
 // serve lets a web server have the image at a path.
