@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sregfs/sregfs/backends/backendtest"
 	"github.com/sregfs/sregfs/backends/library/librarytest"
 	"github.com/sregfs/sregfs/backends/sregistry/sregistrytest"
 )
@@ -68,7 +69,7 @@ func recorded(t *testing.T) []comparison {
 	content := []byte("content of an image")
 	lib.Add(librarytest.Image{Entity: sregistrytest.User, Collection: "tools", Container: "hello", Tag: "1", Content: content})
 	reg.Add(sregistrytest.Image{Collection: "tools", Name: "hello", Tag: "1", Content: content})
-	sum := strings.TrimPrefix(source([]byte("another image")).Digest, "sha256:")
+	sum := strings.TrimPrefix(backendtest.Source([]byte("another image")).Digest, "sha256:")
 	var all []comparison
 	both := []speaker{{t: t, url: reg.URL, token: sregistrytest.Token}, {t: t, url: lib.URL, token: librarytest.Token}}
 	ids := make([]string, 2) // of the new image, in each
@@ -92,7 +93,7 @@ func recorded(t *testing.T) []comparison {
 	each(http.MethodGet, "/v1/entities/nobody", "")
 	each(http.MethodGet, "/v1/collections/"+user+"/tools", "")
 	each(http.MethodGet, "/v1/collections/"+user+"/none", "")
-	each(http.MethodGet, "/v1/images/"+user+"/tools/hello:sha256."+strings.TrimPrefix(source(content).Digest, "sha256:")+"?arch=amd64", "")
+	each(http.MethodGet, "/v1/images/"+user+"/tools/hello:sha256."+strings.TrimPrefix(backendtest.Source(content).Digest, "sha256:")+"?arch=amd64", "")
 	both[0].url, both[1].url = reg.URL, lib.URL
 	ids[0] = imageFile(t, both[0], "tools/hello:1")
 	ids[1] = imageFile(t, both[1], user+"/tools/hello:1")

@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/backendtest"
 	"github.com/sregfs/sregfs/backends/library/librarytest"
 )
 
@@ -69,7 +70,7 @@ func TestStat_hostile(t *testing.T) {
 		"deep":          strings.Repeat(`{"data":`, 100_000),
 	} {
 		b := newRemote(t, config{"url": lie(t, liar{"/v1/images/lab/c/tool:1": text})})
-		img, err := b.Stat(t.Context(), ref(t, "lab/c/tool:1"))
+		img, err := b.Stat(t.Context(), backendtest.Ref(t, "lab/c/tool:1"))
 		if !errors.Is(err, backends.ErrCorrupt) || errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: Stat = %+v, %v, want ErrCorrupt", name, img, err)
 		}
@@ -80,15 +81,15 @@ func TestStat_hostile(t *testing.T) {
 		"/v1/images/lab/c/tool:3":                                 `{"data":{"id":"1","hash":"sha256.` + hex64 + `","size":5,"uploaded":true,"deleted":true}}`,
 		"/v1/images/lab/c/tool:sha256." + strings.Repeat("a", 64): `{"data":{"id":"1","hash":"sha256.` + hex64 + `","size":5,"uploaded":true}}`,
 	})})
-	_, err := b.Stat(t.Context(), ref(t, "lab/c/tool:1"))
-	wantErr(t, "an upload that has not ended", err, fs.ErrNotExist)
-	if img := statted(t, b, "lab/c/tool:2"); img.Size != -1 || !img.Modified.IsZero() || img.Labels != nil {
+	_, err := b.Stat(t.Context(), backendtest.Ref(t, "lab/c/tool:1"))
+	backendtest.WantErr(t, "an upload that has not ended", err, fs.ErrNotExist)
+	if img := backendtest.Stat(t, b, "lab/c/tool:2"); img.Size != -1 || !img.Modified.IsZero() || img.Labels != nil {
 		t.Errorf("of an image without facts: %+v", img)
 	}
-	_, err = b.Stat(t.Context(), ref(t, "lab/c/tool:3"))
-	wantErr(t, "a deleted image", err, fs.ErrNotExist)
+	_, err = b.Stat(t.Context(), backendtest.Ref(t, "lab/c/tool:3"))
+	backendtest.WantErr(t, "a deleted image", err, fs.ErrNotExist)
 	_, err = b.Stat(t.Context(), backends.Ref{Collection: "lab/c", Name: "tool", Version: "sha256:" + strings.Repeat("a", 64)})
-	wantErr(t, "another digest than asked for", err, backends.ErrCorrupt)
+	backendtest.WantErr(t, "another digest than asked for", err, backends.ErrCorrupt)
 }
 
 // Names that cannot be are left out; ids lead nowhere else; lists have an end.
@@ -110,17 +111,17 @@ func TestList_hostile(t *testing.T) {
 		"/v1/collections/lab/nonsense": `{"data":{"id":"9","name":"nonsense","containers":{"a":1}}}`,
 	})})
 	for collection, want := range map[string][]string{"lab": {"lab/fine/"}, "lab/names": {"lab/names/tool:1"}, "lab/endless": {"lab/endless/tool:1"}} {
-		if diff := cmp.Diff(want, listed(t, b, collection)); diff != "" {
+		if diff := cmp.Diff(want, backendtest.Names(t, b, collection)); diff != "" {
 			t.Errorf("List(%s) (-want +got):\n%s", collection, diff)
 		}
 	}
 	for _, collection := range []string{"way", "lab/nonsense"} {
 		_, err := backends.Collect(b.List(t.Context(), collection))
-		wantErr(t, "List("+collection+")", err, backends.ErrCorrupt)
+		backendtest.WantErr(t, "List("+collection+")", err, backends.ErrCorrupt)
 	}
 	for _, collection := range []string{"lab/fine/deeper", "..", "lab/..", "La"} {
 		_, err := backends.Collect(b.List(t.Context(), collection))
-		wantErr(t, "List("+collection+")", err, fs.ErrNotExist)
+		backendtest.WantErr(t, "List("+collection+")", err, fs.ErrNotExist)
 	}
 }
 
@@ -128,7 +129,7 @@ func TestList_hostile(t *testing.T) {
 func TestRedirect_hostile(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
-	facts := `{"data":{"id":"1","hash":"sha256.` + strings.TrimPrefix(source([]byte("hello")).Digest, "sha256:") + `","size":5,"uploaded":true}}`
+	facts := `{"data":{"id":"1","hash":"sha256.` + strings.TrimPrefix(backendtest.Source([]byte("hello")).Digest, "sha256:") + `","size":5,"uploaded":true}}`
 	for name, text := range map[string]string{
 		"empty": `{}`, "array": `[1]`, "page": `<html>`, "no address": `{"token":"t","name":"a/b/c"}`,
 		"path in the name": `{"url":"http://registry.example","name":"../../etc"}`, "no name": `{"url":"http://registry.example","name":"/"}`,
@@ -149,9 +150,9 @@ func TestRedirect_hostile(t *testing.T) {
 		}))
 		t.Cleanup(srv.Close)
 		b := newRemote(t, config{"url": srv.URL})
-		img := statted(t, b, "lab/c/tool:1")
+		img := backendtest.Stat(t, b, "lab/c/tool:1")
 		for range 3 {
-			if got, err := read(t, b, img, 0, -1); string(got) != "hello" {
+			if got, err := backendtest.Read(t, b, img, 0, -1); string(got) != "hello" {
 				t.Errorf("%s: read %q, %v", name, got, err)
 			}
 		}
@@ -181,12 +182,12 @@ func TestAnswer_endless(t *testing.T) {
 	}))
 	t.Cleanup(srv.Close)
 	b := newRemote(t, config{"url": srv.URL})
-	_, err := b.Stat(t.Context(), ref(t, "lab/c/tool:1"))
-	wantErr(t, "Stat", err, backends.ErrCorrupt)
+	_, err := b.Stat(t.Context(), backendtest.Ref(t, "lab/c/tool:1"))
+	backendtest.WantErr(t, "Stat", err, backends.ErrCorrupt)
 	_, err = backends.Collect(b.List(t.Context(), "lab"))
-	wantErr(t, "List", err, backends.ErrCorrupt)
+	backendtest.WantErr(t, "List", err, backends.ErrCorrupt)
 	_, err = backends.Collect(b.Search(t.Context(), "anything"))
-	wantErr(t, "Search", err, backends.ErrCorrupt)
+	backendtest.WantErr(t, "Search", err, backends.ErrCorrupt)
 	if n := sent.Load(); n > 300<<20 {
 		t.Errorf("%d bytes were taken", n)
 	}
@@ -232,7 +233,7 @@ func TestOpen_hostile(t *testing.T) {
 		}))
 		t.Cleanup(srv.Close)
 		b := newRemote(t, config{"url": srv.URL})
-		if got, err := read(t, b, statted(t, b, "lab/c/tool:1"), 0, -1); err == nil {
+		if got, err := backendtest.Read(t, b, backendtest.Stat(t, b, "lab/c/tool:1"), 0, -1); err == nil {
 			t.Errorf("%s: %d bytes without an error", name, len(got))
 		}
 	}
@@ -278,7 +279,7 @@ func TestAddresses_refused(t *testing.T) {
 		case strings.HasPrefix(path, "/v1/images/") && strings.HasSuffix(path, ":1"):
 			io.WriteString(w, facts)
 		case r.Method == http.MethodGet && (strings.HasPrefix(path, "/v1/containers/") || strings.HasPrefix(path, "/v1/images/")):
-			io.WriteString(w, strings.Replace(facts, hex64, strings.TrimPrefix(source([]byte("small")).Digest, "sha256:"), 1)[:len(facts)-len(`true}}`)]+`false}}`)
+			io.WriteString(w, strings.Replace(facts, hex64, strings.TrimPrefix(backendtest.Source([]byte("small")).Digest, "sha256:"), 1)[:len(facts)-len(`true}}`)]+`false}}`)
 		case strings.HasSuffix(path, "/_multipart") && r.Method == http.MethodPost:
 			io.WriteString(w, `{"data":{"uploadID":"u","totalParts":1,"partSize":6000000}}`)
 		case strings.HasPrefix(path, "/v2/imagefile/") && r.Method != http.MethodGet:
@@ -296,22 +297,22 @@ func TestAddresses_refused(t *testing.T) {
 	} {
 		to.Store(address)
 		b := newRemote(t, config{"url": "https://library.example"}, via, loggedIn())
-		if got, err := read(t, b, statted(t, b, "lab/c/tool:1"), 0, -1); !errors.Is(err, backends.ErrCorrupt) {
+		if got, err := backendtest.Read(t, b, backendtest.Stat(t, b, "lab/c/tool:1"), 0, -1); !errors.Is(err, backends.ErrCorrupt) {
 			t.Errorf("registry at %s: %d bytes, %v, want ErrCorrupt", address, len(got), err)
 		}
 		for _, way := range []string{"single", "multipart"} {
 			b = newRemote(t, config{"url": "https://library.example", "push_by": way}, via, loggedIn())
-			_, err := b.Push(t.Context(), ref(t, "lab/c/tool:new"), source([]byte("small")))
-			wantErr(t, way+" to "+address, err, backends.ErrCorrupt)
+			_, err := b.Push(t.Context(), backendtest.Ref(t, "lab/c/tool:new"), backendtest.Source([]byte("small")))
+			backendtest.WantErr(t, way+" to "+address, err, backends.ErrCorrupt)
 		}
 		b = newRemote(t, config{"url": "https://cloud.example"}, via, loggedIn())
-		if _, err := b.Stat(t.Context(), ref(t, "lab/c/tool:1")); err == nil {
+		if _, err := b.Stat(t.Context(), backendtest.Ref(t, "lab/c/tool:1")); err == nil {
 			t.Errorf("a library at %s was asked", address)
 		}
 	}
 	// An endpoint may name a library elsewhere.
 	to.Store("https://library.example/")
-	statted(t, newRemote(t, config{"url": "https://cloud.example"}, via, loggedIn()), "lab/c/tool:1")
+	backendtest.Stat(t, newRemote(t, config{"url": "https://cloud.example"}, via, loggedIn()), "lab/c/tool:1")
 }
 
 // No other origin ever sees the token, wherever the library sends us.
@@ -353,15 +354,15 @@ func TestToken_staysHome(t *testing.T) {
 	t.Cleanup(srv.Close)
 	for _, redirect = range []bool{false, true} {
 		b := newRemote(t, config{"url": srv.URL}, loggedIn())
-		img := statted(t, b, "lab/c/tool:1")
-		got, err := read(t, b, img, 0, -1)
+		img := backendtest.Stat(t, b, "lab/c/tool:1")
+		got, err := backendtest.Read(t, b, img, 0, -1)
 		if !redirect && string(got) != "hello" {
 			t.Errorf("read %q, %v", got, err)
 		}
 		if redirect {
-			wantErr(t, "a registry that takes no token", err, backends.ErrUnauthorized)
+			backendtest.WantErr(t, "a registry that takes no token", err, backends.ErrUnauthorized)
 		}
-		_, _ = b.Push(t.Context(), ref(t, "lab/c/tool:2"), source([]byte("small")))
+		_, _ = b.Push(t.Context(), backendtest.Ref(t, "lab/c/tool:2"), backendtest.Source([]byte("small")))
 		_ = b.Delete(t.Context(), img)
 		_, _ = backends.Collect(b.List(t.Context(), "lab"))
 	}
@@ -389,7 +390,7 @@ func TestCheckName(t *testing.T) {
 		{Collection: "a", Name: "b", Tag: strings.Repeat("t", 129)}, {Collection: "a", Name: strings.Repeat("n", 256), Tag: "1"},
 		{Collection: "a", Name: "b", Tag: "1", Version: "no version"}, {Collection: "a", Name: "b", Tag: "1", Version: "sha256:abc"},
 	} {
-		wantErr(t, fmt.Sprintf("CheckName(%v)", bad), b.CheckName(bad), fs.ErrInvalid)
+		backendtest.WantErr(t, fmt.Sprintf("CheckName(%v)", bad), b.CheckName(bad), fs.ErrInvalid)
 	}
 }
 

@@ -3,11 +3,9 @@
 package library_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/backendtest"
 	"github.com/sregfs/sregfs/backends/library"
 	"github.com/sregfs/sregfs/backends/library/librarytest"
 	"github.com/sregfs/sregfs/backends/oci"
@@ -67,68 +66,6 @@ func tokens(all ...string) func(*backends.Env) {
 }
 
 func loggedIn() func(*backends.Env) { return tokens(librarytest.Token) }
-
-func ref(t *testing.T, s string) backends.Ref {
-	t.Helper()
-	r, err := backends.ParseRef(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
-func statted(t *testing.T, b backends.Backend, name string) backends.Image {
-	t.Helper()
-	img, err := b.Stat(t.Context(), ref(t, name))
-	if err != nil {
-		t.Fatalf("Stat(%s): %v", name, err)
-	}
-	return img
-}
-
-func read(t *testing.T, b backends.Backend, img backends.Image, off, n int64) ([]byte, error) {
-	t.Helper()
-	body, err := b.Open(t.Context(), img, off, n)
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	return io.ReadAll(body)
-}
-
-func wantRead(t *testing.T, b backends.Backend, img backends.Image, off, n int64, want []byte) {
-	t.Helper()
-	got, err := read(t, b, img, off, n)
-	if err != nil || !bytes.Equal(got, want) {
-		t.Errorf("read of %d bytes at %d: %d bytes, %v, want %d", n, off, len(got), err, len(want))
-	}
-}
-
-func wantErr(t *testing.T, what string, err, want error) {
-	t.Helper()
-	if !errors.Is(err, want) {
-		t.Errorf("%s: error %v, want %v", what, err, want)
-	}
-}
-
-// listed returns the names in a collection; those of collections end in a slash.
-func listed(t *testing.T, b backends.Lister, collection string) []string {
-	t.Helper()
-	entries, err := backends.Collect(b.List(t.Context(), collection))
-	if err != nil {
-		t.Fatalf("List(%q): %v", collection, err)
-	}
-	names := []string{}
-	for _, e := range entries {
-		if e.Collection != "" {
-			names = append(names, e.Collection+"/")
-		} else {
-			names = append(names, e.Image.Ref.String())
-		}
-	}
-	slices.Sort(names)
-	return names
-}
 
 // sifOf returns n bytes that do not repeat, with the head of a SIF of that
 // architecture ("02" is amd64).
@@ -183,12 +120,12 @@ func TestStat_labels(t *testing.T) {
 	plain.Tag, plain.Content, plain.Signers, plain.Description = "plain", sifOf("y", "02", 500), nil, "No description"
 	srv.Add(plain)
 	b := newRemote(t, config{"url": srv.URL})
-	got := statted(t, b, "library/alpine:latest").Labels
+	got := backendtest.Stat(t, b, "library/alpine:latest").Labels
 	want := map[string]string{"arch": "amd64", "signed": "true", "fingerprints": "AAAA,BBBB", "encrypted": "false", "description": "A small one"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("labels (-want +got):\n%s", diff)
 	}
-	got = statted(t, b, "library/alpine:plain").Labels
+	got = backendtest.Stat(t, b, "library/alpine:plain").Labels
 	if diff := cmp.Diff(map[string]string{"arch": "amd64", "signed": "false", "encrypted": "false"}, got); diff != "" {
 		t.Errorf("labels (-want +got):\n%s", diff)
 	}
@@ -208,15 +145,15 @@ func TestStat_archs(t *testing.T) {
 		srv.Add(img)
 	}
 	b := newRemote(t, config{"url": srv.URL, "entities": []string{"library"}})
-	wantRead(t, b, statted(t, b, "library/alpine:latest"), 0, -1, intel.Content)
-	other := statted(t, b, "library/alpine:latest@arm64")
-	wantRead(t, b, other, 0, -1, arm.Content)
-	if other.Ref != ref(t, "library/alpine:latest") || other.Labels["arch"] != "arm64" {
+	backendtest.WantRead(t, b, backendtest.Stat(t, b, "library/alpine:latest"), 0, -1, intel.Content)
+	other := backendtest.Stat(t, b, "library/alpine:latest@arm64")
+	backendtest.WantRead(t, b, other, 0, -1, arm.Content)
+	if other.Ref != backendtest.Ref(t, "library/alpine:latest") || other.Labels["arch"] != "arm64" {
 		t.Errorf("Stat gave %v of %q", other.Ref, other.Labels["arch"])
 	}
 	for _, name := range []string{"library/alpine:only", "library/alpine:latest@s390x"} {
-		_, err := b.Stat(t.Context(), ref(t, name))
-		wantErr(t, name, err, fs.ErrNotExist)
+		_, err := b.Stat(t.Context(), backendtest.Ref(t, name))
+		backendtest.WantErr(t, name, err, fs.ErrNotExist)
 	}
 	// Versions are taken in both ways of writing, with or without a tag.
 	for _, version := range []string{other.Version, strings.Replace(other.Version, ":", ".", 1)} {
@@ -225,10 +162,10 @@ func TestStat_archs(t *testing.T) {
 		}
 	}
 	// Only what this machine can run is listed; the long name means the same.
-	if diff := cmp.Diff([]string{"library/alpine:latest"}, listed(t, b, "library")); diff != "" {
+	if diff := cmp.Diff([]string{"library/alpine:latest"}, backendtest.Names(t, b, "library")); diff != "" {
 		t.Errorf("List (-want +got):\n%s", diff)
 	}
-	if img := statted(t, b, "library/default/alpine:latest"); img.Digest != statted(t, b, "library/alpine:latest").Digest {
+	if img := backendtest.Stat(t, b, "library/default/alpine:latest"); img.Digest != backendtest.Stat(t, b, "library/alpine:latest").Digest {
 		t.Errorf("library/default/alpine is %s", img.Digest)
 	}
 }
@@ -297,29 +234,29 @@ func TestList_hidden(t *testing.T) {
 		srv.Add(img)
 	}
 	anonymous := newRemote(t, config{"url": srv.URL, "entities": []string{"lab"}})
-	if diff := cmp.Diff([]string{"lab/"}, listed(t, anonymous, "")); diff != "" {
+	if diff := cmp.Diff([]string{"lab/"}, backendtest.Names(t, anonymous, "")); diff != "" {
 		t.Errorf("root (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"lab/open/"}, listed(t, anonymous, "lab")); diff != "" {
+	if diff := cmp.Diff([]string{"lab/open/"}, backendtest.Names(t, anonymous, "lab")); diff != "" {
 		t.Errorf("without a token (-want +got):\n%s", diff)
 	}
-	_, err := anonymous.Stat(t.Context(), ref(t, "lab/secret/tool:1"))
-	wantErr(t, "Stat of a private image", err, backends.ErrUnauthorized)
+	_, err := anonymous.Stat(t.Context(), backendtest.Ref(t, "lab/secret/tool:1"))
+	backendtest.WantErr(t, "Stat of a private image", err, backends.ErrUnauthorized)
 	if !strings.Contains(err.Error(), `sreg login lib`) {
 		t.Errorf("%v does not say what to do", err)
 	}
 	own := newRemote(t, config{"url": srv.URL}, loggedIn())
-	if diff := cmp.Diff([]string{"lab/open/", "lab/secret/"}, listed(t, own, "lab")); diff != "" {
+	if diff := cmp.Diff([]string{"lab/open/", "lab/secret/"}, backendtest.Names(t, own, "lab")); diff != "" {
 		t.Errorf("with a token (-want +got):\n%s", diff)
 	}
-	_, err = own.Stat(t.Context(), ref(t, "lab/others/tool:1"))
-	wantErr(t, "Stat of a hidden image", err, fs.ErrPermission)
+	_, err = own.Stat(t.Context(), backendtest.Ref(t, "lab/others/tool:1"))
+	backendtest.WantErr(t, "Stat of a hidden image", err, fs.ErrPermission)
 	expired := newRemote(t, config{"url": srv.URL, "entities": []string{"lab"}}, tokens("expired"))
 	for _, at := range []string{"", "lab", "lab/open"} {
 		_, err := backends.Collect(expired.List(t.Context(), at))
-		wantErr(t, "List("+at+") with an expired token", err, backends.ErrUnauthorized)
+		backendtest.WantErr(t, "List("+at+") with an expired token", err, backends.ErrUnauthorized)
 	}
-	wantErr(t, "CheckLogin with it", expired.CheckLogin(t.Context()), backends.ErrUnauthorized)
+	backendtest.WantErr(t, "CheckLogin with it", expired.CheckLogin(t.Context()), backends.ErrUnauthorized)
 	if err := errors.Join(own.CheckLogin(t.Context()), anonymous.CheckLogin(t.Context())); err != nil {
 		t.Errorf("CheckLogin: %v", err)
 	}
@@ -383,21 +320,21 @@ func TestLogin_remoteYAML(t *testing.T) {
 	write("old")
 	srv.SetTokens("old")
 	b := newRemote(t, config{}, in)
-	wantRead(t, b, statted(t, b, "lab/c/tool:1"), 0, -1, []byte("private"))
+	backendtest.WantRead(t, b, backendtest.Stat(t, b, "lab/c/tool:1"), 0, -1, []byte("private"))
 	srv.SetTokens("new")
-	_, err := b.Stat(t.Context(), ref(t, "lab/c/tool:1"))
-	wantErr(t, "Stat with the old token", err, backends.ErrUnauthorized)
+	_, err := b.Stat(t.Context(), backendtest.Ref(t, "lab/c/tool:1"))
+	backendtest.WantErr(t, "Stat with the old token", err, backends.ErrUnauthorized)
 	if err == nil || !strings.Contains(err.Error(), filepath.Join(".singularity", "remote.yaml")) || !strings.Contains(err.Error(), "singularity remote login") {
 		t.Errorf("%v names neither the file nor what to do", err)
 	}
 	write("new")
-	statted(t, b, "lab/c/tool:1")
+	backendtest.Stat(t, b, "lab/c/tool:1")
 
 	// A remote of another address gets its own token, or none.
 	other.SetTokens("of-the-other")
-	listed(t, newRemote(t, config{"url": other.URL}, in), "")
+	backendtest.Names(t, newRemote(t, config{"url": other.URL}, in), "")
 	stranger := librarytest.Start(t, librarytest.Options{})
-	listed(t, newRemote(t, config{"url": stranger.URL}, in), "")
+	backendtest.Names(t, newRemote(t, config{"url": stranger.URL}, in), "")
 	for _, r := range stranger.Requests() {
 		if r.Authorization != "" {
 			t.Errorf("the stranger got %q", r.Authorization)
@@ -425,7 +362,7 @@ func TestLogin_badYAML(t *testing.T) {
 		home := t.TempDir()
 		remoteYAML(t, home, ".singularity", text)
 		b := newRemote(t, config{"url": srv.URL}, func(env *backends.Env) { env.Home = home })
-		if _, err := b.Stat(t.Context(), ref(t, "library/alpine:latest")); err != nil {
+		if _, err := b.Stat(t.Context(), backendtest.Ref(t, "library/alpine:latest")); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -467,7 +404,7 @@ func TestSearch(t *testing.T) {
 		before := len(srv.Requests())
 		for _, query := range []string{"", "ab", "signed=true", "  a  "} {
 			_, err := backends.Collect(b.Search(t.Context(), query))
-			wantErr(t, "Search("+query+")", err, fs.ErrInvalid)
+			backendtest.WantErr(t, "Search("+query+")", err, fs.ErrInvalid)
 			if err == nil || !strings.Contains(err.Error(), "at least 3 characters") {
 				t.Errorf("Search(%q): %v does not say the rule", query, err)
 			}
@@ -487,14 +424,14 @@ func TestDelete_otherTags(t *testing.T) {
 	srv.Add(one)
 	srv.Add(two)
 	b := newRemote(t, config{"url": srv.URL}, loggedIn())
-	err := b.Delete(t.Context(), statted(t, b, "library/alpine:latest"))
-	wantErr(t, "Delete of an image with another tag", err, errors.ErrUnsupported)
+	err := b.Delete(t.Context(), backendtest.Stat(t, b, "library/alpine:latest"))
+	backendtest.WantErr(t, "Delete of an image with another tag", err, errors.ErrUnsupported)
 	if err == nil || !strings.Contains(err.Error(), "has others: 2") {
 		t.Errorf("%v does not name the tag", err)
 	}
 	for _, tag := range []string{"latest", "2"} {
-		wantRead(t, b, statted(t, b, "library/alpine:"+tag), 0, -1, one.Content)
+		backendtest.WantRead(t, b, backendtest.Stat(t, b, "library/alpine:"+tag), 0, -1, one.Content)
 	}
 	anonymous := newRemote(t, config{"url": srv.URL})
-	wantErr(t, "Delete without a token", anonymous.Delete(t.Context(), statted(t, anonymous, "library/alpine:2")), backends.ErrUnauthorized)
+	backendtest.WantErr(t, "Delete without a token", anonymous.Delete(t.Context(), backendtest.Stat(t, anonymous, "library/alpine:2")), backends.ErrUnauthorized)
 }

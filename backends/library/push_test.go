@@ -3,10 +3,7 @@
 package library_test
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
@@ -15,22 +12,11 @@ import (
 	"testing"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/backendtest"
 	"github.com/sregfs/sregfs/backends/library"
 	"github.com/sregfs/sregfs/backends/library/librarytest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 )
-
-func source(content []byte) backends.Source {
-	return backends.Source{
-		Content: bytes.NewReader(content), Size: int64(len(content)), Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(content)), Format: "sif",
-	}
-}
-
-// A session is one of memory.
-type session struct{ state []byte }
-
-func (s *session) Load() []byte            { return s.state }
-func (s *session) Save(state []byte) error { s.state = bytes.Clone(state); return nil }
 
 // minPart is what S3 takes for all parts but the last.
 const minPart = 5 << 20
@@ -42,8 +28,8 @@ func TestPush_resumed(t *testing.T) {
 	store := librarytest.StartStore(t)
 	srv := librarytest.Start(t, librarytest.Options{Store: store, PartSize: minPart})
 	content := sifOf("large", "02", 2*minPart+1000)
-	src := source(content)
-	kept := &session{}
+	src := backendtest.Source(content)
+	kept := &backendtest.Session{}
 	src.Session = kept
 	first := newRemote(t, config{"url": srv.URL}, loggedIn())
 	library.SetPartSize(first, minPart)
@@ -55,24 +41,24 @@ func TestPush_resumed(t *testing.T) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return true
 	})
-	_, err := first.Push(t.Context(), ref(t, "lab/c/large:1"), src)
-	wantErr(t, "Push that breaks", err, backends.ErrUnavailable)
-	_, err = first.Stat(t.Context(), ref(t, "lab/c/large:1"))
-	wantErr(t, "Stat of what is half there", err, fs.ErrNotExist)
+	_, err := first.Push(t.Context(), backendtest.Ref(t, "lab/c/large:1"), src)
+	backendtest.WantErr(t, "Push that breaks", err, backends.ErrUnavailable)
+	_, err = first.Stat(t.Context(), backendtest.Ref(t, "lab/c/large:1"))
+	backendtest.WantErr(t, "Stat of what is half there", err, fs.ErrNotExist)
 	second := newRemote(t, config{"url": srv.URL}, loggedIn())
 	library.SetPartSize(second, minPart)
 	var last int64
 	src.Progress = func(stored int64) { last = stored }
-	img, err := second.Push(t.Context(), ref(t, "lab/c/large:1"), src)
+	img, err := second.Push(t.Context(), backendtest.Ref(t, "lab/c/large:1"), src)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantRead(t, second, img, 0, -1, content)
+	backendtest.WantRead(t, second, img, 0, -1, content)
 	if n := parts.Load(); n != 4 {
 		t.Errorf("%d parts were sent, want 3 and the one that broke", n)
 	}
-	if kept.state != nil || last != src.Size {
-		t.Errorf("after the push the session has %q and %d bytes are told", kept.state, last)
+	if kept.Load() != nil || last != src.Size {
+		t.Errorf("after the push the session has %q and %d bytes are told", kept.Load(), last)
 	}
 	for _, r := range store.Requests() {
 		if r.Header.Get("Authorization") != "" {
@@ -108,11 +94,11 @@ func TestPush_ways(t *testing.T) {
 			b := newRemote(t, config{"url": srv.URL, "push_by": tt.way}, loggedIn())
 			library.SetPartSize(b, minPart)
 			for _, tag := range []string{"1", "2"} {
-				img, err := b.Push(t.Context(), ref(t, "lab/c/tool:"+tag), source(content))
+				img, err := b.Push(t.Context(), backendtest.Ref(t, "lab/c/tool:"+tag), backendtest.Source(content))
 				if err != nil {
 					t.Fatal(err)
 				}
-				wantRead(t, b, img, 0, -1, content)
+				backendtest.WantRead(t, b, img, 0, -1, content)
 			}
 			counts := map[string]int{}
 			for _, r := range srv.Requests() {
@@ -143,7 +129,7 @@ func TestPush_signedSums(t *testing.T) {
 		store := librarytest.StartStore(t)
 		srv := librarytest.Start(t, librarytest.Options{Store: store, PartSize: minPart, NoSums: noSums})
 		b := newRemote(t, config{"url": srv.URL, "push_by": "multipart"}, loggedIn())
-		if _, err := b.Push(t.Context(), ref(t, "lab/c/tool:1"), source(sifOf("x", "02", 5000))); err != nil {
+		if _, err := b.Push(t.Context(), backendtest.Ref(t, "lab/c/tool:1"), backendtest.Source(sifOf("x", "02", 5000))); err != nil {
 			t.Fatal(err)
 		}
 		seen := 0
@@ -175,35 +161,35 @@ func TestPush_registry(t *testing.T) {
 	}
 	b := newRemote(t, config{"url": srv.URL}, loggedIn())
 	srv.SpoilTokens(1)
-	kept := &session{}
-	src := source(content)
+	kept := &backendtest.Session{}
+	src := backendtest.Source(content)
 	src.Session = kept
-	img, err := b.Push(t.Context(), ref(t, "lab/c/greet:1"), src)
+	img, err := b.Push(t.Context(), backendtest.Ref(t, "lab/c/greet:1"), src)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if img.Labels["signed"] != "true" || img.Labels["arch"] != "amd64" || img.Digest != src.Digest || kept.state != nil {
-		t.Errorf("Push gave %+v and left %q", img, kept.state)
+	if img.Labels["signed"] != "true" || img.Labels["arch"] != "amd64" || img.Digest != src.Digest || kept.Load() != nil {
+		t.Errorf("Push gave %+v and left %q", img, kept.Load())
 	}
-	wantRead(t, b, img, 0, -1, content)
+	backendtest.WantRead(t, b, img, 0, -1, content)
 	// Under a second tag it is there at once; over another image only if that is what
 	// it was.
 	before := reg.Count(http.MethodPatch, "/blobs/uploads/")
-	if _, err := b.Push(t.Context(), ref(t, "lab/c/greet:2"), source(content)); err != nil {
+	if _, err := b.Push(t.Context(), backendtest.Ref(t, "lab/c/greet:2"), backendtest.Source(content)); err != nil {
 		t.Error(err)
 	}
 	if n := reg.Count(http.MethodPatch, "/blobs/uploads/") - before; n != 0 {
 		t.Errorf("%d pieces for bytes that are there", n)
 	}
-	other := source(sifOf("other", "02", 900))
-	_, err = b.Push(t.Context(), ref(t, "lab/c/greet:2"), other)
-	wantErr(t, "Push over it", err, fs.ErrExist)
+	other := backendtest.Source(sifOf("other", "02", 900))
+	_, err = b.Push(t.Context(), backendtest.Ref(t, "lab/c/greet:2"), other)
+	backendtest.WantErr(t, "Push over it", err, fs.ErrExist)
 	other.Replaces = img.Version
-	now, err := b.Push(t.Context(), ref(t, "lab/c/greet:2"), other)
+	now, err := b.Push(t.Context(), backendtest.Ref(t, "lab/c/greet:2"), other)
 	if err != nil || now.Digest != other.Digest {
 		t.Errorf("Push with Replaces: %v, %v", now, err)
 	}
-	wantRead(t, b, statted(t, b, "lab/c/greet:1"), 0, -1, content)
+	backendtest.WantRead(t, b, backendtest.Stat(t, b, "lab/c/greet:1"), 0, -1, content)
 	for _, r := range reg.Requests() {
 		if strings.Contains(r.Header.Get("Authorization"), librarytest.Token) {
 			t.Errorf("%s %s came with the library's token", r.Method, r.Path)
@@ -215,28 +201,28 @@ func TestPush_refused(t *testing.T) {
 	t.Parallel()
 	srv := librarytest.Start(t, librarytest.Options{})
 	b := newRemote(t, config{"url": srv.URL}, loggedIn())
-	_, err := b.Push(t.Context(), ref(t, "lab/c/tool:1"), source(sifOf("arm", "04", 900)))
-	wantErr(t, "Push of an image for another machine", err, fs.ErrInvalid)
+	_, err := b.Push(t.Context(), backendtest.Ref(t, "lab/c/tool:1"), backendtest.Source(sifOf("arm", "04", 900)))
+	backendtest.WantErr(t, "Push of an image for another machine", err, fs.ErrInvalid)
 	if err == nil || !strings.Contains(err.Error(), `arch = "arm64"`) {
 		t.Errorf("%v does not say what to do", err)
 	}
 	arm := newRemote(t, config{"url": srv.URL}, loggedIn(), func(env *backends.Env) { env.Arch = "arm64" })
-	if img, err := arm.Push(t.Context(), ref(t, "lab/c/tool:1"), source(sifOf("arm", "04", 900))); err != nil || img.Labels["arch"] != "arm64" {
+	if img, err := arm.Push(t.Context(), backendtest.Ref(t, "lab/c/tool:1"), backendtest.Source(sifOf("arm", "04", 900))); err != nil || img.Labels["arch"] != "arm64" {
 		t.Errorf("Push where it belongs: %v, %v", img, err)
 	}
 	// The other architecture keeps its image under the same tag.
-	if _, err := b.Push(t.Context(), ref(t, "lab/c/tool:1"), source(sifOf("intel", "02", 900))); err != nil {
+	if _, err := b.Push(t.Context(), backendtest.Ref(t, "lab/c/tool:1"), backendtest.Source(sifOf("intel", "02", 900))); err != nil {
 		t.Error(err)
 	}
-	if got := statted(t, b, "lab/c/tool:1@arm64").Digest; got != source(sifOf("arm", "04", 900)).Digest {
+	if got := backendtest.Stat(t, b, "lab/c/tool:1@arm64").Digest; got != backendtest.Source(sifOf("arm", "04", 900)).Digest {
 		t.Errorf("arm64 is %s now", got)
 	}
-	_, err = newRemote(t, config{"url": srv.URL}).Push(t.Context(), ref(t, "lab/c/tool:2"), source([]byte("x")))
-	wantErr(t, "Push without a token", err, backends.ErrUnauthorized)
-	_, err = newRemote(t, config{"url": srv.URL, "push_by": "oci"}, loggedIn()).Push(t.Context(), ref(t, "lab/c/tool:2"), source([]byte("x")))
-	wantErr(t, "Push by a registry that there is not", err, errors.ErrUnsupported)
-	_, err = b.Push(t.Context(), ref(t, "lab/c/tool:3"), source(nil))
-	wantErr(t, "Push of nothing", err, fs.ErrInvalid)
+	_, err = newRemote(t, config{"url": srv.URL}).Push(t.Context(), backendtest.Ref(t, "lab/c/tool:2"), backendtest.Source([]byte("x")))
+	backendtest.WantErr(t, "Push without a token", err, backends.ErrUnauthorized)
+	_, err = newRemote(t, config{"url": srv.URL, "push_by": "oci"}, loggedIn()).Push(t.Context(), backendtest.Ref(t, "lab/c/tool:2"), backendtest.Source([]byte("x")))
+	backendtest.WantErr(t, "Push by a registry that there is not", err, errors.ErrUnsupported)
+	_, err = b.Push(t.Context(), backendtest.Ref(t, "lab/c/tool:3"), backendtest.Source(nil))
+	backendtest.WantErr(t, "Push of nothing", err, fs.ErrInvalid)
 }
 
 // If the answer to the last request is lost, the next try finds its own image.
@@ -256,10 +242,10 @@ func TestPush_answerLost(t *testing.T) {
 			return resp, err
 		})
 	})
-	src := source(sifOf("x", "02", 900))
-	_, err := b.Push(t.Context(), ref(t, "lab/c/tool:1"), src)
-	wantErr(t, "Push whose answer is lost", err, backends.ErrUnavailable)
-	img, err := b.Push(t.Context(), ref(t, "lab/c/tool:1"), src)
+	src := backendtest.Source(sifOf("x", "02", 900))
+	_, err := b.Push(t.Context(), backendtest.Ref(t, "lab/c/tool:1"), src)
+	backendtest.WantErr(t, "Push whose answer is lost", err, backends.ErrUnavailable)
+	img, err := b.Push(t.Context(), backendtest.Ref(t, "lab/c/tool:1"), src)
 	if err != nil || img.Digest != src.Digest {
 		t.Errorf("the second try: %v, %v", img, err)
 	}

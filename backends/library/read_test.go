@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/backendtest"
 	"github.com/sregfs/sregfs/backends/library/librarytest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 )
@@ -30,9 +31,9 @@ func TestOpen_link(t *testing.T) {
 		content := sifOf("blue", "02", 300_000)
 		srv.Add(alpine(content))
 		b := newRemote(t, config{"url": srv.URL}, loggedIn())
-		img := statted(t, b, "library/alpine:latest")
+		img := backendtest.Stat(t, b, "library/alpine:latest")
 		for i := range int64(20) {
-			wantRead(t, b, img, i*1000, 5000, content[i*1000:i*1000+5000])
+			backendtest.WantRead(t, b, img, i*1000, 5000, content[i*1000:i*1000+5000])
 		}
 		if n := srv.Count("GET /v1/imagefile/"); n != 1 {
 			t.Errorf("the library was asked %d times for 20 parts, want once", n)
@@ -48,7 +49,7 @@ func TestOpen_link(t *testing.T) {
 			w.WriteHeader(http.StatusForbidden) // as S3 says of a signature that has expired
 			return true
 		})
-		wantRead(t, b, img, 100, -1, content[100:])
+		backendtest.WantRead(t, b, img, 100, -1, content[100:])
 		store.Fail(nil)
 		if n := srv.Count("GET /v1/imagefile/"); n != 2 {
 			t.Errorf("after the address expired the library was asked %d times, want twice", n)
@@ -69,9 +70,9 @@ func TestOpen_linkLife(t *testing.T) {
 	content := sifOf("brief", "02", 5000)
 	srv.Add(alpine(content))
 	b := newRemote(t, config{"url": srv.URL})
-	img := statted(t, b, "library/alpine:latest")
+	img := backendtest.Stat(t, b, "library/alpine:latest")
 	for range 3 {
-		wantRead(t, b, img, 0, 100, content[:100])
+		backendtest.WantRead(t, b, img, 0, 100, content[:100])
 	}
 	if n := srv.Count("GET /v1/imagefile/"); n != 3 {
 		t.Errorf("the library was asked %d times, want each time", n)
@@ -85,11 +86,11 @@ func TestOpen_stream(t *testing.T) {
 	content := sifOf("stream", "02", 3<<20)
 	srv.Add(alpine(content))
 	b := newRemote(t, config{"url": srv.URL})
-	img := statted(t, b, "library/alpine:latest")
-	wantRead(t, b, img, 0, -1, content)
-	wantRead(t, b, img, 1000, 2000, content[1000:3000])
-	_, err := read(t, b, img, 2<<20, 100)
-	wantErr(t, "a part far from the beginning", err, errors.ErrUnsupported)
+	img := backendtest.Stat(t, b, "library/alpine:latest")
+	backendtest.WantRead(t, b, img, 0, -1, content)
+	backendtest.WantRead(t, b, img, 1000, 2000, content[1000:3000])
+	_, err := backendtest.Read(t, b, img, 2<<20, 100)
+	backendtest.WantErr(t, "a part far from the beginning", err, errors.ErrUnsupported)
 }
 
 // A library that knows its files by tags alone is asked so, while the tag means the
@@ -100,11 +101,11 @@ func TestOpen_byTag(t *testing.T) {
 	old := alpine(sifOf("old", "02", 5000))
 	srv.Add(old)
 	b := newRemote(t, config{"url": srv.URL})
-	img := statted(t, b, "library/alpine:latest")
-	wantRead(t, b, img, 7, 900, old.Content[7:907])
+	img := backendtest.Stat(t, b, "library/alpine:latest")
+	backendtest.WantRead(t, b, img, 7, 900, old.Content[7:907])
 	srv.Add(alpine(sifOf("new", "02", 5000)))
-	_, err := read(t, b, img, 0, 100)
-	wantErr(t, "the tag has moved", err, backends.ErrChanged)
+	_, err := backendtest.Read(t, b, img, 0, 100)
+	backendtest.WantErr(t, "the tag has moved", err, backends.ErrChanged)
 }
 
 // A tag that moves changes nothing for who reads the image it meant.
@@ -114,9 +115,9 @@ func TestOpen_moved(t *testing.T) {
 	old := alpine(sifOf("old", "02", 5000))
 	srv.Add(old)
 	b := newRemote(t, config{"url": srv.URL})
-	img := statted(t, b, "library/alpine:latest")
+	img := backendtest.Stat(t, b, "library/alpine:latest")
 	srv.Add(alpine(sifOf("new", "02", 5000)))
-	wantRead(t, b, img, 0, -1, old.Content)
+	backendtest.WantRead(t, b, img, 0, -1, old.Content)
 }
 
 // Tokens for the registry are those that the library hands out, and are asked for
@@ -131,12 +132,12 @@ func TestOpen_registry(t *testing.T) {
 	arm.Arch = "arm64"
 	srv.Add(arm)
 	b := newRemote(t, config{"url": srv.URL}, loggedIn())
-	img := statted(t, b, "library/alpine:latest")
+	img := backendtest.Stat(t, b, "library/alpine:latest")
 	srv.SpoilTokens(1) // the first one has expired when it is used
 	for i := range int64(10) {
-		wantRead(t, b, img, i*1000, 500, content[i*1000:i*1000+500])
+		backendtest.WantRead(t, b, img, i*1000, 500, content[i*1000:i*1000+500])
 	}
-	wantRead(t, b, statted(t, b, "library/alpine:latest@arm64"), 0, -1, arm.Content)
+	backendtest.WantRead(t, b, backendtest.Stat(t, b, "library/alpine:latest@arm64"), 0, -1, arm.Content)
 	if n := srv.Count("GET /v1/oci-redirect"); n != 2 {
 		t.Errorf("%d tokens were asked for, want 2", n)
 	}
@@ -147,8 +148,8 @@ func TestOpen_registry(t *testing.T) {
 	srv.SpoilTokens(100)
 	fresh := newRemote(t, config{"url": srv.URL}, loggedIn())
 	before := srv.Count("GET /v1/oci-redirect")
-	_, err := read(t, fresh, img, 0, 100)
-	wantErr(t, "tokens that are no good", err, backends.ErrUnauthorized)
+	_, err := backendtest.Read(t, fresh, img, 0, 100)
+	backendtest.WantErr(t, "tokens that are no good", err, backends.ErrUnauthorized)
 	if n := srv.Count("GET /v1/oci-redirect") - before; n != 2 {
 		t.Errorf("%d tokens were asked for, want 2", n)
 	}
@@ -170,7 +171,7 @@ func TestOpen_registryOnce(t *testing.T) {
 	content := sifOf("oci", "02", 20_000)
 	srv.Add(alpine(content))
 	b := newRemote(t, config{"url": srv.URL})
-	img := statted(t, b, "library/alpine:latest")
+	img := backendtest.Stat(t, b, "library/alpine:latest")
 	g, ctx := errgroup.WithContext(t.Context())
 	for i := range int64(16) {
 		g.Go(func() error {
@@ -199,10 +200,10 @@ func TestOpen_gone(t *testing.T) {
 	srv := librarytest.Start(t, librarytest.Options{})
 	srv.Add(alpine(sifOf("x", "02", 500)))
 	b := newRemote(t, config{"url": srv.URL}, loggedIn())
-	img := statted(t, b, "library/alpine:latest")
+	img := backendtest.Stat(t, b, "library/alpine:latest")
 	if err := b.Delete(t.Context(), img); err != nil {
 		t.Fatal(err)
 	}
-	_, err := read(t, b, img, 0, -1)
-	wantErr(t, "an image that was deleted", err, fs.ErrNotExist)
+	_, err := backendtest.Read(t, b, img, 0, -1)
+	backendtest.WantErr(t, "an image that was deleted", err, fs.ErrNotExist)
 }

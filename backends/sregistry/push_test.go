@@ -22,21 +22,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/backendtest"
 	"github.com/sregfs/sregfs/backends/sregistry"
 	"github.com/sregfs/sregfs/backends/sregistry/sregistrytest"
 )
-
-func source(content []byte) backends.Source {
-	return backends.Source{
-		Content: bytes.NewReader(content), Size: int64(len(content)), Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(content)), Format: "sif",
-	}
-}
-
-// A session is one of memory.
-type session struct{ state []byte }
-
-func (s *session) Load() []byte            { return s.state }
-func (s *session) Save(state []byte) error { s.state = bytes.Clone(state); return nil }
 
 // python runs the client that is not ours.
 func python(t *testing.T, args ...string) string {
@@ -86,12 +75,12 @@ func TestPython_client(t *testing.T) {
 		t.Fatalf("push: %q", got)
 	}
 	b := newRemote(t, srv.URL, sregistrytest.Token)
-	wantRead(t, b, statted(t, b, "lab-images/tacos:1.0"), 0, -1, content)
-	if _, err := b.Push(t.Context(), ref(t, "lab-images/tacos:2.0"), source(content)); err != nil {
+	backendtest.WantRead(t, b, backendtest.Stat(t, b, "lab-images/tacos:1.0"), 0, -1, content)
+	if _, err := b.Push(t.Context(), backendtest.Ref(t, "lab-images/tacos:2.0"), backendtest.Source(content)); err != nil {
 		t.Fatal(err)
 	}
 	python(t, "delete", srv.URL, sregistrytest.User, sregistrytest.Token, "lab-images", "tacos", "2.0")
-	if _, err := b.Stat(t.Context(), ref(t, "lab-images/tacos:2.0")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := b.Stat(t.Context(), backendtest.Ref(t, "lab-images/tacos:2.0")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("after the other client's delete: %v", err)
 	}
 }
@@ -122,7 +111,7 @@ func TestPython_form(t *testing.T) {
 		return next.RoundTrip(req)
 	}}
 	b := newRemoteVia(t, hc, srv.URL, sregistrytest.Token)
-	if _, err := b.Push(t.Context(), ref(t, "vsoch/tacos:1.0"), source(content)); err != nil {
+	if _, err := b.Push(t.Context(), backendtest.Ref(t, "vsoch/tacos:1.0"), backendtest.Source(content)); err != nil {
 		t.Fatal(err)
 	}
 	var got map[string]string
@@ -174,23 +163,23 @@ func TestPush_lostAnswer(t *testing.T) {
 	for last, noLibrary := range map[string]bool{"/upload": true, "/v1/tags/": false} {
 		srv := sregistrytest.Start(t, sregistrytest.Options{NoLibrary: noLibrary})
 		hc := lossy(t, func(req *http.Request) bool { return strings.HasPrefix(req.URL.Path, last) })
-		src, kept := source(bytesOf("x", 5000)), new(session)
+		src, kept := backendtest.Source(bytesOf("x", 5000)), new(backendtest.Session)
 		src.Session = kept
-		if _, err := newRemoteVia(t, hc, srv.URL, sregistrytest.Token).Push(t.Context(), ref(t, "c/i:1"), src); !errors.Is(err, backends.ErrUnavailable) {
+		if _, err := newRemoteVia(t, hc, srv.URL, sregistrytest.Token).Push(t.Context(), backendtest.Ref(t, "c/i:1"), src); !errors.Is(err, backends.ErrUnavailable) {
 			t.Fatalf("%s: Push = %v, want ErrUnavailable", last, err)
 		}
-		img, err := newRemote(t, srv.URL, sregistrytest.Token).Push(t.Context(), ref(t, "c/i:1"), src)
+		img, err := newRemote(t, srv.URL, sregistrytest.Token).Push(t.Context(), backendtest.Ref(t, "c/i:1"), src)
 		if err != nil || img.Version == "" {
 			t.Errorf("%s: the next Push = %+v, %v", last, img, err)
 		}
-		if kept.state != nil {
-			t.Errorf("%s: the session keeps %s", last, kept.state)
+		if kept.Load() != nil {
+			t.Errorf("%s: the session keeps %s", last, kept.Load())
 		}
 		if n := srv.Count("POST " + last); n != 1 {
 			t.Errorf("%s was sent %d times", last, n)
 		}
 		// Another file of the same name is no success.
-		if _, err := newRemote(t, srv.URL, sregistrytest.Token).Push(t.Context(), ref(t, "c/i:1"), source(bytesOf("y", 5000))); !errors.Is(err, fs.ErrExist) {
+		if _, err := newRemote(t, srv.URL, sregistrytest.Token).Push(t.Context(), backendtest.Ref(t, "c/i:1"), backendtest.Source(bytesOf("y", 5000))); !errors.Is(err, fs.ErrExist) {
 			t.Errorf("%s: a Push of other bytes: %v, want fs.ErrExist", last, err)
 		}
 	}
@@ -201,7 +190,7 @@ func TestPush_storedWrongly(t *testing.T) {
 	t.Parallel()
 	srv := sregistrytest.Start(t, sregistrytest.Options{NoLibrary: true, BadWorker: true})
 	b := newRemote(t, srv.URL, sregistrytest.Token)
-	if _, err := b.Push(t.Context(), ref(t, "c/i:1"), source(bytesOf("x", 5000))); !errors.Is(err, backends.ErrCorrupt) {
+	if _, err := b.Push(t.Context(), backendtest.Ref(t, "c/i:1"), backendtest.Source(bytesOf("x", 5000))); !errors.Is(err, backends.ErrCorrupt) {
 		t.Errorf("Push to a server that stores other bytes: %v, want ErrCorrupt", err)
 	}
 }
@@ -218,14 +207,14 @@ func TestPush_parts(t *testing.T) {
 		srv := sregistrytest.Start(t, opts)
 		b := newRemote(t, srv.URL, sregistrytest.Token)
 		sregistry.SetPartSize(b, 50_000)
-		src, last := source(content), int64(0)
+		src, last := backendtest.Source(content), int64(0)
 		src.Progress = func(stored int64) { last = stored }
-		img, err := b.Push(t.Context(), ref(t, "c/i:1"), src)
+		img, err := b.Push(t.Context(), backendtest.Ref(t, "c/i:1"), src)
 		if err != nil || img.Size != src.Size || img.Digest != src.Digest || last != src.Size {
 			t.Errorf("%s: Push = %+v, %v, progress %d", name, img, err, last)
 			continue
 		}
-		wantRead(t, b, img, 0, -1, content)
+		backendtest.WantRead(t, b, img, 0, -1, content)
 	}
 }
 
@@ -243,11 +232,11 @@ func TestPush_resume(t *testing.T) {
 		}
 		return next.RoundTrip(req)
 	}}
-	src := source(content)
-	src.Session = new(session)
+	src := backendtest.Source(content)
+	src.Session = new(backendtest.Session)
 	b := newRemoteVia(t, hc, srv.URL, sregistrytest.Token)
 	sregistry.SetPartSize(b, 50_000)
-	if _, err := b.Push(t.Context(), ref(t, "c/i:1"), src); !errors.Is(err, backends.ErrUnavailable) {
+	if _, err := b.Push(t.Context(), backendtest.Ref(t, "c/i:1"), src); !errors.Is(err, backends.ErrUnavailable) {
 		t.Fatalf("Push = %v, want ErrUnavailable", err)
 	}
 	if srv.Content("c", "i", "1") != nil {
@@ -256,11 +245,11 @@ func TestPush_resume(t *testing.T) {
 	before := srv.Count("PUT store/")
 	b = newRemote(t, srv.URL, sregistrytest.Token)
 	sregistry.SetPartSize(b, 50_000)
-	img, err := b.Push(t.Context(), ref(t, "c/i:1"), src)
+	img, err := b.Push(t.Context(), backendtest.Ref(t, "c/i:1"), src)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantRead(t, b, img, 0, -1, content)
+	backendtest.WantRead(t, b, img, 0, -1, content)
 	if n := srv.Count("PUT store/") - before; n != 4 {
 		t.Errorf("%d parts sent after the 7 of 11", n)
 	}
@@ -273,23 +262,23 @@ func TestPush_secondName(t *testing.T) {
 	b := newRemote(t, srv.URL, sregistrytest.Token)
 	content := bytesOf("x", 5000)
 	for _, tag := range []string{"1", "2"} {
-		if _, err := b.Push(t.Context(), ref(t, "c/i:"+tag), source(content)); err != nil {
+		if _, err := b.Push(t.Context(), backendtest.Ref(t, "c/i:"+tag), backendtest.Source(content)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, tag := range []string{"1", "2"} {
-		wantRead(t, b, statted(t, b, "c/i:"+tag), 0, -1, content)
+		backendtest.WantRead(t, b, backendtest.Stat(t, b, "c/i:"+tag), 0, -1, content)
 	}
 	if n := srv.Count("PUT store/"); n != 1 {
 		t.Errorf("the bytes were sent %d times", n)
 	}
 	// That the bytes are the same is no leave to take the name: who asks is another.
-	if _, err := newRemote(t, srv.URL, sregistrytest.Token).Push(t.Context(), ref(t, "c/i:1"), source(content)); !errors.Is(err, fs.ErrExist) {
+	if _, err := newRemote(t, srv.URL, sregistrytest.Token).Push(t.Context(), backendtest.Ref(t, "c/i:1"), backendtest.Source(content)); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("Push of the same bytes to a name that is taken: %v, want fs.ErrExist", err)
 	}
-	wrong := source(content)
+	wrong := backendtest.Source(content)
 	wrong.Content = bytes.NewReader(bytesOf("y", 5000))
-	if _, err := b.Push(t.Context(), ref(t, "c/i:3"), wrong); !errors.Is(err, backends.ErrCorrupt) {
+	if _, err := b.Push(t.Context(), backendtest.Ref(t, "c/i:3"), wrong); !errors.Is(err, backends.ErrCorrupt) {
 		t.Errorf("Push of other bytes with a digest that the server has: %v, want ErrCorrupt", err)
 	}
 }
@@ -323,7 +312,7 @@ func TestPush_way(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err = b.(remote).Push(t.Context(), ref(t, "c/i:1"), source(content)); !errors.Is(err, tt.err) {
+		if _, err = b.(remote).Push(t.Context(), backendtest.Ref(t, "c/i:1"), backendtest.Source(content)); !errors.Is(err, tt.err) {
 			t.Errorf("%s: %v, want %v", name, err, tt.err)
 		}
 		if got := srv.Count("POST /v1/tags/") == 1; got != tt.library {
@@ -354,7 +343,7 @@ func TestQuota_noRetry(t *testing.T) {
 		fmt.Fprint(w, "429")
 	})
 	c := backends.NewClient("lab", newRemote(t, srv), backends.ClientOptions{})
-	if _, err := c.Stat(t.Context(), ref(t, "c/i:1")); !errors.Is(err, backends.ErrRateLimited) || asked != 1 {
+	if _, err := c.Stat(t.Context(), backendtest.Ref(t, "c/i:1")); !errors.Is(err, backends.ErrRateLimited) || asked != 1 {
 		t.Errorf("%v after %d requests, want ErrRateLimited after one", err, asked)
 	}
 }
@@ -363,7 +352,7 @@ func TestPush_name(t *testing.T) {
 	t.Parallel()
 	srv := sregistrytest.Start(t, sregistrytest.Options{})
 	b := newRemote(t, srv.URL, sregistrytest.Token)
-	_, err := b.Push(t.Context(), ref(t, "My_Images/i:1"), source(bytesOf("x", 500)))
+	_, err := b.Push(t.Context(), backendtest.Ref(t, "My_Images/i:1"), backendtest.Source(bytesOf("x", 500)))
 	if !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), `"my-images"`) {
 		t.Errorf("Push to a collection that the server would rename: %v", err)
 	}
@@ -377,17 +366,17 @@ func TestPush_versionSettles(t *testing.T) {
 	t.Parallel()
 	srv := sregistrytest.Start(t, sregistrytest.Options{NoLibrary: true})
 	b := newRemote(t, srv.URL, sregistrytest.Token)
-	src := source(bytesOf("x", 5000))
-	first, err := b.Push(t.Context(), ref(t, "c/i:1"), src)
+	src := backendtest.Source(bytesOf("x", 5000))
+	first, err := b.Push(t.Context(), backendtest.Ref(t, "c/i:1"), src)
 	if err != nil || !strings.HasPrefix(first.Version, "md5:") {
 		t.Fatalf("Push = %+v, %v", first, err)
 	}
 	srv.Work()
-	now := statted(t, b, "c/i:1")
+	now := backendtest.Stat(t, b, "c/i:1")
 	if now.Digest != src.Digest || now.Version == first.Version {
 		t.Errorf("after the worker: %+v", now)
 	}
-	if _, err := read(t, b, first, 0, -1); !errors.Is(err, backends.ErrChanged) {
+	if _, err := backendtest.Read(t, b, first, 0, -1); !errors.Is(err, backends.ErrChanged) {
 		t.Errorf("reading the first version: %v, want ErrChanged", err)
 	}
 }
@@ -417,7 +406,7 @@ func TestPush_memory(t *testing.T) { //nolint:paralleltest // see above
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		src := backends.Source{Content: zeros{}, Size: tt.size, Digest: fmt.Sprintf("sha256:%x", sum.Sum(nil))}
-		img, err := b.Push(t.Context(), ref(t, "c/i:1"), src)
+		img, err := b.Push(t.Context(), backendtest.Ref(t, "c/i:1"), src)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/backendtest"
 	"github.com/sregfs/sregfs/backends/sregistry"
 	"github.com/sregfs/sregfs/backends/sregistry/sregistrytest"
 )
@@ -63,42 +64,6 @@ func newRemoteVia(t *testing.T, hc *http.Client, address string, tokens ...strin
 	return b.(remote)
 }
 
-func ref(t *testing.T, s string) backends.Ref {
-	t.Helper()
-	r, err := backends.ParseRef(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
-func statted(t *testing.T, b backends.Backend, name string) backends.Image {
-	t.Helper()
-	img, err := b.Stat(t.Context(), ref(t, name))
-	if err != nil {
-		t.Fatalf("Stat(%s): %v", name, err)
-	}
-	return img
-}
-
-func read(t *testing.T, b backends.Backend, img backends.Image, off, n int64) ([]byte, error) {
-	t.Helper()
-	body, err := b.Open(t.Context(), img, off, n)
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	return io.ReadAll(body)
-}
-
-func wantRead(t *testing.T, b backends.Backend, img backends.Image, off, n int64, want []byte) {
-	t.Helper()
-	got, err := read(t, b, img, off, n)
-	if err != nil || !bytes.Equal(got, want) {
-		t.Errorf("read of %d bytes at %d: %d bytes, %v, want %d", n, off, len(got), err, len(want))
-	}
-}
-
 // bytesOf returns n bytes that do not repeat.
 func bytesOf(seed string, n int) []byte {
 	var b bytes.Buffer
@@ -116,21 +81,21 @@ func TestOpen_library(t *testing.T) {
 	content := bytesOf("blue", 300_000)
 	srv.Add(sregistrytest.Image{Collection: "pusheen", Name: "asaurus", Tag: "blue", Content: content})
 	b := newRemote(t, srv.URL, sregistrytest.Token)
-	img := statted(t, b, "pusheen/asaurus:blue")
+	img := backendtest.Stat(t, b, "pusheen/asaurus:blue")
 	if img.Size != int64(len(content)) {
 		t.Errorf("size %d, want %d", img.Size, len(content))
 	}
 	before := srv.Count("GET /")
 	for i := range int64(20) {
-		wantRead(t, b, img, i*1000, 5000, content[i*1000:i*1000+5000])
+		backendtest.WantRead(t, b, img, i*1000, 5000, content[i*1000:i*1000+5000])
 	}
 	if n := srv.Count("GET /") - before; n != 0 {
 		t.Errorf("%d requests to the server for parts of what was just looked at", n)
 	}
 	srv.Expire()
 	before = srv.Count("GET /v1/imagefile/")
-	wantRead(t, b, img, 7, 9, content[7:16])
-	wantRead(t, b, img, 100, -1, content[100:])
+	backendtest.WantRead(t, b, img, 7, 9, content[7:16])
+	backendtest.WantRead(t, b, img, 100, -1, content[100:])
 	if n := srv.Count("GET /v1/imagefile/") - before; n != 1 {
 		t.Errorf("the presigned URL was fetched %d times after it expired, want once", n)
 	}
@@ -144,11 +109,11 @@ func TestOpen_libraryReplaced(t *testing.T) {
 	srv := sregistrytest.Start(t, sregistrytest.Options{})
 	srv.Add(sregistrytest.Image{Collection: "c", Name: "i", Tag: "1", Content: bytesOf("one", 5000)})
 	b := newRemote(t, srv.URL)
-	img := statted(t, b, "c/i:1")
+	img := backendtest.Stat(t, b, "c/i:1")
 	srv.Add(sregistrytest.Image{Collection: "c", Name: "i", Tag: "1", Content: bytesOf("two", 5000)})
-	wantRead(t, b, img, 0, 100, bytesOf("one", 100)) // its URL is still good
+	backendtest.WantRead(t, b, img, 0, 100, bytesOf("one", 100)) // its URL is still good
 	srv.Expire()
-	if _, err := read(t, b, img, 0, 100); !errors.Is(err, backends.ErrChanged) {
+	if _, err := backendtest.Read(t, b, img, 0, 100); !errors.Is(err, backends.ErrChanged) {
 		t.Errorf("reading what was replaced: %v, want ErrChanged", err)
 	}
 }
@@ -161,29 +126,29 @@ func TestOpen_old(t *testing.T) {
 	content := bytesOf("old", 5<<20)
 	srv.Add(sregistrytest.Image{Collection: "c", Name: "i", Tag: "1", Content: content, Old: true, MD5: true})
 	b := newRemote(t, srv.URL, sregistrytest.Token)
-	img := statted(t, b, "c/i:1")
+	img := backendtest.Stat(t, b, "c/i:1")
 	if img.Size != -1 || img.Digest != fmt.Sprintf("md5:%x", md5.Sum(content)) {
 		t.Errorf("Stat = %+v, want no size and the MD5", img)
 	}
-	if _, err := read(t, b, img, 5_000_000, 10); !errors.Is(err, errors.ErrUnsupported) {
+	if _, err := backendtest.Read(t, b, img, 5_000_000, 10); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("a part far behind: %v, want ErrUnsupported", err)
 	}
 	if n := srv.Count("GET /containers/"); n != 0 {
 		t.Errorf("%d downloads to find out that there are no ranges", n)
 	}
-	wantRead(t, b, img, 0, -1, content)
-	if img = statted(t, b, "c/i:1"); img.Size != int64(len(content)) {
+	backendtest.WantRead(t, b, img, 0, -1, content)
+	if img = backendtest.Stat(t, b, "c/i:1"); img.Size != int64(len(content)) {
 		t.Errorf("size %d after the image was read", img.Size)
 	}
-	wantRead(t, b, img, 1_000_000, 5000, content[1_000_000:1_005_000])
-	wantRead(t, b, img, 0, 64, content[:64])
+	backendtest.WantRead(t, b, img, 1_000_000, 5000, content[1_000_000:1_005_000])
+	backendtest.WantRead(t, b, img, 0, 64, content[:64])
 	if n := srv.Count("GET /containers/"); n != 3 {
 		t.Errorf("%d downloads, want 3", n)
 	}
 	if n := srv.Count("GET /v1/imagefile/"); n != 0 {
 		t.Errorf("%d requests to the library for an image with an MD5", n)
 	}
-	_, err := read(t, b, img, 0, -1)
+	_, err := backendtest.Read(t, b, img, 0, -1)
 	if !errors.Is(err, backends.ErrRateLimited) {
 		t.Errorf("over the quota: %v, want ErrRateLimited", err)
 	}
@@ -199,10 +164,10 @@ func TestOpen_oldFound(t *testing.T) {
 	content := bytesOf("old", 5000)
 	srv.Add(sregistrytest.Image{Collection: "c", Name: "i", Tag: "1", Content: content, Old: true})
 	b := newRemote(t, srv.URL)
-	img := statted(t, b, "c/i:1")
+	img := backendtest.Stat(t, b, "c/i:1")
 	for range 3 {
-		wantRead(t, b, img, 0, -1, content)
-		img = statted(t, b, "c/i:1")
+		backendtest.WantRead(t, b, img, 0, -1, content)
+		img = backendtest.Stat(t, b, "c/i:1")
 	}
 	if n := srv.Count("GET /v1/imagefile/"); n != 1 {
 		t.Errorf("the library was asked %d times for what it does not have", n)
@@ -226,7 +191,7 @@ func TestOpen_fallback(t *testing.T) {
 				}
 				return &http.Response{StatusCode: status, Body: http.NoBody, Request: req}, nil
 			}}
-			got, err := read(t, newRemoteVia(t, hc, srv.URL), backends.Image{Ref: ref(t, "c/i:1"), Size: -1}, 0, -1)
+			got, err := backendtest.Read(t, newRemoteVia(t, hc, srv.URL), backends.Image{Ref: backendtest.Ref(t, "c/i:1"), Size: -1}, 0, -1)
 			want := map[bool]error{true: fs.ErrNotExist, false: backends.ErrUnavailable}[status < 500]
 			if old && (err != nil || !bytes.Equal(got, content)) || !old && !errors.Is(err, want) {
 				t.Errorf("library %s, in the old store %v: %d bytes, %v", name, old, len(got), err)
@@ -244,8 +209,8 @@ func TestOpen_secret(t *testing.T) {
 		fmt.Fprintf(w, `{"id":1,"name":"i","tag":"1","version":"%032d","image":"%s/containers/1/download/the-secret"}`, 0, dead.URL)
 	})
 	b := newRemote(t, srv)
-	img := statted(t, b, "c/i:1")
-	if _, err := read(t, b, img, 0, -1); !errors.Is(err, backends.ErrUnavailable) || strings.Contains(err.Error(), "the-secret") {
+	img := backendtest.Stat(t, b, "c/i:1")
+	if _, err := backendtest.Read(t, b, img, 0, -1); !errors.Is(err, backends.ErrUnavailable) || strings.Contains(err.Error(), "the-secret") {
 		t.Errorf("a download that cannot be reached: %v", err)
 	}
 	if strings.Contains(img.URL, "secret") {
@@ -280,7 +245,7 @@ func TestAnswers(t *testing.T) {
 		t.Run(fmt.Sprintf("%.12q", body), func(t *testing.T) {
 			t.Parallel()
 			srv := answering(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, body) })
-			if img, err := newRemote(t, srv).Stat(t.Context(), ref(t, "c/i:1")); !errors.Is(err, want) {
+			if img, err := newRemote(t, srv).Stat(t.Context(), backendtest.Ref(t, "c/i:1")); !errors.Is(err, want) {
 				t.Errorf("Stat = %+v, %v, want %v", img, err, want)
 			}
 		})
@@ -303,16 +268,16 @@ func TestPrivate(t *testing.T) {
 		srv.Add(sregistrytest.Image{Collection: "private", Name: "i", Tag: "1", Content: content, Private: true, Old: old, MD5: old})
 		b := newRemote(t, srv.URL, sregistrytest.Token)
 		for range 3 {
-			wantRead(t, b, statted(t, b, "private/i:1"), 0, -1, content)
+			backendtest.WantRead(t, b, backendtest.Stat(t, b, "private/i:1"), 0, -1, content)
 		}
 		// 3 Stats and at most 3 Opens, all signed at once but for the first.
 		if n := srv.Count("GET /api/container/"); n > 7 {
 			t.Errorf("%d requests for manifests: the refusal is not remembered", n)
 		}
-		if _, err := newRemote(t, srv.URL).Stat(t.Context(), ref(t, "private/i:1")); !errors.Is(err, fs.ErrPermission) {
+		if _, err := newRemote(t, srv.URL).Stat(t.Context(), backendtest.Ref(t, "private/i:1")); !errors.Is(err, fs.ErrPermission) {
 			t.Errorf("without a token: %v, want fs.ErrPermission", err)
 		}
-		if _, err := newRemote(t, srv.URL, "wrong").Stat(t.Context(), ref(t, "private/i:1")); !errors.Is(err, fs.ErrPermission) {
+		if _, err := newRemote(t, srv.URL, "wrong").Stat(t.Context(), backendtest.Ref(t, "private/i:1")); !errors.Is(err, fs.ErrPermission) {
 			t.Errorf("with a wrong token: %v, want fs.ErrPermission", err)
 		}
 		_, err := backends.Collect(b.List(t.Context(), "private"))
@@ -329,11 +294,11 @@ func TestSigned_clock(t *testing.T) {
 		srv := sregistrytest.Start(t, sregistrytest.Options{Clock: off, NoLibrary: true})
 		srv.Add(sregistrytest.Image{Collection: "private", Name: "i", Tag: "1", Content: bytesOf("x", 500), Private: true})
 		b := newRemote(t, srv.URL, sregistrytest.Token)
-		img := statted(t, b, "private/i:1")
+		img := backendtest.Stat(t, b, "private/i:1")
 		if err := b.Delete(t.Context(), img); err != nil {
 			t.Errorf("clock off by %v: Delete: %v", off, err)
 		}
-		if _, err := b.Push(t.Context(), ref(t, "c/i:2"), source(bytesOf("y", 500))); err != nil {
+		if _, err := b.Push(t.Context(), backendtest.Ref(t, "c/i:2"), backendtest.Source(bytesOf("y", 500))); err != nil {
 			t.Errorf("clock off by %v: Push: %v", off, err)
 		}
 	}
@@ -344,21 +309,21 @@ func TestSigned_freshToken(t *testing.T) {
 	srv := sregistrytest.Start(t, sregistrytest.Options{})
 	srv.Add(sregistrytest.Image{Collection: "c", Name: "i", Tag: "1", Content: bytesOf("x", 500)})
 	b := newRemote(t, srv.URL, "stale", sregistrytest.Token)
-	if err := b.Delete(t.Context(), statted(t, b, "c/i:1")); err != nil {
+	if err := b.Delete(t.Context(), backendtest.Stat(t, b, "c/i:1")); err != nil {
 		t.Errorf("Delete with a token that was replaced: %v", err)
 	}
 	b = newRemote(t, srv.URL, "stale", sregistrytest.Token)
-	if _, err := b.Push(t.Context(), ref(t, "c/i:2"), source(bytesOf("y", 500))); err != nil {
+	if _, err := b.Push(t.Context(), backendtest.Ref(t, "c/i:2"), backendtest.Source(bytesOf("y", 500))); err != nil {
 		t.Errorf("Push with a token that was replaced: %v", err)
 	}
 	b = newRemote(t, srv.URL, "wrong")
-	if err := b.Delete(t.Context(), statted(t, b, "c/i:2")); !errors.Is(err, fs.ErrPermission) {
+	if err := b.Delete(t.Context(), backendtest.Stat(t, b, "c/i:2")); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("Delete with a wrong token: %v, want fs.ErrPermission", err)
 	}
-	if _, err := b.Push(t.Context(), ref(t, "c/i:3"), source(bytesOf("y", 500))); !errors.Is(err, backends.ErrUnauthorized) {
+	if _, err := b.Push(t.Context(), backendtest.Ref(t, "c/i:3"), backendtest.Source(bytesOf("y", 500))); !errors.Is(err, backends.ErrUnauthorized) {
 		t.Errorf("Push with a wrong token: %v, want ErrUnauthorized", err)
 	}
-	if _, err := newRemote(t, srv.URL).Push(t.Context(), ref(t, "c/i:3"), source(bytesOf("y", 500))); !errors.Is(err, backends.ErrUnauthorized) {
+	if _, err := newRemote(t, srv.URL).Push(t.Context(), backendtest.Ref(t, "c/i:3"), backendtest.Source(bytesOf("y", 500))); !errors.Is(err, backends.ErrUnauthorized) {
 		t.Errorf("Push without a token: %v, want ErrUnauthorized", err)
 	}
 }
@@ -369,12 +334,12 @@ func TestFrozen(t *testing.T) {
 	content := bytesOf("x", 500)
 	srv.Add(sregistrytest.Image{Collection: "c", Name: "i", Tag: "1", Content: content, Frozen: true})
 	b := newRemote(t, srv.URL, sregistrytest.Token)
-	if err := b.Delete(t.Context(), statted(t, b, "c/i:1")); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "frozen") {
+	if err := b.Delete(t.Context(), backendtest.Stat(t, b, "c/i:1")); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "frozen") {
 		t.Errorf("Delete of a frozen image: %v", err)
 	}
-	src := source(bytesOf("y", 500))
+	src := backendtest.Source(bytesOf("y", 500))
 	src.Replaces = backends.ReplaceAny
-	if _, err := b.Push(t.Context(), ref(t, "c/i:1"), src); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "frozen") {
+	if _, err := b.Push(t.Context(), backendtest.Ref(t, "c/i:1"), src); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "frozen") {
 		t.Errorf("Push over a frozen image: %v", err)
 	}
 	if !bytes.Equal(srv.Content("c", "i", "1"), content) {
@@ -425,7 +390,7 @@ func TestList_hostile(t *testing.T) {
 		t.Errorf("List: %v (-want +got):\n%s", err, diff)
 	}
 	images, err := backends.Collect(b.List(t.Context(), "good"))
-	if err != nil || len(images) != 1 || images[0].Image.Ref != ref(t, "good/i:1") {
+	if err != nil || len(images) != 1 || images[0].Image.Ref != backendtest.Ref(t, "good/i:1") {
 		t.Errorf("List(good) = %v, %v, want good/i:1 alone", images, err)
 	}
 }
@@ -539,7 +504,7 @@ func TestStat_version(t *testing.T) {
 	srv.Add(sregistrytest.Image{Collection: "c", Name: "i", Tag: "2", Content: bytesOf("two", 600)})
 	srv.Add(sregistrytest.Image{Collection: "c", Name: "new", Tag: "1", Content: bytesOf("new", 600), NoVersion: true})
 	b := newRemote(t, srv.URL)
-	two := statted(t, b, "c/i:2")
+	two := backendtest.Stat(t, b, "c/i:2")
 	for _, version := range []string{two.Version, strings.Replace(two.Version, ":", ".", 1)} {
 		for _, tag := range []string{"", "1", "2", "none"} {
 			img, err := b.Stat(t.Context(), backends.Ref{Collection: "c", Name: "i", Tag: tag, Version: version})
@@ -552,7 +517,7 @@ func TestStat_version(t *testing.T) {
 			}
 		}
 	}
-	if img := statted(t, b, "c/new:1"); img.Version == "" || img.Digest != "" {
+	if img := backendtest.Stat(t, b, "c/new:1"); img.Version == "" || img.Digest != "" {
 		t.Errorf("an image that nothing is computed of: %+v", img)
 	}
 }
@@ -574,8 +539,8 @@ func TestOpen_downgrade(t *testing.T) {
 	hc := backends.NewHTTPClient(backends.HTTPOptions{TLS: srv.Client().Transport.(*http.Transport).TLSClientConfig})
 	t.Cleanup(hc.CloseIdleConnections)
 	b := newRemoteVia(t, hc, srv.URL, sregistrytest.Token)
-	img := backends.Image{Ref: ref(t, "c/i:1"), Version: "sha256:" + sha, Size: -1}
-	if _, err := read(t, b, img, 0, -1); !errors.Is(err, backends.ErrUnavailable) || strings.Contains(err.Error(), "X-Amz") {
+	img := backends.Image{Ref: backendtest.Ref(t, "c/i:1"), Version: "sha256:" + sha, Size: -1}
+	if _, err := backendtest.Read(t, b, img, 0, -1); !errors.Is(err, backends.ErrUnavailable) || strings.Contains(err.Error(), "X-Amz") {
 		t.Errorf("a redirect to http: %v", err)
 	}
 	if reached {
