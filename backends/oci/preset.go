@@ -31,8 +31,9 @@ type preset struct {
 	whole  bool // the API tells the repositories of all namespaces at once
 	silent bool // nobody tells the repositories
 
-	containers bool // most images are no SIFs
-	counted    bool // each manifest counts against a quota: listings look at none
+	containers bool  // most images are no SIFs
+	counted    bool  // each manifest counts against a quota: listings look at none
+	chunk      int64 // bytes of one request of an upload, if it takes less than is usual
 
 	user  string                   // that goes with a token of no user name; "" is "token"
 	owner func(user string) string // whose namespace the logged-in user has; nil: none goes with a login
@@ -56,7 +57,7 @@ var presets = map[string]preset{
 	},
 	"ghcr": {
 		url: "https://ghcr.io", api: "https://api.github.com", keys: []string{"api", "namespaces"},
-		lister: newGitHubLister, owner: strings.ToLower,
+		lister: newGitHubLister, owner: strings.ToLower, chunk: 4 << 20,
 	},
 	"quay": {
 		url: "https://quay.io", here: true, keys: []string{"api", "namespaces"},
