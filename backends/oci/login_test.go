@@ -221,3 +221,38 @@ func TestCheckLogin(t *testing.T) {
 		})
 	}
 }
+
+// What servers, and the proxies before them, put before the challenge that can be
+// answered.
+func TestLogin_challenges(t *testing.T) {
+	t.Parallel()
+	for name, challenges := range map[string][]string{
+		"several headers":  {"Negotiate", `Bearer realm="URL/token",service="x, y"`},
+		"one header":       {`Negotiate, Basic realm="a, b"`},
+		"quoted":           {`Digest realm="a", nonce="b,Basic c"`, `basic realm=x`},
+		"token68":          {`Negotiate YII=, Basic realm="a"`},
+		"bearer last":      {`Basic realm="x", Bearer realm="URL/token",service="s"`},
+		"upper case":       {`BEARER Realm="URL/token" , Service="s"`},
+		"bearer of no use": {`Bearer, Basic realm="x"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFake(t)
+			f.text("/token", `{"token":"tok"}`)
+			f.manifest("a/b", "1", []byte("x"))
+			manifest := f.paths["/v2/a/b/manifests/1"]
+			f.on("/v2/a/b/manifests/1", func(w http.ResponseWriter, req *http.Request) {
+				switch req.Header.Get("Authorization") {
+				case "Bearer tok", "Basic " + base64.StdEncoding.EncodeToString([]byte("me:secret")):
+					manifest(w, req)
+					return
+				}
+				for _, c := range challenges {
+					w.Header().Add("Www-Authenticate", strings.ReplaceAll(c, "URL", f.URL))
+				}
+				w.WriteHeader(http.StatusUnauthorized)
+			})
+			mustStat(t, open(t, config{"url": f.URL}, login), "a/b:1")
+		})
+	}
+}
