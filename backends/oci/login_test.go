@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/oci"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 )
 
@@ -254,5 +256,31 @@ func TestLogin_challenges(t *testing.T) {
 			})
 			mustStat(t, open(t, config{"url": f.URL}, login), "a/b:1")
 		})
+	}
+}
+
+// A token for each repository, and many of those.
+func TestLogin_tokensKept(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	f.text("/token", `{"token":"`+strings.Repeat("x", 16<<10)+`"}`)
+	f.other = func(w http.ResponseWriter, req *http.Request) {
+		if req.Header.Get("Authorization") == "" {
+			w.Header().Set("Www-Authenticate", `Bearer realm="`+f.URL+`/token",service="s"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		f.mu.Lock()
+		f.seen = nil
+		f.mu.Unlock()
+		w.WriteHeader(http.StatusNotFound)
+	}
+	b := open(t, config{"url": f.URL})
+	for i := range 2500 {
+		_, err := b.Stat(t.Context(), ref(t, fmt.Sprintf("a/b%d:1", i)))
+		wantErr(t, "Stat", err, fs.ErrNotExist)
+	}
+	if n := oci.Tokens(b.Backend); n > 1024 {
+		t.Errorf("%d tokens are kept", n)
 	}
 }
