@@ -96,9 +96,24 @@ func (c *client) blobSize(ctx context.Context, repo, digest string) (int64, erro
 	}
 	resp.Body.Close()
 	if resp.ContentLength < 0 {
-		return 0, fmt.Errorf("%w: blob %s of no stated size", backends.ErrCorrupt, digest)
+		return c.toldSize(ctx, repo, digest)
 	}
 	return resp.ContentLength, nil
+}
+
+// toldSize is blobSize where a HEAD does not tell (some proxies leave it out): by a
+// GET, whose body is not read.
+func (c *client) toldSize(ctx context.Context, repo, digest string) (int64, error) {
+	resp, err := c.blob(ctx, repo, digest, ranged.Span{N: 1})
+	if err != nil {
+		return 0, err
+	}
+	resp.Body.Close()
+	size, err := ranged.Size(resp)
+	if err == nil && size < 0 {
+		err = fmt.Errorf("%w: blob %s of no stated size", backends.ErrCorrupt, digest)
+	}
+	return size, err
 }
 
 // Open reads the layer by its digest: what the tag means by now does not
