@@ -12,7 +12,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
@@ -208,6 +210,50 @@ func TestRedirect(t *testing.T) {
 	if err == nil || strings.Contains(err.Error(), "sig=") {
 		t.Errorf("error %v tells the signature", err)
 	}
+}
+
+// A link that has ended already, by a clock that is not the signer's: who reads many
+// parts at once does not wait for the others, one after the other.
+func TestRedirect_clock(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{})
+	content := random(100_000)
+	reg.PushSIF("a/b", "1", content, nil)
+	cdn := newFake(t)
+	cdn.on("/blob", func(w http.ResponseWriter, req *http.Request) {
+		http.ServeContent(w, req, "", testTime, bytes.NewReader(content))
+	})
+	b := open(t, config{"url": reg.URL})
+	img := mustStat(t, b, "a/b:1")
+	const readers = 8
+	var arrived atomic.Int64
+	all := make(chan struct{})
+	reg.Use(on(http.MethodGet, "/blobs/", 1000, func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if n := arrived.Add(1); n == 1+readers {
+				close(all)
+			} else if n > 1 {
+				select {
+				case <-all:
+				case <-time.After(10 * time.Second):
+					t.Error("one asks for a link, and the others wait")
+				}
+			}
+			at := time.Now().Add(-time.Hour).UTC().Format("20060102T150405Z")
+			http.Redirect(w, req, cdn.URL+"/blob?X-Amz-Expires=300&X-Amz-Date="+at, http.StatusTemporaryRedirect)
+		})
+	}))
+	read(t, b, img, 0, 1000)
+	var group sync.WaitGroup
+	for i := range readers {
+		group.Go(func() {
+			off := int64(i) * 5000
+			if got := read(t, b, img, off, 1000); !bytes.Equal(got, content[off:off+1000]) {
+				t.Error("other bytes came")
+			}
+		})
+	}
+	group.Wait()
 }
 
 func TestHostile_blob(t *testing.T) {
