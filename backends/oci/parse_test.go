@@ -204,3 +204,24 @@ func TestExpiry(t *testing.T) {
 		}
 	}
 }
+
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ from, link, want string }{
+		{"https://reg.org/v2/_catalog", "/v2/_catalog?last=a", "/v2/_catalog?last=a"},
+		{"https://reg.org/v2/_catalog", "https://REG.org:443/v2/_catalog?last=a", "/v2/_catalog?last=a"},
+		{"https://reg.org/v2/_catalog", "http://reg.org/v2/_catalog?last=a", "/v2/_catalog?last=a"}, // behind a proxy
+		{"http://reg.org:80/v2/_catalog", "http://reg.org/v2/_catalog?last=a", "/v2/_catalog?last=a"},
+		{"https://reg.org/v2/_catalog", "https://reg.org:8443/v2/_catalog?last=a", ""},
+		{"https://reg.org/v2/_catalog", "https://other.org:443/v2/_catalog?last=a", ""},
+	} {
+		from, err := url.Parse(tt.from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := follow(from, tt.link)
+		if got != tt.want || (err == nil) != (tt.want != "") {
+			t.Errorf("follow(%s, %s) = %q, %v, want %q", tt.from, tt.link, got, err, tt.want)
+		}
+	}
+}
