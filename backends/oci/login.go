@@ -39,6 +39,7 @@ type login struct {
 	mu      sync.Mutex // guards the fields below
 	fresh   bool       // the last secret was refused
 	renewed time.Time
+	file    string // where the last login was found; "" if nowhere
 }
 
 func newLogin(env backends.Env, cfg Config, p preset, host string) *login {
@@ -110,6 +111,7 @@ func (l *login) credential(ctx context.Context, host string) (auth.Credential, e
 			var cred auth.Credential
 			cred, err = stored(ctx, store, host)
 			if err == nil && cred != auth.EmptyCredential {
+				l.foundIn(file)
 				return cred, nil
 			}
 		}
@@ -117,7 +119,19 @@ func (l *login) credential(ctx context.Context, host string) (auth.Credential, e
 			l.log.Warn("credentials file is of no use", "file", file, "host", host, "err", err)
 		}
 	}
-	return l.helped(ctx, host)
+	cred, err := l.helped(ctx, host)
+	if cred == auth.EmptyCredential {
+		l.foundIn("")
+	} else {
+		l.foundIn("docker-credential-" + l.helper)
+	}
+	return cred, err
+}
+
+func (l *login) foundIn(file string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.file = file
 }
 
 // helped asks the credential helper of the preset, if it is installed. The
@@ -201,6 +215,12 @@ func (l *login) renew() bool {
 func (l *login) tried() string {
 	if l.secret != nil {
 		return fmt.Sprintf("%s refused the configured login of user %q", l.host, l.user)
+	}
+	l.mu.Lock()
+	file := l.file
+	l.mu.Unlock()
+	if file != "" {
+		return fmt.Sprintf("%s refused the login that is from %s", l.host, file)
 	}
 	text := fmt.Sprintf("%s wants a login that none of these files has: %s", l.host, strings.Join(l.files, ", "))
 	if l.helper != "" {

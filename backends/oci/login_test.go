@@ -284,3 +284,46 @@ func TestLogin_tokensKept(t *testing.T) {
 		t.Errorf("%d tokens are kept", n)
 	}
 }
+
+// A token service that is not there says nothing of images.
+func TestLogin_noTokenService(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]error{
+		404: backends.ErrUnauthorized, 410: backends.ErrUnauthorized, 405: backends.ErrUnauthorized, 400: backends.ErrUnauthorized,
+		401: backends.ErrUnauthorized, 403: backends.ErrUnauthorized, 429: backends.ErrRateLimited, 503: backends.ErrUnavailable,
+	} {
+		f := newFake(t)
+		f.on("/token", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
+		f.other = func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Www-Authenticate", `Bearer realm="`+f.URL+`/token",service="s"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+		_, err := open(t, config{"url": f.URL}).Stat(t.Context(), ref(t, "a/b:1"))
+		wantErr(t, fmt.Sprintf("Stat with HTTP %d for a token", status), err, want)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("HTTP %d for a token is %v of the image", status, err)
+		}
+	}
+}
+
+// A refusal says whose login was refused, and what it can mean besides.
+func TestLogin_refused(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{User: "me", Password: "secret"})
+	for _, typ := range []string{"oci", "docker"} {
+		home := t.TempDir()
+		at := func(env *backends.Env) { env.Home = home }
+		_, err := preset(t, typ, config{"url": reg.URL}, at).Stat(t.Context(), ref(t, "a/b:1"))
+		wantErr(t, "Stat without a login", err, backends.ErrUnauthorized)
+		if err == nil || !strings.Contains(err.Error(), "none of these files has") ||
+			(typ == "docker") != strings.Contains(err.Error(), "or there is no such repository") {
+			t.Errorf("%s: the error says %v", typ, err)
+		}
+		file := dockerConfig(t, filepath.Join(home, ".docker", "config.json"), auths(reg.Host, "me", "wrong"))
+		_, err = preset(t, typ, config{"url": reg.URL}, at).Stat(t.Context(), ref(t, "a/b:1"))
+		wantErr(t, "Stat with a wrong login", err, backends.ErrUnauthorized)
+		if err == nil || strings.Contains(err.Error(), "none of these") || !strings.Contains(err.Error(), "refused the login that is from "+file) {
+			t.Errorf("%s: the error says %v", typ, err)
+		}
+	}
+}

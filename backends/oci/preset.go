@@ -32,6 +32,7 @@ type preset struct {
 	silent bool // nobody tells the repositories
 
 	containers bool  // most images are no SIFs
+	secretive  bool  // what is not there is refused as what is not for everybody
 	counted    bool  // each manifest counts against a quota: listings look at none
 	chunk      int64 // bytes of one request of an upload, if it takes less than is usual
 
@@ -53,15 +54,15 @@ var presets = map[string]preset{
 	"oci": {keys: []string{"auth", "layout"}},
 	"docker": {
 		url: "https://" + dockerHub, api: "https://hub.docker.com", keys: []string{"api", "namespaces"},
-		lister: newHubLister, owner: strings.ToLower, containers: true, counted: true,
+		lister: newHubLister, owner: strings.ToLower, containers: true, counted: true, secretive: true,
 	},
 	"ghcr": {
 		url: "https://ghcr.io", api: "https://api.github.com", keys: []string{"api", "namespaces"},
-		lister: newGitHubLister, owner: strings.ToLower, chunk: 4 << 20,
+		lister: newGitHubLister, owner: strings.ToLower, chunk: 4 << 20, secretive: true,
 	},
 	"quay": {
 		url: "https://quay.io", here: true, keys: []string{"api", "namespaces"},
-		lister: newQuayLister, owner: quayOwner, user: quayOAuth, containers: true,
+		lister: newQuayLister, owner: quayOwner, user: quayOAuth, containers: true, secretive: true,
 	},
 	"gitlab": {
 		url: "https://registry.gitlab.com", api: "https://gitlab.com/api/v4", keys: []string{"api", "namespaces"},
