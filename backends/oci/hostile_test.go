@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -456,5 +457,34 @@ func TestErrors_codes(t *testing.T) {
 		if tt.want == backends.ErrRateLimited && backends.RetryAfter(err).Seconds() != 30 { //nolint:errorlint // the sentinel itself
 			t.Errorf("RetryAfter(%v) = %v", err, backends.RetryAfter(err))
 		}
+	}
+}
+
+// Container images of thousands of layers: what is remembered of them has
+// an end.
+func TestHostile_layers(t *testing.T) {
+	reg := newFake(t)
+	layer := `{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:%064x","size":1}`
+	var layers strings.Builder
+	for i := range 8_000 {
+		fmt.Fprintf(&layers, ","+layer, i)
+	}
+	const images = 12
+	for i := range images {
+		reg.text(fmt.Sprintf("/v2/a/b/manifests/%d", i), fmt.Sprintf(`{"schemaVersion":2,"config":{"mediaType":%q,"digest":"sha256:%064x","size":2},"layers":[`,
+			"application/vnd.oci.image.config.v1+json", 1<<40+i)+layers.String()[1:]+"]}")
+	}
+	b := open(t, config{"url": reg.URL})
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range images {
+		mustStat(t, b, fmt.Sprintf("a/b:%d", i))
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	runtime.KeepAlive(b)
+	if held := int64(after.HeapAlloc) - int64(before.HeapAlloc); held > 100<<20 {
+		t.Errorf("%d images are remembered in %d bytes", images, held)
 	}
 }
