@@ -147,6 +147,34 @@ func TestLogin_helper(t *testing.T) {
 	}
 }
 
+// A token for each repository is no reason to run the helper for each.
+func TestLogin_helperIsNotRunForEach(t *testing.T) {
+	reg := ocitest.Start(t, ocitest.Options{User: "me", Password: "secret", TokenAuth: true})
+	for i := range 20 {
+		reg.PushSIF(fmt.Sprintf("a/b%d", i), "1", []byte("private"), nil)
+	}
+	dir := t.TempDir()
+	calls := filepath.Join(dir, "calls")
+	helper := func(password string) {
+		writeFile(t, filepath.Join(dir, "docker-credential-ocitest"),
+			"#!/bin/sh\ncat >/dev/null\necho called >>"+calls+"\necho '{\"Username\":\"me\",\"Secret\":\""+password+"\"}'\n", 0o700)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	file := dockerConfig(t, filepath.Join(dir, "config.json"), `{"credsStore":"ocitest"}`)
+	b := open(t, config{"url": reg.URL, "credentials": []string{file}})
+	helper("wrong")
+	_, err := b.Stat(t.Context(), ref(t, "a/b0:1"))
+	wantErr(t, "Stat with a wrong password", err, backends.ErrUnauthorized)
+	helper("secret") // is asked for at once
+	for i := range 20 {
+		mustStat(t, b, fmt.Sprintf("a/b%d:1", i))
+	}
+	// One more for each five seconds that this took.
+	if said, err := os.ReadFile(calls); err != nil || strings.Count(string(said), "called") > 5 {
+		t.Errorf("the helper was called so: %q, %v", said, err)
+	}
+}
+
 func TestLogin_secret(t *testing.T) {
 	t.Parallel()
 	for _, tokens := range []bool{false, true} {

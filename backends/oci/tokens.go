@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,6 +78,9 @@ func (t *tokens) drop(had *tokenCache, rare bool) bool {
 // another secret, or, where the service's answer to an old token leads nowhere,
 // as one that never had a token. had is the cache that it was made with.
 func (c *client) renew(err error, had *tokenCache) bool {
+	if errors.Is(err, fs.ErrPermission) {
+		c.login.forget()
+	}
 	if errors.Is(err, errForeignLogin) {
 		return false
 	}
