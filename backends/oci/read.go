@@ -52,7 +52,12 @@ func (c *client) named(img backends.Image, ref backends.Ref) backends.Image {
 	if host == dockerHub {
 		host = "docker.io"
 	}
-	img.URL = "oras://" + host + "/" + c.repository(ref)
+	// What Apptainer pulls it by.
+	scheme := "oras://"
+	if img.Format == backends.FormatArchive {
+		scheme = "docker://"
+	}
+	img.URL = scheme + host + "/" + c.repository(ref)
 	if ref.Tag != "" {
 		img.URL += ":" + ref.Tag
 	} else {
