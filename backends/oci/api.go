@@ -245,11 +245,16 @@ func nextLink(headers []string) string {
 	return ""
 }
 
-// paramsEnd returns where a link's parameters end: at a comma that is not quoted.
+// paramsEnd returns where the parameters of a link, or one of a challenge, end: at a
+// comma that is not quoted.
 func paramsEnd(s string) int {
-	quoted := false
+	quoted, escaped := false, false
 	for i, c := range []byte(s) {
 		switch {
+		case escaped:
+			escaped = false
+		case quoted && c == '\\':
+			escaped = true
 		case c == '"':
 			quoted = !quoted
 		case c == ',' && !quoted:

@@ -260,6 +260,7 @@ func TestLogin_challenges(t *testing.T) {
 		"several headers":  {"Negotiate", `Bearer realm="URL/token",service="x, y"`},
 		"one header":       {`Negotiate, Basic realm="a, b"`},
 		"quoted":           {`Digest realm="a", nonce="b,Basic c"`, `basic realm=x`},
+		"escaped":          {`Bearer service="a \", b",realm="URL/token"`},
 		"token68":          {`Negotiate YII=, Basic realm="a"`},
 		"bearer last":      {`Basic realm="x", Bearer realm="URL/token",service="s"`},
 		"upper case":       {`BEARER Realm="URL/token" , Service="s"`},
