@@ -33,9 +33,8 @@ func oneChallenge(h http.Header) {
 	}
 }
 
-// param matches the name of a challenge's parameter: what has none of them begins
-// another challenge.
-var param = regexp.MustCompile("^([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*")
+// param matches a parameter of a challenge: what is none begins another challenge.
+var param = regexp.MustCompile("^([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*([^= \t].*)$")
 
 // challenges splits headers into challenges, the names of their parameters in lower
 // case.
@@ -52,7 +51,7 @@ func challenges(headers []string) []string {
 			}
 			first = strings.TrimLeft(first, " \t")
 			if m := param.FindStringSubmatch(first); m != nil {
-				first = strings.ToLower(m[1]) + "=" + first[len(m[0]):]
+				first = strings.ToLower(m[1]) + "=" + m[2]
 			}
 			switch {
 			case item == "":

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -222,6 +223,24 @@ func TestFollow(t *testing.T) {
 		got, err := follow(from, tt.link)
 		if got != tt.want || (err == nil) != (tt.want != "") {
 			t.Errorf("follow(%s, %s) = %q, %v, want %q", tt.from, tt.link, got, err, tt.want)
+		}
+	}
+}
+
+func TestChallenges(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		header string
+		want   []string
+	}{
+		{`Bearer realm="https://a/t",service="a \", b",scope="x:y:pull,push"`, []string{`Bearer realm="https://a/t",service="a \", b",scope="x:y:pull,push"`}},
+		{`Negotiate YII=, basic Realm = "a, b" , Charset=UTF-8`, []string{"Negotiate YII=", `basic realm="a, b",charset=UTF-8`}},
+		{`,, Negotiate ,`, []string{"Negotiate"}},
+		{`stray="x"`, nil},
+		{`Bearer realm="open`, []string{`Bearer realm="open`}},
+	} {
+		if got := challenges([]string{tt.header}); !slices.Equal(got, tt.want) {
+			t.Errorf("challenges(%s) = %q, want %q", tt.header, got, tt.want)
 		}
 	}
 }
