@@ -205,6 +205,18 @@ func padding(size int64) []byte { return make([]byte, (block-size%block)%block) 
 // Size returns the size of the file in bytes.
 func (a *Archive) Size() int64 { return a.size }
 
+// Held returns about how many bytes of memory a takes.
+func (a *Archive) Held() int64 {
+	held := int64(0)
+	for _, p := range a.pieces {
+		held += perPiece + int64(len(p.text))
+	}
+	return held
+}
+
+// perPiece is about what a piece takes besides its text: with the digest of a blob.
+const perPiece = 128
+
 // Digest returns what stands for all bytes of the file, as NewHash checks it:
 // Algorithm, a colon, and the SHA-256 of the manifest in hexadecimal.
 func (a *Archive) Digest() string { return Algorithm + ":" + hex.EncodeToString(a.sum[:]) }

@@ -225,8 +225,8 @@ func (c *client) part(ctx context.Context, img backends.Image, p place, version 
 		return nil, err
 	}
 	_, _, format, _ := parse(p.base)
-	if enc := resp.Header.Get("Content-Encoding"); format == backends.FormatIMGGz && (enc == "gzip" || enc == "x-gzip") {
-		resp.Header.Del("Content-Encoding") // it says what the file is, not what was done to it
+	if format == backends.FormatIMGGz {
+		ranged.Stored(resp)
 	}
 	size, sizeErr := ranged.Size(resp)
 	if size < 0 || img.Size < 0 {

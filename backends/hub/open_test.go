@@ -3,6 +3,8 @@
 package hub_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -221,5 +223,30 @@ func TestStat_impatient(t *testing.T) {
 	img := statted(t, b, "org/hello:1")
 	if got, err := read(t, b, img, 4, 5); err != nil || got != "bytes" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// Web servers have a Content-Encoding for a name in ".gz", which says what the file is.
+func TestOpen_compressed(t *testing.T) {
+	t.Parallel()
+	var content bytes.Buffer
+	z := gzip.NewWriter(&content)
+	fmt.Fprint(z, "the bytes of an image")
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for ext, want := range map[string]error{"img.gz": nil, "simg": backends.ErrCorrupt} {
+		srv := hubtest.Start(t, hubtest.Options{}, hubtest.Image{Name: "org/repo", Tag: "1", Content: content.Bytes(), Ext: ext})
+		b := newRemote(t, srv)
+		img := statted(t, b, "org/repo:1")
+		srv.Break(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/x-gzip")
+			w.Header().Set("Content-Encoding", "x-gzip")
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content.Bytes()))
+		}))
+		got, err := read(t, b, img, 0, -1)
+		if !errors.Is(err, want) || err == nil && got != content.String() {
+			t.Errorf("%s: %d bytes, %v, want %v", ext, len(got), err, want)
+		}
 	}
 }

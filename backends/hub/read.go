@@ -77,6 +77,9 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 	if size < 0 {
 		size = c.learn(img, resp)
 	}
+	if img.Format == backends.FormatIMGGz {
+		ranged.Stored(resp)
+	}
 	return span.Body(resp, max(size, img.Size))
 }
 

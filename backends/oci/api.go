@@ -114,13 +114,21 @@ func (c *client) statusError(resp *http.Response) error {
 	err := httpx.Error(resp)
 	switch {
 	case errors.Is(err, backends.ErrUnauthorized):
-		return fmt.Errorf("%w (%s)", err, c.login.tried())
+		return fmt.Errorf("%w (%s)", err, c.unauthorized())
 	case errors.Is(err, backends.ErrRateLimited):
 		return c.refusal(err)
 	case errors.Is(err, fs.ErrPermission) && c.preset.denied != "":
 		return fmt.Errorf("%w (%s)", err, c.preset.denied)
 	}
 	return err
+}
+
+// unauthorized says, for an error, what it may be that the registry refuses.
+func (c *client) unauthorized() string {
+	if c.preset.secretive {
+		return c.login.tried() + "; or there is no such repository, of which it says the same"
+	}
+	return c.login.tried()
 }
 
 // statusOf returns the status that says best what an error code means, for
@@ -148,7 +156,7 @@ func (c *client) transportError(ctx context.Context, err error) error {
 	sent, ok := errors.AsType[*url.Error](err)
 	switch {
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
-		return fmt.Errorf("%w: %s", backends.ErrUnauthorized, c.login.tried())
+		return fmt.Errorf("%w: %s", backends.ErrUnauthorized, c.unauthorized())
 	case ok && (errors.Is(err, errForeignLogin) || errors.Is(err, errForeignUpload)):
 		return sent.Err // the guard's own words; the URL around them may be signed
 	case ok || errors.Is(err, io.ErrUnexpectedEOF):
@@ -166,10 +174,11 @@ func (c *client) tokenError(answer *errcode.ErrorResponse) error {
 		resp.Body = io.NopCloser(strings.NewReader(answer.Errors[0].Error()))
 	}
 	err := httpx.Error(resp)
-	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w: token service %s: %v (%s)", backends.ErrUnauthorized, answer.URL.Host, err, c.login.tried())
+	if errors.Is(err, backends.ErrUnavailable) || errors.Is(err, backends.ErrRateLimited) {
+		return fmt.Errorf("%w (token service %s)", err, answer.URL.Host)
 	}
-	return fmt.Errorf("%w (token service %s)", err, answer.URL.Host)
+	// Whatever else it says, even a 404, says nothing of the image.
+	return fmt.Errorf("%w: token service %s: %v (%s)", backends.ErrUnauthorized, answer.URL.Host, err, c.unauthorized())
 }
 
 // pages reads a listing from target on, following its links, and hands each
@@ -236,11 +245,16 @@ func nextLink(headers []string) string {
 	return ""
 }
 
-// paramsEnd returns where a link's parameters end: at a comma that is not quoted.
+// paramsEnd returns where the parameters of a link, or one of a challenge, end: at a
+// comma that is not quoted.
 func paramsEnd(s string) int {
-	quoted := false
+	quoted, escaped := false, false
 	for i, c := range []byte(s) {
 		switch {
+		case escaped:
+			escaped = false
+		case quoted && c == '\\':
+			escaped = true
 		case c == '"':
 			quoted = !quoted
 		case c == ',' && !quoted:

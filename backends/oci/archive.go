@@ -69,14 +69,19 @@ func (c *client) archive(ctx context.Context, repo, digest string) (*archive.Arc
 }
 
 // maxArchives bounds the memory of archives: some 10 KiB each, as a rule, for a
-// header of each layer.
-const maxArchives = 256
+// header of each layer. A manifest can have tens of thousands of those, and
+// annotations: then it is maxHeld bytes that bound it.
+const (
+	maxArchives = 256
+	maxHeld     = 64 << 20
+)
 
 // archives remembers the layouts of container images, by the digests of their
 // manifests. The zero value is empty.
 type archives struct {
-	mu  sync.Mutex // guards the field below
-	all map[string]*archive.Archive
+	mu   sync.Mutex // guards the fields below
+	all  map[string]*archive.Archive
+	held int64 // bytes
 }
 
 func (s *archives) get(digest string) *archive.Archive {
@@ -88,8 +93,13 @@ func (s *archives) get(digest string) *archive.Archive {
 func (s *archives) put(digest string, a *archive.Archive) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.all == nil || len(s.all) >= maxArchives {
-		s.all = map[string]*archive.Archive{}
+	if s.all[digest] != nil {
+		return // the same
+	}
+	held := a.Held()
+	if s.all == nil || len(s.all) >= maxArchives || s.held+held > maxHeld {
+		s.all, s.held = map[string]*archive.Archive{}, 0
 	}
 	s.all[digest] = a
+	s.held += held
 }

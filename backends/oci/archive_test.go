@@ -65,6 +65,9 @@ func TestArchive(t *testing.T) {
 		if got.Format != "oci.tar" || got.Size != int64(len(want)) || got.Version != digest || reg.Count("GET", "/blobs/") != 0 {
 			t.Errorf("%+v, with %d blobs read; want %d bytes of %s", got, reg.Count("GET", "/blobs/"), len(want), digest)
 		}
+		if want := "docker://" + reg.Host + "/a/image:1"; got.URL != want {
+			t.Errorf("URL %s, want %s", got.URL, want)
+		}
 		if !bytes.Equal(read(t, b, got, 0, -1), want) {
 			t.Error("other bytes")
 		}

@@ -73,6 +73,9 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		asked := &http.Request{Method: req.Method, URL: resp.Request.URL}
 		g.asked.Store(asked.WithContext(resp.Request.Context()))
 	}
+	if err == nil && resp.StatusCode == http.StatusUnauthorized {
+		oneChallenge(resp.Header)
+	}
 	return resp, err
 }
 

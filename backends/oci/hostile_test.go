@@ -9,10 +9,13 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
@@ -208,6 +211,50 @@ func TestRedirect(t *testing.T) {
 	if err == nil || strings.Contains(err.Error(), "sig=") {
 		t.Errorf("error %v tells the signature", err)
 	}
+}
+
+// A link that has ended already, by a clock that is not the signer's: who reads many
+// parts at once does not wait for the others, one after the other.
+func TestRedirect_clock(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{})
+	content := random(100_000)
+	reg.PushSIF("a/b", "1", content, nil)
+	cdn := newFake(t)
+	cdn.on("/blob", func(w http.ResponseWriter, req *http.Request) {
+		http.ServeContent(w, req, "", testTime, bytes.NewReader(content))
+	})
+	b := open(t, config{"url": reg.URL})
+	img := mustStat(t, b, "a/b:1")
+	const readers = 8
+	var arrived atomic.Int64
+	all := make(chan struct{})
+	reg.Use(on(http.MethodGet, "/blobs/", 1000, func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if n := arrived.Add(1); n == 1+readers {
+				close(all)
+			} else if n > 1 {
+				select {
+				case <-all:
+				case <-time.After(10 * time.Second):
+					t.Error("one asks for a link, and the others wait")
+				}
+			}
+			at := time.Now().Add(-time.Hour).UTC().Format("20060102T150405Z")
+			http.Redirect(w, req, cdn.URL+"/blob?X-Amz-Expires=300&X-Amz-Date="+at, http.StatusTemporaryRedirect)
+		})
+	}))
+	read(t, b, img, 0, 1000)
+	var group sync.WaitGroup
+	for i := range readers {
+		group.Go(func() {
+			off := int64(i) * 5000
+			if got := read(t, b, img, off, 1000); !bytes.Equal(got, content[off:off+1000]) {
+				t.Error("other bytes came")
+			}
+		})
+	}
+	group.Wait()
 }
 
 func TestHostile_blob(t *testing.T) {
@@ -410,5 +457,34 @@ func TestErrors_codes(t *testing.T) {
 		if tt.want == backends.ErrRateLimited && backends.RetryAfter(err).Seconds() != 30 { //nolint:errorlint // the sentinel itself
 			t.Errorf("RetryAfter(%v) = %v", err, backends.RetryAfter(err))
 		}
+	}
+}
+
+// Container images of thousands of layers: what is remembered of them has
+// an end.
+func TestHostile_layers(t *testing.T) {
+	reg := newFake(t)
+	layer := `{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:%064x","size":1}`
+	var layers strings.Builder
+	for i := range 8_000 {
+		fmt.Fprintf(&layers, ","+layer, i)
+	}
+	const images = 12
+	for i := range images {
+		reg.text(fmt.Sprintf("/v2/a/b/manifests/%d", i), fmt.Sprintf(`{"schemaVersion":2,"config":{"mediaType":%q,"digest":"sha256:%064x","size":2},"layers":[`,
+			"application/vnd.oci.image.config.v1+json", 1<<40+i)+layers.String()[1:]+"]}")
+	}
+	b := open(t, config{"url": reg.URL})
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range images {
+		mustStat(t, b, fmt.Sprintf("a/b:%d", i))
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	runtime.KeepAlive(b)
+	if held := int64(after.HeapAlloc) - int64(before.HeapAlloc); held > 100<<20 {
+		t.Errorf("%d images are remembered in %d bytes", images, held)
 	}
 }

@@ -21,6 +21,11 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
+// fileLife is how long a login that was found in a file, or given by a helper, is good
+// for those that follow: a registry wants one for the token of each repository, and a
+// helper is a program that has to be run.
+const fileLife = 5 * time.Second
+
 // renewEvery is how often a refused secret is asked for anew: a password that
 // is simply wrong must not become a storm of logins, which locks accounts.
 const renewEvery = time.Minute
@@ -39,6 +44,9 @@ type login struct {
 	mu      sync.Mutex // guards the fields below
 	fresh   bool       // the last secret was refused
 	renewed time.Time
+	file    string // where the last login was found; "" if nowhere
+	cred    auth.Credential
+	until   time.Time // when to look for cred again
 }
 
 func newLogin(env backends.Env, cfg Config, p preset, host string) *login {
@@ -91,8 +99,8 @@ func defaultFiles(env backends.Env) []string {
 	return files
 }
 
-// credential is an auth.CredentialFunc. The files are read at each login, so
-// that a "docker login" is noticed by a running mount.
+// credential is an auth.CredentialFunc. The files are read again and again, and at
+// once after a refusal, so that a "docker login" is noticed by a running mount.
 func (l *login) credential(ctx context.Context, host string) (auth.Credential, error) {
 	if host != l.host {
 		return auth.EmptyCredential, nil
@@ -104,12 +112,24 @@ func (l *login) credential(ctx context.Context, host string) (auth.Credential, e
 		}
 		return auth.Credential{Username: l.user, Password: secret}, nil
 	}
+	l.mu.Lock()
+	cred, fresh := l.cred, time.Now().Before(l.until)
+	l.mu.Unlock()
+	if fresh {
+		return cred, nil
+	}
+	return l.find(ctx, host)
+}
+
+// find looks into the files, and asks the helper.
+func (l *login) find(ctx context.Context, host string) (auth.Credential, error) {
 	for _, file := range l.files {
 		store, err := credentials.NewStore(file, credentials.StoreOptions{})
 		if err == nil {
 			var cred auth.Credential
 			cred, err = stored(ctx, store, host)
 			if err == nil && cred != auth.EmptyCredential {
+				l.found(file, cred)
 				return cred, nil
 			}
 		}
@@ -117,7 +137,29 @@ func (l *login) credential(ctx context.Context, host string) (auth.Credential, e
 			l.log.Warn("credentials file is of no use", "file", file, "host", host, "err", err)
 		}
 	}
-	return l.helped(ctx, host)
+	cred, err := l.helped(ctx, host)
+	if err != nil {
+		return cred, err
+	}
+	if cred == auth.EmptyCredential {
+		l.found("", cred)
+	} else {
+		l.found("docker-credential-"+l.helper, cred)
+	}
+	return cred, nil
+}
+
+func (l *login) found(file string, cred auth.Credential) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.file, l.cred, l.until = file, cred, time.Now().Add(fileLife)
+}
+
+// forget makes the next login look again.
+func (l *login) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cred, l.until = auth.EmptyCredential, time.Time{}
 }
 
 // helped asks the credential helper of the preset, if it is installed. The
@@ -201,6 +243,12 @@ func (l *login) renew() bool {
 func (l *login) tried() string {
 	if l.secret != nil {
 		return fmt.Sprintf("%s refused the configured login of user %q", l.host, l.user)
+	}
+	l.mu.Lock()
+	file := l.file
+	l.mu.Unlock()
+	if file != "" {
+		return fmt.Sprintf("%s refused the login that is from %s", l.host, file)
 	}
 	text := fmt.Sprintf("%s wants a login that none of these files has: %s", l.host, strings.Join(l.files, ", "))
 	if l.helper != "" {

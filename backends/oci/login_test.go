@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/oci"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 )
 
@@ -145,6 +147,34 @@ func TestLogin_helper(t *testing.T) {
 	}
 }
 
+// A token for each repository is no reason to run the helper for each.
+func TestLogin_helperIsNotRunForEach(t *testing.T) {
+	reg := ocitest.Start(t, ocitest.Options{User: "me", Password: "secret", TokenAuth: true})
+	for i := range 20 {
+		reg.PushSIF(fmt.Sprintf("a/b%d", i), "1", []byte("private"), nil)
+	}
+	dir := t.TempDir()
+	calls := filepath.Join(dir, "calls")
+	helper := func(password string) {
+		writeFile(t, filepath.Join(dir, "docker-credential-ocitest"),
+			"#!/bin/sh\ncat >/dev/null\necho called >>"+calls+"\necho '{\"Username\":\"me\",\"Secret\":\""+password+"\"}'\n", 0o700)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	file := dockerConfig(t, filepath.Join(dir, "config.json"), `{"credsStore":"ocitest"}`)
+	b := open(t, config{"url": reg.URL, "credentials": []string{file}})
+	helper("wrong")
+	_, err := b.Stat(t.Context(), ref(t, "a/b0:1"))
+	wantErr(t, "Stat with a wrong password", err, backends.ErrUnauthorized)
+	helper("secret") // is asked for at once
+	for i := range 20 {
+		mustStat(t, b, fmt.Sprintf("a/b%d:1", i))
+	}
+	// One more for each five seconds that this took.
+	if said, err := os.ReadFile(calls); err != nil || strings.Count(string(said), "called") > 5 {
+		t.Errorf("the helper was called so: %q, %v", said, err)
+	}
+}
+
 func TestLogin_secret(t *testing.T) {
 	t.Parallel()
 	for _, tokens := range []bool{false, true} {
@@ -219,5 +249,110 @@ func TestCheckLogin(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What servers, and the proxies before them, put before the challenge that can be
+// answered.
+func TestLogin_challenges(t *testing.T) {
+	t.Parallel()
+	for name, challenges := range map[string][]string{
+		"several headers":  {"Negotiate", `Bearer realm="URL/token",service="x, y"`},
+		"one header":       {`Negotiate, Basic realm="a, b"`},
+		"quoted":           {`Digest realm="a", nonce="b,Basic c"`, `basic realm=x`},
+		"escaped":          {`Bearer service="a \", b",realm="URL/token"`},
+		"token68":          {`Negotiate YII=, Basic realm="a"`},
+		"bearer last":      {`Basic realm="x", Bearer realm="URL/token",service="s"`},
+		"upper case":       {`BEARER Realm="URL/token" , Service="s"`},
+		"bearer of no use": {`Bearer, Basic realm="x"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFake(t)
+			f.text("/token", `{"token":"tok"}`)
+			f.manifest("a/b", "1", []byte("x"))
+			manifest := f.paths["/v2/a/b/manifests/1"]
+			f.on("/v2/a/b/manifests/1", func(w http.ResponseWriter, req *http.Request) {
+				switch req.Header.Get("Authorization") {
+				case "Bearer tok", "Basic " + base64.StdEncoding.EncodeToString([]byte("me:secret")):
+					manifest(w, req)
+					return
+				}
+				for _, c := range challenges {
+					w.Header().Add("Www-Authenticate", strings.ReplaceAll(c, "URL", f.URL))
+				}
+				w.WriteHeader(http.StatusUnauthorized)
+			})
+			mustStat(t, open(t, config{"url": f.URL}, login), "a/b:1")
+		})
+	}
+}
+
+// A token for each repository, and many of those.
+func TestLogin_tokensKept(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	f.text("/token", `{"token":"`+strings.Repeat("x", 16<<10)+`"}`)
+	f.other = func(w http.ResponseWriter, req *http.Request) {
+		if req.Header.Get("Authorization") == "" {
+			w.Header().Set("Www-Authenticate", `Bearer realm="`+f.URL+`/token",service="s"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		f.mu.Lock()
+		f.seen = nil
+		f.mu.Unlock()
+		w.WriteHeader(http.StatusNotFound)
+	}
+	b := open(t, config{"url": f.URL})
+	for i := range 2500 {
+		_, err := b.Stat(t.Context(), ref(t, fmt.Sprintf("a/b%d:1", i)))
+		wantErr(t, "Stat", err, fs.ErrNotExist)
+	}
+	if n := oci.Tokens(b.Backend); n > 1024 {
+		t.Errorf("%d tokens are kept", n)
+	}
+}
+
+// A token service that is not there says nothing of images.
+func TestLogin_noTokenService(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]error{
+		404: backends.ErrUnauthorized, 410: backends.ErrUnauthorized, 405: backends.ErrUnauthorized, 400: backends.ErrUnauthorized,
+		401: backends.ErrUnauthorized, 403: backends.ErrUnauthorized, 429: backends.ErrRateLimited, 503: backends.ErrUnavailable,
+	} {
+		f := newFake(t)
+		f.on("/token", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
+		f.other = func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Www-Authenticate", `Bearer realm="`+f.URL+`/token",service="s"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+		_, err := open(t, config{"url": f.URL}).Stat(t.Context(), ref(t, "a/b:1"))
+		wantErr(t, fmt.Sprintf("Stat with HTTP %d for a token", status), err, want)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("HTTP %d for a token is %v of the image", status, err)
+		}
+	}
+}
+
+// A refusal says whose login was refused, and what it can mean besides.
+func TestLogin_refused(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{User: "me", Password: "secret"})
+	for _, typ := range []string{"oci", "docker"} {
+		home := t.TempDir()
+		at := func(env *backends.Env) { env.Home = home }
+		_, err := preset(t, typ, config{"url": reg.URL}, at).Stat(t.Context(), ref(t, "a/b:1"))
+		wantErr(t, "Stat without a login", err, backends.ErrUnauthorized)
+		if err == nil || !strings.Contains(err.Error(), "none of these files has") ||
+			(typ == "docker") != strings.Contains(err.Error(), "or there is no such repository") {
+			t.Errorf("%s: the error says %v", typ, err)
+		}
+		file := dockerConfig(t, filepath.Join(home, ".docker", "config.json"), auths(reg.Host, "me", "wrong"))
+		_, err = preset(t, typ, config{"url": reg.URL}, at).Stat(t.Context(), ref(t, "a/b:1"))
+		wantErr(t, "Stat with a wrong login", err, backends.ErrUnauthorized)
+		if err == nil || strings.Contains(err.Error(), "none of these") || !strings.Contains(err.Error(), "refused the login that is from "+file) {
+			t.Errorf("%s: the error says %v", typ, err)
+		}
 	}
 }

@@ -191,6 +191,7 @@ func (c *client) image(ctx context.Context, repo string, m manifest, arch string
 // ("arm/v7"). A manifest for no stated platform serves if it is the only one.
 func choose(manifests []ocispec.Descriptor, arch string) (string, error) {
 	arch, variant, _ := strings.Cut(arch, "/")
+	manifests = slices.DeleteFunc(slices.Clone(manifests), isAttestation)
 	var has []string
 	for _, d := range manifests {
 		if d.Platform == nil {
@@ -208,6 +209,12 @@ func choose(manifests []ocispec.Descriptor, arch string) (string, error) {
 		return manifests[0].Digest.String(), nil
 	}
 	return "", fmt.Errorf("%w: no image for %s (there is %q)", fs.ErrNotExist, arch, has)
+}
+
+// isAttestation reports whether what stands in an index is not an image but tells of
+// one (docs.docker.com/build/metadata/attestations/attestation-storage).
+func isAttestation(d ocispec.Descriptor) bool {
+	return d.Annotations["vnd.docker.reference.type"] == "attestation-manifest"
 }
 
 // imageOf reads a manifest as an image: a SIF, or else a container image, which

@@ -20,6 +20,7 @@
 package oci
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
@@ -128,7 +129,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
 	}
 	c := &client{
-		config: cfg, preset: p, base: base, namespace: namespace, arch: env.WantedArch(), chunk: chunkSize, log: env.Logger(),
+		config: cfg, preset: p, base: base, namespace: namespace, arch: env.WantedArch(), chunk: cmp.Or(p.chunk, chunkSize), log: env.Logger(),
 	}
 	c.store = store{dir: env.Cache, log: c.log}
 	c.limits.log = c.log

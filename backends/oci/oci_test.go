@@ -250,6 +250,16 @@ func TestStat_index(t *testing.T) {
 			t.Errorf("Stat(%s).Version = %s, want %s", name, img.Version, want)
 		}
 	}
+	// An image for no stated platform, and what was noted when it was built.
+	bare, note := entry(amd, "", "amd"), entry(arm, "unknown", "arm")
+	delete(bare, "platform")
+	note["annotations"] = map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": amd}
+	reg.PutManifest("a/multi", "noted", ocitest.OCIIndex, map[string]any{
+		"schemaVersion": 2, "mediaType": ocitest.OCIIndex, "manifests": []any{bare, note},
+	})
+	if img := mustStat(t, b, "a/multi:noted"); img.Version != amd {
+		t.Errorf("version %s of an image with an attestation, want %s", img.Version, amd)
+	}
 	_, err := b.Stat(t.Context(), ref(t, "a/multi:1@riscv64"))
 	wantErr(t, "missing architecture", err, fs.ErrNotExist)
 	if err == nil || !strings.Contains(err.Error(), "arm64") {

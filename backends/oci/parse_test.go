@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -201,6 +202,45 @@ func TestExpiry(t *testing.T) {
 	for link, want := range tests {
 		if got := expiry(link, now).Sub(now); got != want {
 			t.Errorf("expiry(%q) is in %v, want %v", link, got, want)
+		}
+	}
+}
+
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ from, link, want string }{
+		{"https://reg.org/v2/_catalog", "/v2/_catalog?last=a", "/v2/_catalog?last=a"},
+		{"https://reg.org/v2/_catalog", "https://REG.org:443/v2/_catalog?last=a", "/v2/_catalog?last=a"},
+		{"https://reg.org/v2/_catalog", "http://reg.org/v2/_catalog?last=a", "/v2/_catalog?last=a"}, // behind a proxy
+		{"http://reg.org:80/v2/_catalog", "http://reg.org/v2/_catalog?last=a", "/v2/_catalog?last=a"},
+		{"https://reg.org/v2/_catalog", "https://reg.org:8443/v2/_catalog?last=a", ""},
+		{"https://reg.org/v2/_catalog", "https://other.org:443/v2/_catalog?last=a", ""},
+	} {
+		from, err := url.Parse(tt.from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := follow(from, tt.link)
+		if got != tt.want || (err == nil) != (tt.want != "") {
+			t.Errorf("follow(%s, %s) = %q, %v, want %q", tt.from, tt.link, got, err, tt.want)
+		}
+	}
+}
+
+func TestChallenges(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		header string
+		want   []string
+	}{
+		{`Bearer realm="https://a/t",service="a \", b",scope="x:y:pull,push"`, []string{`Bearer realm="https://a/t",service="a \", b",scope="x:y:pull,push"`}},
+		{`Negotiate YII=, basic Realm = "a, b" , Charset=UTF-8`, []string{"Negotiate YII=", `basic realm="a, b",charset=UTF-8`}},
+		{`,, Negotiate ,`, []string{"Negotiate"}},
+		{`stray="x"`, nil},
+		{`Bearer realm="open`, []string{`Bearer realm="open`}},
+	} {
+		if got := challenges([]string{tt.header}); !slices.Equal(got, tt.want) {
+			t.Errorf("challenges(%s) = %q, want %q", tt.header, got, tt.want)
 		}
 	}
 }

@@ -31,8 +31,10 @@ type preset struct {
 	whole  bool // the API tells the repositories of all namespaces at once
 	silent bool // nobody tells the repositories
 
-	containers bool // most images are no SIFs
-	counted    bool // each manifest counts against a quota: listings look at none
+	containers bool  // most images are no SIFs
+	secretive  bool  // what is not there is refused as what is not for everybody
+	counted    bool  // each manifest counts against a quota: listings look at none
+	chunk      int64 // bytes of one request of an upload, if it takes less than is usual
 
 	user  string                   // that goes with a token of no user name; "" is "token"
 	owner func(user string) string // whose namespace the logged-in user has; nil: none goes with a login
@@ -52,15 +54,15 @@ var presets = map[string]preset{
 	"oci": {keys: []string{"auth", "layout"}},
 	"docker": {
 		url: "https://" + dockerHub, api: "https://hub.docker.com", keys: []string{"api", "namespaces"},
-		lister: newHubLister, owner: strings.ToLower, containers: true, counted: true,
+		lister: newHubLister, owner: strings.ToLower, containers: true, counted: true, secretive: true,
 	},
 	"ghcr": {
 		url: "https://ghcr.io", api: "https://api.github.com", keys: []string{"api", "namespaces"},
-		lister: newGitHubLister, owner: strings.ToLower,
+		lister: newGitHubLister, owner: strings.ToLower, chunk: 4 << 20, secretive: true,
 	},
 	"quay": {
 		url: "https://quay.io", here: true, keys: []string{"api", "namespaces"},
-		lister: newQuayLister, owner: quayOwner, user: quayOAuth, containers: true,
+		lister: newQuayLister, owner: quayOwner, user: quayOAuth, containers: true, secretive: true,
 	},
 	"gitlab": {
 		url: "https://registry.gitlab.com", api: "https://gitlab.com/api/v4", keys: []string{"api", "namespaces"},

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -432,6 +433,23 @@ func TestPush_registryDialects(t *testing.T) {
 		_, err := b.Push(t.Context(), ref(t, "a/four:1"), source(content))
 		wantErr(t, "Push", err, fs.ErrPermission)
 	})
+}
+
+// A proxy that leaves the length out of the answer to a HEAD.
+func TestPush_noLength(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{})
+	reg.Use(on(http.MethodHead, "/blobs/", 1000, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			there := httptest.NewRecorder()
+			next.ServeHTTP(there, req)
+			w.Header().Set("Transfer-Encoding", "chunked")
+			w.WriteHeader(there.Code)
+		})
+	}))
+	b := open(t, config{"url": reg.URL})
+	mustPush(t, b, "a/b:1", source([]byte("once")))
+	mustPush(t, b, "a/b:2", source([]byte("once")))
 }
 
 func TestPush_lostAnswer(t *testing.T) {

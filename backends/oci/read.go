@@ -52,7 +52,12 @@ func (c *client) named(img backends.Image, ref backends.Ref) backends.Image {
 	if host == dockerHub {
 		host = "docker.io"
 	}
-	img.URL = "oras://" + host + "/" + c.repository(ref)
+	// What Apptainer pulls it by.
+	scheme := "oras://"
+	if img.Format == backends.FormatArchive {
+		scheme = "docker://"
+	}
+	img.URL = scheme + host + "/" + c.repository(ref)
 	if ref.Tag != "" {
 		img.URL += ":" + ref.Tag
 	} else {
@@ -96,9 +101,24 @@ func (c *client) blobSize(ctx context.Context, repo, digest string) (int64, erro
 	}
 	resp.Body.Close()
 	if resp.ContentLength < 0 {
-		return 0, fmt.Errorf("%w: blob %s of no stated size", backends.ErrCorrupt, digest)
+		return c.toldSize(ctx, repo, digest)
 	}
 	return resp.ContentLength, nil
+}
+
+// toldSize is blobSize where a HEAD does not tell (some proxies leave it out): by a
+// GET, whose body is not read.
+func (c *client) toldSize(ctx context.Context, repo, digest string) (int64, error) {
+	resp, err := c.blob(ctx, repo, digest, ranged.Span{N: 1})
+	if err != nil {
+		return 0, err
+	}
+	resp.Body.Close()
+	size, err := ranged.Size(resp)
+	if err == nil && size < 0 {
+		err = fmt.Errorf("%w: blob %s of no stated size", backends.ErrCorrupt, digest)
+	}
+	return size, err
 }
 
 // Open reads the layer by its digest: what the tag means by now does not

@@ -166,7 +166,7 @@ func follow(from *url.URL, link string) (string, error) {
 	u, err := from.Parse(link)
 	// What is opaque ("x:.evil.example/") has no host, and would be the end
 	// of ours.
-	if err != nil || u.Opaque != "" || !strings.EqualFold(u.Host, from.Host) {
+	if err != nil || u.Opaque != "" || !strings.EqualFold(u.Host, from.Host) && !sameOrigin(u, from) {
 		return "", fmt.Errorf("%w: the listing goes on at %q, which is not on %s", backends.ErrCorrupt, link, from.Host)
 	}
 	return u.RequestURI(), nil

@@ -53,15 +53,22 @@ func (t *targets) get(key string) (url string, wait <-chan struct{}) {
 	return "", nil
 }
 
-// put notes what the registry has answered.
+// put notes what the registry has answered. A link that has ended by our clock,
+// which may be the wrong one, is good for one read: nobody waits for the next.
 func (t *targets) put(key, url string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.settle(key)
+	now := time.Now()
+	until := expiry(url, now)
+	if !until.After(now) {
+		delete(t.urls, key)
+		return
+	}
 	if t.urls == nil || len(t.urls) >= maxKnown {
 		t.clear()
 	}
-	t.urls[key] = target{url: url, until: expiry(url, time.Now())}
+	t.urls[key] = target{url: url, until: until}
 }
 
 // forget notes that the registry has redirected nowhere.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,10 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 )
+
+// maxTokens is how many tokens are kept; one more, and all are forgotten. A registry
+// gives one for each repository, of some KiB, and may have a million of them.
+const maxTokens = 1024
 
 // tokens hands out a cache of logins that can be replaced by an empty one. The zero
 // value is ready.
@@ -28,7 +33,7 @@ type tokens struct {
 // must not get to those who begin anew.
 type tokenCache struct {
 	auth.Cache
-	used atomic.Bool // there may be something in it
+	kept atomic.Int64 // what was put into it
 }
 
 // Set implements auth.Cache.
@@ -37,7 +42,7 @@ func (c *tokenCache) Set(
 ) (string, error) {
 	token, err := c.Cache.Set(ctx, registry, scheme, key, fetch)
 	if err == nil {
-		c.used.Store(true)
+		c.kept.Add(1)
 	}
 	return token, err
 }
@@ -46,7 +51,7 @@ func (c *tokenCache) Set(
 func (t *tokens) now() *tokenCache {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.cache == nil {
+	if t.cache == nil || t.cache.kept.Load() >= maxTokens {
 		t.cache = &tokenCache{Cache: auth.NewCache()}
 	}
 	return t.cache
@@ -62,7 +67,7 @@ func (t *tokens) drop(had *tokenCache, rare bool) bool {
 	switch {
 	case t.cache != had:
 		return true // somebody else has seen to it
-	case !had.used.Load(), rare && !t.dropped.IsZero() && time.Since(t.dropped) < renewEvery:
+	case had.kept.Load() == 0, rare && !t.dropped.IsZero() && time.Since(t.dropped) < renewEvery:
 		return false
 	}
 	t.cache, t.dropped = nil, time.Now()
@@ -73,6 +78,9 @@ func (t *tokens) drop(had *tokenCache, rare bool) bool {
 // another secret, or, where the service's answer to an old token leads nowhere,
 // as one that never had a token. had is the cache that it was made with.
 func (c *client) renew(err error, had *tokenCache) bool {
+	if errors.Is(err, fs.ErrPermission) {
+		c.login.forget()
+	}
 	if errors.Is(err, errForeignLogin) {
 		return false
 	}

@@ -65,11 +65,17 @@ func (c *client) pushLayer(ctx context.Context, repo string, src backends.Source
 		return err
 	}
 	err = u.run(ctx)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, backends.ErrCorrupt) && u.resumed {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, backends.ErrCorrupt) && (u.unsure || u.refused) {
 		// The registry has lost the upload, or what it kept of a broken
 		// request was not what was sent: only all of it again can help.
 		c.log.Info("upload begins anew", "repository", repo, "digest", src.Digest, "err", err)
-		err = begin().run(ctx)
+		u = begin()
+		err = u.run(ctx)
+	}
+	if u.refused && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, backends.ErrCorrupt)) {
+		// Not every registry that takes no chunks has a word for it.
+		c.log.Info("upload is sent in one piece", "repository", repo, "digest", src.Digest, "err", err)
+		err = begin().whole(ctx)
 	}
 	if errors.Is(err, backends.ErrCorrupt) {
 		memo.Forget()
@@ -90,10 +96,14 @@ type upload struct {
 
 	location *url.URL // nil before the upload has begun
 	offset   int64    // the registry has the bytes before it
-	resumed  bool     // some request failed and the registry was asked for offset
+	unsure   bool     // that these are the right ones: a request failed, or its answer was odd
+	refused  bool     // a chunk was
 }
 
-var errNoChunks = errors.New("registry takes no chunks")
+var (
+	errNoChunks  = errors.New("registry takes no chunks")
+	errElsewhere = fmt.Errorf("%w: the registry wants another part of the upload", backends.ErrUnavailable)
+)
 
 // run uploads what is missing and closes the upload.
 func (u *upload) run(ctx context.Context) error {
@@ -103,33 +113,60 @@ func (u *upload) run(ctx context.Context) error {
 		}
 		u.save(u.location.String())
 	}
+	furthest := u.offset // it may have to begin anew, but not again and again
 	for stalls := 0; u.offset < u.size; {
-		before := u.offset
+		before, chunk := u.offset, u.chunk
 		err := u.patch(ctx)
-		if errors.Is(err, errNoChunks) {
-			return u.whole(ctx)
-		}
 		if broken(ctx, err) && stalls < maxStalls {
 			stalls++
-			// A part of the chunk may have arrived. docker-registry before 3.0
-			// then knows the upload no more (distribution/distribution#3755).
-			lost := u.status(ctx)
-			if errors.Is(lost, fs.ErrNotExist) {
-				lost = u.begin(ctx)
-			}
-			if lost == nil {
-				err = nil
-			}
+			err = u.relocate(ctx, err)
+		}
+		if errors.Is(err, errNoChunks) {
+			return u.whole(ctx)
 		}
 		if err != nil {
 			return err
 		}
 		if u.offset > before {
-			stalls = 0
 			u.save(u.location.String())
+		}
+		if u.offset > furthest || u.chunk < chunk {
+			stalls, furthest = 0, max(furthest, u.offset)
 		}
 	}
 	return u.put(ctx, 0, 0)
+}
+
+// relocate finds out where to go on after a chunk failed with err, and returns err if
+// that cannot be told.
+func (u *upload) relocate(ctx context.Context, err error) error {
+	before := u.offset
+	elsewhere := errors.Is(err, errElsewhere)
+	lost := u.status(ctx)
+	// A part of the chunk may have arrived. docker-registry before 3.0
+	// then knows the upload no more (distribution/distribution#3755).
+	if errors.Is(lost, fs.ErrNotExist) || elsewhere && lost != nil && !broken(ctx, lost) {
+		lost = u.begin(ctx)
+	}
+	switch {
+	case lost != nil:
+		return err
+	case elsewhere && (u.offset == before || u.offset == 0):
+		// It is where the chunk began: then it is the chunk that it does not want.
+		// GitHub says so of one of more than 4 MiB (github.com/ocx-sh/ocx/pull/237).
+		return u.shrink(min(u.chunk, u.size-before))
+	}
+	return nil
+}
+
+// shrink makes the chunks smaller than one of n bytes, which was refused.
+// Errors: errNoChunks if they are as small as can be.
+func (u *upload) shrink(n int64) error {
+	if n <= minChunk {
+		return errNoChunks
+	}
+	u.chunk = max(n/4, minChunk)
+	return nil
 }
 
 // broken reports whether err is that of a connection, not an answer.
@@ -191,7 +228,7 @@ func (u *upload) resume(ctx context.Context, location string) error {
 	if err == nil || ctx.Err() != nil || broken(ctx, err) || errors.Is(err, backends.ErrRateLimited) {
 		return err
 	}
-	u.location, u.offset, u.resumed = nil, 0, false
+	u.location, u.offset, u.unsure = nil, 0, false
 	return nil
 }
 
@@ -217,7 +254,7 @@ func (u *upload) status(ctx context.Context) error {
 	if end > u.size {
 		return fmt.Errorf("%w: upload of %d bytes has %d", backends.ErrCorrupt, u.size, end)
 	}
-	u.offset, u.resumed = end, true
+	u.offset, u.unsure = end, true
 	return u.follow(resp)
 }
 
@@ -250,6 +287,7 @@ func (u *upload) patch(ctx context.Context) error {
 		return errNoChunks // said by a code, with another status
 	}
 	if err != nil {
+		u.refused = errors.Is(err, fs.ErrNotExist) || errors.Is(err, backends.ErrCorrupt)
 		return err
 	}
 	switch resp.StatusCode {
@@ -258,30 +296,41 @@ func (u *upload) patch(ctx context.Context) error {
 		return errNoChunks
 	case http.StatusRequestedRangeNotSatisfiable:
 		resp.Body.Close()
-		return fmt.Errorf("%w: upload is elsewhere than at %d", backends.ErrUnavailable, u.offset)
+		return fmt.Errorf("%w than that from %d", errElsewhere, u.offset)
 	case http.StatusRequestEntityTooLarge:
 		resp.Body.Close()
-		if u.chunk <= minChunk {
+		if u.shrink(n) != nil {
 			return fmt.Errorf("%w: the registry refuses requests of %d bytes (its proxy's limit? client_max_body_size)", fs.ErrPermission, n)
 		}
-		u.chunk = max(u.chunk/4, minChunk)
 		return nil
 	}
 	resp.Body.Close()
 	end := u.offset + n
 	if header := resp.Header.Get("Range"); header != "" {
-		if end, err = uploaded(header); err != nil {
+		if end, err = u.taken(header, n); err != nil {
 			return err
 		}
 	}
-	if end < u.offset || end > u.offset+n {
-		return fmt.Errorf("%w: %d bytes sent from %d, the registry says it has %d", backends.ErrCorrupt, n, u.offset, end)
-	}
-	if end == u.offset {
-		return fmt.Errorf("%w: the registry took nothing", backends.ErrUnavailable)
-	}
 	u.offset = end
 	return u.follow(resp)
+}
+
+// taken returns where an upload is after a chunk of n bytes that the registry took,
+// by the Range of its answer.
+func (u *upload) taken(header string, n int64) (int64, error) {
+	end, err := uploaded(header)
+	switch {
+	case err != nil:
+		return 0, err
+	case end > u.offset+n:
+		return 0, fmt.Errorf("%w: %d bytes sent from %d, the registry says it has %d", backends.ErrCorrupt, n, u.offset, end)
+	case end <= u.offset:
+		// ECR goes on telling where its first chunk ended, and has all of them
+		// (github.com/aws/containers-roadmap/issues/2831). The digest decides.
+		u.unsure = true
+		return u.offset + n, nil
+	}
+	return end, nil
 }
 
 // whole uploads everything in one request.

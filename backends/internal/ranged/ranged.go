@@ -100,6 +100,14 @@ func Unfit(resp *http.Response) error {
 	return nil
 }
 
+// Stored drops from an answer with a compressed file what says only that it is one:
+// web servers have an encoding for names in ".gz".
+func Stored(resp *http.Response) {
+	if enc := resp.Header.Get("Content-Encoding"); enc == "gzip" || enc == "x-gzip" {
+		resp.Header.Del("Content-Encoding")
+	}
+}
+
 // IsPage reports whether an answer is a page for people.
 func IsPage(h http.Header) bool {
 	mediaType, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
