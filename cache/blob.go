@@ -201,6 +201,9 @@ func (d *data) read(ctx context.Context, p []byte, off int64, w *window, quiet b
 			return 0, outward(err)
 		}
 	}
+	if err := d.deadErr(); err != nil {
+		return 0, outward(err)
+	}
 	return readFile(d.file.Load(), p, off)
 }
 

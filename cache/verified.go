@@ -49,7 +49,8 @@ func (d *data) gives(off, end int64) (verify bool) {
 			d.given.left.Add(-1)
 		}
 	}
-	return d.digest != "" && d.given.left.Load() == 0 && d.phase.Load() == partial
+	// Not "while it is partial": it may have turned out wrong since they came in.
+	return d.digest != "" && d.given.left.Load() == 0 && d.phase.Load() != whole
 }
 
 // strict reports whether nothing may be given out yet.

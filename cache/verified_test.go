@@ -109,6 +109,33 @@ func TestLazy_betweenHandles(t *testing.T) {
 	mustRead(t, third, content, 0, 4*mib+5)
 }
 
+// The digest may be found wrong between the moment when the last bytes come in and
+// that when they are given out: then they are not.
+func TestLazy_foundOutFirst(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	content := randomBytes(3, 4*mib)
+	img := r.image("a", content)
+	r.set(faults{mangle: flip(7, 1e9)})
+	c := openCache(t, t.TempDir(), Options{NoBackground: true})
+	b := openBlob(t, c, r.client(t), img)
+	if _, err := b.ReadAt(make([]byte, 3*mib), 0); err != nil {
+		t.Fatal(err)
+	}
+	d := b.data.Load()
+	mustDo(t, d.await(t.Context(), 3*mib, 4*mib, 4*mib)) // here, and not given out
+	<-d.settled
+	if b.Has(3*mib, mib) {
+		t.Error("the kernel is told to read what is wrong")
+	}
+	if !d.gives(3*mib, 4*mib) {
+		t.Error("the last bytes need not match")
+	}
+	if n, err := d.read(t.Context(), make([]byte, mib), 3*mib, &b.window, false); !errors.Is(err, backends.ErrCorrupt) {
+		t.Errorf("read gives %d bytes, %v, want ErrCorrupt", n, err)
+	}
+}
+
 // What one handle got of a bad download, another one cannot go on from: the
 // kernel would show it pages of both.
 func TestLazy_noMixture(t *testing.T) {
