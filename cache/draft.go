@@ -19,6 +19,8 @@ type Target struct {
 	Replaces string       `json:"replaces,omitempty"` // as backends.Source.Replaces
 	Format   string       `json:"format,omitempty"`   // "sif", "simg", ""
 	Async    bool         `json:"async,omitempty"`    // publish in the background, also after a restart
+	InPlace  bool         `json:"in_place,omitempty"` // it began as an image, which is changed in place
+	Follows  string       `json:"follows,omitempty"`  // the draft whose publication it replaces: the same open file wrote both
 }
 
 // DraftState is how far a draft has come.
@@ -50,6 +52,7 @@ type DraftInfo struct {
 	Error    string     `json:"error,omitempty"`  // of the last try, or why the draft is incomplete
 	ModTime  time.Time  `json:"modtime,omitzero"` // set by SetAttr, else of the last write
 	Mode     uint32     `json:"mode,omitempty"`   // set by SetAttr, else 0
+	Version  string     `json:"-"`                // once published: as backends.Image.Version
 }
 
 // Queued reports whether the draft is whole and waits to be published in the
@@ -181,8 +184,8 @@ func (d *Draft) Allocate(off, n int64, keepSize bool) error {
 	return d.entry.allocate(d.file, off, n, keepSize)
 }
 
-// Sync makes the data written so far durable, without sealing: what fsync(2)
-// means for a file that is not whole yet.
+// Sync makes the data written so far and the journal durable, without sealing:
+// what fsync(2) means for a file that somebody still has open.
 func (d *Draft) Sync() error {
 	if err := d.live(); err != nil {
 		return err
@@ -190,7 +193,7 @@ func (d *Draft) Sync() error {
 	if err := d.file.Sync(); err != nil {
 		return spoolError("sync", err)
 	}
-	return spoolError("sync", d.entry.syncFolder())
+	return d.entry.syncJournal()
 }
 
 // Close releases the handle; a second Close does nothing. When the last one of a

@@ -29,8 +29,9 @@ type entry struct {
 	dirty   atomic.Bool
 	doomed  atomic.Bool // removed: cannot be opened again
 
-	journal sync.Mutex // serialises changes of rec and meta.json, and guards gone
+	journal sync.Mutex // serialises changes of rec and meta.json, and guards the fields below
 	gone    bool       // the folder is no more
+	durable bool       // meta.json and the names in the folder outlive power loss as they are
 
 	sealing chan struct{} // one seat: whoever seals
 
@@ -72,12 +73,23 @@ func (e *entry) change(fn func(*record)) error {
 	next := *old
 	fn(&next)
 	next.Size, next.Changed = e.size.Load(), time.Now()
-	if !e.gone {
-		if err := e.dir.write(&next, old.State.settled() || next.State.settled()); err != nil {
-			return spoolError("journal of "+e.id, err)
-		}
+	if err := e.store(&next, old.State.settled() || next.State.settled()); err != nil {
+		return err
 	}
 	e.rec.Store(&next)
+	return nil
+}
+
+// store writes the journal. The caller holds journal.
+func (e *entry) store(r *record, durable bool) error {
+	if e.gone {
+		return nil
+	}
+	e.durable = false
+	if err := e.dir.write(r, durable); err != nil {
+		return spoolError("journal of "+e.id, err)
+	}
+	e.durable = durable
 	return nil
 }
 
@@ -270,13 +282,14 @@ func (e *entry) drop() error {
 	return spoolError("remove "+e.id, errors.Join(err, os.RemoveAll(grave)))
 }
 
-func (e *entry) syncFolder() error {
+// syncJournal makes the journal durable as it is.
+func (e *entry) syncJournal() error {
 	e.journal.Lock()
 	defer e.journal.Unlock()
-	if e.gone {
+	if e.durable {
 		return nil
 	}
-	return e.dir.sync()
+	return e.store(e.rec.Load(), true)
 }
 
 // readError lets the end of the file pass as it is.

@@ -41,6 +41,8 @@ type page struct {
 	Replaces   string    `json:"replaces"`
 	Format     string    `json:"format,omitempty"`
 	Async      bool      `json:"async,omitempty"`
+	InPlace    bool      `json:"in_place,omitempty"`
+	Follows    string    `json:"follows,omitempty"`
 	State      string    `json:"state"`
 	Size       int64     `json:"size"`
 	Digest     string    `json:"digest,omitempty"`
@@ -80,6 +82,7 @@ func encodeJournal(r *record) ([]byte, error) {
 		Revision:   backends.EscapePart(ref.Version),
 		Replaces:   backends.EscapePart(r.Target.Replaces),
 		Format:     r.Target.Format, Async: r.Target.Async,
+		InPlace: r.Target.InPlace, Follows: r.Target.Follows,
 		State: string(r.State), Size: r.Size, Digest: r.Digest, Stored: r.Stored,
 		Created: r.Created.UTC(), Changed: r.Changed.UTC(), ModTime: r.ModTime.UTC(), Mode: r.Mode,
 		Attempts: r.Attempts, Error: r.Error, Session: r.Session, Orphan: r.Orphan,
@@ -121,7 +124,7 @@ func decodeJournal(data []byte, id string) (*record, error) {
 		ID: p.ID, State: DraftState(p.State), Size: p.Size, Digest: p.Digest, Stored: p.Stored,
 		Created: p.Created, Changed: p.Changed, ModTime: p.ModTime, Mode: p.Mode,
 		Attempts: p.Attempts, Error: p.Error,
-		Target: Target{Format: p.Format, Async: p.Async},
+		Target: Target{Format: p.Format, Async: p.Async, InPlace: p.InPlace, Follows: p.Follows},
 	}}
 	t := &r.Target
 	for _, f := range []struct {

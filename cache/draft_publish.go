@@ -104,18 +104,18 @@ func (d *Draft) SetState(state DraftState, cause error) error {
 	})
 }
 
-// Publish ends a draft that its registry has: move gets the data file's path and
-// takes it away (into the cache); it may be nil. Then the draft is gone, durably.
-// Handles that are open may read on.
+// Publish ends a draft that its registry has, as that version: move gets the data
+// file's path and takes it away (into the cache); it may be nil. Then the draft is
+// gone, durably. Handles that are open may read on, and Fork.
 //
 // Errors: fs.ErrInvalid if the draft is not sealed; ErrInUse if Publish was
 // called already; what move returns (the draft is then as it was); the local disk's.
-func (d *Draft) Publish(move func(path string) error) error {
+func (d *Draft) Publish(version string, move func(path string) error) error {
 	if err := d.live(); err != nil {
 		return err
 	}
 	e := d.entry
-	if err := e.giveAway(); err != nil {
+	if err := e.giveAway(version); err != nil {
 		return err
 	}
 	if move != nil {
@@ -135,7 +135,7 @@ func (d *Draft) Publish(move func(path string) error) error {
 
 // giveAway stops all writing for good, and makes sure that the journal tells a
 // draft whose data was moved away from one whose data was lost.
-func (e *entry) giveAway() error {
+func (e *entry) giveAway(version string) error {
 	e.data.Lock()
 	defer e.data.Unlock()
 	rec := e.rec.Load()
@@ -150,6 +150,11 @@ func (e *entry) giveAway() error {
 			return err
 		}
 	}
+	e.journal.Lock()
+	next := *e.rec.Load()
+	next.Version = version
+	e.rec.Store(&next)
+	e.journal.Unlock()
 	e.moved = true
 	return nil
 }

@@ -56,7 +56,7 @@ func TestSpoolChild(t *testing.T) {
 			_, err = d.WriteAt([]byte("changed"), 5)
 		case 3:
 			fmt.Printf("publishing %s\n", info.ID)
-			err = d.Publish(func(path string) error { return os.Rename(path, dir+".blob") })
+			err = d.Publish("v", func(path string) error { return os.Rename(path, dir+".blob") })
 		}
 		if err := errors.Join(err, d.Close()); err != nil {
 			t.Fatal(err)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // free returns the bytes that we may still write to the disk of f.
@@ -38,6 +40,11 @@ func allocate(file *os.File, off, n int64, keepSize bool) error {
 		}
 	})
 	return errors.Join(err, errno)
+}
+
+// clone makes dst share the blocks of src, where the file system can.
+func clone(dst, src *os.File) error {
+	return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd()))
 }
 
 // linked reports whether a file has a second name, so that writing to it would

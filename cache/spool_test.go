@@ -115,7 +115,7 @@ func TestDraft_lifecycle(t *testing.T) {
 		t.Errorf("source %+v with %q, %v", src, got, err)
 	}
 	moved := filepath.Join(t.TempDir(), "blob")
-	if err := d.Publish(func(path string) error { return os.Rename(path, moved) }); err != nil {
+	if err := d.Publish("v", func(path string) error { return os.Rename(path, moved) }); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.WriteAt([]byte("x"), 0); !errors.Is(err, ErrInUse) {
@@ -232,7 +232,7 @@ func TestDraft_rejected(t *testing.T) {
 	if err := d.SetState(Publishing, nil); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("SetState: %v, want fs.ErrInvalid", err)
 	}
-	if err := d.Publish(nil); !errors.Is(err, fs.ErrInvalid) {
+	if err := d.Publish("", nil); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("Publish: %v, want fs.ErrInvalid", err)
 	}
 	// The rest arrives.
@@ -440,13 +440,13 @@ func TestDraft_publishFails(t *testing.T) {
 	d := create(t, s, "kept")
 	seal(t, d)
 	bad := errors.New("no room in the cache")
-	if err := d.Publish(func(string) error { return bad }); !errors.Is(err, bad) {
+	if err := d.Publish("", func(string) error { return bad }); !errors.Is(err, bad) {
 		t.Errorf("Publish: %v, want %v", err, bad)
 	}
-	if err := d.Publish(nil); err != nil || len(s.Drafts()) != 0 {
+	if err := d.Publish("", nil); err != nil || len(s.Drafts()) != 0 {
 		t.Errorf("second Publish: %v, left %+v", err, s.Drafts())
 	}
-	if err := d.Publish(nil); !errors.Is(err, ErrInUse) {
+	if err := d.Publish("", nil); !errors.Is(err, ErrInUse) {
 		t.Errorf("third Publish: %v, want ErrInUse", err)
 	}
 }

@@ -23,6 +23,25 @@ func CompleteImage(r io.ReaderAt, size int64) error {
 	return err
 }
 
+// Mounted reports whether a file system in the image is mounted for writing: what
+// is in the file is then no state to publish, but one on the way to the next.
+func Mounted(r io.ReaderAt, size int64) bool {
+	return errors.Is(inspect.Unmounted(r, size), inspect.ErrMounted)
+}
+
+// gate returns what a draft for that target must pass before it is published.
+func gate(target cache.Target) func(r io.ReaderAt, size int64) error {
+	if !target.InPlace {
+		return CompleteImage
+	}
+	return func(r io.ReaderAt, size int64) error {
+		if err := inspect.Unmounted(r, size); err != nil {
+			return err
+		}
+		return CompleteImage(r, size)
+	}
+}
+
 // Publish seals the draft and publishes it where its target says; with
 // Target.Async it returns once the draft is sealed and queued. After success the
 // draft is gone (its data is the warm cache entry, or the local image). The same
@@ -30,11 +49,12 @@ func CompleteImage(r io.ReaderAt, size int64) error {
 // draft under way waits for the first. When ctx ends before the registry has
 // all, the draft stays, sealed; what others wait for goes on.
 //
-// Errors: those of CompleteImage if it is not a whole image; fs.ErrExist or
+// Errors: those of CompleteImage if it is not a whole image, inspect.ErrMounted for
+// one that was changed in place and still is; fs.ErrExist or
 // backends.ErrChanged if the name means something else than it did when the
 // copy began; those of backends.Pusher; those of cache.Draft.Seal.
 func (c *Catalog) Publish(ctx context.Context, d *cache.Draft) error {
-	info, err := d.Seal(ctx, CompleteImage)
+	info, err := d.Seal(ctx, gate(d.Info().Target))
 	if err != nil {
 		return publishError(info.Target, err)
 	}
@@ -58,7 +78,7 @@ func (c *Catalog) upload(ctx context.Context, s *State, id string, p Progress) e
 		return err
 	}
 	defer shut(d)
-	if _, err := d.Seal(ctx, CompleteImage); err != nil {
+	if _, err := d.Seal(ctx, gate(d.Info().Target)); err != nil {
 		return publishError(d.Info().Target, err)
 	}
 	target := d.Info().Target
@@ -186,36 +206,38 @@ func (c *Catalog) uploadFailed(ctx context.Context, d *cache.Draft, target cache
 }
 
 // uploaded ends a draft that the registry has: nothing that goes wrong here is an
-// error any more.
+// error any more. The draft goes last: should the program end before, the next one
+// finds it, and its bytes in the registry, and does what is left to do.
 func (c *Catalog) uploaded(s *State, r Remote, d *cache.Draft, img backends.Image) error {
-	info := d.Info()
-	err := d.Publish(func(path string) error {
-		if r.atHand() || s.Cache == nil || !isSHA256(img.Digest) {
-			return nil
+	info, told := d.Info(), false
+	err := d.Publish(img.Version, func(path string) error {
+		c.rebase(s, info, img)
+		if !r.atHand() && s.Cache != nil && isSHA256(img.Digest) {
+			if err := s.Cache.Adopt(path, img.Digest, info.Size); err != nil {
+				c.opts.Log.Warn("a pushed image could not be kept in the cache", "image", info.Target.Ref.String(), "err", err)
+			}
 		}
-		if err := s.Cache.Adopt(path, img.Digest, info.Size); err != nil {
-			c.opts.Log.Warn("a pushed image could not be kept in the cache", "image", info.Target.Ref.String(), "err", err)
-		}
+		c.published(s.Store, r, info.Target.Ref, img)
+		told = true
 		return nil
 	})
 	if err != nil {
 		c.opts.Log.Warn("a published draft could not be removed", "draft", info.ID, "err", err)
 	}
-	c.rebase(s, info, img)
-	c.published(s.Store, r, info.Target.Ref, img)
+	if !told {
+		c.published(s.Store, r, info.Target.Ref, img)
+	}
 	return nil
 }
 
 // rebase lets the later drafts for the same name replace what an earlier one
-// just published: they were made by somebody who had seen that one.
+// just published: they were made by somebody who had seen that one, or by the
+// same open file, whose own publication it is.
 func (c *Catalog) rebase(s *State, done cache.DraftInfo, img backends.Image) {
 	for _, later := range s.Spool.Drafts() {
 		t := later.Target
-		if later.ID <= done.ID || t.Remote != done.Target.Remote || t.Ref != done.Target.Ref || t.Replaces != done.Target.Replaces {
-			continue
-		}
-		r, err := c.Remote(t.Remote)
-		if err != nil || !r.Policy.Overwrite {
+		if t.Remote != done.Target.Remote || t.Ref != done.Target.Ref || t.Follows != done.ID &&
+			(later.ID <= done.ID || t.Replaces != done.Target.Replaces || !c.overwritable(t.Remote)) {
 			continue
 		}
 		d, err := s.Spool.Draft(later.ID)
@@ -228,6 +250,11 @@ func (c *Catalog) rebase(s *State, done cache.DraftInfo, img backends.Image) {
 		}
 		shut(d)
 	}
+}
+
+func (c *Catalog) overwritable(remote string) bool {
+	r, err := c.Remote(remote)
+	return err == nil && r.Policy.Overwrite
 }
 
 // published stores what a name means since we pushed it, and tells.

@@ -56,13 +56,11 @@ type Draft struct {
 	place     place
 	name      string // of the file, as it was created
 	attr      Attr
-	writers   int    // handles open for writing
-	handles   int    // all handles
-	opener    uint32 // process that opened it for writing
-	claimant  uint32 // thread that was told ErrRetry, and since when
+	writers   map[*File]struct{} // handles open for writing
+	handles   int                // all handles
+	claimant  uint32             // thread that was told ErrRetry, and since when
 	claimedAt time.Time
 	dirty     bool // written since it was last published
-	closing   bool // its opener has closed it and not written since: the last handle will go soon
 	broken    bool // a write failed: the data is not what was meant
 	err       error
 	published bool          // the name means the image now
@@ -72,10 +70,10 @@ type Draft struct {
 	closed    time.Time     // when the last handle was
 }
 
-func (f *FS) newDraft(data *cache.Draft, p place, name string, who Caller) *Draft {
+func (f *FS) newDraft(data *cache.Draft, p place, name string) *Draft {
 	return &Draft{
 		fs: f, ino: inode("draft", data.Info().ID), turn: make(chan struct{}, 1),
-		data: data, place: p, name: name, opener: who.Process,
+		data: data, place: p, name: name, writers: make(map[*File]struct{}),
 		attr: Attr{Mode: 0o755, ModTime: time.Now()},
 	}
 }
@@ -135,7 +133,7 @@ func (f *FS) start(ctx context.Context, d *Dir, name string, who Caller, excl bo
 	if err != nil {
 		return nil, err
 	}
-	draft := f.newDraft(data, p, name, who)
+	draft := f.newDraft(data, p, name)
 	draft.claim(who) // until it is opened: nobody else may take the place
 	old, ok := f.put(draft)
 	if !ok {
@@ -250,11 +248,18 @@ func (d *Draft) Attr() Attr {
 	return a
 }
 
-// SetAttr changes size, time and permissions as for any file.
+// SetAttr changes size, time and permissions as for any file. A size that is set
+// once the file is published is a write by whoever still has it open.
 //
-// Errors: the local disk's; ErrRetry for a size once the file is published.
-func (d *Draft) SetAttr(change AttrChange) error {
-	d.mu.Lock()
+// Errors: the local disk's; ErrRetry for a size if nobody has.
+func (d *Draft) SetAttr(ctx context.Context, change AttrChange) error {
+	if change.Size != nil && *change.Size != d.Attr().Size {
+		if err := d.lockData(ctx); err != nil {
+			return err
+		}
+	} else {
+		d.mu.Lock()
+	}
 	defer d.mu.Unlock()
 	if d.data == nil || d.published || d.accepted {
 		if change.Size != nil && *change.Size != d.attr.Size {
@@ -316,7 +321,7 @@ func (d *Draft) shownTo(who Caller) bool {
 func (d *Draft) visible() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return !d.over() && (d.place.temporary || d.accepted || d.writers > 0 && d.err == nil)
+	return !d.over() && (d.place.temporary || d.accepted || len(d.writers) > 0 && d.err == nil)
 }
 
 // busy reports whether nobody else may write the file: somebody does, or what it
@@ -324,7 +329,7 @@ func (d *Draft) visible() bool {
 func (d *Draft) busy() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return !d.over() && (d.writers > 0 || d.accepted || d.claimed() || len(d.turn) > 0)
+	return !d.over() && (len(d.writers) > 0 || d.accepted || d.claimed() || len(d.turn) > 0)
 }
 
 // patience is how long a second writer waits for the first. The kernel tells us

@@ -9,17 +9,20 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 )
 
 // A File is one handle on a Draft. The caller closes it.
 type File struct {
-	d     *Draft
-	write bool
+	d       *Draft
+	write   bool
+	opener  uint32 // process that opened it
+	closing bool   // guarded by d.mu: its opener has closed it and nobody wrote since: it will go soon
 }
 
-// Open opens a draft. Only one process at a time has it open for writing; another
-// waits a moment for it.
+// Open opens a draft. Whoever opens it while another process writes to it shares
+// it, as with any file; only truncating it has to wait a moment for the other.
 //
 // Errors: ErrRetry once it is published, or removed: its name means something
 // else now; ErrBusy; the local disk's; ctx's.
@@ -37,11 +40,14 @@ func (d *Draft) Open(ctx context.Context, who Caller, write, truncate bool) (*Fi
 func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.data == nil || d.over() {
+	// What was published can still be read by who has it open and opens it again,
+	// through /proc/self/fd.
+	if d.data == nil || d.gone || d.published && write {
 		return nil, ErrRetry
 	}
+	h := &File{d: d, write: write, opener: who.Process}
 	if write {
-		if err := d.mayWrite(who); err != nil {
+		if err := d.mayWrite(who, truncate); err != nil {
 			return nil, err
 		}
 		if truncate && d.data.Size() > 0 {
@@ -49,47 +55,75 @@ func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
 				return nil, err
 			}
 		}
-		d.opener, d.claimedAt = who.Process, time.Time{}
-		if d.writers++; d.idle == nil {
+		d.claimedAt = time.Time{}
+		if len(d.writers) == 0 {
 			d.idle = make(chan struct{})
 		}
+		d.writers[h] = struct{}{}
 	}
 	d.handles++
-	return &File{d: d, write: write}, nil
+	return h, nil
 }
 
 // mayWrite needs mu.
-func (d *Draft) mayWrite(who Caller) error {
+func (d *Draft) mayWrite(who Caller, truncate bool) error {
+	busy := fmt.Errorf("%s: %w", d.name, ErrBusy)
 	switch {
 	case d.accepted, len(d.turn) > 0:
-		return fmt.Errorf("%s: %w", d.name, ErrBusy)
-	case d.writers > 0 && d.opener != who.Process:
-		return fmt.Errorf("%s: %w", d.name, ErrBusy)
+		return busy
 	case d.claimed() && d.claimant != who.Thread:
-		return fmt.Errorf("%s: %w", d.name, ErrBusy)
+		return busy
+	}
+	for h := range d.writers {
+		if truncate && h.opener != who.Process {
+			return busy
+		}
 	}
 	return nil
 }
 
+// closing needs mu. It reports whether all who write have closed the file, though
+// the kernel has not told us yet that it was the last time.
+func (d *Draft) closing() bool {
+	for h := range d.writers {
+		if !h.closing {
+			return false
+		}
+	}
+	return len(d.writers) > 0
+}
+
 // ReadAt is io.ReaderAt. It goes on after the file is published or removed.
 func (h *File) ReadAt(p []byte, off int64) (int, error) {
-	h.d.mu.Lock()
-	data := h.d.data
-	h.d.mu.Unlock()
-	if data == nil {
-		return 0, ErrRetry
+	for {
+		data := h.data()
+		if data == nil {
+			return 0, ErrRetry
+		}
+		n, err := data.ReadAt(p, off)
+		if !errors.Is(err, cache.ErrClosed) || data == h.data() {
+			return n, err
+		}
 	}
-	return data.ReadAt(p, off)
+}
+
+func (h *File) data() *cache.Draft {
+	h.d.mu.Lock()
+	defer h.d.mu.Unlock()
+	return h.d.data
 }
 
 // WriteAt is io.WriterAt. After an error the file is never published, unless it
 // is truncated to nothing and written again: some programs do not look.
 //
-// Errors: fs.ErrPermission on a handle for reading; ErrBusy while the file is
-// published, ErrRetry afterwards; the local disk's.
-func (h *File) WriteAt(p []byte, off int64) (int, error) {
+// Nobody can tell which closing of a file is the last one: loop devices, forks and
+// dup share it. So what is written after a Flush that published is taken, and
+// published by the next one, or by Close.
+//
+// Errors: fs.ErrPermission on a handle for reading; the local disk's; ctx's.
+func (h *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 	var n int
-	err := h.change(func() (err error) {
+	err := h.change(ctx, func() (err error) {
 		n, err = h.d.data.WriteAt(p, off)
 		return err
 	})
@@ -98,25 +132,30 @@ func (h *File) WriteAt(p []byte, off int64) (int, error) {
 
 // Allocate reserves n bytes from off, and grows the file to them unless keepSize.
 // Errors: as WriteAt.
-func (h *File) Allocate(off, n int64, keepSize bool) error {
-	return h.change(func() error { return h.d.data.Allocate(off, n, keepSize) })
+func (h *File) Allocate(ctx context.Context, off, n int64, keepSize bool) error {
+	return h.change(ctx, func() error { return h.d.data.Allocate(off, n, keepSize) })
 }
 
 // change does write with mu held. The spool is local and its writes are short.
-func (h *File) change(write func() error) error {
+func (h *File) change(ctx context.Context, write func() error) error {
 	d := h.d
 	if !h.write {
 		return fmt.Errorf("%w: opened for reading", fs.ErrPermission)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch {
-	case d.data == nil || d.published:
-		return ErrRetry
-	case len(d.turn) > 0, d.accepted:
-		return fmt.Errorf("%s: %w", d.name, ErrBusy)
+	err := d.lockData(ctx)
+	if err != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if ctx.Err() == nil {
+			d.broken, d.err = true, err
+		}
+		return err
 	}
-	d.dirty, d.closing, d.attr.ModTime = true, false, time.Now()
+	defer d.mu.Unlock()
+	if d.data == nil {
+		return ErrRetry
+	}
+	d.dirty, h.closing, d.attr.ModTime = true, false, time.Now()
 	if err := write(); err != nil {
 		d.broken, d.err = true, err
 		return err
@@ -129,11 +168,14 @@ func (h *File) change(write func() error) error {
 
 // Flush publishes the file if it was written, is an image by its name, and who
 // is the process that opened it: other processes inherit descriptors, and close
-// them before the file is whole. A file without a byte is left alone, because
-// shells close a descriptor once before anything is written.
+// them before the file is whole. For the same reason all who have it open for
+// writing must have closed it. A file without a byte is left alone, because shells
+// close a descriptor once before anything is written; and an image that is changed
+// in place while a container has its overlay mounted, because that is no state to
+// give to anybody.
 //
-// An error stays with the file until it is written again: Flush, Sync and a
-// rename give it again.
+// An error stays with the file until it is written again: Flush and a rename give
+// it again.
 //
 // Errors: backends.ErrCorrupt if the file is not a whole image; context.Canceled,
 // after which the draft is in the journal; those of catalog.Publish.
@@ -143,109 +185,109 @@ func (h *File) Flush(ctx context.Context, who Caller) error {
 	}
 	d := h.d
 	d.mu.Lock()
-	err, stranger := d.err, who.Process != 0 && d.opener != 0 && who.Process != d.opener
-	d.closing = !stranger
-	skip := d.place.temporary || d.gone || d.published || !d.dirty || stranger || d.data.Size() == 0
+	err, stranger := d.err, who.Process != 0 && h.opener != 0 && who.Process != h.opener
+	h.closing = h.closing || !stranger
+	skip, data := stranger || !d.closing() || !d.due(), d.data
 	d.mu.Unlock()
 	if err != nil || skip {
 		return err
 	}
+	if data.Info().Target.InPlace && catalog.Mounted(data, data.Size()) {
+		return nil
+	}
 	return d.publish(ctx)
 }
 
-// Sync publishes as Flush does, whoever calls it, if the file is a whole image;
-// if it is not yet, and where its name is temporary, it makes the data durable
-// here, and closing decides.
-//
-// Errors: those of Flush.
-func (h *File) Sync(ctx context.Context) error {
-	if !h.write {
-		return nil
-	}
+// Sync makes the file durable here, and publishes nothing: that is what closing
+// does. Errors: that of a write before; the local disk's.
+func (h *File) Sync() error {
 	d := h.d
 	d.mu.Lock()
-	err, data, local := d.err, d.data, d.place.temporary || d.gone || !d.dirty
-	published := d.published
+	data, err := d.data, d.err
+	if !d.broken {
+		err = nil
+	}
+	over := d.over()
 	d.mu.Unlock()
-	if err != nil || published {
+	if err != nil || over || data == nil {
 		return err
 	}
-	if local || catalog.CompleteImage(data, data.Size()) != nil {
-		return data.Sync()
-	}
-	return d.publish(ctx)
+	return data.Sync()
 }
 
 // Close ends the handle. The last one for writing publishes what no Flush has:
-// there was none from the opener if a server wrote for somebody else (NFS), or
-// the descriptor was passed on. Nobody waits for that error: it is logged, and
-// in the journal.
+// there was none from the opener if a server wrote for somebody else (NFS), the
+// descriptor was passed on, or a loop device wrote last. Nobody waits for that
+// error: it is logged, and in the journal.
 func (h *File) Close(ctx context.Context) {
 	d := h.d
-	if h.write && d.needsPublish() {
-		if err := d.publish(ctx); err != nil {
-			d.fs.opts.Log.Warn("not published", "file", d.name, "error", err)
-		}
+	if h.write {
+		d.endWriting(ctx, h)
 	}
 	d.mu.Lock()
-	if d.handles--; d.handles == 0 {
-		d.closed = time.Now()
-	}
-	lastWriter := false
-	if h.write {
-		d.writers--
-		lastWriter = d.writers == 0
-	}
+	d.handles--
 	// What remains under a temporary name, or was accepted, is still a file.
 	keep := !d.over() && (d.place.temporary || d.accepted)
 	d.mu.Unlock()
-	if !keep && lastWriter {
-		d.abandon()
-	}
-	if lastWriter {
-		d.wake()
-	}
 	if !keep {
 		d.release()
 	}
+}
+
+// endWriting is done one after the other: of several handles that are closed side
+// by side one is the last.
+func (d *Draft) endWriting(ctx context.Context, h *File) {
+	_ = d.lock(context.WithoutCancel(ctx))
+	defer d.unlock()
+	d.mu.Lock()
+	delete(d.writers, h)
+	last := len(d.writers) == 0
+	due := last && d.due()
+	d.mu.Unlock()
+	if !last {
+		return
+	}
+	if due {
+		if err := d.publishLocked(ctx); err != nil {
+			d.fs.opts.Log.Warn("not published; its data is kept", "file", d.currentName(), "err", err)
+		}
+	}
+	d.abandon()
+	d.wake()
 }
 
 // wake tells those who wait to write that the last writer is done.
 func (d *Draft) wake() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.writers == 0 && d.idle != nil {
+	if len(d.writers) == 0 && d.idle != nil {
 		close(d.idle)
 		d.idle = nil
 	}
 }
 
-// needsPublish reports whether closing the handle leaves work undone.
-func (d *Draft) needsPublish() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.writers == 1 && d.dirty && d.err == nil && !d.over() && !d.accepted &&
-		!d.place.temporary && d.data.Size() > 0
+// due needs mu. It reports whether there is something to publish.
+func (d *Draft) due() bool {
+	return d.dirty && d.err == nil && !d.over() && !d.accepted && !d.place.temporary && d.data.Size() > 0
 }
 
 // over needs mu. It reports whether the name means something else now.
 func (d *Draft) over() bool { return d.gone || d.published }
 
-// abandon takes a file that will not be published from the tree. Its data stays
-// in the journal, if anybody wrote any.
+// abandon takes a file that nobody writes any more and that will not be published
+// from the tree. Its data stays in the journal, if anybody wrote any.
 func (d *Draft) abandon() {
 	d.mu.Lock()
-	over, nothing := d.over(), !d.dirty || d.data.Size() == 0
+	keep := d.over() || d.place.temporary || d.accepted
+	nothing := !d.dirty || d.data.Size() == 0
+	d.gone = d.gone || !keep && !nothing
 	d.mu.Unlock()
 	switch {
-	case over:
+	case keep:
 	case nothing:
 		d.remove() //nolint:errcheck // nothing was written: nothing is lost
 	default:
 		d.fs.forget(d)
-		d.mu.Lock()
-		d.gone = true
-		d.mu.Unlock()
 	}
 }
 

@@ -92,7 +92,8 @@ func (i *Image) Open(ctx context.Context) (*cache.Blob, error) {
 // ErrRetry: when that caller looks up the name again it finds the draft, and
 // opens that.
 //
-// Without truncate the draft begins as a copy of the image.
+// Without truncate the draft begins as a copy of the image, and is that which
+// somebody changes in place already, if so.
 //
 // Errors: ErrRetry; ErrBusy; backends.ErrReadOnly, ErrNotAllowed; those of
 // catalog.Create and of Open.
@@ -105,7 +106,11 @@ func (i *Image) OpenWrite(ctx context.Context, who Caller, truncate bool) error 
 		return fmt.Errorf("%w: overwriting %s on remote %s (--allow-overwrite)", backends.ErrNotAllowed, i.img.Ref, i.remote)
 	}
 	dir := &Dir{fs: i.fs, remote: i.remote, collection: i.img.Ref.Collection}
-	draft, err := i.fs.start(ctx, dir, fileName(i.img.Ref, i.img.Format), who, false)
+	name := fileName(i.img.Ref, i.img.Format)
+	if !truncate && i.fs.join(dir.place(name), who) {
+		return ErrRetry
+	}
+	draft, err := i.fs.start(ctx, dir, name, who, false)
 	if err != nil {
 		return err
 	}
@@ -119,26 +124,48 @@ func (i *Image) OpenWrite(ctx context.Context, who Caller, truncate bool) error 
 	return ErrRetry
 }
 
+// join lets the caller find the draft at that place, if somebody writes to it.
+func (f *FS) join(p place, who Caller) bool {
+	d := f.draft(p)
+	if d == nil {
+		return false
+	}
+	d.mu.Lock()
+	joined := len(d.writers) > 0 && !d.over() && !d.accepted && !d.claimed()
+	d.mu.Unlock()
+	if joined {
+		d.claim(who)
+	}
+	return joined
+}
+
 // copyTo fills a draft with the image's bytes.
 func (i *Image) copyTo(ctx context.Context, draft *Draft) error {
+	target := draft.data.Info().Target
+	if target.Replaces != i.img.Version {
+		return ErrRetry // the name means another image by now, which these bytes must not replace
+	}
+	target.InPlace = true
+	if err := draft.data.Retarget(target); err != nil {
+		return err
+	}
 	blob, err := i.Open(ctx)
 	if err != nil {
 		return err
 	}
 	defer blob.Close() //nolint:errcheck // only read
-	buf := make([]byte, 1<<20)
-	for off := int64(0); off < blob.Size(); {
-		n, err := blob.ReadAtContext(ctx, buf[:min(int64(len(buf)), blob.Size()-off)], off)
-		if n == 0 && err != nil {
-			return err
-		}
-		if _, err := draft.data.WriteAt(buf[:n], off); err != nil {
-			return err
-		}
-		off += int64(n)
+	if file, ok := blob.File(); ok {
+		return draft.data.Fill(ctx, file, blob.Size())
 	}
-	return nil
+	return draft.data.Fill(ctx, readFunc(func(p []byte, off int64) (int, error) {
+		return blob.ReadAtContext(ctx, p, off)
+	}), blob.Size())
 }
+
+// A readFunc is an io.ReaderAt.
+type readFunc func(p []byte, off int64) (int, error)
+
+func (f readFunc) ReadAt(p []byte, off int64) (int, error) { return f(p, off) }
 
 // SetAttr accepts what a copying tool sets once more after close, and changes
 // nothing: times and permissions are the registry's. A size must be the one

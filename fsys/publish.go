@@ -52,6 +52,49 @@ func (d *Draft) publishLocked(ctx context.Context) error {
 	return err
 }
 
+// lockData takes mu when the data may be changed: what is being published is waited
+// for, and what was published goes on in a copy if somebody has it open for writing.
+// Whatever it returns but nil, mu is not held.
+func (d *Draft) lockData(ctx context.Context) error {
+	d.mu.Lock()
+	for d.data != nil && (len(d.turn) > 0 || (d.published || d.accepted) && len(d.writers) > 0) {
+		d.mu.Unlock()
+		if err := d.resume(ctx); err != nil {
+			return err
+		}
+		d.mu.Lock()
+	}
+	return nil
+}
+
+// resume readies a published file for more writes. Its bytes are the registry's
+// now, or wait in the queue, so it goes on with a copy of them, which is to replace
+// what this very file published and nothing else: no other policy need allow it.
+func (d *Draft) resume(ctx context.Context) error {
+	if err := d.lock(ctx); err != nil {
+		return err
+	}
+	defer d.unlock()
+	d.mu.Lock()
+	old, done := d.data, d.published || d.accepted
+	d.mu.Unlock()
+	if !done || old == nil {
+		return nil
+	}
+	next, err := old.Fork(ctx)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.data, d.published, d.accepted = next, false, false
+	d.mu.Unlock()
+	d.fs.put(d) // if another file has the place by now, publishing finds out whose image it is
+	if err := old.Close(); err != nil {
+		d.fs.opts.Log.Warn("closing a draft", "file", d.currentName(), "err", err)
+	}
+	return nil
+}
+
 // settle keeps what publishing came to.
 func (d *Draft) settle(data *cache.Draft, err error) {
 	info := data.Info()
@@ -81,7 +124,7 @@ func (f *FS) restore() {
 		info := data.Info()
 		dir := &Dir{fs: f, remote: info.Target.Remote, collection: info.Target.Ref.Collection}
 		name := fileName(info.Target.Ref, info.Target.Format)
-		d := f.newDraft(data, dir.place(name), name, Caller{})
+		d := f.newDraft(data, dir.place(name), name)
 		d.accepted, d.attr.ModTime = true, info.ModTime
 		if mode := fs.FileMode(info.Mode) & fs.ModePerm; mode != 0 {
 			d.attr.Mode = mode

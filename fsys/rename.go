@@ -39,13 +39,13 @@ func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, 
 	if _, err := to.fs.writableRemote(to.remote); err != nil {
 		return err
 	}
+	if err := draft.settleWriters(ctx); err != nil {
+		return err
+	}
 	if err := draft.lock(ctx); err != nil {
 		return err
 	}
 	defer draft.unlock()
-	if err := draft.settleWriters(ctx); err != nil {
-		return err
-	}
 	return draft.rename(ctx, to, newName, noReplace)
 }
 
@@ -55,7 +55,7 @@ func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, 
 // becomes of it.
 func (d *Draft) settleWriters(ctx context.Context) error {
 	d.mu.Lock()
-	closing := d.closing
+	closing := d.closing()
 	d.mu.Unlock()
 	if !closing {
 		return nil
@@ -185,7 +185,7 @@ func (d *Draft) moveBack(from place, name string, replaced *Draft) {
 // will close any more. It needs the turn.
 func (d *Draft) finishRename(ctx context.Context, target place) error {
 	d.mu.Lock()
-	open := d.writers > 0
+	open := len(d.writers) > 0
 	if !target.temporary {
 		d.dirty = true // a copy that was closed under its temporary name is still to be published
 	}

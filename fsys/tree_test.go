@@ -120,7 +120,7 @@ func tryCopy(ctx context.Context, top *fsys.Dir, collection, name string, conten
 		return err
 	}
 	defer file.Close(ctx)
-	if _, err := file.WriteAt(content, 0); err != nil {
+	if _, err := file.WriteAt(ctx, content, 0); err != nil {
 		return err
 	}
 	return file.Flush(ctx, copier)

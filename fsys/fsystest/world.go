@@ -145,6 +145,37 @@ func Squashfs(size int, seed uint64) []byte {
 	return b
 }
 
+// Overlay is Image with an ext3 overlay behind it, of which only the superblock is
+// made. It also returns where the state of that is: {1, 0} in order, {0, 0} mounted.
+func Overlay(t testing.TB, size int, seed uint64) (content []byte, state int64) {
+	t.Helper()
+	disk := make([]byte, 8192)
+	le := binary.LittleEndian
+	le.PutUint16(disk[1024+56:], 0xEF53)
+	le.PutUint16(disk[1024+58:], 1)
+	buf := sif.NewBuffer(Image(size, seed))
+	img, err := sif.LoadContainer(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	part, err := sif.NewDescriptorInput(sif.DataPartition, bytes.NewReader(disk),
+		sif.OptPartitionMetadata(sif.FsExt3, sif.PartOverlay, "amd64"))
+	if err == nil {
+		err = img.AddObject(part)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := img.GetDescriptor(sif.WithPartitionType(sif.PartOverlay))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := img.UnloadContainer(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes(), d.Offset() + 1024 + 58
+}
+
 // Need skips the test, unless SREGFS_NOSKIP=1, which makes it fail instead.
 func Need(t testing.TB, ok bool, what string) {
 	t.Helper()

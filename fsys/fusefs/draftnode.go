@@ -40,7 +40,9 @@ func (n *draftNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.Attr
 }
 
 func (n *draftNode) Setattr(ctx context.Context, _ gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
-	if err := n.draft.SetAttr(changeOf(in)); err != nil {
+	ctx, end := await(ctx)
+	defer end()
+	if err := n.draft.SetAttr(ctx, changeOf(in)); err != nil {
 		return n.m.fail("setattr", n.Path(nil), err)
 	}
 	return n.Getattr(ctx, nil, out)
@@ -98,29 +100,33 @@ func (h *draftHandle) Read(_ context.Context, dest []byte, off int64) (fuse.Read
 	return fuse.ReadResultData(dest[:n]), 0
 }
 
-func (h *draftHandle) Write(_ context.Context, data []byte, off int64) (uint32, syscall.Errno) {
-	n, err := h.file.WriteAt(data, off)
+func (h *draftHandle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
+	ctx, end := await(ctx)
+	defer end()
+	n, err := h.file.WriteAt(ctx, data, off)
 	return uint32(n), h.m.fail("write", h.name, err)
 }
 
-// Flush is close(2): the image is published now, and the error is close's.
+// Flush is close(2) of one descriptor: if it may be the last, the image is
+// published now, and the error is close's.
 func (h *draftHandle) Flush(ctx context.Context) syscall.Errno {
 	ctx, end := await(ctx)
 	defer end()
 	return h.m.fail("close", h.name, h.file.Flush(ctx, caller(ctx, true)))
 }
 
-func (h *draftHandle) Fsync(ctx context.Context, _ uint32) syscall.Errno {
-	ctx, end := await(ctx)
-	defer end()
-	return h.m.fail("fsync", h.name, h.file.Sync(ctx))
+// Fsync is fsync(2): the file is durable here, and no more. Closing publishes it.
+func (h *draftHandle) Fsync(context.Context, uint32) syscall.Errno {
+	return h.m.fail("fsync", h.name, h.file.Sync())
 }
 
-func (h *draftHandle) Allocate(_ context.Context, off, size uint64, mode uint32) syscall.Errno {
+func (h *draftHandle) Allocate(ctx context.Context, off, size uint64, mode uint32) syscall.Errno {
 	if mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
 		return syscall.EOPNOTSUPP
 	}
-	err := h.file.Allocate(int64(off), int64(size), mode != 0)
+	ctx, end := await(ctx)
+	defer end()
+	err := h.file.Allocate(ctx, int64(off), int64(size), mode != 0)
 	return h.m.fail("fallocate", h.name, err)
 }
 

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fsys_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"testing"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/fsys"
+	"github.com/sregfs/sregfs/fsys/fsystest"
+)
+
+func (b *bench) write(file *fsys.File, p []byte, off int64) {
+	b.t.Helper()
+	if _, err := file.WriteAt(b.t.Context(), p, off); err != nil {
+		b.t.Fatalf("writing: %v", err)
+	}
+}
+
+// openWrite opens an image for writing as a kernel does.
+func (b *bench) openWrite(name string, who fsys.Caller) *fsys.File {
+	b.t.Helper()
+	if image, ok := b.lookup(name, who).(*fsys.Image); ok {
+		if err := image.OpenWrite(b.t.Context(), who, false); !errors.Is(err, fsys.ErrRetry) {
+			b.t.Fatalf("OpenWrite = %v, want %v", err, fsys.ErrRetry)
+		}
+	}
+	draft, ok := b.lookup(name, who).(*fsys.Draft)
+	if !ok {
+		b.t.Fatalf("%s is no draft for the writer", name)
+	}
+	file, err := draft.Open(b.t.Context(), who, true, false)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return file
+}
+
+// changed is content with another byte near its end, which no gate looks at.
+func changed(content []byte, by byte) []byte {
+	next := append([]byte(nil), content...)
+	next[len(next)-4096] ^= by
+	return next
+}
+
+// What an open file writes after a closing that published it is published by the
+// next closing, over its own publication, also where overwriting is not allowed.
+func TestFlush_again(t *testing.T) {
+	t.Parallel()
+	for _, async := range []bool{false, true} {
+		t.Run(map[bool]string{false: "sync", true: "async"}[async], func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, catalog.Policy{Async: async})
+			file := b.create("new:1.sif", content)
+			b.flush(file, copier, nil)
+			second, third := changed(content, 1), changed(content, 2)
+			b.write(file, second, 0)
+			got := make([]byte, len(content))
+			if _, err := file.ReadAt(got, 0); err != nil || string(got) != string(second) {
+				t.Errorf("reading what was written: %v", err)
+			}
+			b.flush(file, copier, nil)
+			b.write(file, third[:1000], 0)
+			b.write(file, third[1000:], 1000)
+			file.Close(t.Context()) // the last one, which nobody hears of
+			b.drained()
+			b.published("new:1", third)
+			if states := b.states(); len(states) != 0 {
+				t.Errorf("left in the spool: %v", states)
+			}
+		})
+	}
+}
+
+// drained waits until nothing is queued, but for what needs another try.
+func (b *bench) drained() {
+	b.t.Helper()
+	for _, d := range b.Spool.Drafts() {
+		if d.Queued() {
+			if err := b.Catalog.Retry(b.t.Context(), d.ID, nil); err != nil && b.has(d.ID) {
+				b.t.Fatal(err)
+			}
+		}
+	}
+}
+
+func (b *bench) has(id string) bool {
+	d, err := b.Spool.Draft(id)
+	if err != nil {
+		return false
+	}
+	d.Close()
+	return true
+}
+
+// It replaces nothing but that.
+func TestFlush_againMoved(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, catalog.Policy{Overwrite: true})
+	file := b.create("new:1.sif", content)
+	b.flush(file, copier, nil)
+	other := fsystest.Image(60000, 9)
+	b.Service.Put("c/new:1", other)
+	b.write(file, changed(content, 1), 0)
+	b.flush(file, copier, backends.ErrChanged)
+	file.Close(t.Context())
+	b.published("new:1", other)
+	if states := b.states(); len(states) != 1 || states[0] != cache.Failed {
+		t.Errorf("in the journal: %v", states)
+	}
+}
+
+// What is written while it is being published waits for that, and is not lost.
+func TestWrite_whilePublished(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, catalog.Policy{})
+	sent, answer := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	fault := func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPut {
+			once.Do(func() { close(sent); <-answer })
+		}
+		return false
+	}
+	b.Service.Fault.Store(&fault)
+	file := b.create("new:1.sif", content)
+	flushed, written := make(chan error), make(chan error)
+	go func() { flushed <- file.Flush(t.Context(), copier) }()
+	<-sent
+	go func() {
+		_, err := file.WriteAt(t.Context(), changed(content, 1), 0)
+		written <- err
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := file.WriteAt(ctx, content, 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("who gives up writing: %v, want %v", err, context.Canceled)
+	}
+	close(answer)
+	if err := errors.Join(<-flushed, <-written); err != nil {
+		t.Fatal(err)
+	}
+	file.Close(t.Context())
+	b.published("new:1", changed(content, 1))
+}
+
+// Of two handles that are closed side by side one publishes.
+func TestClose_sideBySide(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, catalog.Policy{})
+	for i := range 50 {
+		name := fmt.Sprintf("new:%d", i)
+		file := b.create(name+".sif", content)
+		second := b.openWrite(name+".sif", stranger)
+		b.flush(file, copier, nil) // the other may still write
+		b.published(name, nil)
+		var wg sync.WaitGroup
+		for _, f := range []*fsys.File{file, second} {
+			wg.Go(func() { f.Close(context.Background()) })
+		}
+		wg.Wait()
+		b.published(name, content)
+	}
+	if states := b.states(); len(states) != 0 {
+		t.Errorf("left in the spool: %v", states)
+	}
+}
+
+// An image with an overlay is changed in place as on any disk: who opens it again
+// shares it, it is published when all have closed it and the overlay is in order,
+// and until then the old one is whole.
+func TestInPlace(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, catalog.Policy{Overwrite: true})
+	clean, state := fsystest.Overlay(t, 40000, 3)
+	b.Service.Put("c/o:1", clean)
+	file := b.openWrite("o:1.sif", copier)
+	again := b.openWrite("o:1.sif", stranger) // a helper, by its path
+	b.write(again, []byte{0, 0}, state)       // mounted
+	if err := again.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	b.flush(file, copier, nil)
+	b.flush(again, stranger, nil)
+	b.published("o:1", clean)
+	if b.lookup("o:1.sif", stranger).(*fsys.Image) == nil {
+		t.Error("the image is not there meanwhile")
+	}
+	b.write(again, []byte{1, 0}, state) // unmounted
+	next := changed(clean, 5)
+	b.write(again, next[len(next)-4096:], int64(len(next)-4096))
+	file.Close(t.Context())
+	b.published("o:1", clean)
+	again.Close(t.Context())
+	b.published("o:1", next)
+
+	// One that nobody unmounted is kept, and does not replace a good one.
+	file = b.openWrite("o:1.sif", copier)
+	b.write(file, []byte{0, 0}, state)
+	b.flush(file, copier, nil)
+	file.Close(t.Context())
+	b.published("o:1", next)
+	drafts := b.Spool.Drafts()
+	if len(drafts) != 1 || drafts[0].State != cache.Incomplete || drafts[0].Error == "" {
+		t.Errorf("in the journal: %+v", drafts)
+	}
+	if err := b.Catalog.Retry(t.Context(), drafts[0].ID, nil); !errors.Is(err, backends.ErrCorrupt) {
+		t.Errorf("Retry = %v, want %v", err, backends.ErrCorrupt)
+	}
+	b.published("o:1", next)
+}
+
+// Whoever has a published file open can open it again, to read.
+func TestOpen_published(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, catalog.Policy{})
+	draft, file, err := b.dir.Create(t.Context(), "new:1.sif", copier, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.write(file, content, 0)
+	b.flush(file, copier, nil)
+	reader, err := draft.Open(t.Context(), stranger, false, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(content))
+	if _, err := reader.ReadAt(got, 0); err != nil && !errors.Is(err, io.EOF) || string(got) != string(content) {
+		t.Errorf("reading: %v", err)
+	}
+	if _, err := draft.Open(t.Context(), stranger, true, false); !errors.Is(err, fsys.ErrRetry) {
+		t.Errorf("opening for writing: %v, want %v", err, fsys.ErrRetry)
+	}
+	file.Close(t.Context())
+	reader.Close(t.Context())
+	if _, err := draft.Open(t.Context(), stranger, false, false); !errors.Is(err, fsys.ErrRetry) {
+		t.Errorf("opening when all is closed: %v, want %v", err, fsys.ErrRetry)
+	}
+}
