@@ -91,7 +91,9 @@ type Pusher interface {
 // A Deleter can remove an image.
 type Deleter interface {
 	// Delete removes the name img.Ref, provided that it still means img.Version.
-	// Other tags of the same bytes stay.
+	// Other tags of the same bytes stay. With a version in img.Ref nothing else
+	// goes with it: where a name has several versions at once (older ones,
+	// architectures), the others stay, or all of them if the service cannot do that.
 	//
 	// Errors: those of Stat; ErrChanged if the name means another version now.
 	Delete(ctx context.Context, img Image) error

@@ -34,6 +34,7 @@ func (c *Client) Open(ctx context.Context, img Image, off, n int64) (io.ReadClos
 	if off < 0 {
 		return nil, c.fail("open", img.Ref, fmt.Errorf("%w: negative offset", fs.ErrInvalid))
 	}
+	img = unversioned(img)
 	want := n
 	if img.Size >= 0 {
 		rest := max(img.Size-off, 0)
@@ -50,6 +51,12 @@ func (c *Client) Open(ctx context.Context, img Image, off, n int64) (io.ReadClos
 	}
 	b.want, b.exact = want, img.Size >= 0
 	return b, nil
+}
+
+// unversioned returns img as Stat gave it: what is to be read, img.Version says.
+func unversioned(img Image) Image {
+	img.Ref.Version = ""
+	return img
 }
 
 func (c *Client) openBody(ctx context.Context, img Image, off, n int64) (*body, error) {
@@ -76,7 +83,7 @@ func (c *Client) OpenFile(ctx context.Context, img Image) (*os.File, error) {
 	if !ok {
 		return nil, c.fail("open", img.Ref, c.unsupported("give files of this machine"))
 	}
-	f, err := o.OpenFile(ctx, img)
+	f, err := o.OpenFile(ctx, unversioned(img))
 	return f, c.fail("open", img.Ref, err)
 }
 
@@ -90,6 +97,6 @@ func (c *Client) Build(ctx context.Context, img Image, dst io.WriterAt) (int64, 
 	if err != nil {
 		return 0, c.fail("build", img.Ref, err)
 	}
-	size, err := builder.Build(tried, img, dst)
+	size, err := builder.Build(tried, unversioned(img), dst)
 	return size, c.fail("build", img.Ref, t.end(ctx, tried, err))
 }

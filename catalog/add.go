@@ -9,12 +9,12 @@ import (
 )
 
 // Add copies (by reflink where it can), or with move moves, the file at path
-// into the local remote. A uri of another remote is a Push, after which move
-// removes the file.
+// into the local remote, which is also that of a uri without one. A uri of another
+// remote is a Push, after which move removes the file.
 //
 // Errors: those of Push.
 func (c *Catalog) Add(ctx context.Context, path, uri string, move, force bool, p Progress) (Record, error) {
-	r, ref, err := c.Resolve(ctx, uri, false)
+	r, ref, err := c.resolve(ctx, uri, localRemote, false)
 	if err != nil {
 		return Record{}, err
 	}

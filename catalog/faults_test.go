@@ -51,7 +51,7 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("Lookup: %+v", img)
 	}
 	publish(t, b, "c/y:1", tiny(t, ""))
-	if _, err := b.Remove(t.Context(), "c/x:1"); err != nil {
+	if _, err := b.Remove(t.Context(), "lab://c/x:1", ""); err != nil {
 		t.Errorf("Remove: %v", err)
 	}
 	weak.left.Store(1000)

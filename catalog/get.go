@@ -11,11 +11,22 @@ import (
 	"github.com/sregfs/sregfs/cache"
 )
 
-// Get returns the record of one image, with Path if the bytes are here.
+// Get returns the record of one image, with Path if the bytes are here. A uri
+// without a remote means the local one, or the one other that knows the name.
 //
 // Errors: those of Resolve and Lookup.
 func (c *Catalog) Get(ctx context.Context, uri string) (Record, error) {
-	r, img, err := c.find(ctx, uri)
+	return c.recordOf(ctx, uri, localRemote)
+}
+
+// Find is Get for the other verbs that read: a uri without a remote means the
+// default one, or the one other that knows the name.
+func (c *Catalog) Find(ctx context.Context, uri string) (Record, error) {
+	return c.recordOf(ctx, uri, c.opts.Default)
+}
+
+func (c *Catalog) recordOf(ctx context.Context, uri, without string) (Record, error) {
+	r, img, err := c.findFrom(ctx, uri, without)
 	if err != nil {
 		return Record{}, err
 	}
@@ -26,7 +37,11 @@ func (c *Catalog) Get(ctx context.Context, uri string) (Record, error) {
 
 // find is Resolve and Lookup for reading.
 func (c *Catalog) find(ctx context.Context, uri string) (Remote, backends.Image, error) {
-	r, ref, err := c.Resolve(ctx, uri, true)
+	return c.findFrom(ctx, uri, c.opts.Default)
+}
+
+func (c *Catalog) findFrom(ctx context.Context, uri, without string) (Remote, backends.Image, error) {
+	r, ref, err := c.resolve(ctx, uri, without, true)
 	if err != nil {
 		return r, backends.Image{}, err
 	}

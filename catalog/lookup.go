@@ -19,10 +19,19 @@ const patience = 3 * time.Second
 
 // Lookup returns the image that ref names now, from the store while that is fresh, else
 // by asking; a registry that is down gets the answer it gave last. With a
-// ref.Version that exact version is meant; the result's Ref has none.
+// ref.Version that exact version is meant, and the result's Ref says so too:
+// without it the name would mean another image as soon as the tag moves.
 //
 // Errors: those of backends.Backend.Stat.
 func (c *Catalog) Lookup(ctx context.Context, remote string, ref backends.Ref) (backends.Image, error) {
+	img, err := c.lookup(ctx, remote, ref)
+	if err == nil {
+		img.Ref.Version = ref.Version
+	}
+	return img, err
+}
+
+func (c *Catalog) lookup(ctx context.Context, remote string, ref backends.Ref) (backends.Image, error) {
 	r, ref, err := c.subject(remote, ref)
 	if err != nil {
 		return backends.Image{}, err

@@ -62,7 +62,7 @@ func TestLookup_version(t *testing.T) {
 		svc.set(func() { svc.down = true })
 		ref.Version = old.Version
 		img, err = b.Lookup(t.Context(), "lab", ref)
-		if err != nil || img.Version != old.Version || img.Ref.Version != "" {
+		if err != nil || img.Version != old.Version || img.Ref != ref {
 			t.Errorf("old version offline: %+v, %v", img, err)
 		}
 		ref.Version = "never"

@@ -379,7 +379,7 @@ func TestMkdir(t *testing.T) {
 	}
 	d.Close()
 	wantErr(t, "published into", b.Rmdir(ctx, "lab", "new/sub"), backends.ErrNotAllowed)
-	if _, err := b.Remove(ctx, "lab://new/sub/x:1"); err != nil {
+	if _, err := b.Remove(ctx, "lab://new/sub/x:1", ""); err != nil {
 		t.Fatal(err)
 	}
 	wantDiff(t, "new", b.names("new"), []string(nil))

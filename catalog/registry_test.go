@@ -81,7 +81,7 @@ func TestRealRegistry(t *testing.T) {
 	if pulled, err := os.ReadFile(to); err != nil || !bytes.Equal(pulled, content) {
 		t.Errorf("what was pulled differs: %v", err)
 	}
-	if _, err := b.Remove(ctx, "hub://vsoch/hello:2.0"); err != nil {
+	if _, err := b.Remove(ctx, "hub://vsoch/hello:2.0", ""); err != nil {
 		t.Errorf("Remove: %v", err)
 	}
 	_, err = b.Lookup(ctx, "hub", mustRef(t, "vsoch/hello:2.0"))

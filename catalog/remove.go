@@ -4,38 +4,72 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
 )
 
-// Remove deletes the image that uri names now. It does not look at
-// Policy.Delete: it was said for this one image.
+// Removable returns the image that Remove would delete: what the registry has now,
+// not what it had a minute ago. A uri without a remote means the local one and no
+// other.
 //
-// Errors: those of Resolve and Delete.
-func (c *Catalog) Remove(ctx context.Context, uri string) (Record, error) {
-	r, ref, err := c.Resolve(ctx, uri, true)
+// Errors: those of Resolve and of backends.Backend.Stat.
+func (c *Catalog) Removable(ctx context.Context, uri string) (Record, error) {
+	r, img, err := c.named(ctx, uri, localRemote)
 	if err != nil {
 		return Record{}, err
 	}
-	r, ref, err = c.subject(r.Name, ref)
+	return c.record(r.Name, img), nil
+}
+
+// Remove deletes the image that uri names now: with a version in it exactly that
+// one. If means is not empty, uri must still mean that version, the one that
+// somebody was asked about. It does not look at Policy.Delete: it was said for
+// this one image.
+//
+// Errors: those of Removable and Delete; fs.ErrNotExist if uri means another
+// version.
+func (c *Catalog) Remove(ctx context.Context, uri, means string) (Record, error) {
+	r, img, err := c.named(ctx, uri, localRemote)
 	if err != nil {
 		return Record{}, err
 	}
-	// What is deleted is what is there, not what was there a minute ago.
+	if means != "" && img.Version != means {
+		return Record{}, moved(r.Name, img.Ref)
+	}
+	return c.record(r.Name, img), c.Delete(ctx, r.Name, img)
+}
+
+// named returns what uri names at the registry now, for a verb that changes
+// something there.
+func (c *Catalog) named(ctx context.Context, uri, without string) (Remote, backends.Image, error) {
+	r, ref, err := c.resolve(ctx, uri, without, false)
+	if err != nil {
+		return r, backends.Image{}, err
+	}
+	if r, ref, err = c.subject(r.Name, ref); err != nil {
+		return r, backends.Image{}, err
+	}
 	img, err := c.statNow(ctx, r, ref)
-	if err != nil {
-		return Record{}, err
-	}
-	rec := c.record(r.Name, img)
-	return rec, c.Delete(ctx, r.Name, img)
+	img.Ref.Version = ref.Version
+	return r, img, err
+}
+
+// moved is why nothing was deleted. To whoever wanted the other version gone, it is
+// not there any more.
+func moved(remote string, ref backends.Ref) error {
+	return &backends.Error{Op: "delete", Remote: remote, Ref: ref,
+		Err: fmt.Errorf("%w: the tag means another version now; nothing was deleted", fs.ErrNotExist)}
 }
 
 // Delete removes an image from its registry, provided that its name still means
-// it. It does not look at Policy.Delete. The bytes stay in the cache: other
-// names may mean them.
+// it; see backends.Deleter for one with a version in its Ref. It does not look at
+// Policy.Delete. The bytes stay in the cache: other names may mean them.
 //
-// Errors: backends.ErrReadOnly; those of backends.Deleter.
+// Errors: backends.ErrReadOnly; those of backends.Deleter, but fs.ErrNotExist if
+// the name means another version.
 func (c *Catalog) Delete(ctx context.Context, remote string, img backends.Image) error {
 	r, err := c.live(remote)
 	if err != nil {
@@ -47,6 +81,10 @@ func (c *Catalog) Delete(ctx context.Context, remote string, img backends.Image)
 	}
 	err = r.Client.Delete(ctx, img)
 	c.health.note(remote, err, c.now())
+	if errors.Is(err, backends.ErrChanged) {
+		c.outdated(r, img.Ref)
+		return moved(remote, img.Ref)
+	}
 	if err != nil {
 		return err
 	}
@@ -69,6 +107,20 @@ func (c *Catalog) Delete(ctx context.Context, remote string, img backends.Image)
 	c.forget(s, remote, ref)
 	c.prune(s, remote, ref.Collection)
 	return nil
+}
+
+// outdated makes the next look at a name ask: it was found to mean another version
+// than the one that is stored.
+func (c *Catalog) outdated(r Remote, ref backends.Ref) {
+	ref.Version = ""
+	if !r.atHand() {
+		s, err := c.store()
+		if err != nil {
+			return
+		}
+		c.doubt(s, r.Name, ref)
+	}
+	c.watchers.emit(Event{Kind: ImageChanged, Remote: r.Name, Collection: ref.Collection, Ref: ref})
 }
 
 // prune drops a collection from its parent when its last image is gone; a

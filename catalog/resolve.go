@@ -22,6 +22,16 @@ import (
 // Errors: fs.ErrInvalid for a bad name, or one known to several remotes (they
 // are listed); fs.ErrNotExist for an unknown remote.
 func (c *Catalog) Resolve(ctx context.Context, uri string, reading bool) (Remote, backends.Ref, error) {
+	return c.resolve(ctx, uri, c.opts.Default, reading)
+}
+
+// localRemote is the remote of the local catalogue, which is always there.
+const localRemote = "local"
+
+// resolve is Resolve with the remote that a URI without one means: to the verbs
+// of the local catalogue (Add, Get, Remove) that is localRemote, whatever the
+// default is, as with the sregistry client.
+func (c *Catalog) resolve(ctx context.Context, uri, without string, reading bool) (Remote, backends.Ref, error) {
 	u, err := backends.ParseURI(uri)
 	if err != nil {
 		return Remote{}, backends.Ref{}, err
@@ -33,7 +43,7 @@ func (c *Catalog) Resolve(ctx context.Context, uri string, reading bool) (Remote
 		r, err := c.remoteOfHost(u)
 		return r, u.Ref, err
 	}
-	r, err := c.Remote(c.opts.Default)
+	r, err := c.Remote(without)
 	if err != nil {
 		return Remote{}, backends.Ref{}, fmt.Errorf("%s: %w", uri, err)
 	}

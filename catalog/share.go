@@ -12,21 +12,14 @@ type Shared struct {
 }
 
 // Share lets others get at the image that uri names now: whoever has the link,
-// or the person with that e-mail address.
+// or the person with that e-mail address. A uri without a remote means the default
+// one and no other.
 //
 // Errors: those of Resolve and of backends.Sharer; errors.ErrUnsupported where
 // the service has no such thing.
 func (c *Catalog) Share(ctx context.Context, uri, with string) (Shared, error) {
-	r, ref, err := c.Resolve(ctx, uri, true)
-	if err != nil {
-		return Shared{}, err
-	}
-	r, ref, err = c.subject(r.Name, ref)
-	if err != nil {
-		return Shared{}, err
-	}
 	// Whoever opens the link gets what is there, not what was there a minute ago.
-	img, err := c.statNow(ctx, r, ref)
+	r, img, err := c.named(ctx, uri, c.opts.Default)
 	if err != nil {
 		return Shared{}, err
 	}

@@ -165,7 +165,7 @@ func TestLocal_needsNoState(t *testing.T) {
 	if _, err := c.Get(ctx, "vsoch/byhand:2"); err != nil {
 		t.Errorf("Get: %v", err)
 	}
-	if _, err := c.Remove(ctx, "vsoch/hello:1"); err != nil {
+	if _, err := c.Remove(ctx, "vsoch/hello:1", ""); err != nil {
 		t.Errorf("Remove: %v", err)
 	}
 	_, err = c.Lookup(ctx, "local", mustRef(t, "vsoch/hello:1"))
@@ -302,14 +302,14 @@ func TestPin(t *testing.T) {
 		t.Fatalf("Pin = %+v, %v", rec, err)
 	}
 	b.restart()
-	if rec, err := b.Get(t.Context(), "c/x:1"); err != nil || !rec.Pinned {
+	if rec, err := b.Find(t.Context(), "c/x:1"); err != nil || !rec.Pinned {
 		t.Errorf("after a restart: %+v, %v", rec, err)
 	}
 	if rec, err := b.Unpin(t.Context(), "c/x:1"); err != nil || rec.Pinned {
 		t.Errorf("Unpin = %+v, %v", rec, err)
 	}
 	b.restart()
-	if rec, err := b.Get(t.Context(), "c/x:1"); err != nil || rec.Pinned {
+	if rec, err := b.Find(t.Context(), "c/x:1"); err != nil || rec.Pinned {
 		t.Errorf("after Unpin and a restart: %+v, %v", rec, err)
 	}
 }
@@ -392,7 +392,7 @@ func TestSearch(t *testing.T) {
 		b.names("vsoch")
 		got, _ = uris(t, b.Search(t.Context(), "hello", "lab"))
 		wantDiff(t, "known and found once", got, []string{"lab://vsoch/hello:1"})
-		if rec, err := b.Get(t.Context(), "vsoch/hello:1"); err != nil || rec.Size != 1 {
+		if rec, err := b.Find(t.Context(), "vsoch/hello:1"); err != nil || rec.Size != 1 {
 			t.Errorf("Get: %+v, %v", rec, err)
 		}
 		time.Sleep(time.Hour)
@@ -408,24 +408,24 @@ func TestRemove(t *testing.T) {
 	b.names("")
 	b.names("c")
 	b.took()
-	rec, err := b.Remove(t.Context(), "c/x:1")
+	rec, err := b.Remove(t.Context(), "lab://c/x:1", "")
 	if err != nil || rec.URI != "lab://c/x:1" {
 		t.Errorf("Remove = %+v, %v", rec, err)
 	}
 	wantDiff(t, "events", b.took(), []string{"gone c/x:1", "listing ", "listing c"})
 	wantDiff(t, "root", b.names(""), []string{"d/"})
-	_, err = b.Remove(t.Context(), "c/x:1")
+	_, err = b.Remove(t.Context(), "lab://c/x:1", "")
 	wantErr(t, "again", err, fs.ErrNotExist)
 	_, err = b.lookup("c/x:1")
 	wantErr(t, "lookup", err, fs.ErrNotExist)
 
 	readOnly := newBench(t, svc, func(b *bench) { b.policy = catalog.Policy{ReadOnly: true} })
-	_, err = readOnly.Remove(t.Context(), "d/y:1")
+	_, err = readOnly.Remove(t.Context(), "lab://d/y:1", "")
 	wantErr(t, "read-only", err, backends.ErrReadOnly)
 
 	img := b.mustLookup("d/y:1")
 	svc.put("d/y:1", []byte("2"))
-	wantErr(t, "changed meanwhile", b.Delete(t.Context(), "lab", img), backends.ErrChanged)
+	wantErr(t, "changed meanwhile", b.Delete(t.Context(), "lab", img), fs.ErrNotExist)
 }
 
 func TestStatus(t *testing.T) {

@@ -90,7 +90,7 @@ func (c *Catalog) Choose(ctx context.Context, text string) iter.Seq2[Record, err
 		case err != nil:
 			yield(Record{}, err)
 		case !p.many:
-			yield(c.Get(ctx, text))
+			yield(c.Find(ctx, text))
 		default:
 			c.chooseMany(ctx, &p, yield)
 		}

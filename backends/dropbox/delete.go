@@ -14,7 +14,8 @@ import (
 )
 
 // Delete implements backends.Deleter. The name is gone afterwards, so all files
-// that it is are. Dropbox keeps what was deleted for a while. Folders stay.
+// that it is are; with img.Ref.Version set only the one of that version. Dropbox
+// keeps what was deleted for a while. Folders stay.
 func (c *client) Delete(ctx context.Context, img backends.Image) error {
 	all, err := c.find(ctx, img.Ref)
 	if err != nil {
@@ -22,6 +23,13 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 	}
 	if p, _ := parse(all[0].Name); !p.isRef(img.Ref) {
 		return fmt.Errorf("%w: no such image", fs.ErrNotExist)
+	}
+	if img.Ref.Version != "" {
+		i := slices.IndexFunc(all, func(f *files.FileMetadata) bool { return f.Rev == img.Version })
+		if i < 0 {
+			return backends.ErrChanged // an older rev of a file goes with the file only
+		}
+		return c.remove(ctx, all[i])
 	}
 	if all[0].Rev != img.Version {
 		return backends.ErrChanged

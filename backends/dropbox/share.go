@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"slices"
 
+	"github.com/dropbox/dropbox-sdk-go-unofficial/v6/dropbox/files"
 	"github.com/dropbox/dropbox-sdk-go-unofficial/v6/dropbox/sharing"
 
 	"github.com/sregfs/sregfs/backends"
@@ -25,10 +27,11 @@ func (c *client) Share(ctx context.Context, img backends.Image, with string) (st
 	if err != nil {
 		return "", err
 	}
-	f := all[0]
-	if f.Rev != img.Version {
+	i := slices.IndexFunc(all, func(f *files.FileMetadata) bool { return f.Rev == img.Version })
+	if i < 0 || i > 0 && img.Ref.Version == "" {
 		return "", backends.ErrChanged
 	}
+	f := all[i]
 	link, err := c.sharing.CreateSharedLinkWithSettingsContext(ctx, sharing.NewCreateSharedLinkWithSettingsArg(f.PathDisplay))
 	if err = said(ctx, err); err == nil {
 		return linkURL(link)

@@ -57,7 +57,9 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 	if err != nil && !isAnswer(err) {
 		return err
 	}
-	if img.Version != "" && img.Version != f.img.Version && img.Version != f.top {
+	// An image of an index goes with its tag, which has other images too.
+	named := ref.Version != "" && ref.Version == f.top || img.Version == f.top
+	if img.Version != "" && !named && (img.Version != f.img.Version || ref.Version != "") {
 		return backends.ErrChanged
 	}
 	shared, err := c.shared(ctx, repo, ref.Tag, f.top)

@@ -226,6 +226,11 @@ func (c *Client) Get(ctx context.Context, uri string) (catalog.Record, error) {
 	return one(call[catalog.Record](ctx, c, "get", uriRequest{URI: uri}, nil))
 }
 
+// Find is catalog.Catalog.Find.
+func (c *Client) Find(ctx context.Context, uri string) (catalog.Record, error) {
+	return one(call[catalog.Record](ctx, c, "find", uriRequest{URI: uri}, nil))
+}
+
 // An Inspection is a catalog.Inspection whose facts have their type.
 type Inspection struct {
 	Record catalog.Record `json:"image"`
@@ -282,9 +287,14 @@ func (c *Client) Add(ctx context.Context, path, uri string, move, force bool, p 
 	return one(call[catalog.Record](ctx, c, "add", fileRequest{Path: path, URI: uri, Move: move, Force: force}, p))
 }
 
+// Removable is catalog.Catalog.Removable.
+func (c *Client) Removable(ctx context.Context, uri string) (catalog.Record, error) {
+	return one(call[catalog.Record](ctx, c, "removable", uriRequest{URI: uri}, nil))
+}
+
 // Remove is catalog.Catalog.Remove.
-func (c *Client) Remove(ctx context.Context, uri string) (catalog.Record, error) {
-	return one(call[catalog.Record](ctx, c, "remove", uriRequest{URI: uri}, nil))
+func (c *Client) Remove(ctx context.Context, uri, means string) (catalog.Record, error) {
+	return one(call[catalog.Record](ctx, c, "remove", removeRequest{URI: uri, Means: means}, nil))
 }
 
 // Share is catalog.Catalog.Share.

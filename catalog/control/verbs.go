@@ -40,6 +40,10 @@ type (
 		URI  string `json:"uri"`
 		With string `json:"with,omitempty"`
 	}
+	removeRequest struct {
+		URI   string `json:"uri"`
+		Means string `json:"means,omitempty"`
+	}
 	pullRequest struct {
 		URI   string `json:"uri"`
 		To    string `json:"to,omitempty"`
@@ -92,6 +96,9 @@ func factVerbs(c *catalog.Catalog, opts Options) map[string]verb {
 		"get": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
 			return sendOne[catalog.Record](out)(c.Get(ctx, r.URI))
 		}),
+		"find": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
+			return sendOne[catalog.Record](out)(c.Find(ctx, r.URI))
+		}),
 		"inspect": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
 			in, err := c.Inspect(ctx, r.URI)
 			if err != nil {
@@ -141,8 +148,11 @@ func byteVerbs(c *catalog.Catalog) map[string]verb {
 			}
 			return sendOne[catalog.Record](out)(c.Add(ctx, r.Path, r.URI, r.Move, r.Force, out.progress))
 		}),
-		"remove": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
-			return sendOne[catalog.Record](out)(c.Remove(ctx, r.URI))
+		"removable": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
+			return sendOne[catalog.Record](out)(c.Removable(ctx, r.URI))
+		}),
+		"remove": verbOf(func(ctx context.Context, r removeRequest, out *frameWriter) error {
+			return sendOne[catalog.Record](out)(c.Remove(ctx, r.URI, r.Means))
 		}),
 		"retry": verbOf(func(ctx context.Context, r idRequest, out *frameWriter) error {
 			return c.Retry(ctx, r.ID, out.progress)

@@ -75,7 +75,7 @@ func TestVerbs(t *testing.T) {
 			checkWrites(t, c)
 			checkReads(t, c, cat)
 			checkErrors(t, c)
-			if r, err := c.Remove(t.Context(), "a/b:1"); err != nil || r.URI != "local://a/b:1" {
+			if r, err := c.Remove(t.Context(), "a/b:1", ""); err != nil || r.URI != "local://a/b:1" {
 				t.Errorf("Remove: %+v, %v", r, err)
 			}
 			if _, err := c.Get(t.Context(), "a/b:1"); !errors.Is(err, fs.ErrNotExist) {
@@ -217,7 +217,7 @@ func checkErrors(t *testing.T, c *Client) {
 		{"Images", get(backends.Collect(c.Images(ctx, "", "nowhere", false))), fs.ErrNotExist},
 		{"Retry", c.Retry(ctx, "nothing", nil), fs.ErrNotExist},
 		{"Discard", c.Discard(ctx, "nothing"), fs.ErrNotExist},
-		{"Remove", get(c.Remove(ctx, "a/nothing:1")), fs.ErrNotExist},
+		{"Remove", get(c.Remove(ctx, "a/nothing:1", "")), fs.ErrNotExist},
 		{"Share", get(c.Share(ctx, "a/nothing:1", "")), fs.ErrNotExist},
 		{"Labels", get(backends.Collect(c.Labels(ctx, "", "", "nowhere"))), fs.ErrNotExist},
 	} {

@@ -72,7 +72,7 @@ func (a *app) printPath(ctx context.Context, c *control.Client, uri string) erro
 	if filepath.IsAbs(uri) {
 		return fmt.Errorf("%w: %s is not in the mount at %s", fs.ErrInvalid, uri, a.mount)
 	}
-	r, err := c.Get(ctx, uri)
+	r, err := c.Find(ctx, uri)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 
@@ -24,7 +23,8 @@ func (a *app) pullCmd() *cobra.Command {
 		Short: "Bring a whole image to this machine",
 		Long: `Download all of an image and check it against its digest. Without FILE it stays
 in the cache, where "sreg get" and a mount find it; with FILE a copy is written
-there. The path is printed. If FILE is a directory, the copy is IMAGE:TAG.sif in it.`,
+there. The path is printed. If FILE is a directory, the copy is IMAGE:TAG.sif in it,
+or IMAGE:TAG@VERSION.sif where the URI says a version.`,
 		Args: needArgs(1, 2),
 
 		ValidArgsFunction: a.completeImage,
@@ -47,7 +47,7 @@ there. The path is printed. If FILE is a directory, the copy is IMAGE:TAG.sif in
 }
 
 func (a *app) pull(ctx context.Context, c *control.Client, uri, to string, force bool) error {
-	to, err := target(ctx, c, uri, to)
+	uri, to, err := target(ctx, c, uri, to)
 	if err != nil {
 		return err
 	}
@@ -67,26 +67,27 @@ func (a *app) pull(ctx context.Context, c *control.Client, uri, to string, force
 	return err
 }
 
-// target returns the absolute name of the file to write; "" if none is wanted.
-func target(ctx context.Context, c *control.Client, uri, to string) (string, error) {
+// target returns the absolute name of the file to write, "" if none is wanted, and
+// the image: where the file is named after it, it is the one that was looked at.
+func target(ctx context.Context, c *control.Client, uri, to string) (image, path string, err error) {
 	if to == "" {
-		return "", nil
+		return uri, "", nil
 	}
 	abs, err := absolute(to)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	info, err := os.Stat(abs)
 	isDir := err == nil && info.IsDir()
 	if !isDir && !strings.HasSuffix(to, "/") {
-		return abs, nil
+		return uri, abs, nil
 	}
 	if !isDir {
-		return "", usagef("%s is not a directory", to)
+		return "", "", usagef("%s is not a directory", to)
 	}
-	r, err := c.Get(ctx, uri)
+	r, err := c.Find(ctx, uri)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	return filepath.Join(abs, path.Base(fsys.PathOf(r.Remote, r.Ref, r.Format))), nil
+	return r.URI, filepath.Join(abs, filepath.Base(fsys.PathOf(r.Remote, r.Ref, r.Format))), nil
 }

@@ -22,8 +22,9 @@ func (a *app) rmCmd() *cobra.Command {
 		Use:     "rm URI...",
 		Aliases: []string{"delete"},
 		Short:   "Delete images from their registries",
-		Long: `Delete images where they are. Outside of the local store you are asked first;
-a script says --yes.`,
+		Long: `Delete images where they are: without a remote in the URI, in the local store
+alone. Outside of it you are asked first; a script says --yes. With a version in
+the URI that version is deleted, or nothing if the tag means another one.`,
 		Args: needArgs(1, maxArgs),
 
 		ValidArgsFunction: a.completeImages,
@@ -42,16 +43,20 @@ a script says --yes.`,
 }
 
 func (a *app) remove(ctx context.Context, c *control.Client, uri string, yes bool) error {
-	r, err := c.Get(ctx, uri)
-	if err != nil {
-		return err
-	}
-	if r.Remote != config.Local && !yes {
-		if err := a.confirm(ctx, r); err != nil {
+	var means string
+	if !yes {
+		r, err := c.Removable(ctx, uri)
+		if err != nil {
 			return err
 		}
+		if r.Remote != config.Local {
+			if err := a.confirm(ctx, r); err != nil {
+				return err
+			}
+		}
+		uri, means = r.URI, r.Version
 	}
-	gone, err := c.Remove(ctx, r.URI)
+	gone, err := c.Remove(ctx, uri, means)
 	if err != nil {
 		return err
 	}
