@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"log/slog"
 	"sync/atomic"
 )
 
@@ -15,6 +16,7 @@ import (
 type body struct {
 	src     io.ReadCloser
 	release func()
+	log     *slog.Logger
 	fail    func(error) error // puts the operation and the name on an error
 	want    int64             // bytes still to come; < 0: all there are
 	exact   bool              // fewer than want is an error
@@ -31,7 +33,8 @@ func (b *body) Read(p []byte) (int, error) {
 	case b.want >= 0 && int64(len(p)) > b.want:
 		p = p[:b.want]
 	}
-	n, err := b.src.Read(p)
+	var n int
+	err := Guard(b.log, func() (err error) { n, err = b.src.Read(p); return err })
 	if b.want >= 0 {
 		b.want -= int64(n)
 	}

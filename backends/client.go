@@ -77,7 +77,7 @@ func (c *Client) checkName(ref Ref) error {
 		return err
 	}
 	if nc, ok := c.backend.(NameChecker); ok {
-		return nc.CheckName(ref)
+		return Guard(c.opts.Log, func() error { return nc.CheckName(ref) })
 	}
 	return nil
 }
@@ -123,10 +123,24 @@ func checkImage(img Image) error {
 	if err := img.Ref.Check(); err != nil {
 		return fmt.Errorf("%w: %v", ErrCorrupt, err)
 	}
-	if img.Size < -1 {
-		return fmt.Errorf("%w: size %d", ErrCorrupt, img.Size)
+	if err := CheckSize(img.Size); err != nil {
+		return err
 	}
 	return CheckDigest(img.Digest)
+}
+
+// MaxSize is the size in bytes of the largest image: that of the largest file of
+// ext4, on which most caches lie. What is kept for each piece of an image of that
+// size still fits into memory.
+const MaxSize = 16 << 40
+
+// CheckSize reports whether size can be that of an image, or -1 for not known.
+// Errors: ErrCorrupt.
+func CheckSize(size int64) error {
+	if size < -1 || size > MaxSize {
+		return fmt.Errorf("%w: no image has a size of %d bytes", ErrCorrupt, size)
+	}
+	return nil
 }
 
 // CheckDigest reports whether digest is "" or has the form of one: a known

@@ -105,7 +105,7 @@ func stream[T any](ctx context.Context, c *Client, open func(context.Context) it
 		if err != nil {
 			return err
 		}
-		for v, seqErr := range open(tried) {
+		for v, seqErr := range guarded(c.opts.Log, open(tried)) {
 			if err = seqErr; err != nil {
 				break
 			}
@@ -148,7 +148,7 @@ func (c *Client) Watch(ctx context.Context) iter.Seq2[Change, error] {
 		again := backoff.WithContext(d.exp, ctx)
 		for ctx.Err() == nil {
 			opened := time.Now()
-			for change, err := range watcher.Watch(ctx) {
+			for change, err := range guarded(c.opts.Log, watcher.Watch(ctx)) {
 				if errors.Is(err, errors.ErrUnsupported) {
 					yield(Change{}, c.failAll("watch", "", err))
 					return

@@ -35,6 +35,9 @@ func (c *Client) Open(ctx context.Context, img Image, off, n int64) (io.ReadClos
 		return nil, c.fail("open", img.Ref, fmt.Errorf("%w: negative offset", fs.ErrInvalid))
 	}
 	img = unversioned(img)
+	if err := CheckSize(img.Size); err != nil {
+		return nil, c.fail("open", img.Ref, err) // what was stored may be older than this rule
+	}
 	want := n
 	if img.Size >= 0 {
 		rest := max(img.Size-off, 0)
@@ -60,14 +63,15 @@ func unversioned(img Image) Image {
 }
 
 func (c *Client) openBody(ctx context.Context, img Image, off, n int64) (*body, error) {
-	b := &body{fail: func(err error) error { return c.fail("read", img.Ref, bodyError(ctx, err)) }}
+	b := &body{log: c.opts.Log, fail: func(err error) error { return c.fail("read", img.Ref, bodyError(ctx, err)) }}
 	d := c.delays(ctx)
 	err := d.retry(ctx, func() error {
 		tried, t, err := c.begin(ctx, d.left(c.opts.MaxElapsed), c.gate.enterBody)
 		if err != nil {
 			return err
 		}
-		if b.src, err = c.backend.Open(tried, img, off, n); err != nil {
+		err = Guard(c.opts.Log, func() (err error) { b.src, err = c.backend.Open(tried, img, off, n); return err })
+		if err != nil {
 			return t.end(ctx, tried, err)
 		}
 		b.release = t.keep(ctx, tried)
@@ -83,7 +87,8 @@ func (c *Client) OpenFile(ctx context.Context, img Image) (*os.File, error) {
 	if !ok {
 		return nil, c.fail("open", img.Ref, c.unsupported("give files of this machine"))
 	}
-	f, err := o.OpenFile(ctx, unversioned(img))
+	var f *os.File
+	err := Guard(c.opts.Log, func() (err error) { f, err = o.OpenFile(ctx, unversioned(img)); return err })
 	return f, c.fail("open", img.Ref, err)
 }
 
@@ -97,6 +102,7 @@ func (c *Client) Build(ctx context.Context, img Image, dst io.WriterAt) (int64, 
 	if err != nil {
 		return 0, c.fail("build", img.Ref, err)
 	}
-	size, err := builder.Build(tried, unversioned(img), dst)
+	var size int64
+	err = Guard(c.opts.Log, func() (err error) { size, err = builder.Build(tried, unversioned(img), dst); return err })
 	return size, c.fail("build", img.Ref, t.end(ctx, tried, err))
 }

@@ -91,7 +91,7 @@ func once[T any](ctx context.Context, c *Client, fn func(context.Context) (T, er
 		if err != nil {
 			return err
 		}
-		v, err = fn(tried)
+		err = Guard(c.opts.Log, func() (err error) { v, err = fn(tried); return err })
 		return t.end(ctx, tried, err)
 	})
 	return v, err

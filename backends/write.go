@@ -53,7 +53,7 @@ func (c *Client) push(ctx context.Context, ref Ref, src Source) (Image, error) {
 			}
 		}
 		tries++
-		img, err = pusher.Push(tried, ref, watched)
+		err = Guard(c.opts.Log, func() (err error) { img, err = pusher.Push(tried, ref, watched); return err })
 		return t.end(ctx, tried, err)
 	})
 	if tries > 1 && (errors.Is(err, fs.ErrExist) || errors.Is(err, ErrChanged)) {
@@ -138,7 +138,7 @@ func (c *Client) Share(ctx context.Context, img Image, with string) (string, err
 		if err != nil {
 			return err
 		}
-		link, err = sharer.Share(tried, img, with)
+		err = Guard(c.opts.Log, func() (err error) { link, err = sharer.Share(tried, img, with); return err })
 		err = t.end(ctx, tried, err)
 		if err != nil && !errors.Is(err, ErrRateLimited) {
 			return permanent(err)

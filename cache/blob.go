@@ -55,6 +55,9 @@ func (c *Cache) Peek(ctx context.Context, client *backends.Client, img backends.
 }
 
 func (c *Cache) blob(ctx context.Context, client *backends.Client, img backends.Image, quiet bool) (*Blob, error) {
+	if err := backends.CheckSize(img.Size); err != nil {
+		return nil, err // the catalogue may have it from an older release
+	}
 	if client.Caps().Has(backends.CanOpenFile) {
 		f, err := client.OpenFile(ctx, img)
 		if err == nil {

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // A Cache is a directory of blobs. All methods may be called from many
@@ -232,14 +234,17 @@ func (it *item) closeFiles() {
 }
 
 // spawn runs fn in a goroutine that Close waits for. It reports false when the
-// cache is closed already.
+// cache is closed already. A panic of fn ends fn alone: where others wait for what
+// comes of it, fn has a Guard inside.
 func (c *Cache) spawn(fn func()) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return false
 	}
-	c.wg.Go(fn)
+	c.wg.Go(func() {
+		_ = backends.Guard(c.opts.Log, func() error { fn(); return nil }) // it is in the log
+	})
 	return true
 }
 

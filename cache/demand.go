@@ -7,6 +7,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 const (
@@ -214,7 +216,7 @@ func (d *data) start(f *flight) bool { return d.startThen(f, func() {}) }
 // and undoes the claim, when the cache is closing. Call with mu held.
 func (d *data) startThen(f *flight, after func()) bool {
 	fly := func() {
-		d.land(f, d.fetch(f))
+		d.land(f, backends.Guard(d.item.cache.opts.Log, func() error { return d.fetch(f) }))
 		after()
 	}
 	if d.item.cache.spawn(fly) {

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 const (
@@ -68,7 +70,7 @@ func (d *data) startFiller() *filler {
 func (d *data) hasten() { d.sources[0].lane.run() }
 
 func (f *filler) run() {
-	err := f.fill()
+	err := backends.Guard(f.data.item.cache.opts.Log, f.fill)
 	for range f.running {
 		<-f.landed
 	}

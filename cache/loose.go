@@ -101,7 +101,8 @@ func (d *data) fetchLoose(c *looseChunk) {
 	defer close(c.done)
 	off := c.number * looseSize
 	b := make([]byte, min(looseSize, d.size-off))
-	if c.err = d.readFrom(b, off); c.err == nil {
+	c.err = backends.Guard(d.item.cache.opts.Log, func() error { return d.readFrom(b, off) })
+	if c.err == nil {
 		c.bytes = b
 		return
 	}

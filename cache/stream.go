@@ -65,7 +65,7 @@ func (c *Cache) stream(key Key, src source) (*streaming, error) {
 	}
 	s := &streaming{done: make(chan struct{})}
 	run := func() {
-		s.err = c.download(key, src)
+		s.err = backends.Guard(c.opts.Log, func() error { return c.download(key, src) })
 		c.single.mu.Lock()
 		delete(c.single.running, key)
 		c.single.mu.Unlock()

@@ -101,12 +101,12 @@ func (c *Catalog) fetchAhead(ctx context.Context, s Store, r Remote, ref backend
 		if ctx.Err() != nil {
 			break
 		}
-		g.Go(func() error {
+		g.Go(guarded(c.opts.Log, func() error {
 			if _, err := c.ask(ctx, s, r, next); err != nil && passing(err) {
 				return err
 			}
 			return nil
-		})
+		}))
 	}
 	if err := g.Wait(); err != nil {
 		c.opts.Log.Debug("no facts ahead of need", "remote", r.Name, "collection", ref.Collection, "err", err)

@@ -113,7 +113,7 @@ func New(opts Options) (*Catalog, error) {
 			return nil, fmt.Errorf("%w: two remotes are named %q", fs.ErrInvalid, r.Name)
 		}
 	}
-	c.records.dir = opts.Records
+	c.records.dir, c.tasks.log = opts.Records, opts.Log
 	return c, nil
 }
 

@@ -60,11 +60,15 @@ func FuzzDecodeEntry(f *testing.F) {
 	f.Add(encodeEntry(entry{flags: full | listed, seen: time.Unix(1, 0), image: backends.Image{
 		Ref: ref, Digest: someDigest, Version: "v", Modified: time.Unix(1, 1), Labels: map[string]string{"a": "b"}, URL: "u"}}, ref))
 	f.Add([]byte{codecVersion, byte(full | otherRef), 0xff, 0xff, 0xff})
+	f.Add(encodeEntry(entry{flags: full | listed, image: backends.Image{Ref: ref, Size: backends.MaxSize + 1}}, ref))
 	f.Add([]byte{codecVersion, byte(listed | hasGuess), 1, '0'}) // a format that nobody knows
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, ok := decodeEntry(b, ref)
 		if !ok {
 			return
+		}
+		if err := backends.CheckSize(e.image.Size); err != nil {
+			t.Errorf("decoded: %v", err)
 		}
 		// What was understood is written so that it is understood the same way.
 		again, ok := decodeEntry(encodeEntry(e, ref), ref)

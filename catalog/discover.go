@@ -5,6 +5,8 @@ package catalog
 import (
 	"context"
 	"sync"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // discover finds out whether there is a collection of which nothing is known, by
@@ -26,10 +28,13 @@ func (c *Catalog) discover(ctx context.Context, s Store, r Remote, collection st
 	defer cancel()
 	found := make(chan struct{})
 	probe.Go(func() {
-		if holds(ctx, r, parent, collection) {
-			close(found)
-			cancel() // the listing goes on without us
-		}
+		_ = backends.Guard(c.opts.Log, func() error { // it is in the log, and nothing was found
+			if holds(ctx, r, parent, collection) {
+				close(found)
+				cancel() // the listing goes on without us
+			}
+			return nil
+		})
 	})
 	err := c.listable(ctx, s, r, collection)
 	select {

@@ -168,6 +168,7 @@ func (e *entry) decodeFacts(d *decoder) {
 		e.seen = time.Unix(0, seen)
 	}
 	img.Size = d.varint()
+	d.bad = d.bad || backends.CheckSize(img.Size) != nil // it may have been stored by an older release
 	img.Digest, _ = d.digest()
 	var same bool
 	if img.Version, same = d.digest(); same {

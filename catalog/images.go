@@ -256,13 +256,13 @@ func (c *Catalog) crawl(ctx context.Context, s Store, r Remote, from string, mod
 			if ok && (mode == neverMade || c.listFresh(h)) {
 				continue
 			}
-			g.Go(func() error {
+			g.Go(guarded(c.opts.Log, func() error {
 				err := c.join(groupCtx, s, r, collection)
 				if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrNotExist) {
 					return nil
 				}
 				return err
-			})
+			}))
 		}
 		if err := g.Wait(); err != nil {
 			return err

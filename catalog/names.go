@@ -195,7 +195,7 @@ func (t *nameTable) find(m *matcher, limit int) (keys [][]byte, ok bool) {
 	found := make([][][]byte, workers)
 	var g errgroup.Group
 	for w := range workers {
-		g.Go(func() error {
+		g.Go(guarded(nil, func() error {
 			own := m.clone()
 			for i := w * len(t.chunks) / workers; i < (w+1)*len(t.chunks)/workers; i++ {
 				c := &t.chunks[i]
@@ -209,9 +209,9 @@ func (t *nameTable) find(m *matcher, limit int) (keys [][]byte, ok bool) {
 				}
 			}
 			return nil
-		})
+		}))
 	}
-	g.Wait() //nolint:errcheck // none of them fails
+	_ = backends.Raise(g.Wait()) // nothing else
 	for _, some := range found {
 		keys = append(keys, some...)
 	}

@@ -5,6 +5,8 @@ package catalog
 import (
 	"bytes"
 	"iter"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // How much pages reads at once. A first page is small, for those who want a few
@@ -27,7 +29,12 @@ func pages(s Store, prefix, from []byte) iter.Seq2[KV, error] {
 			var ahead chan *page
 			if p.more && r.size == maxPage {
 				ahead = make(chan *page, 1)
-				go func() { ahead <- r.read(spare) }()
+				go func() {
+					if err := backends.Guard(nil, func() error { r.read(spare); return nil }); err != nil {
+						spare.more, spare.err = false, err
+					}
+					ahead <- spare
+				}()
 			}
 			more, wanted := p.more, p.each(yield)
 			if ahead != nil {

@@ -73,9 +73,10 @@ func (c *Catalog) askSearchers(ctx context.Context, query, remote string) func()
 	errs := make([]error, len(searchers))
 	for i, r := range searchers {
 		g.Go(func() error {
-			var err error
-			records[i], err = c.searchOne(ctx, r, query)
-			errs[i] = c.missed(r, remote, err)
+			errs[i] = c.missed(r, remote, backends.Guard(c.opts.Log, func() (err error) {
+				records[i], err = c.searchOne(ctx, r, query)
+				return err
+			}))
 			return nil
 		})
 	}

@@ -4,17 +4,26 @@ package catalog
 
 import (
 	"context"
+	"log/slog"
 	"sync"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // tasks is the work that goes on behind a caller's back. All of it ends when
-// the catalogue is closed. The zero value is ready.
+// the catalogue is closed.
 type tasks struct {
+	log     *slog.Logger
 	mu      sync.Mutex // guards the fields below
 	stopped bool
 	next    int
 	cancels map[int]context.CancelFunc
 	wg      sync.WaitGroup
+}
+
+// guarded is f for an errgroup: with a panic as its error.
+func guarded(log *slog.Logger, f func() error) func() error {
+	return func() error { return backends.Guard(log, f) }
 }
 
 // run calls f with a context that ends when the tasks are stopped.
@@ -36,7 +45,7 @@ func (t *tasks) start(f func(ctx context.Context)) bool {
 	}
 	go func() {
 		defer done()
-		f(ctx)
+		_ = backends.Guard(t.log, func() error { f(ctx); return nil }) // it is in the log
 	}()
 	return true
 }

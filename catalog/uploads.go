@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 )
 
@@ -175,7 +176,7 @@ func (c *Catalog) joinRun(id string, p Progress) (*run, error) {
 
 func (c *Catalog) runUpload(ctx context.Context, s *State, id string, r *run) {
 	u := c.uploads
-	err := c.upload(ctx, s, id, r.told(u))
+	err := backends.Guard(c.opts.Log, func() error { return c.upload(ctx, s, id, r.told(u)) })
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	r.err = err

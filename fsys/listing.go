@@ -4,8 +4,8 @@ package fsys
 
 import (
 	"context"
-	"fmt"
-	"runtime/debug"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // A Listing reads a directory step by step, and can go elsewhere in it. Entries
@@ -25,11 +25,10 @@ type Listing struct {
 
 // A reading is a directory on its way through a goroutine, which ends with it.
 type reading struct {
-	cancel   context.CancelFunc
-	full     chan *piece // closed at the end
-	free     chan *piece
-	err      error // once full is closed
-	panicked any   // for who receives: it, not the goroutine, has somebody to recover
+	cancel context.CancelFunc
+	full   chan *piece // closed at the end
+	free   chan *piece
+	err    error // once full is closed
 }
 
 // OpenListing starts a listing of d; nothing is read yet. The caller closes it.
@@ -97,9 +96,7 @@ func (l *Listing) read(ctx context.Context) error {
 		}
 		l.ended, l.err = true, r.err
 		l.Close()
-		if r.panicked != nil {
-			panic(r.panicked)
-		}
+		_ = backends.Raise(r.err) // here is somebody who recovers
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -119,19 +116,17 @@ func (d *Dir) read(ctx context.Context) *reading {
 	r.free <- new(piece)
 	go func() {
 		defer close(r.full)
-		defer func() {
-			if cause := recover(); cause != nil {
-				r.panicked = fmt.Sprintf("%v\n%s", cause, debug.Stack())
-			}
-		}()
-		_, r.err = d.pieces(ctx, new(piece), func(p *piece) *piece {
-			r.full <- p
-			select {
-			case next := <-r.free:
-				return next
-			case <-ctx.Done():
-				return nil
-			}
+		r.err = backends.Guard(nil, func() error {
+			_, err := d.pieces(ctx, new(piece), func(p *piece) *piece {
+				r.full <- p
+				select {
+				case next := <-r.free:
+					return next
+				case <-ctx.Done():
+					return nil
+				}
+			})
+			return err
 		})
 	}()
 	return r

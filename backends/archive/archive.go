@@ -43,9 +43,6 @@ import (
 // (that of most registries, and of httpx.MaxMetadata).
 const MaxManifest = 4 << 20
 
-// maxBlob keeps the sum of all sizes from overflowing.
-const maxBlob = 1 << 48
-
 const (
 	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
 	dockerConfig   = "application/vnd.docker.container.image.v1+json"
@@ -119,7 +116,8 @@ func blobsOf(m *ocispec.Manifest) ([]ocispec.Descriptor, error) {
 		if d.Digest.Validate() != nil || d.Digest.Algorithm() != digest.SHA256 && d.Digest.Algorithm() != digest.SHA512 {
 			return nil, fmt.Errorf("%w: blob with the digest %.80q", backends.ErrCorrupt, d.Digest)
 		}
-		if d.Size < 0 || d.Size > maxBlob {
+		// The sum of all does not overflow: a manifest has no room for 2^19 of them.
+		if d.Size < 0 || d.Size > backends.MaxSize {
 			return nil, fmt.Errorf("%w: blob %s of %d bytes", backends.ErrCorrupt, d.Digest, d.Size)
 		}
 		size, twice := sizes[d.Digest]

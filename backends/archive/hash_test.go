@@ -5,6 +5,7 @@ package archive_test
 import (
 	"bytes"
 	"encoding/hex"
+	"io"
 	"math/rand/v2"
 	"testing"
 
@@ -82,10 +83,27 @@ func FuzzHash(f *testing.F) {
 	})
 }
 
+func nothing(string, int64, int64, int64) (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(nil)), nil
+}
+
 func FuzzNew(f *testing.F) {
 	f.Add([]byte(`{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:0000000000000000000000000000000000000000000000000000000000000000","size":3},"layers":[]}`))
+	const layer = `{"digest":"sha256:0000000000000000000000000000000000000000000000000000000000000001","size":`
+	for _, size := range []string{"17592186044416", "17592186044417", "9223372036854775807", "-9223372036854775808", "1e18"} {
+		f.Add([]byte(`{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:0000000000000000000000000000000000000000000000000000000000000000","size":3},"layers":[` +
+			layer + size + "}]}"))
+	}
 	f.Fuzz(func(t *testing.T, manifest []byte) {
 		a, err := archive.New(manifest)
+		if err == nil {
+			// To the end, and to the end of all numbers, is the same.
+			if body, err := a.Open(1, 1<<63-1, nothing); err == nil {
+				body.Close()
+			} else {
+				t.Errorf("Open of the rest: %v", err)
+			}
+		}
 		if err == nil && (a.Size() < int64(len(manifest)) || a.Size()%512 != 0 && len(manifest) == 0) {
 			t.Errorf("size %d", a.Size())
 		}

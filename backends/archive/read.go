@@ -20,7 +20,7 @@ type BlobOpener func(digest string, size, off, n int64) (io.ReadCloser, error)
 func (a *Archive) Open(off, n int64, open BlobOpener) (io.ReadCloser, error) {
 	end := a.size
 	if n >= 0 {
-		end = min(off+n, a.size)
+		end = off + min(n, max(a.size-off, 0))
 	}
 	r := &reader{archive: a, open: open, pos: off, end: end}
 	r.next = sort.Search(len(a.pieces), func(i int) bool { return a.pieces[i].off+a.pieces[i].size > off })

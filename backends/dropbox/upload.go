@@ -139,12 +139,12 @@ func (u *upload) pieces(ctx context.Context) (last piece, err error) {
 		}
 		g.Go(func() error {
 			defer u.slots.leave(next.text)
-			err := u.send(ctx, next, false)
+			err := backends.Guard(nil, func() error { return u.send(ctx, next, false) })
 			u.done(next, err == nil)
 			return err
 		})
 	}
-	if waitErr := g.Wait(); waitErr != nil && (err == nil || errors.Is(err, context.Canceled)) {
+	if waitErr := backends.Raise(g.Wait()); waitErr != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		err = waitErr // the reader only stopped because of it
 	}
 	return last, err

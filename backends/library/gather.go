@@ -6,6 +6,8 @@ import (
 	"context"
 	"iter"
 	"sync"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // listRequests is how many requests of a listing are under way at once.
@@ -29,13 +31,14 @@ func gather[T any](ctx context.Context, ids []string, fetch func(ctx context.Con
 				id, to := rest[0], make(chan answer, 1)
 				rest, running = rest[1:], append(running, to)
 				group.Go(func() { // ends with its one request
-					v, err := fetch(ctx, id)
-					to <- answer{v, err}
+					var a answer
+					a.err = backends.Guard(nil, func() (err error) { a.v, err = fetch(ctx, id); return err })
+					to <- a
 				})
 			}
 			first := <-running[0]
 			running = running[1:]
-			if !yield(first.v, first.err) || first.err != nil {
+			if !yield(first.v, backends.Raise(first.err)) || first.err != nil {
 				return
 			}
 		}

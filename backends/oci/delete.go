@@ -96,7 +96,8 @@ func (c *client) shared(ctx context.Context, repo, tag, digest string) (bool, er
 			if other.Load() {
 				return nil
 			}
-			found, err := c.head(ctx, repo, t)
+			var found string
+			err := backends.Guard(c.log, func() (err error) { found, err = c.head(ctx, repo, t); return err })
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
 			}

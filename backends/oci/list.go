@@ -115,7 +115,9 @@ func (c *client) listTags(ctx context.Context, collection string, images []strin
 			images, running = images[1:], append(running, s)
 			group.Go(func() {
 				defer close(s.pages)
-				s.err = c.sendTags(ctx, backends.Ref{Collection: collection, Name: s.name}, &probes, s.pages)
+				s.err = backends.Guard(c.log, func() error {
+					return c.sendTags(ctx, backends.Ref{Collection: collection, Name: s.name}, &probes, s.pages)
+				})
 			})
 		}
 		first := running[0]

@@ -57,6 +57,11 @@ func testVerbs(stopped chan<- error) map[string]verb {
 			}
 			return out.item(echo{"done"})
 		}),
+		"panic": verbOf(func(_ context.Context, _ noneRequest, out *frameWriter) error {
+			var sizes []int
+			_ = out.item(1)
+			return out.item(sizes[7])
+		}),
 		"hang": verbOf(func(ctx context.Context, _ noneRequest, out *frameWriter) error {
 			out.progress(0, -1)
 			<-ctx.Done()
@@ -152,6 +157,24 @@ func TestErrorAfterItems(t *testing.T) {
 		}
 		if diff := cmp.Diff([]string{"1 false", "0 true"}, got); diff != "" {
 			t.Error(diff)
+		}
+	})
+}
+
+// A panic is the error of its request, whichever process it happens in, and the
+// next request is answered.
+func TestPanic(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, c *Client, _ <-chan error) {
+		for range 2 {
+			items := 0
+			var err error
+			for _, err = range call[int](t.Context(), c, "panic", noneRequest{}, nil) {
+				items++
+			}
+			if err == nil || !strings.HasPrefix(err.Error(), "internal error: runtime error: index out of range") || items != 2 {
+				t.Errorf("%d items, then %v", items, err)
+			}
 		}
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
 )
 
@@ -83,7 +84,7 @@ func serveVerb(log *slog.Logger, name string, v verb) http.Handler {
 		}
 		if err == nil {
 			body := http.MaxBytesReader(w, r.Body, MaxRequest)
-			err = v(r.Context(), json.NewDecoder(body), out)
+			err = backends.Guard(log, func() error { return v(r.Context(), json.NewDecoder(body), out) })
 		}
 		log.Debug("control", "verb", name, "err", err)
 		out.end(err)

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -19,6 +18,7 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/fsys"
 )
 
@@ -182,7 +182,7 @@ func (m *Mounted) mountOptions(options ...string) *fuse.MountOptions {
 		Logger:            logger,
 		Debug:             m.opts.trace != nil,
 		PanicHandler: func(v any) fuse.Status {
-			m.log.Error("panic in an operation", "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			_ = backends.Guard(m.log, func() error { panic(v) }) // logs it
 			return fuse.EIO
 		},
 	}

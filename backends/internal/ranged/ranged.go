@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"regexp"
@@ -38,7 +39,16 @@ func (s Span) header() string {
 	if s.N < 0 {
 		return fmt.Sprintf("bytes=%d-", s.Off)
 	}
-	return fmt.Sprintf("bytes=%d-%d", s.Off, s.Off+s.N-1)
+	return fmt.Sprintf("bytes=%d-%d", s.Off, s.last())
+}
+
+// last is the offset of the last byte, the largest number there is if N is
+// negative or leads beyond that.
+func (s Span) last() int64 {
+	if s.N < 0 || s.N > math.MaxInt64-s.Off {
+		return math.MaxInt64
+	}
+	return s.Off + s.N - 1
 }
 
 // Body returns the span of an image of the given size, or of unknown size if
@@ -155,7 +165,7 @@ func (s Span) check(header string, size int64) error {
 		return err
 	}
 	if first != s.Off || last < first || whole >= 0 && last >= whole ||
-		s.N >= 0 && last > s.Off+s.N-1 || size >= 0 && whole >= 0 && whole != size {
+		last > s.last() || size >= 0 && whole >= 0 && whole != size {
 		return fmt.Errorf("%w: Content-Range %.100q for %q of %d", backends.ErrCorrupt, header, s.header(), size)
 	}
 	return nil

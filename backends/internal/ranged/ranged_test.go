@@ -90,6 +90,8 @@ func FuzzBody(f *testing.F) {
 	f.Add("bytes 0-9/100", int64(0), int64(10), int64(100))
 	f.Add("bytes 5-9/*", int64(5), int64(10), int64(100))
 	f.Add("bytes 9-5/10", int64(9), int64(1), int64(-1))
+	f.Add("bytes 7-999999999999999999/*", int64(7), int64(1<<63-1), int64(-1))
+	f.Add("bytes 0-1/2", int64(1<<63-1), int64(1<<63-1), int64(1<<63-1))
 	f.Fuzz(func(t *testing.T, header string, off, n, size int64) {
 		if off < 0 || n <= 0 || size >= 0 && (off > size || n > size-off) {
 			t.Skip()

@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // A Head is what the header and the descriptors of a SIF say. The zero value is
@@ -55,7 +57,7 @@ func Read(r io.ReaderAt) (Head, error) {
 	head := Head{Arch: archs[string(header[45:47])]}
 	count := binary.LittleEndian.Uint64(header[88:])
 	offset := int64(binary.LittleEndian.Uint64(header[96:]))
-	if count > maxDescriptors || offset < headerSize {
+	if count > maxDescriptors || offset < headerSize || offset > backends.MaxSize {
 		return head, nil
 	}
 	descriptors := make([]byte, int(count)*descriptorSize)

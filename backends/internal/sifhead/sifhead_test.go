@@ -80,6 +80,7 @@ func TestRead_hostile(t *testing.T) {
 		"too many":         {header, "arm64"},
 		"negative offset":  {put(header, 96, 1<<63), "arm64"},
 		"offset past all":  {put(put(header, 88, 48), 96, 1<<40), "arm64"},
+		"offset past any":  {put(put(header, 88, 48), 96, 1<<63-1), "arm64"},
 		"half of them":     {append(put(header, 88, 2), make([]byte, 600)...), "arm64"},
 		"no such arch":     {append(append([]byte{}, header[:45]...), append([]byte("99"), header[47:]...)...), ""},
 		"shorter than one": {header[:100], ""},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
@@ -90,13 +91,19 @@ func (a *app) with(ctx context.Context, fn func(*control.Client) error) error {
 }
 
 func (a *app) options() (engine.Options, error) {
-	log := slog.New(slog.DiscardHandler)
-	if a.debug {
-		log = slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	}
 	return engine.Configure(&a.settings, a.settingFlags, engine.Source{
-		Getenv: a.getenv, Config: a.config, Remotes: a.remotes, Log: log, Notice: a.notice,
+		Getenv: a.getenv, Config: a.config, Remotes: a.remotes, Log: a.log(), Notice: a.notice,
 	})
+}
+
+// log returns where the work in this process tells what it does. Without --debug
+// that is nothing but the stack of a panic.
+func (a *app) log() *slog.Logger {
+	level := backends.LevelPanic
+	if a.debug {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
 }
 
 // notice tells a person something that is not the answer.

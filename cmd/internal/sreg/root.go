@@ -25,7 +25,7 @@ func Main() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv}
-	err := a.run(ctx, os.Args[1:])
+	err := backends.Guard(a.log(), func() error { return a.run(ctx, os.Args[1:]) })
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}

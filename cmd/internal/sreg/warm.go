@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
@@ -126,11 +127,10 @@ func (w *warming) run(ctx context.Context, patterns []string) error {
 			break
 		}
 		g.Go(func() error {
-			w.bring(ctx, t)
-			return nil
+			return backends.Guard(nil, func() error { w.bring(ctx, t); return nil })
 		})
 	}
-	_ = g.Wait() // the errors are kept in w
+	_ = backends.Raise(g.Wait()) // the errors are kept in w
 	w.show.end()
 	return w.sum(ctx, len(targets))
 }

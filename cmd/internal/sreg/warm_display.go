@@ -93,7 +93,7 @@ func newBarDisplay(w *warming, targets []warmTarget) *barDisplay {
 	d.all = mpb.New(mpb.WithOutput(w.err), mpb.WithAutoRefresh(), mpb.WithWidth(barWidth))
 	var sum int64
 	for _, t := range targets {
-		sum += max(t.rec.Size, 0)
+		sum = plus(sum, t.rec.Size)
 	}
 	d.total = d.all.AddBar(sum, mpb.BarPriority(len(targets)+1), mpb.BarRemoveOnComplete(),
 		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return d.label(len(targets)) }, decor.WC{W: labelWidth, C: decor.DindentRight})),

@@ -72,7 +72,7 @@ func (w *warming) plan(ctx context.Context, patterns []string) ([]warmTarget, er
 	g.SetLimit(planWorkers)
 	for i, pattern := range patterns {
 		g.Go(func() error {
-			chosen[i], errs[i] = w.choose(ctx, pattern)
+			errs[i] = backends.Guard(w.log(), func() (err error) { chosen[i], err = w.choose(ctx, pattern); return err })
 			return nil
 		})
 	}

@@ -79,9 +79,18 @@ func (w *warming) missing(ctx context.Context, targets []warmTarget) (missing []
 
 func sumOf(all []int64) (n int64) {
 	for _, v := range all {
-		n += v
+		n = plus(n, v)
 	}
 	return n
+}
+
+// plus adds sizes: what registries say of very many images may be more than there
+// are numbers.
+func plus(a, b int64) int64 {
+	if b = max(b, 0); a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
 }
 
 // roomOf returns how many bytes more the cache may hold.
@@ -111,11 +120,11 @@ func (w *warming) checkCopies(targets []warmTarget, dir string, need int64) erro
 	var copies int64
 	for _, t := range targets {
 		if info, err := os.Lstat(t.to); err != nil || info.Size() != t.rec.Size {
-			copies += max(t.rec.Size, 0)
+			copies = plus(copies, t.rec.Size)
 		}
 	}
 	if sameDisk(at, dir) {
-		copies += need
+		copies = plus(copies, need)
 	}
 	if copies > free {
 		return fmt.Errorf("warm: %w: %s needs %s and has %s (--force begins all the same)", syscall.ENOSPC, w.to, size(copies), size(free))
