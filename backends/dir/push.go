@@ -152,12 +152,13 @@ func (t *tree) stage(ctx context.Context, src backends.Source) (string, error) {
 		return "", err
 	}
 	tmp := filepath.Join(tmpDir, rand.Text())
-	if src.Path != "" && src.Give && t.adopt(src, tmp) == nil {
-		return tmp, nil
-	}
 	out, err := t.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o777)
 	if err != nil {
 		return "", err
+	}
+	defer out.Close()
+	if src.Path != "" && src.Give && t.adopt(src, out, tmp) == nil {
+		return tmp, nil
 	}
 	if err := errors.Join(fill(ctx, out, src), out.Close()); err != nil {
 		_ = t.Remove(tmp)
@@ -175,23 +176,29 @@ func fill(ctx context.Context, out *os.File, src backends.Source) error {
 	return out.Sync()
 }
 
-// adopt links the file that is given away into the store.
-func (t *tree) adopt(src backends.Source, tmp string) error {
+// adopt puts the file that is given away in the place of the new and empty one
+// at tmp, whose mode and group it gets: these are what the umask and a setgid
+// directory say. Errors: any means that it must be copied into fresh.
+func (t *tree) adopt(src backends.Source, fresh *os.File, tmp string) error {
 	in, err := openSource(src)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
+	if err := likeNew(in, fresh); err != nil {
+		return err
+	}
 	// The new name must not look like the remains of an old push (see sweep).
 	now := time.Now()
 	if err := os.Chtimes(src.Path, now, now); err != nil {
 		return err
 	}
-	if err := t.linkFrom(src.Path, tmp); err != nil {
+	link := tmp + ".link"
+	if err := t.linkFrom(src.Path, link); err != nil {
 		return err
 	}
 	// The link must be the file that was looked at.
-	linked, err := t.Lstat(tmp)
+	linked, err := t.Lstat(link)
 	if err == nil {
 		var info fs.FileInfo
 		if info, err = in.Stat(); err == nil && !os.SameFile(info, linked) {
@@ -199,13 +206,13 @@ func (t *tree) adopt(src backends.Source, tmp string) error {
 		}
 	}
 	if err == nil {
-		err = in.Chmod(0o755)
-	}
-	if err == nil {
 		err = in.Sync()
 	}
+	if err == nil {
+		err = t.Rename(link, tmp)
+	}
 	if err != nil {
-		_ = t.Remove(tmp)
+		_ = t.Remove(link)
 	}
 	return err
 }

@@ -18,6 +18,13 @@ func clone(out, in *os.File) error {
 	return unix.IoctlFileClone(int(out.Fd()), int(in.Fd()))
 }
 
+// hasACL reports whether more than a file's mode says who may open it: it got a
+// list from its directory.
+func hasACL(f *os.File) bool {
+	n, err := unix.Fgetxattr(int(f.Fd()), "system.posix_acl_access", nil)
+	return err == nil && n > 0
+}
+
 // reserve takes the blocks for size bytes. Where the file system cannot, the
 // writes will tell.
 func reserve(f *os.File, size int64) error {

@@ -13,6 +13,8 @@ import (
 
 func clone(_, _ *os.File) error { return errors.ErrUnsupported }
 
+func hasACL(*os.File) bool { return false }
+
 func reserve(*os.File, int64) error { return nil }
 
 func (t *tree) linkFrom(_, _ string) error { return errors.ErrUnsupported }

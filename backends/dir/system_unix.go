@@ -22,6 +22,30 @@ func inode(info fs.FileInfo) uint64 {
 	return 0
 }
 
+// likeNew gives f the mode and the group of a file that was just made, where
+// its owner may. Errors: any, also where an access control list decides instead.
+func likeNew(f, fresh *os.File) error {
+	want, err := fresh.Stat()
+	if err != nil {
+		return err
+	}
+	have, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if hasACL(fresh) {
+		return errors.ErrUnsupported
+	}
+	to, okTo := want.Sys().(*syscall.Stat_t)
+	from, okFrom := have.Sys().(*syscall.Stat_t)
+	if okTo && okFrom && to.Gid != from.Gid {
+		if err := f.Chown(-1, int(to.Gid)); err != nil {
+			return err
+		}
+	}
+	return f.Chmod(want.Mode().Perm())
+}
+
 // syncDir makes the names in dir durable.
 func (t *tree) syncDir(dir string) error {
 	d, err := t.Open(filepath.FromSlash(dir))

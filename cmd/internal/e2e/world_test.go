@@ -55,12 +55,14 @@ type world struct {
 	dir  string
 	env  []string
 	args []string // remotes, for both programs
+
+	umask string // of sregfs
 }
 
 func newWorld(t *testing.T, remotes ...string) *world {
 	t.Helper()
 	ocitest.Need(t, "fusermount3")
-	w := &world{t: t, dir: t.TempDir()}
+	w := &world{t: t, dir: t.TempDir(), umask: "022"}
 	w.env = []string{
 		"PATH=" + binaries + ":" + os.Getenv("PATH"), "HOME=" + w.dir, "LC_ALL=C", "TZ=UTC",
 		"SREGFS_HOME=" + w.path("state"), "SREGFS_CACHE_DIR=" + w.path("cache"),
@@ -89,7 +91,7 @@ func (w *world) mount(flags ...string) *mounted {
 	m := &mounted{w: w, dir: w.path("mnt")}
 	must(w.t, os.MkdirAll(m.dir, 0o755))
 	args := append(append([]string{"-f"}, w.args...), flags...)
-	m.cmd = exec.Command(binaries+"/sregfs", append(args, m.dir)...)
+	m.cmd = exec.Command("sh", append([]string{"-c", "umask " + w.umask + `; exec "$0" "$@"`, binaries + "/sregfs"}, append(args, m.dir)...)...)
 	m.cmd.Env = w.env
 	m.cmd.Stdout, m.cmd.Stderr = &m.log, &m.log
 	must(w.t, m.cmd.Start())

@@ -20,8 +20,6 @@ import (
 
 // Main runs the command with the process's arguments and returns its exit code.
 func Main() int {
-	// What is written here may hold names of private images, or be a token.
-	syscall.Umask(0o077)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv}

@@ -20,7 +20,6 @@ const maxFiles = 1 << 20
 
 // harden prepares the process for holding secrets and many files.
 func harden(log *slog.Logger) {
-	unix.Umask(0o077)
 	if err := forbidDumps(); err != nil {
 		log.Warn("memory can be read by other processes", "err", err)
 	}
