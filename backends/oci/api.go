@@ -74,9 +74,10 @@ func (c *client) do(req *http.Request, ok ...int) (*http.Response, error) {
 			err = c.statusError(resp)
 		}
 		if err == nil {
+			cache.works(repositoryIn(req.URL.Path))
 			return resp, nil
 		}
-		if !again || !c.renew(err, cache) || !rewind(req) {
+		if !again || !c.renew(err, cache, req.URL.Path) || !rewind(req) {
 			return nil, err
 		}
 	}

@@ -64,7 +64,8 @@ type found struct {
 	at  time.Time
 }
 
-// head asks what reference leads to.
+// head asks what reference leads to. Some registries and proxies refuse a HEAD, or say
+// that there is nothing: only what a GET says counts.
 func (c *client) head(ctx context.Context, repo, reference string) (digest string, err error) {
 	req, err := c.request(ctx, http.MethodHead, "/v2/"+repo+"/manifests/"+reference, nil)
 	if err != nil {
@@ -72,15 +73,27 @@ func (c *client) head(ctx context.Context, repo, reference string) (digest strin
 	}
 	req.Header.Set("Accept", acceptHeader)
 	resp, err := c.do(req)
-	if err != nil {
+	if err == nil {
+		resp.Body.Close()
+		if digest := resp.Header.Get("Docker-Content-Digest"); isDigest(digest) {
+			return digest, nil
+		}
+	} else if !headRefused(err) || c.known.closed(repo) {
 		return "", err
 	}
-	resp.Body.Close()
-	if digest := resp.Header.Get("Docker-Content-Digest"); isDigest(digest) {
-		return digest, nil
+	m, err := c.get(ctx, repo, reference)
+	if err == nil {
+		c.store.keep(repo, reference, m)
+	} else if errors.Is(err, fs.ErrPermission) {
+		c.known.close(repo)
 	}
-	m, err := c.fetch(ctx, repo, reference)
 	return m.digest, err
+}
+
+// headRefused reports whether a GET may be answered in another way.
+func headRefused(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) ||
+		errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized)
 }
 
 // fetch gets a manifest and checks it against the digest that was asked for or
@@ -284,8 +297,9 @@ const (
 type known struct {
 	mu     sync.Mutex // guards the fields below
 	images map[knownKey]found
-	tags   map[string]knownKey // "repo:reference" to what it was last
-	kinds  map[string]string   // by repository: the format of the image seen last
+	tags   map[string]knownKey  // "repo:reference" to what it was last
+	kinds  map[string]string    // by repository: the format of the image seen last
+	shut   map[string]time.Time // by repository: when a GET was refused
 }
 
 type knownKey struct{ repo, top, arch string }
@@ -322,6 +336,24 @@ func (k *known) add(repo, reference, arch string, f found) {
 		}
 		k.kinds[repo] = f.img.Format
 	}
+}
+
+// close notes that a repository is not for us, whatever the method.
+func (k *known) close(repo string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.shut == nil || len(k.shut) >= maxKnown {
+		k.shut = map[string]time.Time{}
+	}
+	k.shut[repo] = time.Now()
+}
+
+// closed reports whether a GET was refused a moment ago, too.
+func (k *known) closed(repo string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	at, ok := k.shut[repo]
+	return ok && time.Since(at) < renewEvery
 }
 
 // seen reports whether an image of the repository is known.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,25 @@ type tokens struct {
 type tokenCache struct {
 	auth.Cache
 	kept atomic.Int64 // what was put into it
+
+	mu     sync.Mutex // guards the field below
+	worked map[string]bool
+}
+
+// works notes that the login in c was good for a repository ("" for what is in none).
+func (c *tokenCache) works(repo string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.worked == nil || len(c.worked) >= maxTokens {
+		c.worked = map[string]bool{}
+	}
+	c.worked[repo] = true
+}
+
+func (c *tokenCache) hasWorked(repo string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.worked[repo]
 }
 
 // Set implements auth.Cache.
@@ -74,22 +94,38 @@ func (t *tokens) drop(had *tokenCache, rare bool) bool {
 	return true
 }
 
-// renew reports whether to make a request again that ended with err: with
-// another secret, or, where the service's answer to an old token leads nowhere,
-// as one that never had a token. had is the cache that it was made with.
-func (c *client) renew(err error, had *tokenCache) bool {
-	if errors.Is(err, fs.ErrPermission) {
-		c.login.forget()
-	}
-	if errors.Is(err, errForeignLogin) {
+// renew reports whether to make a request for path again that ended with err: with
+// another secret, or as one that never had a token. had is the cache that it was made
+// with.
+//
+// A registry that finds a login too old should answer 401 and say how to get another
+// one. Some answer 403, or, as for anything that one may not see, 404. So a refusal
+// where the same login was good before is taken for its age; other ones, and names
+// that are not there, only once in a while.
+func (c *client) renew(err error, had *tokenCache, path string) bool {
+	refused, missing := errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist)
+	if !refused && !missing || errors.Is(err, errForeignLogin) {
 		return false
 	}
-	unauthorized := errors.Is(err, backends.ErrUnauthorized)
-	again := c.preset.restart != nil && errors.Is(err, c.preset.restart) && c.tokens.drop(had, !unauthorized)
-	if unauthorized && c.login.renew() {
+	c.login.forget()
+	// A blob is asked for after its manifest was read: that it is not there is odd.
+	aged := had.hasWorked(repositoryIn(path)) && (refused || strings.Contains(path, "/blobs/"))
+	again := c.tokens.drop(had, !aged)
+	if errors.Is(err, backends.ErrUnauthorized) && c.login.renew() {
 		again = true
 	}
 	return again
+}
+
+// repositoryIn returns the repository that a request's path is for, "" if it is for none.
+func repositoryIn(path string) string {
+	path = strings.TrimPrefix(path, "/v2/")
+	for _, kind := range []string{"/manifests/", "/blobs/", "/tags/"} {
+		if i := strings.LastIndex(path, kind); i > 0 {
+			return path[:i]
+		}
+	}
+	return ""
 }
 
 // triedAt says, for an error of another host, whose login was refused.
