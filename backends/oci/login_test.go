@@ -316,6 +316,60 @@ func TestLogin_tokensKept(t *testing.T) {
 	}
 }
 
+// A file can have logins for parts of a registry: the longest that fits counts, and
+// none for another part (containers-auth.json(5)).
+func TestLogin_scopes(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{})
+	logins := map[string]string{"team": "t", "team/deep": "d", "other": "o", "": "all"}
+	for _, repo := range []string{"team/x", "team/deep/x", "team/deeper/x", "other/x", "third/x"} {
+		reg.PushSIF(repo, "1", []byte(repo), nil)
+	}
+	needs := func(path string) string {
+		for _, part := range []string{"team/deep", "team", "other"} {
+			if strings.HasPrefix(path, "/v2/"+part+"/") {
+				return logins[part]
+			}
+		}
+		return logins[""]
+	}
+	reg.Use(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if user, _, _ := req.BasicAuth(); user != needs(req.URL.Path) {
+				w.Header().Set("Www-Authenticate", `Basic realm="r"`)
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			next.ServeHTTP(w, req)
+		})
+	})
+	auth := func(user string) string { return base64.StdEncoding.EncodeToString([]byte(user + ":p:w")) }
+	for _, all := range []bool{true, false} {
+		var entries []string
+		for scope, user := range logins {
+			if scope != "" {
+				entries = append(entries, fmt.Sprintf(`"%s/%s":{"auth":%q}`, reg.Host, scope, auth(user)))
+			} else if all {
+				entries = append(entries, fmt.Sprintf(`%q:{"auth":%q}`, reg.Host, auth(user)))
+			}
+		}
+		for range 10 { // a map has another order each time
+			home := t.TempDir()
+			dockerConfig(t, filepath.Join(home, ".docker", "config.json"), `{"auths":{`+strings.Join(entries, ",")+`}}`)
+			b := open(t, config{"url": reg.URL}, func(env *backends.Env) { env.Home = home })
+			for _, repo := range []string{"team/x", "team/deep/x", "team/deeper/x", "other/x"} {
+				if got := read(t, b, mustStat(t, b, repo+":1"), 0, -1); string(got) != repo {
+					t.Errorf("%s: %q", repo, got)
+				}
+			}
+			_, err := b.Stat(t.Context(), ref(t, "third/x:1"))
+			if want := map[bool]error{false: backends.ErrUnauthorized}[all]; !errors.Is(err, want) {
+				t.Errorf("Stat where the login for the whole registry is there: %v: %v", all, err)
+			}
+		}
+	}
+}
+
 // A login that is too old is answered with 403 or 404 by some. What it was good for before
 // is asked for once more, with the login that the files have now.
 func TestLogin_aged(t *testing.T) {

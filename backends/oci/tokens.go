@@ -21,12 +21,12 @@ import (
 // gives one for each repository, of some KiB, and may have a million of them.
 const maxTokens = 1024
 
-// tokens hands out a cache of logins that can be replaced by an empty one. The zero
-// value is ready.
+// tokens hands out a cache of logins for each scope, which can be replaced by an empty
+// one. The zero value is ready.
 type tokens struct {
 	mu      sync.Mutex // guards the fields below
-	cache   *tokenCache
-	dropped time.Time
+	caches  map[string]*tokenCache
+	dropped map[string]time.Time
 }
 
 // A tokenCache is what one request after the other adds its login to. A request
@@ -34,7 +34,8 @@ type tokens struct {
 // must not get to those who begin anew.
 type tokenCache struct {
 	auth.Cache
-	kept atomic.Int64 // what was put into it
+	scope string       // of the login
+	kept  atomic.Int64 // what was put into it
 
 	mu     sync.Mutex // guards the field below
 	worked map[string]bool
@@ -68,13 +69,18 @@ func (c *tokenCache) Set(
 }
 
 // now returns the cache for a request.
-func (t *tokens) now() *tokenCache {
+func (t *tokens) now(scope string) *tokenCache {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.cache == nil || t.cache.kept.Load() >= maxTokens {
-		t.cache = &tokenCache{Cache: auth.NewCache()}
+	cache := t.caches[scope]
+	if cache == nil || cache.kept.Load() >= maxTokens {
+		if t.caches == nil {
+			t.caches, t.dropped = map[string]*tokenCache{}, map[string]time.Time{}
+		}
+		cache = &tokenCache{Cache: auth.NewCache(), scope: scope}
+		t.caches[scope] = cache
 	}
-	return t.cache
+	return cache
 }
 
 // drop replaces the cache that a request had, and reports whether there was
@@ -84,13 +90,15 @@ func (t *tokens) now() *tokenCache {
 func (t *tokens) drop(had *tokenCache, rare bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	before, ok := t.dropped[had.scope]
 	switch {
-	case t.cache != had:
+	case t.caches[had.scope] != had:
 		return true // somebody else has seen to it
-	case had.kept.Load() == 0, rare && !t.dropped.IsZero() && time.Since(t.dropped) < renewEvery:
+	case had.kept.Load() == 0, rare && ok && time.Since(before) < renewEvery:
 		return false
 	}
-	t.cache, t.dropped = nil, time.Now()
+	delete(t.caches, had.scope)
+	t.dropped[had.scope] = time.Now()
 	return true
 }
 
@@ -119,13 +127,11 @@ func (c *client) renew(err error, had *tokenCache, path string) bool {
 
 // repositoryIn returns the repository that a request's path is for, "" if it is for none.
 func repositoryIn(path string) string {
-	path = strings.TrimPrefix(path, "/v2/")
+	path, end := strings.TrimPrefix(path, "/v2/"), 0
 	for _, kind := range []string{"/manifests/", "/blobs/", "/tags/"} {
-		if i := strings.LastIndex(path, kind); i > 0 {
-			return path[:i]
-		}
+		end = max(end, strings.LastIndex(path, kind))
 	}
-	return ""
+	return path[:end]
 }
 
 // triedAt says, for an error of another host, whose login was refused.
