@@ -14,7 +14,6 @@ import (
 	"mime"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -198,36 +197,6 @@ func (c *client) image(ctx context.Context, repo string, m manifest, arch string
 		}
 	}
 	return backends.Image{}, fmt.Errorf("%w: indexes nested more than %d deep", backends.ErrCorrupt, maxDepth)
-}
-
-// choose returns the digest of the manifest for arch, which may have a variant
-// ("arm/v7"). A manifest for no stated platform serves if it is the only one.
-func choose(manifests []ocispec.Descriptor, arch string) (string, error) {
-	arch, variant, _ := strings.Cut(arch, "/")
-	manifests = slices.DeleteFunc(slices.Clone(manifests), isAttestation)
-	var has []string
-	for _, d := range manifests {
-		if d.Platform == nil {
-			continue
-		}
-		fits := d.Platform.Architecture == arch && (variant == "" || d.Platform.Variant == variant)
-		if fits && (d.Platform.OS == "linux" || d.Platform.OS == "") {
-			return d.Digest.String(), nil
-		}
-		if !slices.Contains(has, d.Platform.Architecture) {
-			has = append(has, d.Platform.Architecture)
-		}
-	}
-	if len(manifests) == 1 && manifests[0].Platform == nil {
-		return manifests[0].Digest.String(), nil
-	}
-	return "", fmt.Errorf("%w: no image for %s (there is %q)", fs.ErrNotExist, arch, has)
-}
-
-// isAttestation reports whether what stands in an index is not an image but tells of
-// one (docs.docker.com/build/metadata/attestations/attestation-storage).
-func isAttestation(d ocispec.Descriptor) bool {
-	return d.Annotations["vnd.docker.reference.type"] == "attestation-manifest"
 }
 
 // imageOf reads a manifest as an image: a SIF, or else a container image, which
