@@ -43,7 +43,7 @@ type Backend interface {
 type Image struct {
 	Ref      Ref
 	Size     int64             // bytes; -1 if only known once opened
-	Digest   string            // "sha256:…", "md5:…", "oci-archive:…" (package archive), or "" if the service keeps none
+	Digest   string            // "sha256:…", "md5:…", "oci-archive2:…" (package archive), or "" if the service keeps none
 	Version  string            // opaque validator: differs whenever the bytes do (digest, ETag, rev, generation)
 	Modified time.Time         // when it was published; zero if the service does not say
 	Labels   map[string]string // what the listing already tells; may be nil

@@ -151,7 +151,7 @@ func CheckDigest(digest string) error {
 		return nil
 	}
 	algorithm, hex, _ := strings.Cut(digest, ":")
-	want := map[string]int{"md5": 32, "sha256": 64, "sha512": 128, "oci-archive": 64}[algorithm]
+	want := map[string]int{"md5": 32, "sha256": 64, "sha512": 128, "oci-archive2": 64}[algorithm]
 	if want == 0 || len(hex) != want || strings.Trim(hex, "0123456789abcdef") != "" {
 		return fmt.Errorf("%w: %.80q is no digest", ErrCorrupt, digest)
 	}

@@ -38,7 +38,7 @@ func (e entry) shown() bool { return e.flags&(listed|opened) != 0 }
 
 // The first byte of every value; others are from another program version and
 // count as missing.
-const codecVersion = 1
+const codecVersion = 2
 
 // The ways to write a digest.
 const (

@@ -9,14 +9,16 @@
 // known before a byte of a layer is. A service that keeps the blobs apart can
 // give any range of the file, and nothing has to be stored or converted.
 //
+//	blobs/, blobs/sha256/     for readers that make no directory of their own
 //	blobs/sha256/<manifest>   first, so that a reader knows the rest from it
+//	blobs/sha512/             if one of the blobs is named so
 //	blobs/sha256/<config>     then, so that the head of the file tells all facts
 //	index.json, oci-layout
 //	blobs/sha256/<layer> …    each once, in the order of the manifest
 //
 // Same manifest, same bytes: that is what [Archive.Digest] and [NewHash] rely
-// on. The layout must therefore never change, or what is in caches would no
-// longer fit what comes.
+// on. Another layout therefore needs another [Algorithm]: what is in caches was laid
+// out by the old one, and does not fit what comes.
 //
 // It converts nothing, reads no registry and unpacks no layer. Start at [New].
 package archive
@@ -30,6 +32,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,8 +52,9 @@ const (
 	block          = 512 // of a tar
 )
 
-// Algorithm is what Archive.Digest begins with.
-const Algorithm = "oci-archive"
+// Algorithm is what Archive.Digest begins with. The layout that was called
+// "oci-archive" had no directories: unpackers that make none refuse it (Apptainer).
+const Algorithm = "oci-archive2"
 
 // An Archive is the layout of one image's file. It does not change.
 type Archive struct {
@@ -145,7 +149,14 @@ func (a *Archive) layOut(mediaType string, manifest []byte, blobs []ocispec.Desc
 		return err
 	}
 	err = errors.Join(
+		a.addFolder(ocispec.ImageBlobsDir+"/"),
+		a.addFolder(ocispec.ImageBlobsDir+"/"+digest.SHA256.String()+"/"),
 		a.addText(blobName(own.Digest), manifest),
+	)
+	if slices.ContainsFunc(blobs, func(d ocispec.Descriptor) bool { return d.Digest.Algorithm() == digest.SHA512 }) {
+		err = errors.Join(err, a.addFolder(ocispec.ImageBlobsDir+"/"+digest.SHA512.String()+"/"))
+	}
+	err = errors.Join(err,
 		a.addBlob(blobs[0]),
 		a.addText(ocispec.ImageIndexFile, indexText),
 		a.addText(ocispec.ImageLayoutFile, layoutText),
@@ -170,14 +181,20 @@ func (a *Archive) add(p piece) {
 	a.pieces = append(a.pieces, p)
 }
 
+func (a *Archive) addFolder(name string) error {
+	head, err := header(tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o755})
+	a.add(piece{text: head})
+	return err
+}
+
 func (a *Archive) addText(name string, text []byte) error {
-	head, err := header(name, int64(len(text)))
+	head, err := header(file(name, int64(len(text))))
 	a.add(piece{text: bytes.Join([][]byte{head, text, padding(int64(len(text)))}, nil)})
 	return err
 }
 
 func (a *Archive) addBlob(d ocispec.Descriptor) error {
-	head, err := header(blobName(d.Digest), d.Size)
+	head, err := header(file(blobName(d.Digest), d.Size))
 	a.add(piece{text: head})
 	a.add(piece{blob: d.Digest.String(), size: d.Size})
 	if pad := padding(d.Size); len(pad) > 0 {
@@ -186,15 +203,19 @@ func (a *Archive) addBlob(d ocispec.Descriptor) error {
 	return err
 }
 
-// header returns the blocks before a file: one, and two more with its size where
-// that is above the 8 GiB of the old format.
-func header(name string, size int64) ([]byte, error) {
+func file(name string, size int64) tar.Header {
+	return tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644}
+}
+
+// header returns the blocks before an entry: one, and two more where the old format
+// has no room for its size (8 GiB) or its name (100 bytes, SHA-512).
+func header(h tar.Header) ([]byte, error) {
 	var b bytes.Buffer
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR}
-	if size >= 8<<30 {
+	h.ModTime, h.Format = time.Unix(0, 0), tar.FormatUSTAR
+	if h.Size >= 8<<30 || len(h.Name) > 100 {
 		h.Format = tar.FormatPAX
 	}
-	err := tar.NewWriter(&b).WriteHeader(h)
+	err := tar.NewWriter(&b).WriteHeader(&h)
 	return b.Bytes(), err
 }
 

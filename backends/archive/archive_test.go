@@ -90,6 +90,7 @@ func TestTar(t *testing.T) {
 				t.Fatal(err)
 			}
 			switch sum, isBlob := strings.CutPrefix(h.Name, "blobs/sha256/"); {
+			case h.Typeflag == tar.TypeDir:
 			case isBlob:
 				blobs["sha256:"+sum] = text
 			case h.Name == "index.json":
@@ -150,8 +151,8 @@ func TestLayoutNeverChanges(t *testing.T) {
 }
 
 const (
-	goldenLayout = "53ff11412497d7d96c98f9181eeb6cd01d1c66f03ce3f259eab996cd284fa8f7"
-	goldenSize   = 9000007680
+	goldenLayout = "03bf8e4eb39f81c00b61686ae1faf2244451aab39309b91f81130b11d6261240"
+	goldenSize   = 9000008704
 )
 
 func TestRanges(t *testing.T) {
@@ -189,7 +190,7 @@ func TestOpensWhatIsRead(t *testing.T) {
 	if _, err := io.Copy(io.Discard, r); err != nil || len(asked) != 0 {
 		t.Errorf("reading the first header asked for %v, %v", asked, err)
 	}
-	config := int64(512 + (len(img.Manifest)+511)/512*512 + 512)
+	config := int64(1536 + (len(img.Manifest)+511)/512*512 + 512)
 	if r, err = a.Open(config+5, 10, open); err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +211,7 @@ func TestBlobErrors(t *testing.T) {
 	if _, err := io.Copy(io.Discard, r); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing blob: %v", err)
 	}
-	if _, err := a.Open(int64(len(img.Manifest))/512*512+512+512+600, -1, gone); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := a.Open(int64(len(img.Manifest))/512*512+1536+512+600, -1, gone); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a range that begins in a missing blob: %v", err)
 	}
 	short := func(digest string, _, off, n int64) (io.ReadCloser, error) {
@@ -277,6 +278,35 @@ func TestLargeLayer(t *testing.T) {
 	}
 }
 
+// A strict unpacker makes no directory of its own: each stands before what is in it.
+func TestParentsComeFirst(t *testing.T) {
+	t.Parallel()
+	sha512 := `{"schemaVersion":2,"config":{"mediaType":"` + ocitest.OCIConfig + `","digest":"sha512:` + strings.Repeat("0", 128) + `","size":0},"layers":[]}`
+	for name, manifest := range map[string][]byte{"sha256": small(t, false).Manifest, "sha512": []byte(sha512)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			img := small(t, false)
+			img.Blobs["sha512:"+strings.Repeat("0", 128)] = nil
+			dir := t.TempDir()
+			r := tar.NewReader(bytes.NewReader(read(t, layOut(t, manifest), img, 0, -1)))
+			for h, err := r.Next(); !errors.Is(err, io.EOF); h, err = r.Next() {
+				if err != nil {
+					t.Fatal(err)
+				}
+				path := filepath.Join(dir, h.Name)
+				if h.Typeflag == tar.TypeDir {
+					err = os.Mkdir(path, h.FileInfo().Mode())
+				} else {
+					err = os.WriteFile(path, nil, h.FileInfo().Mode())
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
 // Others read it: skopeo has the code of Podman, and of Singularity before 4.
 func TestOtherPrograms(t *testing.T) {
 	t.Parallel()
@@ -294,6 +324,32 @@ func TestOtherPrograms(t *testing.T) {
 		// It compares all digests while it copies.
 		run(t, "skopeo", "copy", "--insecure-policy", "--preserve-digests", "oci-archive:"+file, "dir:"+filepath.Join(t.TempDir(), "copy"))
 	}
+}
+
+// Root's directories can be written without any permission, which hides an unpacker's
+// trouble: an ordinary user copies it, too.
+func TestOtherPrograms_user(t *testing.T) {
+	t.Parallel()
+	ocitest.Need(t, "skopeo", "setpriv")
+	if os.Getuid() != 0 {
+		t.Skip("TestOtherPrograms ran as an ordinary user")
+	}
+	const nobody = 65534
+	dir, err := os.MkdirTemp("", "archive") // t.TempDir is not for others
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chown(dir, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	img := ocitest.NewImage(t, false)
+	file := filepath.Join(dir, "image.oci.tar")
+	if err := os.WriteFile(file, read(t, layOut(t, img.Manifest), img, 0, -1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "env", "HOME="+dir, "TMPDIR="+dir,
+		"skopeo", "copy", "--insecure-policy", "--preserve-digests", "oci-archive:"+file, "dir:"+filepath.Join(dir, "copy"))
 }
 
 func run(t *testing.T, name string, args ...string) string {

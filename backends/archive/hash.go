@@ -41,22 +41,26 @@ func (h *archiveHash) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// manifestAt is where the header of the manifest stands: after two directories.
+const manifestAt = 2 * block
+
 // start looks for the manifest in what came.
 func (h *archiveHash) start() {
-	if len(h.head) < block {
+	const text = manifestAt + block
+	if len(h.head) < text {
 		return
 	}
-	first, err := tar.NewReader(bytes.NewReader(h.head[:block])).Next()
+	first, err := tar.NewReader(bytes.NewReader(h.head[manifestAt:text])).Next()
 	if err != nil || first.Size <= 0 || first.Size > MaxManifest || !strings.HasPrefix(first.Name, "blobs/sha256/") {
 		h.bad, h.head = true, nil
 		return
 	}
-	if int64(len(h.head)) < block+first.Size {
+	if int64(len(h.head)) < text+first.Size {
 		return
 	}
 	head := h.head
 	h.head = nil
-	if h.archive, err = New(bytes.Clone(head[block : block+first.Size])); err != nil {
+	if h.archive, err = New(bytes.Clone(head[text : text+first.Size])); err != nil {
 		h.bad = true
 		return
 	}

@@ -57,12 +57,15 @@ func (c *client) request(ctx context.Context, method, target string, body io.Rea
 // do sends req with whatever login the registry asks for. A status that is
 // neither 2xx nor in ok is an error, and the body is then closed.
 func (c *client) do(req *http.Request, ok ...int) (*http.Response, error) {
+	repo := repositoryIn(req.URL.Path)
+	scope := c.login.scope(repo)
+	req = req.WithContext(withScope(req.Context(), scope))
 	for again := true; ; again = false {
 		if err := c.login.authorize(req); err != nil {
 			return nil, err
 		}
 		client := *c.auth
-		cache := c.tokens.now()
+		cache := c.tokens.now(scope)
 		client.Cache = cache
 		resp, err := client.Do(req)
 		if err == nil {
@@ -74,9 +77,10 @@ func (c *client) do(req *http.Request, ok ...int) (*http.Response, error) {
 			err = c.statusError(resp)
 		}
 		if err == nil {
+			cache.works(repo)
 			return resp, nil
 		}
-		if !again || !c.renew(err, cache) || !rewind(req) {
+		if !again || !c.renew(err, cache, req.URL.Path) || !rewind(req) {
 			return nil, err
 		}
 	}

@@ -217,7 +217,7 @@ func TestArchive_moved(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(reg.Storage(), "docker/registry/v2/repositories/a/image/_layers")); err != nil {
 		t.Fatal(err)
 	}
-	config := int64(512 + (len(img.Manifest)+511)/512*512 + 512)
+	config := int64(1536 + (len(img.Manifest)+511)/512*512 + 512)
 	_, err := b.Open(t.Context(), old, config, -1)
 	wantErr(t, "a blob that is gone", err, backends.ErrChanged)
 	old.Digest = archive.Algorithm + ":" + strings.Repeat("0", 64)

@@ -12,7 +12,7 @@ import (
 func SetChunk(b backends.Backend, n int64) { b.(*client).chunk = n }
 
 // Tokens returns how many tokens b keeps.
-func Tokens(b backends.Backend) int64 { return b.(*client).tokens.now().kept.Load() }
+func Tokens(b backends.Backend) int64 { return b.(*client).tokens.now("").kept.Load() }
 
 // Catalogue returns the repositories that b knows at and below a path, without
 // their tags.

@@ -430,6 +430,48 @@ func TestList_refused(t *testing.T) {
 	}
 }
 
+// The token service that refuses the catalogue refuses nothing else: what is named opens.
+func TestList_tokenRefused(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{400, 403} {
+		reg := ocitest.Start(t, ocitest.Options{User: "me", Password: "secret", TokenAuth: true, AnonymousPull: true, CatalogStatus: status})
+		reg.PushSIF("a/b", "1", []byte("x"), nil)
+		b := open(t, config{"url": reg.URL})
+		_, err := backends.Collect(b.List(t.Context(), ""))
+		wantErr(t, fmt.Sprintf("List where a token is refused with %d", status), err, errors.ErrUnsupported)
+		if got := read(t, b, mustStat(t, b, "a/b:1"), 0, -1); string(got) != "x" {
+			t.Errorf("after %d: %q", status, got)
+		}
+	}
+}
+
+// Some registries, and proxies before them, refuse a HEAD of what they have.
+func TestStat_headRefused(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{403, 404, 405} {
+		reg := ocitest.Start(t, ocitest.Options{})
+		reg.PushSIF("a/b", "1", []byte("x"), nil)
+		reg.Use(func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+				if req.Method == http.MethodHead {
+					w.WriteHeader(status)
+					return
+				}
+				next.ServeHTTP(w, req)
+			})
+		})
+		b := open(t, config{"url": reg.URL})
+		img := mustStat(t, b, "a/b:1")
+		for _, name := range []string{"a/b:1", "a/b:1", "a/b:1@" + img.Version, "a/b@" + img.Digest} {
+			if got := read(t, b, mustStat(t, b, name), 0, -1); string(got) != "x" {
+				t.Errorf("%s where HEAD is answered with %d: %q", name, status, got)
+			}
+		}
+		_, err := b.Stat(t.Context(), ref(t, "a/b:2"))
+		wantErr(t, "a tag that is not there", err, fs.ErrNotExist)
+	}
+}
+
 func TestErrors_codes(t *testing.T) {
 	t.Parallel()
 	reg := newFake(t)

@@ -210,9 +210,9 @@ func (c *client) tagPages(ctx context.Context, repo string, use func(tags []stri
 // none for everybody.
 func (c *client) repositories(ctx context.Context) ([]string, error) {
 	var all []string
-	ctx = auth.AppendScopesForHost(ctx, c.base.Host, auth.ScopeRegistryCatalog)
 	var err error
-	for err = range c.pages(ctx, fmt.Sprintf("/v2/_catalog?n=%d", pageSize), func(body io.Reader) error {
+	scoped := auth.AppendScopesForHost(ctx, c.base.Host, auth.ScopeRegistryCatalog)
+	for err = range c.pages(scoped, fmt.Sprintf("/v2/_catalog?n=%d", pageSize), func(body io.Reader) error {
 		var page struct {
 			Repositories []string `json:"repositories"`
 		}

@@ -44,9 +44,10 @@ type login struct {
 	mu      sync.Mutex // guards the fields below
 	fresh   bool       // the last secret was refused
 	renewed time.Time
-	file    string // where the last login was found; "" if nowhere
-	cred    auth.Credential
-	until   time.Time // when to look for cred again
+	file    string                     // where the last login was found; "" if nowhere
+	creds   map[string]auth.Credential // that were found lately, by scope
+	scopes  []string                   // for which the files have logins of their own; nil before they were read
+	until   time.Time                  // when to look again
 }
 
 func newLogin(env backends.Env, cfg Config, p preset, host string) *login {
@@ -112,54 +113,65 @@ func (l *login) credential(ctx context.Context, host string) (auth.Credential, e
 		}
 		return auth.Credential{Username: l.user, Password: secret}, nil
 	}
+	scope := scopeFrom(ctx)
 	l.mu.Lock()
-	cred, fresh := l.cred, time.Now().Before(l.until)
+	l.age()
+	cred, ok := l.creds[scope]
 	l.mu.Unlock()
-	if fresh {
+	if ok {
 		return cred, nil
 	}
-	return l.find(ctx, host)
+	return l.find(ctx, scope)
 }
 
 // find looks into the files, and asks the helper.
-func (l *login) find(ctx context.Context, host string) (auth.Credential, error) {
+func (l *login) find(ctx context.Context, scope string) (auth.Credential, error) {
 	for _, file := range l.files {
-		store, err := credentials.NewStore(file, credentials.StoreOptions{})
-		if err == nil {
-			var cred auth.Credential
-			cred, err = stored(ctx, store, host)
-			if err == nil && cred != auth.EmptyCredential {
-				l.found(file, cred)
-				return cred, nil
-			}
-		}
+		cred, err := stored(ctx, file, l.host, scope)
 		if err != nil {
-			l.log.Warn("credentials file is of no use", "file", file, "host", host, "err", err)
+			l.log.Warn("credentials file is of no use", "file", file, "host", l.host, "err", err)
+		} else if cred != auth.EmptyCredential {
+			l.found(scope, file, cred)
+			return cred, nil
 		}
 	}
-	cred, err := l.helped(ctx, host)
+	if scope != "" {
+		return l.find(ctx, "") // the name alone stands there
+	}
+	cred, err := l.helped(ctx, l.host)
 	if err != nil {
 		return cred, err
 	}
 	if cred == auth.EmptyCredential {
-		l.found("", cred)
+		l.found(scope, "", cred)
 	} else {
-		l.found("docker-credential-"+l.helper, cred)
+		l.found(scope, "docker-credential-"+l.helper, cred)
 	}
 	return cred, nil
 }
 
-func (l *login) found(file string, cred auth.Credential) {
+func (l *login) found(scope, file string, cred auth.Credential) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.file, l.cred, l.until = file, cred, time.Now().Add(fileLife)
+	l.file = file
+	if l.creds == nil {
+		l.creds = map[string]auth.Credential{}
+	}
+	l.creds[scope] = cred
+}
+
+// age forgets what was found when it is old. Call with mu held.
+func (l *login) age() {
+	if now := time.Now(); now.After(l.until) {
+		l.creds, l.scopes, l.until = nil, nil, now.Add(fileLife)
+	}
 }
 
 // forget makes the next login look again.
 func (l *login) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.cred, l.until = auth.EmptyCredential, time.Time{}
+	l.until = time.Time{}
 }
 
 // helped asks the credential helper of the preset, if it is installed. The
@@ -216,16 +228,6 @@ func (l *login) authorize(req *http.Request) error {
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
 	return nil
-}
-
-// stored looks host up in store. Docker Hub has two names there: Docker's own
-// ("https://index.docker.io/v1/") and Podman's.
-func stored(ctx context.Context, store credentials.Store, host string) (auth.Credential, error) {
-	cred, err := store.Get(ctx, credentials.ServerAddressFromHostname(host))
-	if host == dockerHub && err == nil && cred == auth.EmptyCredential {
-		return store.Get(ctx, "docker.io")
-	}
-	return cred, err
 }
 
 // renew reports whether another try with a new secret makes sense.

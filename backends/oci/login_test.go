@@ -3,6 +3,7 @@
 package oci_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/sregfs/sregfs/backends"
@@ -311,6 +313,126 @@ func TestLogin_tokensKept(t *testing.T) {
 	}
 	if n := oci.Tokens(b.Backend); n > 1024 {
 		t.Errorf("%d tokens are kept", n)
+	}
+}
+
+// A file can have logins for parts of a registry: the longest that fits counts, and
+// none for another part (containers-auth.json(5)).
+func TestLogin_scopes(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{})
+	logins := map[string]string{"team": "t", "team/deep": "d", "other": "o", "": "all"}
+	for _, repo := range []string{"team/x", "team/deep/x", "team/deeper/x", "other/x", "third/x"} {
+		reg.PushSIF(repo, "1", []byte(repo), nil)
+	}
+	needs := func(path string) string {
+		for _, part := range []string{"team/deep", "team", "other"} {
+			if strings.HasPrefix(path, "/v2/"+part+"/") {
+				return logins[part]
+			}
+		}
+		return logins[""]
+	}
+	reg.Use(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if user, _, _ := req.BasicAuth(); user != needs(req.URL.Path) {
+				w.Header().Set("Www-Authenticate", `Basic realm="r"`)
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			next.ServeHTTP(w, req)
+		})
+	})
+	auth := func(user string) string { return base64.StdEncoding.EncodeToString([]byte(user + ":p:w")) }
+	for _, all := range []bool{true, false} {
+		var entries []string
+		for scope, user := range logins {
+			if scope != "" {
+				entries = append(entries, fmt.Sprintf(`"%s/%s":{"auth":%q}`, reg.Host, scope, auth(user)))
+			} else if all {
+				entries = append(entries, fmt.Sprintf(`%q:{"auth":%q}`, reg.Host, auth(user)))
+			}
+		}
+		for range 10 { // a map has another order each time
+			home := t.TempDir()
+			dockerConfig(t, filepath.Join(home, ".docker", "config.json"), `{"auths":{`+strings.Join(entries, ",")+`}}`)
+			b := open(t, config{"url": reg.URL}, func(env *backends.Env) { env.Home = home })
+			for _, repo := range []string{"team/x", "team/deep/x", "team/deeper/x", "other/x"} {
+				if got := read(t, b, mustStat(t, b, repo+":1"), 0, -1); string(got) != repo {
+					t.Errorf("%s: %q", repo, got)
+				}
+			}
+			_, err := b.Stat(t.Context(), ref(t, "third/x:1"))
+			if want := map[bool]error{false: backends.ErrUnauthorized}[all]; !errors.Is(err, want) {
+				t.Errorf("Stat where the login for the whole registry is there: %v: %v", all, err)
+			}
+		}
+	}
+}
+
+// A login that is too old is answered with 403 or 404 by some. What it was good for before
+// is asked for once more, with the login that the files have now.
+func TestLogin_aged(t *testing.T) {
+	t.Parallel()
+	basic := func(password string) string {
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte("me:"+password))
+	}
+	for _, status := range []int{401, 403, 404} {
+		for _, tokens := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%d, tokens %v", status, tokens), func(t *testing.T) {
+				t.Parallel()
+				reg := ocitest.Start(t, ocitest.Options{User: "me", Password: "0", TokenAuth: tokens})
+				reg.PushSIF("a/b", "1", []byte("0123456789"), nil)
+				home := t.TempDir()
+				var mu sync.Mutex
+				aged := map[string]bool{}
+				last, password := "", ""
+				setPassword := func(text string) {
+					mu.Lock()
+					defer mu.Unlock()
+					aged[last], password = last != "", text
+					dockerConfig(t, filepath.Join(home, ".docker", "config.json"), auths(reg.Host, "me", text))
+				}
+				setPassword("0")
+				reg.Use(func(next http.Handler) http.Handler {
+					return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+						mu.Lock()
+						login := req.Header.Get("Authorization")
+						last = cmp.Or(login, last)
+						old := aged[login]
+						if login == basic(password) {
+							req.Header.Set("Authorization", basic("0")) // what the registry was started with
+						}
+						mu.Unlock()
+						if old {
+							w.WriteHeader(status)
+							return
+						}
+						next.ServeHTTP(w, req)
+					})
+				})
+				b := open(t, config{"url": reg.URL}, func(env *backends.Env) { env.Home = home })
+				img := mustStat(t, b, "a/b:1")
+				for i := range int64(3) {
+					if got := read(t, b, img, i, 1); string(got) != fmt.Sprint(i) {
+						t.Errorf("range %d: %q", i, got)
+					}
+					if next := fmt.Sprint(i + 1); tokens {
+						setPassword("0") // which is as it was: the token alone is too old
+					} else {
+						setPassword(next)
+					}
+				}
+				reg.Forget()
+				for range 5 {
+					_, err := b.Stat(t.Context(), ref(t, "a/b:2"))
+					wantErr(t, "a tag that is not there", err, fs.ErrNotExist)
+				}
+				if n := reg.Count(http.MethodGet, "/manifests/2"); n > 8 {
+					t.Errorf("%d requests for five tags that are not there", n)
+				}
+			})
+		}
 	}
 }
 

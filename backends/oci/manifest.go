@@ -14,7 +14,6 @@ import (
 	"mime"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -64,7 +63,8 @@ type found struct {
 	at  time.Time
 }
 
-// head asks what reference leads to.
+// head asks what reference leads to. Some registries and proxies refuse a HEAD, or say
+// that there is nothing: only what a GET says counts.
 func (c *client) head(ctx context.Context, repo, reference string) (digest string, err error) {
 	req, err := c.request(ctx, http.MethodHead, "/v2/"+repo+"/manifests/"+reference, nil)
 	if err != nil {
@@ -72,15 +72,27 @@ func (c *client) head(ctx context.Context, repo, reference string) (digest strin
 	}
 	req.Header.Set("Accept", acceptHeader)
 	resp, err := c.do(req)
-	if err != nil {
+	if err == nil {
+		resp.Body.Close()
+		if digest := resp.Header.Get("Docker-Content-Digest"); isDigest(digest) {
+			return digest, nil
+		}
+	} else if !headRefused(err) || c.known.closed(repo) {
 		return "", err
 	}
-	resp.Body.Close()
-	if digest := resp.Header.Get("Docker-Content-Digest"); isDigest(digest) {
-		return digest, nil
+	m, err := c.get(ctx, repo, reference)
+	if err == nil {
+		c.store.keep(repo, reference, m)
+	} else if errors.Is(err, fs.ErrPermission) {
+		c.known.close(repo)
 	}
-	m, err := c.fetch(ctx, repo, reference)
 	return m.digest, err
+}
+
+// headRefused reports whether a GET may be answered in another way.
+func headRefused(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) ||
+		errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized)
 }
 
 // fetch gets a manifest and checks it against the digest that was asked for or
@@ -187,36 +199,6 @@ func (c *client) image(ctx context.Context, repo string, m manifest, arch string
 	return backends.Image{}, fmt.Errorf("%w: indexes nested more than %d deep", backends.ErrCorrupt, maxDepth)
 }
 
-// choose returns the digest of the manifest for arch, which may have a variant
-// ("arm/v7"). A manifest for no stated platform serves if it is the only one.
-func choose(manifests []ocispec.Descriptor, arch string) (string, error) {
-	arch, variant, _ := strings.Cut(arch, "/")
-	manifests = slices.DeleteFunc(slices.Clone(manifests), isAttestation)
-	var has []string
-	for _, d := range manifests {
-		if d.Platform == nil {
-			continue
-		}
-		fits := d.Platform.Architecture == arch && (variant == "" || d.Platform.Variant == variant)
-		if fits && (d.Platform.OS == "linux" || d.Platform.OS == "") {
-			return d.Digest.String(), nil
-		}
-		if !slices.Contains(has, d.Platform.Architecture) {
-			has = append(has, d.Platform.Architecture)
-		}
-	}
-	if len(manifests) == 1 && manifests[0].Platform == nil {
-		return manifests[0].Digest.String(), nil
-	}
-	return "", fmt.Errorf("%w: no image for %s (there is %q)", fs.ErrNotExist, arch, has)
-}
-
-// isAttestation reports whether what stands in an index is not an image but tells of
-// one (docs.docker.com/build/metadata/attestations/attestation-storage).
-func isAttestation(d ocispec.Descriptor) bool {
-	return d.Annotations["vnd.docker.reference.type"] == "attestation-manifest"
-}
-
 // imageOf reads a manifest as an image: a SIF, or else a container image, which
 // is shown as an archive of its blobs.
 func (c *client) imageOf(m manifest, doc document) (backends.Image, error) {
@@ -284,8 +266,9 @@ const (
 type known struct {
 	mu     sync.Mutex // guards the fields below
 	images map[knownKey]found
-	tags   map[string]knownKey // "repo:reference" to what it was last
-	kinds  map[string]string   // by repository: the format of the image seen last
+	tags   map[string]knownKey  // "repo:reference" to what it was last
+	kinds  map[string]string    // by repository: the format of the image seen last
+	shut   map[string]time.Time // by repository: when a GET was refused
 }
 
 type knownKey struct{ repo, top, arch string }
@@ -322,6 +305,24 @@ func (k *known) add(repo, reference, arch string, f found) {
 		}
 		k.kinds[repo] = f.img.Format
 	}
+}
+
+// close notes that a repository is not for us, whatever the method.
+func (k *known) close(repo string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.shut == nil || len(k.shut) >= maxKnown {
+		k.shut = map[string]time.Time{}
+	}
+	k.shut[repo] = time.Now()
+}
+
+// closed reports whether a GET was refused a moment ago, too.
+func (k *known) closed(repo string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	at, ok := k.shut[repo]
+	return ok && time.Since(at) < renewEvery
 }
 
 // seen reports whether an image of the repository is known.

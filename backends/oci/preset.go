@@ -39,11 +39,8 @@ type preset struct {
 	user  string                   // that goes with a token of no user name; "" is "token"
 	owner func(user string) string // whose namespace the logged-in user has; nil: none goes with a login
 
-	// restart tells the errors after which a login begins anew without a
-	// token: the answer to one that has expired does not say how to get another.
-	restart error
-	denied  string // what a "403 forbidden" can mean besides; a HEAD has no message
-	helper  string // the credential helper to run where no login is configured
+	denied string // what a "403 forbidden" can mean besides; a HEAD has no message
+	helper string // the credential helper to run where no login is configured
 	// missing says what to do before a push to a repository that is not there;
 	// nil where a push makes it.
 	missing func(cfg Config, repo string) string
@@ -75,12 +72,12 @@ var presets = map[string]preset{
 	// docs.nvidia.com/ngc: the API key is the password of this user. The
 	// catalogue of NGC is a web application of its own.
 	"nvidia": {
-		url: "https://nvcr.io", user: "$oauthtoken", restart: backends.ErrUnauthorized, silent: true, containers: true,
+		url: "https://nvcr.io", user: "$oauthtoken", silent: true, containers: true,
 	},
 	// docs.aws.amazon.com/AmazonECR/latest/userguide/registry_auth.html: a
 	// token is good for twelve hours, then its answer is "403 denied".
 	"aws": {
-		keys: []string{"account", "region"}, user: "AWS", restart: fs.ErrPermission, helper: "ecr-login", missing: ecrMissing,
+		keys: []string{"account", "region"}, user: "AWS", helper: "ecr-login", missing: ecrMissing,
 		denied: "or the token has expired: it is good for twelve hours",
 	},
 }

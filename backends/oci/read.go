@@ -82,6 +82,9 @@ func (c *client) statDigest(ctx context.Context, repo string, ref backends.Ref) 
 		}
 	}
 	size, err := c.blobSize(ctx, repo, ref.Version)
+	if headRefused(err) {
+		size, err = c.toldSize(ctx, repo, ref.Version)
+	}
 	if err != nil {
 		return backends.Image{}, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,12 +21,12 @@ import (
 // gives one for each repository, of some KiB, and may have a million of them.
 const maxTokens = 1024
 
-// tokens hands out a cache of logins that can be replaced by an empty one. The zero
-// value is ready.
+// tokens hands out a cache of logins for each scope, which can be replaced by an empty
+// one. The zero value is ready.
 type tokens struct {
 	mu      sync.Mutex // guards the fields below
-	cache   *tokenCache
-	dropped time.Time
+	caches  map[string]*tokenCache
+	dropped map[string]time.Time
 }
 
 // A tokenCache is what one request after the other adds its login to. A request
@@ -33,7 +34,27 @@ type tokens struct {
 // must not get to those who begin anew.
 type tokenCache struct {
 	auth.Cache
-	kept atomic.Int64 // what was put into it
+	scope string       // of the login
+	kept  atomic.Int64 // what was put into it
+
+	mu     sync.Mutex // guards the field below
+	worked map[string]bool
+}
+
+// works notes that the login in c was good for a repository ("" for what is in none).
+func (c *tokenCache) works(repo string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.worked == nil || len(c.worked) >= maxTokens {
+		c.worked = map[string]bool{}
+	}
+	c.worked[repo] = true
+}
+
+func (c *tokenCache) hasWorked(repo string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.worked[repo]
 }
 
 // Set implements auth.Cache.
@@ -48,13 +69,18 @@ func (c *tokenCache) Set(
 }
 
 // now returns the cache for a request.
-func (t *tokens) now() *tokenCache {
+func (t *tokens) now(scope string) *tokenCache {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.cache == nil || t.cache.kept.Load() >= maxTokens {
-		t.cache = &tokenCache{Cache: auth.NewCache()}
+	cache := t.caches[scope]
+	if cache == nil || cache.kept.Load() >= maxTokens {
+		if t.caches == nil {
+			t.caches, t.dropped = map[string]*tokenCache{}, map[string]time.Time{}
+		}
+		cache = &tokenCache{Cache: auth.NewCache(), scope: scope}
+		t.caches[scope] = cache
 	}
-	return t.cache
+	return cache
 }
 
 // drop replaces the cache that a request had, and reports whether there was
@@ -64,32 +90,48 @@ func (t *tokens) now() *tokenCache {
 func (t *tokens) drop(had *tokenCache, rare bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	before, ok := t.dropped[had.scope]
 	switch {
-	case t.cache != had:
+	case t.caches[had.scope] != had:
 		return true // somebody else has seen to it
-	case had.kept.Load() == 0, rare && !t.dropped.IsZero() && time.Since(t.dropped) < renewEvery:
+	case had.kept.Load() == 0, rare && ok && time.Since(before) < renewEvery:
 		return false
 	}
-	t.cache, t.dropped = nil, time.Now()
+	delete(t.caches, had.scope)
+	t.dropped[had.scope] = time.Now()
 	return true
 }
 
-// renew reports whether to make a request again that ended with err: with
-// another secret, or, where the service's answer to an old token leads nowhere,
-// as one that never had a token. had is the cache that it was made with.
-func (c *client) renew(err error, had *tokenCache) bool {
-	if errors.Is(err, fs.ErrPermission) {
-		c.login.forget()
-	}
-	if errors.Is(err, errForeignLogin) {
+// renew reports whether to make a request for path again that ended with err: with
+// another secret, or as one that never had a token. had is the cache that it was made
+// with.
+//
+// A registry that finds a login too old should answer 401 and say how to get another
+// one. Some answer 403, or, as for anything that one may not see, 404. So a refusal
+// where the same login was good before is taken for its age; other ones, and names
+// that are not there, only once in a while.
+func (c *client) renew(err error, had *tokenCache, path string) bool {
+	refused, missing := errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist)
+	if !refused && !missing || errors.Is(err, errForeignLogin) {
 		return false
 	}
-	unauthorized := errors.Is(err, backends.ErrUnauthorized)
-	again := c.preset.restart != nil && errors.Is(err, c.preset.restart) && c.tokens.drop(had, !unauthorized)
-	if unauthorized && c.login.renew() {
+	c.login.forget()
+	// A blob is asked for after its manifest was read: that it is not there is odd.
+	aged := had.hasWorked(repositoryIn(path)) && (refused || strings.Contains(path, "/blobs/"))
+	again := c.tokens.drop(had, !aged)
+	if errors.Is(err, backends.ErrUnauthorized) && c.login.renew() {
 		again = true
 	}
 	return again
+}
+
+// repositoryIn returns the repository that a request's path is for, "" if it is for none.
+func repositoryIn(path string) string {
+	path, end := strings.TrimPrefix(path, "/v2/"), 0
+	for _, kind := range []string{"/manifests/", "/blobs/", "/tags/"} {
+		end = max(end, strings.LastIndex(path, kind))
+	}
+	return path[:end]
 }
 
 // triedAt says, for an error of another host, whose login was refused.

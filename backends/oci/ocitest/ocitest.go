@@ -42,6 +42,9 @@ type Options struct {
 	TokenAuth      bool
 	AnonymousPull  bool // with TokenAuth: no credentials are needed to pull
 	IdentityToken  string
+	// CatalogStatus, if set, is what the token service answers where a token for the
+	// catalogue is wanted. Services differ: no such action in the token, 403, or 400.
+	CatalogStatus int
 }
 
 // A Registry is a running docker-registry. Its methods may be called from many

@@ -88,6 +88,11 @@ func (s *tokenService) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		if len(parts) != 3 {
 			continue
 		}
+		if parts[0] == "registry" && s.opts.CatalogStatus != 0 {
+			w.WriteHeader(s.opts.CatalogStatus)
+			w.Write([]byte(`{"details":"incorrect scope"}`))
+			return
+		}
 		a := access{Type: parts[0], Name: parts[1]}
 		for _, action := range strings.Split(parts[2], ",") {
 			if known || action == "pull" {

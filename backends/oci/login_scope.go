@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/credentials"
+)
+
+// A credentials file can have logins for parts of a registry: "HOST/team" is for the
+// repositories at and below team, and the longest that fits counts
+// (containers-auth.json(5)). Such a part, without the host, is the scope of a login;
+// "" is that of the login for the whole registry.
+
+type scopeKey struct{}
+
+// withScope says in ctx which login a request is for.
+func withScope(ctx context.Context, scope string) context.Context {
+	return context.WithValue(ctx, scopeKey{}, scope)
+}
+
+func scopeFrom(ctx context.Context) string {
+	scope, _ := ctx.Value(scopeKey{}).(string)
+	return scope
+}
+
+// scope returns that of the login for a repository.
+func (l *login) scope(repo string) string {
+	if l.secret != nil || repo == "" {
+		return ""
+	}
+	l.mu.Lock()
+	l.age()
+	scopes := l.scopes
+	l.mu.Unlock()
+	if scopes == nil {
+		scopes = l.readScopes()
+	}
+	longest := ""
+	for _, scope := range scopes {
+		if (repo == scope || strings.HasPrefix(repo, scope+"/")) && len(scope) > len(longest) {
+			longest = scope
+		}
+	}
+	return longest
+}
+
+func (l *login) readScopes() []string {
+	scopes := []string{}
+	for _, file := range l.files {
+		for _, name := range readNames(file).all {
+			if scope, ok := strings.CutPrefix(name, shortName(l.host)+"/"); ok && scope != "" {
+				scopes = append(scopes, strings.TrimSuffix(scope, "/"))
+			}
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.scopes = scopes
+	return scopes
+}
+
+// shortName returns what files call a host that has parts: for Docker Hub Podman's name.
+func shortName(host string) string {
+	if host == dockerHub {
+		return "docker.io"
+	}
+	return host
+}
+
+// fileNames are what a credentials file has logins or helpers for, in order.
+type fileNames struct {
+	all    []string
+	helper bool // one program is asked for whatever has none of its own
+}
+
+// readNames leaves it to those who want a login to say what is wrong with the file.
+func readNames(file string) fileNames {
+	var content struct {
+		Auths       map[string]json.RawMessage `json:"auths"`
+		CredHelpers map[string]string          `json:"credHelpers"`
+		CredsStore  string                     `json:"credsStore"`
+	}
+	text, err := os.ReadFile(file)
+	if err != nil || json.Unmarshal(text, &content) != nil {
+		return fileNames{}
+	}
+	all := slices.Concat(slices.Collect(maps.Keys(content.Auths)), slices.Collect(maps.Keys(content.CredHelpers)))
+	slices.Sort(all)
+	return fileNames{slices.Compact(all), content.CredsStore != ""}
+}
+
+// of returns under which names to look for the login of a host.
+//
+// oras-go takes any name that begins with the host where there is none for the
+// host itself, one of several by chance: that of a part must not be among them.
+func (n fileNames) of(host string) []string {
+	if n.helper || slices.Contains(n.all, host) || !slices.ContainsFunc(n.all, func(s string) bool { return strings.HasPrefix(s, host+"/") }) {
+		return []string{host}
+	}
+	// As old programs wrote it: "https://HOST/v1/".
+	return slices.DeleteFunc(slices.Clone(n.all), func(s string) bool {
+		scheme, rest, ok := strings.Cut(s, "://")
+		return !ok || scheme != "https" && scheme != "http" || !strings.HasPrefix(rest+"/", host+"/")
+	})
+}
+
+// stored returns what a file, or the program that it names, has for the scope of a
+// host; an empty credential if nothing.
+func stored(ctx context.Context, file, host, scope string) (auth.Credential, error) {
+	store, err := credentials.NewStore(file, credentials.StoreOptions{})
+	if err != nil {
+		return auth.EmptyCredential, err
+	}
+	names := readNames(file)
+	var ask []string
+	switch server := credentials.ServerAddressFromHostname(host); {
+	case scope != "":
+		ask = slices.DeleteFunc([]string{shortName(host) + "/" + scope}, func(s string) bool { return !slices.Contains(names.all, s) })
+	case server != host: // Docker Hub: Docker's own name, and Podman's
+		ask = append([]string{server}, names.of(shortName(host))...)
+	default:
+		ask = names.of(host)
+	}
+	for _, name := range ask {
+		if cred, err := store.Get(ctx, name); err != nil || cred != auth.EmptyCredential {
+			return cred, err
+		}
+	}
+	return auth.EmptyCredential, nil
+}
