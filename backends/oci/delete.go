@@ -3,6 +3,7 @@
 package oci
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
 const (
@@ -32,9 +34,9 @@ const (
 var errNoDelete = fmt.Errorf("%w: the registry does not delete (docker-registry does with REGISTRY_STORAGE_DELETE_ENABLED=true)",
 	errors.ErrUnsupported)
 
-// Delete removes the tag. Registries delete a digest with all the tags it has:
-// if img has others, the tag is first moved to a manifest of its own, and that
-// one is deleted (as regclient does).
+// Delete removes the tag. Registries delete a digest with all the tags it has, and
+// from under all the indexes that list it: if it is in use by another tag, the tag is
+// first moved to a manifest of its own, and that one is deleted (as regclient does).
 func (c *client) Delete(ctx context.Context, img backends.Image) error {
 	ref := img.Ref
 	if err := c.CheckName(ref); err != nil {
@@ -75,7 +77,8 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 	return err
 }
 
-// shared reports whether other tags than tag lead to digest.
+// shared reports whether other tags than tag lead to digest, by themselves or
+// through an index.
 func (c *client) shared(ctx context.Context, repo, tag, digest string) (bool, error) {
 	tags, err := c.tags(ctx, repo)
 	if errors.Is(err, fs.ErrPermission) || isAnswer(err) {
@@ -96,12 +99,12 @@ func (c *client) shared(ctx context.Context, repo, tag, digest string) (bool, er
 			if other.Load() {
 				return nil
 			}
-			var found string
-			err := backends.Guard(c.log, func() (err error) { found, err = c.head(ctx, repo, t); return err })
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			if found == digest {
+			var leads bool
+			err := backends.Guard(c.log, func() (err error) {
+				leads, err = c.leads(ctx, repo, t, digest, maxDepth)
+				return err
+			})
+			if leads {
 				other.Store(true)
 			}
 			return err
@@ -109,6 +112,44 @@ func (c *client) shared(ctx context.Context, repo, tag, digest string) (bool, er
 	}
 	err = group.Wait()
 	return other.Load(), err
+}
+
+// leads reports whether reference, a tag or a digest, leads to digest through at most
+// depth indexes. What cannot be told counts as yes: then nothing must happen to it.
+func (c *client) leads(ctx context.Context, repo, reference, digest string, depth int) (bool, error) {
+	m, err := c.look(ctx, repo, reference)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil || m.digest == digest:
+		return err == nil, err
+	case m.mediaType == ocispec.MediaTypeImageManifest || m.mediaType == dockerImage:
+		return false, nil
+	}
+	var doc document
+	if m, err = c.fetch(ctx, repo, m.digest); err == nil {
+		err = httpx.JSON(bytes.NewReader(m.body), &doc)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case isAnswer(err), len(doc.Manifests) > 0 && depth == 0:
+		return true, nil
+	case err != nil:
+		return false, err
+	}
+	for _, child := range doc.Manifests {
+		if child.Digest.String() == digest {
+			return true, nil
+		}
+		if child.MediaType != ocispec.MediaTypeImageIndex && child.MediaType != dockerIndex {
+			continue
+		}
+		if leads, err := c.leads(ctx, repo, child.Digest.String(), digest, depth-1); leads || err != nil {
+			return leads, err
+		}
+	}
+	return false, nil
 }
 
 // untag takes tag away from old, which other tags have too. If it goes wrong

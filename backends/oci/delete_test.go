@@ -55,6 +55,80 @@ func TestDelete(t *testing.T) {
 	}
 }
 
+// A manifest that an index of another tag lists, at whatever depth, is in use.
+func TestDelete_listedByAnIndex(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{Delete: true})
+	b := open(t, config{"url": reg.URL})
+	putIndex := func(tag string, children ...map[string]any) {
+		reg.PutManifest("a/b", tag, ocitest.OCIIndex, map[string]any{"schemaVersion": 2, "mediaType": ocitest.OCIIndex, "manifests": children})
+	}
+	entry := func(reference, mediaType, arch string) map[string]any {
+		body, ok := reg.Manifest("a/b", reference)
+		if !ok {
+			t.Fatalf("no manifest %s", reference)
+		}
+		return map[string]any{
+			"mediaType": mediaType, "digest": ocitest.Digest(body), "size": len(body),
+			"platform": map[string]any{"os": "linux", "architecture": arch},
+		}
+	}
+	for _, arch := range []string{"amd64", "arm64"} {
+		reg.PushSIF("a/b", "1-"+arch, []byte("image for "+arch), nil)
+	}
+	putIndex("inner", entry("1-arm64", ocitest.OCIManifest, "arm64"))
+	putIndex("1", entry("1-amd64", ocitest.OCIManifest, "amd64"), entry("inner", ocitest.OCIIndex, "arm64"))
+	for _, tag := range []string{"1-amd64", "1-arm64", "inner"} {
+		img := backends.Image{Ref: ref(t, "a/b:"+tag)}
+		if tag != "inner" {
+			img = mustStat(t, b, "a/b:"+tag)
+		}
+		if err := b.Delete(t.Context(), img); err != nil {
+			t.Fatalf("delete of %s: %v", tag, err)
+		}
+		if _, ok := reg.Manifest("a/b", tag); ok {
+			t.Errorf("the tag %s is still there", tag)
+		}
+	}
+	for _, version := range []string{"a/b:1", "a/b:1@arm64"} {
+		if got := string(read(t, b, mustStat(t, b, version), 0, -1)); !strings.HasPrefix(got, "image for ") {
+			t.Errorf("%s reads %q", version, got)
+		}
+	}
+}
+
+// One architecture of a tag is not deleted with all the others.
+func TestDelete_architecture(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{Delete: true})
+	b := open(t, config{"url": reg.URL})
+	var children []map[string]any
+	for _, arch := range []string{"amd64", "arm64"} {
+		digest := reg.PushSIF("a/b", "1-"+arch, []byte("image for "+arch), nil)
+		body, _ := reg.Manifest("a/b", digest)
+		children = append(children, map[string]any{
+			"mediaType": ocitest.OCIManifest, "digest": digest, "size": len(body),
+			"platform": map[string]any{"os": "linux", "architecture": arch},
+		})
+	}
+	index := reg.PutManifest("a/b", "1", ocitest.OCIIndex, map[string]any{"schemaVersion": 2, "mediaType": ocitest.OCIIndex, "manifests": children})
+	for _, version := range []string{"amd64", "arm64", children[0]["digest"].(string), children[1]["digest"].(string)} {
+		img := mustStat(t, b, "a/b:1@"+version)
+		img.Ref.Version = version
+		wantErr(t, "delete of "+version+" alone", b.Delete(t.Context(), img), backends.ErrChanged)
+	}
+	for _, tag := range []string{"1", "1-amd64", "1-arm64"} {
+		mustStat(t, b, "a/b:"+tag)
+	}
+	img := mustStat(t, b, "a/b:1@"+index)
+	img.Ref.Version = index
+	if err := b.Delete(t.Context(), img); err != nil {
+		t.Errorf("delete of the index by its digest: %v", err)
+	}
+	_, err := b.Stat(t.Context(), ref(t, "a/b:1"))
+	wantErr(t, "Stat of the deleted tag", err, fs.ErrNotExist)
+}
+
 func TestDelete_dockerTwins(t *testing.T) {
 	t.Parallel()
 	reg := ocitest.Start(t, ocitest.Options{Delete: true})

@@ -63,22 +63,29 @@ type found struct {
 	at  time.Time
 }
 
-// head asks what reference leads to. Some registries and proxies refuse a HEAD, or say
-// that there is nothing: only what a GET says counts.
+// head asks for the digest of what reference leads to.
 func (c *client) head(ctx context.Context, repo, reference string) (digest string, err error) {
+	m, err := c.look(ctx, repo, reference)
+	return m.digest, err
+}
+
+// look asks what reference leads to, for all but its body. Some registries and
+// proxies refuse a HEAD, or say that there is nothing: only what a GET says counts.
+func (c *client) look(ctx context.Context, repo, reference string) (manifest, error) {
 	req, err := c.request(ctx, http.MethodHead, "/v2/"+repo+"/manifests/"+reference, nil)
 	if err != nil {
-		return "", err
+		return manifest{}, err
 	}
 	req.Header.Set("Accept", acceptHeader)
 	resp, err := c.do(req)
 	if err == nil {
 		resp.Body.Close()
 		if digest := resp.Header.Get("Docker-Content-Digest"); isDigest(digest) {
-			return digest, nil
+			mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+			return manifest{digest: digest, mediaType: mediaType}, nil
 		}
 	} else if !headRefused(err) || c.known.closed(repo) {
-		return "", err
+		return manifest{}, err
 	}
 	m, err := c.get(ctx, repo, reference)
 	if err == nil {
@@ -86,7 +93,7 @@ func (c *client) head(ctx context.Context, repo, reference string) (digest strin
 	} else if errors.Is(err, fs.ErrPermission) {
 		c.known.close(repo)
 	}
-	return m.digest, err
+	return m, err
 }
 
 // headRefused reports whether a GET may be answered in another way.
