@@ -94,8 +94,8 @@ func (c *Catalog) relist(ctx context.Context, s Store, r Remote, collection stri
 	switch {
 	case err == nil:
 		err = l.finish(truncated)
-	case errors.Is(err, fs.ErrNotExist):
-		l.vanish()
+	case errors.Is(err, fs.ErrNotExist) && collection != "":
+		l.vanish() // a remote has a root, whatever stands in its place for a while
 	}
 	l.end()
 	return err

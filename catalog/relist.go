@@ -25,7 +25,8 @@ type relisting struct {
 	prefix     []byte // of the keys
 	started    time.Time
 	old        header
-	first      bool // there was no listing before
+	first      bool            // there was no listing before
+	untold     map[string]bool // names of images whose tags the registry does not tell; "": any name
 
 	batch  []listedName
 	last   []byte              // while in order: the last key that was compared
@@ -56,6 +57,13 @@ func newRelisting(c *Catalog, s Store, remote, collection string) *relisting {
 
 // add takes an entry into the batch, and returns how many are in it.
 func (l *relisting) add(e backends.Entry) int {
+	if e.Untold != nil {
+		if l.untold == nil {
+			l.untold = make(map[string]bool)
+		}
+		l.untold[e.Image.Ref.Name] = true
+		return len(l.batch)
+	}
 	e.Image.Ref.Version = ""
 	key := imageKey(l.remote, e.Image.Ref)
 	if e.Collection != "" {

@@ -101,7 +101,8 @@ func batches(keys [][]byte) iter.Seq2[[][]byte, error] {
 
 // gone reports whether an entry that was not listed must go, and adds to lost
 // the collection that it is. What was asked for by name while the registry was
-// listing stays, and so does what was opened though no listing has it.
+// listing stays, and so does what was opened though no listing has it, and what the
+// registry would not tell of: Lookup finds out whether that is still there.
 func (l *relisting) gone(kv KV, lost *[]string) bool {
 	kind, name, tag, ok := cutEntry(kv.Key[len(l.prefix):])
 	if !ok {
@@ -112,6 +113,8 @@ func (l *relisting) gone(kv KV, lost *[]string) bool {
 	switch {
 	case !ok:
 		return true
+	case l.untold[""] || kind == entryImage && l.untold[string(name)]:
+		return false
 	case !e.is(listed) || !e.seen.Before(l.started) || l.c.ownSince(kv.Key, l.started):
 		return false
 	case kind == entryChild:
