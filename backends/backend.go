@@ -56,6 +56,11 @@ type Image struct {
 type Entry struct {
 	Collection string // full path of a child collection; "" for an image
 	Image      Image  // an image. With an empty Version the listing told only the name, and a guess of the Format: Stat tells the rest
+
+	// Untold, if not nil, is why the registry does not tell this account a part of
+	// the listing: the tags of Image.Ref.Name or, if that is empty, names that
+	// nobody knows. The rest is whole; names known before are not gone.
+	Untold error
 }
 
 // A Lister can say what a collection holds.
@@ -63,9 +68,12 @@ type Lister interface {
 	// List yields the images and the child collections that lie directly in
 	// collection ("" is the root), in any order, each once. After a non-nil
 	// error the sequence ends. Breaking out early releases all resources.
+	// A sequence that ends without an error has told all that there is, save for
+	// what an Entry with Untold stands for.
 	//
 	// Errors: those of Stat; fs.ErrNotExist if there is no such collection;
 	// errors.ErrUnsupported if this collection (often the root) cannot be listed.
+	// Only the first answer of the service can mean these two: see BrokenOff.
 	List(ctx context.Context, collection string) iter.Seq2[Entry, error]
 }
 

@@ -16,7 +16,7 @@ import (
 
 // List is Lister.List. It is retried only while it has yielded nothing.
 // Entries with impossible names are left out; Hidden counts them, and the first
-// ones are logged.
+// ones are logged. A listing of which nothing is told is an error.
 func (c *Client) List(ctx context.Context, collection string) iter.Seq2[Entry, error] {
 	lister, ok := c.backend.(Lister)
 	if !ok {
@@ -33,11 +33,18 @@ func (c *Client) List(ctx context.Context, collection string) iter.Seq2[Entry, e
 				c.opts.Log.Warn("names left out of a listing", "remote", c.name, "collection", collection, "count", hidden)
 			}
 		}()
+		told, untold := false, error(nil)
 		list := func(ctx context.Context) iter.Seq2[Entry, error] { return lister.List(ctx, collection) }
-		stream(ctx, c, list, func(e Entry, err error) bool {
+		more := stream(ctx, c, list, func(e Entry, err error) bool {
 			if err != nil {
-				return yield(e, c.failAll("list", collection, err))
+				yield(e, c.failAll("list", collection, err))
+				return false
 			}
+			if e.Untold != nil {
+				untold = e.Untold
+				return yield(e, nil)
+			}
+			told = true
 			if err := checkEntry(collection, e); err != nil {
 				if hidden++; hidden <= maxLogged {
 					c.opts.Log.Warn("name left out of a listing", "remote", c.name, "collection", collection, "reason", err)
@@ -46,6 +53,9 @@ func (c *Client) List(ctx context.Context, collection string) iter.Seq2[Entry, e
 			}
 			return yield(e, nil)
 		})
+		if more && untold != nil && !told {
+			yield(Entry{}, c.failAll("list", collection, BrokenOff(untold)))
+		}
 	}
 }
 
@@ -96,8 +106,8 @@ func (c *Client) Search(ctx context.Context, query string) iter.Seq2[Image, erro
 
 // stream yields what the backend's sequence does. Neither the time limit runs
 // nor a slot is held while the consumer has an element: it may well ask the
-// same remote for more.
-func stream[T any](ctx context.Context, c *Client, open func(context.Context) iter.Seq2[T, error], yield func(T, error) bool) {
+// same remote for more. It reports whether the consumer wants more.
+func stream[T any](ctx context.Context, c *Client, open func(context.Context) iter.Seq2[T, error], yield func(T, error) bool) (more bool) {
 	d := c.delays(ctx)
 	yielded, stopped := false, false
 	err := d.retry(ctx, func() error {
@@ -122,14 +132,15 @@ func stream[T any](ctx context.Context, c *Client, open func(context.Context) it
 		}
 		err = t.end(ctx, tried, err)
 		if yielded && err != nil {
-			return backoff.Permanent(err)
+			return backoff.Permanent(BrokenOff(err))
 		}
 		return err
 	})
 	if err != nil && !stopped {
 		var zero T
-		yield(zero, err)
+		return yield(zero, err)
 	}
+	return !stopped
 }
 
 // watchSettled is how long a stream of changes has to last for the next one to be

@@ -73,8 +73,8 @@ var ErrClosed = errors.New("catalog: closed")
 // goroutines at once. Errors of a registry are *backends.Error.
 type Catalog struct {
 	opts    Options
-	remotes []Remote  // in the order of their names
-	start   time.Time // origin of the steady clock, see now
+	remotes []Remote // in the order of their names
+	clock   *clock
 	expired atomic.Int64
 
 	watchers  watchers
@@ -82,12 +82,13 @@ type Catalog struct {
 	asking    singleflight.Group // questions about one image
 	listing   singleflight.Group // listings of one collection
 	health    health
-	absent    memory         // names that the registry does not have
-	failed    failures       // listings that did not come
-	own       memory         // names that we published or deleted
+	absent    memory   // names that the registry does not have
+	failed    failures // listings that did not come
+	own       ownWrites
 	ahead     readahead      // facts fetched before they are asked for
 	records   records        // pins, collections made by hand
 	locks     [64]sync.Mutex // guard the stored entries of a collection, see lock
+	trees     sync.Mutex     // held while collections come and go; after one of locks
 	uploads   *uploads       // drafts on their way
 	opening   sync.Mutex     // held while the state is opened and closed
 	state     atomic.Pointer[State]
@@ -106,7 +107,7 @@ func New(opts Options) (*Catalog, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Catalog{opts: opts, start: time.Now(), remotes: slices.Clone(opts.Remotes), uploads: newUploads()}
+	c := &Catalog{opts: opts, clock: newClock(), remotes: slices.Clone(opts.Remotes), uploads: newUploads()}
 	slices.SortFunc(c.remotes, func(a, b Remote) int { return strings.Compare(a.Name, b.Name) })
 	for i, r := range c.remotes {
 		if i > 0 && c.remotes[i-1].Name == r.Name {
@@ -257,10 +258,7 @@ func (c *Catalog) store() (*memo, error) {
 	return s.Store.(*memo), nil //nolint:forcetypeassert // open has put it there
 }
 
-// now is the time of day when the process began plus what a steady clock
-// counted since: a clock that is set does not make everything stale, or fresh
-// for ever. Stored times of an earlier run compare with it as times of day.
-func (c *Catalog) now() time.Time { return c.start.Add(time.Since(c.start)) }
+func (c *Catalog) now() time.Time { return c.clock.now() }
 
 // fresh reports whether what was learnt at t may still be believed.
 func (c *Catalog) fresh(t time.Time, ttl time.Duration) bool {
@@ -284,11 +282,4 @@ func (c *Catalog) lock(remote, collection string) (unlock func()) {
 	mu := &c.locks[hashOf(remote, collection)%uint64(len(c.locks))]
 	mu.Lock()
 	return mu.Unlock
-}
-
-// ownSince reports whether we published or deleted what is stored under key at
-// that time or later: an answer to an older question says nothing about it.
-func (c *Catalog) ownSince(key []byte, asked time.Time) bool {
-	at := c.own.of(key)
-	return !at.IsZero() && !at.Before(asked)
 }

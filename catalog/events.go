@@ -97,13 +97,34 @@ func (c *Catalog) noteChange(r Remote, change backends.Change) {
 	if err != nil {
 		return
 	}
+	c.own.add(c.now(), headerKey(r.Name, change.Collection))
 	if _, ok := readHeader(s, r.Name, change.Collection); ok {
 		c.refreshLater(r, change.Collection)
 	}
 	if !change.Below {
 		return
 	}
+	c.own.add(c.now(), doubtKey(r.Name, change.Collection))
 	c.doubtBelow(s, r, change.Collection)
+}
+
+// doubtKey stands for all listings below a collection.
+func doubtKey(remote, collection string) []byte {
+	return append(headerKey(remote, collection), "below"...)
+}
+
+// doubted reports whether the service told of a change in a listing since it was
+// asked for it.
+func (c *Catalog) doubted(remote, collection string, asked time.Time) bool {
+	if c.own.since(headerKey(remote, collection), asked) {
+		return true
+	}
+	for collection != "" {
+		if collection, _ = parentOf(collection); c.own.since(doubtKey(remote, collection), asked) {
+			return true
+		}
+	}
+	return false
 }
 
 // doubtBelow makes all listings below a collection stale. There may be many:

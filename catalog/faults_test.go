@@ -96,39 +96,6 @@ func TestRefresh_cutOff(t *testing.T) {
 	}
 }
 
-// A listing that fails in the middle removes nothing.
-func TestRefresh_halfAnAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		svc := newService()
-		svc.put("c/a:1", []byte("1"))
-		svc.put("c/b:1", []byte("1"))
-		b := newBench(t, svc)
-		b.names("c")
-		broken := backends.NewClient("lab", brokenLister{remote{&http.Client{Transport: svc}}}, backends.ClientOptions{})
-		b.close()
-		c, err := catalog.New(catalog.Options{Remotes: []catalog.Remote{{Name: "lab", Client: broken}}, State: b.state})
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.Catalog = c
-		svc.put("c/new:1", []byte("1"))
-		wantErr(t, "Refresh", c.Refresh(t.Context(), "lab", "c"), backends.ErrUnavailable)
-		wantDiff(t, "names", b.names("c"), []string{"a:1", "b:1", "new:1"})
-	})
-}
-
-// brokenLister breaks off after the first new entry.
-type brokenLister struct{ remote }
-
-func (b brokenLister) List(context.Context, string) iter.Seq2[backends.Entry, error] {
-	return func(yield func(backends.Entry, error) bool) {
-		img := backends.Image{Ref: backends.Ref{Collection: "c", Name: "new", Tag: "1"}, Size: 1, Version: "9"}
-		if yield(backends.Entry{Image: img}, nil) {
-			yield(backends.Entry{}, fmt.Errorf("%w: connection reset", backends.ErrUnavailable))
-		}
-	}
-}
-
 // Times of an earlier run that lie in the future, because the clock was set
 // back, count as out of date.
 func TestClockSetBack(t *testing.T) {

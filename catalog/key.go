@@ -84,6 +84,14 @@ func childKey(remote, collection string) []byte {
 	return appendPart(append(listPrefix(remote, parent), entryChild), name)
 }
 
+// childKeys are those of a collection and of all above it.
+func childKeys(remote, collection string) (keys [][]byte) {
+	for ; collection != ""; collection, _ = parentOf(collection) {
+		keys = append(keys, childKey(remote, collection))
+	}
+	return keys
+}
+
 func headerKey(remote, collection string) []byte {
 	return appendPart(appendPart([]byte{kindHeader}, remote), collection)
 }

@@ -14,7 +14,8 @@ import (
 // List yields what a collection holds: from the store while that is younger
 // than ListTTL; if it is older, still from the store, while a refresh runs in the
 // background (events tell what changed); if there is none, from the registry.
-// Entries may have an image without Version: only its name is known.
+// Entries may have an image without Version: only its name is known. Where no whole
+// listing was ever had, what is known is followed by the error that says why.
 // Collections made by Mkdir and images opened by name are among them; where the
 // registry cannot list they are all. Collections come first, then images, each
 // in the order of the names; a remote whose images are local files keeps its own order.
@@ -92,27 +93,25 @@ type lister struct {
 	exists bool            // the collection is there, also where the registry does not know it
 	ours   bool            // it was made here: nothing is missing that was shown before
 	ended  bool            // the caller wants no more
-	any    bool            // something was yielded
 }
 
 func (l *lister) add(e *Listed) bool {
 	if e.Collection != "" {
 		delete(l.made, e.Collection)
 	}
-	l.any = true
 	l.ended = !l.yield(e, nil)
 	return !l.ended
 }
 
 // end yields what was made by hand, and the error unless it can be passed over:
-// a service that is down does not make names vanish.
+// what came is all, or nobody can tell more.
 func (l *lister) end(err error) {
 	for collection := range l.made {
 		if l.ended || !l.add(&Listed{Collection: collection}) {
 			return
 		}
 	}
-	if l.ended || err == nil || l.any || errors.Is(err, errors.ErrUnsupported) ||
+	if l.ended || err == nil || errors.Is(err, errors.ErrUnsupported) ||
 		l.exists && errors.Is(err, fs.ErrNotExist) || l.ours && passing(err) {
 		return
 	}
@@ -123,12 +122,11 @@ func (l *lister) end(err error) {
 func (l *lister) from(seq iter.Seq2[backends.Entry, error]) {
 	for e, err := range seq {
 		if err != nil {
-			if l.any && !errors.Is(err, errors.ErrUnsupported) {
-				l.yield(nil, err)
-				return
-			}
 			l.end(err)
 			return
+		}
+		if e.Untold != nil {
+			continue
 		}
 		if !l.add(&Listed{Collection: e.Collection, Ref: e.Image.Ref, Format: e.Image.Format, image: &e.Image}) {
 			return

@@ -175,12 +175,13 @@ func (c *Catalog) ask(ctx context.Context, s Store, r Remote, ref backends.Ref) 
 
 func (c *Catalog) learn(ctx context.Context, s Store, r Remote, ref backends.Ref) (backends.Image, error) {
 	asked := c.now()
+	defer c.own.ask(asked)()
 	img, err := c.statNow(ctx, r, ref)
 	switch {
 	case err == nil:
 		return c.keep(s, r.Name, ref, img, asked), nil
 	case errors.Is(err, fs.ErrNotExist):
-		if !c.ownSince(refKey(r.Name, ref), asked) {
+		if !c.own.since(refKey(r.Name, ref), asked) {
 			c.absent.add(string(refKey(r.Name, ref)), c.now())
 			c.forget(s, r.Name, ref)
 		}
@@ -195,7 +196,7 @@ func (c *Catalog) keep(s Store, remote string, ref backends.Ref, img backends.Im
 	defer c.absent.drop(string(key))
 	unlock := c.lock(remote, ref.Collection)
 	old, have := readEntry(s, remote, ref)
-	if c.ownSince(key, asked) {
+	if c.own.since(key, asked) {
 		// We published or deleted since: the answer is older than that.
 		unlock()
 		if have && old.is(full) {

@@ -39,13 +39,6 @@ func (m *memory) at(key string) time.Time {
 	return m.m[key]
 }
 
-// of is at without an allocation.
-func (m *memory) of(key []byte) time.Time {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.m[string(key)]
-}
-
 func (m *memory) drop(key string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -269,16 +269,21 @@ func (c *Catalog) published(store Store, r Remote, ref backends.Ref, img backend
 		return
 	}
 	key := string(imageKey(r.Name, ref))
-	c.own.add(key, c.now())
 	c.absent.drop(key)
 	c.asking.Forget(key)
-	c.failed.drop(string(headerKey(r.Name, ref.Collection)))
+	for at := ref.Collection; at != ""; at, _ = parentOf(at) {
+		c.failed.drop(string(headerKey(r.Name, at)))
+	}
 	unlock := c.lock(r.Name, ref.Collection)
+	c.trees.Lock()
+	c.own.add(c.now(), []byte(key))
+	c.own.add(c.now(), childKeys(r.Name, ref.Collection)...)
 	old, _ := readEntry(store, r.Name, ref)
 	now := entry{flags: listed | full, seen: c.now(), image: img}
 	changes := append([]KV{{[]byte(key), encodeEntry(now, ref)}}, c.history(r.Name, ref, old, now)...)
 	parents := ancestors(store, r.Name, ref.Collection, listed)
 	err := store.Apply(append(changes, parents...)...)
+	c.trees.Unlock()
 	unlock()
 	if err != nil {
 		c.opts.Log.Warn("a pushed image could not be stored", "remote", r.Name, "image", ref.String(), "err", err)

@@ -48,7 +48,11 @@ func (c *Catalog) refreshLater(r Remote, collection string) {
 		return
 	}
 	c.tasks.start(func(ctx context.Context) {
-		if err := c.join(ctx, s, r, collection); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		err := c.join(ctx, s, r, collection)
+		if h, ok := readHeader(s, r.Name, collection); err == nil && ok && h.fetched.IsZero() {
+			err = c.join(ctx, s, r, collection) // what was joined was older than the change
+		}
+		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 			c.opts.Log.Debug("listing not refreshed", "err", err)
 		}
 	})
@@ -60,10 +64,12 @@ func (c *Catalog) join(ctx context.Context, s Store, r Remote, collection string
 	key := string(headerKey(r.Name, collection))
 	done := c.listing.DoChan(key, func() (any, error) {
 		return nil, c.tasks.run(func(ctx context.Context) error {
-			err := c.relist(ctx, s, r, collection)
+			asked := c.now()
+			defer c.own.ask(asked)()
+			err := c.relist(ctx, s, r, collection, asked)
 			c.health.note(r.Name, err, c.now())
 			switch {
-			case err == nil:
+			case err == nil, collection != "" && c.own.since(childKey(r.Name, collection), asked):
 				c.failed.drop(key)
 			case errors.Is(err, errors.ErrUnsupported):
 				c.failed.add(key, err, c.now().Add(c.opts.ListTTL))
@@ -85,8 +91,8 @@ func listError(remote, collection string, err error) error {
 	return &backends.Error{Op: "list", Remote: remote, Subject: backends.EscapePath(collection), Err: err}
 }
 
-func (c *Catalog) relist(ctx context.Context, s Store, r Remote, collection string) error {
-	l := newRelisting(c, s, r.Name, collection)
+func (c *Catalog) relist(ctx context.Context, s Store, r Remote, collection string, asked time.Time) error {
+	l := newRelisting(c, s, r.Name, collection, asked)
 	truncated, err := l.fetch(ctx, r.Client)
 	if err == nil {
 		err = l.flush()
@@ -94,8 +100,8 @@ func (c *Catalog) relist(ctx context.Context, s Store, r Remote, collection stri
 	switch {
 	case err == nil:
 		err = l.finish(truncated)
-	case errors.Is(err, fs.ErrNotExist):
-		l.vanish()
+	case errors.Is(err, fs.ErrNotExist) && collection != "":
+		l.vanish() // a remote has a root, whatever stands in its place for a while
 	}
 	l.end()
 	return err

@@ -22,10 +22,11 @@ type relisting struct {
 	store      Store
 	remote     string
 	collection string
-	prefix     []byte // of the keys
-	started    time.Time
+	prefix     []byte    // of the keys
+	started    time.Time // when the registry was asked: what it tells is true as of then
 	old        header
-	first      bool // there was no listing before
+	first      bool            // there was no listing before
+	untold     map[string]bool // names of images whose tags the registry does not tell; "": any name
 
 	batch  []listedName
 	last   []byte              // while in order: the last key that was compared
@@ -46,16 +47,23 @@ type listedName struct {
 	entry backends.Entry
 }
 
-func newRelisting(c *Catalog, s Store, remote, collection string) *relisting {
+func newRelisting(c *Catalog, s Store, remote, collection string, started time.Time) *relisting {
 	old, had := readHeader(s, remote, collection)
 	return &relisting{
 		c: c, store: s, remote: remote, collection: collection,
-		prefix: listPrefix(remote, collection), started: c.now(), old: old, first: !had,
+		prefix: listPrefix(remote, collection), started: started, old: old, first: !had,
 	}
 }
 
 // add takes an entry into the batch, and returns how many are in it.
 func (l *relisting) add(e backends.Entry) int {
+	if e.Untold != nil {
+		if l.untold == nil {
+			l.untold = make(map[string]bool)
+		}
+		l.untold[e.Image.Ref.Name] = true
+		return len(l.batch)
+	}
 	e.Image.Ref.Version = ""
 	key := imageKey(l.remote, e.Image.Ref)
 	if e.Collection != "" {
@@ -76,6 +84,10 @@ func (l *relisting) flush() error {
 
 func (l *relisting) storeBatch() error {
 	defer l.c.lock(l.remote, l.collection)()
+	if slices.ContainsFunc(l.batch, func(n listedName) bool { return n.entry.Collection != "" }) {
+		l.c.trees.Lock()
+		defer l.c.trees.Unlock()
+	}
 	if err := l.compareAll(); err != nil {
 		return err
 	}
@@ -190,12 +202,12 @@ func (l *relisting) loseOrder() error {
 
 // compare notes what must be stored because n was listed.
 func (l *relisting) compare(n listedName, stored []byte) {
+	if l.c.own.since(n.key, l.started) {
+		return // published or deleted while the registry was listing
+	}
 	if n.entry.Collection != "" {
 		l.write(KV{n.key, stored}, entry{flags: listed}, backends.Ref{})
 		return
-	}
-	if l.c.ownSince(n.key, l.started) {
-		return // published or deleted while the registry was listing
 	}
 	l.images++
 	img := n.entry.Image
@@ -248,9 +260,26 @@ func (l *relisting) finish(truncated bool) error {
 			return err
 		}
 	}
-	now := l.c.now()
-	h := header{fetched: now, took: now.Sub(l.started), count: l.images, truncated: truncated}
+	h := header{fetched: l.started, took: l.c.now().Sub(l.started), count: l.images, truncated: truncated}
+	if l.c.doubted(l.remote, l.collection, l.started) {
+		h.fetched = time.Time{}
+	}
+	l.c.trees.Lock()
+	defer l.c.trees.Unlock()
+	if l.pruned() {
+		return nil
+	}
 	return l.store.Apply(KV{headerKey(l.remote, l.collection), h.encode()})
+}
+
+// pruned reports whether the collection went with its last image meanwhile.
+func (l *relisting) pruned() bool {
+	if l.collection == "" {
+		return false
+	}
+	key := childKey(l.remote, l.collection)
+	_, err := l.store.Get(key)
+	return err != nil && l.c.own.since(key, l.started)
 }
 
 // end tells what the batches left to tell.

@@ -101,7 +101,7 @@ func (c *Catalog) Delete(ctx context.Context, remote string, img backends.Image)
 		return err
 	}
 	key := string(imageKey(remote, ref))
-	c.own.add(key, c.now())
+	c.own.add(c.now(), []byte(key))
 	c.asking.Forget(key)
 	c.absent.add(key, c.now())
 	c.forget(s, remote, ref)
@@ -126,15 +126,24 @@ func (c *Catalog) outdated(r Remote, ref backends.Ref) {
 // prune drops a collection from its parent when its last image is gone; a
 // registry that still shows it brings it back with the next listing.
 func (c *Catalog) prune(s Store, remote, collection string) {
-	for collection != "" && !hasEntries(s, remote, collection) {
-		err := s.Apply(KV{Key: childKey(remote, collection)}, KV{Key: headerKey(remote, collection)})
-		if err != nil {
-			c.opts.Log.Warn("an empty collection could not be forgotten", "remote", remote, "collection", collection, "err", err)
-			return
-		}
+	for collection != "" && c.pruneOne(s, remote, collection) {
 		collection, _ = parentOf(collection)
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: collection})
 	}
+}
+
+func (c *Catalog) pruneOne(s Store, remote, collection string) bool {
+	c.trees.Lock()
+	defer c.trees.Unlock()
+	if hasEntries(s, remote, collection) {
+		return false
+	}
+	c.own.add(c.now(), childKey(remote, collection))
+	err := s.Apply(KV{Key: childKey(remote, collection)}, KV{Key: headerKey(remote, collection)})
+	if err != nil {
+		c.opts.Log.Warn("an empty collection could not be forgotten", "remote", remote, "collection", collection, "err", err)
+	}
+	return err == nil
 }
 
 // hasEntries reports whether anything is stored directly in a collection.

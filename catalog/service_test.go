@@ -41,6 +41,7 @@ type service struct {
 	peak      map[string]int
 	fault     func(kind string) int               // status to answer instead; 0: none
 	slow      func(kind string)                   // called before the answer
+	late      func(kind string)                   // called between the answer and its arrival
 	down      bool                                // the network is
 	lie       func(backends.Image) backends.Image // what a push answers
 }
@@ -110,7 +111,7 @@ func (s *service) RoundTrip(req *http.Request) (*http.Response, error) {
 	s.asked[kind]++
 	s.running[kind]++
 	s.peak[kind] = max(s.peak[kind], s.running[kind])
-	down, slow, fault := s.down, s.slow, s.fault
+	down, slow, late, fault := s.down, s.slow, s.late, s.fault
 	s.mu.Unlock()
 	defer s.set(func() { s.running[kind]-- })
 	if slow != nil {
@@ -130,6 +131,9 @@ func (s *service) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 	}
 	s.serve(w, req, kind)
+	if late != nil {
+		late(kind)
+	}
 	return w.Result(), nil
 }
 

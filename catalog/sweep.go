@@ -41,6 +41,8 @@ func (l *relisting) drop(keys iter.Seq2[[][]byte, error]) error {
 
 func (l *relisting) dropSome(keys [][]byte) error {
 	defer l.c.lock(l.remote, l.collection)()
+	l.c.trees.Lock()
+	defer l.c.trees.Unlock()
 	var lost []string
 	for _, key := range keys {
 		value, err := l.store.Get(key)
@@ -101,7 +103,8 @@ func batches(keys [][]byte) iter.Seq2[[][]byte, error] {
 
 // gone reports whether an entry that was not listed must go, and adds to lost
 // the collection that it is. What was asked for by name while the registry was
-// listing stays, and so does what was opened though no listing has it.
+// listing stays, and so does what was opened though no listing has it, and what the
+// registry would not tell of: Lookup finds out whether that is still there.
 func (l *relisting) gone(kv KV, lost *[]string) bool {
 	kind, name, tag, ok := cutEntry(kv.Key[len(l.prefix):])
 	if !ok {
@@ -112,7 +115,9 @@ func (l *relisting) gone(kv KV, lost *[]string) bool {
 	switch {
 	case !ok:
 		return true
-	case !e.is(listed) || !e.seen.Before(l.started) || l.c.ownSince(kv.Key, l.started):
+	case l.untold[""] || kind == entryImage && l.untold[string(name)]:
+		return false
+	case !e.is(listed) || l.seenSince(e) || l.c.own.since(kv.Key, l.started):
 		return false
 	case kind == entryChild:
 		*lost = append(*lost, joinCollection(l.collection, string(name)))
@@ -121,6 +126,12 @@ func (l *relisting) gone(kv KV, lost *[]string) bool {
 	}
 	l.names = true
 	return true
+}
+
+// seenSince reports whether an image was asked for by name while the registry was
+// listing. One that was seen in the future was so by a clock that was ahead.
+func (l *relisting) seenSince(e entry) bool {
+	return !e.seen.Before(l.started) && !e.seen.After(l.c.now())
 }
 
 // vanish forgets a collection that the registry says is not there.
@@ -139,14 +150,17 @@ func (l *relisting) vanish() {
 
 func (l *relisting) vanishAll(parent *bool) (n int, err error) {
 	defer l.c.lock(l.remote, l.collection)()
-	if l.collection != "" {
-		key := childKey(l.remote, l.collection)
-		if _, err := l.store.Get(key); err == nil {
-			if err := l.store.Apply(KV{Key: key}); err != nil {
-				return 0, err
-			}
-			*parent, n = true, 1
+	l.c.trees.Lock()
+	defer l.c.trees.Unlock()
+	key := childKey(l.remote, l.collection)
+	if l.c.own.since(key, l.started) {
+		return 0, nil // something was published in it, or below it, since
+	}
+	if _, err := l.store.Get(key); err == nil {
+		if err := l.store.Apply(KV{Key: key}); err != nil {
+			return 0, err
 		}
+		*parent, n = true, 1
 	}
 	below, err := vanished(l.store, l.remote, l.collection)
 	return n + below, err

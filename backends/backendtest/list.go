@@ -127,16 +127,25 @@ func collect(t *testing.T, r *remote, collection string) []backends.Entry {
 	if err != nil {
 		t.Fatalf("List(%q): %v", collection, err)
 	}
+	for _, e := range entries {
+		if e.Untold != nil {
+			t.Errorf("List(%q) does not tell all: %v", collection, e.Untold)
+		}
+	}
 	if n := r.client.Hidden(); n != 0 {
 		t.Errorf("List(%q) told %d impossible names", collection, n)
 	}
 	return entries
 }
 
-// names returns the entries' names, sorted; a collection ends in a slash.
+// names returns the entries' names, sorted; a collection ends in a slash. Nothing is
+// said of what was not told.
 func names(entries []backends.Entry) []string {
 	all := []string{}
 	for _, e := range entries {
+		if e.Untold != nil {
+			continue
+		}
 		if e.Collection != "" {
 			all = append(all, e.Collection+"/")
 			continue

@@ -145,7 +145,7 @@ func (l *lister) child(parent, base string) error {
 const maxDepth = 32 // of directories that are searched for an image
 
 // holdsImages reports whether a directory, as a collection, has an image
-// somewhere.
+// somewhere. One that cannot be read may have: who goes there is told why not.
 func (l *lister) holdsImages(dir string, f *folder, depth int) bool {
 	// At depth 0 a file that only has a tag is one of the directory itself, as an
 	// image.
@@ -157,7 +157,7 @@ func (l *lister) holdsImages(dir string, f *folder, depth int) bool {
 	}
 	for _, base := range f.dirs {
 		below := join(dir, base)
-		if inside, err := l.folder(below); err == nil && l.holdsImages(below, inside, depth+1) {
+		if inside, err := l.folder(below); err != nil || l.holdsImages(below, inside, depth+1) {
 			return true
 		}
 	}

@@ -52,16 +52,18 @@ func (f *folder) refs() map[backends.Ref][]*files.FileMetadata {
 // Errors: fs.ErrNotExist if none is.
 func (c *client) folder(ctx context.Context, collection string) (*folder, error) {
 	f := &folder{collection: collection}
-	exists := false
+	exists, missing := false, fs.ErrNotExist
 	for _, path := range c.paths(collection) {
 		err := c.readFolder(ctx, path, f)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		exists = exists || err == nil
+		if exists = exists || err == nil; err != nil {
+			missing = err
+		}
 	}
 	if !exists {
-		return nil, fmt.Errorf("%w: no such collection", fs.ErrNotExist)
+		return nil, fmt.Errorf("no such collection: %w", missing)
 	}
 	return f, nil
 }
@@ -115,7 +117,10 @@ func (c *client) pages(ctx context.Context, path string, add func(files.IsMetada
 		seen[page.Cursor] = true
 		page, err = c.files.ListFolderContinueContext(ctx, files.NewListFolderContinueArg(page.Cursor))
 	}
-	return said(ctx, err)
+	if err = said(ctx, err); len(seen) > 0 {
+		err = backends.BrokenOff(err)
+	}
+	return err
 }
 
 func (f *folder) add(entry files.IsMetadata) error {
@@ -167,7 +172,7 @@ func (c *client) List(ctx context.Context, collection string) iter.Seq2[backends
 
 func (c *client) list(ctx context.Context, collection string) (*folder, error) {
 	f, err := c.folder(ctx, collection)
-	if errors.Is(err, fs.ErrNotExist) && collection == "" && c.root != "" {
+	if _, said := errors.AsType[*apiError](err); said && errors.Is(err, fs.ErrNotExist) && collection == "" && c.root != "" {
 		return &folder{path: c.root}, nil // made when the first image is stored
 	}
 	if err != nil {
@@ -175,10 +180,13 @@ func (c *client) list(ctx context.Context, collection string) (*folder, error) {
 	}
 	// Dropbox finds a folder in whatever case. Here it has one name only.
 	own, err := c.spell(ctx, f.path)
-	if err == nil && own != collection {
-		err = fmt.Errorf("%w: the collection is spelled %q", fs.ErrNotExist, own)
+	if err != nil {
+		return nil, backends.BrokenOff(err)
 	}
-	return f, err
+	if own != collection {
+		return nil, fmt.Errorf("%w: the collection is spelled %q", fs.ErrNotExist, own)
+	}
+	return f, nil
 }
 
 // Spellings are the collections that folders are, by their path in lower case.

@@ -41,6 +41,7 @@ type page struct {
 	items  []item
 	strays []string // what looks like an image and is not in the folder, or cannot be named
 	whole  bool     // the page has an end
+	untold error    // why this is of a list of digests, not of an index
 }
 
 // readIndex reads the answer to a request for folder.

@@ -86,6 +86,7 @@ func (c *client) read(ctx context.Context, folder string) (page, map[string]dige
 	for name := range digests {
 		p.items = append(p.items, item{name: name, size: -1})
 	}
+	p.untold = err // the index may have had more
 	return p, digests, nil
 }
 
@@ -155,6 +156,9 @@ func (c *client) tell(collection, folder string, p page, digests map[string]dige
 	}
 	if hidden > 0 {
 		c.log.Warn("files whose name another file has too are left out of a listing", "collection", collection, "count", hidden)
+	}
+	if p.untold != nil {
+		entries = append(entries, backends.Entry{Untold: p.untold})
 	}
 	usual := folder == c.folders(collection)[0]
 	for ref, name := range base {

@@ -287,8 +287,10 @@ func TestList_forbidden(t *testing.T) {
 	if text, err := r.read(t.Context(), r.stat(t, "c/x:1"), 0, -1); text != "x" || err != nil {
 		t.Errorf("what is named: %q, %v", text, err)
 	}
-	if diff := cmp.Diff([]string{"d/y:1.simg"}, r.list(t, "d")); diff != "" {
-		t.Error(diff)
+	// The list names one image; of others that an index would have it says nothing.
+	entries, err := backends.Collect(r.client.List(t.Context(), "d"))
+	if err != nil || len(entries) != 2 || entries[0].Image.Ref.String() != "d/y:1" || entries[1].Untold == nil {
+		t.Errorf("List(d) = %+v, %v", entries, err)
 	}
 }
 

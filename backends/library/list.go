@@ -36,6 +36,7 @@ type collection struct {
 	Name       string   `json:"name"`
 	Containers []string `json:"containers"`
 	Deleted    bool     `json:"deleted"`
+	untold     error    // why nothing is known of it
 }
 
 type container struct {
@@ -46,6 +47,7 @@ type container struct {
 	ImageTags      map[string]string            `json:"imageTags"`
 	ArchTags       map[string]map[string]string `json:"archTags"`
 	Deleted        bool                         `json:"deleted"`
+	untold         error                        // why nothing is known of it
 }
 
 // tags returns those that have an image for arch, in order. Old servers keep tags
@@ -66,8 +68,7 @@ func (k container) tags(arch string) []string {
 }
 
 // List yields names: at the root entities, in an entity its collections and the
-// images of the one called "default", in a collection its images. Of what this
-// account may not see nothing is said.
+// images of the one called "default", in a collection its images.
 func (c *client) List(ctx context.Context, path string) iter.Seq2[backends.Entry, error] {
 	name, inner, nested := strings.Cut(path, "/")
 	switch {
@@ -85,9 +86,12 @@ func (c *client) List(ctx context.Context, path string) iter.Seq2[backends.Entry
 func (c *client) listRoot(ctx context.Context) iter.Seq2[backends.Entry, error] {
 	return func(yield func(backends.Entry, error) bool) {
 		names := slices.Clone(c.entities)
-		own, err := c.listOwn(ctx)
+		own, untold, err := c.listOwn(ctx)
 		if err != nil {
 			yield(backends.Entry{}, err)
+			return
+		}
+		if untold != nil && !yield(backends.Entry{Untold: untold}, nil) {
 			return
 		}
 		for _, e := range own {
@@ -105,26 +109,25 @@ func (c *client) listRoot(ctx context.Context) iter.Seq2[backends.Entry, error] 
 	}
 }
 
-// listOwn returns the entities of the token's user, none without a token, or where
-// the library does not tell.
-func (c *client) listOwn(ctx context.Context) ([]entity, error) {
+// listOwn returns the entities of the token's user, none without a token, or why the
+// library does not tell them though some are configured.
+func (c *client) listOwn(ctx context.Context) (own []entity, untold, err error) {
 	token, err := c.login.get(ctx, "")
 	if err != nil || token == "" {
-		return nil, err
+		return nil, nil, err
 	}
-	own, err := c.ownEntities(ctx)
+	own, err = c.ownEntities(ctx)
 	silent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) ||
 		errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized)
 	switch {
 	case silent && len(c.entities) > 0:
-		c.log.Debug("the library does not tell the entities of the account", "err", err)
-		return nil, nil
+		return nil, err, nil
 	case silent:
-		return nil, fmt.Errorf("%w: the library does not tell the entities of the account (say entities = [\"…\"]): %v", errors.ErrUnsupported, err)
+		return nil, nil, fmt.Errorf("%w: the library does not tell the entities of the account (say entities = [\"…\"]): %v", errors.ErrUnsupported, err)
 	case len(own) > maxListed:
-		return nil, errEndless
+		return nil, nil, errEndless
 	}
-	return own, err
+	return own, nil, err
 }
 
 func (c *client) ownEntities(ctx context.Context) ([]entity, error) {
@@ -150,6 +153,11 @@ func (c *client) listEntity(ctx context.Context, entityName string) iter.Seq2[ba
 			case err != nil:
 				yield(backends.Entry{}, err)
 				return
+			case col.untold != nil:
+				if !yield(backends.Entry{Untold: col.untold}, nil) {
+					return
+				}
+				continue
 			case !partRule.MatchString(col.Name) || seen[col.Name]:
 				continue
 			case col.Name == defaultCollection:
@@ -179,7 +187,8 @@ func (c *client) collectionsOf(ctx context.Context, entityName string) (iter.Seq
 	generation := c.listing.generation()
 	return gather(ctx, ids, func(ctx context.Context, id string) (collection, error) {
 		var col collection
-		err := c.inner(ctx, collectionsPath, id, &col)
+		untold, err := c.inner(ctx, collectionsPath, id, &col)
+		col.untold = untold
 		if err == nil && !col.Deleted && col.Name != "" {
 			c.listing.putCollection(generation, entityName+"/"+col.Name, col)
 		}
@@ -191,11 +200,12 @@ func (c *client) collectionsOf(ctx context.Context, entityName string) (iter.Seq
 }
 
 // inner asks for what an entity or a collection has named by id. What this account
-// may not see, or what is gone since, is no error and leaves v as it is.
-func (c *client) inner(ctx context.Context, path, id string, v any) error {
+// may not see, or what is gone since, is no error: untold then says which, and v
+// stays as it is.
+func (c *client) inner(ctx context.Context, path, id string, v any) (untold, err error) {
 	escaped, err := idPath(id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	err = c.get(ctx, path+"/"+escaped, v)
 	hidden := errors.Is(err, fs.ErrPermission)
@@ -207,9 +217,9 @@ func (c *client) inner(ctx context.Context, path, id string, v any) error {
 	}
 	if hidden || errors.Is(err, fs.ErrNotExist) {
 		c.log.Debug("left out of a listing", "path", path, "id", id, "err", err)
-		return nil
+		return err, nil
 	}
-	return err
+	return nil, err
 }
 
 // distinct returns ids, each once.
@@ -250,12 +260,16 @@ func (c *client) listContainers(ctx context.Context, path string, ids []string, 
 	listed, seen := 0, map[string]bool{}
 	fetch := func(ctx context.Context, id string) (container, error) {
 		var k container
-		err := c.inner(ctx, containersPath, id, &k)
+		untold, err := c.inner(ctx, containersPath, id, &k)
+		k.untold = untold
 		return k, err
 	}
 	for k, err := range gather(ctx, ids, fetch) {
 		if err != nil {
 			yield(backends.Entry{}, err)
+			return
+		}
+		if k.untold != nil && !yield(backends.Entry{Untold: k.untold}, nil) {
 			return
 		}
 		if k.Deleted || !partRule.MatchString(k.Name) || seen[k.Name] {

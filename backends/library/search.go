@@ -119,7 +119,7 @@ func (s *search) containers(ctx context.Context, found []container, arch string)
 				s.c.log.Debug("found containers are not asked for their tags", "more_than", maxAsked)
 				return
 			}
-			if err := s.c.inner(ctx, containersPath, k.ID, &k); err != nil {
+			if _, err := s.c.inner(ctx, containersPath, k.ID, &k); err != nil {
 				s.yield(backends.Image{}, err)
 				return
 			}

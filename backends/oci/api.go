@@ -116,6 +116,9 @@ func (c *client) statusError(resp *http.Response) error {
 		resp.StatusCode = code
 	}
 	err := httpx.Error(resp)
+	if len(answer.Errors) > 0 && errors.Is(err, fs.ErrNotExist) {
+		return saidError{err}
+	}
 	switch {
 	case errors.Is(err, backends.ErrUnauthorized):
 		return fmt.Errorf("%w (%s)", err, c.unauthorized())
@@ -126,6 +129,13 @@ func (c *client) statusError(resp *http.Response) error {
 	}
 	return err
 }
+
+// A saidError is a "not found" in the registry's own form. Without that it may be
+// a proxy's, which knows nothing of repositories.
+type saidError struct{ error }
+
+// Unwrap returns what was said.
+func (e saidError) Unwrap() error { return e.error }
 
 // unauthorized says, for an error, what it may be that the registry refuses.
 func (c *client) unauthorized() string {
@@ -191,11 +201,14 @@ func (c *client) tokenError(answer *errcode.ErrorResponse) error {
 func (c *client) pages(ctx context.Context, target string, read func(body io.Reader) error) iter.Seq[error] {
 	return func(yield func(error) bool) {
 		seen := map[string]bool{}
-		for range maxPages {
+		for n := range maxPages {
 			seen[target] = true
 			next, err := c.page(ctx, target, read)
 			if err == nil && next != "" && seen[next] {
 				err = fmt.Errorf("%w: the listing goes in a circle at %q", backends.ErrCorrupt, next)
+			}
+			if n > 0 {
+				err = backends.BrokenOff(err)
 			}
 			if !yield(err) || err != nil || next == "" {
 				return

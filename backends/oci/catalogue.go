@@ -86,13 +86,14 @@ func (c *client) listed(ctx context.Context, scope string) (all []string, err er
 			break
 		}
 	}
-	if errors.Is(err, fs.ErrPermission) && c.login.secret == nil {
+	if all == nil && errors.Is(err, fs.ErrPermission) && c.login.secret == nil {
 		return nil, c.untold(ctx, err)
 	}
 	return all, err
 }
 
-// listedFrom reads the pages from target on. Of each only the names are kept.
+// listedFrom reads the pages from target on. Of each only the names are kept. What
+// it returns is not nil once a page was read.
 func (c *client) listedFrom(ctx context.Context, scope, target string) ([]string, error) {
 	var all []string
 	prefix := scope + "/"
@@ -103,8 +104,13 @@ func (c *client) listedFrom(ctx context.Context, scope, target string) ([]string
 	for range maxPages {
 		seen[target] = true
 		repos, next, err := c.lister.page(ctx, scope, target)
-		if err != nil {
+		switch {
+		case err != nil && all == nil:
 			return nil, err
+		case err != nil:
+			return all, backends.BrokenOff(err)
+		case all == nil:
+			all = []string{}
 		}
 		for _, repo := range repos {
 			if (repo == scope || strings.HasPrefix(repo, prefix)) && checkRepository(repo) == nil {

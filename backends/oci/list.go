@@ -93,11 +93,13 @@ func appendNew(all []string, s string) []string {
 	return append(all, s)
 }
 
-// A tagStream is the tags of one image on their way.
+// A tagStream is the tags of one image on their way. What is below pages is to be
+// read once that is closed.
 type tagStream struct {
-	name  string
-	pages chan []string // closed at the end
-	err   error         // why it ended; to be read then
+	name   string
+	pages  chan []string // closed at the end
+	untold error         // why the registry tells none of them
+	err    error         // why it ended
 }
 
 // listTags yields the tags of the images, in this order, and asks for those of
@@ -108,6 +110,7 @@ func (c *client) listTags(ctx context.Context, collection string, images []strin
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var probes atomic.Int64
+	admitted := sync.OnceValue(func() error { return c.ping(ctx) })
 	var running []*tagStream
 	for len(images) > 0 || len(running) > 0 {
 		for len(images) > 0 && len(running) < tagRequests {
@@ -115,9 +118,16 @@ func (c *client) listTags(ctx context.Context, collection string, images []strin
 			images, running = images[1:], append(running, s)
 			group.Go(func() {
 				defer close(s.pages)
-				s.err = backends.Guard(c.log, func() error {
-					return c.sendTags(ctx, backends.Ref{Collection: collection, Name: s.name}, &probes, s.pages)
+				panicked := backends.Guard(c.log, func() error {
+					c.sendTags(ctx, backends.Ref{Collection: collection, Name: s.name}, &probes, s)
+					return nil
 				})
+				switch {
+				case panicked != nil:
+					s.err = panicked
+				case s.untold != nil:
+					s.err = admitted()
+				}
 			})
 		}
 		first := running[0]
@@ -135,15 +145,27 @@ func (c *client) listTags(ctx context.Context, collection string, images []strin
 			yield(backends.Entry{}, first.err)
 			return
 		}
+		if first.untold != nil {
+			e := backends.Entry{Image: backends.Image{Ref: backends.Ref{Collection: collection, Name: first.name}}, Untold: first.untold}
+			if !yield(e, nil) {
+				return
+			}
+		}
 	}
 }
 
 // sendTags sends the pages of an image's tags, until ctx ends. If nothing is known
 // of the image, one tag is looked at, unless probes says that enough were.
-func (c *client) sendTags(ctx context.Context, ref backends.Ref, probes *atomic.Int64, pages chan<- []string) error {
+//
+// A repository of the catalogue whose first page is refused is not for this
+// account, provided that the registry lets the account in at all: the caller asks.
+// One that the registry says it does not know has lost its last tag.
+func (c *client) sendTags(ctx context.Context, ref backends.Ref, probes *atomic.Int64, s *tagStream) {
 	repo := c.repository(ref)
 	c.known.recall(repo, c.store.kind(repo))
+	begun := false
 	err := c.tagPages(ctx, repo, func(tags []string) error {
+		begun = true
 		tags = slices.DeleteFunc(tags, func(tag string) bool {
 			return referrersTag.MatchString(tag) || c.known.foreign(repo, tag)
 		})
@@ -153,20 +175,23 @@ func (c *client) sendTags(ctx context.Context, ref backends.Ref, probes *atomic.
 			}
 		}
 		select {
-		case pages <- tags:
+		case s.pages <- tags:
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	})
+	_, said := errors.AsType[saidError](err)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil // in the catalogue still, but its last tag is gone
-	case errors.Is(err, fs.ErrPermission):
-		c.log.Debug("repository is not for this account", "repository", repo, "err", err)
-		return nil
+	case begun:
+		s.err = err
+	case said:
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		c.log.Debug("a repository of the catalogue does not tell its tags", "repository", repo, "err", err)
+		s.untold = err
+	default:
+		s.err = err
 	}
-	return err
 }
 
 // tags returns the tags of repo.
@@ -210,6 +235,7 @@ func (c *client) tagPages(ctx context.Context, repo string, use func(tags []stri
 // none for everybody.
 func (c *client) repositories(ctx context.Context) ([]string, error) {
 	var all []string
+	begun := false
 	var err error
 	scoped := auth.AppendScopesForHost(ctx, c.base.Host, auth.ScopeRegistryCatalog)
 	for err = range c.pages(scoped, fmt.Sprintf("/v2/_catalog?n=%d", pageSize), func(body io.Reader) error {
@@ -219,6 +245,7 @@ func (c *client) repositories(ctx context.Context) ([]string, error) {
 		if err := httpx.JSON(body, &page); err != nil {
 			return err
 		}
+		begun = true
 		for _, repo := range page.Repositories {
 			if checkRepository(repo) == nil && strings.HasPrefix(repo, c.prefix("")) {
 				all = append(all, repo)
@@ -233,7 +260,7 @@ func (c *client) repositories(ctx context.Context) ([]string, error) {
 			break
 		}
 	}
-	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errors.ErrUnsupported) {
+	if begun || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errors.ErrUnsupported) {
 		return all, err
 	}
 	return nil, c.untold(ctx, err)

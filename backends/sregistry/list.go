@@ -198,6 +198,9 @@ func (c *client) collections(ctx context.Context) iter.Seq2[collection, error] {
 			if err == nil {
 				next, err = c.nextPage(page.Next)
 			}
+			if pages > 0 {
+				err = backends.BrokenOff(err)
+			}
 			if err != nil {
 				yield(collection{}, err)
 				return

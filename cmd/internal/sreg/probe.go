@@ -132,6 +132,9 @@ func (p *probe) list(ctx context.Context, collection string) ([]backends.Entry, 
 		if err != nil {
 			return all, err
 		}
+		if e.Untold != nil {
+			continue
+		}
 		if all = append(all, e); len(all) == maxListed {
 			break
 		}
