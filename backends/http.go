@@ -3,15 +3,22 @@
 package backends
 
 import (
+	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
+	"fmt"
+	"io"
+	"mime"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
 	"syscall"
 	"time"
+
+	"github.com/cenkalti/backoff/v4"
 )
 
 // HTTPOptions tune NewHTTPClient. The zero value has the defaults.
@@ -34,6 +41,8 @@ const maxHeader = 256 << 10
 //   - Proxies from the environment; TLS 1.2 or better.
 //   - To another origin (scheme, host and port) a redirect carries only headers
 //     that say nothing of the sender, and no body.
+//   - What was meant is what arrives: no redirect that turns a PUT, POST, PATCH or
+//     DELETE into a GET, and no page for people in answer to one.
 //   - No redirect from https to http, and none from a public address to a
 //     private, link-local or loopback one. Between two private ones it is
 //     followed: a registry inside a network may send within it.
@@ -111,8 +120,35 @@ func (rt *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	dog.answered()
 	resp.Body = &watchedBody{ReadCloser: resp.Body, ctx: ctx, dog: dog, limit: rt.opts.IdleTimeout}
+	if isPage(req.Method, resp) {
+		resp.Body.Close()
+		return nil, backoff.Permanent(fmt.Errorf("%w: a page for people in answer to a %s (is there a network to sign in to?)", ErrUnavailable, req.Method))
+	}
 	return resp, nil
 }
+
+// isPage reports whether the answer to a request that was to change something is a page: one
+// from a network's sign-in, say, with status 200. Only by its type it is none: some
+// servers say text/html of everything.
+func isPage(method string, resp *http.Response) bool {
+	if method == http.MethodGet || method == http.MethodHead || resp.StatusCode/100 != 2 {
+		return false
+	}
+	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if mediaType != "text/html" && mediaType != "application/xhtml+xml" {
+		return false
+	}
+	head := bufio.NewReader(resp.Body)
+	text, _ := head.Peek(pageStart) // less of it will do
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{head, resp.Body}
+	return bytes.HasPrefix(bytes.TrimSpace(text), []byte("<"))
+}
+
+// pageStart is how many bytes may be white before a page begins.
+const pageStart = 512
 
 // headerTimeout gives a service time to look at what was uploaded.
 func (rt *roundTripper) headerTimeout(req *http.Request) time.Duration {

@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -417,5 +419,62 @@ func TestTransportError(t *testing.T) {
 	}
 	if err = TransportError(err); !errors.Is(err, context.Canceled) || errors.Is(err, ErrUnavailable) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// A request that changes something arrives as what it was, or is refused: nothing
+// but the service's own answer to it counts.
+func TestHTTP_methodIsKept(t *testing.T) {
+	t.Parallel()
+	var srv *httptest.Server
+	var arrived atomic.Value
+	srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		code, err := strconv.Atoi(strings.Trim(r.URL.Path, "/"))
+		switch {
+		case r.URL.Path == "/page":
+			w.Header().Set("Content-Type", "text/html; charset=utf-8")
+			_, _ = io.WriteString(w, "\n<!DOCTYPE html><title>Sign in</title>")
+		case r.URL.Path == "/words": // what some servers say of everything
+			w.Header().Set("Content-Type", "text/html")
+			_, _ = io.WriteString(w, "done")
+		case r.URL.Path == "/end":
+			arrived.Store(r.Method)
+		case err == nil:
+			http.Redirect(w, r, srv.URL+"/end", code)
+		}
+	}))
+	defer srv.Close()
+	c := newClient(t, HTTPOptions{})
+	send := func(method, path string) error {
+		arrived.Store("")
+		req, err := http.NewRequestWithContext(t.Context(), method, srv.URL+path, strings.NewReader("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := c.Do(req)
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	}
+	for _, method := range []string{http.MethodPut, http.MethodPost, http.MethodPatch, http.MethodDelete} {
+		for _, path := range []string{"/301", "/302", "/303", "/page"} {
+			if err := send(method, path); !errors.Is(err, ErrUnavailable) || arrived.Load() != "" {
+				t.Errorf("%s %s: %v, and a %q arrived; want it refused", method, path, err, arrived.Load())
+			}
+		}
+		for _, path := range []string{"/307", "/308"} {
+			if err := send(method, path); err != nil || arrived.Load() != method {
+				t.Errorf("%s %s: %v, and a %q arrived", method, path, err, arrived.Load())
+			}
+		}
+		if err := send(method, "/words"); err != nil {
+			t.Errorf("%s of words: %v", method, err)
+		}
+	}
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		if err := send(method, "/302"); err != nil || arrived.Load() != method {
+			t.Errorf("%s /302: %v, and a %q arrived", method, err, arrived.Load())
+		}
 	}
 }

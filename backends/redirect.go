@@ -30,6 +30,12 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
 		return refused(req.URL, "more than %d redirects", maxRedirects)
 	}
+	if was := via[len(via)-1].Method; req.Method != was {
+		// 301, 302 and 303 turn what was to be stored or deleted into a question, and
+		// its answer would look like success (RFC 9110, 15.4). Most often it is http
+		// that is sent to https.
+		return refused(req.URL, "redirect that makes a %s of a %s (is the url the right one?)", req.Method, was)
+	}
 	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
 		return refused(req.URL, "redirect from https to %s", req.URL.Scheme)
 	}

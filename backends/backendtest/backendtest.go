@@ -82,7 +82,7 @@ type suite struct{ Harness }
 
 func subtests() []subtest {
 	return slices.Concat(capsTests, statTests, listTests, openTests, searchTests, pushTests, deleteTests, shareTests,
-		watchTests, namesTests, sizeTests, faultTests, brokenTests, closeTests)
+		watchTests, namesTests, sizeTests, faultTests, brokenTests, divertedTests, closeTests)
 }
 
 // Run runs the suite as subtests of t.
