@@ -40,9 +40,9 @@ func (d *Draft) Open(ctx context.Context, who Caller, write, truncate bool) (*Fi
 func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	// What was published can still be read by who has it open and opens it again,
+	// What was published is still a file to those who have it open, and open it again
 	// through /proc/self/fd.
-	if d.data == nil || d.gone || d.published && write {
+	if d.data == nil || d.gone || d.published && write && (truncate || len(d.writers) == 0) {
 		return nil, ErrRetry
 	}
 	h := &File{d: d, write: write, opener: who.Process}
