@@ -73,7 +73,7 @@ func New(t testing.TB, opts Options) *World {
 			if err != nil {
 				return nil, err
 			}
-			w.Spool, err = cache.OpenSpool(filepath.Join(base, "spool"), cache.SpoolOptions{Log: log})
+			w.Spool, err = cache.OpenSpool(filepath.Join(base, "spool"), cache.SpoolOptions{Whole: catalog.IsWhole, Log: log})
 			if err != nil {
 				return nil, err
 			}
