@@ -12,7 +12,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// A Target is where a draft will be published.
+// A Target is where a draft will be published, or where it stands as a file.
 type Target struct {
 	Remote   string       `json:"remote"`
 	Ref      backends.Ref `json:"ref"`
@@ -20,7 +20,10 @@ type Target struct {
 	Format   string       `json:"format,omitempty"`   // "sif", "simg", ""
 	Async    bool         `json:"async,omitempty"`    // publish in the background, also after a restart
 	InPlace  bool         `json:"in_place,omitempty"` // it began as an image, which is changed in place
-	Follows  string       `json:"follows,omitempty"`  // the draft whose publication it replaces: the same open file wrote both
+	// File is the path, below the remote, of a file that is no image by its name, and is
+	// published only when it gets another. Ref is not set then.
+	File    string `json:"file,omitempty"`
+	Follows string `json:"follows,omitempty"` // the draft whose publication it replaces: the same open file wrote both
 }
 
 // DraftState is how far a draft has come.
@@ -30,6 +33,7 @@ type DraftState string
 const (
 	Writing    DraftState = "writing"    // being copied in
 	Incomplete DraftState = "incomplete" // closed, or left by a crash, without being a whole image
+	Kept       DraftState = "kept"       // closed under a name that is no image's: stays until somebody renames or drops it
 	Sealed     DraftState = "sealed"     // whole, digest known, durable; not published
 	Publishing DraftState = "publishing" // on its way
 	Failed     DraftState = "failed"     // the last try to publish failed; the data is kept
@@ -62,6 +66,7 @@ func (i DraftInfo) Queued() bool { return i.Target.Async && i.State.settled() }
 // A Draft is a handle on one file of the spool, with full random access. Methods
 // may be called from many goroutines at once, and give ErrClosed once this
 // handle or the spool is closed. Handles on one draft share everything else.
+// While a handle is open its draft is not discarded, unless the handle is idle.
 //
 // Errors of writing methods: ENOSPC, EDQUOT, EFBIG; fs.ErrInvalid for a negative
 // offset or size; ErrInUse while the draft is being published (from Source or
@@ -70,6 +75,7 @@ func (i DraftInfo) Queued() bool { return i.Target.Async && i.State.settled() }
 type Draft struct {
 	entry  *entry
 	file   *os.File
+	idle   bool // guarded by spool.mu
 	closed atomic.Bool
 }
 
@@ -196,13 +202,62 @@ func (d *Draft) Sync() error {
 	return d.entry.syncJournal()
 }
 
+// Keep notes that the file was closed under a name that is no image's: a broken
+// one is Incomplete for that reason, any other is Kept.
+// Errors: the local disk's.
+func (d *Draft) Keep(broken error) error {
+	if err := d.live(); err != nil {
+		return err
+	}
+	e := d.entry
+	e.data.Lock()
+	defer e.data.Unlock()
+	if state := e.rec.Load().State; state != Writing && state != Incomplete {
+		return nil
+	}
+	return e.change(func(r *record) {
+		r.State, r.Error = Kept, ""
+		if broken != nil {
+			r.State, r.Error = Incomplete, broken.Error()
+		}
+	})
+}
+
+// Idle lets the draft be discarded while this handle is open: whoever has it does
+// not write. Hold takes that back.
+func (d *Draft) Idle() {
+	d.entry.spool.mu.Lock()
+	defer d.entry.spool.mu.Unlock()
+	if !d.idle && !d.closed.Load() {
+		d.idle = true
+		d.entry.busy--
+	}
+}
+
+// Hold takes Idle back. Errors: fs.ErrNotExist if the draft was discarded.
+func (d *Draft) Hold() error {
+	d.entry.spool.mu.Lock()
+	defer d.entry.spool.mu.Unlock()
+	if d.entry.doomed.Load() {
+		return errNoDraft(d.entry.id)
+	}
+	if d.idle {
+		d.idle = false
+		d.entry.busy++
+	}
+	return nil
+}
+
+// Gone reports whether the draft was removed, discarded or published.
+func (d *Draft) Gone() bool { return d.entry.doomed.Load() }
+
 // Close releases the handle; a second Close does nothing. When the last one of a
 // draft in state Writing is closed, the draft becomes Incomplete.
 func (d *Draft) Close() error {
 	if d.closed.Swap(true) || d.entry.spool.closed.Load() {
 		return nil
 	}
-	return d.entry.release()
+	return d.entry.release(d)
 }
 
 func (d *Draft) live() error {

@@ -28,6 +28,7 @@ type entry struct {
 	touched atomic.Int64           // time of the last write or change, ns
 	dirty   atomic.Bool
 	doomed  atomic.Bool // removed: cannot be opened again
+	warned  atomic.Bool // somebody was told that it is kept
 
 	journal sync.Mutex // serialises changes of rec and meta.json, and guards the fields below
 	gone    bool       // the folder is no more
@@ -43,6 +44,7 @@ type entry struct {
 	moved  bool // the data belongs to somebody else
 
 	refs int      // handles; guarded by spool.mu
+	busy int      // of them, those that are not idle; likewise
 	file *os.File // open while there are handles; guarded by spool.mu
 }
 
@@ -235,9 +237,12 @@ func (e *entry) allocate(file *os.File, off, n int64, keepSize bool) error {
 }
 
 // release gives up one handle.
-func (e *entry) release() error {
+func (e *entry) release(d *Draft) error {
 	e.spool.mu.Lock()
 	var file *os.File
+	if !d.idle {
+		e.busy--
+	}
 	if e.refs--; e.refs == 0 {
 		file, e.file = e.file, nil
 	}
@@ -260,6 +265,19 @@ func (e *entry) abandon() error {
 	return e.change(func(r *record) {
 		r.State, r.Error = Incomplete, "closed before it was a whole image"
 	})
+}
+
+// warn tells once of a file that is kept.
+func (e *entry) warn(info DraftInfo) {
+	if e.warned.Swap(true) {
+		return
+	}
+	todo := "rename it to an image's name in the mount, or discard it"
+	if info.Target.File == "" {
+		todo = "publish it (sreg uploads retry), or discard it"
+	}
+	e.spool.opts.Log.Warn("a file is kept here and was never published: "+todo, "draft", info.ID,
+		"remote", info.Target.Remote, "file", info.Target.File, "bytes", info.Size)
 }
 
 // drop deletes the draft. It is gone, durably, when drop returns nil.

@@ -43,6 +43,7 @@ type page struct {
 	Async      bool      `json:"async,omitempty"`
 	InPlace    bool      `json:"in_place,omitempty"`
 	Follows    string    `json:"follows,omitempty"`
+	File       string    `json:"file,omitempty"`
 	State      string    `json:"state"`
 	Size       int64     `json:"size"`
 	Digest     string    `json:"digest,omitempty"`
@@ -82,7 +83,7 @@ func encodeJournal(r *record) ([]byte, error) {
 		Revision:   backends.EscapePart(ref.Version),
 		Replaces:   backends.EscapePart(r.Target.Replaces),
 		Format:     r.Target.Format, Async: r.Target.Async,
-		InPlace: r.Target.InPlace, Follows: r.Target.Follows,
+		InPlace: r.Target.InPlace, Follows: r.Target.Follows, File: backends.EscapePart(r.Target.File),
 		State: string(r.State), Size: r.Size, Digest: r.Digest, Stored: r.Stored,
 		Created: r.Created.UTC(), Changed: r.Changed.UTC(), ModTime: r.ModTime.UTC(), Mode: r.Mode,
 		Attempts: r.Attempts, Error: r.Error, Session: r.Session, Orphan: r.Orphan,
@@ -132,7 +133,7 @@ func decodeJournal(data []byte, id string) (*record, error) {
 		src string
 	}{
 		{&t.Remote, p.Remote}, {&t.Ref.Collection, p.Collection}, {&t.Ref.Name, p.Name},
-		{&t.Ref.Tag, p.Tag}, {&t.Ref.Version, p.Revision}, {&t.Replaces, p.Replaces},
+		{&t.Ref.Tag, p.Tag}, {&t.Ref.Version, p.Revision}, {&t.Replaces, p.Replaces}, {&t.File, p.File},
 	} {
 		var err error
 		if *f.dst, err = backends.UnescapePart(f.src); err != nil {
@@ -164,7 +165,7 @@ func (p *page) check(id string) string {
 		return "record of another draft"
 	case p.Size < 0 || p.Stored < 0 || p.Attempts < 0:
 		return "negative count"
-	case state != Writing && state != Incomplete && !state.settled():
+	case state != Writing && state != Incomplete && state != Kept && !state.settled():
 		return fmt.Sprintf("state %q", p.State)
 	case state.settled() && !isSHA256(p.Digest):
 		return fmt.Sprintf("digest %q", p.Digest)

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -38,8 +39,10 @@ type Spool struct {
 // SpoolOptions tune a Spool. The zero value has the defaults.
 type SpoolOptions struct {
 	Reserve int64         // bytes of the disk to leave free: beyond it WriteAt gives ENOSPC; default 64 MiB; negative: none
-	KeepBad time.Duration // incomplete and temporary drafts are dropped this long after the last close; default 24 h
-	Log     *slog.Logger
+	KeepBad time.Duration // incomplete drafts are dropped this long after the last change; default 24 h
+	// Whole reports whether an incomplete draft is a whole image all the same: no timer drops one. Nil: none is.
+	Whole func(r io.ReaderAt, size int64) bool
+	Log   *slog.Logger
 }
 
 const (
@@ -57,7 +60,7 @@ const goneSuffix = ".gone"
 // becomes Sealed if it was to be published in the background, else Failed, which
 // is what whoever copied it in was told. One whose journal cannot be read, or does not fit
 // its data, is Incomplete with the reason in Error and is kept until somebody
-// discards it. Incomplete drafts older than KeepBad are dropped.
+// discards it. Incomplete drafts older than KeepBad are dropped, see Sweep.
 //
 // Errors: those of the local disk. A single bad draft is no error.
 func OpenSpool(dir string, opts SpoolOptions) (*Spool, error) {
@@ -83,6 +86,11 @@ func OpenSpool(dir string, opts SpoolOptions) (*Spool, error) {
 		return nil, err
 	}
 	s.Sweep()
+	for _, e := range s.drafts {
+		if info := e.info(); info.State == Kept {
+			e.warn(info)
+		}
+	}
 	return s, nil
 }
 
@@ -134,7 +142,7 @@ func (s *Spool) Create(target Target) (*Draft, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.file, e.refs = file, 1
+	e.file, e.refs, e.busy = file, 1, 1
 	s.drafts[id] = e
 	return &Draft{entry: e, file: file}, nil
 }
@@ -180,15 +188,16 @@ func (s *Spool) Draft(id string) (*Draft, error) {
 		e.file = file
 	}
 	e.refs++
+	e.busy++
 	return &Draft{entry: e, file: e.file}, nil
 }
 
 // Discard drops a draft and its data, durably.
-// Errors: ErrInUse while it is open; fs.ErrNotExist; the local disk's.
+// Errors: ErrInUse while somebody has it open and is not idle; fs.ErrNotExist; the local disk's.
 func (s *Spool) Discard(id string) error {
 	s.mu.Lock()
 	e := s.drafts[id]
-	busy := e != nil && e.refs > 0
+	busy := e != nil && e.busy > 0
 	if e != nil && !busy {
 		e.doomed.Store(true) // from here on nobody can open it
 	}
@@ -202,26 +211,53 @@ func (s *Spool) Discard(id string) error {
 	return e.drop()
 }
 
-// Sweep drops the drafts that are not whole, that nobody has open, and that
-// nobody touched for KeepBad. It returns how many. OpenSpool does so too; a
-// long-running process calls it now and then.
+// Sweep drops the drafts that are not whole images, that nobody writes, and that
+// nobody touched for KeepBad. It returns how many. It warns of the files that are
+// kept for as long under a name that is no image's: they take room, and somebody may
+// wait for them. OpenSpool does so too, and warns of all; a long-running process
+// calls it now and then.
 func (s *Spool) Sweep() int {
 	var n int
 	for _, info := range s.Drafts() {
-		if info.State != Incomplete || time.Since(info.Changed) < s.opts.KeepBad {
+		if time.Since(info.Changed) < s.opts.KeepBad {
 			continue
 		}
 		s.mu.Lock()
 		e := s.drafts[info.ID]
-		keep := e == nil || e.rec.Load().Orphan
 		s.mu.Unlock()
-		if keep || s.Discard(info.ID) != nil {
-			continue
+		switch {
+		case e == nil || e.rec.Load().Orphan:
+		case info.State == Kept:
+			e.warn(info)
+		case info.State == Incomplete && s.keepWhole(info.ID):
+			e.warn(info)
+		case info.State == Incomplete && s.Discard(info.ID) == nil:
+			s.opts.Log.Warn("dropped an upload that was never completed", "draft", info.ID, "to", info.Target.Remote,
+				"file", info.Target.File, "image", info.Target.Ref.String(), "bytes", info.Size, "error", info.Error)
+			n++
 		}
-		s.opts.Log.Info("dropped an upload that was never completed", "draft", info.ID, "bytes", info.Size)
-		n++
 	}
 	return n
+}
+
+// keepWhole keeps a draft that is a whole image by its bytes, whatever became of
+// the program that wrote it.
+func (s *Spool) keepWhole(id string) bool {
+	if s.opts.Whole == nil {
+		return false
+	}
+	d, err := s.Draft(id)
+	if err != nil {
+		return false
+	}
+	defer d.Close() //nolint:errcheck // only read
+	if !s.opts.Whole(d, d.Size()) {
+		return false
+	}
+	if err := d.Keep(nil); err != nil {
+		s.opts.Log.Warn("cannot note that a draft is kept", "draft", id, "err", err)
+	}
+	return true
 }
 
 func errNoDraft(id string) error { return fmt.Errorf("%w: no draft %q", fs.ErrNotExist, id) }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -488,32 +489,67 @@ func TestSpool_closed(t *testing.T) {
 	}
 }
 
+// A timer drops what was cut and nothing else, and says so; of what it leaves it
+// warns once.
 func TestSpool_sweep(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		s := openSpool(t, dir, SpoolOptions{})
-		old, open, sealed := create(t, s, "old"), create(t, s, "open"), create(t, s, "sealed")
-		seal(t, sealed)
-		old.Close()
-		sealed.Close()
+		var log bytes.Buffer
+		whole := func(r io.ReaderAt, size int64) bool {
+			b := make([]byte, size)
+			_, err := r.ReadAt(b, 0)
+			return err == nil && string(b) == "whole"
+		}
+		s := openSpool(t, dir, SpoolOptions{Whole: whole, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		drafts := map[string]*Draft{}
+		for _, name := range []string{"old", "open", "sealed", "whole", "named", "part", "idle", "held"} {
+			drafts[name] = create(t, s, name)
+		}
+		seal(t, drafts["sealed"])
+		target := Target{Remote: "r", File: "c/.x"}
+		for name, broken := range map[string]error{"named": nil, "part": io.ErrUnexpectedEOF, "idle": io.ErrUnexpectedEOF, "held": io.ErrUnexpectedEOF} {
+			d := drafts[name]
+			if err := errors.Join(d.Retarget(target), d.Keep(broken)); err != nil {
+				t.Fatal(err)
+			}
+			d.Idle()
+		}
+		if err := drafts["held"].Hold(); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"old", "sealed", "whole", "named", "part"} {
+			drafts[name].Close()
+		}
 		time.Sleep(defaultKeepBad - time.Second)
 		if n := s.Sweep(); n != 0 {
 			t.Errorf("swept %d too early", n)
 		}
 		fresh := create(t, s, "fresh")
 		fresh.Close()
+		drafts["fresh"] = fresh
 		time.Sleep(2 * time.Second)
-		if n := s.Sweep(); n != 1 {
-			t.Errorf("swept %d, want 1", n)
+		if n := s.Sweep() + s.Sweep(); n != 3 {
+			t.Errorf("swept %d, want 3", n)
 		}
-		var left []string
+		left := map[string]DraftState{}
 		for _, info := range s.Drafts() {
-			left = append(left, info.ID)
+			for name, d := range drafts {
+				if d.Info().ID == info.ID {
+					left[name] = info.State
+				}
+			}
 		}
-		if diff := cmp.Diff([]string{open.Info().ID, sealed.Info().ID, fresh.Info().ID}, left,
-			cmpopts.SortSlices(strings.Compare)); diff != "" {
+		want := map[string]DraftState{"open": Writing, "sealed": Sealed, "whole": Kept, "named": Kept, "held": Incomplete, "fresh": Incomplete}
+		if diff := cmp.Diff(want, left); diff != "" {
 			t.Errorf("left (-want +got):\n%s", diff)
+		}
+		if err := drafts["idle"].Hold(); !errors.Is(err, fs.ErrNotExist) || !drafts["idle"].Gone() {
+			t.Errorf("Hold of what was dropped: %v, want fs.ErrNotExist", err)
+		}
+		text := log.String()
+		if strings.Count(text, "level=WARN msg=\"dropped") != 3 || strings.Count(text, "level=WARN msg=\"a file is kept") != 2 {
+			t.Errorf("the log says:\n%s", text)
 		}
 	})
 }

@@ -23,6 +23,9 @@ func CompleteImage(r io.ReaderAt, size int64) error {
 	return err
 }
 
+// IsWhole reports whether r holds a whole image: see cache.SpoolOptions.Whole.
+func IsWhole(r io.ReaderAt, size int64) bool { return CompleteImage(r, size) == nil }
+
 // Mounted reports whether a file system in the image is mounted for writing: what
 // is in the file is then no state to publish, but one on the way to the next.
 func Mounted(r io.ReaderAt, size int64) bool {

@@ -52,27 +52,27 @@ func (c *Catalog) startUploads(ctx context.Context) {
 	})
 }
 
-// Queued opens the drafts that wait to be published in the background, the oldest
-// first, those that an earlier process left among them. It opens the state. The
-// caller closes them.
-func (c *Catalog) Queued() []*cache.Draft {
+// Standing opens the drafts that are files of the tree, the oldest first, those that
+// an earlier process left among them: they wait to be published in the background, or
+// have a name that is no image's. It opens the state. The caller closes them.
+func (c *Catalog) Standing() []*cache.Draft {
 	s, err := c.open()
 	if err != nil || s.Spool == nil {
 		return nil // whoever needs the state is told why there is none
 	}
-	var queued []*cache.Draft
+	var standing []*cache.Draft
 	for _, info := range s.Spool.Drafts() {
-		if !info.Queued() {
+		if !info.Queued() && info.Target.File == "" {
 			continue
 		}
 		d, err := s.Spool.Draft(info.ID)
 		if err != nil {
-			c.opts.Log.Warn("an upload that waits cannot be read", "draft", info.ID, "err", err)
+			c.opts.Log.Warn("a draft cannot be read", "draft", info.ID, "err", err)
 			continue
 		}
-		queued = append(queued, d)
+		standing = append(standing, d)
 	}
-	return queued
+	return standing
 }
 
 // enqueue lets a sealed draft be published in the background. It reports false

@@ -186,8 +186,18 @@ func (c *Catalog) runUpload(ctx context.Context, s *State, id string, r *run) {
 }
 
 // Retry publishes a failed, pending or incomplete upload now, and waits for it.
-// Errors: fs.ErrNotExist if there is no such draft; those of Publish.
+// Errors: fs.ErrNotExist if there is no such draft; fs.ErrInvalid for a file whose
+// name is no image's; those of Publish.
 func (c *Catalog) Retry(ctx context.Context, id string, p Progress) error {
+	s, err := c.open()
+	if err != nil {
+		return err
+	}
+	for _, d := range s.Spool.Drafts() {
+		if d.ID == id && d.Target.File != "" {
+			return fmt.Errorf("upload %s: %q is no image's name: rename the file in the mount: %w", id, d.Target.File, fs.ErrInvalid)
+		}
+	}
 	return c.publishNow(ctx, id, p)
 }
 

@@ -15,11 +15,13 @@ import (
 )
 
 // A Dir is a directory: the root (no Remote), a remote's top (no Collection),
-// or a collection. It holds no state of its own.
+// a collection, or one that a tool made below it (tooldir.go). It holds no state of
+// its own.
 type Dir struct {
 	fs         *FS
 	remote     string
 	collection string
+	tool       string // path of a tool's directory, below the collection
 }
 
 // Remote returns the name of the remote, "" for the root.
@@ -30,7 +32,7 @@ func (d *Dir) Collection() string { return d.collection }
 
 // Same reports whether d and other stand for the same directory.
 func (d *Dir) Same(other *Dir) bool {
-	return d.remote == other.remote && d.collection == other.collection
+	return d.remote == other.remote && d.collection == other.collection && d.tool == other.tool
 }
 
 // Attr implements Node.
@@ -46,12 +48,18 @@ func (d *Dir) ino() uint64 {
 	if d.remote == "" {
 		return 1
 	}
+	if d.tool != "" {
+		return inode("tool's dir", d.remote, d.collection, d.tool)
+	}
 	return inode("dir", d.remote, d.collection)
 }
 
 // Fresh reports whether names in d can change behind the catalogue's back: those
 // of files on this machine do, whenever somebody adds one.
 func (d *Dir) Fresh() bool {
+	if d.tool != "" {
+		return true
+	}
 	r, err := d.fs.cat.Remote(d.remote)
 	return err == nil && r.Client != nil && r.Client.Caps().Has(backends.CanOpenFile)
 }
@@ -75,9 +83,12 @@ func (d *Dir) Lookup(ctx context.Context, name string, who Caller) (Node, error)
 		return nil, ErrNameTooLong
 	}
 	if draft := d.draft(name); draft != nil && draft.shownTo(who) {
-		return d.lookupDraft(ctx, name, draft)
+		return draft, nil
 	}
-	if isTemporary(name) && !mayBeShorthand(name) {
+	if child := d.toolDir(name); child != nil && d.fs.hasToolDir(child) {
+		return child, nil
+	}
+	if d.tool != "" || isTemporary(name) && !mayBeShorthand(name) {
 		return nil, fs.ErrNotExist
 	}
 	if _, err := d.fs.remote(d.remote); err != nil {
@@ -121,18 +132,6 @@ func (d *Dir) free(ctx context.Context, name string, err error) bool {
 		}
 	}
 	return true
-}
-
-// lookupDraft returns a draft that hides an image, or the image if it is the
-// draft's bytes that the registry has now.
-func (d *Dir) lookupDraft(ctx context.Context, name string, draft *Draft) (Node, error) {
-	if !draft.hidesImage() {
-		return draft, nil
-	}
-	if img, err := d.lookupImage(ctx, name); err == nil && draft.arrived(img.img) {
-		return img, nil
-	}
-	return draft, nil
 }
 
 // mayBeShorthand tells "image" from the other names without extension.
@@ -225,7 +224,8 @@ func lastPart(collection string) string {
 	return collection[strings.LastIndexByte(collection, '/')+1:]
 }
 
-// Mkdir makes a collection, which stays here until an image is in it.
+// Mkdir makes a collection, which stays here until an image is in it; or a tool's
+// directory, if the name begins with a dot.
 //
 // Errors: fs.ErrExist; backends.ErrReadOnly; fs.ErrInvalid; ErrNameTooLong;
 // backends.ErrNotAllowed in the root.
@@ -238,6 +238,9 @@ func (d *Dir) Mkdir(ctx context.Context, name string) (*Dir, error) {
 	}
 	if _, err := d.fs.writableRemote(d.remote); err != nil {
 		return nil, err
+	}
+	if child := d.toolDir(name); child != nil {
+		return child, d.fs.makeToolDir(child)
 	}
 	part, err := parseDir(name)
 	if err != nil {
@@ -269,8 +272,12 @@ func (d *Dir) Rmdir(ctx context.Context, name string) error {
 	if _, err := d.fs.writableRemote(d.remote); err != nil {
 		return err
 	}
-	if len(child.drafts()) > 0 {
+	if d.fs.holdsFiles(child) {
 		return ErrNotEmpty
+	}
+	if child.tool != "" {
+		d.fs.removeToolDir(child)
+		return nil
 	}
 	err = d.fs.cat.Rmdir(ctx, d.remote, child.collection)
 	if errors.Is(err, cache.ErrInUse) {

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 // will be or, for a temporary name, the name.
 type place struct {
 	remote, collection string
+	tool               string // as Dir.tool
 	name               string // of the file, if temporary; else of the image, without extension
 	temporary          bool
 }
@@ -25,11 +28,37 @@ type place struct {
 // place returns where a file of that name stands in d. All names of one image
 // give the same place.
 func (d *Dir) place(name string) place {
-	p := place{remote: d.remote, collection: d.collection, name: name, temporary: isTemporary(name)}
+	p := place{remote: d.remote, collection: d.collection, tool: d.tool, name: name}
+	p.temporary = d.tool != "" || isTemporary(name)
 	if ref, _, err := parseFile(name); err == nil && !p.temporary {
 		p.name = ref.String()
 	}
 	return p
+}
+
+// staged is the target of a file whose name in d is temporary.
+func (d *Dir) staged(name string) cache.Target {
+	return cache.Target{Remote: d.remote, File: path.Join(backends.EscapePath(d.collection), d.tool, name)}
+}
+
+// stagedAt is the inverse of staged: a tool's directory begins with the first part
+// that begins with a dot.
+func (f *FS) stagedAt(target cache.Target) (d *Dir, name string, err error) {
+	d = &Dir{fs: f, remote: target.Remote}
+	parts := strings.Split(target.File, "/")
+	last := len(parts) - 1
+	for i, part := range parts[:last] {
+		if strings.HasPrefix(part, ".") {
+			d.tool = path.Join(parts[i:last]...)
+			break
+		}
+		plain, err := backends.UnescapePart(part)
+		if err != nil {
+			return nil, "", err
+		}
+		d.collection = join(d.collection, plain)
+	}
+	return d, parts[last], nil
 }
 
 // claimTime is how long a draft waits for the caller who was told ErrRetry.
@@ -67,7 +96,6 @@ type Draft struct {
 	accepted  bool          // sealed and queued: it counts as published, but only we have it
 	gone      bool          // removed, or replaced by another
 	idle      chan struct{} // closed when the last handle for writing is; nil if there is none
-	closed    time.Time     // when the last handle was
 }
 
 func (f *FS) newDraft(data *cache.Draft, p place, name string) *Draft {
@@ -81,8 +109,14 @@ func (f *FS) newDraft(data *cache.Draft, p place, name string) *Draft {
 // draft returns the draft at a place, nil if there is none.
 func (f *FS) draft(p place) *Draft {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.drafts[p]
+	d := f.drafts[p]
+	f.mu.Unlock()
+	if d == nil || !d.discarded() {
+		return d
+	}
+	f.forget(d)
+	d.release()
+	return nil
 }
 
 // draft returns the draft of that name in d, nil if there is none. Mostly nobody
@@ -100,16 +134,16 @@ func (d *Dir) draft(name string) *Draft {
 // drafts returns what Lookup could find in d.
 func (d *Dir) drafts() []*Draft {
 	d.fs.mu.Lock()
-	var all []*Draft
-	for p, draft := range d.fs.drafts {
-		if p.remote == d.remote && p.collection == d.collection {
-			all = append(all, draft)
+	var here []place
+	for p := range d.fs.drafts {
+		if p.remote == d.remote && p.collection == d.collection && p.tool == d.tool {
+			here = append(here, p)
 		}
 	}
 	d.fs.mu.Unlock()
-	visible := all[:0]
-	for _, draft := range all {
-		if draft.visible() {
+	var visible []*Draft
+	for _, p := range here {
+		if draft := d.fs.draft(p); draft != nil && draft.visible() {
 			visible = append(visible, draft)
 		}
 	}
@@ -128,7 +162,6 @@ func (f *FS) start(ctx context.Context, d *Dir, name string, who Caller, excl bo
 			return nil, fmt.Errorf("%s: %w", name, fs.ErrExist)
 		}
 	}
-	f.sweep()
 	data, err := f.createData(ctx, d, name, excl)
 	if err != nil {
 		return nil, err
@@ -165,33 +198,9 @@ func (f *FS) put(d *Draft) (old *Draft, ok bool) {
 	return old, true
 }
 
-// keepTemporary is how long a temporary file stays that nobody opens or renames:
-// what a copying tool left when it was killed.
-const keepTemporary = 24 * time.Hour
-
-// sweep drops temporary files that were left behind.
-func (f *FS) sweep() {
-	f.mu.Lock()
-	var old []*Draft
-	for _, d := range f.drafts {
-		d.mu.Lock()
-		if d.place.temporary && d.handles == 0 && !d.closed.IsZero() && time.Since(d.closed) > keepTemporary {
-			old = append(old, d)
-		}
-		d.mu.Unlock()
-	}
-	f.mu.Unlock()
-	for _, d := range old {
-		f.opts.Log.Info("dropping a temporary file that was left behind", "file", d.name)
-		if err := d.remove(); err != nil {
-			f.opts.Log.Warn("dropping a temporary file", "file", d.name, "err", err)
-		}
-	}
-}
-
 func (f *FS) createData(ctx context.Context, d *Dir, name string, excl bool) (*cache.Draft, error) {
 	if d.place(name).temporary {
-		return f.cat.Stage(cache.Target{Remote: d.remote})
+		return f.cat.Stage(d.staged(name))
 	}
 	ref, format, err := d.parse(name)
 	if err != nil {
@@ -202,6 +211,9 @@ func (f *FS) createData(ctx context.Context, d *Dir, name string, excl bool) (*c
 
 // parse reads the name of a file that is to be an image in d.
 func (d *Dir) parse(name string) (backends.Ref, string, error) {
+	if err := checkName(name); err != nil {
+		return backends.Ref{}, "", err
+	}
 	ref, format, err := parseFile(name)
 	if err != nil {
 		return ref, "", err
@@ -401,15 +413,30 @@ func (d *Draft) drop() error {
 	return err
 }
 
+// discarded reports whether the draft is no more, though nobody removed it here:
+// somebody discarded it, or the queue has published it.
+func (d *Draft) discarded() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	lost := d.lost()
+	d.gone = d.gone || lost
+	return lost
+}
+
+// lost needs mu. While somebody writes, it is a file all the same.
+func (d *Draft) lost() bool {
+	return d.data != nil && len(d.writers) == 0 && len(d.turn) == 0 && d.data.Gone()
+}
+
 // forget takes the draft from its place, and tells who watches.
 func (f *FS) forget(d *Draft) {
 	d.mu.Lock()
-	p, name := d.place, d.name
+	p := d.place
 	d.mu.Unlock()
 	f.mu.Lock()
 	if f.drafts[p] == d {
 		delete(f.drafts, p)
 	}
 	f.mu.Unlock()
-	f.tell(Change{Remote: p.remote, Collection: p.collection, Names: []string{name}})
+	d.changed()
 }

@@ -544,29 +544,6 @@ func TestAsync_restart(t *testing.T) {
 	}
 }
 
-// Temporary files that a killed tool left go after a day; those in use stay.
-func TestSweep(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, catalog.Policy{})
-	b.create(".left", content).Close(t.Context())
-	b.create(".young", content).Close(t.Context())
-	used := b.create(".used", content)
-	for _, name := range []string{".left", ".used"} {
-		b.lookup(name, copier).(*fsys.Draft).Age(25 * time.Hour)
-	}
-	b.create("new:1.sif", content).Close(t.Context())
-	if b.lookup(".left", copier) != nil {
-		t.Error("a file that was left behind stays")
-	}
-	if b.lookup(".young", copier) == nil || b.lookup(".used", copier) == nil {
-		t.Error("a file in use, or a new one, is gone")
-	}
-	used.Close(t.Context())
-	if n := len(b.states()); n != 2 {
-		t.Errorf("%d drafts are in the journal, want 2", n)
-	}
-}
-
 // The kernel tells of a close some time after close(2) has returned: a rename in
 // between publishes all the same, and fails if that does.
 func TestRename_beforeRelease(t *testing.T) {

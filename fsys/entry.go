@@ -16,6 +16,7 @@ type Entry struct {
 	Dir  bool
 
 	in     *Dir
+	tool   *Dir           // if it is a tool's directory
 	draft  *Draft         // if it is one
 	listed catalog.Listed // else, below a remote
 }
@@ -24,6 +25,8 @@ type Entry struct {
 // else nil. It is made anew with each call.
 func (e *Entry) Node() Node {
 	switch {
+	case e.tool != nil:
+		return e.tool
 	case e.Dir && e.in.remote == "":
 		return &Dir{fs: e.in.fs, remote: e.Name}
 	case e.Dir:

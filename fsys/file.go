@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 )
@@ -40,9 +41,9 @@ func (d *Draft) Open(ctx context.Context, who Caller, write, truncate bool) (*Fi
 func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	// What was published can still be read by who has it open and opens it again,
+	// What was published is still a file to those who have it open, and open it again
 	// through /proc/self/fd.
-	if d.data == nil || d.gone || d.published && write {
+	if d.data == nil || d.gone || d.published && write && (truncate || len(d.writers) == 0) {
 		return nil, ErrRetry
 	}
 	h := &File{d: d, write: write, opener: who.Process}
@@ -57,6 +58,9 @@ func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
 		}
 		d.claimedAt = time.Time{}
 		if len(d.writers) == 0 {
+			if err := d.data.Hold(); err != nil {
+				return nil, ErrRetry
+			}
 			d.idle = make(chan struct{})
 		}
 		d.writers[h] = struct{}{}
@@ -252,7 +256,7 @@ func (d *Draft) endWriting(ctx context.Context, h *File) {
 			d.fs.opts.Log.Warn("not published; its data is kept", "file", d.currentName(), "err", err)
 		}
 	}
-	d.abandon()
+	d.rest()
 	d.wake()
 }
 
@@ -272,23 +276,44 @@ func (d *Draft) due() bool {
 }
 
 // over needs mu. It reports whether the name means something else now.
-func (d *Draft) over() bool { return d.gone || d.published }
+func (d *Draft) over() bool { return d.gone || d.published || d.lost() }
 
-// abandon takes a file that nobody writes any more and that will not be published
-// from the tree. Its data stays in the journal, if anybody wrote any.
-func (d *Draft) abandon() {
+// rest settles what nobody writes any more. A file with a temporary name, or one
+// that was accepted, stays in the tree; the others were not published, and are taken
+// from it. Their data stays in the journal, if anybody wrote any.
+func (d *Draft) rest() {
 	d.mu.Lock()
-	keep := d.over() || d.place.temporary || d.accepted
-	nothing := !d.dirty || d.data.Size() == 0
-	d.gone = d.gone || !keep && !nothing
+	over, temporary, accepted, data := d.over(), d.place.temporary, d.accepted, d.data
+	nothing := !d.dirty || data.Size() == 0
+	d.gone = d.gone || !over && !temporary && !accepted && !nothing
+	broken := d.err
 	d.mu.Unlock()
 	switch {
-	case keep:
+	case over:
+	case temporary:
+		if err := data.Keep(cut(data, broken)); err != nil {
+			d.fs.opts.Log.Warn("a file that is kept cannot be noted", "file", d.currentName(), "err", err)
+		}
+		data.Idle()
+	case accepted:
+		data.Idle()
 	case nothing:
 		d.remove() //nolint:errcheck // nothing was written: nothing is lost
 	default:
 		d.fs.forget(d)
 	}
+}
+
+// cut returns why a file is not what was meant: a write failed, or it is a part of an
+// image. Tools keep other things under temporary names, too.
+func cut(data *cache.Draft, broken error) error {
+	if broken != nil {
+		return broken
+	}
+	if err := catalog.CompleteImage(data, data.Size()); errors.Is(err, backends.ErrCorrupt) {
+		return err
+	}
+	return nil
 }
 
 // release gives the data back to the spool, with the last handle.

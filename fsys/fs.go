@@ -31,6 +31,7 @@ type FS struct {
 
 	mu       sync.Mutex // guards the fields below
 	drafts   map[place]*Draft
+	toolDirs map[place]struct{}
 	watchers map[int]func(Change)
 	watched  int
 }
@@ -46,6 +47,7 @@ func New(cat *catalog.Catalog, opts Options) *FS {
 		opts:     opts,
 		started:  time.Now(),
 		drafts:   make(map[place]*Draft),
+		toolDirs: make(map[place]struct{}),
 		watchers: make(map[int]func(Change)),
 	}
 	f.restore()

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/sregfs/sregfs/backends"
 )
 
@@ -124,41 +122,67 @@ func TestShorten_distinct(t *testing.T) {
 	}
 }
 
+// Each row of the table has an example that a tool was seen to make, and what is
+// much like it and is not.
 func TestIsTemporary(t *testing.T) {
 	t.Parallel()
-	want := map[string]bool{
-		"hello:2.0.sif":             false,
-		"hello:2.0.simg":            false,
-		"hello:2.0":                 false,
-		"hello.sif":                 false,
-		"%2Ehidden:1.sif":           false,
-		"sedative:1.sif":            false,
-		".hello:2.0.sif.AbC123":     true, // rsync
-		"sedAbC123":                 true, // sed -i
-		".hello:2.0.sif.swp":        true, // vi
-		"4913":                      true,
-		"hello:2.0.sif~":            true,
-		"hello:2.0~":                true,
-		"tmp-copy-1234":             true, // apptainer pull
-		"tmp-copy-1234.sif":         true,
-		"hello:2.0.sif.pulling.172": true, // Nextflow
-		"hello:2.0.pulling.172":     true,
-		".hello.lock":               true,
-		"hello:2.0.sif.part":        true,
-		"hello:2.0.sif.2":           true, // a name that some tool made of an image's
-		"README":                    true,
-		".nfs0001":                  true,
-		".fuse_hidden01":            true,
-		".goutputstream-XYZ":        true,
-		"tmpabcd":                   true,
-		"hello:1.img":               false,
+	examples := map[string]string{
+		"tmp-copy-1234":             "apptainer pull",
+		"tmp-copy-1234.sif":         "apptainer pull",
+		"sedAbC123":                 "sed -i",
+		"4913":                      "vim",
+		"hello:2.0.sif~":            "backups of editors and coreutils",
+		"hello:2.0.sif.~2~":         "backups of editors and coreutils",
+		"#hello:2.0.sif#":           "emacs",
+		"hello:2.0.sif.part":        "downloads under way",
+		"hello:2.0.abcd.partial":    "downloads under way",
+		"Unconfirmed 42.crdownload": "downloads under way",
+		"hello_.gstmp":              "downloads under way",
+		"hello:2.0.sif.pulling.172": "Nextflow",
+		"hello:2.0.pulling.172":     "Nextflow",
+		"hello.img.lock":            "locks",
+		"tmpab_d1234":               "Python's tempfile and mktemp",
+		"tmp.A1b2C3d4E5":            "Python's tempfile and mktemp",
+		"hello:2.0.sif.6eF5b5da":    "sregistry and aws s3",
 	}
-	got := make(map[string]bool)
-	for name := range want {
-		got[name] = isTemporary(name)
+	seen := map[string]bool{}
+	for name, tool := range examples {
+		seen[tool] = true
+		if !isTemporary(name) {
+			t.Errorf("isTemporary(%q) = false, want true: it is of %s", name, tool)
+		}
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("isTemporary: -want +got\n%s", diff)
+	for _, row := range temporaries {
+		if !seen[row.tool] {
+			t.Errorf("no example of %s", row.tool)
+		}
+	}
+	for _, name := range []string{".hello:2.0.sif.AbC123", ".hello:2.0.sif.swp", ".hello.lock", ".nfs0001", ".fuse_hidden01", ".goutputstream-XYZ"} {
+		if !isTemporary(name) {
+			t.Errorf("isTemporary(%q) = false, want true: it is hidden", name)
+		}
+	}
+	for _, name := range []string{"hello:2.0.sif", "hello:2.0.simg", "hello:2.0", "hello.sif", "hello:1.img", "%2Ehidden:1.sif", "sedative:1.sif",
+		"tool", "my.tool", "samtools-1.20", "sediment", "tmpabcd", "README", "README.md", "hello:2.0.sif.2", "2024", "tmp-copy-x", "tmp-copy-x.sif"} {
+		if isTemporary(name) {
+			t.Errorf("isTemporary(%q) = true, want false", name)
+		}
+	}
+}
+
+func TestCheckName(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"tool", "my.tool", "samtools-1.20", "tool:1", "tool:1.20", "tool.sif", "tool:1.simg", "t.img.gz", "t+1.oci.tar",
+		"x.squashfs.sif", "a%2Fb:c.sif", "Dockerfile", "gz", "v1.2.3"} {
+		if err := checkName(name); err != nil {
+			t.Errorf("checkName(%q) = %v", name, err)
+		}
+	}
+	for _, name := range []string{"tool.SIF", "tool:1.Simg", "tool.squashfs", "tool.sqsh", "tool.sif.gz", "tool:1.sif.gz", "build.def", "README.md",
+		"x.tar", "tool.sif.2", "tool.sif.bak", "tool:1.0.txt", "x.sif.sha256", "x.img.old.1"} {
+		if err := checkName(name); !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("checkName(%q) = %v, want %v", name, err, fs.ErrInvalid)
+		}
 	}
 }
 

@@ -76,11 +76,19 @@ func (f *filler) fill(ctx context.Context) error {
 	for _, draft := range d.drafts() {
 		drafts[draft.listedName()] = draft
 	}
-	for l, err := range d.fs.cat.Names(ctx, d.remote, d.collection) {
-		if err != nil {
-			return err
+	if d.tool == "" {
+		for l, err := range d.fs.cat.Names(ctx, d.remote, d.collection) {
+			if err != nil {
+				return err
+			}
+			if !f.listed(l, drafts) {
+				return nil
+			}
 		}
-		if !f.listed(l, drafts) {
+	}
+	for _, name := range d.toolDirs() {
+		child := d.toolDir(name)
+		if !f.add(Entry{Ino: child.ino(), Dir: true, tool: child}, append(f.piece.names, name...)) {
 			return nil
 		}
 	}

@@ -116,16 +116,25 @@ func (d *Draft) settle(data *cache.Draft, err error) {
 	d.fs.forget(d)
 }
 
-// restore puts what was accepted before a restart back into the tree: to those
-// who copied it in it is there, whether or not the registry has it yet. Of
+// restore puts the files of an earlier process back into the tree: what was accepted
+// is there to those who copied it in, whether or not the registry has it yet, and
+// what has a temporary name is a file until somebody renames or removes it. Of
 // several files of one name the newest counts.
 func (f *FS) restore() {
-	for _, data := range f.cat.Queued() {
+	for _, data := range f.cat.Standing() {
 		info := data.Info()
 		dir := &Dir{fs: f, remote: info.Target.Remote, collection: info.Target.Ref.Collection}
 		name := fileName(info.Target.Ref, info.Target.Format)
+		if info.Target.File != "" {
+			var err error
+			if dir, name, err = f.stagedAt(info.Target); err != nil {
+				f.opts.Log.Warn("a file has no place in the tree", "remote", info.Target.Remote, "file", info.Target.File, "err", err)
+				data.Close() //nolint:errcheck // it stays in the spool
+				continue
+			}
+		}
 		d := f.newDraft(data, dir.place(name), name)
-		d.accepted, d.attr.ModTime = true, info.ModTime
+		d.accepted, d.attr.ModTime = info.Target.File == "", info.ModTime
 		if mode := fs.FileMode(info.Mode) & fs.ModePerm; mode != 0 {
 			d.attr.Mode = mode
 		}
@@ -133,31 +142,19 @@ func (f *FS) restore() {
 			older.release()
 		}
 		f.drafts[d.place] = d
+		data.Idle()
 	}
 }
 
-// changed tells who watches that the draft's name means something else.
+// changed tells who watches that the draft's name means something else. What is in a
+// tool's directory the kernel asks for each time.
 func (d *Draft) changed() {
 	d.mu.Lock()
 	p, name := d.place, d.name
 	d.mu.Unlock()
-	d.fs.tell(Change{Remote: p.remote, Collection: p.collection, Names: []string{name}})
-}
-
-// arrived drops an accepted draft once the registry has its bytes.
-func (d *Draft) arrived(img backends.Image) bool {
-	d.mu.Lock()
-	if !d.accepted || d.data == nil {
-		d.mu.Unlock()
-		return false
+	c := Change{Remote: p.remote, Collection: p.collection}
+	if p.tool == "" {
+		c.Names = []string{name}
 	}
-	info := d.data.Info()
-	done := !info.Queued() || info.Digest != "" && info.Digest == img.Digest
-	d.published = d.published || done
-	d.mu.Unlock()
-	if done {
-		d.fs.forget(d)
-		d.release()
-	}
-	return done
+	d.fs.tell(c)
 }

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
 )
 
 // Rename gives a file of d another name, in d or another directory.
@@ -46,7 +45,19 @@ func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, 
 		return err
 	}
 	defer draft.unlock()
+	defer draft.releaseOver()
 	return draft.rename(ctx, to, newName, noReplace)
+}
+
+// releaseOver gives the data back of a file that a rename has published: no handle
+// will.
+func (d *Draft) releaseOver() {
+	d.mu.Lock()
+	over := d.over()
+	d.mu.Unlock()
+	if over {
+		d.release()
+	}
 }
 
 // settleWriters waits for the handle that its opener has closed. The kernel tells
@@ -131,7 +142,7 @@ func (d *Draft) retarget(ctx context.Context, to *Dir, name string, noReplace bo
 	data := d.data
 	d.mu.Unlock()
 	if to.place(name).temporary {
-		return data.Retarget(cache.Target{Remote: to.remote})
+		return data.Retarget(to.staged(name))
 	}
 	ref, format, err := to.parse(name)
 	if err != nil {

@@ -4,6 +4,7 @@ package fsys_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -180,7 +181,11 @@ func TestClose_sideBySide(t *testing.T) {
 func TestInPlace(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, catalog.Policy{Overwrite: true})
-	clean, state := fsystest.Overlay(t, 40000, 3)
+	disk := make([]byte, 8192) // no more than a superblock: its magic number, and that it is in order
+	binary.LittleEndian.PutUint16(disk[1024+56:], 0xEF53)
+	binary.LittleEndian.PutUint16(disk[1024+58:], 1)
+	clean, off := fsystest.Overlay(t, 40000, 3, disk)
+	state := off + 1024 + 58
 	b.Service.Put("c/o:1", clean)
 	file := b.openWrite("o:1.sif", copier)
 	again := b.openWrite("o:1.sif", stranger) // a helper, by its path
@@ -218,7 +223,7 @@ func TestInPlace(t *testing.T) {
 	b.published("o:1", next)
 }
 
-// Whoever has a published file open can open it again, to read.
+// Whoever has a published file open can open it again.
 func TestOpen_published(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, catalog.Policy{})
@@ -236,10 +241,18 @@ func TestOpen_published(t *testing.T) {
 	if _, err := reader.ReadAt(got, 0); err != nil && !errors.Is(err, io.EOF) || string(got) != string(content) {
 		t.Errorf("reading: %v", err)
 	}
-	if _, err := draft.Open(t.Context(), stranger, true, false); !errors.Is(err, fsys.ErrRetry) {
-		t.Errorf("opening for writing: %v, want %v", err, fsys.ErrRetry)
+	if _, err := draft.Open(t.Context(), stranger, true, true); !errors.Is(err, fsys.ErrRetry) {
+		t.Errorf("truncating it: %v, want %v", err, fsys.ErrRetry)
 	}
+	again, err := draft.Open(t.Context(), stranger, true, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.write(again, changed(content, 1), 0)
 	file.Close(t.Context())
+	b.published("new:1", content)
+	again.Close(t.Context())
+	b.published("new:1", changed(content, 1))
 	reader.Close(t.Context())
 	if _, err := draft.Open(t.Context(), stranger, false, false); !errors.Is(err, fsys.ErrRetry) {
 		t.Errorf("opening when all is closed: %v, want %v", err, fsys.ErrRetry)

@@ -3,37 +3,98 @@
 package fsys
 
 import (
+	"fmt"
+	"io/fs"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
 )
 
-// isTemporary reports whether a file of that name stays here until it is
-// renamed: the names that copying tools and editors write to before they rename,
-// and all that cannot be an image.
-//
-// A leading dot covers rsync (.NAME.XXXXXX), vi, NFS, GLib and FUSE; EscapePart
-// sees to it that no image's name begins with one. "image:tag" without an
-// extension is an image, so that nobody copies to it in vain.
+// What may be created has a meaning: an image's name, which one without an extension
+// is too, or the name under which a known tool keeps a file for a moment. All else is
+// refused, so that nobody copies to where nothing is published.
+
+// temporaries are the names that tools write to before they rename, as regular
+// expressions for the whole name. Hidden files, which need no pattern, are rsync's
+// (.NAME.XXXXXX), and those of vi and nano (.NAME.swp), GLib (.goutputstream-XXXXXX),
+// LibreOffice (.~lock.NAME#), Docker (.tmp-NAME), Nextflow (.NAME.lock), NFS (.nfsXXXX)
+// and FUSE (.fuse_hiddenXXXX); backends.EscapePart makes no image's name begin so.
+// docs/names.md has the same table with what it is worth to a user.
+var temporaries = []struct{ tool, pattern string }{
+	// internal/pkg/util/fs/helper.go, CopyFileAtomic: os.CreateTemp(dir, "tmp-copy-")
+	{"apptainer pull", `tmp-copy-[0-9]+(\.sif)?`},
+	// sed/execute.c: "%s/sedXXXXXX" for mkostemp
+	{"sed -i", `sed[A-Za-z0-9]{6}`},
+	// src/bufwrite.c: can a file be made here? 4913, and then each 123 further
+	{"vim", `4913|5036|5159|5282`},
+	// their manuals: backupname, make-backup-files, backup; gnulib backupfile.c also for cp, mv, install
+	{"backups of editors and coreutils", `.+~`},
+	// lisp/files.el: make-auto-save-file-name
+	{"emacs", `#.+#`},
+	// Firefox, KDE (KIO) and yt-dlp; rclone and Edge; WinSCP; Chromium; Opera; Windows clients; aria2's control file; gsutil
+	{"downloads under way", `.+(\.part|\.partial|\.filepart|\.crdownload|\.opdownload|\.tmp|\.aria2|_\.gstmp)`},
+	// modules/nextflow/…/SingularityCache.groovy: NAME.pulling.TIMESTAMP
+	{"Nextflow", `.+\.pulling\.[0-9]+`},
+	// Nextflow, Snakemake and others: beside what they lock
+	{"locks", `.+\.lock`},
+	// Lib/tempfile.py: "tmp" and eight of a-z0-9_; mktemp(1): tmp.XXXXXXXXXX
+	{"Python's tempfile and mktemp", `tmp[a-z0-9_]{8}|tmp\.[A-Za-z0-9]{10}`},
+	// sregistry/utils/http.py and s3transfer/utils.py: NAME.xxxxxxxx
+	{"sregistry and aws s3", `.+\.(?:sif|simg|img|img\.gz|oci\.tar)\.[A-Za-z0-9_]{8}`},
+}
+
+var temporary = func() *regexp.Regexp {
+	var all []string
+	for _, t := range temporaries {
+		all = append(all, t.pattern)
+	}
+	return regexp.MustCompile(`^(?s:` + strings.Join(all, "|") + `)$`)
+}()
+
+// isTemporary reports whether a file of that name stays here until it is renamed.
 func isTemporary(name string) bool {
 	if strings.HasPrefix(name, ".") {
 		return true
 	}
+	if _, format := backends.CutExt(name); format != "" && !strings.HasPrefix(name, "tmp-copy-") {
+		return false // before the regular expression, for that is what most names are
+	}
+	return temporary.MatchString(name)
+}
+
+// foreign are extensions of files that are no images, or not as they are: a file so
+// named is not meant to be an image with a dot in its name.
+var foreign = strings.Fields(`
+	squashfs sqsh sqfs sfs iso qcow2 vmdk vdi ova wic
+	gz xz bz2 zst lz4 lzma zip 7z rar tar tgz txz tbz2
+	bak old orig new save sum sha256 sha512 md5 asc sig pem crt key
+	def md txt rst log json yaml yml toml xml csv tsv html htm pdf ini conf cfg
+	py sh bash pl rb js go cpp rs nf smk wdl cwl ipynb java
+	deb rpm apk whl jar exe so png jpg jpeg svg`)
+
+// checkName refuses what is neither an image's name nor a temporary one. Of a name
+// without an extension that is known, the bytes decide when the file is closed.
+func checkName(name string) error {
 	rest, format := backends.CutExt(name)
 	if format != "" {
-		// apptainer pull copies to tmp-copy-NNN beside its target.
-		return strings.HasPrefix(rest, "tmp-copy-") && !strings.Contains(rest, ":")
+		return nil
 	}
-	if !strings.Contains(name, ":") || strings.Contains(name, ".sif") || strings.Contains(name, ".simg") {
-		return true
+	refuse := func(format string, args ...any) error {
+		return fmt.Errorf("file name %q: %s: %w", name, fmt.Sprintf(format, args...), fs.ErrInvalid)
 	}
-	if strings.Contains(name, ".pulling.") {
-		return true
+	lower := strings.ToLower(name)
+	if _, format := backends.CutExt(lower); format != "" {
+		return refuse("extensions of images are in lower case: write %s%s", name[:len(name)-len(format)-1], backends.Ext(format))
 	}
-	for _, suffix := range []string{"~", ".part", ".partial", ".filepart", ".tmp", ".crdownload", ".lock"} {
-		if strings.HasSuffix(name, suffix) {
-			return true
+	if i := strings.LastIndexByte(lower, '.'); i > 0 && slices.Contains(foreign, lower[i+1:]) {
+		return refuse("no image ends in %s: only images are kept here, as NAME:TAG.sif", name[i:])
+	}
+	for _, format := range backends.Formats() {
+		if before, after, ok := strings.Cut(rest, backends.Ext(format)+"."); ok && before != "" && after != "" {
+			return refuse("something follows the extension of an image, and no tool is known that names files so")
 		}
 	}
-	return false
+	return nil
 }

@@ -73,7 +73,7 @@ func New(t testing.TB, opts Options) *World {
 			if err != nil {
 				return nil, err
 			}
-			w.Spool, err = cache.OpenSpool(filepath.Join(base, "spool"), cache.SpoolOptions{Log: log})
+			w.Spool, err = cache.OpenSpool(filepath.Join(base, "spool"), cache.SpoolOptions{Whole: catalog.IsWhole, Log: log})
 			if err != nil {
 				return nil, err
 			}
@@ -145,14 +145,10 @@ func Squashfs(size int, seed uint64) []byte {
 	return b
 }
 
-// Overlay is Image with an ext3 overlay behind it, of which only the superblock is
-// made. It also returns where the state of that is: {1, 0} in order, {0, 0} mounted.
-func Overlay(t testing.TB, size int, seed uint64) (content []byte, state int64) {
+// Overlay is Image with an overlay behind it, the ext3 file system that disk holds;
+// off is where that begins.
+func Overlay(t testing.TB, size int, seed uint64, disk []byte) (content []byte, off int64) {
 	t.Helper()
-	disk := make([]byte, 8192)
-	le := binary.LittleEndian
-	le.PutUint16(disk[1024+56:], 0xEF53)
-	le.PutUint16(disk[1024+58:], 1)
 	buf := sif.NewBuffer(Image(size, seed))
 	img, err := sif.LoadContainer(buf)
 	if err != nil {
@@ -173,7 +169,7 @@ func Overlay(t testing.TB, size int, seed uint64) (content []byte, state int64) 
 	if err := img.UnloadContainer(); err != nil {
 		t.Fatal(err)
 	}
-	return buf.Bytes(), d.Offset() + 1024 + 58
+	return buf.Bytes(), d.Offset()
 }
 
 // Need skips the test, unless SREGFS_NOSKIP=1, which makes it fail instead.

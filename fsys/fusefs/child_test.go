@@ -83,6 +83,57 @@ func childCopy(args []string) error {
 	select {}
 }
 
+// childRewrite writes a file in all the ways in which one descriptor is not the
+// last one, and closes it.
+func childRewrite(args []string) error {
+	content, err := os.ReadFile(args[1])
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(args[0], os.O_RDWR|os.O_CREATE, 0o755)
+	if err != nil {
+		return err
+	}
+	end := int64(len(content)) - 4096
+	closeTwin := func() error {
+		twin, err := unix.Dup(int(f.Fd()))
+		if err != nil {
+			return err
+		}
+		return unix.Close(twin)
+	}
+	at := func(text string, off int64) func() error {
+		return func() error { _, err := f.WriteAt([]byte(text), off); return err }
+	}
+	mapped := func() error {
+		m, err := unix.Mmap(int(f.Fd()), 0, len(content), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		if err != nil {
+			return err
+		}
+		copy(m[end+300:], "mapped")
+		return errors.Join(unix.Msync(m, unix.MS_SYNC), unix.Munmap(m))
+	}
+	again := func() error {
+		g, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		_, err = g.WriteAt([]byte("opened again"), end+400)
+		return errors.Join(err, g.Close())
+	}
+	for i, step := range []func() error{
+		func() error { _, err := f.WriteAt(content, 0); return err }, f.Sync, again, closeTwin, at("after a closing", end), f.Sync, again,
+		func() error { return exec.Command("/bin/sh", "-c", "exec 3>&-").Run() }, at("after a fork", end+100), closeTwin,
+		mapped, closeTwin, at("at last", end+200),
+		func() error { return f.Truncate(int64(len(content)) + 5) }, closeTwin, func() error { return f.Truncate(int64(len(content))) },
+	} {
+		if err := step(); err != nil {
+			return fmt.Errorf("step %d: %w", i, err)
+		}
+	}
+	return f.Close()
+}
+
 // childCalls makes the calls that programs make, also those that cannot work,
 // in a directory of the mount with an image in it. It fails on ENOSYS.
 func childCalls(args []string) error {

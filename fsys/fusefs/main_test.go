@@ -21,6 +21,8 @@ var children = map[string]func(args []string) error{
 	"calls": childCalls,
 	"stat":  childStat,
 	"open":  childOpen,
+
+	"rewrite": childRewrite,
 }
 
 func TestMain(m *testing.M) {

@@ -151,7 +151,7 @@ func (e *Engine) openState(ctx context.Context) (_ *catalog.State, err error) {
 	if damage := store.Damage(); damage != nil {
 		e.opts.Log.Warn("the index was damaged and is filled again", "err", damage)
 	}
-	spool, err := cache.OpenSpool(dir.Spool(), cache.SpoolOptions{Log: e.opts.Log})
+	spool, err := cache.OpenSpool(dir.Spool(), cache.SpoolOptions{Whole: catalog.IsWhole, Log: e.opts.Log})
 	if err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
 	}

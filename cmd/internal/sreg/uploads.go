@@ -56,18 +56,26 @@ changed, attempts, error, modtime, mode}.`,
 func printUploads(w io.Writer, all []cache.DraftInfo) error {
 	t := newTable(w, "UPLOAD", "STATE", "SIZE", "STORED", "CHANGED", "TO", "ERROR")
 	for _, d := range all {
-		t.row(d.ID, string(d.State), size(d.Size), size(d.Stored), moment(d.Changed), destination(d.Target), d.Error)
+		t.row(d.ID, string(d.State), size(d.Size), size(d.Stored), moment(d.Changed), destination(d.Target), reason(d))
 	}
 	return t.flush()
 }
 
-// destination is where an upload goes. A file that has a temporary name yet goes
-// nowhere.
+// destination is where an upload goes, or where it stands: a file whose name is no
+// image's goes nowhere yet.
 func destination(to cache.Target) string {
 	if to.Ref == (backends.Ref{}) {
-		return to.Remote + " (a temporary file)"
+		return to.Remote + "://" + to.File + " (a temporary file)"
 	}
 	return backends.URI{Remote: to.Remote, Ref: to.Ref}.String()
+}
+
+// reason is why an upload is not published.
+func reason(d cache.DraftInfo) string {
+	if d.State == cache.Kept {
+		return "WARN: it is only here: give it an image's name in the mount, or discard it"
+	}
+	return d.Error
 }
 
 func (a *app) uploadsRetryCmd() *cobra.Command {
