@@ -69,9 +69,10 @@ func (it *item) evict() int64 {
 		return 0
 	}
 	it.closeSpare()
+	read := it.readAsPart()
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	if it.gone || it.data != nil || it.rec.OnDisk == 0 || it.cache.pinned(it.key) {
+	if it.gone || it.data != nil || it.rec.OnDisk == 0 || it.cache.pinned(it.key) || read {
 		return 0
 	}
 	n := it.rec.OnDisk
@@ -82,9 +83,23 @@ func (it *item) evict() int64 {
 	return n
 }
 
-// erase removes the files of a blob that is not open. Call with busy and mu held.
+// readAsPart reports whether somebody reads the file of a main item who opened it
+// before it was whole.
+func (it *item) readAsPart() bool {
+	if it.main != it {
+		return false
+	}
+	for _, p := range it.family() {
+		if d, _ := p.live(); p != it && d != nil && d.phase.Load() == whole {
+			return true
+		}
+	}
+	return false
+}
+
+// erase removes the files of an item that is not open. Call with busy and mu held.
 func (it *item) erase() error {
-	if err := it.cache.dir.drop(it.key); err != nil {
+	if err := it.slot().drop(); err != nil {
 		return localError("remove", err)
 	}
 	it.setOnDisk(0)
@@ -203,20 +218,34 @@ func (c *Cache) Remove(key Key) error {
 		return err
 	}
 	defer it.release()
-	it.closeSpare()
-	d, handles := it.live()
-	switch {
-	case handles > 0:
+	if !c.single.cancel(key) {
 		return fmt.Errorf("%w: open", ErrInUse)
-	case d != nil:
+	}
+	it.closeSpare()
+	all := it.family()
+	for _, one := range all {
+		if _, handles := one.live(); handles > 0 {
+			return fmt.Errorf("%w: open", ErrInUse)
+		}
+	}
+	for _, one := range all {
+		if err := one.remove(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove is Remove for one item that nobody has open.
+func (it *item) remove() error {
+	if d, _ := it.live(); d != nil {
 		d.disk.Lock()
-		defer d.disk.Unlock()
 		d.bury(ErrClosed)
-		return nil
+		d.disk.Unlock()
 	}
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	it.strikes, it.err = nil, nil
+	it.strike = strike{}
 	if it.rec.State == Remote {
 		return nil
 	}

@@ -66,7 +66,7 @@ type imageNode struct {
 	mu      sync.Mutex // guards the fields below
 	mode    mode
 	handles int32
-	epoch   uint64 // in mode cached: of the download that the kernel has pages of
+	epoch   cache.Epoch // in mode cached: of the download that the kernel has pages of
 }
 
 func (n *imageNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
@@ -143,7 +143,7 @@ func (n *imageNode) decide(blob *cache.Blob) mode {
 	switch {
 	case was == passthrough && !can && n.handles > 0:
 		return undecided
-	case was == cached && n.epoch != blob.Epoch():
+	case was == cached && !n.epoch.Agrees(blob.Epoch()):
 		return undecided
 	case was == cached:
 	case can:
@@ -191,7 +191,7 @@ func (n *imageNode) stale() bool {
 	n.mu.Lock()
 	mode, epoch := n.mode, n.epoch
 	n.mu.Unlock()
-	return mode == cached && epoch != n.image.Epoch()
+	return mode == cached && !epoch.Agrees(n.image.Epoch())
 }
 
 // A readHandle reads an image through us.
