@@ -28,6 +28,7 @@ type Cache struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // everything that spawn started
 	used    atomic.Int64   // bytes that all blobs take on the disk, as last measured
+	told    atomic.Int64   // bytes that metadata takes, as last measured
 	growth  atomic.Int64   // bytes written since the limits were looked at
 	tidy    chan struct{}  // wakes the janitor
 	full    chan struct{}  // wakes it to trim
@@ -201,6 +202,8 @@ func Open(dir string, opts Options) (*Cache, error) {
 		c.cancel()
 		return nil, localError("open", err)
 	}
+	c.metadata()
+	c.spawn(c.removeFormerMetadata)
 	c.spawn(c.janitor)
 	return c, nil
 }
@@ -263,6 +266,10 @@ func (c *Cache) all() []*item {
 // Info tells about one blob; State is Remote if nothing of it is here. Of several
 // parts it tells how much is here of the largest one.
 func (c *Cache) Info(key Key) Info {
+	if key == Metadata {
+		c.metadata()
+		return Info{Record: Record{Key: key, Size: -1, State: Remote, OnDisk: c.told.Load()}}
+	}
 	c.mu.Lock()
 	it, pinned := c.items[key], c.pins[key]
 	c.mu.Unlock()
@@ -387,8 +394,11 @@ func (c *Cache) Unpin(key Key) {
 // Dir returns the directory of the cache, for people to see.
 func (c *Cache) Dir() string { return string(c.dir) }
 
-// Usage returns the bytes that all blobs take on the disk, and the limit.
-func (c *Cache) Usage() (used, limit int64) { return c.used.Load(), c.opts.MaxBytes }
+// Usage returns the bytes that blobs and metadata take on the disk, and the limit.
+func (c *Cache) Usage() (used, limit int64) {
+	c.metadata()
+	return c.used.Load() + c.told.Load(), c.opts.MaxBytes
+}
 
 // Watch calls fn whenever a blob's state changes. fn must not block nor call
 // the cache.

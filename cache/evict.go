@@ -24,19 +24,20 @@ func (c *Cache) trim(need int64) int64 {
 	c.trims.Lock()
 	defer c.trims.Unlock()
 	defer func() { c.crowded.Store(c.over(0)) }()
-	var freed int64
+	over := func() bool { return c.over(need) }
+	freed := c.trimMetadata(func() bool { return over() && c.oversized() })
 	for _, it := range c.oldest() {
-		if !c.over(need) {
-			break
+		if !over() {
+			return freed
 		}
 		freed += it.evict()
 	}
-	return freed
+	return freed + c.trimMetadata(over)
 }
 
 // over reports whether need more bytes would be too many.
 func (c *Cache) over(need int64) bool {
-	return c.opts.MaxBytes > 0 && c.used.Load()+need > c.opts.MaxBytes || !c.fits(need)
+	return c.opts.MaxBytes > 0 && c.used.Load()+c.told.Load()+need > c.opts.MaxBytes || !c.fits(need)
 }
 
 // fits reports whether the disk has room for n more bytes.
@@ -202,11 +203,14 @@ func (d *data) makeRoom(n int64) error {
 	return errNoRoom
 }
 
-// Remove drops a blob. What is not here is removed already. A blob that nobody
+// Remove drops a blob, or all metadata. What is not here is removed already. A blob that nobody
 // has open but that is still being fetched is dropped too.
 //
 // Errors: ErrInUse while it is open or pinned; those of the local disk.
 func (c *Cache) Remove(key Key) error {
+	if key == Metadata {
+		return c.removeMetadata()
+	}
 	if !key.valid() {
 		return nil
 	}

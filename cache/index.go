@@ -180,11 +180,16 @@ func (c *Cache) janitor() {
 	var due <-chan time.Time
 	idle := time.NewTimer(0)
 	defer idle.Stop()
+	look := time.NewTicker(metadataEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-c.ctx.Done():
 			return
 		case <-c.full:
+			c.trim(0)
+		case <-look.C:
+			c.metadata()
 			c.trim(0)
 		case <-c.tidy:
 			if due == nil {
