@@ -40,6 +40,7 @@ type ClientOptions struct {
 	ReadOnly    bool          // Push and Delete give ErrReadOnly
 	MaxElapsed  time.Duration // for one operation with all its retries; default 60 s; a push or a started body has no such limit
 	Concurrency int           // requests under way at once, bodies included; default 32
+	Origin      string        // what the name stands for: the address of the service, or the like
 	Log         *slog.Logger
 }
 
@@ -56,6 +57,10 @@ func NewClient(name string, b Backend, opts ClientOptions) *Client {
 
 // Name returns the remote's name.
 func (c *Client) Name() string { return c.name }
+
+// Origin returns ClientOptions.Origin. What was believed of a remote does not hold
+// for one of the same name with another origin.
+func (c *Client) Origin() string { return c.opts.Origin }
 
 // Caps reports what the remote can do: the backend's capabilities, less
 // CanPush and CanDelete where the client is read-only.

@@ -4,6 +4,7 @@ package cache
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -34,60 +35,66 @@ func (c *Cache) Adopt(path, digest string, size int64) error {
 	if !info.Mode().IsRegular() || info.Size() != size {
 		return fmt.Errorf("%w: %s is not a file of %d bytes", fs.ErrInvalid, path, size)
 	}
-	for {
-		again, err := c.adopt(path, key, info)
-		if !again {
-			return err
-		}
-	}
-}
-
-// adopt is Adopt after its checks. again is true if what was open was of no use
-// and is gone now.
-func (c *Cache) adopt(path string, key Key, info os.FileInfo) (again bool, err error) {
 	it, err := c.take(c.ctx, key)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer it.release()
 	if c.here(key, info.Size()) {
-		return false, localError("adopt", os.Remove(path))
+		return localError("adopt", os.Remove(path))
 	}
-	d, _ := it.live()
-	if d == nil {
-		return false, localError("adopt", it.adopt(path, info))
-	}
-	d.disk.Lock()
-	defer d.disk.Unlock()
-	if d.phase.Load() == whole {
-		// Its name was deleted: it is back now, for the next one to open it.
-		return false, localError("adopt", it.adopt(path, info))
-	}
-	f, err := openExisting(path, os.O_RDONLY)
-	if err != nil {
-		return false, localError("adopt", err)
-	}
-	if err := d.turnTo(f, info.Size()); err != nil {
-		c.opts.Log.Error("a download differs from the image", "key", key, "err", err)
-		d.bury(err)
-		return true, nil
-	}
-	if err = it.adopt(path, info); err == nil {
-		err = d.adopted()
-	}
-	if err != nil {
-		d.bury(localError("adopt", err)) // its readers have a file without a name
-	}
-	return false, localError("adopt", err)
+	return localError("adopt", it.replace(path, size, nil, func() error { return it.adopt(path, info) }))
 }
 
-// turnTo makes readers go on with f, which has the right bytes, after comparing
+// replace calls place, which puts a whole and verified file in the blob's place.
+// Whoever reads a part, other than but, goes on with that file, or gets
+// backends.ErrCorrupt if what they were given before was something else. Call on a
+// main item, with busy held. Errors: place's.
+func (it *item) replace(path string, size int64, but *item, place func() error) error {
+	var turned []*data
+	for _, p := range it.family() {
+		if p == but || p == it {
+			continue
+		}
+		d, _ := p.live()
+		if d == nil {
+			p.mu.Lock()
+			_ = p.erase()
+			p.mu.Unlock()
+			continue
+		}
+		d.disk.Lock()
+		defer d.disk.Unlock()
+		if d.phase.Load() != partial {
+			continue
+		}
+		if err := d.turnTo(path, size); err != nil {
+			it.cache.opts.Log.Error("a download differs from the image", "key", it.key, "sources", d.sourceNames(), "err", err)
+			d.bury(err)
+			continue
+		}
+		turned = append(turned, d)
+	}
+	err := place()
+	for _, d := range turned {
+		if errTurned := cmp.Or(err, d.adopted()); errTurned != nil {
+			d.bury(localError("adopt", errTurned)) // its readers have a file without a name
+		}
+	}
+	return err
+}
+
+// turnTo makes readers go on with the file at path, which has the right bytes, after comparing
 // what they were given before: it may be in the kernel's memory, and in half a
 // copy. Until the blob counts as whole the last bytes that nobody had are held
 // back, so no copy ends meanwhile. Call with disk held, in the partial phase.
 //
-// Errors: backends.ErrCorrupt.
-func (d *data) turnTo(f *os.File, size int64) error {
+// Errors: backends.ErrCorrupt; those of the local disk.
+func (d *data) turnTo(path string, size int64) error {
+	f, err := openExisting(path, os.O_RDONLY)
+	if err != nil {
+		return localError("adopt", err)
+	}
 	old := d.file.Swap(f)
 	d.retired = append(d.retired, old)
 	if size != d.size {
@@ -102,6 +109,7 @@ func (d *data) turnTo(f *os.File, size int64) error {
 			return fmt.Errorf("%w: bytes were given out that differ from the image", backends.ErrCorrupt)
 		}
 	}
+	d.given.verified.Store(true)
 	return nil
 }
 
@@ -150,7 +158,7 @@ func (it *item) adopt(path string, info os.FileInfo) error {
 		return err
 	}
 	it.closeSpare()
-	if err := dir.drop(it.key); err != nil {
+	if err := it.slot().drop(); err != nil {
 		return err
 	}
 	dst := dir.file(it.key)
@@ -168,12 +176,7 @@ func (it *item) adopt(path string, info os.FileInfo) error {
 		return err
 	}
 	verdict(dir, it.key, string(it.key), info, it.cache.opts.Log)
-	it.mu.Lock()
-	if it.given != nil {
-		it.given.epoch.Store(it.cache.epochs.Add(1))
-	}
-	it.mu.Unlock()
-	it.wasVerified(info, true)
+	it.wasVerified(info)
 	return nil
 }
 
@@ -215,15 +218,19 @@ func copyFile(path string, src *os.File) (err error) {
 }
 
 // adopted goes on with the file that is in the blob's place now. Call with disk
-// held, in the partial phase.
+// held, in the partial phase, after turnTo.
 func (d *data) adopted() error {
 	f, _, err := openRegular(d.item.cache.dir.file(d.item.key), os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	d.retired = append(d.retired, d.file.Swap(f))
-	d.turnWhole(func() {})
+	d.turnWhole()
 	d.cancel()
 	d.kickKeeper()
-	return nil
+	it := d.item
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	it.setOnDisk(0)
+	return it.slot().drop()
 }

@@ -87,35 +87,35 @@ func localBlob(f *os.File) (*Blob, error) {
 	return &Blob{local: f, size: info.Size()}, nil
 }
 
-// openData returns the data of a blob with one more handle on it.
+// openData returns the data of a blob with one more handle on it: the whole and
+// verified one, or what is here of it from the origin of src.
 func (c *Cache) openData(ctx context.Context, key Key, src source) (*data, error) {
 	it, err := c.take(ctx, key)
 	if err != nil {
 		return nil, err
 	}
-	if src.image.Size < 0 {
-		src.image.Size = it.knownSize()
-	}
-	if src.image.Size < 0 {
+	d, err := it.joinWhole(ctx, src)
+	if d == nil && err == nil && src.image.Size < 0 {
 		it.release()
 		return c.openStreamed(ctx, key, src)
 	}
 	defer it.release()
-	return it.join(ctx, src)
+	if d != nil || err != nil {
+		return d, err
+	}
+	return it.part(originOf(src)).join(src)
 }
 
 // Key returns the blob's key, "" for a local file outside the cache.
 func (b *Blob) Key() Key { return b.key }
 
-// Epoch is another number for each download of the blob's bytes: what was read
-// in one epoch must not be combined with what is read in another, as one of the
-// downloads was thrown away, perhaps because its digest did not match. It is 0 for
-// a local file.
-func (b *Blob) Epoch() uint64 {
+// Epoch tells which download the blob's bytes are of: what was read in one must not
+// be combined with what is read in another, unless they agree.
+func (b *Blob) Epoch() Epoch {
 	if b.local != nil {
-		return 0
+		return Epoch{}
 	}
-	return b.data.Load().given.epoch.Load()
+	return Epoch{b.data.Load().given}
 }
 
 // Size returns the image's size in bytes.

@@ -7,8 +7,10 @@ import (
 	"context"
 	"iter"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +28,7 @@ type Cache struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // everything that spawn started
 	used    atomic.Int64   // bytes that all blobs take on the disk, as last measured
+	told    atomic.Int64   // bytes that metadata takes, as last measured
 	growth  atomic.Int64   // bytes written since the limits were looked at
 	tidy    chan struct{}  // wakes the janitor
 	full    chan struct{}  // wakes it to trim
@@ -34,9 +37,8 @@ type Cache struct {
 	crowded atomic.Bool    // the limits did not hold after the last one
 	looked  atomic.Int64   // when they were looked at because a blob was closed, in Unix nanoseconds
 	spares  spares
-	single  streams       // downloads of blobs of unknown size
-	traffic traffic       // requests under way
-	epochs  atomic.Uint64 // the last one given, see Blob.Epoch
+	single  streams // downloads of blobs of unknown size
+	traffic traffic // requests under way
 
 	unguarded atomic.Pointer[error] // why fs-verity is not to be had
 
@@ -171,7 +173,7 @@ type Info struct {
 	Have   int64 // bytes present
 	Err    error // why the last fetch failed; nil if it did not
 
-	Epoch    uint64    // see Blob.Epoch; 0 if the blob was not opened since
+	Epoch    Epoch     // of the bytes that are here, see InfoOf
 	Requests int       // under way to fetch it
 	Refused  time.Time // until then it is not opened, as downloads did not match the digest (Err); zero if it is
 }
@@ -200,6 +202,8 @@ func Open(dir string, opts Options) (*Cache, error) {
 		c.cancel()
 		return nil, localError("open", err)
 	}
+	c.metadata()
+	c.spawn(c.removeFormerMetadata)
 	c.spawn(c.janitor)
 	return c, nil
 }
@@ -228,7 +232,7 @@ func (it *item) closeFiles() {
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	if d := it.data; d != nil {
-		it.part(d)
+		it.leaveData(d)
 		d.file.Load().Close()
 	}
 }
@@ -255,32 +259,85 @@ func (c *Cache) all() []*item {
 	items := make([]*item, 0, len(c.items))
 	for _, it := range c.items {
 		items = append(items, it)
+		for _, p := range it.parts {
+			items = append(items, p)
+		}
 	}
 	return items
 }
 
-// Info tells about one blob; State is Remote if nothing of it is here.
+// Info tells about one blob; State is Remote if nothing of it is here. Of several
+// parts it tells how much is here of the largest one.
 func (c *Cache) Info(key Key) Info {
+	if key == Metadata {
+		c.metadata()
+		return Info{Record: Record{Key: key, Size: -1, State: Remote, OnDisk: c.told.Load()}}
+	}
 	c.mu.Lock()
 	it, pinned := c.items[key], c.pins[key]
 	c.mu.Unlock()
-	if it == nil {
-		return Info{Record: Record{Key: key, Size: -1, State: Remote}, Pinned: pinned}
+	info := Info{Record: Record{Key: key, Size: -1, State: Remote}, Epoch: noEpoch}
+	if it != nil {
+		for _, one := range it.family() {
+			info.add(one.info())
+		}
 	}
-	info := it.info()
 	info.Pinned = pinned
 	return info
 }
 
+// InfoOf tells about an image as Blob would give it out: of the bytes that are here,
+// those from its remote, or the whole blob wherever that came from.
+func (c *Cache) InfoOf(client *backends.Client, img backends.Image) Info {
+	key := KeyOf(client.Name(), img)
+	c.mu.Lock()
+	it, pinned := c.items[key], c.pins[key]
+	var p *item
+	if it != nil {
+		p = it.parts[originOf(source{client: client, image: img})]
+	}
+	c.mu.Unlock()
+	info := Info{Record: Record{Key: key, Size: img.Size, State: Remote}, Epoch: noEpoch}
+	if p != nil {
+		info = p.info() // before the main one, which is whole before this one ends
+	}
+	if it != nil {
+		info.add(it.info())
+	}
+	info.Pinned = pinned
+	return info
+}
+
+// add takes one of the items of a blob into account.
+func (i *Info) add(o Info) {
+	if rank(o.State) > rank(i.State) || o.State == i.State && o.Have > i.Have {
+		i.State, i.Size, i.Have, i.Verified, i.ModTime, i.Epoch = o.State, o.Size, o.Have, o.Verified, o.ModTime, o.Epoch
+	}
+	i.OnDisk += o.OnDisk
+	i.Open += o.Open
+	i.Requests += o.Requests
+	if o.Used.After(i.Used) {
+		i.Used = o.Used
+	}
+	if o.Refused.After(i.Refused) {
+		i.Refused, i.Err = o.Refused, o.Err
+	}
+	if i.Err == nil {
+		i.Err = o.Err
+	}
+}
+
+func rank(s State) int { return slices.Index([]State{Remote, Partial, Cached}, s) }
+
 func (it *item) info() Info {
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	info := Info{Record: it.rec, Open: it.handles, Have: it.have, Err: it.err}
-	if it.given != nil {
-		info.Epoch = it.given.epoch.Load()
-	}
-	if until, why := it.strikes.refused(); why != nil {
-		info.Refused, info.Err = until, why
+	info := Info{Record: it.rec, Open: it.handles, Have: it.have, Err: it.strike.err, Refused: it.strike.refused()}
+	if it.main != it {
+		info.Epoch = noEpoch
+		if it.given != nil {
+			info.Epoch = Epoch{it.given}
+		}
 	}
 	if d := it.data; d != nil {
 		info.State, info.Have = d.state(), d.present()
@@ -298,8 +355,11 @@ func (it *item) info() Info {
 // are refused (Info.Refused), of which nothing is.
 func (c *Cache) Infos() iter.Seq[Info] {
 	return func(yield func(Info) bool) {
-		for _, it := range c.all() {
-			if info := c.Info(it.key); (info.State != Remote || !info.Refused.IsZero()) && !yield(info) {
+		c.mu.Lock()
+		keys := slices.Collect(maps.Keys(c.items))
+		c.mu.Unlock()
+		for _, key := range keys {
+			if info := c.Info(key); (info.State != Remote || !info.Refused.IsZero()) && !yield(info) {
 				return
 			}
 		}
@@ -308,7 +368,10 @@ func (c *Cache) Infos() iter.Seq[Info] {
 
 // Path returns the file of a blob that is whole and verified.
 func (c *Cache) Path(key Key) (string, bool) {
-	if c.Info(key).State != Cached {
+	c.mu.Lock()
+	it := c.items[key]
+	c.mu.Unlock()
+	if it == nil || it.info().State != Cached {
 		return "", false
 	}
 	path := c.dir.file(key)
@@ -334,8 +397,11 @@ func (c *Cache) Unpin(key Key) {
 // Dir returns the directory of the cache, for people to see.
 func (c *Cache) Dir() string { return string(c.dir) }
 
-// Usage returns the bytes that all blobs take on the disk, and the limit.
-func (c *Cache) Usage() (used, limit int64) { return c.used.Load(), c.opts.MaxBytes }
+// Usage returns the bytes that blobs and metadata take on the disk, and the limit.
+func (c *Cache) Usage() (used, limit int64) {
+	c.metadata()
+	return c.used.Load() + c.told.Load(), c.opts.MaxBytes
+}
 
 // Watch calls fn whenever a blob's state changes. fn must not block nor call
 // the cache.

@@ -34,8 +34,8 @@ type chunkMap struct {
 }
 
 const (
-	mapMagic   = "SREGMAP2"
-	maxMapFile = 64 << 20 // of a 128 TB image: anything longer is no map
+	mapMagic   = "SREGMAP3"
+	maxMapFile = 64 << 20 // four times that of the largest image: anything longer is no map
 )
 
 var (
@@ -84,11 +84,11 @@ func decodeMap(b []byte) (*chunkMap, error) {
 	}
 	m := &chunkMap{size: nums[1], hashed: nums[2], verified: nums[3],
 		key: Key(fields[0]), digest: string(fields[1]), state: fields[2], verity: string(fields[3])}
-	if nums[0] != chunkSize || m.size < 0 || m.hashed < 0 || m.hashed > m.size || m.size/chunkSize/8 > maxMapFile {
+	if nums[0] != chunkSize || m.size < 0 || m.hashed < 0 || m.hashed > m.size || m.size > maxSize {
 		return bad("impossible numbers")
 	}
 	if m.have, ok = parseBitmap(body, chunks(m.size)); !ok {
-		return bad("bitmap of another length")
+		return bad("impossible bitmap")
 	}
 	return m, nil
 }

@@ -120,7 +120,7 @@ func (d *data) commit(c *commit) {
 	if !d.inPlace() {
 		return // deleted under us: there is nothing to be found again
 	}
-	if err := c.m.write(d.item.cache.dir.mapOf(d.item.key)); err != nil {
+	if err := c.m.write(d.item.slot().mapOf()); err != nil {
 		log.Warn("cannot write a chunk map", "key", d.item.key, "err", err)
 		d.mu.Lock()
 		d.dirty += c.dirty
@@ -132,7 +132,7 @@ func (d *data) commit(c *commit) {
 // describe returns the chunk map for bits, which are durable by the time it is
 // written. The hash went over none but chunks that were here before bits were taken.
 func (d *data) describe(bits bitmap) *chunkMap {
-	m := &chunkMap{key: d.item.key, digest: d.digest, size: d.size, have: bits}
+	m := &chunkMap{key: d.item.id(), digest: d.digest, size: d.size, have: bits}
 	if d.hash != nil {
 		m.hashed, m.state = d.hash.pos, d.hash.save()
 	}
@@ -153,7 +153,7 @@ func (d *data) forget(bits bitmap) {
 	if err := d.recent.replace(d.have); err != nil {
 		d.recent.close()
 		d.recent = nil
-		_ = os.Remove(d.item.cache.dir.recent(d.item.key))
+		_ = os.Remove(d.item.slot().recent())
 	}
 	d.full = time.Now().Add(fullPause)
 	if d.hash != nil {
@@ -166,7 +166,7 @@ func (d *data) forget(bits bitmap) {
 
 // inPlace reports whether the file that is written still has its name.
 func (d *data) inPlace() bool {
-	named, err := os.Lstat(d.item.cache.dir.part(d.item.key))
+	named, err := os.Lstat(d.item.slot().part())
 	if err != nil {
 		return false
 	}

@@ -31,9 +31,9 @@ type data struct {
 	file    atomic.Pointer[os.File] // for reading; replaced once, by Adopt
 	info    os.FileInfo             // of the file, if it was whole when it was opened; else nil
 	phase   atomic.Int32            // partial, whole or dead
-	have    bitmap                  // chunks that can be read
+	have    bitmap                  // chunks that can be read; empty if it was whole when it was opened
 	settled chan struct{}           // closed when whole or dead
-	given   *given                  // which chunks readers got
+	given   *given                  // which chunks readers got; nil if it was whole when it was opened
 	loose   loose                   // ranges in memory, when the disk is full
 
 	wholeOnly atomic.Bool // its service ignores ranges
@@ -99,6 +99,17 @@ func (d *data) offer(s source) {
 	if len(d.sources) > 1 && d.trouble.err != nil {
 		d.trouble = trouble{} // it was another's
 	}
+}
+
+// sourceNames returns where the blob comes from, for people.
+func (d *data) sourceNames() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var names []string
+	for _, src := range d.sources {
+		names = append(names, src.client.Name()+"://"+src.image.Ref.String())
+	}
+	return names
 }
 
 func (s source) same(o source) bool {

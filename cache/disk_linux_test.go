@@ -40,8 +40,9 @@ func TestDisk_holes(t *testing.T) {
 					mustRead(t, b, content, n*mib, min(mib, img.Size-n*mib))
 				}
 			}
+			path := b.data.Load().item.slot().part()
 			c.Close()
-			f, err := os.OpenFile(layout(dir).part(KeyOf("lab", img)), os.O_RDWR, 0)
+			f, err := os.OpenFile(path, os.O_RDWR, 0)
 			mustDo(t, err, test.fn(f), f.Close())
 			c = openCache(t, dir, Options{NoBackground: true})
 			b = openBlob(t, c, client, img)
@@ -74,7 +75,7 @@ func TestDisk_failedSync(t *testing.T) {
 	b := openBlob(t, c, r.client(t), img)
 	mustRead(t, b, content, 0, mib)
 	d := b.data.Load()
-	mapOf := c.dir.mapOf(b.Key())
+	mapOf := d.item.slot().mapOf()
 	if _, err := readMap(mapOf); err == nil {
 		t.Error("there is a map before anything was synced")
 	}

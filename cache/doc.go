@@ -3,8 +3,9 @@
 // Package cache holds the bytes of images on the local disk: blobs that were
 // pulled, whole or in part, and the spool of files on their way to a registry.
 //
-// A [Cache] keeps each blob once, under its digest, however many names it has
-// and however many readers: ranges are fetched when they are asked for, the
+// A [Cache] keeps each whole blob once, under its digest, however many names it has
+// and however many readers. Before it is whole and verified, its bytes belong to the
+// remote that they come from (origin): ranges are fetched when they are asked for, the
 // rest is filled in the background, and what is on disk survives a crash. Files
 // are the truth; the [Index] only remembers what would take long to find again.
 //

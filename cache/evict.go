@@ -24,19 +24,20 @@ func (c *Cache) trim(need int64) int64 {
 	c.trims.Lock()
 	defer c.trims.Unlock()
 	defer func() { c.crowded.Store(c.over(0)) }()
-	var freed int64
+	over := func() bool { return c.over(need) }
+	freed := c.trimMetadata(func() bool { return over() && c.oversized() })
 	for _, it := range c.oldest() {
-		if !c.over(need) {
-			break
+		if !over() {
+			return freed
 		}
 		freed += it.evict()
 	}
-	return freed
+	return freed + c.trimMetadata(over)
 }
 
 // over reports whether need more bytes would be too many.
 func (c *Cache) over(need int64) bool {
-	return c.opts.MaxBytes > 0 && c.used.Load()+need > c.opts.MaxBytes || !c.fits(need)
+	return c.opts.MaxBytes > 0 && c.used.Load()+c.told.Load()+need > c.opts.MaxBytes || !c.fits(need)
 }
 
 // fits reports whether the disk has room for n more bytes.
@@ -69,9 +70,10 @@ func (it *item) evict() int64 {
 		return 0
 	}
 	it.closeSpare()
+	read := it.readAsPart()
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	if it.gone || it.data != nil || it.rec.OnDisk == 0 || it.cache.pinned(it.key) {
+	if it.gone || it.data != nil || it.rec.OnDisk == 0 || it.cache.pinned(it.key) || read {
 		return 0
 	}
 	n := it.rec.OnDisk
@@ -82,9 +84,23 @@ func (it *item) evict() int64 {
 	return n
 }
 
-// erase removes the files of a blob that is not open. Call with busy and mu held.
+// readAsPart reports whether somebody reads the file of a main item who opened it
+// before it was whole.
+func (it *item) readAsPart() bool {
+	if it.main != it {
+		return false
+	}
+	for _, p := range it.family() {
+		if d, _ := p.live(); p != it && d != nil && d.phase.Load() == whole {
+			return true
+		}
+	}
+	return false
+}
+
+// erase removes the files of an item that is not open. Call with busy and mu held.
 func (it *item) erase() error {
-	if err := it.cache.dir.drop(it.key); err != nil {
+	if err := it.slot().drop(); err != nil {
 		return localError("remove", err)
 	}
 	it.setOnDisk(0)
@@ -187,11 +203,14 @@ func (d *data) makeRoom(n int64) error {
 	return errNoRoom
 }
 
-// Remove drops a blob. What is not here is removed already. A blob that nobody
+// Remove drops a blob, or all metadata. What is not here is removed already. A blob that nobody
 // has open but that is still being fetched is dropped too.
 //
 // Errors: ErrInUse while it is open or pinned; those of the local disk.
 func (c *Cache) Remove(key Key) error {
+	if key == Metadata {
+		return c.removeMetadata()
+	}
 	if !key.valid() {
 		return nil
 	}
@@ -203,20 +222,34 @@ func (c *Cache) Remove(key Key) error {
 		return err
 	}
 	defer it.release()
-	it.closeSpare()
-	d, handles := it.live()
-	switch {
-	case handles > 0:
+	if !c.single.cancel(key) {
 		return fmt.Errorf("%w: open", ErrInUse)
-	case d != nil:
+	}
+	it.closeSpare()
+	all := it.family()
+	for _, one := range all {
+		if _, handles := one.live(); handles > 0 {
+			return fmt.Errorf("%w: open", ErrInUse)
+		}
+	}
+	for _, one := range all {
+		if err := one.remove(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove is Remove for one item that nobody has open.
+func (it *item) remove() error {
+	if d, _ := it.live(); d != nil {
 		d.disk.Lock()
-		defer d.disk.Unlock()
 		d.bury(ErrClosed)
-		return nil
+		d.disk.Unlock()
 	}
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	it.strikes, it.err = nil, nil
+	it.strike = strike{}
 	if it.rec.State == Remote {
 		return nil
 	}

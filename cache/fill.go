@@ -267,8 +267,11 @@ func (d *data) wholly(ctx context.Context, progress func(have int64)) error {
 	defer tick.Stop()
 	for {
 		d.mu.Lock()
-		d.hasten()
-		f := d.startFiller()
+		var f *filler
+		if d.phase.Load() == partial {
+			d.hasten()
+			f = d.startFiller()
+		}
 		d.mu.Unlock()
 		var filled <-chan struct{}
 		if f != nil {

@@ -4,7 +4,6 @@ package cache
 
 import (
 	"errors"
-	"os"
 	"time"
 )
 
@@ -14,18 +13,31 @@ const saveDelay = 5 * time.Second
 // reconcile fills the table from the directory, which is the truth, with what
 // the index remembers of the files that are there.
 func (c *Cache) reconcile() error {
-	blobs, err := c.dir.walk()
+	slots, err := c.dir.walk()
 	if err != nil {
 		return err
 	}
 	known := c.load()
-	for key, f := range blobs {
-		it, ok := c.recover(key, f, known[key])
+	for _, f := range slots {
+		rec, have, ok := c.recover(f, known[f.key])
 		if !ok {
 			continue
 		}
-		c.items[key] = it
-		c.used.Add(it.rec.OnDisk)
+		it := c.items[f.key]
+		if it == nil {
+			it = newItem(c, f.key)
+			c.items[f.key] = it
+		}
+		if f.from != "" {
+			it = it.newPart(f.from)
+		}
+		it.rec, it.have = rec, have
+		c.used.Add(rec.OnDisk)
+	}
+	for _, it := range c.items {
+		if it.rec.State == Cached {
+			c.eraseParts(it)
+		}
 	}
 	for key := range known {
 		if c.items[key] == nil {
@@ -33,6 +45,20 @@ func (c *Cache) reconcile() error {
 		}
 	}
 	return nil
+}
+
+// eraseParts removes what a crash left beside a whole blob.
+func (c *Cache) eraseParts(it *item) {
+	for from, p := range it.parts {
+		p.mu.Lock()
+		err := p.erase()
+		p.mu.Unlock()
+		if err != nil {
+			c.opts.Log.Warn("cannot remove what a crash left", "key", it.key, "err", err)
+			continue
+		}
+		delete(it.parts, from)
+	}
 }
 
 // load reads the index. What cannot be read is not remembered.
@@ -53,70 +79,58 @@ func (c *Cache) load() map[Key]Record {
 	return known
 }
 
-// recover makes the item for files found on the disk. ok is false if they are of
-// no use; they are deleted then.
-func (c *Cache) recover(key Key, f *found, old Record) (it *item, ok bool) {
-	it = &item{cache: c, key: key, busy: make(chan struct{}, 1)}
+// recover returns what is known of the files of a slot, and how many bytes of the
+// blob are there. ok is false if they are of no use; they are deleted then.
+func (c *Cache) recover(f *found, old Record) (rec Record, have int64, ok bool) {
+	at := c.dir.slot(f.key, f.from)
 	var m *chunkMap
 	if f.mapped {
-		m, _ = readMap(c.dir.mapOf(key))
+		m, _ = readMap(at.mapOf())
 	}
 	if f.part != nil && f.recent {
-		m = c.withRecent(m, key, f.part.Size())
+		m = c.withRecent(m, f, at)
 	}
 	switch {
 	case f.whole != nil:
-		it.rec = Record{Key: key, Size: f.whole.Size(), State: Cached, OnDisk: allocated(f.whole), Used: f.whole.ModTime()}
-		it.have = f.whole.Size()
-		if m != nil && m.verified == f.whole.ModTime().UnixNano() && m.size == it.rec.Size {
-			it.rec.Verified, it.rec.ModTime = f.whole.ModTime(), f.whole.ModTime()
+		rec = Record{Key: f.key, Size: f.whole.Size(), State: Cached, OnDisk: allocated(f.whole), Used: f.whole.ModTime()}
+		have = rec.Size
+		if m != nil && m.verified == f.whole.ModTime().UnixNano() && m.size == rec.Size {
+			rec.Verified, rec.ModTime = f.whole.ModTime(), f.whole.ModTime()
 		}
-		if old.Size == it.rec.Size && old.ModTime.Equal(f.whole.ModTime()) {
-			it.rec.Verified, it.rec.ModTime = old.Verified, old.ModTime
+		if old.Size == rec.Size && old.ModTime.Equal(f.whole.ModTime()) {
+			rec.Verified, rec.ModTime = old.Verified, old.ModTime
 		}
-		if it.rec.Verified.IsZero() {
-			it.rec.State = Partial
+		if rec.Verified.IsZero() {
+			rec.State = Partial
 		}
-		c.leftOver(key, f)
-	case f.part != nil && m != nil && m.key == key:
-		it.rec = Record{Key: key, Size: m.size, State: Partial, OnDisk: allocated(f.part), Used: f.part.ModTime()}
-		it.have = m.have.present(m.size)
+	case f.part != nil && m != nil && m.key == f.key+"."+Key(f.from):
+		rec = Record{Key: f.key, Size: m.size, State: Partial, OnDisk: allocated(f.part), Used: f.part.ModTime()}
+		have = m.have.present(m.size)
 	default:
-		if err := c.dir.drop(key); err != nil {
-			c.opts.Log.Warn("cannot remove what a crash left", "key", key, "err", err)
+		if err := at.drop(); err != nil {
+			c.opts.Log.Warn("cannot remove what a crash left", "key", f.key, "err", err)
 		}
-		return nil, false
+		return Record{}, 0, false
 	}
-	if old.Used.After(it.rec.Used) {
-		it.rec.Used = old.Used
+	if old.Used.After(rec.Used) {
+		rec.Used = old.Used
 	}
-	return it, true
+	return rec, have, true
 }
 
 // withRecent adds the chunks that outlived a killed process to what the map says.
 // Only a blob named by its digest is found again without being opened.
-func (c *Cache) withRecent(m *chunkMap, key Key, size int64) *chunkMap {
-	have, ok := readRecent(c.dir.recent(key), bootID(), key, string(key), size)
+func (c *Cache) withRecent(m *chunkMap, f *found, at slot) *chunkMap {
+	id, size := f.key+"."+Key(f.from), f.part.Size()
+	have, ok := readRecent(at.recent(), bootID(), id, string(f.key), size)
 	if !ok {
 		return m
 	}
 	if m == nil || m.size != size {
-		return &chunkMap{key: key, size: size, have: have}
+		return &chunkMap{key: id, size: size, have: have}
 	}
-	for i := range have {
-		m.have[i].Or(have[i].Load())
-	}
+	m.have.merge(have)
 	return m
-}
-
-// leftOver removes the partial file beside a whole one.
-func (c *Cache) leftOver(key Key, f *found) {
-	if f.part == nil {
-		return
-	}
-	if err := ignoreMissing(os.Remove(c.dir.part(key))); err != nil {
-		c.opts.Log.Warn("cannot remove what a crash left", "key", key, "err", err)
-	}
 }
 
 // touch notes that a record changed.
@@ -166,11 +180,16 @@ func (c *Cache) janitor() {
 	var due <-chan time.Time
 	idle := time.NewTimer(0)
 	defer idle.Stop()
+	look := time.NewTicker(metadataEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-c.ctx.Done():
 			return
 		case <-c.full:
+			c.trim(0)
+		case <-look.C:
+			c.metadata()
 			c.trim(0)
 		case <-c.tidy:
 			if due == nil {

@@ -4,36 +4,68 @@ package cache
 
 import (
 	"context"
-	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
-
-	"github.com/sregfs/sregfs/backends"
 )
 
-// An item is what the cache knows of one blob, open or not.
+// An item is what the cache knows of one blob from one origin, open or not. The
+// main item of a key is that of the whole and verified blob. Its parts are what
+// came in of it and was not verified yet, each from one origin: whoever reads them
+// believes that one. When a part is whole and verified, it becomes the main one,
+// and whoever reads another part goes on with that.
 type item struct {
 	cache *Cache
 	key   Key
+	from  origin // "" of a main one
+	main  *item  // itself, or that of a part
 
-	// busy is full while somebody opens, replaces or removes the blob's files. It
-	// guards guarded, which says that the kernel was asked to watch over them.
+	// busy is full while somebody opens, replaces or removes the files of a key. All
+	// items of the key have the same. It guards guarded, of a main one, which says
+	// that the kernel was asked to watch over its file.
 	busy    chan struct{}
 	guarded bool
 
-	mu      sync.Mutex // guards the fields below
+	parts map[origin]*item // of a main one; guarded by Cache.mu
+
+	mu      sync.Mutex // guards the fields below; no two at once
 	rec     Record
 	have    int64 // bytes present, as of when data was last open
 	handles int
 	data    *data  // nil while it is not open
 	gone    bool   // out of the table: look the key up again
-	given   *given // of the bytes that are here; nil if none of them were
-	strikes strikes
-	err     error // of the last strike
+	given   *given // of the bytes of a part that are here; nil if none of them were
+	strike  strike
 }
 
-// take returns the item of key with busy held; release gives it back.
+func newItem(c *Cache, key Key) *item {
+	it := &item{cache: c, key: key, busy: make(chan struct{}, 1), rec: Record{Key: key, Size: -1, State: Remote}}
+	it.main, it.parts = it, map[origin]*item{}
+	return it
+}
+
+// newPart returns another part of a main item. Call with Cache.mu held.
+func (it *item) newPart(from origin) *item {
+	p := &item{cache: it.cache, key: it.key, from: from, main: it, busy: it.busy,
+		rec: Record{Key: it.key, Size: -1, State: Remote}}
+	it.parts[from] = p
+	return p
+}
+
+// slot returns where the item's files are.
+func (it *item) slot() slot { return it.cache.dir.slot(it.key, it.from) }
+
+// id is what the map beside the files calls them.
+func (it *item) id() Key {
+	if it.from == "" {
+		return it.key
+	}
+	return it.key + "." + Key(it.from)
+}
+
+// take returns the main item of key with busy held; release gives it back.
 // Errors: ctx's; ErrClosed.
 func (c *Cache) take(ctx context.Context, key Key) (*item, error) {
 	for {
@@ -41,12 +73,8 @@ func (c *Cache) take(ctx context.Context, key Key) (*item, error) {
 		if err != nil {
 			return nil, err
 		}
-		select {
-		case it.busy <- struct{}{}:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-c.ctx.Done():
-			return nil, ErrClosed
+		if err := it.seize(ctx); err != nil {
+			return nil, err
 		}
 		it.mu.Lock()
 		gone := it.gone
@@ -58,7 +86,19 @@ func (c *Cache) take(ctx context.Context, key Key) (*item, error) {
 	}
 }
 
-// lookup returns the item of key, which it makes if need be.
+// seize fills busy. Errors: ctx's; ErrClosed.
+func (it *item) seize(ctx context.Context) error {
+	select {
+	case it.busy <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-it.cache.ctx.Done():
+		return ErrClosed
+	}
+}
+
+// lookup returns the main item of key, which it makes if need be.
 func (c *Cache) lookup(key Key) (*item, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -67,40 +107,68 @@ func (c *Cache) lookup(key Key) (*item, error) {
 	}
 	it := c.items[key]
 	if it == nil {
-		it = &item{cache: c, key: key, busy: make(chan struct{}, 1), rec: Record{Key: key, Size: -1, State: Remote}}
+		it = newItem(c, key)
 		c.items[key] = it
 	}
 	return it, nil
 }
 
-// release is the end of take. An item of which nothing is here is forgotten; here
+// part returns the part of a main item that comes from an origin, which it makes if
+// need be. Call with busy held.
+func (it *item) part(from origin) *item {
+	it.cache.mu.Lock()
+	defer it.cache.mu.Unlock()
+	if p := it.parts[from]; p != nil {
+		return p
+	}
+	return it.newPart(from)
+}
+
+// family returns a main item's parts, and at the end itself.
+func (it *item) family() []*item {
+	it.cache.mu.Lock()
+	defer it.cache.mu.Unlock()
+	return append(slices.Collect(maps.Values(it.parts)), it)
+}
+
+// release is the end of take. Items of which nothing is here are forgotten; here
 // only, because who finds another one of the same key would not wait for busy.
 func (it *item) release() {
-	it.mu.Lock()
-	defer it.mu.Unlock()
-	if it.rec.State == Remote && it.data == nil && it.handles == 0 && len(it.strikes) == 0 && !it.gone {
-		it.forget()
+	for _, one := range it.main.family() {
+		one.forgetUnused()
 	}
 	<-it.busy
 }
 
-// parted is called after part, without mu: the item is forgotten if nothing is
+// forgetUnused takes the item out of the table if nothing is here of it. Call with
+// busy held.
+func (it *item) forgetUnused() {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	if it.rec.State != Remote || it.data != nil || it.handles > 0 || it.strike.row > 0 || it.gone {
+		return
+	}
+	c := it.cache
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case it.main != it:
+		delete(it.main.parts, it.from)
+	case len(it.parts) > 0:
+		return
+	case c.items[it.key] == it:
+		delete(c.items, it.key)
+	}
+	it.gone = true
+}
+
+// parted is called after leaveData, without mu: the item is forgotten if nothing is
 // here, now or when who holds busy releases it.
 func (it *item) parted() {
 	select {
 	case it.busy <- struct{}{}:
 		it.release()
 	default:
-	}
-}
-
-// forget takes the item out of the table. Call with busy and mu held.
-func (it *item) forget() {
-	it.gone = true
-	it.cache.mu.Lock()
-	defer it.cache.mu.Unlock()
-	if it.cache.items[it.key] == it {
-		delete(it.cache.items, it.key)
 	}
 }
 
@@ -111,33 +179,45 @@ func (it *item) open(d *data) bool {
 	return it.data == d && it.handles > 0
 }
 
-// join returns the open data with one more handle on it, opening it if need be.
-// Call with busy held. Errors: backends.ErrCorrupt; those of the local disk.
-func (it *item) join(ctx context.Context, src source) (*data, error) {
+// joinWhole returns the data of the whole blob with one more handle on it, opening
+// it if need be; nil if it is not here. Call on the main item, with busy held.
+// Errors: ctx's; those of the local disk.
+func (it *item) joinWhole(ctx context.Context, src source) (*data, error) {
+	it.live()
+	if d := it.enter(); d != nil {
+		return d, nil
+	}
+	if d := it.resume(src); d != nil {
+		return d, nil
+	}
+	d, err := it.openWhole(ctx, src)
+	if d != nil {
+		it.opened(d)
+	}
+	return d, err
+}
+
+// join returns the data of what came from one origin, with one more handle on it,
+// opening it if need be. Call on the part, with busy held.
+// Errors: backends.ErrCorrupt; those of the local disk.
+func (it *item) join(src source) (*data, error) {
 	it.mu.Lock()
-	err, suspect := it.strikes.refusal(src.client), it.strikes[src.client].row > 0
+	err := it.strike.refusal()
 	it.mu.Unlock()
+	if err == nil {
+		err = checkSize(src.image.Size, it.digestOf(src))
+	}
 	if err != nil {
 		return nil, err
 	}
 	it.live()
 	d := it.enter()
-	joined := d != nil
-	if !joined {
-		d = it.resume(src)
-	}
 	if d == nil {
-		if d, err = it.openFiles(ctx, src); err != nil {
+		if d, err = it.openUnder(src); err != nil {
 			return nil, err
 		}
 	}
-	if d.size != src.image.Size && src.image.Size >= 0 && d.phase.Load() != whole {
-		it.exit(d)
-		return nil, fmt.Errorf("%w: the registry says %d bytes here and %d there", backends.ErrCorrupt, src.image.Size, d.size)
-	}
-	if !joined || !suspect { // else what others send shall not be mixed with what it sends
-		d.offer(src)
-	}
+	d.offer(src)
 	return d, nil
 }
 
@@ -192,6 +272,11 @@ func (it *item) exit(d *data) {
 		}
 	}
 	it.mu.Unlock()
+	if m := it.main; m != it && d.phase.Load() == whole {
+		m.mu.Lock()
+		m.rec.Used = time.Now() // its file was read
+		m.mu.Unlock()
+	}
 	it.parted()
 	it.cache.wasOpen(it)
 	if gone != nil {
@@ -206,7 +291,7 @@ func (it *item) rest(d *data) {
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	if it.data == d && it.handles == 0 {
-		it.part(d)
+		it.leaveData(d)
 	}
 }
 
@@ -223,7 +308,7 @@ func (it *item) retire(d *data) bool {
 	d.idle = idle
 	d.mu.Unlock()
 	if idle {
-		it.part(d)
+		it.leaveData(d)
 	}
 	return idle
 }
@@ -239,27 +324,26 @@ func (it *item) detach(d *data) {
 	d.mu.Lock()
 	d.idle = true
 	d.mu.Unlock()
-	it.part(d)
+	it.leaveData(d)
 }
 
-// part takes d off the item and notes what is left on the disk. Call with mu held,
-// and parted after it.
-func (it *item) part(d *data) {
+// leaveData takes d off the item and notes what is left on the disk. Call with mu
+// held, and parted after it.
+func (it *item) leaveData(d *data) {
 	it.data, it.handles = nil, 0
 	var onDisk int64
-	switch d.phase.Load() {
-	case partial:
-		it.rec.State = Remote
-		if info, err := os.Lstat(it.cache.dir.part(it.key)); err == nil {
+	it.rec.State = Remote
+	switch phase := d.phase.Load(); {
+	case phase == partial:
+		if info, err := os.Lstat(it.slot().part()); err == nil {
 			onDisk, it.have, it.rec.State = allocated(info), d.present(), Partial
 		}
-	case whole:
-		it.rec.State = Remote
+	case phase == whole && it.main == it:
 		if info, err := os.Lstat(it.cache.dir.file(it.key)); err == nil {
 			onDisk, it.have, it.rec.State = allocated(info), d.size, Cached
 		}
-	case dead:
-		it.have, it.rec.State, it.given = 0, Remote, nil
+	default: // nothing, or what is the main one's now
+		it.have, it.given = 0, nil
 	}
 	it.setOnDisk(onDisk)
 	it.cache.touch(it.key)
@@ -286,16 +370,11 @@ func (it *item) measured(onDisk int64) {
 	}
 }
 
-// wasVerified notes that the blob is whole; kept tells whether it has its name.
-func (it *item) wasVerified(info os.FileInfo, kept bool) {
+// wasVerified notes that a blob is whole and in its place. Call on the main item.
+func (it *item) wasVerified(info os.FileInfo) {
 	it.mu.Lock()
-	it.strikes, it.err = nil, nil
 	it.rec.Used = time.Now()
-	if kept {
-		it.verified(info)
-	} else {
-		it.rec.State = Cached
-	}
+	it.verified(info)
 	it.mu.Unlock()
 	it.cache.changed(it)
 	it.cache.announce(it.key, Cached)
@@ -310,17 +389,12 @@ func (it *item) verified(info os.FileInfo) {
 
 // refill downloads a blob without a reader.
 func (c *Cache) refill(key Key, src source) {
-	it, err := c.take(c.ctx, key)
-	if err != nil {
-		return
-	}
-	defer it.release()
-	d, err := it.join(c.ctx, src)
+	d, err := c.openData(c.ctx, key, src)
 	if err != nil {
 		return
 	}
 	d.mu.Lock()
 	d.startFiller()
 	d.mu.Unlock()
-	it.exit(d)
+	d.item.exit(d)
 }

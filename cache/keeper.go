@@ -6,7 +6,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 )
 
@@ -119,6 +118,11 @@ func (d *data) finish() {
 	if !d.commitEnd() {
 		return // what was compared may not be what came
 	}
+	main := d.item.main
+	if main.seize(d.ctx) != nil {
+		return
+	}
+	defer main.release()
 	d.disk.Lock()
 	defer d.disk.Unlock()
 	switch {
@@ -133,12 +137,13 @@ func (d *data) finish() {
 		d.forget(d.have.clone())
 		return
 	}
-	info, err := d.place()
+	main.closeSpare()
+	err := main.replace(d.item.slot().part(), d.size, d.item, d.place)
 	if err != nil {
 		// Readers have the bytes; the name is gone with the directory.
 		d.item.cache.opts.Log.Warn("cannot keep a whole blob", "key", d.item.key, "err", err)
 	}
-	d.turnWhole(func() { d.item.wasVerified(info, err == nil) })
+	d.turnWhole()
 }
 
 // compare compares the digest, and tells who waits for it when it matches.
@@ -168,31 +173,37 @@ func (d *data) compared() bool {
 }
 
 // place gives the verified file its name, durably, and notes the verdict.
-func (d *data) place() (os.FileInfo, error) {
-	dir, key := d.item.cache.dir, d.item.key
+func (d *data) place() error {
+	it, key := d.item, d.item.key
+	dir, at := it.cache.dir, it.slot()
 	if !d.inPlace() {
-		return nil, errors.New("deleted while it was fetched")
+		return errors.New("deleted while it was fetched")
 	}
 	if err := d.written.Chmod(wholeMode); err != nil {
-		return nil, err
+		return err
 	}
 	info, err := d.written.Stat()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := os.Rename(dir.part(key), dir.file(key)); err != nil {
-		return nil, err
+	if err := os.Rename(at.part(), dir.file(key)); err != nil {
+		return err
 	}
 	if err := syncFolder(filepath.Dir(dir.file(key))); err != nil {
-		return nil, err
+		return err
 	}
-	verdict(dir, key, d.digest, info, d.item.cache.opts.Log)
-	return info, ignoreMissing(os.Remove(dir.recent(key)))
+	verdict(dir, key, d.digest, info, it.cache.opts.Log)
+	it.mu.Lock()
+	it.setOnDisk(0)
+	it.strike = strike{}
+	it.mu.Unlock()
+	d.given.verified.Store(true)
+	it.main.wasVerified(info)
+	return at.drop()
 }
 
-// turnWhole ends the partial phase, if it has not ended. note is called before
-// those who wait for the end are woken: what they look up must be true.
-func (d *data) turnWhole(note func()) {
+// turnWhole ends the partial phase, if it has not ended.
+func (d *data) turnWhole() {
 	d.mu.Lock()
 	turned := d.phase.CompareAndSwap(partial, whole)
 	if turned {
@@ -200,7 +211,7 @@ func (d *data) turnWhole(note func()) {
 	}
 	d.mu.Unlock()
 	if turned {
-		note()
+		d.given.verified.Store(true)
 		close(d.settled)
 	}
 }
@@ -208,16 +219,10 @@ func (d *data) turnWhole(note func()) {
 // quarantine drops a blob whose bytes are wrong: no reader gets any more of
 // them. It is fetched once more by itself. Call with disk held.
 func (d *data) quarantine(err error) {
-	d.mu.Lock()
-	from := slices.Clone(d.sources)
-	d.mu.Unlock()
-	var names []string
-	for _, src := range from {
-		names = append(names, src.client.Name()+"://"+src.image.Ref.String())
-	}
 	d.item.cache.opts.Log.Error("a blob does not match its digest", "key", d.item.key,
-		"size", d.size, "sources", names, "err", err)
-	next, again := d.item.strike(err, from)
+		"size", d.size, "sources", d.sourceNames(), "err", err)
+	next := d.source()
+	again := d.item.struck(err)
 	d.bury(err)
 	if again {
 		d.item.cache.spawn(func() { d.item.cache.refill(d.item.key, next) })
@@ -237,7 +242,7 @@ func (d *data) spoil(err error) {
 // bury ends the blob and removes its files. Call with disk held.
 func (d *data) bury(err error) {
 	wasPartial := d.kill(err)
-	if err := d.item.cache.dir.drop(d.item.key); err != nil {
+	if err := d.item.slot().drop(); err != nil {
 		d.item.cache.opts.Log.Warn("cannot remove a blob", "key", d.item.key, "err", err)
 	}
 	d.item.detach(d)

@@ -7,9 +7,11 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
@@ -18,15 +20,41 @@ import (
 
 // A layout is the cache's directory:
 //
-//	CACHEDIR.TAG                     so that backups leave it out
-//	blobs/sha256/ab/<hex>            a blob that is whole and was verified
-//	blobs/sha256/ab/<hex>.part       a blob under way, sparse, of the final length
-//	blobs/sha256/ab/<hex>.map        what of it can be trusted, see chunkMap
-//	blobs/sha256/ab/<hex>.recent     what of it can be trusted until the machine stops
-//	blobs/version/ab/<hex>           the same for services without such digests
+//	CACHEDIR.TAG                         so that backups leave it out
+//	blobs/sha256/ab/<hex>                a blob that is whole and was verified
+//	blobs/sha256/ab/<hex>.map            when that was, see chunkMap
+//	blobs/sha256/ab/<hex>.<from>.part    a blob under way from one origin, sparse, of the final length
+//	blobs/sha256/ab/<hex>.<from>.map     what of it is on the disk, see chunkMap
+//	blobs/sha256/ab/<hex>.<from>.recent  what of it is there until the machine stops
+//	blobs/version/ab/<hex>               the same for services without such digests
 //
 // Anything may be deleted at any time: it is fetched again when it is asked for.
 type layout string
+
+// An origin is who vouches for bytes that were not compared with their digest yet:
+// the remote, and the size that it claims. Whoever runs a registry can name the
+// digest of a good image and send something else: such bytes are nobody's but that
+// registry's. Whole, verified blobs have the origin "".
+type origin string
+
+// originOf returns the origin of what comes from src.
+func originOf(src source) origin {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d", src.client.Name(), src.client.Origin(), src.image.Size))
+	return origin(hex.EncodeToString(sum[:sha256.Size/2]))
+}
+
+func (o origin) valid() bool {
+	return len(o) == sha256.Size && strings.Trim(string(o), "0123456789abcdef") == ""
+}
+
+// A slot is what the files of one blob of one origin have in common: their path
+// without a suffix.
+type slot string
+
+func (s slot) part() string   { return string(s) + partSuffix }
+func (s slot) mapOf() string  { return string(s) + mapSuffix }
+func (s slot) recent() string { return string(s) + recentSuffix }
+func (s slot) stream() string { return string(s) + streamSuffix }
 
 const (
 	partSuffix   = ".part"
@@ -34,6 +62,10 @@ const (
 	recentSuffix = ".recent"
 	tmpSuffix    = ".tmp"    // a map being written
 	streamSuffix = ".stream" // a blob whose size is not known yet
+
+	// maxSize is that of the largest file of ext4. What is larger is no image, and
+	// not worth the memory for a list of its chunks.
+	maxSize = 16 << 40
 
 	dirMode  = 0o700
 	partMode = 0o600
@@ -53,10 +85,15 @@ func (l layout) file(k Key) string {
 	return filepath.Join(string(l), "blobs", kind, sum[:2], sum)
 }
 
-func (l layout) part(k Key) string   { return l.file(k) + partSuffix }
-func (l layout) mapOf(k Key) string  { return l.file(k) + mapSuffix }
-func (l layout) recent(k Key) string { return l.file(k) + recentSuffix }
-func (l layout) stream(k Key) string { return l.file(k) + streamSuffix }
+// mapOf returns where it is noted that the whole blob was verified.
+func (l layout) mapOf(k Key) string { return l.slot(k, "").mapOf() }
+
+func (l layout) slot(k Key, from origin) slot {
+	if from == "" {
+		return slot(l.file(k))
+	}
+	return slot(l.file(k) + "." + string(from))
+}
 
 // create makes the directory and its tag.
 func (l layout) create() error {
@@ -73,9 +110,9 @@ func (l layout) create() error {
 // room makes the directory in which the files of k lie.
 func (l layout) room(k Key) error { return os.MkdirAll(filepath.Dir(l.file(k)), dirMode) }
 
-// drop removes all files of k. What describes the data goes before the data, the
-// map durably: an old map must never describe a new file.
-func (l layout) drop(k Key) error {
+// drop removes all files of a slot. What describes the data goes before the data,
+// the map durably: an old map must never describe a new file.
+func (s slot) drop() error {
 	var errs []error
 	remove := func(path string) bool {
 		err := os.Remove(path)
@@ -84,25 +121,27 @@ func (l layout) drop(k Key) error {
 		}
 		return err == nil
 	}
-	if remove(l.mapOf(k)) {
-		errs = append(errs, syncFolder(filepath.Dir(l.file(k))))
+	if remove(s.mapOf()) {
+		errs = append(errs, syncFolder(filepath.Dir(string(s))))
 	}
-	remove(l.recent(k))
-	remove(l.part(k))
-	remove(l.file(k))
+	remove(s.recent())
+	remove(s.part())
+	remove(string(s))
 	return errors.Join(errs...)
 }
 
-// A found is one blob of which files are there.
+// A found is the files of one slot.
 type found struct {
+	key         Key
+	from        origin
 	whole, part os.FileInfo // nil if there is none
 	mapped      bool
 	recent      bool
 }
 
 // walk returns what the directory holds, and deletes what a crash left over.
-func (l layout) walk() (map[Key]*found, error) {
-	blobs := map[Key]*found{}
+func (l layout) walk() (map[slot]*found, error) {
+	blobs := map[slot]*found{}
 	for _, kind := range []string{"sha256", "version"} {
 		err := filepath.WalkDir(filepath.Join(string(l), "blobs", kind), func(path string, e fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
@@ -120,39 +159,41 @@ func (l layout) walk() (map[Key]*found, error) {
 	return blobs, nil
 }
 
-// visit notes one file; names that are not ours are left alone.
-func (l layout) visit(blobs map[Key]*found, kind, path string, e fs.DirEntry) error {
-	name := e.Name()
-	ext := filepath.Ext(name)
-	key := Key(kind + ":" + strings.TrimSuffix(name, ext))
-	if ext == tmpSuffix {
-		key = Key(strings.TrimSuffix(strings.TrimSuffix(string(key), mapSuffix), recentSuffix))
+// visit notes one file; names that are not ours are left alone. Bytes that do not
+// tell where they came from are worth nothing: earlier versions kept such.
+func (l layout) visit(blobs map[slot]*found, kind, path string, e fs.DirEntry) error {
+	sum, rest, _ := strings.Cut(e.Name(), ".")
+	key, from := Key(kind+":"+sum), origin("")
+	if first, suffix, ok := strings.Cut(rest, "."); ok && origin(first).valid() {
+		from, rest = origin(first), suffix
 	}
-	if !key.valid() || l.file(key)+strings.TrimPrefix(filepath.Base(path), filepath.Base(l.file(key))) != path {
+	if !key.valid() || filepath.Dir(l.file(key)) != filepath.Dir(path) {
 		return nil
 	}
 	info, err := e.Info()
 	if err != nil {
 		return nil //nolint:nilerr // gone meanwhile
 	}
-	if ext == tmpSuffix || ext == streamSuffix {
-		return ignoreMissing(os.Remove(path))
-	}
-	f := blobs[key]
+	at := l.slot(key, from)
+	f := blobs[at]
 	if f == nil {
-		f = &found{}
-		blobs[key] = f
+		f = &found{key: key, from: from}
 	}
-	switch ext {
-	case "":
+	switch suffix := "." + rest; {
+	case rest == "" && from == "":
 		f.whole = info
-	case partSuffix:
-		f.part = info
-	case mapSuffix:
+	case suffix == mapSuffix:
 		f.mapped = true
-	case recentSuffix:
+	case suffix == partSuffix && from != "":
+		f.part = info
+	case suffix == recentSuffix && from != "":
 		f.recent = true
+	case slices.Contains([]string{partSuffix, recentSuffix, streamSuffix, mapSuffix + tmpSuffix, recentSuffix + tmpSuffix}, suffix):
+		return ignoreMissing(os.Remove(path))
+	default:
+		return nil
 	}
+	blobs[at] = f
 	return nil
 }
 

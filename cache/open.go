@@ -15,46 +15,45 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// openFiles opens what is on the disk, or begins anew. The result has one handle.
-// Call with busy held, while data is nil.
-func (it *item) openFiles(ctx context.Context, src source) (*data, error) {
-	d, err := it.openWhole(ctx, src)
-	if err == nil && d == nil {
+// openUnder opens what is on the disk of a part, or begins anew. The result has one
+// handle. Call with busy held, while data is nil. Errors: those of the local disk.
+func (it *item) openUnder(src source) (*data, error) {
+	d, err := it.openPart(src)
+	if isFull(err) && it.cache.evictFor(chunkSize, true) {
 		d, err = it.openPart(src)
-		if isFull(err) && it.cache.evictFor(chunkSize, true) {
-			d, err = it.openPart(src)
-		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	it.mu.Lock()
-	it.data, it.handles = d, 0
-	it.rec.Size, it.rec.State = d.size, d.state()
-	if d.info != nil {
-		it.setOnDisk(allocated(d.info))
-	} else if info, err := d.file.Load().Stat(); err == nil {
-		it.setOnDisk(allocated(info))
-	}
-	it.addHandle(d)
-	it.mu.Unlock()
-	if d.phase.Load() == partial {
-		d.mu.Lock()
-		d.users++
-		d.mu.Unlock()
-		if !it.cache.spawn(d.keep) {
-			d.leave()
-			it.exit(d)
-			return nil, ErrClosed
-		}
+	d.users++ // the keeper
+	it.opened(d)
+	if !it.cache.spawn(d.keep) {
+		d.leave()
+		it.exit(d)
+		return nil, ErrClosed
 	}
 	return d, nil
 }
 
+// opened takes note of what was opened, with its first handle.
+func (it *item) opened(d *data) {
+	info := d.info
+	if info == nil {
+		info, _ = d.file.Load().Stat()
+	}
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	it.data, it.handles = d, 0
+	it.rec.Size, it.rec.State = d.size, d.state()
+	if info != nil {
+		it.setOnDisk(allocated(info))
+	}
+	it.addHandle(d)
+}
+
 // newData returns the common part.
 func (it *item) newData(size int64, digest string) *data {
-	d := &data{item: it, size: size, digest: digest, have: newBitmap(chunks(size)), given: it.givenOf(size),
-		settled: make(chan struct{}), matched: make(chan struct{}), kick: make(chan struct{}, 1), owner: map[int64]*flight{}}
+	d := &data{item: it, size: size, digest: digest, settled: make(chan struct{}), kick: make(chan struct{}, 1)}
 	d.ctx, d.cancel = context.WithCancel(it.cache.ctx)
 	return d
 }
@@ -99,8 +98,10 @@ func (it *item) openWhole(ctx context.Context, src source) (*data, error) {
 }
 
 // digestOf returns the digest that the blob must have, "" if there is none.
-func (it *item) digestOf(src source) string {
-	if k := string(it.key); strings.HasPrefix(k, "sha256:") {
+func (it *item) digestOf(src source) string { return blobDigest(it.key, src) }
+
+func blobDigest(key Key, src source) string {
+	if k := string(key); strings.HasPrefix(k, "sha256:") {
 		return k
 	}
 	return src.image.Digest
@@ -113,10 +114,7 @@ func (it *item) unusable(err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case errors.Is(err, errNotOurs):
-		it.mu.Lock()
-		it.given = nil
-		it.mu.Unlock()
-		return localError("remove", it.cache.dir.drop(it.key))
+		return localError("remove", it.slot().drop())
 	}
 	return localError("open", err)
 }
@@ -139,11 +137,7 @@ func (it *item) trusts(f *os.File, info os.FileInfo) bool {
 // verdict notes beside the blob that it is as it should be. An error costs
 // reading it once more.
 func verdict(dir layout, key Key, digest string, info os.FileInfo, log *slog.Logger) {
-	n := chunks(info.Size())
-	m := &chunkMap{key: key, digest: digest, size: info.Size(), have: newBitmap(n), verified: info.ModTime().UnixNano()}
-	for c := range n {
-		m.have.set(c)
-	}
+	m := &chunkMap{key: key, digest: digest, size: info.Size(), verified: info.ModTime().UnixNano()}
 	if old, err := readMap(dir.mapOf(key)); err == nil {
 		m.verity = old.verity // of no use if it is another file: the kernel will say so
 	}
@@ -168,17 +162,34 @@ func hashFile(ctx context.Context, f *os.File, digest string) error {
 	return h.check()
 }
 
+// checkSize refuses what no image can be. Whoever says that an image has no bytes
+// says that its digest is that of nothing: there is nothing to wait for.
+// Errors: backends.ErrCorrupt.
+func checkSize(size int64, digest string) error {
+	if size > maxSize {
+		return fmt.Errorf("%w: an image of %d bytes", backends.ErrCorrupt, size)
+	}
+	if h := newHasher(digest); size == 0 && h != nil {
+		if err := h.check(); err != nil {
+			return fmt.Errorf("the registry says 0 bytes: %w", err)
+		}
+	}
+	return nil
+}
+
 // openPart opens the blob under way, or begins anew.
 func (it *item) openPart(src source) (*data, error) {
 	d := it.newData(src.image.Size, it.digestOf(src))
+	n := chunks(d.size)
+	d.have, d.durable, d.given = newBitmap(n), newBitmap(n), it.givenOf(d.size)
+	d.matched, d.owner = make(chan struct{}), map[int64]*flight{}
 	d.hash = newHasher(d.digest)
-	d.durable = newBitmap(chunks(d.size))
 	if err := it.openSparse(d); err != nil {
 		d.cancel()
 		d.closeWriter()
 		return nil, localError("create", err)
 	}
-	d.recent = startRecent(it.cache.dir.recent(it.key), bootID(), it.key, d.digest, d.size, d.have)
+	d.recent = startRecent(it.slot().recent(), bootID(), it.id(), d.digest, d.size, d.have)
 	d.hinted.Store(d.have.count() > 0)
 	return d, nil
 }
@@ -186,34 +197,34 @@ func (it *item) openPart(src source) (*data, error) {
 // openSparse opens the sparse file of d, of the right length, with what is known
 // to be in it.
 func (it *item) openSparse(d *data) error {
-	dir := it.cache.dir
-	if err := dir.room(it.key); err != nil {
+	at, id := it.slot(), it.id()
+	if err := it.cache.dir.room(it.key); err != nil {
 		return err
 	}
-	m, err := readMap(dir.mapOf(it.key))
-	if err != nil || m.key != it.key || m.digest != d.digest || m.size != d.size || m.verified != 0 {
+	m, err := readMap(at.mapOf())
+	if err != nil || m.key != id || m.digest != d.digest || m.size != d.size || m.verified != 0 {
 		m = nil
 	}
-	recent, survived := readRecent(dir.recent(it.key), bootID(), it.key, d.digest, d.size)
+	recent, survived := readRecent(at.recent(), bootID(), id, d.digest, d.size)
 	if m == nil && survived {
 		m = &chunkMap{have: newBitmap(chunks(d.size))}
 	}
-	if d.written, _, err = openRegular(dir.part(it.key), os.O_RDWR); err != nil || m == nil {
+	if d.written, _, err = openRegular(at.part(), os.O_RDWR); err != nil || m == nil {
 		d.closeWriter()
 		m = nil
-		if err := dir.drop(it.key); err != nil {
+		if err := at.drop(); err != nil {
 			return err
 		}
-		d.written, err = os.OpenFile(dir.part(it.key), os.O_RDWR|os.O_CREATE|os.O_EXCL, partMode)
+		d.written, err = os.OpenFile(at.part(), os.O_RDWR|os.O_CREATE|os.O_EXCL, partMode)
 		if err != nil {
 			return err
 		}
 	}
 	if err := d.written.Truncate(d.size); err != nil {
-		return err
+		return errors.Join(err, ignoreMissing(os.Remove(at.part())))
 	}
 	// Readers get a descriptor that cannot write.
-	f, err := openExisting(dir.part(it.key), os.O_RDONLY)
+	f, err := openExisting(at.part(), os.O_RDONLY)
 	if err != nil {
 		return err
 	}

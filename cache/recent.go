@@ -16,12 +16,17 @@ import (
 // it is believed within one boot only, and kill -9 costs no more than the chunks
 // that were under way.
 //
+// It grows by the word of the bitmap that has changed with each chunk.
+//
 // A nil recent keeps nothing. Methods are called with data.mu held.
-type recent struct{ f *os.File }
+type recent struct {
+	f   *os.File
+	end int64 // of the list
+}
 
 const (
-	recentMagic = "SREGRCT1"
-	recentWords = 64 // offset of the bitmap; the header is shorter
+	recentMagic = "SREGRCT2"
+	recentWords = 64 // offset of the list; the header is shorter
 )
 
 // recentHeader is what the file must begin with to speak of this blob, now.
@@ -47,9 +52,8 @@ func readRecent(path, boot string, key Key, digest string, size int64) (have bit
 	if err != nil || len(b) < recentWords || !bytes.HasPrefix(b, header) {
 		return nil, false
 	}
-	words := make([]byte, (chunks(size)+63)/64*8)
-	copy(words, b[recentWords:])
-	return parseBitmap(words, chunks(size))
+	b = b[recentWords:]
+	return parseBitmap(b[:len(b)-len(b)%bitmapRecord], chunks(size)) // the last one may be cut off
 }
 
 // startRecent begins a new list with the chunks in have; nil where there can be
@@ -62,10 +66,12 @@ func startRecent(path, boot string, key Key, digest string, size int64, have bit
 	if err != nil {
 		return nil
 	}
-	r := &recent{f: f}
+	r := &recent{f: f, end: recentWords}
 	header := make([]byte, recentWords)
 	copy(header, recentHeader(boot, key, digest, size))
-	_, err = f.Write(have.appendTo(header))
+	if _, err = f.Write(header); err == nil {
+		err = r.replace(have)
+	}
 	if err == nil {
 		err = os.Rename(path+tmpSuffix, path)
 	}
@@ -81,10 +87,13 @@ func (r *recent) note(c int64, have bitmap) {
 	if r == nil {
 		return
 	}
-	var word [8]byte
-	binary.LittleEndian.PutUint64(word[:], have[c/64].Load())
+	var one [bitmapRecord]byte
+	binary.LittleEndian.PutUint64(one[:], uint64(c/64))
+	binary.LittleEndian.PutUint64(one[8:], have.load(c))
 	// A full disk costs fetching the chunk again one day.
-	_, _ = r.f.WriteAt(word[:], recentWords+c/64*8)
+	if n, err := r.f.WriteAt(one[:], r.end); err == nil {
+		r.end += int64(n)
+	}
 }
 
 // replace lists exactly the chunks in have.
@@ -92,7 +101,11 @@ func (r *recent) replace(have bitmap) error {
 	if r == nil {
 		return nil
 	}
-	_, err := r.f.WriteAt(have.appendTo(nil), recentWords)
+	if err := r.f.Truncate(recentWords); err != nil {
+		return err
+	}
+	n, err := r.f.WriteAt(have.appendTo(nil), recentWords)
+	r.end = recentWords + int64(n)
 	return err
 }
 

@@ -19,8 +19,9 @@ func TestRecentChunksOutliveTheProcess(t *testing.T) {
 	img := r.image("image", content)
 	dir := t.TempDir()
 	c := openCache(t, dir, Options{NoBackground: true, dirtyAge: time.Hour})
-	mustRead(t, openBlob(t, c, r.client(t), img), content, 2*mib, 3*mib)
-	if _, err := os.Stat(c.dir.mapOf(KeyOf("r", img))); err == nil {
+	b := openBlob(t, c, r.client(t), img)
+	mustRead(t, b, content, 2*mib, 3*mib)
+	if _, err := os.Stat(b.data.Load().item.slot().mapOf()); err == nil {
 		t.Fatal("the map was written already: the test shows nothing")
 	}
 	left := t.TempDir()

@@ -77,6 +77,12 @@ func (r *registry) put(name string, content []byte) {
 	r.images[name] = content
 }
 
+func (r *registry) remove(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.images, name)
+}
+
 func (r *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.requests.Add(1)
 	n := r.open.Add(1)
@@ -227,7 +233,7 @@ func (r *registry) client(t testing.TB) *backends.Client {
 	tr := &http.Transport{MaxIdleConnsPerHost: 32}
 	t.Cleanup(tr.CloseIdleConnections)
 	return backends.NewClient("lab", &web{url: r.URL, http: &http.Client{Transport: tr}},
-		backends.ClientOptions{MaxElapsed: time.Minute})
+		backends.ClientOptions{MaxElapsed: time.Minute, Origin: r.URL})
 }
 
 // content returns size bytes in which no two stretches are alike.

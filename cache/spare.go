@@ -83,7 +83,7 @@ func (s *spares) close(age time.Duration) (more bool) {
 func (it *item) shut(d *data) (gone *data) {
 	// Not if it became whole while it was open, or is not what it was then.
 	if d.info == nil || !d.untouched() {
-		it.part(d)
+		it.leaveData(d)
 		return d
 	}
 	it.data, it.handles = nil, 0
@@ -115,7 +115,7 @@ func (it *item) resume(src source) *data {
 	}
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	if it.given != d.given || it.rec.State != Cached {
+	if it.rec.State != Cached {
 		return nil
 	}
 	it.data, it.handles = d, 0

@@ -15,12 +15,21 @@ import (
 // streams are the downloads of blobs whose size is not known before they end.
 type streams struct {
 	mu      sync.Mutex // guards the field below
-	running map[Key]*streaming
+	running map[streamed]*streaming
+}
+
+// A streamed is a blob from one origin.
+type streamed struct {
+	key  Key
+	from origin
 }
 
 type streaming struct {
-	done chan struct{} // closed when err is valid
-	err  error
+	ctx     context.Context //nolint:containedctx // of a transfer that serves many callers; ends with the cache or Remove
+	cancel  context.CancelFunc
+	waiters int           // guarded by streams.mu
+	done    chan struct{} // closed when err is valid
+	err     error
 }
 
 // openStreamed is openData for a blob of unknown size: it waits for the one
@@ -34,11 +43,12 @@ func (c *Cache) openStreamed(ctx context.Context, key Key, src source) (*data, e
 		if err != nil {
 			return nil, err
 		}
-		if src.image.Size = it.knownSize(); src.image.Size >= 0 {
-			defer it.release()
-			return it.join(ctx, src)
+		d, err := it.joinWhole(ctx, src)
+		it.release()
+		if d != nil || err != nil {
+			return d, err
 		}
-		it.release() // removed as soon as it was here: once more
+		// removed as soon as it was here: once more
 	}
 }
 
@@ -48,6 +58,11 @@ func (c *Cache) awaitStream(ctx context.Context, key Key, src source) error {
 	if err != nil {
 		return err
 	}
+	defer func() {
+		c.single.mu.Lock()
+		defer c.single.mu.Unlock()
+		s.waiters--
+	}()
 	select {
 	case <-s.done:
 		return s.err
@@ -58,62 +73,100 @@ func (c *Cache) awaitStream(ctx context.Context, key Key, src source) error {
 
 // stream joins the download of a blob, or starts it.
 func (c *Cache) stream(key Key, src source) (*streaming, error) {
+	which := streamed{key, originOf(src)}
 	c.single.mu.Lock()
 	defer c.single.mu.Unlock()
-	if s := c.single.running[key]; s != nil {
+	if s := c.single.running[which]; s != nil {
+		s.waiters++
 		return s, nil
 	}
-	s := &streaming{done: make(chan struct{})}
+	s := &streaming{waiters: 1, done: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	run := func() {
-		s.err = backends.Guard(c.opts.Log, func() error { return c.download(key, src) })
+		s.err = backends.Guard(c.opts.Log, func() error { return c.download(s.ctx, key, src) })
+		s.cancel()
 		c.single.mu.Lock()
-		delete(c.single.running, key)
+		delete(c.single.running, which)
 		c.single.mu.Unlock()
 		close(s.done)
 	}
 	if !c.spawn(run) {
+		s.cancel()
 		return nil, ErrClosed
 	}
 	if c.single.running == nil {
-		c.single.running = map[Key]*streaming{}
+		c.single.running = map[streamed]*streaming{}
 	}
-	c.single.running[key] = s
+	c.single.running[which] = s
 	return s, nil
 }
 
-// download fetches a whole blob, checks it and puts it in its place.
-func (c *Cache) download(key Key, src source) error {
-	it, err := c.take(c.ctx, key)
-	if err != nil {
-		return err
+// cancel ends the downloads of a blob. It reports false, and ends none, if somebody
+// waits for one.
+func (s *streams) cancel(key Key) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for which, one := range s.running {
+		if which.key == key && one.waiters > 0 {
+			return false
+		}
 	}
-	defer it.release()
-	if it.knownSize() >= 0 {
-		return nil // came in while we waited
+	for which, one := range s.running {
+		if which.key == key {
+			one.cancel()
+		}
 	}
-	it.mu.Lock()
-	err = it.strikes.refusal(src.client)
-	it.mu.Unlock()
-	if err != nil {
-		return err
-	}
+	return true
+}
+
+// download fetches a whole blob, checks it and puts it in its place. It is not in
+// anybody's way while it fetches.
+func (c *Cache) download(ctx context.Context, key Key, src source) error {
+	from := originOf(src)
+	path := c.dir.slot(key, from).stream()
 	for {
-		err = it.downloadOnce(src)
+		err := c.refusal(key, from)
+		if err == nil {
+			err = c.downloadOnce(ctx, path, key, src)
+		}
+		if ctx.Err() != nil {
+			err = ErrClosed
+		}
 		if !errors.Is(err, backends.ErrCorrupt) {
 			return err
 		}
-		if _, again := it.strike(err, []source{src}); !again {
+		it, taken := c.take(ctx, key)
+		if taken != nil {
+			return err
+		}
+		again := it.part(from).struck(err)
+		it.release()
+		if !again {
 			return err
 		}
 	}
 }
 
-func (it *item) downloadOnce(src source) (err error) {
-	dir := it.cache.dir
-	if err := dir.room(it.key); err != nil {
+// refusal says why a blob is not fetched from there; nil if it is.
+func (c *Cache) refusal(key Key, from origin) error {
+	c.mu.Lock()
+	var p *item
+	if it := c.items[key]; it != nil {
+		p = it.parts[from]
+	}
+	c.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.strike.refusal()
+}
+
+func (c *Cache) downloadOnce(ctx context.Context, path string, key Key, src source) (err error) {
+	if err := c.dir.room(key); err != nil {
 		return localError("create", err)
 	}
-	path := dir.stream(it.key)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, partMode)
 	if err != nil {
 		return localError("create", err)
@@ -124,43 +177,47 @@ func (it *item) downloadOnce(src source) (err error) {
 			err = errors.Join(err, localError("remove", ignoreMissing(os.Remove(path))))
 		}
 	}()
-	if err := it.receiveAll(f, src); err != nil {
+	if err := c.receiveAll(ctx, f, src); err != nil {
 		return err
 	}
-	if err := hashFile(it.cache.ctx, f, it.digestOf(src)); err != nil {
+	digest := blobDigest(key, src)
+	if err := hashFile(ctx, f, digest); err != nil {
 		return err
 	}
-	return localError("store", it.store(f, path, it.digestOf(src)))
+	it, err := c.take(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer it.release()
+	return localError("store", it.store(f, path, digest))
 }
 
 // receiveAll writes the whole image to f. A body that breaks off begins anew:
 // without a size nothing tells whether the rest would fit.
-func (it *item) receiveAll(f *os.File, src source) error {
-	c := it.cache
+func (c *Cache) receiveAll(ctx context.Context, f *os.File, src source) error {
 	for tries := 0; ; tries++ {
-		n, err := it.receiveOnce(f, src)
+		n, err := c.receiveOnce(ctx, f, src)
 		switch {
-		case c.ctx.Err() != nil:
+		case ctx.Err() != nil:
 			return ErrClosed
 		case err == nil:
 			return localError("write", f.Truncate(n))
 		case !passing(err) || tries >= maxRetries:
 			return outward(gaveUp(err))
 		}
-		if sleep(c.ctx, retryMin<<tries) != nil {
+		if sleep(ctx, retryMin<<tries) != nil {
 			return ErrClosed
 		}
 	}
 }
 
-func (it *item) receiveOnce(f *os.File, src source) (int64, error) {
-	c := it.cache
+func (c *Cache) receiveOnce(ctx context.Context, f *os.File, src source) (int64, error) {
 	t := newTicket(true)
-	if err := src.lane.enter(c.ctx, t); err != nil {
+	if err := src.lane.enter(ctx, t); err != nil {
 		return 0, err
 	}
 	defer src.lane.leave(t)
-	body, err := src.client.Open(c.ctx, src.image, 0, -1)
+	body, err := src.client.Open(ctx, src.image, 0, -1)
 	if err != nil {
 		return 0, &openError{err}
 	}
@@ -193,36 +250,33 @@ func (g *growing) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// store makes the checked file the blob. Call with busy held.
+// store makes the checked file the blob. Call on the main item, with busy held.
 func (it *item) store(f *os.File, path, digest string) error {
-	if err := fdatasync(f); err != nil {
-		return err
-	}
-	if err := f.Chmod(wholeMode); err != nil {
-		return err
-	}
-	dir := it.cache.dir
-	if err := os.Rename(path, dir.file(it.key)); err != nil {
-		return err
-	}
 	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	verdict(dir, it.key, digest, info, it.cache.opts.Log)
-	it.wasVerified(info, true)
-	return nil
-}
-
-// knownSize returns the size of a blob of which something is here, or -1.
-func (it *item) knownSize() int64 {
-	it.mu.Lock()
-	defer it.mu.Unlock()
-	if it.data != nil && it.data.phase.Load() != dead {
-		return it.data.size
+	if it.cache.here(it.key, info.Size()) {
+		return os.Remove(path) // came in meanwhile
 	}
-	if it.rec.State == Remote {
-		return -1
+	if err := fdatasync(f); err != nil {
+		return err
 	}
-	return it.rec.Size
+	it.closeSpare()
+	return it.replace(path, info.Size(), nil, func() error {
+		if err := f.Chmod(wholeMode); err != nil {
+			return err
+		}
+		dir := it.cache.dir
+		if err := os.Rename(path, dir.file(it.key)); err != nil {
+			return err
+		}
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		verdict(dir, it.key, digest, info, it.cache.opts.Log)
+		it.wasVerified(info)
+		return nil
+	})
 }

@@ -3,7 +3,6 @@
 package cache
 
 import (
-	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -35,55 +34,20 @@ func TestStrike_oneLiar(t *testing.T) {
 	mustRead(t, openBlob(t, c, evilClient, fake), content, 0, 4*mib) // it is here
 }
 
-// Where a download came from several services, the next one comes from one, and
-// the other one is not taken in before that ended.
-func TestStrike_mixed(t *testing.T) {
-	t.Parallel()
-	good, evil := newRegistry(t), newRegistry(t)
-	content := randomBytes(1, 4*mib)
-	img, fake := good.image("a", content), evil.image("b", content)
-	evil.set(faults{mangle: flip(7, 1e9)})
-	c := openCache(t, t.TempDir(), Options{NoBackground: true})
-	goodClient, evilClient := good.client(t), evil.client(t)
-	first := openBlob(t, c, evilClient, fake)
-	if _, err := first.ReadAt(make([]byte, 10), 0); err != nil {
-		t.Fatal(err)
-	}
-	second := openBlob(t, c, goodClient, img)
-	if err := second.Wait(t.Context(), nil); err != nil {
-		t.Errorf("Wait = %v; the second download should be the good one's", err)
-	}
-	mustRead(t, openBlob(t, c, goodClient, img), content, 0, 4*mib)
-}
-
-func TestStrikes(t *testing.T) {
+func TestStrike(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		a, b := backends.NewClient("a", nil, backends.ClientOptions{}), backends.NewClient("b", nil, backends.ClientOptions{})
-		it := &item{cache: &Cache{ctx: ctx}}
-		both := []source{{client: a}, {client: b}, {client: a}}
-		next, ok := it.strike(backends.ErrCorrupt, both)
-		if !ok || next.client != a || it.strikes[a].row != 1 || it.strikes[b].row != 1 {
-			t.Errorf("after one download from both: next %v (%v), %v", next.client, ok, it.strikes)
+		it := newItem(&Cache{}, "version:ab")
+		if again := it.struck(backends.ErrCorrupt); !again || it.strike.refusal() != nil || !it.strike.refused().IsZero() {
+			t.Errorf("after one wrong download: again %v, %+v", again, it.strike)
 		}
-		if next, ok = it.strike(backends.ErrCorrupt, both[:1]); ok {
-			t.Errorf("after two from one: next %v", next.client)
-		}
-		if next, ok = it.strike(backends.ErrCorrupt, both[:2]); ok || it.strikes[b].row != 2 {
-			t.Errorf("after two from each: next %v, %v", next.client, it.strikes)
-		}
-		until, why := it.strikes.refused()
-		if left := time.Until(until); left != strikeHold || !errors.Is(why, backends.ErrCorrupt) {
-			t.Errorf("refused for %v: %v", left, why)
+		again := it.struck(backends.ErrCorrupt)
+		if again || !errors.Is(it.strike.refusal(), backends.ErrCorrupt) || time.Until(it.strike.refused()) != strikeHold {
+			t.Errorf("after two: again %v, %+v", again, it.strike)
 		}
 		time.Sleep(strikeHold)
-		if err := it.strikes.refusal(a); err != nil {
+		if err := it.strike.refusal(); err != nil || it.strike != (strike{}) {
 			t.Errorf("refused for ever: %v", err)
-		}
-		if until, why := it.strikes.refused(); !until.IsZero() || why != nil {
-			t.Errorf("refused until %v: %v", until, why)
 		}
 	})
 }

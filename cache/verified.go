@@ -16,30 +16,42 @@ import (
 // which part of it, and whatever the kernel still had. With Strict nothing is
 // given out before.
 
-// A given is which chunks of a blob readers got before it was verified, over all
+// A given is which chunks of a part readers got before it was verified, over all
 // openings of it, for as long as the bytes here stay the same ones.
 type given struct {
-	epoch  atomic.Uint64 // see Blob.Epoch
-	size   int64         // bytes
-	chunks bitmap
-	left   atomic.Int64 // how many nobody got yet
+	size     int64 // bytes
+	chunks   bitmap
+	left     atomic.Int64 // how many nobody got yet
+	verified atomic.Bool  // what was given turned out to be right
 }
+
+// An Epoch tells the bytes of one download of a blob from those of another one. The
+// zero value is that of verified bytes.
+type Epoch struct{ given *given }
+
+// noEpoch is that of what is not here.
+var noEpoch = Epoch{&given{}}
+
+// Agrees reports whether bytes of both epochs may be combined: they are of one
+// download, or all of them were found to be right. Else one of the downloads was
+// thrown away, perhaps because its digest did not match.
+func (e Epoch) Agrees(o Epoch) bool { return e == o || e.good() && o.good() }
+
+func (e Epoch) good() bool { return e.given == nil || e.given.verified.Load() }
 
 // givenOf returns the given of the bytes that are here.
 func (it *item) givenOf(size int64) *given {
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	if it.given == nil || it.given.size != size {
-		g := &given{size: size, chunks: newBitmap(chunks(size))}
-		g.epoch.Store(it.cache.epochs.Add(1))
-		g.left.Store(chunks(size))
-		it.given = g
+		it.given = &given{size: size, chunks: newBitmap(chunks(size))}
+		it.given.left.Store(chunks(size))
 	}
 	return it.given
 }
 
 // some reports whether any reader got anything.
-func (g *given) some() bool { return g.left.Load() < chunks(g.size) }
+func (g *given) some() bool { return g == nil || g.left.Load() < chunks(g.size) }
 
 // gives notes that a reader is to get [off, end), and reports whether the digest
 // must match first, as somebody may have all of the blob then.

@@ -125,10 +125,6 @@ func (c *Cache) judge(ctx context.Context, s *suspect, found error) (again bool,
 		c.opts.Log.Error("a blob on the disk is damaged", "key", s.key, "err", found)
 		return false, it.condemn(found)
 	}
-	if d, _ := it.live(); d != nil {
-		d.disk.Lock() // its keeper may be writing the same
-		defer d.disk.Unlock()
-	}
 	verdict(c.dir, s.key, s.digest, s.info, c.opts.Log)
 	it.mu.Lock()
 	it.verified(s.info)
@@ -137,16 +133,17 @@ func (c *Cache) judge(ctx context.Context, s *suspect, found error) (again bool,
 	return false, nil
 }
 
-// condemn removes the blob and returns why. Call with busy held.
+// condemn removes the whole blob and returns why. Call on the main item, with busy
+// held.
 func (it *item) condemn(why error) error {
-	d, _ := it.live()
-	if d != nil {
-		d.disk.Lock()
-		defer d.disk.Unlock()
-		d.bury(why)
-		return why
-	}
 	it.closeSpare()
+	for _, one := range it.family() {
+		if d, _ := one.live(); d != nil && d.phase.Load() == whole {
+			d.disk.Lock()
+			d.bury(why)
+			d.disk.Unlock()
+		}
+	}
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	return errors.Join(why, it.erase())

@@ -70,10 +70,6 @@ func (c *Cache) noteGuard(key Key, info os.FileInfo, sum string) {
 		return
 	}
 	defer it.release()
-	if d, _ := it.live(); d != nil {
-		d.disk.Lock()
-		defer d.disk.Unlock()
-	}
 	path := c.dir.mapOf(key)
 	m, err := readMap(path)
 	now, errNow := os.Lstat(c.dir.file(key))

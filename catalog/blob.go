@@ -37,8 +37,8 @@ func (c *Catalog) Blob(ctx context.Context, remote string, img backends.Image) (
 // BlobInfo tells how much of an image is here, without touching it. Before the
 // state could be opened nothing is.
 func (c *Catalog) BlobInfo(remote string, img backends.Image) cache.Info {
-	r, err := c.Remote(remote)
-	if err == nil && r.atHand() {
+	r, unknown := c.Remote(remote)
+	if unknown == nil && r.atHand() {
 		return cache.Info{Record: cache.Record{Size: img.Size, State: cache.Cached}, Have: max(img.Size, 0)}
 	}
 	key := cache.KeyOf(remote, img)
@@ -46,7 +46,10 @@ func (c *Catalog) BlobInfo(remote string, img backends.Image) cache.Info {
 	if err != nil || s.Cache == nil {
 		return cache.Info{Record: cache.Record{Key: key, Size: img.Size, State: cache.Remote}}
 	}
-	return s.Cache.Info(key)
+	if unknown != nil || r.Client == nil {
+		return s.Cache.Info(key)
+	}
+	return s.Cache.InfoOf(r.Client, img)
 }
 
 // isShown is readEntry for who only wants to know whether an image is listed.

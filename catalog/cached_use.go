@@ -33,6 +33,7 @@ type CacheUse struct {
 	MinFree int64       `json:"min_free"` // bytes of them that it leaves
 	Cached  Use         `json:"cached"`   // whole and verified
 	Partial Use         `json:"partial"`
+	Told    int64       `json:"metadata"`          // bytes of manifests and the like; counted in used
 	Pinned  Use         `json:"pinned"`            // of both
 	Open    Use         `json:"open"`              // of both
 	Refused int         `json:"refused,omitempty"` // blobs whose downloads did not match their digests
@@ -63,6 +64,7 @@ func (c *Catalog) CacheUse(ctx context.Context) (CacheUse, error) {
 	if s.Cache != nil {
 		use.Dir = s.Cache.Dir()
 		use.Used, use.Limit = s.Cache.Usage()
+		use.Told = s.Cache.Info(cache.Metadata).OnDisk
 		if free, reserve, ok := s.Cache.Space(); ok {
 			use.Free, use.MinFree = free, reserve
 		}

@@ -66,8 +66,8 @@ func (i *Image) Whole() bool {
 	return i.fs.cat.BlobInfo(i.remote, i.img).State == cache.Cached
 }
 
-// Epoch is that of the bytes that are here, see cache.Blob.Epoch; 0 if none are.
-func (i *Image) Epoch() uint64 { return i.fs.cat.BlobInfo(i.remote, i.img).Epoch }
+// Epoch is that of the bytes that are here, see cache.Info.
+func (i *Image) Epoch() cache.Epoch { return i.fs.cat.BlobInfo(i.remote, i.img).Epoch }
 
 // Open opens the image for reading. The caller closes the blob.
 //

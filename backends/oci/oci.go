@@ -131,7 +131,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	c := &client{
 		config: cfg, preset: p, base: base, namespace: namespace, arch: env.WantedArch(), chunk: cmp.Or(p.chunk, chunkSize), log: env.Logger(),
 	}
-	c.store = store{dir: env.Cache, log: c.log}
+	c.store = newStore(env.Cache, c.log)
 	c.limits.log = c.log
 	plain := *env.HTTP
 	plain.Transport = &guard{next: env.HTTP.Transport, home: base, authHost: cfg.AuthHost}

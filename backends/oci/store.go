@@ -5,10 +5,7 @@ package oci
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -25,38 +22,40 @@ import (
 // Nothing in it is believed without a look, any of it may be missing or damaged,
 // and several processes may use it. Without a directory it is empty.
 type store struct {
-	dir string
-	log *slog.Logger
+	pack *pack // nil without a directory
+	log  *slog.Logger
+}
+
+// newStore keeps things in a directory, "" for nowhere.
+func newStore(dir string, log *slog.Logger) store {
+	if dir == "" {
+		return store{log: log}
+	}
+	return store{pack: newPack(dir), log: log}
 }
 
 // maxStored is the size in bytes above which a manifest is not kept.
 const maxStored = 256 << 10
 
-// file returns where what reference, a tag or a digest, leads to is kept. An
-// account may read one repository and not another: each has its own.
-func (s store) file(repo, reference string) string {
+// entryOf returns under what it is kept what reference, a tag or a digest, leads to.
+// An account may read one repository and not another: each has its own.
+func entryOf(repo, reference string) packKey {
 	sum := sha256.Sum256([]byte(repo + "\x00" + reference))
-	name := hex.EncodeToString(sum[:])
-	return filepath.Join(s.dir, "manifests", name[:2], name)
+	return packKey(sum[:len(packKey{})])
 }
 
 // has reports whether a tag was asked for before, or a digest is here.
 func (s store) has(repo, reference string) bool {
-	if s.dir == "" {
-		return false
-	}
-	_, err := os.Lstat(s.file(repo, reference))
-	return err == nil
+	return s.pack != nil && s.pack.has(entryOf(repo, reference))
 }
 
 // manifest returns the one with that digest, if it is here and whole.
 func (s store) manifest(repo, reference string) (manifest, bool) {
-	if s.dir == "" || !isDigest(reference) {
+	if s.pack == nil || !isDigest(reference) {
 		return manifest{}, false
 	}
-	text, err := os.ReadFile(s.file(repo, reference))
-	mediaType, body, ok := bytes.Cut(text, []byte("\n"))
-	if err != nil || !ok || digest.Digest(reference).Algorithm().FromBytes(body).String() != reference {
+	mediaType, body, ok := bytes.Cut(s.pack.get(entryOf(repo, reference)), []byte("\n"))
+	if !ok || digest.Digest(reference).Algorithm().FromBytes(body).String() != reference {
 		return manifest{}, false
 	}
 	return manifest{digest: reference, mediaType: string(mediaType), body: body}, true
@@ -64,12 +63,12 @@ func (s store) manifest(repo, reference string) (manifest, bool) {
 
 // keep stores what reference led to.
 func (s store) keep(repo, reference string, m manifest) {
-	if s.dir == "" || len(m.body) > maxStored {
+	if s.pack == nil || len(m.body) > maxStored {
 		return
 	}
-	s.write(s.file(repo, m.digest), append([]byte(m.mediaType+"\n"), m.body...))
-	if reference != m.digest {
-		s.write(s.file(repo, reference), nil)
+	s.put(repo, m.digest, append([]byte(m.mediaType+"\n"), m.body...))
+	if reference != m.digest && !s.has(repo, reference) {
+		s.put(repo, reference, nil)
 	}
 }
 
@@ -79,40 +78,24 @@ const kindOf = "the kind of image"
 // kind returns the format of the image of a repository that was seen last, "" if
 // none was.
 func (s store) kind(repo string) string {
-	if s.dir == "" {
+	if s.pack == nil {
 		return ""
 	}
-	text, err := os.ReadFile(s.file(repo, kindOf))
-	if err != nil || !slices.Contains(backends.Formats(), string(text)) {
+	text := string(s.pack.get(entryOf(repo, kindOf)))
+	if !slices.Contains(backends.Formats(), text) {
 		return ""
 	}
-	return string(text)
+	return text
 }
 
 func (s store) keepKind(repo, format string) {
-	if s.dir != "" && format != "" && s.kind(repo) != format {
-		s.write(s.file(repo, kindOf), []byte(format))
+	if s.pack != nil && format != "" && s.kind(repo) != format {
+		s.put(repo, kindOf, []byte(format))
 	}
 }
 
-// write replaces a file as a whole. It need not be durable.
-func (s store) write(path string, text []byte) {
-	err := os.MkdirAll(filepath.Dir(path), 0o700)
-	var f *os.File
-	if err == nil {
-		f, err = os.CreateTemp(filepath.Dir(path), ".new-*")
-	}
-	if err == nil {
-		_, err = f.Write(text)
-		f.Close()
-		if err == nil {
-			err = os.Rename(f.Name(), path)
-		}
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}
-	if err != nil {
-		s.log.Debug("a manifest could not be kept", "file", path, "err", err)
+func (s store) put(repo, reference string, text []byte) {
+	if err := s.pack.put(entryOf(repo, reference), text); err != nil {
+		s.log.Debug("a manifest could not be kept", "file", s.pack.path, "err", err)
 	}
 }

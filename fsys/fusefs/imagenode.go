@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -45,17 +46,24 @@ const (
 // that does not fit fails with EIO), and go-fuse counts the users of a backing
 // file wrongly if handles of both kinds are on one of its inodes
 // (fs/bridge.go, releaseBackingIDRef). So the first opening decides, and what it
-// decided holds. When an image that was opened while it was incomplete is whole,
-// its name leads to a new inode, with the same number and the next generation;
-// whoever has the old one open reads on through us. The same happens when a
-// download was thrown away because its digest did not match: its pages must not
-// be shown beside those of the next one.
+// decided holds until the last handle is released:
 //
-// An inode whose mode is passthrough becomes undecided again with its last
-// handle: its bytes may be dropped then. One whose mode is cached does not. The
-// bridge lets go of a backing file after it has told us of the release: an
-// opening in between, with passthrough, would lose the backing file that it just
-// got. The new generation costs one lookup, once in the life of a blob.
+//	            whole: FOPEN_PASSTHROUGH
+//	undecided ─────────────────────────── passthrough
+//	    │  └───────────────── cached           │
+//	    │    not: FOPEN_KEEP_CACHE │           │
+//	    └──────── last handle ─────┴───────────┘
+//
+// Released means by the bridge too: it lets go of a backing file after it has told
+// us of the release, and an opening in between, with passthrough, would lose the
+// backing file that it just got.
+//
+// It stays one inode for the kernel, because a file system above this one
+// (overlayfs) keeps the inode of a name and answers ESTALE when it becomes another.
+// Only where bytes were lost or found wrong under who has them open, the name leads
+// to a new inode for the others, with the same number and the next generation: a
+// download that did not match its digest, whose pages must not be shown beside
+// those of the next one, and a file that was taken from under a passthrough inode.
 type imageNode struct {
 	gofs.Inode
 	noXattrs
@@ -66,7 +74,8 @@ type imageNode struct {
 	mu      sync.Mutex // guards the fields below
 	mode    mode
 	handles int32
-	epoch   uint64 // in mode cached: of the download that the kernel has pages of
+	ending  []<-chan struct{} // of handles that the bridge is still releasing: closed when it has
+	epoch   cache.Epoch       // of the download that the kernel may have pages of
 }
 
 func (n *imageNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
@@ -110,17 +119,22 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 	if err != nil {
 		return nil, 0, n.m.fail("open", name, err)
 	}
-	switch n.decide(blob) {
+	mode, keep := n.decide(blob)
+	switch mode {
 	case passthrough:
 		n.m.counts.passthrough.Add(1)
 		return &passHandle{readHandle{n: n, blob: blob}}, fuse.FOPEN_NOFLUSH, 0
 	case cached:
 		n.m.counts.cached.Add(1)
-		if !sized {
+		how := uint32(fuse.FOPEN_NOFLUSH)
+		switch {
+		case !sized:
 			// The kernel believes another size still: it must not cut reads off there.
-			return &readHandle{n: n, blob: blob}, fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH, 0
+			how |= fuse.FOPEN_DIRECT_IO
+		case keep:
+			how |= fuse.FOPEN_KEEP_CACHE
 		}
-		return &readHandle{n: n, blob: blob}, fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH, 0
+		return &readHandle{n: n, blob: blob}, how, 0
 	}
 	// The file was taken from under a passthrough inode, or the download from under
 	// a cached one: the kernel comes back with the next generation.
@@ -132,41 +146,58 @@ func forWriting(flags uint32) bool {
 	return flags&syscall.O_ACCMODE != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0
 }
 
-// decide returns the mode for one more handle, and makes it the inode's;
-// undecided if the inode's mode is not possible any more. Each handle is given
-// back with leave.
-func (n *imageNode) decide(blob *cache.Blob) mode {
+// decide returns the mode for one more handle, and makes it the inode's; undecided
+// if the inode's mode is not possible any more. keep says that the pages which the
+// kernel may have are good. Each handle is given back with leave.
+func (n *imageNode) decide(blob *cache.Blob) (_ mode, keep bool) {
 	can := n.m.backing.usable(blob)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	was := n.mode
+	held := n.held()
+	keep = n.epoch.Agrees(blob.Epoch())
 	switch {
-	case was == passthrough && !can && n.handles > 0:
-		return undecided
-	case was == cached && n.epoch != blob.Epoch():
-		return undecided
-	case was == cached:
+	case held && (n.mode == passthrough && !can || n.mode == cached && !keep):
+		return undecided, false
+	case held:
 	case can:
 		n.mode = passthrough
 	default:
-		n.mode, n.epoch = cached, blob.Epoch()
+		n.mode = cached
+	}
+	if n.mode == cached {
+		n.epoch = blob.Epoch()
 	}
 	n.handles++
-	if was == undecided {
-		n.m.opened.add(n)
-	}
-	return n.mode
+	n.m.opened.add(n)
+	return n.mode, keep
 }
 
-// leave gives a handle back. What the kernel keeps of an image that it will not
-// open again in this generation is of no use after the last one: the next
-// generation has its pages in the file behind it.
-func (n *imageNode) leave() {
+// held reports whether somebody has the inode open, or the bridge is not done with
+// who had. Call with mu held.
+func (n *imageNode) held() bool {
+	n.ending = slices.DeleteFunc(n.ending, func(over <-chan struct{}) bool {
+		select {
+		case <-over:
+			return true
+		default:
+			return false
+		}
+	})
+	return n.handles > 0 || len(n.ending) > 0
+}
+
+// leave gives a handle back, whose release is over when that channel is closed.
+// What the kernel keeps of an image that it will read by passthrough is of no use
+// after the last handle: the file behind it has its own pages.
+func (n *imageNode) leave(over <-chan struct{}) {
 	n.mu.Lock()
 	n.handles--
+	if n.mode == cached {
+		n.ending = append(n.ending, over)
+	}
 	last := n.handles == 0 && n.mode == cached
 	n.mu.Unlock()
-	if last && n.outdated() {
+	if last && n.m.backing.on() && n.image.Whole() {
 		n.m.notifier.unused(n)
 	}
 }
@@ -174,15 +205,9 @@ func (n *imageNode) leave() {
 // outdated reports whether the next opening should be of a new generation.
 func (n *imageNode) outdated() bool {
 	n.mu.Lock()
-	mode, handles := n.mode, n.handles
+	mode, held := n.mode, n.held()
 	n.mu.Unlock()
-	switch mode {
-	case cached:
-		return n.stale() || n.m.backing.on() && n.image.Whole()
-	case passthrough:
-		return handles > 0 && !n.image.Whole()
-	}
-	return false
+	return held && (mode == passthrough && !n.image.Whole() || mode == cached && n.stale())
 }
 
 // stale reports whether the kernel may have pages of a download that was thrown
@@ -191,7 +216,7 @@ func (n *imageNode) stale() bool {
 	n.mu.Lock()
 	mode, epoch := n.mode, n.epoch
 	n.mu.Unlock()
-	return mode == cached && epoch != n.image.Epoch()
+	return mode == cached && !epoch.Agrees(n.image.Epoch())
 }
 
 // A readHandle reads an image through us.
@@ -237,9 +262,9 @@ func (h *readHandle) fail(err error) syscall.Errno {
 
 func (h *readHandle) Flush(context.Context) syscall.Errno { return 0 }
 
-func (h *readHandle) Release(context.Context) syscall.Errno {
+func (h *readHandle) Release(ctx context.Context) syscall.Errno {
 	_ = h.blob.Close()
-	h.n.leave()
+	h.n.leave(ctx.Done())
 	return 0
 }
 

@@ -147,12 +147,22 @@ func (m *Mounted) raw() fuse.RawFileSystem {
 	// Timeouts are set for each entry. go-fuse caches "no such file" only where
 	// the whole file system does.
 	negative := negativeTimeout
-	return gofs.NewNodeFS(m.root, &gofs.Options{
+	return releases{gofs.NewNodeFS(m.root, &gofs.Options{
 		NegativeTimeout: &negative,
 		NullPermissions: true,
 		RootStableAttr:  &gofs.StableAttr{Ino: fuse.FUSE_ROOT_ID, Gen: firstGen},
 		Logger:          slog.NewLogLogger(m.log.Handler(), slog.LevelWarn),
-	})
+	})}
+}
+
+// releases tells handles when the bridge is done with their release: the context of
+// a release, which nobody can interrupt, ends then.
+type releases struct{ fuse.RawFileSystem }
+
+func (r releases) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	over := make(chan struct{})
+	defer close(over)
+	r.RawFileSystem.Release(over, in)
 }
 
 func (m *Mounted) mountOptions(options ...string) *fuse.MountOptions {

@@ -5,59 +5,69 @@
 package fusefs
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/sregfs/sregfs/cache"
 )
 
-// opened knows the images whose mode is decided: of each inode number the
-// newest generation. The zero value is ready.
+// opened knows the images that were opened, by inode number: the kernel may have
+// several generations of one. The zero value is ready.
 type opened struct {
 	mu    sync.Mutex // guards nodes
-	nodes map[uint64]*imageNode
+	nodes map[uint64][]*imageNode
 }
 
 func (o *opened) add(n *imageNode) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.nodes == nil {
-		o.nodes = make(map[uint64]*imageNode)
+		o.nodes = make(map[uint64][]*imageNode)
 	}
-	ino := n.StableAttr().Ino
-	if old := o.nodes[ino]; old == nil || old.gen <= n.gen {
-		o.nodes[ino] = n
+	if ino := n.StableAttr().Ino; !slices.Contains(o.nodes[ino], n) {
+		o.nodes[ino] = append(o.nodes[ino], n)
 	}
 }
 
 func (o *opened) forget(n *imageNode) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if ino := n.StableAttr().Ino; o.nodes[ino] == n {
+	ino := n.StableAttr().Ino
+	left := slices.DeleteFunc(o.nodes[ino], func(other *imageNode) bool { return other == n })
+	if o.nodes[ino] = left; len(left) == 0 {
 		delete(o.nodes, ino)
 	}
 }
 
-// generation returns the generation in which a lookup shall return that inode.
+// generation returns the generation in which a lookup shall return that inode: the
+// newest that the kernel has, or the next one if that cannot be opened any more.
 func (o *opened) generation(ino uint64) uint64 {
 	o.mu.Lock()
-	n := o.nodes[ino]
+	var newest *imageNode
+	for _, n := range o.nodes[ino] {
+		if newest == nil || n.gen > newest.gen {
+			newest = n
+		}
+	}
 	o.mu.Unlock()
 	switch {
-	case n == nil:
+	case newest == nil:
 		return firstGen
-	case n.outdated():
-		return n.gen + 1
+	case newest.outdated():
+		return newest.gen + 1
 	}
-	return n.gen
+	return newest.gen
 }
 
 // outdated returns the inodes of those bytes that shall not be opened again.
 func (o *opened) outdated(key cache.Key) []*imageNode {
 	o.mu.Lock()
 	var all []*imageNode
-	for _, n := range o.nodes {
-		if n.image.Key() == key {
-			all = append(all, n)
+	for _, nodes := range o.nodes {
+		for _, n := range nodes {
+			if n.image.Key() == key {
+				all = append(all, n)
+			}
 		}
 	}
 	o.mu.Unlock()

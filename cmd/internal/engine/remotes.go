@@ -43,6 +43,7 @@ func openRemotes(ctx context.Context, o Options) ([]catalog.Remote, error) {
 			remote.Client = backends.NewClient(r.Name, backend, backends.ClientOptions{
 				ReadOnly:   remote.Policy.ReadOnly,
 				MaxElapsed: time.Duration(r.Timeout),
+				Origin:     r.Type + " " + remote.URL,
 				Log:        o.Log,
 			})
 		case errors.Is(err, fs.ErrInvalid) && !r.Guessed:

@@ -185,8 +185,8 @@ func (a *app) cacheUseCmd() *cobra.Command {
 		Long: `Show the bytes of the disk that the cache takes: by state, and by remote. An image
 that several remotes have is there once.
 
-With -o json: {dir, used, limit, free, min_free, cached, partial, pinned, open,
-refused, remotes, uploads}, in bytes.`,
+With -o json: {dir, used, limit, free, min_free, cached, partial, metadata, pinned,
+open, refused, remotes, uploads}, in bytes.`,
 		Args: needArgs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {
@@ -220,6 +220,7 @@ func printUse(w io.Writer, u catalog.CacheUse) error {
 	}{{"whole", u.Cached}, {"partial", u.Partial}, {"pinned", u.Pinned}, {"open", u.Open}, {"uploads", u.Uploads}} {
 		t.row(r.name, size(r.use.Bytes), plural(r.use.Blobs, "image"))
 	}
+	t.row("metadata", size(u.Told), "manifests and the like")
 	if u.Refused > 0 {
 		t.row("refused", "", plural(u.Refused, "image")+", as what came did not match the digest (sreg cache ls)")
 	}

@@ -50,6 +50,7 @@ func (a *app) cacheCleanCmd() *cobra.Command {
 		Short:   "Remove images from the cache",
 		Long: `Remove images from the cache: those that are named, or all; of these those that
 were not used for some days, or are not whole. Images that are pinned or open stay.
+--all alone removes what registries told (manifests), too.
 Nothing is deleted on a registry, nor in the local store.
 
 On a terminal you are asked first; a script says --yes.
@@ -114,6 +115,11 @@ func (k *cleaning) run(ctx context.Context, c *control.Client, patterns []string
 			break // what is gone is said below
 		}
 		errs = append(errs, k.remove(ctx, c, b))
+	}
+	if k.all && !k.partial && k.days < 0 && !k.dryRun && ctx.Err() == nil {
+		freed, err := c.RemoveCached(ctx, cache.Metadata)
+		k.result.Freed += freed
+		errs = append(errs, err)
 	}
 	return k.tell(ctx, errors.Join(errs...))
 }
