@@ -43,9 +43,10 @@ func (c *command) background() error {
 	child := &exec.Cmd{
 		Path: self, Args: c.args, Env: append(os.Environ(), readyVariable+"=3"),
 		Stdout: os.Stdout, Stderr: os.Stderr, ExtraFiles: []*os.File{w},
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
-	// From here on an interrupt goes to the child, which undoes what it did.
+	// From here on an interrupt goes to the child, which undoes what it did. It stays in
+	// our process group until the mount works: while automount waits for us, autofs lets
+	// no other through (https://docs.kernel.org/filesystems/autofs.html).
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
@@ -104,13 +105,15 @@ func takeReadyPipe(getenv func(string) string) (*readyPipe, error) {
 	return &readyPipe{w: os.NewFile(uintptr(fd), "ready")}, nil
 }
 
-// ready says that the mount works. Later reports have no reader.
-func (p *readyPipe) ready() {
-	if p == nil {
-		return
+// ready leaves the session of whoever started us, and says that the mount works. Later
+// reports have no reader.
+func (p *readyPipe) ready() error {
+	if _, err := unix.Setsid(); err != nil {
+		return fmt.Errorf("leave the session: %w", err)
 	}
 	_ = json.NewEncoder(p.w).Encode(outcome{Code: exit.OK})
 	p.w.Close()
+	return nil
 }
 
 // A reportedError has been printed by the process that waits.

@@ -117,10 +117,13 @@ func (s *server) run(ctx context.Context, logFile *os.File) error {
 	}
 	s.opts.Log.Info("mounted", "at", s.mountpoint, "version", version.String(), "pid", os.Getpid(), "state", s.opts.State)
 	if s.ready != nil {
-		if err := redirect(logFile); err != nil {
+		err := redirect(logFile)
+		if err == nil {
+			err = s.ready.ready()
+		}
+		if err != nil {
 			return errors.Join(err, s.detach())
 		}
-		s.ready.ready()
 	} else {
 		// Outside of systemd there is nobody to tell, which is no error.
 		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS=mounted at "+s.mountpoint)
