@@ -169,7 +169,7 @@ func (e *entry) changed() {
 func (e *entry) write(file *os.File, p []byte, off int64) (int, error) {
 	e.data.Lock()
 	defer e.data.Unlock()
-	if err := e.spool.room.take(int64(len(p))); err != nil {
+	if err := e.withRoom(func() error { return e.spool.room.take(int64(len(p))) }); err != nil {
 		return 0, err
 	}
 	if err := e.begin(file); err != nil {
@@ -178,7 +178,12 @@ func (e *entry) write(file *os.File, p []byte, off int64) (int, error) {
 	if off < e.hashed {
 		e.rehash()
 	}
-	n, err := file.WriteAt(p, off)
+	var n int
+	err := e.withRoom(func() error {
+		more, err := file.WriteAt(p[n:], off+int64(n))
+		n += more
+		return err
+	})
 	if n > 0 {
 		// A file copied from front to back is hashed on its way.
 		if off == e.hashed {
@@ -220,13 +225,13 @@ func (e *entry) truncate(file *os.File, size int64) error {
 func (e *entry) allocate(file *os.File, off, n int64, keepSize bool) error {
 	e.data.Lock()
 	defer e.data.Unlock()
-	if err := e.spool.room.take(n); err != nil {
+	if err := e.withRoom(func() error { return e.spool.room.take(n) }); err != nil {
 		return err
 	}
 	if err := e.begin(file); err != nil {
 		return err
 	}
-	if err := allocate(file, off, n, keepSize); err != nil {
+	if err := e.withRoom(func() error { return allocate(file, off, n, keepSize) }); err != nil {
 		return spoolError("allocate", err)
 	}
 	if end := off + n; !keepSize && end > e.size.Load() {

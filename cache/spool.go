@@ -208,7 +208,14 @@ func (s *Spool) Discard(id string) error {
 	case busy:
 		return fmt.Errorf("%w: draft %s is open", ErrInUse, id)
 	}
-	return e.drop()
+	err := e.drop()
+	s.mu.Lock()
+	file := e.file
+	s.mu.Unlock()
+	if file != nil {
+		freeData(file)
+	}
+	return err
 }
 
 // Sweep drops the drafts that are not whole images, that nobody writes, and that

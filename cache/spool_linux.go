@@ -47,6 +47,12 @@ func clone(dst, src *os.File) error {
 	return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd()))
 }
 
+// unlinked reports whether a file that is open has no name any more.
+func unlinked(info os.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && st.Nlink == 0
+}
+
 // linked reports whether a file has a second name, so that writing to it would
 // change what somebody else holds.
 func linked(info os.FileInfo) bool {

@@ -16,3 +16,5 @@ func allocate(_ *os.File, _, _ int64, _ bool) error { return errors.ErrUnsupport
 func clone(_, _ *os.File) error { return errors.ErrUnsupported }
 
 func linked(os.FileInfo) bool { return false }
+
+func unlinked(os.FileInfo) bool { return false }

@@ -34,7 +34,11 @@ func (c *Catalog) Stage(target cache.Target) (*cache.Draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.Spool.Create(target)
+	d, err := s.Spool.Create(target)
+	if err == nil {
+		d.Supersede()
+	}
+	return d, err
 }
 
 // Target says where a draft for ref is to be published, after the checks that

@@ -61,6 +61,7 @@ func (c *Catalog) Publish(ctx context.Context, d *cache.Draft) error {
 	if err != nil {
 		return publishError(info.Target, err)
 	}
+	d.Supersede()
 	if info.Target.Async && c.enqueue(info.ID) {
 		return nil
 	}

@@ -22,6 +22,13 @@ type Status struct {
 	Remotes []RemoteStatus    `json:"remotes"`
 	Cache   CacheStatus       `json:"cache"`
 	Uploads []cache.DraftInfo `json:"uploads"`
+	Spool   SpoolStatus       `json:"spool"`
+}
+
+// SpoolStatus is what the uploads take on this machine.
+type SpoolStatus struct {
+	Dir  string `json:"dir"`
+	Used int64  `json:"used"` // bytes of the disk
 }
 
 // RemoteStatus is how one remote stands.
@@ -63,6 +70,7 @@ func (c *Catalog) Status(ctx context.Context) (Status, error) {
 	}
 	if s.Spool != nil {
 		st.Uploads = append(st.Uploads, s.Spool.Drafts()...)
+		st.Spool.Dir, st.Spool.Used = s.Spool.Usage()
 	}
 	st.Cache, err = c.cacheStatus(ctx, s)
 	return st, err

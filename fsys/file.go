@@ -191,8 +191,12 @@ func (h *File) Flush(ctx context.Context, who Caller) error {
 	d.mu.Lock()
 	err, stranger := d.err, who.Process != 0 && h.opener != 0 && who.Process != h.opener
 	h.closing = h.closing || !stranger
-	skip, data := stranger || !d.closing() || !d.due(), d.data
+	closed, data := !stranger && d.closing(), d.data
+	skip, stays := !closed || !d.due(), closed && d.place.temporary && !d.over()
 	d.mu.Unlock()
+	if stays {
+		d.keep(data, err)
+	}
 	if err != nil || skip {
 		return err
 	}
@@ -284,23 +288,31 @@ func (d *Draft) over() bool { return d.gone || d.published || d.lost() }
 func (d *Draft) rest() {
 	d.mu.Lock()
 	over, temporary, accepted, data := d.over(), d.place.temporary, d.accepted, d.data
-	nothing := !d.dirty || data.Size() == 0
+	nothing := !d.dirty || data.Size() == 0 || d.broken
 	d.gone = d.gone || !over && !temporary && !accepted && !nothing
 	broken := d.err
 	d.mu.Unlock()
+	if broken != nil && nothing && !over && !temporary {
+		d.fs.opts.Log.Warn("dropped a copy of which a part could not be written", "file", d.currentName(), "err", broken)
+	}
 	switch {
 	case over:
 	case temporary:
-		if err := data.Keep(cut(data, broken)); err != nil {
-			d.fs.opts.Log.Warn("a file that is kept cannot be noted", "file", d.currentName(), "err", err)
-		}
+		d.keep(data, broken)
 		data.Idle()
 	case accepted:
 		data.Idle()
 	case nothing:
-		d.remove() //nolint:errcheck // nothing was written: nothing is lost
+		d.remove() //nolint:errcheck // nothing that anybody can use: the writer was told
 	default:
 		d.fs.forget(d)
+	}
+}
+
+// keep notes that a file with a temporary name was closed.
+func (d *Draft) keep(data *cache.Draft, broken error) {
+	if err := data.Keep(cut(data, broken)); err != nil {
+		d.fs.opts.Log.Warn("a file that is kept cannot be noted", "file", d.currentName(), "err", err)
 	}
 }
 

@@ -38,6 +38,9 @@ func source(t *testing.T, content []byte) string {
 	return path
 }
 
+// dirOf makes a directory "d" that holds the source under its name to be.
+const dirOf = `mkdir d && cp $SRC d/${DST##*/} && `
+
 // Every usual way of putting a file somewhere publishes it, whole, and under its
 // name only.
 func TestCopyIn(t *testing.T) {
@@ -65,6 +68,31 @@ func TestCopyIn(t *testing.T) {
 		"touch first": `touch ${DST%/*}/.t && cp $SRC ${DST%/*}/.t && touch -d 2020-01-01 ${DST%/*}/.t && mv ${DST%/*}/.t $DST`,
 		"rsync":       `rsync -a $SRC $DST`,
 		"rsync in":    `rsync -a --inplace $SRC $DST`,
+		"bare":        `cp $SRC ${DST%/*}/bare && cmp $SRC ${DST%/*}/bare:latest.sif && cp $SRC $DST`,
+
+		// Tools that make a directory beside the target.
+		"rsync delay":   dirOf + `rsync -a --delay-updates d/ ${DST%/*}/`,
+		"rsync partial": dirOf + `rsync -a --partial-dir=.rsync-partial d/ ${DST%/*}/`,
+		"rsync temp":    dirOf + `mkdir ${DST%/*}/.tmp && rsync -a --temp-dir=.tmp d/ ${DST%/*}/ && rmdir ${DST%/*}/.tmp`,
+		"rsync all": dirOf + `rsync -rlptD --delay-updates --partial --fsync --delete --checksum d/ ${DST%/*}/ && ` +
+			`rsync -ai --checksum d/ ${DST%/*}/ | { ! grep '^>f'; }`,
+		"rsync killed": dirOf + `mkdir ${DST%/*}/.rsync-partial && head -c 1000000 $SRC > ${DST%/*}/.rsync-partial/${DST##*/} && ` +
+			`rsync -a --no-whole-file --partial-dir=.rsync-partial d/ ${DST%/*}/`,
+
+		// Editors and other programs.
+		"sed":        `cp $SRC ${DST%/*}/.t && sed -i s/no-such-text/x/ ${DST%/*}/.t && cmp $SRC ${DST%/*}/.t && mv ${DST%/*}/.t $DST`,
+		"backup":     `cp $SRC ${DST%/*}/.t && cp --backup=numbered $SRC ${DST%/*}/.t && rm ${DST%/*}/.t.~1~ && mv ${DST%/*}/.t $DST`,
+		"install -b": `cp $SRC ${DST%/*}/.t && install -b $SRC ${DST%/*}/.t && rm ${DST%/*}/.t~ && mv ${DST%/*}/.t $DST`,
+		"copyfile":   `python3 -c "import shutil, sys; shutil.copyfile(*sys.argv[1:])" $SRC $DST`,
+		"copy2":      `python3 -c "import shutil, sys; shutil.copy2(*sys.argv[1:])" $SRC $DST`,
+		"move":       `cp $SRC $SRC.2 && python3 -c "import shutil, sys; shutil.move(*sys.argv[1:])" $SRC.2 $DST && test ! -e $SRC.2`,
+		"tempfile": `python3 -c "import os, sys, tempfile; fd, tmp = tempfile.mkstemp(dir=os.path.dirname(sys.argv[2])); ` +
+			`os.write(fd, open(sys.argv[1], 'rb').read()); os.fsync(fd); os.close(fd); os.replace(tmp, sys.argv[2])" $SRC $DST`,
+		"mktemp":   `T=$(mktemp -p ${DST%/*}) && cat $SRC > $T && mv $T $DST`,
+		"download": `curl -sf -o $DST file://$SRC`,
+		"nextflow": `cp $SRC $DST.pulling.1700000000 && mv $DST.pulling.1700000000 $DST`,
+		"split":    `split -b 1M $SRC part. && cat part.* > $DST`,
+		"vi":       `cp $SRC ${DST%/*}/.t && vi -es -b -c 'set backup nowritebackup' -c 'normal G' -c wq! ${DST%/*}/.t && rm -f ${DST%/*}/.t~ && mv ${DST%/*}/.t $DST`,
 	}
 	for _, remote := range []string{"local", "web"} {
 		t.Run(remote, func(t *testing.T) {
@@ -74,14 +102,16 @@ func TestCopyIn(t *testing.T) {
 			content := fsystest.Image(3<<20+1, 9)
 			for name, way := range ways {
 				t.Run(name, func(t *testing.T) {
-					if strings.HasPrefix(name, "rsync") {
-						fusetest.NeedTool(t, "rsync")
+					for _, tool := range []string{"rsync", "python3", "curl", "vi"} {
+						if strings.Contains(" "+way, " "+tool+" ") {
+							fusetest.NeedTool(t, tool)
+						}
 					}
 					collection := strings.ReplaceAll(name, " ", "-")
 					dst := filepath.Join(dir, remote, collection, "hello:2.0.sif")
 					out := fusetest.MustShell(t, t.TempDir(), fmt.Sprintf(
 						"set -e; SRC=%q DST=%q; mkdir ${DST%%/*}\n%s\ncmp $SRC $DST && ls -A ${DST%%/*}", source(t, content), dst, way))
-					out = strings.ReplaceAll(out, "new\n", "")
+					out = strings.ReplaceAll(strings.ReplaceAll(out, "new\n", ""), "bare:latest.sif\n", "")
 					if !strings.HasSuffix(out, "hello:2.0.sif\n") || strings.Contains(out, ".t") || strings.Contains(out, "tmp") {
 						t.Errorf("the directory afterwards:\n%s", out)
 					}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/term"
@@ -24,8 +25,8 @@ func (a *app) statusCmd() *cobra.Command {
 		Short: "Show the mount, the remotes, the cache and the uploads",
 		Long: `Show how things stand. No registry is asked.
 
-With -o json: {version, pid, mount, details, remotes, cache, uploads}; there is no
-mount if none is running.`,
+With -o json: {version, pid, mount, details, remotes, cache, uploads, spool}; there
+is no mount if none is running.`,
 		Args: needArgs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {
@@ -56,6 +57,9 @@ func printStatus(w io.Writer, st catalog.Status) error {
 	}
 	t.row("cache", fmt.Sprintf("%s%s in %s", size(st.Cache.Used), limit, st.Cache.Dir))
 	t.row("images", fmt.Sprintf("%d whole, %d in part, %d pinned", st.Cache.Whole, st.Cache.Partial, st.Cache.Pinned))
+	if n := len(st.Uploads); n > 0 {
+		t.row("uploads", fmt.Sprintf("%s in %s: %s", size(st.Spool.Used), st.Spool.Dir, states(st.Uploads)))
+	}
 	if err := t.flush(); err != nil {
 		return err
 	}
@@ -68,6 +72,19 @@ func printStatus(w io.Writer, st catalog.Status) error {
 	}
 	fmt.Fprintln(w)
 	return printUploads(w, st.Uploads)
+}
+
+// states counts the uploads of each state.
+func states(uploads []cache.DraftInfo) string {
+	n := map[string]int{}
+	for _, d := range uploads {
+		n[string(d.State)]++
+	}
+	var all []string
+	for _, state := range slices.Sorted(maps.Keys(n)) {
+		all = append(all, strconv.Itoa(n[state])+" "+state)
+	}
+	return strings.Join(all, ", ")
 }
 
 // openings is how the details of a mount that count openings begin.

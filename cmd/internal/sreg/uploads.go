@@ -7,6 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -119,12 +123,29 @@ func publishable(ctx context.Context, c *control.Client) ([]string, error) {
 }
 
 func (a *app) uploadsDiscardCmd() *cobra.Command {
-	return &cobra.Command{
-		Use:   "discard ID...",
+	var all, failed bool
+	cmd := &cobra.Command{
+		Use:   "discard ID|PATTERN...",
 		Short: "Give uploads up: their data on this machine is deleted",
-		Args:  needArgs(1, maxArgs),
-		RunE: func(cmd *cobra.Command, ids []string) error {
+		Long: `Give uploads up: their data on this machine is deleted.
+
+A pattern is what "sreg uploads ls" shows under TO, with * for any characters and ?
+for one, or a collection with a slash at its end: 'lab://vsoch/*', lab://vsoch/.
+What is being written or published at the moment is left alone by patterns, --all
+and --failed.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 && !all && !failed {
+				return usagef("discard what? Name uploads (sreg uploads ls shows them), or use --failed or --all")
+			}
 			return a.with(cmd.Context(), func(c *control.Client) error {
+				st, err := c.Status(cmd.Context())
+				if err != nil {
+					return err
+				}
+				ids, err := chosen(st.Uploads, args, all, failed)
+				if err != nil {
+					return err
+				}
 				var errs []error
 				for _, id := range ids {
 					if err := c.Discard(cmd.Context(), id); err != nil {
@@ -135,4 +156,58 @@ func (a *app) uploadsDiscardCmd() *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&all, "all", false, "all that are not being written or published now, also those that wait to be published")
+	cmd.Flags().BoolVar(&failed, "failed", false, "those that failed or were cut")
+	return cmd
+}
+
+// chosen returns the IDs of the uploads that are meant. An ID is meant whether there
+// is such an upload or not: the error says so.
+func chosen(uploads []cache.DraftInfo, args []string, all, failed bool) ([]string, error) {
+	var ids []string
+	for _, d := range uploads {
+		idle := d.State != cache.Writing && d.State != cache.Publishing
+		if idle && (all || failed && (d.State == cache.Failed || d.State == cache.Incomplete)) {
+			ids = append(ids, d.ID)
+		}
+	}
+	for _, arg := range args {
+		if !strings.ContainsAny(arg, "*?[") && !strings.Contains(arg, "/") {
+			ids = append(ids, arg)
+			continue
+		}
+		before := len(ids)
+		for _, d := range uploads {
+			ok, err := meant(arg, d)
+			if err != nil {
+				return nil, usagef("pattern %q: %v", arg, err)
+			}
+			if ok && d.State != cache.Writing && d.State != cache.Publishing {
+				ids = append(ids, d.ID)
+			}
+		}
+		if len(ids) == before {
+			return nil, fmt.Errorf("no upload is meant by %q: %w", arg, fs.ErrNotExist)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
+}
+
+// meant reports whether a pattern means an upload. Its stars reach across slashes.
+func meant(pattern string, d cache.DraftInfo) (bool, error) {
+	to := backends.URI{Remote: d.Target.Remote, Ref: d.Target.Ref}.String()
+	if d.Target.File != "" {
+		to = d.Target.Remote + "://" + d.Target.File
+	}
+	if strings.HasSuffix(pattern, "/") {
+		return strings.HasPrefix(to, pattern), nil
+	}
+	flat := strings.NewReplacer("/", "\x01")
+	for _, name := range []string{to, d.ID, strings.TrimSuffix(to, ":"+backends.DefaultTag)} {
+		if ok, err := path.Match(flat.Replace(pattern), flat.Replace(name)); ok || err != nil {
+			return ok, err
+		}
+	}
+	return false, nil
 }
