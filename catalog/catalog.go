@@ -119,12 +119,14 @@ func New(opts Options) (*Catalog, error) {
 }
 
 // Start begins the background work of a long-running process: it takes up
-// pending uploads, which go on until Close, and watches the services that tell of
-// changes until ctx ends. It opens the state.
+// pending uploads, which go on until Close, watches the services that tell of
+// changes until ctx ends, and forgets old versions. It opens the state.
 func (c *Catalog) Start(ctx context.Context) error {
-	if _, err := c.open(); err != nil {
+	s, err := c.store()
+	if err != nil {
 		return err
 	}
+	c.tasks.start(func(ctx context.Context) { c.sweepVersions(ctx, s) })
 	c.startUploads(ctx)
 	for _, r := range c.remotes {
 		if r.Client != nil && r.Client.Caps().Has(backends.CanWatch) {

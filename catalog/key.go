@@ -17,7 +17,7 @@ import (
 //	e remote collection "i" name tag    an image
 //	e remote collection "c" child       a collection in a collection
 //	h remote collection                 when the collection was listed
-//	v remote collection name version    an image asked for by its version
+//	v remote collection name version    an image by its version, see versions.go
 //	b key                               a blob of the cache
 const (
 	kindEntry   = 'e'
@@ -96,9 +96,27 @@ func headerKey(remote, collection string) []byte {
 	return appendPart(appendPart([]byte{kindHeader}, remote), collection)
 }
 
+// versionPrefix begins the keys of an image's versions.
+func versionPrefix(remote string, ref backends.Ref) []byte {
+	return appendPart(appendPart(appendPart([]byte{kindVersion}, remote), ref.Collection), ref.Name)
+}
+
 func versionKey(remote string, ref backends.Ref) []byte {
-	k := appendPart(appendPart([]byte{kindVersion}, remote), ref.Collection)
-	return appendPart(appendPart(k, ref.Name), ref.Version)
+	return appendPart(versionPrefix(remote, ref), ref.Version)
+}
+
+// cutVersionKey reads the key of a version.
+func cutVersionKey(key []byte) (remote string, ref backends.Ref, ok bool) {
+	var parts [4]string
+	rest := key[1:]
+	for i := range parts {
+		var part []byte
+		if part, rest, ok = cutPart(rest); !ok {
+			return "", ref, false
+		}
+		parts[i] = string(part)
+	}
+	return parts[0], backends.Ref{Collection: parts[1], Name: parts[2], Version: parts[3]}, len(rest) == 0
 }
 
 // refKey is the key under which the facts of ref are stored.

@@ -209,7 +209,7 @@ func (c *Catalog) keep(s Store, remote string, ref backends.Ref, img backends.Im
 		now.flags |= fromList
 	}
 	changes := []KV{{key, encodeEntry(now, ref)}}
-	changes = append(changes, c.history(remote, ref, old, now)...)
+	changes = append(changes, c.history(s, remote, ref, old, now)...)
 	err := s.Apply(changes...)
 	unlock()
 	if err != nil {
@@ -237,16 +237,6 @@ func renamed(old, now entry) bool {
 func changed(old, now entry) bool {
 	a, b := old.image, now.image
 	return old.is(full) != now.is(full) || a.Version != b.Version || a.Size != b.Size || !a.Modified.Equal(b.Modified)
-}
-
-// history keeps what a moved tag meant before under its version, so that it
-// can still be opened by that when it is cached.
-func (c *Catalog) history(remote string, ref backends.Ref, old, now entry) []KV {
-	if ref.Version != "" || !old.is(full) || old.image.Version == "" || old.image.Version == now.image.Version {
-		return nil
-	}
-	ref.Version = old.image.Version
-	return []KV{{versionKey(remote, ref), encodeEntry(entry{flags: full, seen: old.seen, image: old.image}, ref)}}
 }
 
 // forget drops a name that the registry does not have any more.

@@ -284,7 +284,7 @@ func (c *Catalog) published(store Store, r Remote, ref backends.Ref, img backend
 	c.own.add(c.now(), childKeys(r.Name, ref.Collection)...)
 	old, _ := readEntry(store, r.Name, ref)
 	now := entry{flags: listed | full, seen: c.now(), image: img}
-	changes := append([]KV{{[]byte(key), encodeEntry(now, ref)}}, c.history(r.Name, ref, old, now)...)
+	changes := append([]KV{{[]byte(key), encodeEntry(now, ref)}}, c.history(store, r.Name, ref, old, now)...)
 	parents := ancestors(store, r.Name, ref.Collection, listed)
 	err := store.Apply(append(changes, parents...)...)
 	c.trees.Unlock()

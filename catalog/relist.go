@@ -220,7 +220,7 @@ func (l *relisting) compare(n listedName, stored []byte) {
 	if have && old.shown() && changed(old, now) {
 		l.events = append(l.events, Event{Kind: ImageChanged, Remote: l.remote, Collection: l.collection, Ref: img.Ref})
 	}
-	l.changes = append(l.changes, l.c.history(l.remote, img.Ref, old, now)...)
+	l.changes = append(l.changes, l.c.history(l.store, l.remote, img.Ref, old, now)...)
 	l.write(KV{n.key, stored}, now, img.Ref)
 }
 

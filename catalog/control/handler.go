@@ -12,6 +12,7 @@ import (
 	"mime"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
@@ -32,7 +33,10 @@ const (
 type Options struct {
 	Mount   string                   // mount point to report in Status; "" if none
 	Details func() map[string]string // more to report in Status; may be nil
-	Log     *slog.Logger             // gets each verb and its outcome; nil drops them
+	// Settle returns when everybody who shows the tree shows it as it is now; may
+	// be nil. A verb that changes the tree waits for it, for settleTime at most.
+	Settle func(ctx context.Context) error
+	Log    *slog.Logger // gets each verb and its outcome; nil drops them
 }
 
 // Handler serves the verbs of c. The work of a request ends when the client goes
@@ -42,6 +46,29 @@ func Handler(c *catalog.Catalog, opts Options) http.Handler {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	return newMux(opts.Log, verbs(c, opts))
+}
+
+// settleTime is how long a verb that is done waits for the mount to show it.
+const settleTime = 2 * time.Second
+
+// settle makes who called a verb find the tree as the verb left it.
+func (o Options) settle(ctx context.Context) {
+	if o.Settle == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	if err := o.Settle(ctx); err != nil {
+		o.Log.Debug("the mount may show for a moment what it showed before", "err", err)
+	}
+}
+
+// changing is a verb after which the tree is another.
+func (o Options) changing(v verb) verb {
+	return func(ctx context.Context, body *json.Decoder, out *frameWriter) error {
+		defer o.settle(ctx) // also after an error: part of it may be done
+		return v(ctx, body, out)
+	}
 }
 
 // A verb decodes its request and does the work, telling out of items and

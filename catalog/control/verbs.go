@@ -69,7 +69,7 @@ type (
 
 func verbs(c *catalog.Catalog, opts Options) map[string]verb {
 	all := factVerbs(c, opts)
-	maps.Copy(all, byteVerbs(c))
+	maps.Copy(all, byteVerbs(c, opts))
 	maps.Copy(all, cacheVerbs(c))
 	return all
 }
@@ -79,6 +79,9 @@ func factVerbs(c *catalog.Catalog, opts Options) map[string]verb {
 	return map[string]verb{
 		"images": verbOf(func(ctx context.Context, r imagesRequest, out *frameWriter) error {
 			all := c.Images(ctx, r.Query, r.Remote, r.Refresh)
+			if r.Refresh {
+				defer opts.settle(ctx)
+			}
 			if r.Brief {
 				return sendAll(out, brief(all))
 			}
@@ -122,7 +125,7 @@ func factVerbs(c *catalog.Catalog, opts Options) map[string]verb {
 }
 
 // byteVerbs are those that do.
-func byteVerbs(c *catalog.Catalog) map[string]verb {
+func byteVerbs(c *catalog.Catalog, opts Options) map[string]verb {
 	return map[string]verb{
 		"pull": verbOf(func(ctx context.Context, r pullRequest, out *frameWriter) error {
 			if err := checkPath(r.To, true); err != nil {
@@ -136,30 +139,30 @@ func byteVerbs(c *catalog.Catalog) map[string]verb {
 			}
 			return sendOne[catalog.Warmed](out)(c.Warm(ctx, r.URI, r.WarmOptions, out.progress))
 		}),
-		"push": verbOf(func(ctx context.Context, r fileRequest, out *frameWriter) error {
+		"push": opts.changing(verbOf(func(ctx context.Context, r fileRequest, out *frameWriter) error {
 			if err := checkPath(r.Path, false); err != nil {
 				return err
 			}
 			return sendOne[catalog.Record](out)(c.Push(ctx, r.Path, r.URI, r.Force, out.progress))
-		}),
-		"add": verbOf(func(ctx context.Context, r fileRequest, out *frameWriter) error {
+		})),
+		"add": opts.changing(verbOf(func(ctx context.Context, r fileRequest, out *frameWriter) error {
 			if err := checkPath(r.Path, false); err != nil {
 				return err
 			}
 			return sendOne[catalog.Record](out)(c.Add(ctx, r.Path, r.URI, r.Move, r.Force, out.progress))
-		}),
+		})),
 		"removable": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
 			return sendOne[catalog.Record](out)(c.Removable(ctx, r.URI))
 		}),
-		"remove": verbOf(func(ctx context.Context, r removeRequest, out *frameWriter) error {
+		"remove": opts.changing(verbOf(func(ctx context.Context, r removeRequest, out *frameWriter) error {
 			return sendOne[catalog.Record](out)(c.Remove(ctx, r.URI, r.Means))
-		}),
-		"retry": verbOf(func(ctx context.Context, r idRequest, out *frameWriter) error {
+		})),
+		"retry": opts.changing(verbOf(func(ctx context.Context, r idRequest, out *frameWriter) error {
 			return c.Retry(ctx, r.ID, out.progress)
-		}),
-		"discard": verbOf(func(ctx context.Context, r idRequest, _ *frameWriter) error {
+		})),
+		"discard": opts.changing(verbOf(func(ctx context.Context, r idRequest, _ *frameWriter) error {
 			return c.Discard(ctx, r.ID)
-		}),
+		})),
 	}
 }
 

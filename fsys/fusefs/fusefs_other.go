@@ -32,6 +32,9 @@ func (m *Mounted) Path() string { return "" }
 // Wait waits for the unmounting.
 func (m *Mounted) Wait() error { return nil }
 
+// Settle returns when the kernel was told of all changes.
+func (m *Mounted) Settle(_ context.Context) error { return nil }
+
 // Unmount ends the mount.
 func (m *Mounted) Unmount(_ bool) error { return nil }
 

@@ -207,6 +207,11 @@ func (m *Mounted) Wait() error {
 	return nil
 }
 
+// Settle returns when the kernel was told of all changes of the tree until now: what
+// was deleted is not there any more for any program. A program that holds the
+// kernel's lock on a directory can keep it waiting, so ctx should end soon.
+func (m *Mounted) Settle(ctx context.Context) error { return m.notifier.wait(ctx) }
+
 // Unmount ends the mount and waits for that, but not for other mount namespaces
 // that have a copy of it: there it lives as long as this process. While files are open it gives
 // ErrBusy; with lazy the mount point is free at once and the files stay usable,

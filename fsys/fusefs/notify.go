@@ -5,6 +5,8 @@
 package fusefs
 
 import (
+	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -27,8 +29,11 @@ type notifier struct {
 	m    *Mounted
 	wake chan struct{} // of capacity 1
 
-	mu      sync.Mutex // guards waiting
+	mu      sync.Mutex // guards the fields below
 	waiting waiting
+	added   int           // counts the calls of later
+	told    int           // those that the kernel was told of
+	more    chan struct{} // closed when told grows; then another takes its place
 }
 
 type waiting struct {
@@ -52,7 +57,7 @@ type renamed struct {
 const maxNames = 10_000
 
 func newNotifier(m *Mounted) *notifier {
-	return &notifier{m: m, wake: make(chan struct{}, 1), waiting: newWaiting()}
+	return &notifier{m: m, wake: make(chan struct{}, 1), waiting: newWaiting(), more: make(chan struct{})}
 }
 
 func newWaiting() waiting {
@@ -63,6 +68,7 @@ func newWaiting() waiting {
 func (n *notifier) later(change func(w *waiting)) {
 	n.mu.Lock()
 	change(&n.waiting)
+	n.added++
 	n.mu.Unlock()
 	select {
 	case n.wake <- struct{}{}:
@@ -109,11 +115,40 @@ func (n *notifier) run(done <-chan struct{}) {
 		case <-n.wake:
 		}
 		n.mu.Lock()
-		w := n.waiting
+		w, upTo := n.waiting, n.added
 		n.waiting = newWaiting()
 		n.mu.Unlock()
 		n.tell(w, done)
+		n.mu.Lock()
+		n.told = upTo
+		close(n.more)
+		n.more = make(chan struct{})
+		n.mu.Unlock()
 	}
+}
+
+// wait returns when the kernel was told of all that was added until now, or is not
+// there any more. No handler may call it: the kernel may be waiting for that one.
+func (n *notifier) wait(ctx context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for wanted := n.added; n.told < wanted; {
+		more := n.more
+		n.mu.Unlock()
+		var err error
+		select {
+		case <-more:
+		case <-n.m.done:
+			err = errors.New("the mount is over")
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		n.mu.Lock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tell passes changes on, until done is closed. What the kernel does not know

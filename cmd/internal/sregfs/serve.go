@@ -156,7 +156,9 @@ func (s *server) takeState(ctx context.Context) (net.Listener, error) {
 // for the requests under way to end.
 func (s *server) serveControl(ctx context.Context, socket net.Listener) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	handler := control.Handler(s.engine.Catalog, control.Options{Mount: s.mountpoint, Details: s.details, Log: s.opts.Log})
+	handler := control.Handler(s.engine.Catalog, control.Options{
+		Mount: s.mountpoint, Details: s.details, Settle: s.settle, Log: s.opts.Log,
+	})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -168,6 +170,14 @@ func (s *server) serveControl(ctx context.Context, socket net.Listener) (stop fu
 		cancel()
 		<-done
 	}
+}
+
+// settle waits for the mount to show what a verb of sreg did.
+func (s *server) settle(ctx context.Context) error {
+	if m := s.mounted.Load(); m != nil {
+		return m.Settle(ctx)
+	}
+	return nil
 }
 
 // details is what status shows beyond what the catalogue knows.
