@@ -87,7 +87,7 @@ func TestListing_deletedMeanwhile(t *testing.T) {
 			b.names(at)
 		}
 		meanwhile(t, b, collection, func() {
-			if _, err := b.Remove(t.Context(), "lab://c/deep/x:1"); err != nil {
+			if _, err := b.Remove(t.Context(), "lab://c/deep/x:1", ""); err != nil {
 				t.Fatal(err)
 			}
 		})
