@@ -171,6 +171,11 @@ type Source struct {
 	// It can go back after a retry. Calls do not overlap.
 	Progress func(stored int64)
 
+	// Commit, if not nil, is asked in each try, right before the request that gives
+	// the bytes their name. After an error that request is not sent. After nil
+	// nobody can tell any more whether the push can still be stopped.
+	Commit func() error
+
 	// Session, if not nil, outlives the process: an upload that was broken off
 	// finds there what it saved, and goes on.
 	Session Session
@@ -183,6 +188,14 @@ const ReplaceAny = "*"
 type Session interface {
 	Load() []byte            // nil if nothing was saved
 	Save(state []byte) error // durable when it returns; nil forgets
+}
+
+// MayCommit asks Commit.
+func (s Source) MayCommit() error {
+	if s.Commit == nil {
+		return nil
+	}
+	return s.Commit()
 }
 
 // ReplaceAllowed is the decision every Push makes before it publishes: current

@@ -62,7 +62,7 @@ func (c *Catalog) Publish(ctx context.Context, d *cache.Draft) error {
 		return publishError(info.Target, err)
 	}
 	d.Supersede()
-	if info.Target.Async && c.enqueue(info.ID) {
+	if info.Target.Async && c.enqueue(info.ID, maxPending) {
 		return nil
 	}
 	return c.publishNow(ctx, info.ID, nil)
@@ -76,7 +76,7 @@ func publishError(target cache.Target, err error) error {
 }
 
 // upload is one try to publish a sealed draft.
-func (c *Catalog) upload(ctx context.Context, s *State, id string, p Progress) error {
+func (c *Catalog) upload(ctx context.Context, s *State, id string, run *run) error {
 	d, err := s.Spool.Draft(id)
 	if err != nil {
 		return err
@@ -102,7 +102,7 @@ func (c *Catalog) upload(ctx context.Context, s *State, id string, p Progress) e
 	if err := d.SetState(cache.Publishing, nil); err != nil {
 		return publishError(target, err)
 	}
-	img, err := c.uploadDraft(ctx, r, d, target, p)
+	img, err := c.uploadDraft(ctx, r, d, target, run)
 	if err != nil {
 		return c.uploadFailed(ctx, d, target, err)
 	}
@@ -110,7 +110,7 @@ func (c *Catalog) upload(ctx context.Context, s *State, id string, p Progress) e
 }
 
 // uploadDraft pushes the sealed draft, unless the registry has it already.
-func (c *Catalog) uploadDraft(ctx context.Context, r Remote, d *cache.Draft, target cache.Target, p Progress) (backends.Image, error) {
+func (c *Catalog) uploadDraft(ctx context.Context, r Remote, d *cache.Draft, target cache.Target, run *run) (backends.Image, error) {
 	src, err := d.Source()
 	if err != nil {
 		return backends.Image{}, publishError(target, err)
@@ -119,37 +119,36 @@ func (c *Catalog) uploadDraft(ctx context.Context, r Remote, d *cache.Draft, tar
 	if src.Format, err = inspect.Complete(src.Content, src.Size); err != nil {
 		return backends.Image{}, publishError(target, err)
 	}
-	if store := src.Progress; p != nil {
-		src.Progress = func(stored int64) {
-			if store != nil {
-				store(stored)
-			}
-			p(stored, src.Size)
-		}
+	store, tell := src.Progress, run.told(c.uploads)
+	src.Progress = func(stored int64) {
+		store(stored)
+		tell(stored, src.Size)
 	}
+	src.Commit = func() error { return c.uploads.mayCommit(run, d.Info().ID) }
 	return c.push(ctx, r, target.Ref, src)
 }
 
 // push is Client.Push with a look before it (why send what is there, or will be
 // refused?) and one after it: what the registry says it has must be what was sent.
+// What an odd answer to the look says is doubtful, never a refusal.
 func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src backends.Source) (backends.Image, error) {
 	current, err := c.statNow(ctx, r, ref)
 	switch {
 	case err == nil && current.Digest == src.Digest:
 		return current, nil
 	case err == nil || errors.Is(err, fs.ErrNotExist):
-		if refused := src.ReplaceAllowed(current, err == nil); refused != nil {
-			return backends.Image{}, &backends.Error{Op: "push", Remote: r.Name, Ref: ref, Err: refused}
+		if refused := src.ReplaceAllowed(current, err == nil); refused != nil && !perhapsOurs(current, src) {
+			return backends.Image{}, pushError(r, ref, refused)
 		}
 	case !errors.Is(err, fs.ErrPermission): // who may write need not be allowed to read
-		return backends.Image{}, err
+		return backends.Image{}, &doubtful{err}
 	}
 	img, err := r.Client.Push(ctx, ref, src)
 	c.health.note(r.Name, err, c.now())
 	if err == nil {
-		err = verifyPushed(img, src)
-	}
-	if err == nil {
+		if err := verifyPushed(img, src); err != nil {
+			return backends.Image{}, pushError(r, ref, err)
+		}
 		return withDigest(clean(img), src), nil
 	}
 	// The name may be taken by the very bytes: the answer of a try that did
@@ -159,7 +158,14 @@ func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src back
 			return now, nil
 		}
 	}
-	return backends.Image{}, pushError(r, ref, err)
+	return backends.Image{}, judged(err)
+}
+
+// perhapsOurs reports whether an image that is in the way can be what an earlier try
+// of this push has published without our hearing of it. Where the service tells no
+// SHA-256 the backend decides, which has saved what it sent.
+func perhapsOurs(current backends.Image, src backends.Source) bool {
+	return !isSHA256(current.Digest) && src.Session != nil && len(src.Session.Load()) > 0
 }
 
 func pushError(r Remote, ref backends.Ref, err error) error {

@@ -132,8 +132,8 @@ func describeSource(ctx context.Context, f *os.File, o pushOptions) (backends.So
 	return src, nil
 }
 
-// digestOf hashes all of f.
-func digestOf(ctx context.Context, f *os.File) (string, error) {
+// digestOf hashes all that f has.
+func digestOf(ctx context.Context, f io.Reader) (string, error) {
 	h := sha256.New()
 	if _, err := io.Copy(h, contextReader(ctx, f)); err != nil {
 		return "", err

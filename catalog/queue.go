@@ -3,9 +3,13 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
+	"math"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -33,7 +37,7 @@ func (c *Catalog) startUploads(ctx context.Context) {
 	c.uploads.mu.Unlock()
 	for _, d := range s.Spool.Drafts() {
 		if d.Target.Async && (d.State == cache.Sealed || d.State == cache.Failed) {
-			c.enqueue(d.ID)
+			c.enqueue(d.ID, math.MaxInt) // they have been accepted
 		}
 	}
 	c.tasks.start(func(own context.Context) {
@@ -76,15 +80,15 @@ func (c *Catalog) Standing() []*cache.Draft {
 }
 
 // enqueue lets a sealed draft be published in the background. It reports false
-// if nobody would do so, or too many wait: then the caller has to.
-func (c *Catalog) enqueue(id string) bool {
+// if nobody would do so, or most or more wait: then the caller has to.
+func (c *Catalog) enqueue(id string, most int) bool {
 	u := c.uploads
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if _, waiting := u.queued[id]; waiting {
 		return true
 	}
-	if !u.started || len(u.queued) >= maxPending {
+	if !u.started || u.withdrawn[id] || len(u.queued) >= most {
 		return false
 	}
 	if !c.tasks.start(func(ctx context.Context) { c.publishLater(ctx, id) }) {
@@ -95,37 +99,102 @@ func (c *Catalog) enqueue(id string) bool {
 	return true
 }
 
+// Pending reports whether a draft is on its way to its registry, or waits for
+// another try in the background.
+func (c *Catalog) Pending(id string) bool {
+	u := c.uploads
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_, queued := u.queued[id]
+	return queued || u.runs[id] != nil
+}
+
 // publishLater tries until the draft is published, is gone, or cannot be
 // published as it is.
 func (c *Catalog) publishLater(ctx context.Context, id string) {
-	u := c.uploads
-	defer func() {
-		u.mu.Lock()
-		delete(u.queued, id)
-		u.changed()
-		u.mu.Unlock()
-	}()
+	var gaveUp cache.Target
 	s, err := c.open()
-	if err != nil {
-		return
+	if err == nil {
+		if err = c.keepTrying(ctx, s, id); err != nil {
+			gaveUp = c.giveUp(s, id, err)
+		}
 	}
+	u := c.uploads
+	u.mu.Lock()
+	delete(u.queued, id)
+	u.changed()
+	u.mu.Unlock()
+	if r, err := c.Remote(gaveUp.Remote); err == nil { // the name means again what its registry has
+		c.outdated(r, gaveUp.Ref)
+		c.watchers.emit(Event{Kind: ListingChanged, Remote: gaveUp.Remote, Collection: gaveUp.Ref.Collection})
+	}
+}
+
+// keepTrying returns nil when the draft needs no more tries.
+func (c *Catalog) keepTrying(ctx context.Context, s *State, id string) error {
+	u := c.uploads
 	delay := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(retryFirst), backoff.WithMaxInterval(retryMost), backoff.WithMaxElapsedTime(0))
+	looked := false
 	for {
 		err := c.publishTurn(ctx, s, id)
+		if errors.Is(err, backends.ErrCorrupt) && !looked {
+			// Is it the registry's answer, or what was sent?
+			looked = true
+			err = cmp.Or(rotten(ctx, s, id), err)
+		}
 		switch {
 		case err == nil || ctx.Err() != nil || draftGone(s, id):
-			return
+			return nil
 		case final(err):
-			c.opts.Log.Error("upload given up; its data is kept", "draft", id, "err", err)
-			return
+			return err
 		}
 		wait := max(delay.NextBackOff(), backends.RetryAfter(err))
 		c.opts.Log.Warn("upload will be tried again", "draft", id, "in", wait.Round(time.Millisecond), "err", err)
 		if !u.pause(ctx, id, wait) {
-			return
+			return nil
 		}
 	}
+}
+
+// rotten returns an error if the data of a draft is not what was sealed any more.
+func rotten(ctx context.Context, s *State, id string) error {
+	d, err := s.Spool.Draft(id)
+	if err != nil {
+		return nil //nolint:nilerr // nothing is known of it
+	}
+	defer shut(d)
+	info := d.Info()
+	sum, err := digestOf(ctx, io.NewSectionReader(d, 0, info.Size))
+	if err == nil && info.Digest != "" && sum != info.Digest {
+		return publishError(info.Target, fmt.Errorf("%w: its data on this disk is %s, not %s", backends.ErrCorrupt, sum, info.Digest))
+	}
+	return nil
+}
+
+// giveUp keeps the draft of an upload in vain, and returns where it was to go. One
+// that was refused for what it is is no upload in the background any more: the next
+// process would only ask for the same refusal. What the configuration is the reason
+// of may be other by then.
+func (c *Catalog) giveUp(s *State, id string, cause error) cache.Target {
+	c.opts.Log.Error("upload given up; its data is kept (see sreg uploads)", "draft", id, "err", cause)
+	d, err := s.Spool.Draft(id)
+	if err != nil {
+		return cache.Target{}
+	}
+	defer shut(d)
+	target := d.Info().Target
+	for _, refusal := range []error{fs.ErrExist, fs.ErrInvalid, backends.ErrChanged, backends.ErrCorrupt} {
+		if !errors.Is(cause, refusal) {
+			continue
+		}
+		target.Async = false
+		if err := d.Retarget(target); err != nil {
+			c.opts.Log.Warn("an upload that was given up will be tried once more at the next start", "draft", id, "err", err)
+		}
+		break
+	}
+	return target
 }
 
 // publishTurn is publishNow when one of the workers is free.
@@ -187,8 +256,13 @@ func (u *uploads) mark(id string, active bool) {
 	u.changed()
 }
 
-// final reports whether another try cannot help.
+// final reports whether another try cannot help: the configuration or the draft is
+// the reason, or the registry has refused this very push. What an answer only makes
+// likely (see doubtful) is not.
 func final(err error) bool {
+	if _, ok := errors.AsType[*doubtful](err); ok {
+		return false
+	}
 	for _, target := range []error{fs.ErrExist, fs.ErrInvalid, fs.ErrNotExist, backends.ErrChanged, backends.ErrReadOnly,
 		backends.ErrCorrupt, backends.ErrNotAllowed, errors.ErrUnsupported, cache.ErrClosed, ErrClosed} {
 		if errors.Is(err, target) {
@@ -196,6 +270,26 @@ func final(err error) bool {
 		}
 	}
 	return false
+}
+
+// doubtful is an error of which nobody knows who gave it: the sign-in page of a
+// network, or a proxy, answers any question in place of the registry, and tomorrow
+// it is not there any more. Only what a registry alone can mean is believed: that the
+// tag is taken, or that it does not want this image.
+type doubtful struct{ error }
+
+// Unwrap returns the cause.
+func (d *doubtful) Unwrap() error { return d.error }
+
+// judged marks as doubtful what a registry, or somebody in its place, answered to a
+// push.
+func judged(err error) error {
+	for _, target := range []error{fs.ErrExist, fs.ErrInvalid, backends.ErrChanged} {
+		if errors.Is(err, target) {
+			return err
+		}
+	}
+	return &doubtful{err}
 }
 
 // drain waits for all uploads that make progress until ctx ends.

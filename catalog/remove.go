@@ -9,19 +9,46 @@ import (
 	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
 )
 
 // Removable returns the image that Remove would delete: what the registry has now,
 // not what it had a minute ago. A uri without a remote means the local one and no
 // other.
 //
-// Errors: those of Resolve and of backends.Backend.Stat.
+// Errors: those of Resolve and of backends.Backend.Stat; cache.ErrInUse for what is
+// only being uploaded yet.
 func (c *Catalog) Removable(ctx context.Context, uri string) (Record, error) {
-	r, img, err := c.named(ctx, uri, localRemote)
+	r, img, err := c.removable(ctx, uri)
 	if err != nil {
 		return Record{}, err
 	}
 	return c.record(r.Name, img), nil
+}
+
+func (c *Catalog) removable(ctx context.Context, uri string) (Remote, backends.Image, error) {
+	r, img, err := c.named(ctx, uri, localRemote)
+	if e, ok := errors.AsType[*backends.Error](err); ok && errors.Is(err, fs.ErrNotExist) {
+		if id := c.onItsWay(e.Remote, e.Ref); id != "" {
+			err = &backends.Error{Op: "delete", Remote: e.Remote, Ref: e.Ref,
+				Err: fmt.Errorf("%w: it is still on its way to the registry (to give it up: sreg uploads discard %s)", cache.ErrInUse, id)}
+		}
+	}
+	return r, img, err
+}
+
+// onItsWay returns the ID of an upload to a name, "" if there is none.
+func (c *Catalog) onItsWay(remote string, ref backends.Ref) string {
+	s := c.state.Load()
+	if s == nil || s.Spool == nil {
+		return ""
+	}
+	for _, d := range s.Spool.Drafts() {
+		if d.Target.Remote == remote && d.Target.Ref == ref && c.Pending(d.ID) {
+			return d.ID
+		}
+	}
+	return ""
 }
 
 // Remove deletes the image that uri names now: with a version in it exactly that
@@ -32,7 +59,7 @@ func (c *Catalog) Removable(ctx context.Context, uri string) (Record, error) {
 // Errors: those of Removable and Delete; fs.ErrNotExist if uri means another
 // version.
 func (c *Catalog) Remove(ctx context.Context, uri, means string) (Record, error) {
-	r, img, err := c.named(ctx, uri, localRemote)
+	r, img, err := c.removable(ctx, uri)
 	if err != nil {
 		return Record{}, err
 	}
@@ -109,8 +136,8 @@ func (c *Catalog) Delete(ctx context.Context, remote string, img backends.Image)
 	return nil
 }
 
-// outdated makes the next look at a name ask: it was found to mean another version
-// than the one that is stored.
+// outdated makes the next look at a name ask: it was found to mean something else
+// than what is stored.
 func (c *Catalog) outdated(r Remote, ref backends.Ref) {
 	ref.Version = ""
 	if !r.atHand() {
@@ -118,6 +145,7 @@ func (c *Catalog) outdated(r Remote, ref backends.Ref) {
 		if err != nil {
 			return
 		}
+		c.absent.drop(string(imageKey(r.Name, ref)))
 		c.doubt(s, r.Name, ref)
 	}
 	c.watchers.emit(Event{Kind: ImageChanged, Remote: r.Name, Collection: ref.Collection, Ref: ref})

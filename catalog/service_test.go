@@ -338,6 +338,9 @@ func (b remote) Push(ctx context.Context, ref backends.Ref, src backends.Source)
 	if src.Progress != nil {
 		src.Progress(src.Size)
 	}
+	if err := src.MayCommit(); err != nil {
+		return backends.Image{}, err
+	}
 	return ask[backends.Image](ctx, b, "push", ref, url.Values{"replaces": {src.Replaces}}, io.NewSectionReader(src.Content, 0, src.Size))
 }
 

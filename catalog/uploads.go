@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
 )
 
 // How long one who gave up waits for a push to end, so that it can be told
@@ -28,6 +27,9 @@ type uploads struct {
 	queued  map[string]bool       // by draft ID; false while it waits for another try
 	turns   map[string]chan empty // by name: one push to a name at a time
 	change  chan empty            // closed and replaced at each change of runs and queued
+
+	withdrawn map[string]bool // by draft ID: being given up, no run may begin
+	unsure    map[string]bool // by draft ID: the registry was told to publish it, and did not answer
 }
 
 type empty = struct{}
@@ -39,6 +41,9 @@ func newUploads() *uploads {
 		queued: make(map[string]bool),
 		turns:  make(map[string]chan empty),
 		change: make(chan empty),
+
+		withdrawn: make(map[string]bool),
+		unsure:    make(map[string]bool),
 	}
 }
 
@@ -49,9 +54,11 @@ type run struct {
 	cancel context.CancelFunc
 
 	// Guarded by uploads.mu:
-	waiters int
-	gaveUp  bool // nobody waits any more: it is being broken off
-	listen  []Progress
+	waiters   int
+	gaveUp    bool // nobody waits any more: it is being broken off
+	stopped   bool // its draft is being given up
+	committed bool // the registry was told to publish it, or is about to be
+	listen    []Progress
 }
 
 func (r *run) told(u *uploads) Progress {
@@ -151,6 +158,9 @@ func (c *Catalog) joinRun(id string, p Progress) (*run, error) {
 	u := c.uploads
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.withdrawn[id] {
+		return nil, errWithdrawn(id)
+	}
 	r := u.runs[id]
 	if r == nil {
 		ctx, done, err := c.tasks.begin()
@@ -176,10 +186,10 @@ func (c *Catalog) joinRun(id string, p Progress) (*run, error) {
 
 func (c *Catalog) runUpload(ctx context.Context, s *State, id string, r *run) {
 	u := c.uploads
-	err := backends.Guard(c.opts.Log, func() error { return c.upload(ctx, s, id, r.told(u)) })
+	err := backends.Guard(c.opts.Log, func() error { return c.upload(ctx, s, id, r) })
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	r.err = err
+	u.ended(r, id, err)
 	delete(u.runs, id)
 	u.changed()
 	close(r.done)
@@ -199,35 +209,6 @@ func (c *Catalog) Retry(ctx context.Context, id string, p Progress) error {
 		}
 	}
 	return c.publishNow(ctx, id, p)
-}
-
-// Discard gives an upload up, and deletes its data here. A push under way is
-// broken off first.
-// Errors: fs.ErrNotExist; cache.ErrInUse while a program has the file open.
-func (c *Catalog) Discard(ctx context.Context, id string) error {
-	s, err := c.open()
-	if err != nil {
-		return err
-	}
-	c.uploads.mu.Lock()
-	r := c.uploads.runs[id]
-	c.uploads.mu.Unlock()
-	if r != nil {
-		r.cancel()
-		select {
-		case <-r.done:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	err = s.Spool.Discard(id)
-	if errors.Is(err, cache.ErrInUse) {
-		return fmt.Errorf("discard: %w (in a mount, rm of its file does it)", err)
-	}
-	if err != nil {
-		return fmt.Errorf("discard: %w", err)
-	}
-	return nil
 }
 
 // draftGone reports whether a draft was published or discarded meanwhile.

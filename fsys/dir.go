@@ -12,6 +12,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog"
 )
 
 // A Dir is a directory: the root (no Remote), a remote's top (no Collection),
@@ -289,16 +290,22 @@ func (d *Dir) Rmdir(ctx context.Context, name string) error {
 // Unlink removes a file: a draft always, an image where the remote's policy
 // allows it. The directory stays, also without its last image, until Rmdir.
 //
-// Errors: fs.ErrNotExist; ErrIsDir; backends.ErrNotAllowed, ErrReadOnly; those
-// of backends.Deleter.
+// Errors: fs.ErrNotExist; ErrIsDir; backends.ErrNotAllowed, ErrReadOnly; ErrBusy if
+// the upload of a draft cannot be stopped any more; those of backends.Deleter.
 func (d *Dir) Unlink(ctx context.Context, name string) error {
 	node, err := d.Lookup(ctx, name, Caller{})
+	if draft, ok := node.(*Draft); ok && err == nil {
+		if err = draft.unlink(ctx); !errors.Is(err, catalog.ErrPublished) {
+			return err
+		}
+		node, err = d.Lookup(ctx, name, Caller{}) // the image that it has become
+	}
 	if err != nil {
 		return err
 	}
 	switch n := node.(type) {
 	case *Draft:
-		return n.remove()
+		return fmt.Errorf("%s: %w", name, ErrBusy)
 	case *Image:
 		r, err := d.fs.writableRemote(d.remote)
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog"
 )
 
 // A place is where a draft stands: its directory, and either the image that it
@@ -111,7 +112,7 @@ func (f *FS) draft(p place) *Draft {
 	f.mu.Lock()
 	d := f.drafts[p]
 	f.mu.Unlock()
-	if d == nil || !d.discarded() {
+	if d == nil || !d.lapse() {
 		return d
 	}
 	f.forget(d)
@@ -391,6 +392,34 @@ func (d *Draft) claimed() bool {
 	return !d.claimedAt.IsZero() && time.Since(d.claimedAt) < claimTime
 }
 
+// unlink is remove for a draft that may be on its way to the registry.
+// Errors: catalog.ErrPublished; ErrBusy if that cannot be stopped any more.
+func (d *Draft) unlink(ctx context.Context) error {
+	d.mu.Lock()
+	data := d.data
+	d.mu.Unlock()
+	if data == nil {
+		return d.remove()
+	}
+	err := d.fs.cat.Withdraw(ctx, data, func() error {
+		if err := d.lock(ctx); err != nil { // whoever waits for the upload learns of its end first
+			return err
+		}
+		defer d.unlock()
+		return d.remove()
+	})
+	switch {
+	case errors.Is(err, cache.ErrInUse):
+		return fmt.Errorf("%s: %w: %v", d.currentName(), ErrBusy, err)
+	case errors.Is(err, catalog.ErrPublished):
+		if err := d.lock(ctx); err != nil {
+			return err
+		}
+		d.unlock()
+	}
+	return err
+}
+
 // remove drops the draft with its data; open handles keep it until they close.
 func (d *Draft) remove() error {
 	d.fs.forget(d)
@@ -413,19 +442,22 @@ func (d *Draft) drop() error {
 	return err
 }
 
-// discarded reports whether the draft is no more, though nobody removed it here:
-// somebody discarded it, or the queue has published it.
-func (d *Draft) discarded() bool {
+// lapse reports whether the draft stands for nothing any more, though nobody removed
+// it here. Somebody discarded it; or it was accepted and is not on its way since: the
+// registry has it, or has refused it, and then its data is kept in the journal.
+// Either way the name means what the registry has.
+func (d *Draft) lapse() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	lost := d.lost()
-	d.gone = d.gone || lost
-	return lost
+	lapsed := d.lapsed()
+	d.gone = d.gone || lapsed
+	return lapsed
 }
 
-// lost needs mu. While somebody writes, it is a file all the same.
-func (d *Draft) lost() bool {
-	return d.data != nil && len(d.writers) == 0 && len(d.turn) == 0 && d.data.Gone()
+// lapsed needs mu. While somebody writes, it is a file all the same.
+func (d *Draft) lapsed() bool {
+	return d.data != nil && len(d.writers) == 0 && len(d.turn) == 0 &&
+		(d.data.Gone() || d.accepted && !d.fs.cat.Pending(d.data.Info().ID))
 }
 
 // forget takes the draft from its place, and tells who watches.

@@ -280,7 +280,7 @@ func (d *Draft) due() bool {
 }
 
 // over needs mu. It reports whether the name means something else now.
-func (d *Draft) over() bool { return d.gone || d.published || d.lost() }
+func (d *Draft) over() bool { return d.gone || d.published || d.lapsed() }
 
 // rest settles what nobody writes any more. A file with a temporary name, or one
 // that was accepted, stays in the tree; the others were not published, and are taken

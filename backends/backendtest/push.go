@@ -105,6 +105,30 @@ var pushTests = []subtest{
 		wantImage(t, r, old)
 		wantMissing(t, r, fresh.Ref)
 	}},
+	{name: "Push/commit", needs: backends.CanPush, run: func(t *testing.T, s *suite) {
+		r := s.open(t, typical()...)
+		old, fresh := r.seed.Images[0], image("fresh/new:1")
+		stopped := errors.New("stopped")
+		for _, ref := range []backends.Ref{old.Ref, fresh.Ref} {
+			src, asked := source(content("other", 5000)), 0
+			src.Replaces = backends.ReplaceAny
+			src.Commit = func() error { asked++; return stopped }
+			if _, err := r.Push(t, ref, src); err == nil || asked != 1 {
+				t.Errorf("Push(%s) whose Commit says no gave %v, and asked %d times", ref, err, asked)
+			}
+		}
+		wantImage(t, r, old)
+		wantMissing(t, r, fresh.Ref)
+		src := source(fresh.Content)
+		src.Commit = func() error {
+			wantMissing(t, r, fresh.Ref)
+			return nil
+		}
+		if _, err := r.client.Push(t.Context(), fresh.Ref, src); err != nil {
+			t.Fatal(err)
+		}
+		wantImage(t, r, fresh)
+	}},
 	{name: "Push/wrong-digest", needs: backends.CanPush, run: func(t *testing.T, s *suite) {
 		r := s.open(t, typical()...)
 		old, fresh := r.seed.Images[0], image("fresh/new:1")

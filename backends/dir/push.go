@@ -101,6 +101,9 @@ func (t *tree) publish(ctx context.Context, ref backends.Ref, src backends.Sourc
 	if err != nil {
 		return backends.Image{}, err
 	}
+	if err := src.MayCommit(); err != nil {
+		return backends.Image{}, err
+	}
 	f := file{dir: path.Dir(target), base: path.Base(target), ref: ref, format: src.Format, info: info}
 	known := fact{file: f.base, digest: src.Digest, size: info.Size(), modTime: info.ModTime().UnixNano(), inode: inode(info)}
 	defer t.changed(f.dir)

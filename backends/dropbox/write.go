@@ -151,6 +151,9 @@ func (p *push) commit(ctx context.Context, old []*files.FileMetadata, do commit)
 		return nil, err
 	}
 	defer unlock()
+	if err := p.src.MayCommit(); err != nil {
+		return nil, err
+	}
 	p.memo.Save()
 	f, err := do(ctx, p.info(old))
 	switch {

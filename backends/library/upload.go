@@ -196,6 +196,9 @@ func (p *sending) tag(ctx context.Context, container, id string) error {
 	if _, done, err := p.allowed(ctx); err != nil || done {
 		return err
 	}
+	if err := p.src.MayCommit(); err != nil {
+		return err
+	}
 	p.memo.State.Sent = true
 	p.memo.Save()
 	if version.atLeast(withArchTags) {

@@ -173,6 +173,9 @@ func (c *client) commit(ctx context.Context, repo string, ref backends.Ref, src 
 	if err := c.allowed(ctx, repo, ref, src, memo.State.Manifest); err != nil {
 		return err
 	}
+	if err := src.MayCommit(); err != nil {
+		return err
+	}
 	// From here on an interruption leaves open whether the tag is ours.
 	memo.State = pushState{Manifest: m.digest}
 	memo.Save()

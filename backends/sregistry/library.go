@@ -43,6 +43,9 @@ func (p *push) library(ctx context.Context) error {
 	if done, _, err := p.allowed(ctx); err != nil || done {
 		return err
 	}
+	if err := p.src.MayCommit(); err != nil {
+		return err
+	}
 	p.memo.State.Sent = true
 	p.memo.Save()
 	return p.c.bearer(ctx, http.MethodPost, tagsPath+escape(collection), map[string]string{"Tag": p.n.tag, "ImageID": image}, nil)

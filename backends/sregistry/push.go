@@ -102,6 +102,9 @@ func (p *push) allowed(ctx context.Context) (done bool, _ backends.Image, _ erro
 	case err != nil && p.memo.State.Sent && p.ours(now):
 		img, err := p.published(ctx)
 		return err == nil, img, err
+	case err != nil && p.memo.State.Sent && now.Digest == "":
+		// Neither "taken" nor "done" is known to be true.
+		return false, backends.Image{}, fmt.Errorf("%w: the server does not say yet whether it has this image or another", backends.ErrUnavailable)
 	case err != nil:
 		return false, backends.Image{}, err
 	case m.Frozen:

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -183,6 +184,46 @@ func TestPush_lostAnswer(t *testing.T) {
 			t.Errorf("%s: a Push of other bytes: %v, want fs.ErrExist", last, err)
 		}
 	}
+}
+
+// A server that does not say what it has leaves open whether the name is ours.
+func TestPush_lostAnswerUntold(t *testing.T) {
+	t.Parallel()
+	srv := sregistrytest.Start(t, sregistrytest.Options{NoLibrary: true})
+	hc := lossy(t, func(req *http.Request) bool { return strings.HasPrefix(req.URL.Path, "/upload") })
+	src := backendtest.Source(bytesOf("x", 5000))
+	src.Session = new(backendtest.Session)
+	ref := backendtest.Ref(t, "c/i:1")
+	backendtest.WantErr(t, "Push", second(newRemoteVia(t, hc, srv.URL, sregistrytest.Token).Push(t.Context(), ref, src)), backends.ErrUnavailable)
+	blank := &http.Client{Transport: untold{http.DefaultTransport}}
+	backendtest.WantErr(t, "the next Push, before the server's worker has looked",
+		second(newRemoteVia(t, blank, srv.URL, sregistrytest.Token).Push(t.Context(), ref, src)), backends.ErrUnavailable)
+	if _, err := newRemote(t, srv.URL, sregistrytest.Token).Push(t.Context(), ref, src); err != nil {
+		t.Errorf("the Push after that: %v", err)
+	}
+}
+
+func second(_ backends.Image, err error) error { return err }
+
+// untold is a server that has not looked into what it was sent.
+type untold struct{ http.RoundTripper }
+
+var version = regexp.MustCompile(`"version": ?"[^"]*"`)
+
+func (u untold) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := u.RoundTripper.RoundTrip(req)
+	if err != nil || !strings.HasPrefix(req.URL.Path, "/api/container/") {
+		return resp, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, err
+	}
+	text = version.ReplaceAll(text, []byte(`"version":""`))
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
+	resp.Header.Del("Content-Length")
+	return resp, nil
 }
 
 // What the server says of the bytes afterwards is believed.

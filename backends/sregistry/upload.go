@@ -5,6 +5,7 @@ package sregistry
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -87,7 +88,7 @@ func (p *push) sendForm(ctx context.Context, number, auth string) error {
 func (p *push) whole() *libapi.Hashed {
 	h := libapi.NewHashed(p.src.Content, 0, p.src.Size).WithMD5()
 	h.Check = func() error {
-		if err := libapi.SameDigest(p.src, h.SHA256()); err != nil {
+		if err := errors.Join(libapi.SameDigest(p.src, h.SHA256()), p.src.MayCommit()); err != nil {
 			return err
 		}
 		p.memo.State.Sent, p.memo.State.MD5 = true, h.MD5()

@@ -308,6 +308,9 @@ func (b *web) names(ctx context.Context) ([]string, error) {
 }
 
 func (b *web) Push(ctx context.Context, ref backends.Ref, src backends.Source) (backends.Image, error) {
+	if err := src.MayCommit(); err != nil {
+		return backends.Image{}, err
+	}
 	header := http.Header{}
 	if src.Replaces != "" {
 		header.Set("If-Match", src.Replaces)
