@@ -61,10 +61,12 @@ func (c *client) folder(ctx context.Context, collection string) (*folder, error)
 		exists = exists || err == nil
 	}
 	if !exists {
-		return nil, fmt.Errorf("%w: no such collection", fs.ErrNotExist)
+		return nil, errNoCollection
 	}
 	return f, nil
 }
+
+var errNoCollection = fmt.Errorf("%w: no such collection", fs.ErrNotExist)
 
 // readFolder adds what lies in path to f. Dropbox may say at any page that the
 // listing has to begin anew.
