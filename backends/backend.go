@@ -90,6 +90,8 @@ type Pusher interface {
 	// names what it named before.
 	//
 	// Errors: those of Stat, and
+	//   - fs.ErrInvalid if the service would store the image under another name
+	//     than ref, or has one there that it does not tell from ref.
 	//   - fs.ErrExist if src.Replaces is "" and ref names an image already.
 	//   - ErrChanged if ref does not name the version src.Replaces any more.
 	//   - ErrCorrupt if the service stored other bytes than were sent.
@@ -148,6 +150,18 @@ type NameChecker interface {
 	CheckName(ref Ref) error
 }
 
+// A Speller stores images under names that are coarser than ours (one case only,
+// fewer parts), and can tell without a request what it makes of a name.
+type Speller interface {
+	// Spelling returns the name under which the service would store what is pushed
+	// to ref, which CheckName has passed. A push to a ref whose spelling is another
+	// one is refused: it would give, or replace, an image that nobody named.
+	//
+	// Errors: fs.ErrInvalid, with the reason, if such a name can be read but not
+	// pushed to.
+	Spelling(ref Ref) (Ref, error)
+}
+
 // A Source is the bytes of one push.
 type Source struct {
 	Content  io.ReaderAt // safe for concurrent use; not closed by Push
@@ -199,8 +213,17 @@ func (s Source) MayCommit() error {
 }
 
 // ReplaceAllowed is the decision every Push makes before it publishes: current
-// is the image that the name means now, exists whether there is one.
-func (s Source) ReplaceAllowed(current Image, exists bool) error {
+// is the image that ref means now, exists whether there is one. One that the
+// service keeps under another name is not replaced at all: two names that it does
+// not tell apart are two to who gave them.
+//
+// Errors: those of Pusher.Push; fs.ErrInvalid if current has another name than ref.
+func (s Source) ReplaceAllowed(ref Ref, current Image, exists bool) error {
+	if exists {
+		if err := SameName(ref, current.Ref); err != nil {
+			return err
+		}
+	}
 	switch {
 	case s.Replaces == ReplaceAny:
 		return nil

@@ -725,7 +725,8 @@ func TestCheckDigest(t *testing.T) {
 
 func TestReplaceAllowed(t *testing.T) {
 	t.Parallel()
-	current := Image{Version: "v"}
+	ref := Ref{Collection: "c", Name: "low", Tag: "1"}
+	current := Image{Ref: ref, Version: "v"}
 	tests := []struct {
 		replaces string
 		exists   bool
@@ -735,8 +736,15 @@ func TestReplaceAllowed(t *testing.T) {
 		{ReplaceAny, true, nil}, {ReplaceAny, false, nil},
 	}
 	for _, tt := range tests {
-		if err := (Source{Replaces: tt.replaces}).ReplaceAllowed(current, tt.exists); !errors.Is(err, tt.want) {
+		if err := (Source{Replaces: tt.replaces}).ReplaceAllowed(ref, current, tt.exists); !errors.Is(err, tt.want) {
 			t.Errorf("%+v: %v", tt, err)
+		}
+	}
+	// What the service has under another name is not replaced, whatever was allowed.
+	for _, replaces := range []string{"", "v", ReplaceAny} {
+		err := Source{Replaces: replaces}.ReplaceAllowed(Ref{Collection: "c", Name: "LOW", Tag: "1"}, current, true)
+		if !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "store this as c/low:1") {
+			t.Errorf("another name, Replaces %q: %v", replaces, err)
 		}
 	}
 }

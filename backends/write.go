@@ -68,13 +68,10 @@ func (c *Client) push(ctx context.Context, ref Ref, src Source) (Image, error) {
 }
 
 func (c *Client) checkPush(ref Ref, src Source) error {
-	if err := c.checkName(ref); err != nil {
+	if err := c.checkTarget(ref); err != nil {
 		return err
 	}
-	switch {
-	case ref.Version != "":
-		return fmt.Errorf("%w: a push names a tag, not a version", fs.ErrInvalid)
-	case src.Content == nil || src.Size < 0 || src.Digest == "":
+	if src.Content == nil || src.Size < 0 || src.Digest == "" {
 		return fmt.Errorf("%w: a push needs content, size and digest", fs.ErrInvalid)
 	}
 	return CheckDigest(src.Digest)

@@ -69,6 +69,11 @@ func (c *Catalog) Target(ctx context.Context, remote string, ref backends.Ref, f
 		return target, nil // it is published when the registry is back, and checked then
 	case err != nil:
 		return cache.Target{}, err
+	}
+	if err := backends.SameName(ref, img.Ref); err != nil {
+		return fail(err)
+	}
+	switch {
 	case excl:
 		return fail(fmt.Errorf("%w: the tag is taken", fs.ErrExist))
 	case !r.Policy.Overwrite:
@@ -84,13 +89,7 @@ func (r Remote) takes(ref backends.Ref) error {
 	if err := r.writable(); err != nil {
 		return err
 	}
-	if ref.Version != "" {
-		return fmt.Errorf("%w: a version cannot be written, only a tag", fs.ErrInvalid)
-	}
-	if err := ref.Check(); err != nil {
-		return err
-	}
-	err := r.Client.CheckName(ref)
+	err := r.Client.CheckPush(ref)
 	if wrapped, ok := errors.AsType[*backends.Error](err); ok {
 		return wrapped.Err // the caller says what was being done
 	}

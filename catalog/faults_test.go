@@ -10,6 +10,9 @@ import (
 	"io/fs"
 	"iter"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -142,6 +145,36 @@ func TestLookup_otherSpelling(t *testing.T) {
 	b.mustLookup("library/alpine:3")
 	if n := svc.count("stat") - asked; n != 0 {
 		t.Errorf("%d more questions", n)
+	}
+}
+
+// What the registry has under another name is not written over, whatever is allowed:
+// a copy is refused before it begins, and a push of the very same bytes too, for
+// nothing would be under the name that was given.
+func TestTarget_otherSpelling(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []catalog.Policy{{}, {Overwrite: true}} {
+		svc := newService()
+		svc.put("library/alpine:3", tiny(t, ""))
+		svc.images[mustRef(t, "library/Alpine:3")] = svc.images[mustRef(t, "library/alpine:3")]
+		b := newBench(t, svc, func(b *bench) { b.policy = policy })
+		_, err := b.Create(t.Context(), "lab", mustRef(t, "library/Alpine:3"), "simg", false)
+		if !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "library/alpine:3") {
+			t.Errorf("%+v: Create = %v, want a refusal with the registry's name", policy, err)
+		}
+		for _, text := range []string{"", "other"} {
+			file := filepath.Join(t.TempDir(), "image.simg")
+			if err := os.WriteFile(file, tiny(t, text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := b.Push(t.Context(), file, "lab://library/Alpine:3", true, nil)
+			if !errors.Is(err, fs.ErrInvalid) {
+				t.Errorf("%+v: Push of %q = %v, want fs.ErrInvalid", policy, text, err)
+			}
+		}
+		if n := svc.count("push"); n != 0 {
+			t.Errorf("%d pushes", n)
+		}
 	}
 }
 

@@ -134,10 +134,10 @@ func (c *Catalog) uploadDraft(ctx context.Context, r Remote, d *cache.Draft, tar
 func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src backends.Source) (backends.Image, error) {
 	current, err := c.statNow(ctx, r, ref)
 	switch {
-	case err == nil && current.Digest == src.Digest:
+	case err == nil && current.Digest == src.Digest && backends.SameName(ref, current.Ref) == nil:
 		return current, nil
 	case err == nil || errors.Is(err, fs.ErrNotExist):
-		if refused := src.ReplaceAllowed(current, err == nil); refused != nil && !perhapsOurs(current, src) {
+		if refused := src.ReplaceAllowed(ref, current, err == nil); refused != nil && !perhapsOurs(current, src) {
 			return backends.Image{}, pushError(r, ref, refused)
 		}
 	case !errors.Is(err, fs.ErrPermission): // who may write need not be allowed to read

@@ -215,7 +215,7 @@ func (s *service) search(w http.ResponseWriter, query string) {
 func (s *service) push(w http.ResponseWriter, ref backends.Ref, q url.Values, body []byte) {
 	have, exists := s.images[ref]
 	src := backends.Source{Replaces: q.Get("replaces")}
-	switch err := src.ReplaceAllowed(have.Image, exists); {
+	switch err := src.ReplaceAllowed(ref, have.Image, exists); {
 	case errors.Is(err, fs.ErrExist):
 		w.WriteHeader(http.StatusConflict)
 	case err != nil:

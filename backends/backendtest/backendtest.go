@@ -81,7 +81,7 @@ type subtest struct {
 type suite struct{ Harness }
 
 func subtests() []subtest {
-	return slices.Concat(capsTests, statTests, listTests, openTests, searchTests, pushTests, deleteTests, shareTests,
+	return slices.Concat(capsTests, statTests, listTests, openTests, searchTests, pushTests, foldedTests, deleteTests, shareTests,
 		watchTests, namesTests, sizeTests, faultTests, brokenTests, divertedTests, closeTests)
 }
 
@@ -156,6 +156,11 @@ func (s *suite) open(t *testing.T, images ...SeedImage) *remote {
 func impossible(b backends.Backend, ref backends.Ref) bool {
 	nc, ok := b.(backends.NameChecker)
 	return ok && errors.Is(nc.CheckName(ref), fs.ErrInvalid)
+}
+
+// pushable reports whether the backend would keep an image under that name.
+func (r *remote) pushable(ref backends.Ref) bool {
+	return !errors.Is(r.client.CheckPush(ref), fs.ErrInvalid)
 }
 
 // content returns n bytes that are recognisably those of name, and look like

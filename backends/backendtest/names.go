@@ -57,6 +57,10 @@ func nameTest(name string, ref backends.Ref) subtest {
 		second := image("any/name:2")
 		second.Ref = ref
 		second.Ref.Tag += "2"
+		if err := r.client.CheckPush(second.Ref); errors.Is(err, fs.ErrInvalid) {
+			t.Logf("a name to read, not to push to: %v", err)
+			return
+		}
 		stored := push(t, r, second)
 		if stored.Ref != second.Ref {
 			t.Errorf("Push gave %q, want %q", stored.Ref, second.Ref)

@@ -69,12 +69,12 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 func (t *tree) replaced(ref backends.Ref, src backends.Source) (*file, error) {
 	f, err := t.find(ref)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, src.ReplaceAllowed(backends.Image{}, false)
+		return nil, src.ReplaceAllowed(ref, backends.Image{}, false)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &f, src.ReplaceAllowed(t.describe(f, ""), true)
+	return &f, src.ReplaceAllowed(ref, t.describe(f, ""), true)
 }
 
 // publish gives the staged file its name.

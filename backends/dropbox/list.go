@@ -63,10 +63,12 @@ func (c *client) folder(ctx context.Context, collection string) (*folder, error)
 		}
 	}
 	if !exists {
-		return nil, fmt.Errorf("no such collection: %w", missing)
+		return nil, fmt.Errorf("%w: %w", errNoCollection, missing)
 	}
 	return f, nil
 }
+
+var errNoCollection = errors.New("no such collection")
 
 // readFolder adds what lies in path to f. Dropbox may say at any page that the
 // listing has to begin anew.

@@ -315,14 +315,19 @@ func TestPush_replaces(t *testing.T) {
 	}
 	wantBytes(t, c, ref, []byte("theirs"))
 	srv.SetHook(nil)
-	// In another case it is the same file, and says so.
-	other, theirs := mustRef(t, "V/D:1"), source([]byte("other case"))
-	if _, err := c.Push(t.Context(), other, theirs); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("Push in another case: %v", err)
+	// In another case it is the same file, and is refused with its name.
+	for _, spec := range []string{"V/D:1", "v/D:1"} {
+		other := source([]byte("other case"))
+		for _, other.Replaces = range []string{"", backends.ReplaceAny} {
+			if _, err := c.Push(t.Context(), mustRef(t, spec), other); !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "v/d:1") {
+				t.Errorf("Push to %s: %v", spec, err)
+			}
+		}
 	}
-	theirs.Replaces = backends.ReplaceAny
-	if img, err := c.Push(t.Context(), other, theirs); err != nil || img.Ref != ref {
-		t.Errorf("Push in another case: %s, %v", img.Ref, err)
+	wantBytes(t, c, ref, []byte("theirs"))
+	// So is a new name in a folder that is there in another case.
+	if _, err := c.Push(t.Context(), mustRef(t, "V/new:1"), source(nil)); !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "v/new:1") {
+		t.Errorf("Push to V/new:1: %v", err)
 	}
 	srv.Mkdir("/v/folder:1.sif")
 	if _, err := c.Push(t.Context(), mustRef(t, "v/folder:1"), source(nil)); !errors.Is(err, fs.ErrInvalid) {

@@ -43,7 +43,11 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 	if err != nil {
 		return backends.Image{}, err
 	}
-	return c.image(ctx, found[0])
+	img, err := c.image(ctx, found[0])
+	if p, _ := parse(found[0].Name); err == nil && p.isOldRef(ref) {
+		img.Ref.Name, img.Ref.Tag = ref.Name, ref.Tag // that name, as it was once written
+	}
+	return img, err
 }
 
 func (c *client) statVersion(ctx context.Context, ref backends.Ref) (backends.Image, error) {

@@ -39,7 +39,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 	if f := p.stored(old); f != nil {
 		return p.done(ctx, f, old)
 	}
-	if err := p.allowed(old); err != nil {
+	if err := p.allowed(ctx, old); err != nil {
 		return backends.Image{}, err
 	}
 	commit := p.commitSmall
@@ -67,6 +67,7 @@ type push struct {
 	src   backends.Source
 	memo  *uploads.Memo[pushState]
 	small []byte // all bytes, where they go in one request
+	fresh bool   // the collection is not there
 }
 
 // old returns the files that the name is now, the one that it means first.
@@ -82,6 +83,7 @@ func (p *push) old(ctx context.Context) ([]*files.FileMetadata, error) {
 	}
 	found, err := p.find(ctx, p.ref)
 	if errors.Is(err, fs.ErrNotExist) {
+		p.fresh = errors.Is(err, errNoCollection)
 		return nil, nil
 	}
 	return found, err
@@ -101,14 +103,46 @@ func (p *push) stored(old []*files.FileMetadata) *files.FileMetadata {
 // isTarget reports whether f is at the path that is pushed to, where Dropbox
 // makes no difference between cases.
 func (p *push) isTarget(f *files.FileMetadata) bool {
-	return strings.EqualFold(f.Name, base(p.ref, extension(p.src.Format)))
+	return strings.ToLower(f.Name) == strings.ToLower(base(p.ref, extension(p.src.Format))) //nolint:staticcheck // EqualFold folds more than Dropbox
 }
 
-func (p *push) allowed(old []*files.FileMetadata) error {
-	if len(old) == 0 {
-		return p.src.ReplaceAllowed(backends.Image{}, false)
+// allowed decides whether the name may be replaced. Dropbox finds a name in any
+// case and keeps that of the first one, so a new name in another case would be
+// stored as the old one.
+func (p *push) allowed(ctx context.Context, old []*files.FileMetadata) error {
+	stored, err := p.spelling(ctx, p.ref)
+	if err != nil {
+		return err
 	}
-	return p.src.ReplaceAllowed(backends.Image{Version: old[0].Rev}, true)
+	now := backends.Image{Ref: p.ref}
+	if len(old) > 0 {
+		now.Version = old[0].Rev
+		if parsed, ok := parse(old[0].Name); ok && p.isTarget(old[0]) {
+			stored.Name, stored.Tag = parsed.name, parsed.tag
+		}
+	}
+	if err := backends.SameName(p.ref, stored); err != nil {
+		return err
+	}
+	return p.src.ReplaceAllowed(p.ref, now, len(old) > 0)
+}
+
+// spelling returns ref with the names of the folders that are there already.
+func (p *push) spelling(ctx context.Context, ref backends.Ref) (backends.Ref, error) {
+	parts := strings.Split(ref.Collection, "/")
+	n := len(parts)
+	if p.fresh {
+		n-- // that the last one is not there is known
+	}
+	for ; n > 0 && ref.Collection != ""; n-- {
+		own, err := p.spell(ctx, p.paths(strings.Join(parts[:n], "/"))[0])
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		ref.Collection = strings.Join(append([]string{own}, parts[n:]...), "/")
+		return ref, err
+	}
+	return ref, nil
 }
 
 // readSmall reads all bytes into memory, where they are few.

@@ -33,8 +33,12 @@ func (c *client) CheckName(ref backends.Ref) error {
 	if strings.Contains(ref.Name, "/") {
 		return fmt.Errorf("%w: %q: an OCI repository cannot hold a \"/\" that is no separator", fs.ErrInvalid, ref.Name)
 	}
-	if err := checkRepository(c.repository(ref)); err != nil {
+	repo := c.repository(ref)
+	if err := checkRepository(repo); err != nil {
 		return err
+	}
+	if rule := c.preset.names; rule != nil && (!rule.MatchString(repo) || len(repo) < 2) {
+		return fmt.Errorf("%w: %q: %s", fs.ErrInvalid, repo, c.preset.namesSaid)
 	}
 	if ref.Tag != "" && !tagRule.MatchString(ref.Tag) {
 		return fmt.Errorf("%w: tag %q: an OCI tag has up to 128 letters, digits, \"_\", \".\" or \"-\" and does not begin with \".\" or \"-\"",

@@ -167,6 +167,21 @@ func TestCheckName(t *testing.T) {
 	}
 }
 
+// ECR takes less than OCI allows.
+func TestCheckName_ecr(t *testing.T) {
+	t.Parallel()
+	b := preset(t, "aws", config{"account": "123456789012", "region": "eu-central-1"}).(backends.NameChecker)
+	for name, ok := range map[string]bool{
+		"a/b:1": true, "/ab:1": true, "team-1/b.c_d:V1": true, "a/1:x": true,
+		"a__b/c:1": false, "a--b/c:1": false, "1a/b:1": false, "/a:1": false, "A/b:1": false, strings.Repeat("a", 250) + "/bcdefg:1": false,
+	} {
+		err := b.CheckName(ref(t, name))
+		if ok != (err == nil) || err != nil && !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("CheckName(%s) = %v, want ok = %v", name, err, ok)
+		}
+	}
+}
+
 func TestStat(t *testing.T) {
 	t.Parallel()
 	reg := ocitest.Start(t, ocitest.Options{Delete: true})

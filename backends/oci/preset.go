@@ -41,6 +41,10 @@ type preset struct {
 
 	denied string // what a "403 forbidden" can mean besides; a HEAD has no message
 	helper string // the credential helper to run where no login is configured
+	// names is what the service takes as a repository beside the grammar of OCI, and
+	// in words; nil: all of that.
+	names     *regexp.Regexp
+	namesSaid string
 	// missing says what to do before a push to a repository that is not there;
 	// nil where a push makes it.
 	missing func(cfg Config, repo string) string
@@ -78,6 +82,7 @@ var presets = map[string]preset{
 	// token is good for twelve hours, then its answer is "403 denied".
 	"aws": {
 		keys: []string{"account", "region"}, user: "AWS", helper: "ecr-login", missing: ecrMissing,
+		names: ecrName, namesSaid: "a repository of ECR has 2 to 256 characters, lower-case letters and digits with single \".\", \"_\" or \"-\" between them, and begins with a letter",
 		denied: "or the token has expired: it is good for twelve hours",
 	},
 }
@@ -200,7 +205,9 @@ func parseAPI(s string) (*url.URL, error) {
 
 var (
 	ecrAccount = regexp.MustCompile(`^[0-9]{12}$`)
-	ecrRegion  = regexp.MustCompile(`^[a-z]{2}(?:-[a-z0-9]+){2,3}$`)
+	// docs.aws.amazon.com/AmazonECR/latest/APIReference/API_CreateRepository.html
+	ecrName   = regexp.MustCompile(`^[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*(?:/[a-z0-9]+(?:[._-][a-z0-9]+)*)*$`)
+	ecrRegion = regexp.MustCompile(`^[a-z]{2}(?:-[a-z0-9]+){2,3}$`)
 )
 
 // ecrURL returns the address of an account's registry

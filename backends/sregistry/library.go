@@ -10,6 +10,7 @@ import (
 	"net/http"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/libapi"
 )
 
@@ -23,24 +24,19 @@ const (
 
 // library sends the image to the object store: the server makes a nameless image
 // for the digest, hands out presigned URLs for its bytes, and the tag comes last.
-func (p *push) library(ctx context.Context) error {
-	collection, err := p.collection(ctx)
+func (p *push) library(ctx context.Context, collection string) error {
+	image, err := p.nameless(ctx)
 	if err != nil {
 		return err
 	}
-	image, stored, err := p.nameless(ctx)
-	if err != nil {
-		return err
-	}
-	if !stored {
-		if err := p.store(ctx, image); err != nil {
-			return err
-		}
-	} else if err := libapi.CheckSource(p.src); err != nil {
+	if err := p.store(ctx, image); err != nil {
 		return err
 	}
 	p.progress(p.src.Size)
 	if done, _, err := p.allowed(ctx); err != nil || done {
+		return err
+	}
+	if err := p.alone(ctx); err != nil {
 		return err
 	}
 	if err := p.src.MayCommit(); err != nil {
@@ -55,43 +51,91 @@ type identified struct {
 	ID word `json:"id"`
 }
 
-// collection returns the number of the collection, which it makes if need be.
+// versionPath is where a server that has the library API says so, whoever asks.
+const versionPath = "/version"
+
+// askLibrary reports whether the server has the library API and takes the token
+// there. To a token that it does not know the server says 404, as one without the
+// API does.
+//
+// Errors: fs.ErrNotExist if there is no library API; backends.ErrUnauthorized.
+func (c *client) askLibrary(ctx context.Context) error {
+	token, err := c.login.get(ctx, "")
+	if err != nil {
+		return err
+	}
+	ask := func() error { return c.bearer(ctx, http.MethodGet, "/v1/token-status", nil, nil) }
+	if err = ask(); !elsewhere(err) {
+		return err
+	}
+	req, asked := httpx.NewRequest(ctx, http.MethodGet, c.url(versionPath), nil)
+	if asked == nil {
+		asked = c.data(req, &struct{}{})
+	}
+	switch {
+	case elsewhere(asked) || errors.Is(asked, backends.ErrCorrupt):
+		return fmt.Errorf("%w: the server has no library API", fs.ErrNotExist)
+	case asked != nil:
+		return asked
+	}
+	if _, err := c.login.get(ctx, token); err != nil {
+		return err
+	}
+	if err = ask(); elsewhere(err) {
+		return fmt.Errorf("%w: the server does not know the token", backends.ErrUnauthorized)
+	}
+	return err
+}
+
+// collection returns the number of the collection, which it makes if need be. Who
+// may see one that is there is not changed.
 func (p *push) collection(ctx context.Context) (string, error) {
-	var found identified
+	var found struct {
+		identified
+		Private bool `json:"private"`
+	}
 	user := escape(p.c.login.user)
-	err := p.c.bearer(ctx, http.MethodGet, "/v1/collections/"+user+"/"+p.n.collection, nil, &found)
+	find := func() error {
+		return p.c.bearer(ctx, http.MethodGet, "/v1/collections/"+user+"/"+p.n.collection, nil, &found)
+	}
+	err := find()
 	if errors.Is(err, fs.ErrNotExist) {
 		var entity identified
 		if err := p.c.bearer(ctx, http.MethodGet, "/v1/entities/"+user, nil, &entity); err != nil {
 			return "", err
 		}
 		err = p.c.bearer(ctx, http.MethodPost, "/v1/collections",
-			map[string]any{"entity": string(entity.ID), "name": p.n.collection, "private": false}, &found)
+			map[string]any{"entity": string(entity.ID), "name": p.n.collection, "private": p.c.private}, &found)
+		if errors.Is(err, fs.ErrPermission) && find() == nil {
+			err = nil // another push made it in this moment
+		} else if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w (a push into a collection needs to be its owner)", err)
+		}
 	}
 	if err == nil && found.ID == "" {
 		err = fmt.Errorf("%w: a collection without an id", backends.ErrCorrupt)
 	}
+	if err == nil && found.Private {
+		p.c.closed.add(p.n.collection)
+	}
 	return string(found.ID), err
 }
 
-// nameless returns the image that the server has, or makes, for the digest, and
-// whether its bytes are there.
-func (p *push) nameless(ctx context.Context) (id string, stored bool, err error) {
-	var found struct {
-		ID       word   `json:"id"`
-		Hash     string `json:"hash"`
-		Uploaded bool   `json:"uploaded"`
+// nameless returns an image for the digest whose bytes are to come: that of the
+// upload that was broken off, or one that the server makes. It makes another each
+// time, and does not say whether it has the bytes already.
+func (p *push) nameless(ctx context.Context) (id string, err error) {
+	if under := p.memo.State.State; under.Upload != "" && under.Image != "" {
+		return under.Image, nil
 	}
+	var found identified
 	path := "/v1/images/" + escape(p.c.login.user) + "/" + p.n.collection + "/" + p.n.container +
 		":sha256." + p.src.Digest[len("sha256:"):] + "?arch=" + escape(p.c.arch)
 	err = p.c.bearer(ctx, http.MethodGet, path, nil, &found)
 	if err == nil && found.ID == "" {
 		err = fmt.Errorf("%w: an image without an id", backends.ErrCorrupt)
 	}
-	// "Uploaded" counts only beside the digest: a name may have been given
-	// before its bytes came.
-	_, digest := parseVersion(found.Hash)
-	return string(found.ID), found.Uploaded && digest == p.src.Digest, err
+	return string(found.ID), err
 }
 
 // store sends the bytes, in parts if there are many.

@@ -34,9 +34,23 @@ func (n name) ref() backends.Ref {
 	return ref
 }
 
-// nested reports whether the library API, which reads three parts as entity,
-// collection and container, has no words for n.
-func (n name) nested() bool { return strings.Contains(n.container, "/") }
+// stored is the name under which the server stores what is pushed to n. The old
+// upload goes through the name parser of the sregistry client, which knows lower
+// case only, drops what stands before the last slash, and takes an extension away
+// wherever it stands.
+func (n name) stored() name {
+	return name{normal(n.collection), fold(n.container[strings.LastIndexByte(n.container, '/')+1:]), fold(n.tag)}
+}
+
+func fold(s string) string { return strings.ToLower(extensions.ReplaceAllString(s, "")) }
+
+// inLibrary reports whether the library API reads n as n: it has the same parser,
+// to which what has a dot before the first slash is a registry, and what begins
+// with "sha256" a digest. Of another name it would give another image's bytes.
+func (n name) inLibrary() bool {
+	return n.container == fold(n.container) && n.tag == fold(n.tag) && n.collection == strings.ToLower(n.collection) &&
+		!strings.Contains(n.container, "/") && !strings.Contains(n.collection, ".") && !strings.HasPrefix(n.tag, "sha256")
+}
 
 // String is n as it stands in the server's paths: no byte of it needs an escape.
 func (n name) String() string { return n.collection + "/" + n.container + ":" + n.tag }
@@ -44,6 +58,11 @@ func (n name) String() string { return n.collection + "/" + n.container + ":" + 
 const (
 	// maxName is the number of characters the server has room for.
 	maxName = 250
+	// The old upload has less: for name and tag in a row of its database, which
+	// has 200 for "library/NAME:TAG@MD5", and for all three in the path of a file,
+	// which has 255 for "/var/www/images/COLLECTION/NAME:TAG@MD5.sif".
+	maxUploadRow  = 158
+	maxUploadPath = 200
 	// dummyTag begins the tags of images that are being uploaded.
 	dummyTag = "DUMMY-"
 )
@@ -52,10 +71,11 @@ var (
 	plainPart = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._-]*$`)
 	plainTag  = regexp.MustCompile(`^[0-9A-Za-z_][0-9A-Za-z._+-]*$`)
 	odd       = regexp.MustCompile(`[^0-9a-zA-Z]+`)
+
+	extensions = regexp.MustCompile(`[.](?:img|simg|sif)`)
 )
 
 // normal is a collection's name as the server spells it when it makes one.
-// Signatures are made over this form.
 func normal(collection string) string {
 	return strings.ToLower(strings.Trim(odd.ReplaceAllString(collection, "-"), "-"))
 }
@@ -80,16 +100,21 @@ func (c *client) CheckName(ref backends.Ref) error {
 	return nil
 }
 
-// checkPush refuses what the server would store under another name.
-func (c *client) checkPush(ref backends.Ref) error {
-	if ref.Tag == "" || ref.Version != "" {
-		return fmt.Errorf("%w: a push goes to a tag, not to a version", fs.ErrInvalid)
+// Spelling implements backends.Speller.
+func (c *client) Spelling(ref backends.Ref) (backends.Ref, error) {
+	n := split(ref)
+	if c.way == pushUpload {
+		if err := n.checkUpload(); err != nil {
+			return backends.Ref{}, err
+		}
 	}
-	if err := c.CheckName(ref); err != nil {
-		return err
-	}
-	if n := split(ref); normal(n.collection) != n.collection {
-		return fmt.Errorf("%w: the server would call the collection %q", fs.ErrInvalid, normal(n.collection))
+	return n.stored().ref(), nil
+}
+
+// checkUpload refuses what the old upload has no room for.
+func (n name) checkUpload() error {
+	if row := len(n.container) + len(n.tag); row > maxUploadRow || len(n.collection)+row > maxUploadPath {
+		return fmt.Errorf("%w: the server's own disk has room for %d characters of name and tag, and %d with the collection", fs.ErrInvalid, maxUploadRow, maxUploadPath)
 	}
 	return nil
 }

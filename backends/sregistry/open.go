@@ -49,7 +49,7 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 	if img.Version != "" && now.Version != img.Version {
 		return nil, backends.ErrChanged
 	}
-	if known && place.old || strings.HasPrefix(now.Digest, "md5:") {
+	if known && place.old || strings.HasPrefix(now.Digest, "md5:") || !split(img.Ref).inLibrary() {
 		return c.openOld(ctx, m, img, s)
 	}
 	return c.openNew(ctx, m, img, s)

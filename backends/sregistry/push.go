@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"strings"
@@ -15,11 +16,12 @@ import (
 	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
-// Push sends the image by the library API where the server has it, else by the
-// old upload. The server cannot compare and swap: src.Replaces is checked right
-// before the request that publishes, which in the old way is the upload itself.
+// Push sends the image by the library API where the server has it and where that
+// takes nobody else's tag away, else by the old upload. The server cannot compare
+// and swap: src.Replaces is checked right before the request that publishes, which
+// in the old way is the upload itself.
 func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source) (backends.Image, error) {
-	if err := c.checkPush(ref); err != nil {
+	if err := c.CheckName(ref); err != nil {
 		return backends.Image{}, err
 	}
 	if !strings.HasPrefix(src.Digest, "sha256:") || backends.CheckDigest(src.Digest) != nil || src.Size < 0 {
@@ -29,7 +31,8 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 		return backends.Image{}, fmt.Errorf("%w: a push needs user and token_file", backends.ErrUnauthorized)
 	}
 	n := split(ref)
-	unlock, err := c.commits.Lock(ctx, n.String())
+	// A tag of the library API is one for all collections.
+	unlock, err := c.commits.Lock(ctx, n.container+":"+n.tag)
 	if err != nil {
 		return backends.Image{}, err
 	}
@@ -38,15 +41,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 	if done, img, err := p.allowed(ctx); err != nil || done {
 		return img, err
 	}
-	library, err := c.hasLibrary(ctx, n)
-	if err != nil {
-		return backends.Image{}, err
-	}
-	if library {
-		err = p.library(ctx)
-	} else {
-		err = p.upload(ctx)
-	}
+	err = p.send(ctx)
 	c.listing.forget()
 	if err != nil {
 		return backends.Image{}, err
@@ -54,19 +49,54 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 	return p.published(ctx)
 }
 
-// hasLibrary decides which way n is sent.
-func (c *client) hasLibrary(ctx context.Context, n name) (bool, error) {
-	switch {
-	case c.way == pushUpload || c.way == pushAuto && n.nested():
-		return false, nil
-	case n.nested():
-		return false, fmt.Errorf("%w: the library API has collections of one part only", fs.ErrInvalid)
+// send chooses the way and sends the image. The collection is made by the library
+// API where there is one: only that can say who may see it.
+func (p *push) send(ctx context.Context) error {
+	err := p.c.askLibrary(ctx)
+	if (elsewhere(err) || errors.Is(err, backends.ErrCorrupt)) && p.c.way != pushLibrary {
+		return p.upload(ctx)
 	}
-	err := c.bearer(ctx, http.MethodGet, "/v1/token-status", nil, nil)
-	if c.way == pushAuto && (elsewhere(err) || errors.Is(err, backends.ErrCorrupt)) {
-		return false, nil
+	if err != nil {
+		return err
 	}
-	return err == nil, err
+	collection, err := p.collection(ctx)
+	if err != nil {
+		return err
+	}
+	if p.c.way == pushUpload {
+		return p.upload(ctx)
+	}
+	switch err := p.alone(ctx); {
+	case err == nil:
+		return p.library(ctx, collection)
+	case p.c.way == pushLibrary || !errors.Is(err, fs.ErrPermission) && !elsewhere(err):
+		return err
+	default:
+		p.c.log.Info("sent by the old upload", "image", p.ref.String(), "reason", err.Error())
+		return p.upload(ctx)
+	}
+}
+
+// alone looks for images of the same name and tag in other collections: setting the
+// tag by the library API would delete one that there is. Only names that the
+// library API reads as they are can be looked for.
+//
+// Errors: fs.ErrPermission if there is one, or the search is not for us.
+func (p *push) alone(ctx context.Context) error {
+	if !p.n.inLibrary() {
+		return fmt.Errorf("%w: the library API would read a tag that begins with \"sha256\" as a digest", fs.ErrPermission)
+	}
+	found, err := p.c.search(ctx, "/api/container/search/name/"+p.n.container+"/tag/"+p.n.tag)
+	if err != nil {
+		return err
+	}
+	for _, f := range found {
+		if other := f.name(); other.collection != p.n.collection {
+			return fmt.Errorf("%w: the server would delete %s, its library API has one %s:%s for all collections (push_by = %q keeps both)",
+				fs.ErrPermission, other, p.n.container, p.n.tag, pushUpload)
+		}
+	}
+	return nil
 }
 
 // A push is one on its way.
@@ -76,6 +106,7 @@ type push struct {
 	ref  backends.Ref
 	src  backends.Source
 	memo *uploads.Memo[pushState]
+	lost bool // the name is there with this image's digest, but without the bytes
 }
 
 // A pushState is what is known of an earlier try of a push.
@@ -87,17 +118,17 @@ type pushState struct {
 }
 
 // allowed decides whether the name may be replaced. It is done already if the
-// name means what an earlier try of this very push sent.
+// name means what an earlier try of this very push sent, or the same bytes.
 func (p *push) allowed(ctx context.Context) (done bool, _ backends.Image, _ error) {
 	m, err := p.c.manifest(ctx, p.n)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, backends.Image{}, p.src.ReplaceAllowed(backends.Image{}, false)
+		return false, backends.Image{}, p.src.ReplaceAllowed(p.ref, backends.Image{}, false)
 	}
 	if err != nil {
 		return false, backends.Image{}, err
 	}
 	now := p.c.image(m, p.n)
-	err = p.src.ReplaceAllowed(now, true)
+	err = p.src.ReplaceAllowed(p.ref, now, true)
 	switch {
 	case err != nil && p.memo.State.Sent && p.ours(now):
 		img, err := p.published(ctx)
@@ -110,7 +141,34 @@ func (p *push) allowed(ctx context.Context) (done bool, _ backends.Image, _ erro
 	case m.Frozen:
 		return false, backends.Image{}, errFrozen
 	}
-	return false, backends.Image{}, nil
+	return p.unchanged(ctx, now)
+}
+
+// unchanged is done if now has the bytes already. They must not be sent again by
+// the old upload: the server names the file by its MD5, and deletes it together
+// with the container that is replaced.
+func (p *push) unchanged(ctx context.Context, now backends.Image) (done bool, _ backends.Image, _ error) {
+	if strings.HasPrefix(now.Digest, "md5:") && p.memo.State.MD5 == "" {
+		whole := libapi.NewHashed(p.src.Content, 0, p.src.Size).WithMD5()
+		if _, err := io.Copy(io.Discard, whole); err != nil {
+			return false, backends.Image{}, err
+		}
+		p.memo.State.MD5 = whole.MD5()
+	}
+	if !p.ours(now) {
+		return false, backends.Image{}, nil
+	}
+	body, err := p.c.Open(ctx, now, 0, 1)
+	switch {
+	case err == nil:
+		body.Close()
+		img, err := p.published(ctx)
+		return err == nil, img, err
+	case errors.Is(err, fs.ErrNotExist) || statusOf(err) == http.StatusInternalServerError: // the view breaks without the file
+		p.lost = true
+		return false, backends.Image{}, nil
+	}
+	return false, backends.Image{}, err
 }
 
 var errFrozen = fmt.Errorf("%w: the image is frozen on the server; its owner can unfreeze it there", fs.ErrPermission)

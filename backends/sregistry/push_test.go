@@ -72,7 +72,7 @@ func TestPython_client(t *testing.T) {
 	if err := os.WriteFile(file, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := python(t, "push", srv.URL, sregistrytest.User, sregistrytest.Token, "Lab_Images", "tacos", "1.0", file); !strings.Contains(got, "Upload Complete") {
+	if got := python(t, "push", srv.URL, sregistrytest.User, sregistrytest.Token, "lab-images", "tacos", "1.0", file); !strings.Contains(got, "Upload Complete") {
 		t.Fatalf("push: %q", got)
 	}
 	b := newRemote(t, srv.URL, sregistrytest.Token)
@@ -296,7 +296,8 @@ func TestPush_resume(t *testing.T) {
 	}
 }
 
-// The same bytes under a second name are not sent again.
+// The same bytes under a second name are sent again: the server does not say that it
+// has them.
 func TestPush_secondName(t *testing.T) {
 	t.Parallel()
 	srv := sregistrytest.Start(t, sregistrytest.Options{})
@@ -310,7 +311,7 @@ func TestPush_secondName(t *testing.T) {
 	for _, tag := range []string{"1", "2"} {
 		backendtest.WantRead(t, b, backendtest.Stat(t, b, "c/i:"+tag), 0, -1, content)
 	}
-	if n := srv.Count("PUT store/"); n != 1 {
+	if n := srv.Count("PUT store/"); n != 2 {
 		t.Errorf("the bytes were sent %d times", n)
 	}
 	// That the bytes are the same is no leave to take the name: who asks is another.
@@ -389,13 +390,19 @@ func TestQuota_noRetry(t *testing.T) {
 	}
 }
 
+// What the server would store under another name is refused without a request, and
+// the error says which one.
 func TestPush_name(t *testing.T) {
 	t.Parallel()
 	srv := sregistrytest.Start(t, sregistrytest.Options{})
-	b := newRemote(t, srv.URL, sregistrytest.Token)
-	_, err := b.Push(t.Context(), backendtest.Ref(t, "My_Images/i:1"), backendtest.Source(bytesOf("x", 500)))
-	if !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), `"my-images"`) {
-		t.Errorf("Push to a collection that the server would rename: %v", err)
+	c := backends.NewClient("lab", newRemote(t, srv.URL, sregistrytest.Token), backends.ClientOptions{})
+	for spec, stored := range map[string]string{
+		"My_Images/i:1": "my-images/i:1", "a/other/c:1": "a/c:1", "low/LOW:V1": "low/low:v1", "a/c.sifter:1": "a/cter:1", "-a-/c:1": "",
+	} {
+		_, err := c.Push(t.Context(), backendtest.Ref(t, spec), backendtest.Source(bytesOf("x", 500)))
+		if !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), stored) {
+			t.Errorf("Push(%s), which the server would store as %q: %v", spec, stored, err)
+		}
 	}
 	if n := len(srv.Requests()); n != 0 {
 		t.Errorf("%d requests", n)

@@ -47,14 +47,14 @@ func (c *client) manifest(ctx context.Context, n name) (manifest, error) {
 		return c.object(req, &m)
 	}
 	var err error
-	if !c.private.has(n.collection) {
+	if !c.closed.has(n.collection) {
 		if err = ask(""); err == nil || !kindPull.refused(err) || !c.login.known() {
 			return checked(m, n, err)
 		}
 	}
 	open := err
 	if err = c.signed(ctx, kindPull, n, ask); err == nil {
-		c.private.add(n.collection)
+		c.closed.add(n.collection)
 	} else if open != nil && errors.Is(err, backends.ErrUnauthorized) && !errors.Is(open, backends.ErrUnauthorized) && errors.Is(open, fs.ErrPermission) {
 		err = open
 	}
@@ -169,7 +169,7 @@ func (c *client) size(ctx context.Context, img *backends.Image) {
 		img.Size = p.size
 		return
 	}
-	if !strings.HasPrefix(img.Digest, "sha256:") {
+	if !strings.HasPrefix(img.Digest, "sha256:") || !split(img.Ref).inLibrary() {
 		return
 	}
 	resp, err := c.imageFile(ctx, split(img.Ref), ranged.Span{N: 1})

@@ -111,16 +111,21 @@ func (c *client) ofCollection(ctx context.Context, top string) ([]name, error) {
 
 // containers asks for an array of them. That there is none is no error.
 func (c *client) containers(ctx context.Context, path string) ([]container, error) {
+	all, err := c.search(ctx, path)
+	if statusOf(err) == http.StatusNotFound {
+		return nil, nil
+	}
+	return all, err
+}
+
+// search is containers where the server has to have the view.
+func (c *client) search(ctx context.Context, path string) ([]container, error) {
 	req, err := httpx.NewRequest(ctx, http.MethodGet, c.url(path), nil)
 	if err != nil {
 		return nil, err
 	}
 	var found []container
-	err = c.page(req, &found)
-	if statusOf(err) == http.StatusNotFound {
-		return nil, nil
-	}
-	return found, err
+	return found, c.page(req, &found)
 }
 
 // name says which container f is. Servers differ in where they say it.

@@ -34,10 +34,10 @@ const stampLayout = "20060102T15Z"
 func encodeUser(user string) string { return base64.StdEncoding.EncodeToString([]byte(user)) }
 
 // sign returns the Authorization header, which is also the SREGISTRY_EVENT of
-// an upload.
+// an upload. The collection stands in it as the server has it.
 func sign(user, token string, k kind, stamp string, n name) string {
 	mac := hmac.New(sha256.New, []byte(token))
-	fmt.Fprintf(mac, "%s|%s|%s|%s|%s|", k, normal(n.collection), stamp, n.container, n.tag)
+	fmt.Fprintf(mac, "%s|%s|%s|%s|%s|", k, n.collection, stamp, n.container, n.tag)
 	return fmt.Sprintf("SREGISTRY-HMAC-SHA256 Credential=%s/%s/%s,Signature=%s",
 		k, encodeUser(user), stamp, hex.EncodeToString(mac.Sum(nil)))
 }

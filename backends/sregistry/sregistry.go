@@ -24,6 +24,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
@@ -38,6 +39,7 @@ var (
 	_ backends.Pusher      = (*client)(nil)
 	_ backends.Deleter     = (*client)(nil)
 	_ backends.NameChecker = (*client)(nil)
+	_ backends.Speller     = (*client)(nil)
 	_ LabelSearcher        = (*client)(nil)
 )
 
@@ -50,7 +52,16 @@ type Config struct {
 	// "upload" (the server's own disk), or "auto", the default: the library
 	// where the server has it.
 	PushBy string `toml:"push_by"`
+	// NewCollections says who may see the collections that a push makes:
+	// "private", the default, or "public".
+	NewCollections string `toml:"new_collections"`
 }
+
+// The values of Config.NewCollections.
+const (
+	newPrivate = "private"
+	newPublic  = "public"
+)
 
 // The values of Config.PushBy.
 const (
@@ -60,15 +71,16 @@ const (
 )
 
 type client struct {
-	home  *url.URL // without "/api" and the last slash
-	arch  string
-	way   string // of Config.PushBy
-	login *login
-	http  *http.Client
-	log   *slog.Logger
+	home    *url.URL // without "/api" and the last slash
+	arch    string
+	way     string // of Config.PushBy
+	private bool   // new collections are
+	login   *login
+	http    *http.Client
+	log     *slog.Logger
 
 	places   places          // where the bytes of images are
-	private  set             // collections that are read only signed
+	closed   set             // collections that are read only signed
 	listing  listing         // of all public collections, for a moment
 	commits  uploads.Locks   // one publication of a name at a time
 	unsaved  uploads.Unsaved // the uploads that were broken off
@@ -79,7 +91,7 @@ type client struct {
 //
 // Errors: fs.ErrInvalid for settings that cannot be.
 func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
-	cfg := Config{PushBy: pushAuto}
+	cfg := Config{PushBy: pushAuto, NewCollections: newPrivate}
 	if err := env.Decode(&cfg); err != nil {
 		return nil, err
 	}
@@ -87,11 +99,13 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
 	}
-	switch cfg.PushBy {
-	case pushAuto, pushLibrary, pushUpload:
-	default:
-		return nil, fmt.Errorf("%w: remote %s: push_by = %q%s", fs.ErrInvalid, env.Remote, cfg.PushBy,
-			backends.DidYouMean(cfg.PushBy, []string{pushAuto, pushLibrary, pushUpload}))
+	for _, s := range []struct {
+		key, value string
+		known      []string
+	}{{"push_by", cfg.PushBy, []string{pushAuto, pushLibrary, pushUpload}}, {"new_collections", cfg.NewCollections, []string{newPrivate, newPublic}}} {
+		if !slices.Contains(s.known, s.value) {
+			return nil, fmt.Errorf("%w: remote %s: %s = %q%s", fs.ErrInvalid, env.Remote, s.key, s.value, backends.DidYouMean(s.value, s.known))
+		}
 	}
 	// Such a name cannot log in anywhere: the server splits what it is sent at
 	// each slash.
@@ -99,7 +113,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		return nil, fmt.Errorf("%w: remote %s: the server cannot read the user name %q in a signature", fs.ErrInvalid, env.Remote, env.User)
 	}
 	return &client{
-		home: home, arch: env.WantedArch(), way: cfg.PushBy, http: env.HTTP, log: env.Logger(),
+		home: home, arch: env.WantedArch(), way: cfg.PushBy, private: cfg.NewCollections == newPrivate, http: env.HTTP, log: env.Logger(),
 		login: &login{user: env.User, secret: env.Secret}, partSize: bigUpload,
 	}, nil
 }
@@ -123,7 +137,7 @@ func (c *client) CheckLogin(ctx context.Context) error {
 	if c.login.secret == nil {
 		return nil // public collections need none
 	}
-	err := c.bearer(ctx, http.MethodGet, "/v1/token-status", nil, nil)
+	err := c.askLibrary(ctx)
 	if elsewhere(err) {
 		return nil
 	}

@@ -471,12 +471,15 @@ func TestSearch(t *testing.T) {
 		return names
 	}
 	for query, want := range map[string][]string{
-		"hello":            {"lab/hello-world:1", "org/team/hello:3", "vsoch/hello:1", "vsoch/hello:2"},
+		// Whole names, and those in private collections too: so the server does it.
+		"hello":            {"secret/hello:1", "vsoch/hello:1", "vsoch/hello:2"},
+		"team/hello":       {},
+		"HELLO":            {"secret/hello:1", "vsoch/hello:1", "vsoch/hello:2"},
 		"vsoch":            {"vsoch/hello:1", "vsoch/hello:2", "vsoch/tacos:1"},
 		"vsoch/":           {"vsoch/hello:1", "vsoch/hello:2", "vsoch/tacos:1"},
 		"vsoch/hello":      {"vsoch/hello:1", "vsoch/hello:2"},
 		"vsoch/hello:2":    {"vsoch/hello:2"},
-		"hello TEAM":       {"org/team/hello:3"},
+		"hello SECRET":     {"secret/hello:1"},
 		"hello nothing":    {},
 		"no?such#thing/%2": {},
 		"maintainer=":      {"lab/hello-world:1", "vsoch/hello:1"},

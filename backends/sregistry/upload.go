@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
@@ -18,11 +19,20 @@ import (
 	"github.com/sregfs/sregfs/backends/internal/libapi"
 )
 
+// uploadDone is the message of an upload that was stored.
+const uploadDone = "Upload Complete"
+
 // upload is the old way: one request for the number of the collection, and one
 // with the form that a browser would send. It cannot be resumed. It publishes as
 // soon as it is whole, so its last bytes are held back until the digest of all
 // is known.
 func (p *push) upload(ctx context.Context) error {
+	if err := p.n.checkUpload(); err != nil {
+		return err
+	}
+	if p.lost {
+		return fmt.Errorf("%w: the server has lost the bytes of the image that has this name: delete it, and push again", fs.ErrExist)
+	}
 	number, err := p.openUpload(ctx)
 	if err != nil {
 		return err
@@ -79,6 +89,10 @@ func (p *push) sendForm(ctx context.Context, number, auth string) error {
 	err = p.c.object(req, &said)
 	if wrong := content.Failed(); wrong != nil {
 		return wrong
+	}
+	if err == nil && said.Message != uploadDone {
+		// "Filename too long", "… already exists.": with status 200.
+		return fmt.Errorf("%w: the server says %.200q", fs.ErrInvalid, said.Message)
 	}
 	return err
 }

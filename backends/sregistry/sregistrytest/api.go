@@ -14,13 +14,14 @@ import (
 	"mime/multipart"
 	"net/http"
 	"regexp"
-	"slices"
 	"sort"
 	"strconv"
 	"strings"
 )
 
 type dict = map[string]any
+
+const addDate = "2019-07-12T14:00:00.000000Z"
 
 // A route is one view of the server. Its name is what quotas are counted by.
 type route struct {
@@ -38,26 +39,31 @@ func routes() []route {
 		at("GET", "/api/collections", "collections", (*Server).listCollections),
 		at("GET", "/api/collection/(.+?)", "collection", (*Server).getCollection),
 		at("GET", "/api/container/search/collection/(.+?)/name/(.+?)/tag/(.+?)", "search", (*Server).search),
-		at("GET", "/api/container/search/collection/(.+?)/name/(.+?)", "search", (*Server).search),
-		at("GET", "/api/container/search/name/(.+?)", "search", (*Server).searchName),
+		at("GET", "/api/container/search/collection/(.+?)/name/(.+?)()", "search", (*Server).search),
+		at("GET", "/api/container/search()/name/(.+?)/tag/(.+?)", "search", (*Server).search),
+		at("GET", "/api/container/search()/name/(.+?)()", "search", (*Server).search),
 		at("GET", "/api/labels/search(?:/(.+?)/key)?(?:/(.+?)/value)?", "labels", (*Server).labelSearch),
 		at("GET", "/api/container/([^/]+?)/(.+?)(?::([^:@]+?))?(?:@.+)?", "manifest", (*Server).manifest),
 		at("DELETE", "/api/container/([^/]+?)/(.+?):([^:@]+?)", "delete", (*Server).remove),
 		at("POST", "/api/upload/chunked_upload", "upload", (*Server).openUpload),
-		at("POST", "/upload", "upload", (*Server).upload),
+		at("POST", "/upload", "upload complete", (*Server).upload),
 		at("GET", "/containers/([0-9]+)/download/(.+?)", "download", (*Server).download),
-		at("GET", "/v1/token-status", "library", (*Server).tokenStatus),
-		at("GET", "/v1/entities/([^/]+)", "library", (*Server).entity),
-		at("GET", "/v1/collections/([^/]+)/([^/]+)", "library", (*Server).libraryCollection),
-		at("POST", "/v1/collections", "library", (*Server).makeCollection),
-		at("GET", "/v1/images/([^/]+)/([^/]+)/([^/]+):(.+)", "library", (*Server).nameless),
-		at("GET", "/v1/imagefile/([^/]+)/(.+):([^:]+)", "library", (*Server).imageFile),
-		at("POST", "/v2/imagefile/([0-9]+)/_multipart", "library", (*Server).openParts),
-		at("PUT", "/v2/imagefile/([0-9]+)/_multipart", "library", (*Server).signPart),
-		at("PUT", "/v2/imagefile/([0-9]+)/_multipart_complete", "library", (*Server).completeParts),
-		at("POST", "/v2/imagefile/([0-9]+)", "library", (*Server).signUpload),
-		at("PUT", "/v2/imagefile/([0-9]+)/_complete", "library", (*Server).complete),
-		at("POST", "/v1/tags/([0-9]+)", "library", (*Server).setTag),
+		at("GET", "/api/registry/identity", "identity", (*Server).identity),
+		at("GET", "/version", "version", (*Server).version),
+		at("GET", "/v1/token-status", "", (*Server).tokenStatus),
+		at("GET", "/v1/entities/([^/]+)", "entity", (*Server).entity),
+		at("GET", "/v1/collections/([^/]+)/([^/]+)", "library collection", (*Server).libraryCollection),
+		at("POST", "/v1/collections", "library collections", (*Server).makeCollection),
+		at("GET", `/v1/images/([^/]+)/([^/]+)/([^/]+):sha256[.](.+)`, "push image", (*Server).nameless),
+		at("GET", "/v1/images/(.+?)", "image", (*Server).image),
+		at("GET", "/v1/imagefile/(.+?)", "image file", (*Server).imageFile),
+		at("POST", "/v2/imagefile/([0-9]+)/_multipart", "", (*Server).openParts),
+		at("PUT", "/v2/imagefile/([0-9]+)/_multipart", "", (*Server).signPart),
+		at("PUT", "/v2/imagefile/([0-9]+)/_multipart_complete", "parts complete", (*Server).completeParts),
+		at("PUT", "/v2/imagefile/([0-9]+)/_multipart_abort", "abort", (*Server).abortParts),
+		at("POST", "/v2/imagefile/([0-9]+)", "sign", (*Server).signUpload),
+		at("PUT", "/v2/imagefile/([0-9]+)/_complete", "complete", (*Server).complete),
+		at("POST", "/v1/tags/([0-9]+)", "tags", (*Server).setTag),
 	}
 }
 
@@ -66,8 +72,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	s.seen = append(s.seen, r.Method+" "+r.URL.Path)
 	s.mu.Unlock()
 	w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
-	if s.opts.NoLibrary && (strings.HasPrefix(r.URL.Path, "/v1/") || strings.HasPrefix(r.URL.Path, "/v2/")) {
-		notFound(w)
+	if s.opts.NoLibrary && (strings.HasPrefix(r.URL.Path, "/v1/") || strings.HasPrefix(r.URL.Path, "/v2/") || r.URL.Path == "/version") {
+		page(w, http.StatusNotFound)
 		return
 	}
 	for _, at := range s.routes {
@@ -75,18 +81,31 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		if m == nil || at.method != r.Method {
 			continue
 		}
-		s.mu.Lock()
-		s.views[at.name]++
-		over := s.opts.ViewLimit > 0 && s.views[at.name] > s.opts.ViewLimit
-		s.mu.Unlock()
-		if over {
-			http.Error(w, "<h1>403 Forbidden</h1>", http.StatusForbidden)
-			return
+		switch over, throttled := s.limited(at); {
+		case throttled:
+			w.Header().Set("Retry-After", "86400")
+			reply(w, http.StatusTooManyRequests, dict{"detail": "Request was throttled. Expected available in 86400 seconds."})
+		case over:
+			page(w, http.StatusForbidden)
+		default:
+			at.serve(s, w, r, m)
 		}
-		at.serve(s, w, r, m)
 		return
 	}
-	notFound(w)
+	page(w, http.StatusNotFound)
+}
+
+// limited counts a request. The limit of a view is its own, the other one that of
+// all views of the API, which uploads and downloads are not.
+func (s *Server) limited(at route) (over, throttled bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !strings.HasPrefix(at.name, "upload") && at.name != "download" {
+		s.views["*"]++
+		throttled = s.opts.Throttle > 0 && s.views["*"] > s.opts.Throttle
+	}
+	s.views[at.name]++
+	return s.opts.ViewLimit > 0 && at.name != "" && s.views[at.name] > s.opts.ViewLimit, throttled
 }
 
 func reply(w http.ResponseWriter, status int, v any) {
@@ -97,33 +116,55 @@ func reply(w http.ResponseWriter, status int, v any) {
 
 func notFound(w http.ResponseWriter) { reply(w, http.StatusNotFound, dict{"detail": "Not found."}) }
 
-// broken is what Django answers when a view raises.
-func broken(w http.ResponseWriter) {
+// page is what Django answers a browser.
+func page(w http.ResponseWriter, status int) {
 	w.Header().Set("Content-Type", "text/html")
-	w.WriteHeader(http.StatusInternalServerError)
-	fmt.Fprint(w, "<h1>Server Error (500)</h1>")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, "<h1>%d</h1>", status)
 }
+
+// broken is what Django answers when a view raises.
+func broken(w http.ResponseWriter) { page(w, http.StatusInternalServerError) }
 
 var authorization = regexp.MustCompile(`^SREGISTRY-HMAC-SHA256 Credential=([^,]*),Signature=([0-9a-f]{64})$`)
 
-// signedBy checks a signature as the server does. ok is false for any fault.
-func (s *Server) signedBy(header, kind, in, name, tag string) bool {
+// signer returns whom a signature is of, "" if the header is none of a user.
+func signer(header string) (user string, wellFormed bool) {
 	m := authorization.FindStringSubmatch(header)
 	if m == nil {
-		return false
+		return "", false
 	}
 	credential := strings.Split(m[1], "/")
-	if len(credential) != 3 || credential[0] != kind || credential[2] != s.now().UTC().Format("20060102T15")+"Z" {
+	if len(credential) != 3 {
+		return "", false
+	}
+	name, err := base64.StdEncoding.DecodeString(credential[1])
+	if user = string(name); err != nil || user != User && user != Guest {
+		return "", true
+	}
+	return user, true
+}
+
+// signedBy checks a signature as the server does, over the collection's name as it
+// is. ok is false for any fault.
+func (s *Server) signedBy(header, kind, in, name, tag string) bool {
+	user, _ := signer(header)
+	if user == "" {
 		return false
 	}
-	user, err := base64.StdEncoding.DecodeString(credential[1])
-	if err != nil || string(user) != User {
+	m := authorization.FindStringSubmatch(header)
+	credential := strings.Split(m[1], "/")
+	if credential[0] != kind || credential[2] != s.now().UTC().Format("20060102T15")+"Z" {
 		return false
 	}
 	got, _ := hex.DecodeString(m[2])
-	for _, token := range []string{Token, s.opts.Trust} {
+	tokens := []string{Token, s.opts.Trust}
+	if user == Guest {
+		tokens = []string{GuestToken}
+	}
+	for _, token := range tokens {
 		mac := hmac.New(sha256.New, []byte(token))
-		_, _ = io.WriteString(mac, strings.Join([]string{kind, normalize(in), credential[2], name, tag, ""}, "|"))
+		_, _ = io.WriteString(mac, strings.Join([]string{kind, in, credential[2], name, tag, ""}, "|"))
 		if token != "" && hmac.Equal(got, mac.Sum(nil)) {
 			return true
 		}
@@ -143,7 +184,9 @@ func (s *Server) describedCollection(col *collection) dict {
 			containers = append(containers, s.described(c))
 		}
 	}
-	return dict{"id": col.id, "name": col.name, "add_date": "2019-07-12T14:00:00Z", "metadata": dict{}, "containers": containers}
+	return dict{
+		"id": col.id, "name": col.name, "add_date": addDate, "modify_date": addDate, "metadata": dict{}, "containers": containers,
+	}
 }
 
 func (s *Server) listCollections(w http.ResponseWriter, r *http.Request, _ []string) {
@@ -170,6 +213,9 @@ func (s *Server) listCollections(w http.ResponseWriter, r *http.Request, _ []str
 		results = append(results, s.describedCollection(col))
 	}
 	page := dict{"count": len(public), "next": nil, "previous": nil, "results": results}
+	if offset > 0 {
+		page["previous"] = fmt.Sprintf("http://registry.internal/api/collections/?limit=%d&offset=%d", limit, max(offset-limit, 0))
+	}
 	if end < len(public) {
 		// The server knows itself by another name than its clients do.
 		page["next"] = fmt.Sprintf("http://registry.internal/api/collections/?limit=%d&offset=%d", limit, end)
@@ -180,7 +226,7 @@ func (s *Server) listCollections(w http.ResponseWriter, r *http.Request, _ []str
 func (s *Server) getCollection(w http.ResponseWriter, _ *http.Request, m []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	col := s.collections[m[1]]
+	col := s.collections[strings.ToLower(m[1])]
 	switch {
 	case col == nil:
 		reply(w, http.StatusOK, dict{})
@@ -191,28 +237,36 @@ func (s *Server) getCollection(w http.ResponseWriter, _ *http.Request, m []strin
 	}
 }
 
-func (s *Server) searched(w http.ResponseWriter, match func(*container) bool) {
+// search finds containers by their whole name, in lower case; the private ones too.
+func (s *Server) search(w http.ResponseWriter, _ *http.Request, m []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	in, name, tag := strings.ToLower(m[1]), strings.ToLower(m[2]), strings.ToLower(m[3])
 	found := []dict{}
 	for _, c := range s.containers {
-		if !c.in.private && match(c) {
-			d := s.described(c)
-			d["collection"], d["version"], d["id"] = c.in.name, c.version, c.id
-			found = append(found, d)
+		if c.name == name && (in == "" || c.in.name == in) && (tag == "" || c.tag == tag) {
+			found = append(found, c.facts())
 		}
 	}
 	reply(w, http.StatusOK, found)
 }
 
-func (s *Server) search(w http.ResponseWriter, _ *http.Request, m []string) {
-	s.searched(w, func(c *container) bool {
-		return c.in.name == m[1] && strings.Contains(c.name, m[2]) && (len(m) < 4 || c.tag == m[3])
-	})
-}
-
-func (s *Server) searchName(w http.ResponseWriter, _ *http.Request, m []string) {
-	s.searched(w, func(c *container) bool { return strings.Contains(c.name, m[1]) })
+// facts are what a search and a manifest tell.
+func (c *container) facts() dict {
+	version, metadata := any(c.version), dict{}
+	if c.version == "" {
+		version = nil
+	}
+	for key, value := range c.metadata {
+		metadata[key] = value
+	}
+	if c.labels != nil {
+		metadata["labels"] = c.labels
+	}
+	return dict{
+		"id": c.id, "name": c.name, "tag": c.tag, "add_date": c.modified.UTC().Format("2006-01-02T15:04:05.000000Z07:00"),
+		"metrics": dict{}, "version": version, "frozen": c.frozen, "metadata": metadata, "collection": c.in.name,
+	}
 }
 
 func (s *Server) labelSearch(w http.ResponseWriter, _ *http.Request, m []string) {
@@ -233,6 +287,7 @@ func (s *Server) labelSearch(w http.ResponseWriter, _ *http.Request, m []string)
 	reply(w, http.StatusOK, all)
 }
 
+// manifest looks at a login only where the collection is private.
 func (s *Server) manifest(w http.ResponseWriter, r *http.Request, m []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -245,27 +300,23 @@ func (s *Server) manifest(w http.ResponseWriter, r *http.Request, m []string) {
 		return
 	}
 	auth := r.Header.Get("Authorization")
+	user, wellFormed := signer(auth)
 	switch {
-	case auth != "" && !s.signedBy(auth, "pull", c.in.name, c.name, c.tag):
-		reply(w, http.StatusOK, 400)
-		return
-	case auth == "" && c.in.private:
-		reply(w, http.StatusForbidden, dict{"detail": "You do not have permission to perform this action."})
-		return
 	case s.opts.WeeklyLimit > 0 && c.downloads >= s.opts.WeeklyLimit:
 		reply(w, http.StatusOK, 429)
-		return
+	case c.in.private && auth == "":
+		reply(w, http.StatusForbidden, dict{"detail": "Authentication Required"})
+	case c.in.private && !wellFormed:
+		broken(w)
+	case c.in.private && user != c.in.owner:
+		reply(w, http.StatusForbidden, dict{"detail": "Unauthorized"})
+	case c.in.private && !s.signedBy(auth, "pull", c.in.name, c.name, c.tag):
+		reply(w, http.StatusOK, 400)
+	default:
+		facts := c.facts()
+		facts["image"] = fmt.Sprintf("%s/containers/%d/download/%s", s.URL, c.id, c.in.secret)
+		reply(w, http.StatusOK, facts)
 	}
-	version := any(c.version)
-	if c.version == "" {
-		version = nil
-	}
-	reply(w, http.StatusOK, dict{
-		"id": c.id, "name": c.name, "tag": c.tag, "version": version, "frozen": c.frozen, "collection": c.in.name,
-		"image":    fmt.Sprintf("%s/containers/%d/download/%s", s.URL, c.id, c.in.secret),
-		"add_date": c.modified.UTC().Format("2006-01-02T15:04:05.000000Z07:00"),
-		"metadata": dict{"labels": c.labels, "size_mb": 1},
-	})
 }
 
 func (s *Server) remove(w http.ResponseWriter, r *http.Request, m []string) {
@@ -274,13 +325,14 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request, m []string) {
 	c := s.find(m[1], m[2], m[3])
 	switch {
 	case c == nil:
-		notFound(w)
-	case !s.signedBy(r.Header.Get("Authorization"), "delete", m[1], m[2], m[3]):
-		reply(w, http.StatusForbidden, dict{"detail": "Invalid signature."})
+		reply(w, http.StatusNotFound, dict{"detail": "Container Not Found"})
 	case c.frozen:
-		w.WriteHeader(http.StatusNotModified)
+		reply(w, http.StatusForbidden, dict{"detail": c.fullName() + " is frozen, delete not allowed."})
+	case !s.signedBy(r.Header.Get("Authorization"), "delete", m[1], m[2], m[3]):
+		reply(w, http.StatusForbidden, dict{"detail": "Unauthorized"})
 	default:
-		s.containers = slices.DeleteFunc(s.containers, func(o *container) bool { return o == c })
+		s.clean(c)
+		s.drop(c)
 		w.WriteHeader(http.StatusNoContent)
 	}
 }
@@ -289,8 +341,14 @@ func (s *Server) openUpload(w http.ResponseWriter, r *http.Request, _ []string) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var asked struct{ Collection, Name, Tag string }
+	auth := r.Header.Get("Authorization")
 	if json.NewDecoder(r.Body).Decode(&asked) != nil || asked.Collection == "" || asked.Name == "" || asked.Tag == "" ||
-		!s.signedBy(r.Header.Get("Authorization"), "push", asked.Collection, asked.Name, asked.Tag) {
+		!s.signedBy(auth, "push", normalize(asked.Collection), asked.Name, asked.Tag) {
+		broken(w)
+		return
+	}
+	user, _ := signer(auth)
+	if col := s.collections[normalize(asked.Collection)]; col != nil && col.owner != user {
 		broken(w)
 		return
 	}
@@ -316,19 +374,42 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request, _ []string) {
 			in = col
 		}
 	}
-	event := fields["SREGISTRY_EVENT"]
-	if in == nil || got == nil || event != r.Header.Get("Authorization") ||
-		!s.signedBy(event, "upload", in.name, fields["name"], fields["tag"]) {
+	auth := r.Header.Get("Authorization")
+	user, _ := signer(auth)
+	if in == nil || got == nil || user != in.owner || !s.signedBy(auth, "upload", in.name, fields["name"], fields["tag"]) {
 		broken(w)
 		return
 	}
-	c := &container{id: s.id(), in: in, name: fields["name"], tag: fields["tag"], object: got, version: got.md5, sum: got.sha, modified: s.now()}
-	if old := s.find(in.name, c.name, c.tag); old != nil && old.frozen {
+	message, ok := s.storeUpload(in, fields["name"], fields["tag"], got)
+	if !ok {
 		broken(w)
 		return
 	}
-	s.replace(c)
-	reply(w, http.StatusOK, dict{"message": "Upload Complete"})
+	reply(w, http.StatusOK, dict{"message": message})
+}
+
+// storeUpload stores what was uploaded under the name that the server makes of
+// name and tag. The file's is made of that and its MD5, so the same bytes are the
+// same file, which goes when the container that it replaces goes.
+func (s *Server) storeUpload(in *collection, name, tag string, got *object) (message string, ok bool) {
+	_, name, tag = parse(name[strings.LastIndexByte(name, '/')+1:] + ":" + tag)
+	c := &container{id: s.id(), in: in, name: name, tag: tag, path: filePath(in.name, name, tag, got.md5), version: got.md5, modified: s.now()}
+	row := "library/" + name + ":" + tag + "@" + got.md5
+	switch old := s.find(in.name, name, tag); {
+	case len(c.path) > 255:
+		return "Filename too long!\nMust be less than 255 characters", true
+	case len(row) > 200: // of the database
+		return "", false
+	case old != nil && old.frozen:
+		return row + " already exists.", true
+	default:
+		s.files[c.path] = got
+		if old != nil {
+			s.drop(old)
+		}
+		s.append(c)
+		return "Upload Complete", true
+	}
 }
 
 func (s *Server) readForm(r *http.Request) (fields map[string]string, got *object, err error) {
@@ -381,19 +462,25 @@ func (s *Server) download(w http.ResponseWriter, _ *http.Request, m []string) {
 			c = o
 		}
 	}
-	if c == nil || c.key != "" {
+	if c == nil || c.path == "" {
 		s.mu.Unlock()
-		notFound(w)
+		page(w, http.StatusNotFound)
 		return
 	}
+	o := s.files[c.path]
+	if o == nil {
+		s.mu.Unlock()
+		broken(w)
+		return
+	}
+	over, content := s.opts.WeeklyLimit > 0 && c.downloads >= s.opts.WeeklyLimit, o.Reader()
 	c.downloads++
-	over, content := s.opts.WeeklyLimit > 0 && c.downloads > s.opts.WeeklyLimit, c.object.Reader()
 	s.mu.Unlock()
 	if over {
-		http.Error(w, "Forbidden", http.StatusForbidden)
+		page(w, http.StatusForbidden)
 		return
 	}
-	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Type", "application/img")
 	w.Header().Set("Content-Length", strconv.FormatInt(content.Size(), 10))
 	_, _ = io.Copy(w, content) // a client that has gone is no matter
 }

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,90 +17,199 @@ import (
 	"github.com/sregfs/sregfs/backends/internal/bodytest"
 )
 
-// bearer checks the login of the library API and answers if it is not there.
-func (s *Server) bearer(w http.ResponseWriter, r *http.Request) bool {
-	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if ok && (token == Token || token != "" && token == s.opts.Trust) {
-		return true
+// bearer returns whose token the request has. What the views answer to one that is
+// not known is up to them.
+func (s *Server) bearer(r *http.Request) (user string) {
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	switch {
+	case token == Token || token != "" && token == s.opts.Trust:
+		return User
+	case token == GuestToken:
+		return Guest
 	}
-	reply(w, http.StatusUnauthorized, dict{"error": dict{"code": 401, "message": "Invalid token"}})
-	return false
+	return ""
 }
+
+// entities are the numbers of users.
+var entities = map[string]string{User: "1", Guest: "2"}
 
 func data(w http.ResponseWriter, v any) { reply(w, http.StatusOK, dict{"data": v}) }
 
+func failure(w http.ResponseWriter, status int, format string, args ...any) {
+	reply(w, status, dict{"error": dict{"code": status, "message": fmt.Sprintf(format, args...)}})
+}
+
+func (s *Server) version(w http.ResponseWriter, _ *http.Request, _ []string) {
+	data(w, dict{"version": "v1.0.0", "apiVersion": "2.0.0-alpha.1"})
+}
+
+func (s *Server) identity(w http.ResponseWriter, _ *http.Request, _ []string) {
+	reply(w, http.StatusOK, dict{"name": "Tacosaurus Computing Center", "id": "taco", "url": s.URL})
+}
+
 func (s *Server) tokenStatus(w http.ResponseWriter, r *http.Request, _ []string) {
-	if s.bearer(w, r) {
-		data(w, dict{"status": "OK"})
+	if s.bearer(r) == "" {
+		w.WriteHeader(http.StatusNotFound)
 	}
 }
 
 func (s *Server) entity(w http.ResponseWriter, r *http.Request, m []string) {
-	switch {
-	case !s.bearer(w, r):
-	case m[1] != User:
-		notFound(w)
-	default:
-		data(w, dict{"id": "1", "name": User})
-	}
-}
-
-func (s *Server) libraryCollection(w http.ResponseWriter, r *http.Request, m []string) {
-	if !s.bearer(w, r) {
+	id := entities[m[1]]
+	if s.bearer(r) == "" || id == "" {
+		w.WriteHeader(http.StatusNotFound)
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	col := s.collections[m[2]]
-	if col == nil || m[1] != User {
-		notFound(w)
-		return
+	owned := []string{}
+	for _, col := range s.collections {
+		if col.owner == m[1] {
+			owned = append(owned, strconv.Itoa(col.id))
+		}
 	}
-	data(w, dict{"id": strconv.Itoa(col.id), "name": col.name, "private": col.private})
+	data(w, dict{
+		"collections": owned, "deleted": false, "createdBy": "", "createdAt": addDate, "updatedBy": "", "updatedAt": "", "deletedAt": addDate,
+		"id": id, "name": m[1], "description": m[1], "size": 0, "quota": 0, "defaultPrivate": false, "customData": "",
+	})
 }
 
+func (s *Server) libraryCollection(w http.ResponseWriter, r *http.Request, m []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	user := s.bearer(r)
+	switch col := s.collections[m[2]]; {
+	case user == "":
+		w.WriteHeader(http.StatusForbidden)
+	case col == nil || col.owner != user:
+		w.WriteHeader(http.StatusNotFound)
+	default:
+		data(w, s.libraryData(col))
+	}
+}
+
+func (s *Server) libraryData(col *collection) dict {
+	inside := []string{}
+	for _, c := range s.containers {
+		if c.in == col {
+			inside = append(inside, strconv.Itoa(c.id))
+		}
+	}
+	owner := entities[col.owner]
+	return dict{
+		"containers": inside, "createdAt": addDate, "createdBy": owner, "customData": "", "deleted": false, "deletedAt": addDate,
+		"description": col.name + " Collection", "entity": owner, "entityName": col.owner, "id": strconv.Itoa(col.id), "name": col.name,
+		"owner": owner, "private": col.private, "size": len(inside), "updatedAt": addDate, "updatedBy": owner,
+	}
+}
+
+// makeCollection makes a public one unless it is told otherwise, whatever the
+// server's own choice is.
 func (s *Server) makeCollection(w http.ResponseWriter, r *http.Request, _ []string) {
-	if !s.bearer(w, r) {
+	user := s.bearer(r)
+	if user == "" {
+		failure(w, http.StatusForbidden, "Token not valid")
 		return
 	}
 	var asked struct {
 		Entity, Name string
 		Private      bool
 	}
-	if json.NewDecoder(r.Body).Decode(&asked) != nil || asked.Entity != "1" || asked.Name == "" {
-		reply(w, http.StatusBadRequest, dict{})
+	if json.NewDecoder(r.Body).Decode(&asked) != nil || asked.Entity == "" || asked.Name == "" {
+		failure(w, http.StatusBadRequest, "Invalid payload.")
+		return
+	}
+	if asked.Entity != entities[user] {
+		failure(w, http.StatusForbidden, "Permission denied %s %s", entities[user], asked.Entity)
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	col := s.collection(normalize(asked.Name))
-	col.private = asked.Private
-	data(w, dict{"id": strconv.Itoa(col.id), "name": col.name})
+	name := normalize(asked.Name)
+	if s.collections[name] != nil {
+		failure(w, http.StatusForbidden, "A collection named '%s' exists already!", name)
+		return
+	}
+	col := s.collection(name)
+	col.owner, col.private = user, asked.Private
+	data(w, s.libraryData(col))
 }
 
-// nameless makes an image for a digest, with a tag that nobody asks for.
+// nameless makes an image for a digest, with a tag that nobody asks for: a new one
+// each time.
 func (s *Server) nameless(w http.ResponseWriter, r *http.Request, m []string) {
-	if !s.bearer(w, r) {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	col, sum := s.collections[m[2]], strings.TrimPrefix(m[4], "sha256.")
-	if col == nil || r.FormValue("arch") == "" {
-		notFound(w)
-		return
+	user := s.bearer(r)
+	switch col := s.collections[m[2]]; {
+	case user == "":
+		w.WriteHeader(http.StatusForbidden)
+	case col == nil:
+		w.WriteHeader(http.StatusNotFound)
+	case col.owner != user:
+		w.WriteHeader(http.StatusForbidden)
+	default:
+		id := s.id()
+		c := &container{
+			id: id, in: col, name: m[3], tag: fmt.Sprintf("DUMMY-%08d-0000-4000-8000-000000000000", id), version: "sha256." + m[4],
+			modified: s.now(), metadata: dict{},
+		}
+		s.append(c)
+		data(w, s.imageData(c))
 	}
-	for _, c := range s.containers {
-		if c.in == col && c.name == m[3] && c.sum == sum && c.key != "" {
-			data(w, dict{"id": strconv.Itoa(c.id), "hash": "sha256." + sum, "uploaded": c.object != nil})
-			return
+}
+
+// imageData does not say whether the bytes are there.
+func (s *Server) imageData(c *container) dict {
+	tags := []string{}
+	for _, o := range s.containers {
+		if o.in == c.in && !strings.HasPrefix(o.tag, "DUMMY-") {
+			tags = append(tags, o.tag)
 		}
 	}
-	c := &container{id: s.id(), in: col, name: m[3], sum: sum, version: "sha256." + sum, modified: s.now()}
-	c.tag = fmt.Sprintf("DUMMY-%08d", c.id)
-	c.key = fmt.Sprintf("/%s/%d.sif", col.name, c.id)
-	s.containers = append(s.containers, c)
-	data(w, dict{"id": strconv.Itoa(c.id), "hash": "sha256." + sum, "uploaded": false})
+	owner := entities[c.in.owner]
+	return dict{
+		"deleted": false, "createdBy": owner, "createdAt": addDate, "updatedBy": c.in.owner, "owner": owner, "id": strconv.Itoa(c.id),
+		"hash": c.version, "description": c.in.name + " Collection", "container": c.version, "arch": "amd64", "fingerprints": []string{},
+		"customData": "", "size": nil, "entity": owner, "entityName": c.in.owner, "collection": strconv.Itoa(c.in.id),
+		"collectionName": c.in.name, "containerName": c.name, "tags": tags, "containerStars": 0, "containerDownloads": 0,
+	}
+}
+
+// parsed returns what the library API reads a name as, and whether it is for user.
+func (s *Server) parsed(text, user string) *container {
+	in, name, tag := parse(text)
+	for _, c := range s.containers {
+		if c.in.name == in && c.name == name && (c.tag == tag || strings.HasPrefix(tag, "sha256") && c.version == tag) {
+			if c.in.private && user != c.in.owner {
+				return nil
+			}
+			return c
+		}
+	}
+	return nil
+}
+
+func (s *Server) image(w http.ResponseWriter, r *http.Request, m []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.parsed(m[1], s.bearer(r))
+	if c == nil {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	data(w, s.imageData(c))
+}
+
+// imageFile redirects to the object store, whether the image is there or not.
+func (s *Server) imageFile(w http.ResponseWriter, r *http.Request, m []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.parsed(m[1], s.bearer(r))
+	if c == nil {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	http.Redirect(w, r, s.presign(http.MethodGet, c.key(), nil), http.StatusFound)
 }
 
 func (s *Server) byID(id string) *container {
@@ -111,21 +219,6 @@ func (s *Server) byID(id string) *container {
 		}
 	}
 	return nil
-}
-
-// imageFile redirects to the object store.
-func (s *Server) imageFile(w http.ResponseWriter, r *http.Request, m []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := s.find(m[1], m[2], m[3])
-	switch {
-	case c == nil || c.key == "" || c.object == nil || r.FormValue("arch") == "":
-		notFound(w)
-	case c.in.private && r.Header.Get("Authorization") != "Bearer "+Token:
-		reply(w, http.StatusForbidden, dict{})
-	default:
-		http.Redirect(w, r, s.presign(http.MethodGet, c.key, nil), http.StatusFound)
-	}
 }
 
 // presign returns an address of the object store that is good for one method.
@@ -210,81 +303,90 @@ func (s *Server) storePut(w http.ResponseWriter, r *http.Request, q url.Values) 
 	w.Header().Set("ETag", `"`+got.md5+`"`)
 }
 
-func (s *Server) signUpload(w http.ResponseWriter, r *http.Request, m []string) {
-	if !s.bearer(w, r) {
-		return
+// owned returns the image with that number, or answers why it cannot be had.
+func (s *Server) owned(w http.ResponseWriter, r *http.Request, id string) *container {
+	user, c := s.bearer(r), s.byID(id)
+	switch {
+	case user == "":
+		w.WriteHeader(http.StatusForbidden)
+	case c == nil:
+		w.WriteHeader(http.StatusNotFound)
+	case c.in.owner != user:
+		w.WriteHeader(http.StatusForbidden)
+	default:
+		return c
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := s.byID(m[1])
-	if c == nil || c.key == "" {
-		notFound(w)
-		return
-	}
-	data(w, dict{"uploadURL": s.presign(http.MethodPut, c.key, nil)})
+	return nil
 }
 
-func (s *Server) complete(w http.ResponseWriter, r *http.Request, m []string) {
-	if !s.bearer(w, r) {
-		return
-	}
+func (s *Server) signUpload(w http.ResponseWriter, r *http.Request, m []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.byID(m[1])
-	if c == nil || s.objects[c.key] == nil {
-		notFound(w)
-		return
+	if c := s.owned(w, r, m[1]); c != nil {
+		c.metadata["pushSecret"] = "0a1b2c3d-0000-4000-8000-000000000000"
+		data(w, dict{"uploadURL": s.presign(http.MethodPut, c.key(), nil)})
 	}
-	c.object = s.objects[c.key]
-	data(w, dict{"containerUrl": "entities/" + User})
+}
+
+// complete looks at nothing but the number.
+func (s *Server) complete(w http.ResponseWriter, _ *http.Request, m []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byID(m[1]) == nil {
+		w.WriteHeader(http.StatusNotFound)
+	}
 }
 
 func (s *Server) openParts(w http.ResponseWriter, r *http.Request, m []string) {
-	if !s.bearer(w, r) {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.byID(m[1])
+	c := s.owned(w, r, m[1])
+	if c == nil {
+		return
+	}
 	var asked struct{ Filesize int64 }
-	if s.opts.NoParts || c == nil || json.NewDecoder(r.Body).Decode(&asked) != nil {
-		notFound(w)
+	if s.opts.NoParts || json.NewDecoder(r.Body).Decode(&asked) != nil {
+		w.WriteHeader(http.StatusNotFound)
 		return
 	}
 	size := s.opts.PartSize
 	if size == 0 {
 		size = 500 << 20
 	}
-	id := fmt.Sprintf("upload-%d", s.id())
+	id, parts := fmt.Sprintf("upload-%d", s.id()), asked.Filesize/size+1
 	s.uploads[id] = &upload{container: c, partSize: size, parts: map[int]*object{}}
-	data(w, dict{"uploadID": id, "totalParts": (asked.Filesize + size - 1) / size, "partSize": size})
+	c.metadata = dict{
+		"upload_id": id, "upload_filesize": asked.Filesize, "upload_max_size": size, "upload_by": parts, "upload_total_parts": parts,
+	}
+	data(w, dict{"uploadID": id, "totalParts": parts, "partSize": size})
 }
 
 func (s *Server) signPart(w http.ResponseWriter, r *http.Request, m []string) {
-	if !s.bearer(w, r) {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	c := s.owned(w, r, m[1])
+	if c == nil {
+		return
+	}
 	var asked struct {
 		PartSize, PartNumber int64
 		UploadID, SHA256sum  string
 	}
-	c := s.byID(m[1])
-	if json.NewDecoder(r.Body).Decode(&asked) != nil || c == nil || s.uploads[asked.UploadID] == nil {
-		notFound(w)
+	if json.NewDecoder(r.Body).Decode(&asked) != nil || c.metadata["upload_id"] != asked.UploadID {
+		w.WriteHeader(http.StatusNotFound)
 		return
 	}
 	q := url.Values{"uploadId": {asked.UploadID}, "partNumber": {strconv.FormatInt(asked.PartNumber, 10)}, "sha": {asked.SHA256sum}}
-	data(w, dict{"presignedURL": s.presign(http.MethodPut, c.key, q)})
+	data(w, dict{"presignedURL": s.presign(http.MethodPut, c.key(), q)})
 }
 
 func (s *Server) completeParts(w http.ResponseWriter, r *http.Request, m []string) {
-	if !s.bearer(w, r) {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	c := s.owned(w, r, m[1])
+	if c == nil {
+		return
+	}
 	var asked struct {
 		UploadID       string
 		CompletedParts []struct {
@@ -292,54 +394,78 @@ func (s *Server) completeParts(w http.ResponseWriter, r *http.Request, m []strin
 			Token      string
 		}
 	}
-	c := s.byID(m[1])
 	err := json.NewDecoder(r.Body).Decode(&asked)
 	up := s.uploads[asked.UploadID]
 	if err != nil || up == nil || up.container != c {
-		notFound(w)
+		broken(w)
 		return
 	}
 	parts := make([]bodytest.Body, len(asked.CompletedParts))
 	for i, part := range asked.CompletedParts {
 		got := up.parts[part.PartNumber]
 		if part.PartNumber != i+1 || got == nil || part.Token != `"`+got.md5+`"` {
-			reply(w, http.StatusBadRequest, dict{"error": dict{"code": 400, "message": "InvalidPart"}})
+			broken(w)
 			return
 		}
 		parts[i] = got.Body
 	}
-	o := newObject(bodytest.Join(parts...))
-	s.objects[c.key], c.object = o, o
+	s.objects[c.key()] = newObject(bodytest.Join(parts...))
 	delete(s.uploads, asked.UploadID)
-	data(w, dict{})
+	reply(w, http.StatusOK, dict{})
 }
 
-// setTag names an image. It takes no Content-Type, and moves the tag.
-func (s *Server) setTag(w http.ResponseWriter, r *http.Request, m []string) {
-	if !s.bearer(w, r) {
+// abortParts deletes the image.
+func (s *Server) abortParts(w http.ResponseWriter, r *http.Request, m []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.owned(w, r, m[1]); c != nil {
+		s.drop(c)
+	}
+}
+
+// setTag names an image. It takes no Content-Type. What had the name and the tag, in
+// whatever collection, is deleted; where several have them, the view breaks.
+func (s *Server) setTag(w http.ResponseWriter, r *http.Request, _ []string) {
+	if s.bearer(r) == "" {
+		w.WriteHeader(http.StatusForbidden)
 		return
 	}
-	if r.Header.Get("Content-Type") != "" {
-		reply(w, http.StatusUnsupportedMediaType, dict{"detail": "Unsupported media type"})
+	if kind := r.Header.Get("Content-Type"); kind != "" {
+		reply(w, http.StatusUnsupportedMediaType, dict{"detail": fmt.Sprintf("Unsupported media type %q in request.", kind)})
 		return
 	}
 	var asked struct{ Tag, ImageID string }
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	err := json.NewDecoder(r.Body).Decode(&asked)
-	c := s.byID(asked.ImageID)
-	if err != nil || asked.Tag == "" || c == nil || c.object == nil || strconv.Itoa(c.in.id) != m[1] {
-		reply(w, http.StatusBadRequest, dict{})
+	if json.NewDecoder(r.Body).Decode(&asked) != nil || asked.Tag == "" {
+		broken(w)
 		return
 	}
-	tagged := c
-	if !strings.HasPrefix(c.tag, "DUMMY-") {
-		other := *c // the image has a name already: one container for each
-		other.id = s.id()
-		tagged = &other
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.byID(asked.ImageID)
+	if c == nil {
+		w.WriteHeader(http.StatusNotFound)
+		return
 	}
-	tagged.tag = asked.Tag
-	s.containers = slices.DeleteFunc(s.containers, func(o *container) bool { return o == tagged })
-	s.replace(tagged)
-	data(w, dict{})
+	var existing []*container
+	for _, o := range s.containers {
+		if o != c && o.name == c.name && o.tag == asked.Tag {
+			existing = append(existing, o)
+		}
+	}
+	switch {
+	case len(existing) > 1:
+		broken(w)
+		return
+	case len(existing) == 1 && existing[0].frozen:
+		s.drop(c)
+		reply(w, http.StatusBadRequest, dict{"message": "This tag exists, and is frozen."})
+		return
+	case len(existing) == 1:
+		if existing[0].key() != c.key() {
+			s.clean(existing[0])
+		}
+		s.drop(existing[0])
+	}
+	c.tag = asked.Tag
+	s.named[c.fullName()] = true
 }

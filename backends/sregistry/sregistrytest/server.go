@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package sregistrytest is a Singularity Registry Server for tests: the answers
-// of the real one as they were recorded, with its two stores, its quotas, and
-// its faults (errors with status 200, views that break with 500).
+// of the real one as they are recorded in ../testdata/recorded, with its two
+// stores, its quotas, and its faults: errors with status 200, views that break
+// with 500, names that it does not tell apart, a tag of the library API that is one
+// for all collections, an upload of the same bytes that loses them. It must never be
+// kinder than the recordings, which a test replays here.
 //
 // It shares no code with backends/sregistry: what it checks of a request (the
 // signature, a presigned URL, a multipart form) is written a second time here.
@@ -16,6 +19,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -26,10 +30,13 @@ import (
 	"github.com/sregfs/sregfs/backends/internal/bodytest"
 )
 
-// User and Token log in to every server.
+// User and Token log in to every server; so does a stranger, who owns what is
+// Foreign.
 const (
-	User  = "vanessa"
-	Token = "t0k3n-of-vanessa"
+	User       = "vanessa"
+	Token      = "t0k3n-of-vanessa"
+	Guest      = "guest"
+	GuestToken = "t0k3n-of-guest"
 )
 
 // Options say what kind of server it is. The zero value is one with the library
@@ -41,6 +48,8 @@ type Options struct {
 	PartSize    int64         // of uploads in parts; 0 means 500 MiB
 	MaxPage     int           // collections on a page at most, whatever is asked for; 0 means no limit
 	ViewLimit   int           // requests to one view, above which it answers 403; 0 means no limit
+	Throttle    int           // requests to the API, above which it answers 429; 0 means no limit
+	PrivateOnly bool          // the server's own choice for new collections is private
 	WeeklyLimit int           // downloads of one container from the old store; 0 means no limit
 	Clock       time.Duration // how far the server's clock is off
 	Trust       string        // another token that is good
@@ -62,8 +71,9 @@ type Server struct {
 	next        int
 	collections map[string]*collection
 	containers  []*container
-	named       map[string]bool // names that there were; a search for others is saved
-	objects     map[string]*object
+	named       map[string]bool    // names that there were; a search for others is saved
+	files       map[string]*object // the server's own store, by path
+	objects     map[string]*object // the object store, by key
 	uploads     map[string]*upload
 	views       map[string]int
 	seen        []string
@@ -73,6 +83,7 @@ type Server struct {
 type collection struct {
 	id      int
 	name    string
+	owner   string
 	private bool
 	secret  string
 }
@@ -82,13 +93,21 @@ type container struct {
 	in        *collection
 	name, tag string
 	version   string
-	sum       string // sha256, hex
 	modified  time.Time
 	labels    map[string]string
+	metadata  dict // what the library API leaves there
 	frozen    bool
-	object    *object
-	key       string // in the object store; "" in the old one
+	path      string // in the server's own store; "" for what came by the library API
 	downloads int
+}
+
+// key is where the object store has the bytes, if they came by the library API.
+func (c *container) key() string {
+	version := c.version
+	if version == "" {
+		version = "None"
+	}
+	return "/sregistry/" + c.in.name + "/" + c.name + ":" + version
 }
 
 type object struct {
@@ -112,6 +131,7 @@ type Image struct {
 	MD5                   bool // the worker has not computed the SHA-256 yet
 	NoVersion             bool // nothing was computed yet
 	Private               bool // makes the collection private
+	Foreign               bool // makes the collection another user's
 	Frozen                bool
 }
 
@@ -119,8 +139,8 @@ type Image struct {
 func Start(tb testing.TB, opts Options) *Server {
 	tb.Helper()
 	s := &Server{
-		opts: opts, bodies: bodytest.Open(tb), routes: routes(), collections: map[string]*collection{}, objects: map[string]*object{},
-		named: map[string]bool{}, uploads: map[string]*upload{}, views: map[string]int{}, key: "first key",
+		opts: opts, bodies: bodytest.Open(tb), routes: routes(), collections: map[string]*collection{}, files: map[string]*object{},
+		objects: map[string]*object{}, named: map[string]bool{}, uploads: map[string]*upload{}, views: map[string]int{}, key: "first key",
 	}
 	s.http = httptest.NewServer(http.HandlerFunc(s.serve))
 	s.store = httptest.NewServer(http.HandlerFunc(s.serveStore))
@@ -130,43 +150,73 @@ func Start(tb testing.TB, opts Options) *Server {
 	return s
 }
 
+// AddCollection puts a collection into the server, unless it is there.
+func (s *Server) AddCollection(name, owner string, private bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	col := s.collection(name)
+	col.owner, col.private = owner, private
+}
+
+// Private reports whether a collection is private; there is one.
+func (s *Server) Private(name string) (private, exists bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	col := s.collections[name]
+	return col != nil && col.private, col != nil
+}
+
 // Add puts an image into the server.
 func (s *Server) Add(img Image) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	in := s.collection(img.Collection)
 	in.private = in.private || img.Private
+	if img.Foreign {
+		in.owner = Guest
+	}
 	c := &container{id: s.id(), in: in, name: img.Name, tag: img.Tag, modified: img.Modified, labels: img.Labels, frozen: img.Frozen}
-	c.object = newObject(s.bodies.Put(img.Content))
-	c.sum = c.object.sha
-	c.version = "sha256." + c.sum
+	o := newObject(s.bodies.Put(img.Content))
+	c.version = "sha256." + o.sha
 	if img.MD5 {
-		c.version = c.object.md5
+		c.version = o.md5
 	}
 	if img.NoVersion {
 		c.version = ""
 	}
-	if !img.Old {
-		c.key = fmt.Sprintf("/%s/%d.sif", in.name, c.id)
-		s.objects[c.key] = c.object
+	if old := s.find(in.name, c.name, c.tag); old != nil {
+		s.containers = slices.DeleteFunc(s.containers, func(o *container) bool { return o == old })
 	}
-	if s.named[c.fullName()] {
-		s.replace(c)
-		return
+	if img.Old {
+		c.path = filePath(in.name, c.name, c.tag, o.md5)
+		s.files[c.path] = o
+	} else {
+		s.objects[c.key()] = o
 	}
-	s.named[c.fullName()] = true
-	s.containers = append(s.containers, c)
+	s.append(c)
+}
+
+func filePath(in, name, tag, md5 string) string {
+	return "/var/www/images/" + in + "/" + path.Base(name+":"+tag+"@"+md5+".sif")
 }
 
 func (c *container) fullName() string { return c.in.name + "/" + c.name + ":" + c.tag }
+
+// content is what the server holds of c, nil if nothing. Called with s.mu held.
+func (s *Server) content(c *container) *object {
+	if c.path != "" {
+		return s.files[c.path]
+	}
+	return s.objects[c.key()]
+}
 
 // Work is what the server's worker does after an upload: versions become SHA-256.
 func (s *Server) Work() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.containers {
-		if c.object != nil {
-			c.version = "sha256." + c.object.sha
+		if o := s.files[c.path]; o != nil {
+			c.version = "sha256." + o.sha
 		}
 	}
 }
@@ -200,11 +250,19 @@ func (s *Server) Count(prefix string) int {
 func (s *Server) Content(in, name, tag string) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.find(in, name, tag)
-	if c == nil || c.object == nil {
-		return nil
+	if c := s.find(in, name, tag); c != nil {
+		if o := s.content(c); o != nil {
+			return o.Bytes()
+		}
 	}
-	return c.object.Bytes()
+	return nil
+}
+
+// Lose deletes the file of an image in the server's own store, and nothing else.
+func (s *Server) Lose(in, name, tag string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.files, s.find(in, name, tag).path)
 }
 
 // Freeze freezes an image.
@@ -230,19 +288,42 @@ func (s *Server) collection(name string) *collection {
 	if c := s.collections[name]; c != nil {
 		return c
 	}
-	c := &collection{id: s.id(), name: name}
+	c := &collection{id: s.id(), name: name, owner: User, private: s.opts.PrivateOnly}
 	c.secret = fmt.Sprintf("7f3e2a10-%04d-4c1e-9f00-secretsecret", c.id)
 	s.collections[name] = c
 	return c
 }
 
-var notPlain = regexp.MustCompile(`[^0-9a-zA-Z]+`)
+var (
+	notPlain   = regexp.MustCompile(`[^0-9a-zA-Z]+`)
+	extensions = regexp.MustCompile(`[.](img|simg|sif)`)
+)
 
 func normalize(name string) string {
 	return strings.ToLower(strings.Trim(notPlain.ReplaceAllString(name, "-"), "-"))
 }
 
+// parse is the parser of names that the server shares with the sregistry client.
+func parse(text string) (collection, name, tag string) {
+	text = strings.ToLower(extensions.ReplaceAllString(text, ""))
+	text, tag, _ = strings.Cut(text, ":")
+	if tag == "" {
+		tag = "latest"
+	}
+	parts := strings.Split(text, "/")
+	if n := len(parts); n > 2 || n == 2 && strings.Contains(parts[0], ".") {
+		parts = parts[1:] // a registry
+	}
+	if len(parts) == 1 {
+		return "library", parts[0], tag
+	}
+	return parts[0], parts[len(parts)-1], tag
+}
+
 func (s *Server) find(in, name, tag string) *container {
+	if !s.named[in+"/"+name+":"+tag] {
+		return nil
+	}
 	for _, c := range s.containers {
 		if c.in.name == in && c.name == name && c.tag == tag {
 			return c
@@ -251,14 +332,23 @@ func (s *Server) find(in, name, tag string) *container {
 	return nil
 }
 
-// replace puts c in the place of what has its name.
-func (s *Server) replace(c *container) {
+func (s *Server) append(c *container) {
 	s.named[c.fullName()] = true
-	s.containers = slices.DeleteFunc(s.containers, func(o *container) bool {
-		return o != c && o.in == c.in && o.name == c.name && o.tag == c.tag
-	})
-	if !slices.Contains(s.containers, c) {
-		s.containers = append(s.containers, c)
+	s.containers = append(s.containers, c)
+}
+
+// drop deletes a container. Its file goes with it unless another container has it.
+func (s *Server) drop(c *container) {
+	s.containers = slices.DeleteFunc(s.containers, func(o *container) bool { return o == c })
+	if !slices.ContainsFunc(s.containers, func(o *container) bool { return o.path == c.path }) {
+		delete(s.files, c.path)
+	}
+}
+
+// clean deletes the object of c, unless another container has the same version.
+func (s *Server) clean(c *container) {
+	if !slices.ContainsFunc(s.containers, func(o *container) bool { return o != c && o.version == c.version }) {
+		delete(s.objects, c.key())
 	}
 }
 

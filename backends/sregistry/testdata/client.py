@@ -12,14 +12,12 @@ import email.policy
 import hashlib
 import hmac
 import json
-import re
 import sys
 import urllib.request
 import uuid
 
 
 def authorization(user, token, kind, stamp, collection, name, tag):
-    collection = re.sub("[^0-9a-zA-Z]+", "-", collection).strip("-").lower()
     message = "{}|{}|{}|{}|{}|".format(kind, collection, stamp, name, tag)
     signature = hmac.new(token.encode("utf-8"), message.encode("utf-8"), digestmod=hashlib.sha256).hexdigest()
     user = base64.b64encode(user.encode("utf-8")).decode("utf-8")

@@ -36,6 +36,7 @@ func (s *script) startDropbox(ts *testscript.TestScript, _ bool, _ []string) {
 
 func (s *script) startSregistry(ts *testscript.TestScript, _ bool, _ []string) {
 	server := sregistrytest.Start(s.t, sregistrytest.Options{})
+	server.AddCollection("vsoch", sregistrytest.User, false) // public: only such are listed
 	ts.Setenv("SREGISTRY", server.URL)
 	ts.Setenv("SREGISTRY_USER", sregistrytest.User)
 	ts.Setenv("SREGISTRY_TOKEN", sregistrytest.Token)
