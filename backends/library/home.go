@@ -123,6 +123,11 @@ func (c *client) base(ctx context.Context) (*url.URL, error) {
 		}
 	}
 	base, err := c.discover(ctx)
+	if err == nil {
+		if _, err = c.askVersion(ctx, base); elsewhere(err) {
+			err = nil // old ones do not tell it
+		}
+	}
 	switch {
 	case err == nil:
 		c.home.set(base, time.Time{})
@@ -169,6 +174,29 @@ func (c *client) discover(ctx context.Context) (*url.URL, error) {
 	return &url.URL{Scheme: u.Scheme, Host: strings.ToLower(u.Host), Path: strings.TrimRight(u.Path, "/")}, nil
 }
 
+// A Singularity Registry Server answers as a library of this version, and with its
+// name at identityPath (shub/apps/base/views/main.py, shub/apps/api/urls/registry.py
+// of github.com/singularityhub/sregistry).
+const (
+	registryVersion    = "v1.0.0"
+	registryAPIVersion = "2.0.0-alpha.1"
+	identityPath       = "/api/registry/identity"
+)
+
+// errRegistryServer: such a server never says whether an image was uploaded, so each
+// of its tags looks free, and setting a tag deletes the one of another collection.
+var errRegistryServer = fmt.Errorf("%w: this is a Singularity Registry Server, which is no whole library: use type = \"sregistry\"", fs.ErrInvalid)
+
+// isRegistryServer asks what is at base whether it is a Singularity Registry Server.
+func (c *client) isRegistryServer(ctx context.Context, base *url.URL) bool {
+	req, err := httpx.NewRequest(ctx, http.MethodGet, base.String()+identityPath, nil)
+	if err != nil {
+		return false
+	}
+	var said struct{ Name, ID, URL string }
+	return c.object(req, &said) == nil && said.Name != "" && said.ID != "" && said.URL != ""
+}
+
 // askVersion asks what is at base for the version of its library API.
 func (c *client) askVersion(ctx context.Context, base *url.URL) (apiVersion, error) {
 	req, err := httpx.NewRequest(ctx, http.MethodGet, base.String()+versionPath, nil)
@@ -176,10 +204,14 @@ func (c *client) askVersion(ctx context.Context, base *url.URL) (apiVersion, err
 		return apiVersion{}, err
 	}
 	var said struct {
+		Version    string `json:"version"`
 		APIVersion string `json:"apiVersion"`
 	}
 	if err := c.data(req, &said); err != nil {
 		return apiVersion{}, err
+	}
+	if said.Version == registryVersion && said.APIVersion == registryAPIVersion && c.isRegistryServer(ctx, base) {
+		return apiVersion{}, errRegistryServer
 	}
 	v := parseVersion(said.APIVersion)
 	c.home.mu.Lock()

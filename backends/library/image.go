@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,7 +34,7 @@ type image struct {
 	Description    string   `json:"description"`
 	Container      string   `json:"container"`
 	Size           int64    `json:"size"`
-	Uploaded       bool     `json:"uploaded"`
+	Uploaded       *bool    `json:"uploaded"` // a library always tells it
 	Deleted        bool     `json:"deleted"`
 	Signed         *bool    `json:"signed"`
 	Encrypted      *bool    `json:"encrypted"`
@@ -56,8 +57,14 @@ func (c *client) find(ctx context.Context, n name, reference, arch string) (imag
 	if _, _, ok := versionOf(m.Hash); !ok || m.Size < 0 || m.ID == "" {
 		return image{}, fmt.Errorf("%w: image %.80q of %d bytes with the hash %.80q", backends.ErrCorrupt, m.ID, m.Size, m.Hash)
 	}
+	if m.Uploaded == nil {
+		return image{}, errRegistryServer
+	}
 	return m, nil
 }
+
+// uploaded reports whether the bytes of m are there.
+func (m image) uploaded() bool { return m.Uploaded != nil && *m.Uploaded }
 
 // Stat asks for the tag; for the digest if ref.Version is one; and else for the
 // tag's image of the architecture that ref.Version names.
@@ -84,12 +91,15 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 		return backends.Image{}, fmt.Errorf("%w: asked for %s, the library has %s", backends.ErrCorrupt, hash, m.Hash)
 	case hash == "" && ref.Version != "" && m.Arch != arch:
 		return backends.Image{}, fmt.Errorf("%w: %s has no image for %s (there is one for %.40q)", fs.ErrNotExist, ref.Tag, arch, m.Arch)
-	case !m.Uploaded:
+	case !m.uploaded():
 		return backends.Image{}, fmt.Errorf("%w: its upload has not ended", fs.ErrNotExist)
 	case m.Deleted:
 		return backends.Image{}, fmt.Errorf("%w: it was deleted", fs.ErrNotExist)
 	}
 	ref.Version = ""
+	if i := slices.IndexFunc(m.Tags, func(tag string) bool { return strings.EqualFold(tag, ref.Tag) }); i >= 0 && !slices.Contains(m.Tags, ref.Tag) {
+		ref.Tag = m.Tags[i] // as the library spells it
+	}
 	return c.image(m, ref), nil
 }
 

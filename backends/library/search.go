@@ -94,7 +94,7 @@ func (s *search) one(img backends.Image) bool {
 
 func (s *search) images(found []image) bool {
 	for _, m := range found {
-		if _, _, ok := versionOf(m.Hash); !ok || m.Size < 0 || !m.Uploaded || m.Deleted {
+		if _, _, ok := versionOf(m.Hash); !ok || m.Size < 0 || !m.uploaded() || m.Deleted {
 			continue
 		}
 		for _, tag := range m.Tags {

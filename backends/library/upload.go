@@ -47,7 +47,7 @@ func (p *sending) stored(ctx context.Context, container, way string) (string, er
 	switch {
 	case err != nil:
 		return "", err
-	case !m.Uploaded:
+	case !m.uploaded():
 		return m.ID, p.store(ctx, m.ID, way)
 	case m.Size > 0 && m.Size != p.src.Size:
 		return "", fmt.Errorf("%w: %s has %d bytes in the library, %d here", backends.ErrCorrupt, p.src.Digest, m.Size, p.src.Size)
