@@ -370,6 +370,22 @@ func TestToken_staysHome(t *testing.T) {
 	}
 }
 
+// A library that does not tell tags of another case apart says which one it has, and
+// that is not replaced by who named the other.
+func TestStat_otherSpelling(t *testing.T) {
+	t.Parallel()
+	image := fmt.Sprintf(`{"data":{"id":"0123","hash":"sha256.%s","size":5,"uploaded":true,"arch":"amd64","tags":["old","low"]}}`, hex64)
+	b := newRemote(t, config{"url": lie(t, liar{"/version": version2, "/v1/images/lab/c/tool:LOW": image, "/v1/images/lab/c/tool:low": image})}, loggedIn())
+	if img := backendtest.Stat(t, b, "lab/c/tool:LOW"); img.Ref != backendtest.Ref(t, "lab/c/tool:low") {
+		t.Errorf("Stat(LOW) = %s", img.Ref)
+	}
+	src := backendtest.Source([]byte("small"))
+	src.Replaces = backends.ReplaceAny
+	if _, err := b.Push(t.Context(), backendtest.Ref(t, "lab/c/tool:LOW"), src); !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "lab/c/tool:low") {
+		t.Errorf("Push(LOW) = %v", err)
+	}
+}
+
 func TestCheckName(t *testing.T) {
 	t.Parallel()
 	b := newRemote(t, config{})

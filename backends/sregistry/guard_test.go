@@ -251,3 +251,19 @@ func TestPush_requests(t *testing.T) {
 		}
 	}
 }
+
+// The server's view of one collection looks for names in lower case alone.
+func TestList_case(t *testing.T) {
+	t.Parallel()
+	srv := sregistrytest.Start(t, sregistrytest.Options{MaxPage: 2})
+	for _, name := range []string{"a", "b", "low", "Old_Style.Name"} {
+		srv.Add(sregistrytest.Image{Collection: name, Name: "i", Tag: "1", Content: bytesOf(name, 900), Old: true})
+	}
+	b := configured(t, srv.URL)
+	for collection, want := range map[string]error{"low": nil, "Old_Style.Name": nil, "LOW": fs.ErrNotExist, "old_style.name": fs.ErrNotExist} {
+		entries, err := backends.Collect(b.List(t.Context(), collection))
+		if !errors.Is(err, want) || err == nil && (len(entries) != 1 || entries[0].Image.Ref.Collection != collection) {
+			t.Errorf("List(%s) = %v, %v, want %v", collection, entries, err, want)
+		}
+	}
+}

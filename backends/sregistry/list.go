@@ -5,6 +5,7 @@ package sregistry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -49,7 +50,8 @@ type container struct {
 	Collection json.RawMessage `json:"collection"`
 }
 
-// List yields the names. The root is the list of all public collections; a
+// List yields the names. The root is the list of all public collections, and of the
+// private ones that were read or made here, which cannot be listed themselves; a
 // collection's own page is asked for unless the names came with the root just
 // now, so that walking the whole tree costs no more than the root.
 func (c *client) List(ctx context.Context, at string) iter.Seq2[backends.Entry, error] {
@@ -110,6 +112,11 @@ func (c *client) listRoot(ctx context.Context) iter.Seq2[backends.Entry, error] 
 			}
 		}
 		c.listing.put(fill)
+		for _, private := range c.closed.names() {
+			if !fill.has(private) && !yield(backends.Entry{Collection: private}, nil) {
+				return
+			}
+		}
 	}
 }
 
@@ -130,7 +137,7 @@ func (c *client) usable(col collection) (names []name) {
 }
 
 // names returns what is in the collection called top.
-// Errors: fs.ErrNotExist; fs.ErrPermission where the server does not list it.
+// Errors: fs.ErrNotExist; errors.ErrUnsupported where the server does not list it.
 func (c *client) names(ctx context.Context, top string) ([]name, error) {
 	if names, ok := c.listing.get(top); ok {
 		return names, nil
@@ -149,13 +156,27 @@ func (c *client) names(ctx context.Context, top string) ([]name, error) {
 		return nil, c.whyBroken(ctx, err)
 	case err != nil:
 		return nil, err
+	case col.Name != top && top != strings.ToLower(top):
+		return c.namesInRoot(ctx, top) // the view looks for names in lower case alone
 	case col.Name == "" && col.ID == "":
 		return nil, fmt.Errorf("%w: no such collection", fs.ErrNotExist) // the server says {} with status 200
-	case !strings.EqualFold(col.Name, top):
+	case col.Name != top:
 		return nil, fmt.Errorf("%w: collection %.100q for %q", backends.ErrCorrupt, col.Name, top)
 	}
-	col.Name = top
 	return c.usable(col), nil
+}
+
+// namesInRoot is names by the list of all collections.
+func (c *client) namesInRoot(ctx context.Context, top string) ([]name, error) {
+	for col, err := range c.collections(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if col.Name == top {
+			return c.usable(col), nil
+		}
+	}
+	return nil, fmt.Errorf("%w: no such collection", fs.ErrNotExist)
 }
 
 // whyBroken tells a private collection, for which the server's view breaks, from
@@ -169,7 +190,7 @@ func (c *client) whyBroken(ctx context.Context, err error) error {
 	if c.page(req, &any) != nil {
 		return err
 	}
-	return fmt.Errorf("%w: the server does not list private collections (what is named can be opened)", fs.ErrPermission)
+	return fmt.Errorf("%w: the server does not list private collections (what is named can be opened)", errors.ErrUnsupported)
 }
 
 // collections yields the public ones, page by page.
@@ -269,6 +290,11 @@ func (f *filler) add(collection string, names []name) bool {
 	}
 	f.names[collection] = names
 	return true
+}
+
+func (f *filler) has(collection string) bool {
+	_, ok := f.names[collection]
+	return ok
 }
 
 // A listing is what the last list of all collections said. The zero value is

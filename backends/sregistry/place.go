@@ -3,6 +3,8 @@
 package sregistry
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -77,4 +79,11 @@ func (s *set) add(key string) {
 		s.all = map[string]bool{}
 	}
 	s.all[key] = true
+}
+
+// names returns what is in s, in order.
+func (s *set) names() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.all))
 }

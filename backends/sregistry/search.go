@@ -103,7 +103,7 @@ func (c *client) find(ctx context.Context, word string) ([]name, error) {
 // ofCollection returns the names in a collection, none if there is no such one.
 func (c *client) ofCollection(ctx context.Context, top string) ([]name, error) {
 	names, err := c.names(ctx, top)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {
 		return nil, nil
 	}
 	return names, err

@@ -281,8 +281,15 @@ func TestPrivate(t *testing.T) {
 			t.Errorf("with a wrong token: %v, want fs.ErrPermission", err)
 		}
 		_, err := backends.Collect(b.List(t.Context(), "private"))
-		if !errors.Is(err, fs.ErrPermission) || errors.Is(err, backends.ErrUnavailable) {
-			t.Errorf("List(private): %v, want fs.ErrPermission", err)
+		if !errors.Is(err, errors.ErrUnsupported) || errors.Is(err, backends.ErrUnavailable) {
+			t.Errorf("List(private): %v, want errors.ErrUnsupported", err)
+		}
+		// That it is there is known by now, if only here.
+		if got := backendtest.Names(t, b, ""); !slices.Contains(got, "private/") {
+			t.Errorf("List of the root: %q", got)
+		}
+		if got := backendtest.Names(t, newRemote(t, srv.URL), ""); len(got) != 0 {
+			t.Errorf("List of the root by who has no token: %q", got)
 		}
 	}
 }
