@@ -166,7 +166,7 @@ func hashFile(ctx context.Context, f *os.File, digest string) error {
 // says that its digest is that of nothing: there is nothing to wait for.
 // Errors: backends.ErrCorrupt.
 func checkSize(size int64, digest string) error {
-	if size > maxSize {
+	if size > backends.MaxSize {
 		return fmt.Errorf("%w: an image of %d bytes", backends.ErrCorrupt, size)
 	}
 	if h := newHasher(digest); size == 0 && h != nil {
