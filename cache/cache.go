@@ -74,6 +74,13 @@ type Options struct {
 	// line in the log says so.
 	FSVerity bool
 
+	// Shared are the directories of other caches, in which whole blobs are looked for
+	// before they are fetched; see shared.go for what is believed of them.
+	Shared []string
+	// Warning says why the cache is not what was asked for, "" if it is; see
+	// [Cache.Warning].
+	Warning string
+
 	NoBackground bool // fetch only what is read, to 1 MiB
 	Streams      int  // parallel background requests for one blob at most; 0: as many as its service is best read with, up to 16
 
@@ -396,6 +403,12 @@ func (c *Cache) Unpin(key Key) {
 
 // Dir returns the directory of the cache, for people to see.
 func (c *Cache) Dir() string { return string(c.dir) }
+
+// Shared returns the directories of other caches that are read.
+func (c *Cache) Shared() []string { return c.opts.Shared }
+
+// Warning returns Options.Warning.
+func (c *Cache) Warning() string { return c.opts.Warning }
 
 // Usage returns the bytes that blobs and metadata take on the disk, and the limit.
 func (c *Cache) Usage() (used, limit int64) {

@@ -38,6 +38,7 @@ type item struct {
 	gone    bool   // out of the table: look the key up again
 	given   *given // of the bytes of a part that are here; nil if none of them were
 	strike  strike
+	vouched os.FileInfo // of a file of a shared cache whose digest matched; nil if there is none
 }
 
 func newItem(c *Cache, key Key) *item {
@@ -191,6 +192,9 @@ func (it *item) joinWhole(ctx context.Context, src source) (*data, error) {
 		return d, nil
 	}
 	d, err := it.openWhole(ctx, src)
+	if d == nil && err == nil {
+		d, err = it.openShared(ctx, src)
+	}
 	if d != nil {
 		it.opened(d)
 	}

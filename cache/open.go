@@ -45,7 +45,7 @@ func (it *item) opened(d *data) {
 	defer it.mu.Unlock()
 	it.data, it.handles = d, 0
 	it.rec.Size, it.rec.State = d.size, d.state()
-	if info != nil {
+	if info != nil && !d.shared {
 		it.setOnDisk(allocated(info))
 	}
 	it.addHandle(d)

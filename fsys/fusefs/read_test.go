@@ -451,6 +451,10 @@ func TestRead_refusedOnce(t *testing.T) {
 	w.Service.Fail(http.MethodGet, http.StatusForbidden)
 	const twice = `exec 3<web/c/i:1.sif; dd bs=128k count=20 <&3 >/dev/null; dd bs=128k count=20 <&3 >/dev/null`
 	fusetest.MustFail(t, dir, twice)
+	getfattr := "getfattr --absolute-names --only-values -n user.sreg.error web/c/i:1.sif"
+	if out := fusetest.MustShell(t, dir, getfattr); !strings.Contains(out, "403") && !strings.Contains(out, "permission") {
+		t.Errorf("user.sreg.error = %q", out)
+	}
 	if n := strings.Count(log.String(), "op=read"); n != 1 {
 		t.Errorf("said %d times, want once:\n%s", n, log.String())
 	}
