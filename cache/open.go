@@ -44,7 +44,7 @@ func (it *item) opened(d *data) {
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	it.data, it.handles = d, 0
-	it.rec.Size, it.rec.State = d.size, d.state()
+	it.rec.Size, it.rec.State, it.shared = d.size, d.state(), d.shared
 	if info != nil && !d.shared {
 		it.setOnDisk(allocated(info))
 	}

@@ -70,6 +70,9 @@ func TestShared(t *testing.T) {
 	if used, _ := c.Usage(); used != 0 {
 		t.Errorf("%d bytes of another cache are counted", used)
 	}
+	for info := range c.Infos() {
+		t.Errorf("listed: %+v", info)
+	}
 	mustDo(t, c.Remove(KeyOf("lab", img)))
 	if diff := cmp.Diff(before, filesOf(t, site)); diff != "" {
 		t.Errorf("the shared cache changed:\n%s", diff)
