@@ -74,6 +74,13 @@ type Options struct {
 	// line in the log says so.
 	FSVerity bool
 
+	// Shared are the directories of other caches, in which whole blobs are looked for
+	// before they are fetched; see shared.go for what is believed of them.
+	Shared []string
+	// Warning says why the cache is not what was asked for, "" if it is; see
+	// [Cache.Warning].
+	Warning string
+
 	NoBackground bool // fetch only what is read, to 1 MiB
 	Streams      int  // parallel background requests for one blob at most; 0: as many as its service is best read with, up to 16
 
@@ -169,6 +176,7 @@ const (
 type Info struct {
 	Record
 	Pinned bool
+	Shared bool  // it is whole in a shared cache, not in this one
 	Open   int   // handles
 	Have   int64 // bytes present
 	Err    error // why the last fetch failed; nil if it did not
@@ -312,6 +320,7 @@ func (c *Cache) InfoOf(client *backends.Client, img backends.Image) Info {
 func (i *Info) add(o Info) {
 	if rank(o.State) > rank(i.State) || o.State == i.State && o.Have > i.Have {
 		i.State, i.Size, i.Have, i.Verified, i.ModTime, i.Epoch = o.State, o.Size, o.Have, o.Verified, o.ModTime, o.Epoch
+		i.Shared = o.Shared
 	}
 	i.OnDisk += o.OnDisk
 	i.Open += o.Open
@@ -332,7 +341,7 @@ func rank(s State) int { return slices.Index([]State{Remote, Partial, Cached}, s
 func (it *item) info() Info {
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	info := Info{Record: it.rec, Open: it.handles, Have: it.have, Err: it.strike.err, Refused: it.strike.refused()}
+	info := Info{Record: it.rec, Shared: it.shared, Open: it.handles, Have: it.have, Err: it.strike.err, Refused: it.strike.refused()}
 	if it.main != it {
 		info.Epoch = noEpoch
 		if it.given != nil {
@@ -351,7 +360,7 @@ func (it *item) info() Info {
 	return info
 }
 
-// Infos yields all blobs of which something is here, in no order, and those that
+// Infos yields all blobs of which something is in this cache, in no order, and those that
 // are refused (Info.Refused), of which nothing is.
 func (c *Cache) Infos() iter.Seq[Info] {
 	return func(yield func(Info) bool) {
@@ -359,7 +368,7 @@ func (c *Cache) Infos() iter.Seq[Info] {
 		keys := slices.Collect(maps.Keys(c.items))
 		c.mu.Unlock()
 		for _, key := range keys {
-			if info := c.Info(key); (info.State != Remote || !info.Refused.IsZero()) && !yield(info) {
+			if info := c.Info(key); !info.Shared && (info.State != Remote || !info.Refused.IsZero()) && !yield(info) {
 				return
 			}
 		}
@@ -396,6 +405,12 @@ func (c *Cache) Unpin(key Key) {
 
 // Dir returns the directory of the cache, for people to see.
 func (c *Cache) Dir() string { return string(c.dir) }
+
+// Shared returns the directories of other caches that are read.
+func (c *Cache) Shared() []string { return c.opts.Shared }
+
+// Warning returns Options.Warning.
+func (c *Cache) Warning() string { return c.opts.Warning }
 
 // Usage returns the bytes that blobs and metadata take on the disk, and the limit.
 func (c *Cache) Usage() (used, limit int64) {

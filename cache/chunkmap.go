@@ -10,6 +10,8 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // A chunkMap is the record beside a blob's file: what of it can be trusted. It is
@@ -84,7 +86,7 @@ func decodeMap(b []byte) (*chunkMap, error) {
 	}
 	m := &chunkMap{size: nums[1], hashed: nums[2], verified: nums[3],
 		key: Key(fields[0]), digest: string(fields[1]), state: fields[2], verity: string(fields[3])}
-	if nums[0] != chunkSize || m.size < 0 || m.hashed < 0 || m.hashed > m.size || m.size > maxSize {
+	if nums[0] != chunkSize || m.size < 0 || m.hashed < 0 || m.hashed > m.size || m.size > backends.MaxSize {
 		return bad("impossible numbers")
 	}
 	if m.have, ok = parseBitmap(body, chunks(m.size)); !ok {

@@ -30,6 +30,7 @@ type data struct {
 
 	file    atomic.Pointer[os.File] // for reading; replaced once, by Adopt
 	info    os.FileInfo             // of the file, if it was whole when it was opened; else nil
+	shared  bool                    // the file is another cache's
 	phase   atomic.Int32            // partial, whole or dead
 	have    bitmap                  // chunks that can be read; empty if it was whole when it was opened
 	settled chan struct{}           // closed when whole or dead

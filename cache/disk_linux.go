@@ -101,3 +101,12 @@ func cloneFile(dst, src *os.File) error {
 func dropPages(f *os.File) {
 	_ = control(f, func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
 }
+
+// ownerOf returns the user to whom a file belongs; ok is false if that cannot be told.
+func ownerOf(info os.FileInfo) (uid int, ok bool) {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, false
+	}
+	return int(st.Uid), true
+}

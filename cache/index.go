@@ -223,8 +223,8 @@ func (c *Cache) save() error {
 	}
 	var records []Record
 	for key := range stale {
-		if rec := c.Info(key).Record; rec.State != Remote {
-			records = append(records, rec)
+		if info := c.Info(key); info.State != Remote && !info.Shared {
+			records = append(records, info.Record)
 		} else {
 			dropped[key] = true
 		}

@@ -38,6 +38,8 @@ type item struct {
 	gone    bool   // out of the table: look the key up again
 	given   *given // of the bytes of a part that are here; nil if none of them were
 	strike  strike
+	shared  bool        // the whole blob was last read in a shared cache
+	vouched os.FileInfo // of a file of a shared cache whose digest matched; nil if there is none
 }
 
 func newItem(c *Cache, key Key) *item {
@@ -191,6 +193,9 @@ func (it *item) joinWhole(ctx context.Context, src source) (*data, error) {
 		return d, nil
 	}
 	d, err := it.openWhole(ctx, src)
+	if d == nil && err == nil {
+		d, err = it.openShared(ctx, src)
+	}
 	if d != nil {
 		it.opened(d)
 	}
@@ -382,6 +387,7 @@ func (it *item) wasVerified(info os.FileInfo) {
 
 // verified is called with mu held.
 func (it *item) verified(info os.FileInfo) {
+	it.shared = false
 	it.rec.State, it.rec.Size, it.have = Cached, info.Size(), info.Size()
 	it.rec.Verified, it.rec.ModTime = time.Now(), info.ModTime()
 	it.setOnDisk(allocated(info))

@@ -63,10 +63,6 @@ const (
 	tmpSuffix    = ".tmp"    // a map being written
 	streamSuffix = ".stream" // a blob whose size is not known yet
 
-	// maxSize is that of the largest file of ext4. What is larger is no image, and
-	// not worth the memory for a list of its chunks.
-	maxSize = 16 << 40
-
 	dirMode  = 0o700
 	partMode = 0o600
 	// An image can be executed; nothing of ours writes to a whole blob. The

@@ -44,8 +44,8 @@ func (it *item) opened(d *data) {
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	it.data, it.handles = d, 0
-	it.rec.Size, it.rec.State = d.size, d.state()
-	if info != nil {
+	it.rec.Size, it.rec.State, it.shared = d.size, d.state(), d.shared
+	if info != nil && !d.shared {
 		it.setOnDisk(allocated(info))
 	}
 	it.addHandle(d)
@@ -166,7 +166,7 @@ func hashFile(ctx context.Context, f *os.File, digest string) error {
 // says that its digest is that of nothing: there is nothing to wait for.
 // Errors: backends.ErrCorrupt.
 func checkSize(size int64, digest string) error {
-	if size > maxSize {
+	if size > backends.MaxSize {
 		return fmt.Errorf("%w: an image of %d bytes", backends.ErrCorrupt, size)
 	}
 	if h := newHasher(digest); size == 0 && h != nil {

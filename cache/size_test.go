@@ -83,12 +83,12 @@ func TestSize_huge(t *testing.T) {
 	if have := c.InfoOf(client, img).Have; have < 3*chunkSize || have > 32*mib {
 		t.Errorf("%d bytes are here after a restart", have)
 	}
-	for _, img.Size = range []int64{maxSize + 1, 1 << 60, math.MaxInt64} {
+	for _, img.Size = range []int64{backends.MaxSize + 1, 1 << 60, math.MaxInt64} {
 		if _, err := c.Blob(t.Context(), client, img); !errors.Is(err, backends.ErrCorrupt) {
 			t.Errorf("Blob of %d bytes = %v, want ErrCorrupt", img.Size, err)
 		}
 	}
-	img.Size = maxSize // more than some disks take: that is the image's error
+	img.Size = backends.MaxSize // more than some disks take: that is the image's error
 	if b, err := c.Blob(t.Context(), client, img); err == nil {
 		b.Close()
 	}

@@ -52,6 +52,9 @@ type CacheStatus struct {
 	Partial int    `json:"partial"` // the others
 	Pinned  int    `json:"pinned"`  // here or not
 
+	Shared  []string `json:"shared,omitempty"`  // directories of other caches that are read
+	Warning string   `json:"warning,omitempty"` // why it is not what the configuration says
+
 	Transfers []Cached `json:"transfers"` // blobs that are being fetched
 	Refused   []Cached `json:"refused"`   // not given out, as what came did not match the digest
 }
@@ -84,6 +87,7 @@ func (c *Catalog) cacheStatus(ctx context.Context, s *State) (CacheStatus, error
 	}
 	st.Dir = s.Cache.Dir()
 	st.Used, st.Limit = s.Cache.Usage()
+	st.Shared, st.Warning = s.Cache.Shared(), s.Cache.Warning()
 	busy := map[cache.Key]*Cached{}
 	for key, b := range c.blobs(s) {
 		switch b.State {

@@ -4,6 +4,7 @@ package fsys
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"sync/atomic"
@@ -22,6 +23,8 @@ type Image struct {
 	labels string         // packed: the kernel can know a million images
 	ino    uint64
 	size   atomic.Int64 // as img.Size, or what the first opening showed
+
+	failure atomic.Pointer[error] // see Fail; nil after a success
 }
 
 func newImage(f *FS, remote string, img backends.Image) *Image {
@@ -84,7 +87,16 @@ func (i *Image) Open(ctx context.Context) (*cache.Blob, error) {
 		}
 	}
 	i.size.Store(blob.Size())
+	i.failure.Store(nil)
 	return blob, nil
+}
+
+// Fail notes what an operation on the file ended with, for its attribute "error". An
+// opening that succeeds ends that.
+func (i *Image) Fail(err error) {
+	if err != nil && !errors.Is(err, ErrRetry) && !errors.Is(err, context.Canceled) {
+		i.failure.Store(&err)
+	}
 }
 
 // OpenWrite makes a draft that is to replace the image. The draft is another

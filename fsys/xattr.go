@@ -31,6 +31,9 @@ func (i *Image) Xattrs() map[string]string {
 	if info.Pinned {
 		m["state"] = "pinned"
 	}
+	if err := i.failure.Load(); info.Err == nil && err != nil {
+		info.Err = *err
+	}
 	if info.Err != nil {
 		m["error"] = info.Err.Error()
 	}

@@ -84,7 +84,7 @@ func (n *imageNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.Attr
 
 func (n *imageNode) Setattr(ctx context.Context, _ gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
 	if err := n.image.SetAttr(changeOf(in)); err != nil {
-		return n.m.fail("setattr", n.image.Ref().String(), err)
+		return n.fail("setattr", err)
 	}
 	return n.Getattr(ctx, nil, out)
 }
@@ -109,15 +109,14 @@ func (n *imageNode) OnForget() { n.m.opened.forget(n) }
 func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	ctx, end := await(ctx)
 	defer end()
-	name := n.image.Ref().String()
 	if forWriting(flags) {
 		err := n.image.OpenWrite(ctx, caller(ctx, true), flags&syscall.O_TRUNC != 0)
-		return nil, 0, n.m.fail("open for writing", name, err)
+		return nil, 0, n.fail("open for writing", err)
 	}
 	sized := !n.image.Attr().Changes
 	blob, err := n.image.Open(ctx)
 	if err != nil {
-		return nil, 0, n.m.fail("open", name, err)
+		return nil, 0, n.fail("open", err)
 	}
 	mode, keep := n.decide(blob)
 	switch mode {
@@ -140,6 +139,12 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 	// a cached one: the kernel comes back with the next generation.
 	_ = blob.Close()
 	return nil, 0, syscall.ESTALE
+}
+
+// fail is Mounted.fail, and leaves the error for the attribute.
+func (n *imageNode) fail(op string, err error) syscall.Errno {
+	n.image.Fail(err)
+	return n.m.fail(op, n.image.Ref().String(), err)
 }
 
 func forWriting(flags uint32) bool {
@@ -257,7 +262,7 @@ func (h *readHandle) fail(err error) syscall.Errno {
 	if e != syscall.EINTR && h.told.Swap(uint32(e)) == uint32(e) {
 		return e
 	}
-	return h.n.m.fail("read", h.n.image.Ref().String(), err)
+	return h.n.fail("read", err)
 }
 
 func (h *readHandle) Flush(context.Context) syscall.Errno { return 0 }

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -279,6 +280,56 @@ func TestPartialToComplete(t *testing.T) {
 	}
 }
 
+// Who has an image open whose download was found wrong keeps nobody else from the
+// next one, whatever the kernel forgets meanwhile.
+func TestFoundWrong_stillOpen(t *testing.T) {
+	t.Parallel()
+	w := fsystest.New(t, fsystest.Options{Cache: cache.Options{NoBackground: true, StrictSize: -1}})
+	content := fsystest.Image(12<<20, 3)
+	w.Service.Put("c/i:1", content)
+	dir, m := fusetest.Mount(t, w.FS, fusefs.Options{})
+	path := filepath.Join(dir, "web/c/i:1.sif")
+	lie := func(rw http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || r.URL.Query().Has("list") {
+			return false
+		}
+		wrong := bytes.Clone(content)
+		wrong[9<<20] ^= 1
+		rw.Header().Set("ETag", `"sha256:`+sum(content)+`"`)
+		http.ServeContent(rw, r, "", time.Time{}, bytes.NewReader(wrong))
+		return true
+	}
+	w.Service.Fault.Store(&lie)
+	held, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if _, err := held.ReadAt(make([]byte, 10), 5<<20); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, held); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("reading wrong bytes: %v", err)
+	}
+	w.Service.Fault.Store(nil)
+	read := func(when string) {
+		t.Helper()
+		got, err := os.ReadFile(path)
+		if err != nil || !bytes.Equal(got, content) {
+			t.Fatalf("%s: %v", when, err)
+		}
+	}
+	read("the next download")
+	m.Invalidate("i:1.sif", "web", "c")
+	for m.Knows("i:1.sif", "web", "c") {
+		if err := t.Context().Err(); err != nil {
+			t.Fatal(err)
+		}
+		m.Invalidate("i:1.sif", "web", "c")
+	}
+	read("after the kernel forgot it")
+}
+
 // switched waits until an opening of a whole image is by passthrough: the one that
 // comes while the last release is not over is not.
 func switched(t *testing.T, m *fusefs.Mounted, path string) {
@@ -400,6 +451,10 @@ func TestRead_refusedOnce(t *testing.T) {
 	w.Service.Fail(http.MethodGet, http.StatusForbidden)
 	const twice = `exec 3<web/c/i:1.sif; dd bs=128k count=20 <&3 >/dev/null; dd bs=128k count=20 <&3 >/dev/null`
 	fusetest.MustFail(t, dir, twice)
+	getfattr := "getfattr --absolute-names --only-values -n user.sreg.error web/c/i:1.sif"
+	if out := fusetest.MustShell(t, dir, getfattr); !strings.Contains(out, "403") && !strings.Contains(out, "permission") {
+		t.Errorf("user.sreg.error = %q", out)
+	}
 	if n := strings.Count(log.String(), "op=read"); n != 1 {
 		t.Errorf("said %d times, want once:\n%s", n, log.String())
 	}

@@ -420,3 +420,30 @@ func FuzzParseFile(f *testing.F) {
 		}
 	})
 }
+
+// Keys of the cache can be written as those of a table, and lists of directories as
+// lists.
+func TestLoad_cacheTable(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"dotted": "cache.shared = [\"/apps/images\", \"~/more\"]\ncache.size = \"1G\"\n",
+		"table":  "[cache]\nshared = [\"/apps/images\", \"~/more\"]\nsize = \"1G\"\n",
+		"flat":   "cache_shared = \"/apps/images:~/more\"\ncache_size = \"1G\"\n",
+	} {
+		home := t.TempDir()
+		write(t, filepath.Join(home, ".config/sregfs/config.toml"), text, 0o600)
+		s, err := loadIn(t, home, nil)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if diff := cmp.Diff([]string{"/apps/images", home + "/more"}, s.CacheShared); diff != "" || s.CacheSize != 1<<30 {
+			t.Errorf("%s: size %d, shared:\n%s", name, s.CacheSize, diff)
+		}
+	}
+	home := t.TempDir()
+	write(t, filepath.Join(home, ".config/sregfs/config.toml"), "[cache]\nshared_dir = \"/x\"\n", 0o600)
+	if _, err := loadIn(t, home, nil); err == nil || !strings.Contains(err.Error(), "config.toml:2") || !strings.Contains(err.Error(), "cache_shared") {
+		t.Errorf("a wrong key: %v", err)
+	}
+}

@@ -63,7 +63,21 @@ func parseFile(path string, mode fs.FileMode, text []byte) (*file, error) {
 		return nil, fmt.Errorf("%s: %v", path, err)
 	}
 	f.findLines(text)
+	f.flatten("cache")
 	return f, nil
+}
+
+// flatten lets cache_dir, cache_size and so on be written as keys of a table.
+func (f *file) flatten(name string) {
+	table, ok := f.top[name].(map[string]any)
+	if !ok {
+		return
+	}
+	delete(f.top, name)
+	for key, v := range table {
+		f.top[name+"_"+key] = v
+		f.lines[name+"_"+key] = f.lines[name+"."+key]
+	}
 }
 
 // findLines notes the line of every key. The text is known to be valid TOML.
@@ -135,6 +149,16 @@ func (f *file) setting(key string) (string, error) {
 		return v, nil
 	case bool, int64, float64:
 		return fmt.Sprint(v), nil
+	case []any:
+		var all []string
+		for _, one := range v {
+			text, ok := one.(string)
+			if !ok {
+				return "", fmt.Errorf("%s: %s is not a simple value", f.at(key), key)
+			}
+			all = append(all, text)
+		}
+		return strings.Join(all, string(filepath.ListSeparator)), nil
 	}
 	return "", fmt.Errorf("%s: %s is not a simple value", f.at(key), key)
 }

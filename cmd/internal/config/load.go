@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/pflag"
 )
@@ -153,6 +154,12 @@ func lookup(flag string, f *file, in Inputs) (value, origin string, err error) {
 	switch flag {
 	case "home", "storage", "cache-dir", "log-file":
 		value = expand(value, in.Home, filepath.Dir(f.path))
+	case "cache-shared":
+		all := filepath.SplitList(value)
+		for i, dir := range all {
+			all[i] = expand(dir, in.Home, filepath.Dir(f.path))
+		}
+		value = strings.Join(all, string(filepath.ListSeparator))
 	}
 	return value, f.at(key), err
 }
@@ -169,6 +176,9 @@ func (s *Settings) setPaths(in Inputs) error {
 	}
 	for _, p := range []*string{&s.Home, &s.Storage, &s.CacheDir, &s.LogFile} {
 		*p = expand(*p, in.Home, in.Dir)
+	}
+	for i, p := range s.CacheShared {
+		s.CacheShared[i] = expand(p, in.Home, in.Dir)
 	}
 	return nil
 }

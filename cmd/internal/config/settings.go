@@ -4,6 +4,7 @@ package config
 
 import (
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +18,9 @@ type Settings struct {
 	Home     string // state directory; "" chooses one
 	Storage  string // images of the local remote
 	CacheDir string
-	Default  string // remote of a URI that names none
+	// CacheShared are directories of other caches, which are only read.
+	CacheShared []string
+	Default     string // remote of a URI that names none
 
 	CacheSize Size // 0 means no limit but MinFree
 	MinFree   Size // 0 means 256 MiB, of a small disk less
@@ -46,6 +49,7 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.Home, "home", "", "directory of the `state`: index, uploads under way (default $XDG_STATE_HOME/sregfs/HOST)")
 	fs.StringVar(&s.Storage, "storage", "", "directory of the `images` of the remote \"local\" (default $SREGISTRY_STORAGE or ~/.singularity/shub)")
 	fs.StringVar(&s.CacheDir, "cache-dir", "", "directory of pulled images (default $XDG_CACHE_HOME/sregfs)")
+	fs.Var((*paths)(&s.CacheShared), "cache-shared", "`directories` of other caches, separated by colons, in which whole images are looked for; never written")
 	fs.StringVar(&s.Default, "default", "", "the `remote` of a URI that names none (default $SREGISTRY_CLIENT or \"local\")")
 	fs.Var(&s.CacheSize, "cache-size", "most bytes that pulled images may take, as 20G; 0 means what --min-free leaves")
 	fs.Var(&s.MinFree, "min-free", "bytes to leave free on the disk of the cache; 0 means 256 MiB, of a small disk a twentieth")
@@ -110,6 +114,17 @@ func (s *Size) String() string {
 
 // Type implements pflag.Value.
 func (s *Size) Type() string { return "size" }
+
+// paths is a list of directories, as $PATH is one.
+type paths []string
+
+func (p *paths) Set(v string) error {
+	*p = filepath.SplitList(v)
+	return nil
+}
+
+func (p *paths) String() string { return strings.Join(*p, string(filepath.ListSeparator)) }
+func (p *paths) Type() string   { return "directories" }
 
 // oneOf is a string with few possible values.
 type oneOf struct {

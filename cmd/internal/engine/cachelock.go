@@ -41,6 +41,12 @@ func lockCache(dir, state string) (*cacheLock, error) {
 // errNoFlock: the filesystem has no flock(2), as Lustre without -o flock.
 var errNoFlock = errors.New("the filesystem cannot lock files")
 
+// cannotWrite reports whether an error of lockCache says that the directory is not
+// to be written to, by the disk or by its mode.
+func cannotWrite(err error) bool {
+	return errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)
+}
+
 func tryLockCache(dir string) (*cacheLock, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err

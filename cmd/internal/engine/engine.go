@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/dustin/go-humanize"
 
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
@@ -165,20 +168,31 @@ func (e *Engine) openState(ctx context.Context) (_ *catalog.State, err error) {
 func (e *Engine) openCache(store catalog.Store) (*cache.Cache, error) {
 	s := e.opts.Settings
 	lock, err := lockCache(s.CacheDir, e.opts.State)
+	shared, limit, warning := s.CacheShared, int64(s.CacheSize), ""
+	switch {
+	case cannotWrite(err):
+		// Images are read all the same, and what is there is of use still.
+		warning = fmt.Sprintf("cache_dir cannot be written (%v): at most %s are kept in the state directory", err, humanize.IBytes(maxStopgap))
+		e.opts.Log.Warn(warning)
+		shared = append([]string{s.CacheDir}, shared...)
+		limit = min(cmp.Or(limit, maxStopgap), maxStopgap)
+		lock, err = lockCache(filepath.Join(e.opts.State, "cache"), e.opts.State)
+	case err == nil && lock.dir != s.CacheDir:
+		e.opts.Log.Warn("the cache is in use by another sregfs: this one has its own", "cache", s.CacheDir, "own", lock.dir)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if lock.dir != s.CacheDir {
-		e.opts.Log.Warn("the cache is in use by another sregfs: this one has its own", "cache", s.CacheDir, "own", lock.dir)
-	}
 	blobs, err := cache.Open(lock.dir, cache.Options{
-		MaxBytes: int64(s.CacheSize),
+		MaxBytes: limit,
 		MinFree:  int64(s.MinFree),
 		Index:    catalog.BlobIndex(store),
 		Hints:    hints,
 		Verify:   cache.Verification(s.Verify),
 		FSVerity: s.FSVerity,
 		Streams:  s.MaxStreams,
+		Shared:   shared,
+		Warning:  warning,
 		Log:      e.opts.Log,
 	})
 	if err != nil {
@@ -188,6 +202,10 @@ func (e *Engine) openCache(store catalog.Store) (*cache.Cache, error) {
 	e.cache = lock
 	return blobs, nil
 }
+
+// maxStopgap bounds the cache in the state directory, where cache_dir cannot be
+// written to. It is removed with the state.
+const maxStopgap = 4 << 30
 
 // hints tells the cache what running an image reads first.
 func hints(ctx context.Context, r cache.ReaderAtContext, size int64) []cache.Range {

@@ -56,6 +56,12 @@ func printStatus(w io.Writer, st catalog.Status) error {
 		limit = " of " + size(st.Cache.Limit)
 	}
 	t.row("cache", fmt.Sprintf("%s%s in %s", size(st.Cache.Used), limit, st.Cache.Dir))
+	if st.Cache.Warning != "" {
+		t.row("warning", st.Cache.Warning)
+	}
+	for _, dir := range st.Cache.Shared {
+		t.row("shared", "whole images are read from "+dir)
+	}
 	t.row("images", fmt.Sprintf("%d whole, %d in part, %d pinned", st.Cache.Whole, st.Cache.Partial, st.Cache.Pinned))
 	if n := len(st.Uploads); n > 0 {
 		t.row("uploads", fmt.Sprintf("%s in %s: %s", size(st.Spool.Used), st.Spool.Dir, states(st.Uploads)))

@@ -196,7 +196,7 @@ func (s *server) details() map[string]string {
 
 func (s *server) attach(ctx context.Context) error {
 	tree := fsys.New(s.engine.Catalog, fsys.Options{
-		ReadOnly: s.settings.ReadOnly, OpenWait: s.settings.Open == "wait", Disk: s.settings.CacheDir, Log: s.opts.Log,
+		ReadOnly: s.settings.ReadOnly, OpenWait: s.settings.Open == "wait", Disk: existing(s.settings.CacheDir), Log: s.opts.Log,
 	})
 	m, err := fusefs.Mount(ctx, s.mountpoint, tree, s.mountOptions())
 	if err != nil {
@@ -204,6 +204,16 @@ func (s *server) attach(ctx context.Context) error {
 	}
 	s.mounted.Store(m)
 	return nil
+}
+
+// existing returns dir, or the nearest directory above it that is there.
+func existing(dir string) string {
+	for {
+		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+			return dir
+		}
+		dir = filepath.Dir(dir)
+	}
 }
 
 func (s *server) mountOptions() fusefs.Options {

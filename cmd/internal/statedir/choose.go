@@ -20,6 +20,11 @@ import (
 //	$XDG_STATE_HOME/sregfs/<hostname>  (~/.local/state where it is not set)
 //	/var/tmp/sregfs-<uid>
 //	$TMPDIR/sregfs-<uid>
+//	$XDG_RUNTIME_DIR/sregfs
+//	/tmp/sregfs-<uid>
+//
+// A $SREGFS_HOME on a file system that is read-only is passed over too: what can be
+// read is worth a mount.
 //
 // The host name is there because a home directory may be on several machines at
 // once. Nothing is created. The notes say, in a line each, why an earlier
@@ -34,10 +39,13 @@ func Choose(getenv func(string) string, home string, uid int, hostname string) (
 		if err == nil {
 			err = usable(path, uid)
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+			return path, nil, nil
+		case !errors.Is(err, errReadOnly):
 			return "", nil, fmt.Errorf("SREGFS_HOME: %w", err)
 		}
-		return path, nil, nil
+		notes = append(notes, fmt.Sprintf("state is not kept in %s, and uploads that wait there are not seen: %v", path, err))
 	}
 	var all []error
 	for _, path := range candidates(getenv, home, uid, hostname) {
@@ -66,6 +74,8 @@ func candidates(getenv func(string) string, home string, uid int, hostname strin
 	own := "sregfs-" + strconv.Itoa(uid)
 	add("/var/tmp", own)
 	add(getenv("TMPDIR"), own)
+	add(getenv("XDG_RUNTIME_DIR"), "sregfs")
+	add("/tmp", own)
 	return all
 }
 

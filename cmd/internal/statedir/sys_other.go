@@ -13,7 +13,7 @@ import (
 
 const noFollow, exclusive, shared = 0, 0, 0
 
-var errLocked, errFull = errors.New("locked"), errors.New("full")
+var errLocked, errFull, errReadOnly = errors.New("locked"), errors.New("full"), errors.New("read-only")
 
 // flock has no counterpart here: no state directory can be held.
 func flock(*os.File, int) error { return errors.ErrUnsupported }

@@ -21,7 +21,7 @@ const (
 	shared    = unix.LOCK_SH
 )
 
-var errLocked, errFull error = unix.EWOULDBLOCK, unix.ENOSPC
+var errLocked, errFull, errReadOnly error = unix.EWOULDBLOCK, unix.ENOSPC, unix.EROFS
 
 // flock locks f until unlock, or gives errLocked.
 func flock(f *os.File, how int) error {

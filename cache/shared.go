@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// A shared cache is the directory of another cache, of the site, say, in which whole
+// blobs are looked for. It is never written to and no lock is taken on it. Naming it
+// means to trust its owner: what is believed must belong to that owner, to root or to
+// us, as must the directories above it, and nobody else may write to them. A blob is
+// taken if it is noted beside it that its digest matched, at the time that the file
+// has; else it is read once and compared. What has no digest that can be compared is
+// not taken.
+
+// openShared opens the whole blob where a shared cache has it, nil if none has. Call on
+// the main item, with busy held. Errors: ctx's.
+func (it *item) openShared(ctx context.Context, src source) (*data, error) {
+	digest := it.digestOf(src)
+	if newHasher(digest) == nil || strings.HasPrefix(digest, "md5:") {
+		return nil, nil
+	}
+	for _, dir := range it.cache.opts.Shared {
+		f, info, err := layout(dir).shared(it.key)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			if err = it.believe(ctx, layout(dir), f, info, digest); err != nil {
+				f.Close()
+			}
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err != nil {
+			it.cache.opts.Log.Warn("a blob of a shared cache is not used", "dir", dir, "key", it.key, "err", err)
+			continue
+		}
+		d := it.newData(info.Size(), digest)
+		d.file.Store(f)
+		d.info, d.shared = info, true
+		d.phase.Store(whole)
+		close(d.settled)
+		return d, nil
+	}
+	return nil, nil
+}
+
+// shared opens a blob of a shared cache. Errors: those of the disk;
+// fs.ErrPermission if somebody may have changed it who is not trusted.
+func (l layout) shared(key Key) (*os.File, os.FileInfo, error) {
+	top, err := os.Stat(string(l))
+	if err != nil {
+		return nil, nil, err
+	}
+	path := l.file(key)
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		info, err := os.Lstat(dir)
+		if dir == string(l) {
+			info = top // which may be a link: it was named
+		}
+		if err == nil {
+			err = trusted(info, top)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if dir == string(l) {
+			break
+		}
+	}
+	f, err := openExisting(path, os.O_RDONLY)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errNotOurs
+	}
+	if err == nil {
+		err = trusted(info, top)
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+// trusted says why what is at a path may have been changed by somebody whom the one
+// who named the shared cache at top did not name.
+func trusted(info, top os.FileInfo) error {
+	owner, ok := ownerOf(info)
+	named, _ := ownerOf(top)
+	switch {
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("%w: %s can be written to by others (mode %#o)", fs.ErrPermission, info.Name(), info.Mode().Perm())
+	case ok && owner != 0 && owner != os.Getuid() && owner != named:
+		return fmt.Errorf("%w: %s belongs to uid %d, not to the cache's owner", fs.ErrPermission, info.Name(), owner)
+	}
+	return nil
+}
+
+// believe makes sure that a shared file is the blob.
+// Errors: backends.ErrCorrupt; ctx's; those of the disk.
+func (it *item) believe(ctx context.Context, l layout, f *os.File, info os.FileInfo, digest string) error {
+	m, err := readMap(l.mapOf(it.key))
+	if err == nil && m.key == it.key && m.size == info.Size() && m.verified == info.ModTime().UnixNano() {
+		return nil
+	}
+	it.mu.Lock()
+	seen := it.vouched
+	it.mu.Unlock()
+	if seen != nil && unchanged(seen, info) {
+		return nil
+	}
+	if err := hashFile(ctx, f, digest); err != nil {
+		return err
+	}
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	it.vouched = info
+	return nil
+}
