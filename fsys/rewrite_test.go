@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
@@ -153,7 +154,8 @@ func TestWrite_whilePublished(t *testing.T) {
 	b.published("new:1", changed(content, 1))
 }
 
-// Of two handles that are closed side by side one publishes.
+// Of two handles that are closed side by side one publishes. Others who change the
+// file's time meanwhile make the two wait for the same lock, in turns.
 func TestClose_sideBySide(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, catalog.Policy{})
@@ -163,11 +165,27 @@ func TestClose_sideBySide(t *testing.T) {
 		second := b.openWrite(name+".sif", stranger)
 		b.flush(file, copier, nil) // the other may still write
 		b.published(name, nil)
-		var wg sync.WaitGroup
-		for _, f := range []*fsys.File{file, second} {
-			wg.Go(func() { f.Close(context.Background()) })
+		draft := b.lookup(name+".sif", copier).(*fsys.Draft)
+		stop := make(chan struct{})
+		var busy, closing sync.WaitGroup
+		for range 4 {
+			busy.Go(func() {
+				for when := time.Unix(1, 0); ; {
+					select {
+					case <-stop:
+						return
+					default:
+						_ = draft.SetAttr(context.Background(), fsys.AttrChange{ModTime: &when})
+					}
+				}
+			})
 		}
-		wg.Wait()
+		for _, f := range []*fsys.File{file, second} {
+			closing.Go(func() { f.Close(context.Background()) })
+		}
+		closing.Wait()
+		close(stop)
+		busy.Wait()
 		b.published(name, content)
 	}
 	if states := b.states(); len(states) != 0 {
