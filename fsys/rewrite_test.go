@@ -241,6 +241,32 @@ func TestInPlace(t *testing.T) {
 	b.published("o:1", next)
 }
 
+// The next container finds what the one before it wrote, though the kernel lets go of
+// the image a moment after its last process has ended.
+func TestInPlace_next(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, catalog.Policy{Overwrite: true})
+	image := b.lookup("old:1.sif", stranger).(*fsys.Image)
+	old := b.Service.Get("c/old:1")
+	file := b.openWrite("old:1.sif", copier)
+	b.write(file, []byte("x"), int64(len(old)-2000))
+	blob, err := image.Open(t.Context())
+	if err != nil {
+		t.Fatalf("reading while it is changed: %v", err)
+	}
+	blob.Close()
+	b.flush(file, stranger, nil) // the process that had the descriptor last
+	released := make(chan struct{})
+	time.AfterFunc(50*time.Millisecond, func() {
+		file.Close(context.Background())
+		close(released)
+	})
+	if _, err := image.Open(t.Context()); !errors.Is(err, fsys.ErrRetry) {
+		t.Errorf("reading right afterwards: %v, want %v", err, fsys.ErrRetry)
+	}
+	<-released
+}
+
 // Whoever has a published file open can open it again.
 func TestOpen_published(t *testing.T) {
 	t.Parallel()
