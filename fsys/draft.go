@@ -285,6 +285,11 @@ func (d *Draft) SetAttr(ctx context.Context, change AttrChange) error {
 		if err := d.truncate(*change.Size); err != nil {
 			return err
 		}
+		if d.place.temporary && len(d.writers) == 0 { // truncate(2): nobody will close it
+			if err := d.data.Keep(cut(d.data, nil)); err != nil {
+				return err
+			}
+		}
 	}
 	if change.ModTime == nil && change.Mode == nil {
 		return nil
