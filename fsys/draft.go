@@ -90,8 +90,9 @@ type Draft struct {
 	handles   int                // all handles
 	claimant  uint32             // thread that was told ErrRetry, and since when
 	claimedAt time.Time
-	dirty     bool // written since it was last published
-	broken    bool // a write failed: the data is not what was meant
+	flushed   time.Time // when a descriptor of it was closed last
+	dirty     bool      // written since it was last published
+	broken    bool      // a write failed: the data is not what was meant
 	err       error
 	published bool          // the name means the image now
 	accepted  bool          // sealed and queued: it counts as published, but only we have it
@@ -284,6 +285,11 @@ func (d *Draft) SetAttr(ctx context.Context, change AttrChange) error {
 		if err := d.truncate(*change.Size); err != nil {
 			return err
 		}
+		if d.place.temporary && len(d.writers) == 0 { // truncate(2): nobody will close it
+			if err := d.data.Keep(cut(d.data, nil)); err != nil {
+				return err
+			}
+		}
 	}
 	if change.ModTime == nil && change.Mode == nil {
 		return nil
@@ -370,7 +376,11 @@ func (d *Draft) awaitWriters(ctx context.Context) error {
 	if idle == nil {
 		return nil
 	}
-	timer := time.NewTimer(patience)
+	return d.awaitIdle(ctx, idle, patience)
+}
+
+func (d *Draft) awaitIdle(ctx context.Context, idle chan struct{}, most time.Duration) error {
+	timer := time.NewTimer(most)
 	defer timer.Stop()
 	select {
 	case <-idle:
@@ -379,6 +389,23 @@ func (d *Draft) awaitWriters(ctx context.Context) error {
 		return ctx.Err()
 	}
 	return nil
+}
+
+// awaitEnd waits for the end of a file of which a descriptor was just closed: when a
+// container is over, its overlay is unmounted and what it wrote is published a moment
+// later, and is to be there for the next one. It reports whether the file's name means
+// something else now.
+func (d *Draft) awaitEnd(ctx context.Context) (over bool, err error) {
+	d.mu.Lock()
+	idle, most := d.idle, patience-time.Since(d.flushed)
+	d.mu.Unlock()
+	if idle == nil || most <= 0 {
+		return false, nil
+	}
+	err = d.awaitIdle(ctx, idle, most)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.published, err
 }
 
 func (d *Draft) currentName() string {

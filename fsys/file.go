@@ -190,7 +190,7 @@ func (h *File) Flush(ctx context.Context, who Caller) error {
 	d := h.d
 	d.mu.Lock()
 	err, stranger := d.err, who.Process != 0 && h.opener != 0 && who.Process != h.opener
-	h.closing = h.closing || !stranger
+	h.closing, d.flushed = h.closing || !stranger, time.Now()
 	closed, data := !stranger && d.closing(), d.data
 	skip, stays := !closed || !d.due(), closed && d.place.temporary && !d.over()
 	d.mu.Unlock()

@@ -72,10 +72,26 @@ func (i *Image) Whole() bool {
 // Epoch is that of the bytes that are here, see cache.Info.
 func (i *Image) Epoch() cache.Epoch { return i.fs.cat.BlobInfo(i.remote, i.img).Epoch }
 
-// Open opens the image for reading. The caller closes the blob.
+// Open opens the image for reading. The caller closes the blob. Of an image that is
+// being changed in place the change is not seen, unless it ends at this moment.
 //
-// Errors: those of backends.Backend.Open; the local disk's.
+// Errors: ErrRetry if the name means another image since a moment ago; those of
+// backends.Backend.Open; the local disk's.
 func (i *Image) Open(ctx context.Context) (*cache.Blob, error) {
+	dir := &Dir{fs: i.fs, remote: i.remote, collection: i.img.Ref.Collection}
+	if draft := dir.draft(fileName(i.img.Ref, i.img.Format)); draft != nil {
+		over, err := draft.awaitEnd(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if over {
+			return nil, ErrRetry
+		}
+	}
+	return i.open(ctx)
+}
+
+func (i *Image) open(ctx context.Context) (*cache.Blob, error) {
 	blob, err := i.fs.cat.Blob(ctx, i.remote, i.img)
 	if err != nil {
 		return nil, err
@@ -161,7 +177,7 @@ func (i *Image) copyTo(ctx context.Context, draft *Draft) error {
 	if err := draft.data.Retarget(target); err != nil {
 		return err
 	}
-	blob, err := i.Open(ctx)
+	blob, err := i.open(ctx)
 	if err != nil {
 		return err
 	}

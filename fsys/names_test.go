@@ -129,6 +129,7 @@ func TestIsTemporary(t *testing.T) {
 	examples := map[string]string{
 		"tmp-copy-1234":             "apptainer pull",
 		"tmp-copy-1234.sif":         "apptainer pull",
+		"hello:2.0.sif.ext3":        "apptainer overlay create",
 		"sedAbC123":                 "sed -i",
 		"4913":                      "vim",
 		"hello:2.0.sif~":            "backups of editors and coreutils",

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
@@ -153,7 +154,8 @@ func TestWrite_whilePublished(t *testing.T) {
 	b.published("new:1", changed(content, 1))
 }
 
-// Of two handles that are closed side by side one publishes.
+// Of two handles that are closed side by side one publishes. Others who change the
+// file's time meanwhile make the two wait for the same lock, in turns.
 func TestClose_sideBySide(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, catalog.Policy{})
@@ -163,11 +165,27 @@ func TestClose_sideBySide(t *testing.T) {
 		second := b.openWrite(name+".sif", stranger)
 		b.flush(file, copier, nil) // the other may still write
 		b.published(name, nil)
-		var wg sync.WaitGroup
-		for _, f := range []*fsys.File{file, second} {
-			wg.Go(func() { f.Close(context.Background()) })
+		draft := b.lookup(name+".sif", copier).(*fsys.Draft)
+		stop := make(chan struct{})
+		var busy, closing sync.WaitGroup
+		for range 4 {
+			busy.Go(func() {
+				for when := time.Unix(1, 0); ; {
+					select {
+					case <-stop:
+						return
+					default:
+						_ = draft.SetAttr(context.Background(), fsys.AttrChange{ModTime: &when})
+					}
+				}
+			})
 		}
-		wg.Wait()
+		for _, f := range []*fsys.File{file, second} {
+			closing.Go(func() { f.Close(context.Background()) })
+		}
+		closing.Wait()
+		close(stop)
+		busy.Wait()
 		b.published(name, content)
 	}
 	if states := b.states(); len(states) != 0 {
@@ -221,6 +239,32 @@ func TestInPlace(t *testing.T) {
 		t.Errorf("Retry = %v, want %v", err, backends.ErrCorrupt)
 	}
 	b.published("o:1", next)
+}
+
+// The next container finds what the one before it wrote, though the kernel lets go of
+// the image a moment after its last process has ended.
+func TestInPlace_next(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, catalog.Policy{Overwrite: true})
+	image := b.lookup("old:1.sif", stranger).(*fsys.Image)
+	old := b.Service.Get("c/old:1")
+	file := b.openWrite("old:1.sif", copier)
+	b.write(file, []byte("x"), int64(len(old)-2000))
+	blob, err := image.Open(t.Context())
+	if err != nil {
+		t.Fatalf("reading while it is changed: %v", err)
+	}
+	blob.Close()
+	b.flush(file, stranger, nil) // the process that had the descriptor last
+	released := make(chan struct{})
+	time.AfterFunc(50*time.Millisecond, func() {
+		file.Close(context.Background())
+		close(released)
+	})
+	if _, err := image.Open(t.Context()); !errors.Is(err, fsys.ErrRetry) {
+		t.Errorf("reading right afterwards: %v, want %v", err, fsys.ErrRetry)
+	}
+	<-released
 }
 
 // Whoever has a published file open can open it again.

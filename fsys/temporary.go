@@ -25,6 +25,8 @@ import (
 var temporaries = []struct{ tool, pattern string }{
 	// internal/pkg/util/fs/helper.go, CopyFileAtomic: os.CreateTemp(dir, "tmp-copy-")
 	{"apptainer pull", `tmp-copy-[0-9]+(\.sif)?`},
+	// internal/app/apptainer/overlay_create.go: the overlay, before it goes into the image
+	{"apptainer overlay create", `.+\.ext3`},
 	// sed/execute.c: "%s/sedXXXXXX" for mkostemp
 	{"sed -i", `sed[A-Za-z0-9]{6}`},
 	// src/bufwrite.c: can a file be made here? 4913, and then each 123 further

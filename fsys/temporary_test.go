@@ -67,8 +67,14 @@ func TestTemporary_restart(t *testing.T) {
 		b.dir = dir
 		b.create([]string{".out.AbC123", "in:1.sif", "x"}[i], content).Close(t.Context())
 	}
-	if states := b.states(); len(states) != 3 || states[0] != cache.Kept {
-		t.Errorf("in the journal: %v", states)
+	size := int64(len(content) + 1)
+	if draft, ok := mustLookup(t, outer, ".out.AbC123").(*fsys.Draft); !ok || draft.SetAttr(t.Context(), fsys.AttrChange{Size: &size}) != nil {
+		t.Error("a closed file cannot be given another size")
+	}
+	for _, state := range b.states() {
+		if state != cache.Kept {
+			t.Errorf("in the journal: %v", b.states())
+		}
 	}
 
 	b.dir = mustLookup(t, mustLookup(t, fsys.New(b.Catalog, fsys.Options{}).Root(), "web").(*fsys.Dir), "c").(*fsys.Dir)

@@ -13,7 +13,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// ErrMounted: a file system in the image is mounted for writing, or was not
+// ErrMounted means that a file system in the image is mounted for writing, or was not
 // unmounted: its journal has to be replayed before the image starts again. It is a
 // backends.ErrCorrupt too.
 var ErrMounted error = &refusal{"a file system in it was not unmounted", backends.ErrCorrupt}
