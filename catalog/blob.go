@@ -92,9 +92,7 @@ func (c *Catalog) noteOpened(s Store, r Remote, img backends.Image, size int64) 
 	if show || len(above) > 0 {
 		c.tellListed(r.Name, ref.Collection, above)
 	}
-	if learnt {
-		c.watchers.emit(Event{Kind: ImageChanged, Remote: r.Name, Collection: ref.Collection, Ref: ref})
-	}
+	// A size that was learnt is no change: nobody had believed another.
 }
 
 // isKnown reports whether a collection appears in its parent.

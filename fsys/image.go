@@ -115,6 +115,21 @@ func (i *Image) Fail(err error) {
 	}
 }
 
+// Measure learns the size where the registry does not tell it, which takes as long
+// as opening the image: it is whole here then.
+//
+// Errors: those of Open.
+func (i *Image) Measure(ctx context.Context) error {
+	if i.size.Load() >= 0 {
+		return nil
+	}
+	blob, err := i.Open(ctx)
+	if err != nil {
+		return err
+	}
+	return blob.Close()
+}
+
 // OpenWrite makes a draft that is to replace the image. The draft is another
 // file than the image, which whoever reads goes on reading; so success is
 // ErrRetry: when that caller looks up the name again it finds the draft, and

@@ -95,7 +95,7 @@ func (h *dirHandle) Lookup(ctx context.Context, name string, out *fuse.EntryOut)
 		return nil, syscall.ENOENT
 	}
 	node := h.last.Node()
-	if node == nil {
+	if node == nil || !h.last.Dir && node.Attr().Size < 0 {
 		return nil, syscall.ENOENT
 	}
 	return h.n.child(ctx, name, node, out), 0

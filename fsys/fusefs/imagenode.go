@@ -78,7 +78,16 @@ type imageNode struct {
 	epoch   cache.Epoch       // of the download that the kernel may have pages of
 }
 
-func (n *imageNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+// Getattr learns a size that is not known before it is told: the kernel asks again
+// each time until then, also after a lookup.
+func (n *imageNode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	if n.image.Attr().Changes && !looksOnly(ctx) {
+		ctx, end := await(ctx)
+		defer end()
+		if err := n.image.Measure(ctx); err != nil {
+			return n.m.fail("learn the size of", n.image.Ref().String(), err)
+		}
+	}
 	return n.m.getattr(n.image.Attr(), out)
 }
 
