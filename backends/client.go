@@ -62,6 +62,10 @@ func (c *Client) Name() string { return c.name }
 // for one of the same name with another origin.
 func (c *Client) Origin() string { return c.opts.Origin }
 
+// Timeout returns how long one operation may take with all its retries, and how long
+// a body may be asked for again and again without bringing anything.
+func (c *Client) Timeout() time.Duration { return c.opts.MaxElapsed }
+
 // Caps reports what the remote can do: the backend's capabilities, less
 // CanPush and CanDelete where the client is read-only.
 func (c *Client) Caps() Caps {

@@ -503,13 +503,13 @@ func TestClient_push(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := &scripted{push: func(_ context.Context, try int, src Source) (Image, error) {
 				time.Sleep(50 * time.Second)
-				src.Progress(int64(try))
+				src.Progress(int64(try) * LeastProgress)
 				if try < 20 {
 					return Image{}, &DelayError{ErrRateLimited, time.Second}
 				}
 				return testImage, nil
 			}}
-			if _, err := NewClient("r", b, ClientOptions{}).Push(t.Context(), testRef, pushSource("x")); err != nil || b.tries.Load() != 20 {
+			if _, err := NewClient("r", b, ClientOptions{}).Push(t.Context(), testRef, pushSource(strings.Repeat("x", 20*LeastProgress))); err != nil || b.tries.Load() != 20 {
 				t.Errorf("%v after %d tries", err, b.tries.Load())
 			}
 		})
@@ -522,6 +522,22 @@ func TestClient_push(t *testing.T) {
 				return Image{}, ErrRateLimited
 			}}
 			if _, err := NewClient("r", b, ClientOptions{}).Push(t.Context(), testRef, pushSource("x")); !errors.Is(err, ErrRateLimited) || b.tries.Load() > maxTries+1 {
+				t.Errorf("%v after %d tries", err, b.tries.Load())
+			}
+		})
+	})
+	t.Run("ends where each try stores a byte", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			b := &scripted{push: func(_ context.Context, try int, src Source) (Image, error) {
+				if try > 1000 {
+					return Image{}, fs.ErrInvalid
+				}
+				src.Progress(int64(try))
+				return Image{}, ErrUnavailable
+			}}
+			src := pushSource(strings.Repeat("x", 10*LeastProgress))
+			if _, err := NewClient("r", b, ClientOptions{}).Push(t.Context(), testRef, src); !errors.Is(err, ErrUnavailable) || b.tries.Load() > maxTries+1 {
 				t.Errorf("%v after %d tries", err, b.tries.Load())
 			}
 		})

@@ -27,9 +27,17 @@ type HTTPOptions struct {
 	TLS            *tls.Config   // custom CA, client certificate, or insecure; nil is the system's
 	ConnectTimeout time.Duration // default 10 s
 	HeaderTimeout  time.Duration // until the first byte of the answer; default 30 s, ten times that for what was uploaded
-	IdleTimeout    time.Duration // until the next 16 KiB of a body, or the next piece of an upload; default 60 s
+	IdleTimeout    time.Duration // the window in which a body, up or down, must keep MinRate; default 60 s
+	MinRate        int64         // bytes a second that all bodies of one host together must bring; default 512
 	AllowPrivate   bool          // follow redirects from public to private addresses
 }
+
+// The defaults of HTTPOptions.
+const (
+	DefaultHeaderTimeout = 30 * time.Second
+	DefaultIdleTimeout   = 60 * time.Second
+	DefaultMinRate       = 512
+)
 
 // maxHeader is the size in bytes above which the header of an answer is refused.
 const maxHeader = 256 << 10
@@ -46,12 +54,13 @@ const maxHeader = 256 << 10
 //   - No redirect from https to http, and none from a public address to a
 //     private, link-local or loopback one. Between two private ones it is
 //     followed: a registry inside a network may send within it.
-//   - Deadlines for silence rather than for the whole. They are
-//     context.DeadlineExceeded.
+//   - A least rate, and deadlines for silence, rather than a limit for the whole.
+//     They are context.DeadlineExceeded.
 func NewHTTPClient(opts HTTPOptions) *http.Client {
 	opts.ConnectTimeout = cmp.Or(opts.ConnectTimeout, 10*time.Second)
-	opts.HeaderTimeout = cmp.Or(opts.HeaderTimeout, 30*time.Second)
-	opts.IdleTimeout = cmp.Or(opts.IdleTimeout, 60*time.Second)
+	opts.HeaderTimeout = cmp.Or(opts.HeaderTimeout, DefaultHeaderTimeout)
+	opts.IdleTimeout = cmp.Or(opts.IdleTimeout, DefaultIdleTimeout)
+	opts.MinRate = cmp.Or(opts.MinRate, DefaultMinRate)
 	rt := &roundTripper{opts: opts, public: isPublic}
 	rt.any = newTransport(opts, nil)
 	rt.guarded = newTransport(opts, rt.controlAddress)
@@ -89,11 +98,13 @@ type roundTripper struct {
 	any     *http.Transport
 	guarded *http.Transport // connects to public addresses only
 	public  func(netip.Addr) bool
+	lines   lines
 }
 
 // RoundTrip implements http.RoundTripper.
 func (rt *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
-	ctx, dog := watch(req.Context(), rt.opts.IdleTimeout)
+	to, release := rt.lines.take(req.URL.Host)
+	ctx, dog := watch(req.Context(), rt.opts.IdleTimeout, release)
 	peer := new(peer)
 	ctx = httptrace.WithClientTrace(context.WithValue(ctx, peerKey{}, peer), &httptrace.ClientTrace{
 		GotConn:      func(info httptrace.GotConnInfo) { peer.set(info.Conn.RemoteAddr()) },
@@ -104,7 +115,7 @@ func (rt *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 		out.Header.Set("User-Agent", rt.opts.UserAgent)
 	}
 	if out.Body != nil && out.Body != http.NoBody {
-		out.Body = &watchedUpload{ReadCloser: out.Body, dog: dog, limit: rt.opts.IdleTimeout}
+		out.Body = &watchedUpload{ReadCloser: out.Body, dog: dog, pace: newPace(to, rt.opts.MinRate, rt.opts.IdleTimeout, dog.cancel)}
 	}
 	transport, err := rt.transport(out)
 	if err != nil {
@@ -119,7 +130,7 @@ func (rt *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	dog.answered()
-	resp.Body = &watchedBody{ReadCloser: resp.Body, ctx: ctx, dog: dog, limit: rt.opts.IdleTimeout}
+	resp.Body = &watchedBody{ReadCloser: resp.Body, ctx: ctx, dog: dog, pace: newPace(to, rt.opts.MinRate, rt.opts.IdleTimeout, dog.cancel)}
 	if isPage(req.Method, resp) {
 		resp.Body.Close()
 		return nil, backoff.Permanent(fmt.Errorf("%w: a page for people in answer to a %s (is there a network to sign in to?)", ErrUnavailable, req.Method))

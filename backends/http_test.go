@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -300,46 +299,6 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
-// dripping is a body of one byte in each interval.
-type dripping struct {
-	ctx      context.Context //nolint:containedctx // of the request, as the transport has it
-	interval time.Duration
-	piece    int
-}
-
-func (d dripping) Read(p []byte) (int, error) {
-	if !pause(d.ctx, d.interval) {
-		return 0, d.ctx.Err()
-	}
-	return min(d.piece, len(p)), nil
-}
-
-func (dripping) Close() error { return nil }
-
-// A registry that sends a byte now and then is not heard for ever; a slow line is.
-func TestHTTP_drip(t *testing.T) {
-	t.Parallel()
-	for name, tt := range map[string]struct {
-		piece int
-		slow  bool
-	}{"a byte a second": {1, true}, "100 bytes": {100, true}, "a slow line": {1000, false}} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				ctx, dog := watch(t.Context(), time.Minute)
-				dog.answered()
-				body := &watchedBody{ReadCloser: dripping{ctx, time.Second, tt.piece}, ctx: ctx, dog: dog, limit: time.Minute}
-				defer body.Close()
-				start := time.Now()
-				n, err := io.Copy(io.Discard, io.LimitReader(body, 200_000))
-				if (err != nil) != tt.slow || err != nil && (!errors.Is(err, context.DeadlineExceeded) || time.Since(start) > time.Minute) {
-					t.Errorf("%d bytes and %v after %v", n, err, time.Since(start))
-				}
-			})
-		})
-	}
-}
-
 // A reader that takes its time over a body is no silence of the registry.
 func TestHTTP_slowReader(t *testing.T) {
 	t.Parallel()
@@ -349,7 +308,7 @@ func TestHTTP_slowReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	body := resp.Body.(*watchedBody)
-	body.limit = 200 * time.Millisecond
+	body.pace.window = 200 * time.Millisecond
 	if _, err := io.ReadFull(body, make([]byte, 1000)); err != nil {
 		t.Fatal(err)
 	}

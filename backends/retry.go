@@ -15,6 +15,10 @@ const (
 	maxDelay = 10 * time.Second // between two of them, unless the service asks for more
 )
 
+// LeastProgress is how many bytes more a try must have brought, or stored, to be no
+// failure: what brings a byte at each try would be tried for ever.
+const LeastProgress = 16 << 10
+
 // delays is the backoff.BackOff of one operation: exponential with full jitter,
 // never before the service's Retry-After, never past the operation's end.
 type delays struct {

@@ -11,21 +11,22 @@ import (
 	"time"
 )
 
-// A watchdog ends one HTTP request when nothing happens for too long: nothing
-// of the upload is taken, no answer begins, nothing or next to nothing of the
-// body comes.
+// A watchdog ends one HTTP request when no answer begins for too long. While a body
+// is on its way, up or down, the clock is its pace's.
 type watchdog struct {
-	cancel context.CancelCauseFunc
+	cancel  context.CancelCauseFunc
+	release func() // of the line
 
 	mu    sync.Mutex // guards the fields below
 	timer *time.Timer
-	body  bool // the answer is here: time runs only while its body is being read
+	body  bool // the answer is here
 }
 
-// watch returns a context that the watchdog ends, limit from now.
-func watch(ctx context.Context, limit time.Duration) (context.Context, *watchdog) {
+// watch returns a context that the watchdog ends, limit from now. release is called
+// at the end.
+func watch(ctx context.Context, limit time.Duration, release func()) (context.Context, *watchdog) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watchdog{cancel: cancel}
+	w := &watchdog{cancel: cancel, release: sync.OnceFunc(release)}
 	w.timer = time.AfterFunc(limit, func() { cancel(errIdle) })
 	return ctx, w
 }
@@ -42,7 +43,14 @@ func (w *watchdog) expect(limit time.Duration) {
 	}
 }
 
-// answered stops the time until the body is read.
+// rest stops the time until expect.
+func (w *watchdog) rest() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer.Stop()
+}
+
+// answered stops the time for good.
 func (w *watchdog) answered() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -54,6 +62,7 @@ func (w *watchdog) answered() {
 func (w *watchdog) end() {
 	w.answered()
 	w.cancel(nil)
+	w.release()
 }
 
 // reason returns why err really happened.
@@ -64,43 +73,45 @@ func (w *watchdog) reason(ctx context.Context, err error) error {
 	return err
 }
 
-// watchedUpload is a request body: each read of it shows that the last piece
-// was taken.
+// watchedUpload is a request body: each read of it shows that the last piece was
+// taken.
 type watchedUpload struct {
 	io.ReadCloser
-	dog   *watchdog
-	limit time.Duration
+	dog  *watchdog
+	pace *pace
+	last int // bytes of the piece that is being sent
 }
 
+// Read gives out small pieces: a slow line takes one well within a window.
 func (u *watchedUpload) Read(p []byte) (int, error) {
-	u.dog.expect(u.limit)
-	return u.ReadCloser.Read(p)
+	u.dog.rest()
+	u.pace.rest(u.last)
+	n, err := u.ReadCloser.Read(p[:min(len(p), u.pace.piece())])
+	u.last = n
+	u.pace.wait()
+	return n, err
 }
 
-// minProgress is how many bytes of a body have to come in each IdleTimeout:
-// a byte now and then is as good as silence, and would go on for years.
-const minProgress = 16 << 10
+// Close is called when all is sent, but for what is in the transport's buffer.
+func (u *watchedUpload) Close() error {
+	u.pace.rest(0)
+	u.dog.expect(u.pace.window)
+	return u.ReadCloser.Close()
+}
 
 // watchedBody is a response body. How long its reader takes between two reads
 // is the reader's affair.
 type watchedBody struct {
 	io.ReadCloser
-	ctx   context.Context //nolint:containedctx // the request's own, to tell why a read failed
-	dog   *watchdog
-	limit time.Duration
-	spent time.Duration // of limit, in reads
-	got   int           // bytes meanwhile
+	ctx  context.Context //nolint:containedctx // the request's own, to tell why a read failed
+	dog  *watchdog
+	pace *pace
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
-	start := time.Now()
-	b.dog.timer.Reset(b.limit - b.spent)
+	b.pace.wait()
 	n, err := b.ReadCloser.Read(p)
-	b.dog.timer.Stop()
-	b.spent += time.Since(start)
-	if b.got += n; b.got >= minProgress {
-		b.got, b.spent = 0, 0
-	}
+	b.pace.rest(n)
 	if errors.Is(err, io.EOF) {
 		return n, err
 	}
@@ -109,6 +120,7 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 
 func (b *watchedBody) Close() error {
 	err := b.ReadCloser.Close()
+	b.pace.rest(0)
 	b.dog.end()
 	return err
 }

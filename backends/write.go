@@ -44,7 +44,7 @@ func (c *Client) push(ctx context.Context, ref Ref, src Source) (Image, error) {
 		watched.Content = &watchedContent{ReaderAt: src.Content, seen: t.alive}
 		watched.Progress = func(stored int64) {
 			t.alive()
-			if stored > best {
+			if stored >= min(best+LeastProgress, src.Size) && stored > best {
 				best = stored
 				d.progressed(c.opts.MaxElapsed)
 			}

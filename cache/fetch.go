@@ -17,7 +17,8 @@ import (
 const (
 	bufferSize = 256 << 10
 	// A body that broke off is asked for again, from where it ended. It may do so
-	// any number of times as long as bytes come; this many times without.
+	// any number of times as long as each brings backends.LeastProgress; this many
+	// times without, and for no longer than the remote's timeout.
 	maxRetries = 5
 	retryMin   = 100 * time.Millisecond
 	// fullPause is how long the disk counts as full before it is tried again.
@@ -52,12 +53,16 @@ func (d *data) fetch(f *flight) error {
 	if err := d.makeRoom(min(f.end-f.off, maxFill)); err != nil {
 		return err
 	}
+	moved := time.Now()
 	for misses := 0; ; {
 		before := f.pos
 		src := d.source()
 		err := d.attempt(f, src)
 		if f.pos > before {
-			misses, f.resumed = 0, f.whole
+			f.resumed = f.whole
+		}
+		if f.pos-before >= backends.LeastProgress {
+			misses, moved = 0, time.Now()
 		}
 		switch {
 		case d.ctx.Err() != nil:
@@ -78,8 +83,8 @@ func (d *data) fetch(f *flight) error {
 		case errors.Is(err, errStalled):
 			src.lane.slow()
 		}
-		if misses++; misses > maxRetries {
-			return gaveUp(err)
+		if misses++; misses > maxRetries || time.Since(moved) > src.client.Timeout() || !d.item.open(d) {
+			return gaveUp(err) // or nobody is left who would wait for it
 		}
 		if err := sleep(d.ctx, retryMin<<misses); err != nil {
 			return ErrClosed

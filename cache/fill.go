@@ -255,8 +255,8 @@ func (d *data) worthWhile(err error, row int) bool {
 		return false
 	case errors.Is(err, errNoRanges):
 		return true
-	case errors.As(err, &opened):
-		return row < 1 && mayPass(err) // the client has tried for long
+	case errors.As(err, &opened), !d.item.open(d):
+		return row < 1 && mayPass(err) // the client has tried for long, or nobody waits any more
 	}
 	return row < maxFillRow && mayPass(err)
 }

@@ -82,7 +82,7 @@ type suite struct{ Harness }
 
 func subtests() []subtest {
 	return slices.Concat(capsTests, statTests, listTests, openTests, searchTests, pushTests, foldedTests, deleteTests, shareTests,
-		watchTests, namesTests, sizeTests, faultTests, brokenTests, divertedTests, closeTests)
+		watchTests, namesTests, sizeTests, faultTests, brokenTests, divertedTests, dripTests, closeTests)
 }
 
 // Run runs the suite as subtests of t.
@@ -139,7 +139,13 @@ type remote struct {
 // open opens the backend on a service that holds images.
 func (s *suite) open(t *testing.T, images ...SeedImage) *remote {
 	t.Helper()
-	hc := backends.NewHTTPClient(backends.HTTPOptions{UserAgent: "backendtest"})
+	return s.openWith(t, backends.HTTPOptions{UserAgent: "backendtest"}, images...)
+}
+
+// openWith is open with a transport of its own.
+func (s *suite) openWith(t *testing.T, opts backends.HTTPOptions, images ...SeedImage) *remote {
+	t.Helper()
+	hc := backends.NewHTTPClient(opts)
 	w := &wire{next: hc.Transport}
 	hc.Transport = w
 	t.Cleanup(hc.CloseIdleConnections)

@@ -118,7 +118,6 @@ func (u *upload) run(ctx context.Context) error {
 		before, chunk := u.offset, u.chunk
 		err := u.patch(ctx)
 		if broken(ctx, err) && stalls < maxStalls {
-			stalls++
 			err = u.relocate(ctx, err)
 		}
 		if errors.Is(err, errNoChunks) {
@@ -130,8 +129,15 @@ func (u *upload) run(ctx context.Context) error {
 		if u.offset > before {
 			u.save(u.location.String())
 		}
-		if u.offset > furthest || u.chunk < chunk {
+		// A registry that takes a byte of each chunk would be at it for years.
+		switch least := int64(backends.LeastProgress); {
+		case u.offset >= min(furthest+least, u.size) || u.chunk < chunk:
 			stalls, furthest = 0, max(furthest, u.offset)
+		case u.offset >= min(before+least, u.size): // once more after it began anew
+		case stalls >= maxStalls:
+			return fmt.Errorf("%w: the registry takes next to nothing of each part: %d bytes of %d", backends.ErrUnavailable, u.offset, u.size)
+		default:
+			stalls++
 		}
 	}
 	return u.put(ctx, 0, 0)

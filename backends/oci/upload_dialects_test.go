@@ -5,6 +5,7 @@ package oci_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/backendtest"
 	"github.com/sregfs/sregfs/backends/oci"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 )
@@ -143,5 +145,28 @@ func TestPush_ghcr(t *testing.T) {
 	}
 	if n := patched(reg); n != size+2 {
 		t.Errorf("%d bytes uploaded for %d", n, size)
+	}
+}
+
+// A registry that takes a byte of each chunk, and says so, is not sent chunks for
+// years.
+func TestPush_aByteOfEachChunk(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{})
+	reg.Use(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if req.Method == http.MethodPatch {
+				req.Header.Del("Content-Range")
+				req.Body, req.ContentLength = io.NopCloser(io.LimitReader(req.Body, 2)), 2 // of one byte it says "0-0", as of none
+				req.Header.Set("Content-Length", "2")
+			}
+			next.ServeHTTP(w, req)
+		})
+	})
+	b := open(t, config{"url": reg.URL})
+	oci.SetChunk(b.Backend, 64<<10)
+	_, err := b.Backend.(backends.Pusher).Push(t.Context(), backendtest.Ref(t, "fresh/b:1"), source(random(300<<10)))
+	if !errors.Is(err, backends.ErrUnavailable) || reg.Count(http.MethodPatch, "/uploads/") > 10 {
+		t.Errorf("%v after %d chunks, want ErrUnavailable soon", err, reg.Count(http.MethodPatch, "/uploads/"))
 	}
 }

@@ -50,13 +50,14 @@ type Common struct {
 	CAFile         string   `toml:"ca_file"`
 	Insecure       bool     `toml:"insecure"`
 	AllowPrivate   bool     `toml:"allow_private"`
-	Timeout        Duration `toml:"timeout"` // of one operation with its retries
+	Timeout        Duration `toml:"timeout"`  // of one operation with its retries
+	MinRate        Size     `toml:"min_rate"` // bytes a second; 0 means the usual
 }
 
 // CommonKeys lists the keys of Common.
 func CommonKeys() []string {
 	return []string{"type", "token", "token_file", "token_env", "token_command", "user", "read_only", "allow_overwrite",
-		"allow_delete", "push", "arch", "ca_file", "insecure", "allow_private", "timeout", "url"}
+		"allow_delete", "push", "arch", "ca_file", "insecure", "allow_private", "timeout", "min_rate", "url"}
 }
 
 // A Duration is written "90s" or "5m".

@@ -104,6 +104,9 @@ func (s *Size) Set(text string) error {
 	return nil
 }
 
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *Size) UnmarshalText(text []byte) error { return s.Set(string(text)) }
+
 // String implements pflag.Value.
 func (s *Size) String() string {
 	if *s == 0 || *s%(1<<20) != 0 {

@@ -159,11 +159,16 @@ func HTTPClient(r config.Remote) (*http.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return backends.NewHTTPClient(backends.HTTPOptions{
+	opts := backends.HTTPOptions{
 		UserAgent:    "sregfs/" + version.String(),
 		TLS:          tlsConfig,
 		AllowPrivate: r.AllowPrivate,
-	}), nil
+		MinRate:      int64(r.MinRate),
+	}
+	if limit := time.Duration(r.Timeout); limit > 0 { // what is silent for so long has failed
+		opts.HeaderTimeout, opts.IdleTimeout = min(limit, backends.DefaultHeaderTimeout), min(limit, backends.DefaultIdleTimeout)
+	}
+	return backends.NewHTTPClient(opts), nil
 }
 
 // tlsOf returns nil where the system's certificates do.
