@@ -29,7 +29,9 @@ var dripTests = []subtest{
 		r := s.openWith(t, impatient, big)
 		c := backends.NewClient("conformance", r.Backend, backends.ClientOptions{MaxElapsed: time.Second})
 		img := stat(t.Context(), t, r, big.Ref)
-		drips := between(t, func(w http.ResponseWriter, _ *http.Request, forward func() (*http.Response, error)) { pass(slow(w), forward) })
+		drips := between(t, func(w http.ResponseWriter, _ *http.Request, forward func() (*http.Response, error)) {
+			pass(slow(w), forward)
+		})
 		r.wire.set(drips)
 		got, err := read(t.Context(), c, img, 0, -1)
 		if !gaveUp(err) || !bytes.HasPrefix(big.Content, got) {
