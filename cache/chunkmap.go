@@ -10,6 +10,8 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // A chunkMap is the record beside a blob's file: what of it can be trusted. It is
@@ -95,7 +97,7 @@ func decodeMap(b []byte) (*chunkMap, error) {
 
 // readMap reads the map file at path. Errors: any means that there is no map.
 func readMap(path string) (*chunkMap, error) {
-	f, err := openExisting(path, os.O_RDONLY)
+	f, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
 	if err != nil {
 		return nil, err
 	}

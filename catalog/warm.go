@@ -53,8 +53,8 @@ func (c *Catalog) Warm(ctx context.Context, uri string, o WarmOptions, p Progres
 		w.Here, err = c.warmCopy(ctx, r, img, o, p)
 	} else {
 		w.Here = w.Image.State == cache.Cached
-		err = c.fetchWhole(ctx, r, img, p, func(path string) error {
-			w.Image.Path = path
+		err = c.fetchWhole(ctx, r, img, p, func(f *os.File) error {
+			w.Image.Path = f.Name()
 			return nil
 		})
 	}
@@ -81,8 +81,8 @@ func (c *Catalog) warmCopy(ctx context.Context, r Remote, img backends.Image, o 
 	if err := makeParents(o.To); err != nil {
 		return false, err
 	}
-	err = c.fetchWhole(ctx, r, img, p, func(path string) error {
-		return exportFile(ctx, path, o.To, what != nothing, note.mark)
+	err = c.fetchWhole(ctx, r, img, p, func(f *os.File) error {
+		return exportFile(ctx, f, o.To, what != nothing, note.mark)
 	})
 	if err != nil || !o.Verify || !note.checkable() {
 		return false, err

@@ -129,8 +129,7 @@ func (c *client) OpenFile(_ context.Context, img backends.Image) (*os.File, erro
 	if err != nil {
 		return nil, err
 	}
-	// By its path, not below the root: a link to an image elsewhere is welcome.
-	f, err := os.Open(v.abs(found.dir, found.base))
+	f, err := v.openImage(found)
 	if err != nil {
 		return nil, localError(err)
 	}
@@ -138,6 +137,10 @@ func (c *client) OpenFile(_ context.Context, img backends.Image) (*os.File, erro
 	if err != nil || versionOf(info) != img.Version {
 		f.Close()
 		return nil, backends.ErrChanged
+	}
+	if err := checkImage(f); err != nil {
+		f.Close()
+		return nil, localError(err)
 	}
 	return f, nil
 }

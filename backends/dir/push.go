@@ -222,11 +222,11 @@ func (t *tree) adopt(src backends.Source, fresh *os.File, tmp string) error {
 
 // openSource opens the file that has the bytes already.
 func openSource(src backends.Source) (*os.File, error) {
-	in, err := os.Open(src.Path)
+	in, err := backends.OpenRegular(src.Path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
-	if info, err := in.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() != src.Size {
+	if info, err := in.Stat(); err != nil || info.Size() != src.Size {
 		in.Close()
 		return nil, fmt.Errorf("%w: %s is not the file that was told", fs.ErrInvalid, src.Path)
 	}
@@ -284,7 +284,7 @@ func (p *progress) Write(b []byte) (int, error) {
 
 // sweep removes what pushes that were killed left behind.
 func (t *tree) sweep() {
-	d, err := t.Open(tmpDir)
+	d, err := openDir(t.Root, tmpDir)
 	if err != nil {
 		return
 	}

@@ -50,7 +50,14 @@ func (v *view) root() (*os.Root, error) {
 	if v.opened != nil {
 		return v.opened, nil
 	}
-	root, err := os.OpenRoot(v.path)
+	var root *os.Root
+	info, err := os.Stat(v.path)
+	if err == nil && !info.IsDir() {
+		return nil, fmt.Errorf("%w: %s is not a directory", fs.ErrInvalid, v.path)
+	}
+	if err == nil {
+		root, err = os.OpenRoot(v.path)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: no directory %s yet", fs.ErrNotExist, v.path)
 	}
@@ -376,12 +383,15 @@ func boolCompare(a, b bool) int {
 }
 
 // stat fills in f.info, through a symbolic link; false if there is no regular
-// file.
+// file in the store.
 func (v *view) stat(f *file) bool {
 	if f.info != nil {
 		return true
 	}
-	info, err := os.Stat(v.abs(f.dir, f.base))
+	info, err := os.Lstat(v.abs(f.dir, f.base))
+	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		_, info, err = v.target(join(f.dir, f.base))
+	}
 	if err != nil || !info.Mode().IsRegular() {
 		return false
 	}

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // A cacheLock holds a cache directory. The lock of the state directory is not
@@ -45,7 +47,7 @@ func tryLockCache(dir string) (*cacheLock, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := backends.OpenRegular(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|backends.NoFollow, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/badger"
 )
 
@@ -141,7 +142,7 @@ func openLock(path string) (*os.File, error) {
 }
 
 func tryLock(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|noFollow, 0o600)
+	f, err := backends.OpenRegular(name, os.O_RDWR|os.O_CREATE|backends.NoFollow, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -193,6 +194,8 @@ func (d *Dir) write(p Process) error {
 // holders take to describe.
 const textSize = 1024
 
+const maxLockFile = 64 << 10
+
 // Unlock gives the directory up. A second Unlock does nothing.
 func (d *Dir) Unlock() error {
 	if d.lock == nil {
@@ -209,7 +212,7 @@ func (d *Dir) Unlock() error {
 //
 // Errors: fs.ErrNotExist if nobody holds it; those of the local disk.
 func Holder(path string) (Process, error) {
-	f, err := os.OpenFile(lockPath(path), os.O_RDONLY|noFollow, 0)
+	f, err := backends.OpenRegular(lockPath(path), os.O_RDONLY|backends.NoFollow, 0)
 	if err != nil {
 		return Process{}, err
 	}
@@ -226,7 +229,7 @@ func Holder(path string) (Process, error) {
 
 // read returns what the lock file says, true or not.
 func read(path string) (Process, error) {
-	text, err := os.ReadFile(lockPath(path))
+	text, err := backends.ReadRegular(lockPath(path), backends.NoFollow, maxLockFile)
 	if err != nil {
 		return Process{}, err
 	}
