@@ -6,6 +6,7 @@ package backends
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"syscall"
 )
@@ -15,6 +16,13 @@ const (
 	NoFollow = syscall.O_NOFOLLOW
 	NoWait   = syscall.O_NONBLOCK
 )
+
+// OnlyOurs reports whether nobody but us and root can have written to a file: it
+// says nothing of the directories above it.
+func OnlyOurs(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && (int(st.Uid) == os.Geteuid() || st.Uid == 0) && info.Mode().Perm()&0o022 == 0
+}
 
 // waitAgain takes NoWait from an open file: storage that moves files to tape
 // would answer EAGAIN instead of bringing one back.

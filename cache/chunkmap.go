@@ -10,8 +10,6 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
-
-	"github.com/sregfs/sregfs/backends"
 )
 
 // A chunkMap is the record beside a blob's file: what of it can be trusted. It is
@@ -97,7 +95,7 @@ func decodeMap(b []byte) (*chunkMap, error) {
 
 // readMap reads the map file at path. Errors: any means that there is no map.
 func readMap(path string) (*chunkMap, error) {
-	f, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
+	f, _, err := openRegular(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}

@@ -224,7 +224,7 @@ func (it *item) openSparse(d *data) error {
 		return errors.Join(err, ignoreMissing(os.Remove(at.part())))
 	}
 	// Readers get a descriptor that cannot write.
-	f, err := backends.OpenRegular(at.part(), os.O_RDONLY|backends.NoFollow, 0)
+	f, _, err := openRegular(at.part(), os.O_RDONLY)
 	if err != nil {
 		return err
 	}
@@ -267,7 +267,8 @@ func (d *data) recall(m *chunkMap, recent bitmap) {
 var errNotOurs = errors.New("not a file of the cache")
 
 // openRegular opens a file that must be what the cache put there: a regular file
-// under no other name, so that nobody's later write goes into it.
+// that only we can have written, under no other name, so that nobody's later write
+// goes into it.
 func openRegular(path string, flag int) (*os.File, os.FileInfo, error) {
 	f, err := backends.OpenRegular(path, flag|backends.NoFollow, 0)
 	if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.EISDIR) || errors.Is(err, fs.ErrInvalid) {
@@ -277,7 +278,7 @@ func openRegular(path string, flag int) (*os.File, os.FileInfo, error) {
 		return nil, nil, err
 	}
 	info, err := f.Stat()
-	if err == nil && linked(info) {
+	if err == nil && (linked(info) || !backends.OnlyOurs(info)) {
 		err = errNotOurs
 	}
 	if err != nil {

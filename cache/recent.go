@@ -8,8 +8,6 @@ import (
 	"encoding/binary"
 	"io"
 	"os"
-
-	"github.com/sregfs/sregfs/backends"
 )
 
 // A recent is a file that lists the chunks that were written since the map was
@@ -44,7 +42,7 @@ func readRecent(path, boot string, key Key, digest string, size int64) (have bit
 	if boot == "" {
 		return nil, false
 	}
-	f, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
+	f, _, err := openRegular(path, os.O_RDONLY)
 	if err != nil {
 		return nil, false
 	}

@@ -106,7 +106,7 @@ func (v *view) digest(f file) string {
 			return fact.digest
 		}
 	}
-	return ""
+	return v.digests.of(stampOf(f.info))
 }
 
 func (v *view) readFacts(dir string) (r reading[facts], err error) {
@@ -126,6 +126,9 @@ func (v *view) readFacts(dir string) (r reading[facts], err error) {
 	}
 	r.of = stampOf(info)
 	r.lasts = lasting(f, r.of)
+	if !backends.OnlyOurs(info) {
+		return r, nil // somebody else could have said so of any file
+	}
 	r.value, err = parseFacts(f)
 	r.size = r.value.size()
 	return r, err
@@ -164,6 +167,9 @@ func (t *tree) remember(dir string, f fact) {
 		return
 	}
 	defer out.Close()
+	if info, err := out.Stat(); err != nil || !backends.OnlyOurs(info) {
+		return // nobody would believe it
+	}
 	// One write, so that lines of two processes do not mix. The newline first
 	// ends a line that was torn.
 	_, _ = out.WriteString("\n" + f.line() + "\n")

@@ -46,7 +46,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 	defer t.Close()
 	c.sweep.Do(t.sweep)
 	// Before the copying, for a quick no; and again when the lock is held.
-	if _, err := t.replaced(ref, src); err != nil {
+	if _, err := t.replaced(ctx, ref, src); err != nil {
 		return backends.Image{}, err
 	}
 	tmp, err := t.stage(ctx, src)
@@ -66,8 +66,8 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 
 // replaced returns the file that ref means now, if any.
 // Errors: those of Source.ReplaceAllowed.
-func (t *tree) replaced(ref backends.Ref, src backends.Source) (*file, error) {
-	f, err := t.find(ref)
+func (t *tree) replaced(ctx context.Context, ref backends.Ref, src backends.Source) (*file, error) {
+	f, err := t.find(ctx, ref)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, src.ReplaceAllowed(ref, backends.Image{}, false)
 	}
@@ -84,7 +84,7 @@ func (t *tree) publish(ctx context.Context, ref backends.Ref, src backends.Sourc
 		return backends.Image{}, err
 	}
 	defer unlock()
-	old, err := t.replaced(ref, src)
+	old, err := t.replaced(ctx, ref, src)
 	if err != nil {
 		return backends.Image{}, err
 	}

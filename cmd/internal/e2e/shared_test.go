@@ -79,6 +79,7 @@ func TestSharedStore(t *testing.T) {
 	if out := w.okAs(bert, "images"); !strings.Contains(out, "tools/greet:1") {
 		t.Errorf("images of the other member: %q", out)
 	}
+	w.okAs(bert, "add", w.path("i.sif"), "tools/greet:1") // the same bytes
 	w.okAs(bert, "add", w.path("i.sif"), "tools/greet:2")
 	w.okAs(bert, "add", w.path("i.sif"), "other/greet:1")
 	w.okAs(bert, "rm", "--yes", "tools/greet:1")

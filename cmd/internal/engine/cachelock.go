@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cmd/internal/statedir"
 )
 
 // A cacheLock holds a cache directory. The lock of the state directory is not
@@ -44,7 +45,8 @@ func lockCache(dir, state string) (*cacheLock, error) {
 var errNoFlock = errors.New("the filesystem cannot lock files")
 
 func tryLockCache(dir string) (*cacheLock, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	// Whoever can write to it can put another image in the place of a verified one.
+	if err := statedir.Private(dir, 0o022); err != nil {
 		return nil, err
 	}
 	f, err := backends.OpenRegular(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|backends.NoFollow, 0o600)

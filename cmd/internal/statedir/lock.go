@@ -58,7 +58,11 @@ func (e *HeldError) Error() string {
 // Errors: *HeldError; fs.ErrPermission for a directory of another user, and for
 // one that is open to others and was made for something else; fs.ErrInvalid on a network filesystem; those of the local disk.
 func Lock(path string) (*Dir, error) {
-	if err := prepare(path); err != nil {
+	// Badger makes its files 0644: it is the directory that keeps others out.
+	if err := Private(path, 0o077); err != nil {
+		return nil, err
+	}
+	if err := badger.CheckDir(path); err != nil {
 		return nil, err
 	}
 	f, err := openLock(path)
@@ -82,28 +86,37 @@ func self() Process {
 	return Process{PID: os.Getpid(), Host: host, BootID: bootID(), Start: time.Now().Truncate(time.Second)}
 }
 
-func prepare(path string) error {
+// Private makes the directory path (0700) if it is missing, and makes sure that it
+// is ours and that its mode has none of the bits in closed, which it takes away where
+// that harms nobody.
+//
+// Errors: fs.ErrPermission for a directory of another user, and for one that is open
+// to others and was made for something else; those of the local disk.
+func Private(path string, closed fs.FileMode) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return err
 	}
 	if err := ours(path, os.Getuid()); err != nil {
 		return err
 	}
-	if err := badger.CheckDir(path); err != nil {
-		return err
-	}
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
-	// Badger makes its files 0644: it is the directory that keeps others out.
-	if info.Mode().Perm()&0o077 == 0 {
+	if info.Mode().Perm()&closed == 0 {
 		return nil
 	}
 	if err := mayClose(path, info); err != nil {
 		return err
 	}
-	return os.Chmod(path, 0o700)
+	if err := os.Chmod(path, 0o700); err != nil {
+		return err
+	}
+	if info, err = os.Stat(path); err == nil && info.Mode().Perm()&closed != 0 {
+		err = fmt.Errorf("%w: %s stays open to others (mode %#o), as its file system has no modes: choose another directory",
+			fs.ErrPermission, path, info.Mode().Perm())
+	}
+	return err
 }
 
 // mayClose says whether path, which is open to others, can be closed to them
