@@ -63,8 +63,6 @@ func Code(err error) int {
 		return OK
 	case isCoded:
 		return coded.Code
-	case is(context.Canceled):
-		return Interrupted
 	case is(backends.ErrCorrupt):
 		return Corrupt
 	case diskFull:
