@@ -15,7 +15,8 @@ import (
 )
 
 // Pull makes an image whole and verified here. If to is not empty, a copy is
-// written there (by reflink where it can), atomically and executable.
+// written there (by reflink where it can), atomically, and executable as far as the
+// umask lets it (see WithUmask).
 //
 // Errors: those of Resolve and Lookup; fs.ErrExist if there is a file at to,
 // unless force is set; those of cache.Blob.Wait; the local disk's.
@@ -115,7 +116,7 @@ func exportFile(ctx context.Context, src *os.File, to string, force bool, mark f
 	defer tmp.drop()
 	err = cloneFile(ctx, tmp.File, src)
 	if err == nil {
-		err = tmp.Chmod(0o755) // an image can be run as a program
+		err = tmp.Chmod(modeFor(ctx))
 	}
 	if err == nil && mark != nil {
 		err = mark(tmp.File)

@@ -15,7 +15,6 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
-	"github.com/sregfs/sregfs/cmd/internal/term"
 )
 
 // The exit codes of both commands.
@@ -95,5 +94,5 @@ func Report(w io.Writer, name string, err error) int {
 // line joins the lines of a joined error. Anything else that would move the
 // cursor is escaped.
 func line(err error) string {
-	return term.Escape(strings.Join(strings.Split(err.Error(), "\n"), "; "))
+	return backends.Printable(strings.Join(strings.Split(err.Error(), "\n"), "; "))
 }

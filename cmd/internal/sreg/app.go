@@ -109,7 +109,7 @@ func (a *app) log() *slog.Logger {
 // notice tells a person something that is not the answer.
 func (a *app) notice(text string) {
 	if !a.quiet {
-		fmt.Fprintln(a.err, "sreg: "+text)
+		fmt.Fprintln(a.err, "sreg: "+backends.Printable(text))
 	}
 }
 

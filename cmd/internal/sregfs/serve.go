@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
@@ -54,7 +56,7 @@ func (s *server) serve(ctx context.Context) (err error) {
 	c := s.command
 	s.opts, err = engine.Configure(&c.settings, c.flags, engine.Source{
 		Getenv: c.getenv, Config: c.config, Remotes: c.remotes,
-		Log: newLog(c.err, slog.LevelWarn), Notice: func(text string) { fmt.Fprintln(c.err, "sregfs: "+text) },
+		Log: newLog(c.err, slog.LevelWarn), Notice: func(text string) { fmt.Fprintln(c.err, "sregfs: "+backends.Printable(text)) },
 	})
 	if err != nil {
 		return err
@@ -214,7 +216,7 @@ func (s *server) attach(ctx context.Context) error {
 func (s *server) mountOptions() fusefs.Options {
 	set := s.settings
 	return fusefs.Options{
-		AllowOther: set.AllowOther, ReadOnly: set.ReadOnly, UID: owner(set.UID), GID: owner(set.GID),
+		AllowOther: set.AllowOther, ReadOnly: set.ReadOnly, UID: owner(set.UID), GID: owner(set.GID), Umask: fs.FileMode(set.Umask),
 		NoPassthrough: set.Passthrough == "off", Log: s.opts.Log,
 	}
 }
