@@ -11,8 +11,9 @@ import (
 // One escape serves URIs and paths: a byte that cannot stand as it is becomes
 // "%" and two upper-case hexadecimal digits. Escaped are the percent sign
 // itself, "/", ":" and "@" (which separate the parts of a name), control
-// bytes, bytes that are not valid UTF-8, and a leading dot, so that nothing a
-// registry holds is ever hidden, "." or "..". Everything else stays readable.
+// characters and all others that nobody can see (see Printable), bytes that are not
+// valid UTF-8, and a leading dot, so that nothing a registry holds is ever hidden,
+// "." or "..". Everything else stays readable.
 
 const upperHex = "0123456789ABCDEF"
 
@@ -58,7 +59,7 @@ func escape(s, special string, leadingDot bool) string {
 	var b strings.Builder
 	for i := 0; i < len(s); {
 		r, size := utf8.DecodeRuneInString(s[i:])
-		bad := r == utf8.RuneError && size == 1 || r < 0x20 || r == 0x7f || 0x80 <= r && r < 0xa0 ||
+		bad := r == utf8.RuneError && size == 1 || hidden(r) ||
 			r < utf8.RuneSelf && strings.IndexByte(special, s[i]) >= 0 || leadingDot && i == 0 && r == '.'
 		for _, c := range []byte(s[i : i+size]) {
 			if bad {

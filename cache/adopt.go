@@ -91,7 +91,7 @@ func (it *item) replace(path string, size int64, but *item, place func() error) 
 //
 // Errors: backends.ErrCorrupt; those of the local disk.
 func (d *data) turnTo(path string, size int64) error {
-	f, err := openExisting(path, os.O_RDONLY)
+	f, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
 	if err != nil {
 		return localError("adopt", err)
 	}
@@ -187,7 +187,7 @@ func move(path, dst string, info os.FileInfo) error {
 	if !linked(info) && os.Rename(path, dst) == nil {
 		return nil
 	}
-	src, err := openExisting(path, os.O_RDONLY)
+	src, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
 	if err != nil {
 		return err
 	}

@@ -384,8 +384,8 @@ func (c *Cache) Path(key Key) (string, bool) {
 		return "", false
 	}
 	path := c.dir.file(key)
-	_, err := os.Lstat(path)
-	return path, err == nil
+	info, err := os.Lstat(path)
+	return path, err == nil && backends.OnlyOurs(info)
 }
 
 // Pin keeps a blob from eviction until Unpin; it need not be here yet. Pins are

@@ -97,7 +97,7 @@ func decodeMap(b []byte) (*chunkMap, error) {
 
 // readMap reads the map file at path. Errors: any means that there is no map.
 func readMap(path string) (*chunkMap, error) {
-	f, err := openExisting(path, os.O_RDONLY)
+	f, _, err := openRegular(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}

@@ -32,11 +32,6 @@ func control(f *os.File, fn func(fd int) error) error {
 // fdatasync puts what was written to f, and its length, on stable storage.
 func fdatasync(f *os.File) error { return control(f, syscall.Fdatasync) }
 
-// openExisting opens a file that must exist and be no link.
-func openExisting(path string, flag int) (*os.File, error) {
-	return os.OpenFile(path, flag|syscall.O_NOFOLLOW, 0)
-}
-
 // unchanged reports whether both are of one file to which nothing happened in
 // between: neither its bytes nor its names nor its permissions changed.
 func unchanged(a, b os.FileInfo) bool {

@@ -6,23 +6,10 @@ package cache
 
 import (
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
 )
 
 func fdatasync(f *os.File) error { return f.Sync() }
-
-func openExisting(path string, flag int) (*os.File, error) {
-	info, err := os.Lstat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%w: %s is not a regular file", fs.ErrInvalid, path)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return os.OpenFile(path, flag, 0)
-}
 
 // unchanged cannot tell here: it says no.
 func unchanged(_, _ os.FileInfo) bool { return false }

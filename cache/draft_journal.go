@@ -198,23 +198,16 @@ func (f folder) stat() (size int64, modified time.Time, err error) {
 }
 
 func (f folder) open() (*os.File, error) {
-	if _, _, err := f.stat(); err != nil {
-		return nil, err
-	}
-	return os.OpenFile(f.data(), os.O_RDWR, 0)
+	return backends.OpenRegular(f.data(), os.O_RDWR|backends.NoFollow, 0)
 }
 
 // read returns the journal of the draft with that ID.
 // Errors: fs.ErrNotExist; errJournal; the disk's.
 func (f folder) read(id string) (*record, error) {
-	info, err := os.Lstat(f.journal())
-	if err != nil {
-		return nil, err
+	data, err := backends.ReadRegular(f.journal(), backends.NoFollow, maxJournal)
+	if errors.Is(err, fs.ErrInvalid) || errors.Is(err, syscall.ELOOP) {
+		return nil, fmt.Errorf("%w: %v", errJournal, err)
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxJournal {
-		return nil, fmt.Errorf("%w: not a journal", errJournal)
-	}
-	data, err := os.ReadFile(f.journal())
 	if err != nil {
 		return nil, err
 	}

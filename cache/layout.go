@@ -170,6 +170,10 @@ func (l layout) visit(blobs map[slot]*found, kind, path string, e fs.DirEntry) e
 	if err != nil {
 		return nil //nolint:nilerr // gone meanwhile
 	}
+	if !backends.OnlyOurs(info) {
+		_ = os.Remove(path) // somebody else put it there; openRegular would not take it
+		return nil
+	}
 	at := l.slot(key, from)
 	f := blobs[at]
 	if f == nil {

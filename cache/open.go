@@ -224,7 +224,7 @@ func (it *item) openSparse(d *data) error {
 		return errors.Join(err, ignoreMissing(os.Remove(at.part())))
 	}
 	// Readers get a descriptor that cannot write.
-	f, err := openExisting(at.part(), os.O_RDONLY)
+	f, _, err := openRegular(at.part(), os.O_RDONLY)
 	if err != nil {
 		return err
 	}
@@ -267,17 +267,18 @@ func (d *data) recall(m *chunkMap, recent bitmap) {
 var errNotOurs = errors.New("not a file of the cache")
 
 // openRegular opens a file that must be what the cache put there: a regular file
-// under no other name, so that nobody's later write goes into it.
+// that only we can have written, under no other name, so that nobody's later write
+// goes into it.
 func openRegular(path string, flag int) (*os.File, os.FileInfo, error) {
-	f, err := openExisting(path, flag)
-	if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.EISDIR) {
+	f, err := backends.OpenRegular(path, flag|backends.NoFollow, 0)
+	if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.EISDIR) || errors.Is(err, fs.ErrInvalid) {
 		return nil, nil, fmt.Errorf("%w: %v", errNotOurs, err)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
 	info, err := f.Stat()
-	if err == nil && (!info.Mode().IsRegular() || linked(info)) {
+	if err == nil && (linked(info) || !backends.OnlyOurs(info)) {
 		err = errNotOurs
 	}
 	if err != nil {

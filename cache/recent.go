@@ -42,7 +42,7 @@ func readRecent(path, boot string, key Key, digest string, size int64) (have bit
 	if boot == "" {
 		return nil, false
 	}
-	f, err := openExisting(path, os.O_RDONLY)
+	f, _, err := openRegular(path, os.O_RDONLY)
 	if err != nil {
 		return nil, false
 	}

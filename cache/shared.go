@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // A shared cache is the directory of another cache, of the site, say, in which whole
@@ -77,14 +79,11 @@ func (l layout) shared(key Key) (*os.File, os.FileInfo, error) {
 			break
 		}
 	}
-	f, err := openExisting(path, os.O_RDONLY)
+	f, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
 	if err != nil {
 		return nil, nil, err
 	}
 	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = errNotOurs
-	}
 	if err == nil {
 		err = trusted(info, top)
 	}

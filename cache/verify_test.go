@@ -161,6 +161,15 @@ func TestVerify_changedOnDisk(t *testing.T) {
 		"a link": func(t *testing.T, path string) {
 			mustDo(t, os.Rename(path, path+"x"), os.Symlink(path+"x", path))
 		},
+		// With the time of the one that was verified.
+		"writable by others": func(t *testing.T, path string) { replaceKeepingTime(t, path); mustDo(t, os.Chmod(path, 0o577)) },
+		"another user's": func(t *testing.T, path string) {
+			if os.Getuid() != 0 {
+				t.Skip("only root can give a file away")
+			}
+			replaceKeepingTime(t, path)
+			mustDo(t, os.Lchown(path, 4242, -1))
+		},
 		"two names": func(t *testing.T, path string) { mustDo(t, os.Link(path, path+"x")) },
 		"a folder":  func(t *testing.T, path string) { mustDo(t, os.Remove(path), os.Mkdir(path, 0o700)) },
 	}
@@ -184,6 +193,15 @@ func TestVerify_changedOnDisk(t *testing.T) {
 			}
 		})
 	}
+}
+
+// replaceKeepingTime does what somebody would who can write to the directory.
+func replaceKeepingTime(t *testing.T, path string) {
+	t.Helper()
+	info, err := os.Stat(path)
+	mustDo(t, err)
+	rewrite(t, path, func(b []byte) []byte { b[5] ^= 1; return b })
+	mustDo(t, os.Chmod(path, 0o555), os.Chtimes(path, info.ModTime(), info.ModTime()))
 }
 
 func mustDo(t *testing.T, errs ...error) {

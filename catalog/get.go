@@ -4,8 +4,10 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
@@ -49,21 +51,37 @@ func (c *Catalog) findFrom(ctx context.Context, uri, without string) (Remote, ba
 	return r, img, err
 }
 
-// pathOf returns the file with the image's bytes, "" if they are not here whole.
-func (c *Catalog) pathOf(ctx context.Context, r Remote, img backends.Image) (string, error) {
+// openHere opens the file with the image's bytes; it is nil if they are not here
+// whole.
+func (c *Catalog) openHere(ctx context.Context, r Remote, img backends.Image) (*os.File, error) {
 	if r.atHand() {
-		f, err := r.Client.OpenFile(ctx, img)
-		if err != nil {
-			return "", err
-		}
-		return f.Name(), f.Close()
+		return r.Client.OpenFile(ctx, img)
 	}
 	s, err := c.open()
 	if err != nil || s.Cache == nil {
+		return nil, err
+	}
+	path, ok := s.Cache.Path(cache.KeyOf(r.Name, img))
+	if !ok {
+		return nil, nil
+	}
+	f, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // evicted
+	}
+	if err != nil {
+		return nil, diskError("read "+path, err)
+	}
+	return f, nil
+}
+
+// pathOf is the name of the file that openHere opens, "" if there is none.
+func (c *Catalog) pathOf(ctx context.Context, r Remote, img backends.Image) (string, error) {
+	f, err := c.openHere(ctx, r, img)
+	if err != nil || f == nil {
 		return "", err
 	}
-	path, _ := s.Cache.Path(cache.KeyOf(r.Name, img))
-	return path, nil
+	return f.Name(), f.Close()
 }
 
 // Pin keeps an image that uri names now from eviction, whether it is here yet or

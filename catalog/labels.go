@@ -6,7 +6,6 @@ import (
 	"context"
 	"iter"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -77,12 +76,8 @@ func (c *Catalog) factsHere(ctx context.Context, rec Record) (*inspect.Facts, er
 		return nil, err
 	}
 	img := backends.Image{Ref: rec.Ref, Size: rec.Size, Digest: rec.Digest, Version: rec.Version, Modified: rec.Modified}
-	path, err := c.pathOf(ctx, r, img)
-	if err != nil || path == "" {
-		return nil, err
-	}
-	f, err := os.Open(path)
-	if err != nil {
+	f, err := c.openHere(ctx, r, img)
+	if err != nil || f == nil {
 		return nil, err
 	}
 	defer f.Close()

@@ -132,7 +132,7 @@ func (c *Catalog) uploadDraft(ctx context.Context, r Remote, d *cache.Draft, tar
 // refused?) and one after it: what the registry says it has must be what was sent.
 // What an odd answer to the look says is doubtful, never a refusal.
 func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src backends.Source) (backends.Image, error) {
-	current, err := c.statNow(ctx, r, ref)
+	current, err := c.statFor(ctx, r, ref, src)
 	switch {
 	case err == nil && current.Digest == src.Digest && backends.SameName(ref, current.Ref) == nil:
 		return current, nil
@@ -154,7 +154,7 @@ func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src back
 	// The name may be taken by the very bytes: the answer of a try that did
 	// arrive was lost, or somebody else pushed them.
 	if errors.Is(err, fs.ErrExist) || errors.Is(err, backends.ErrChanged) {
-		if now, statErr := c.statNow(ctx, r, ref); statErr == nil && now.Digest == src.Digest {
+		if now, statErr := c.statFor(ctx, r, ref, src); statErr == nil && now.Digest == src.Digest {
 			return now, nil
 		}
 	}
@@ -166,6 +166,21 @@ func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src back
 // SHA-256 the backend decides, which has saved what it sent.
 func perhapsOurs(current backends.Image, src backends.Source) bool {
 	return !isSHA256(current.Digest) && src.Session != nil && len(src.Session.Load()) > 0
+}
+
+// statFor is statNow for who wants to know whether these are the bytes of src. A
+// directory of this machine tells no digest that others could have made up, but
+// reads a file that is asked for by its digest.
+func (c *Catalog) statFor(ctx context.Context, r Remote, ref backends.Ref, src backends.Source) (backends.Image, error) {
+	img, err := c.statNow(ctx, r, ref)
+	if err != nil || !r.atHand() || img.Digest != "" || img.Size != src.Size {
+		return img, err
+	}
+	ref.Version = src.Digest
+	if exact, err := c.statNow(ctx, r, ref); err == nil && exact.Version == img.Version {
+		img.Digest = src.Digest
+	}
+	return img, nil
 }
 
 func pushError(r Remote, ref backends.Ref, err error) error {

@@ -15,7 +15,8 @@ import (
 )
 
 // Pull makes an image whole and verified here. If to is not empty, a copy is
-// written there (by reflink where it can), atomically and executable.
+// written there (by reflink where it can), atomically, and executable as far as the
+// umask lets it (see WithUmask).
 //
 // Errors: those of Resolve and Lookup; fs.ErrExist if there is a file at to,
 // unless force is set; those of cache.Blob.Wait; the local disk's.
@@ -28,8 +29,8 @@ func (c *Catalog) Pull(ctx context.Context, uri, to string, force bool, p Progre
 		return Record{}, err
 	}
 	var path string
-	err = c.fetchWhole(ctx, r, img, p, func(file string) error {
-		path = file
+	err = c.fetchWhole(ctx, r, img, p, func(file *os.File) error {
+		path = file.Name()
 		if to == "" {
 			return nil
 		}
@@ -63,19 +64,20 @@ func checkDestination(to string, force bool) error {
 	return nil
 }
 
-// fetchWhole calls use with the file that has all of the image's bytes. It is not
-// evicted before use returns.
-func (c *Catalog) fetchWhole(ctx context.Context, r Remote, img backends.Image, p Progress, use func(path string) error) error {
+// fetchWhole calls use with the file that has all of the image's bytes, at the
+// beginning. It is not evicted before use returns.
+func (c *Catalog) fetchWhole(ctx context.Context, r Remote, img backends.Image, p Progress, use func(*os.File) error) error {
 	if p == nil {
 		p = func(int64, int64) {}
 	}
 	if r.atHand() {
-		path, err := c.pathOf(ctx, r, img)
+		f, err := r.Client.OpenFile(ctx, img)
 		if err != nil {
 			return err
 		}
+		defer f.Close()
 		p(img.Size, img.Size)
-		return use(path)
+		return use(f)
 	}
 	b, err := c.Blob(ctx, r.Name, img)
 	if err != nil {
@@ -95,18 +97,18 @@ func (c *Catalog) fetchWhole(ctx context.Context, r Remote, img backends.Image, 
 	case path == "":
 		return &backends.Error{Op: "pull", Remote: r.Name, Ref: img.Ref, Err: errors.New("the image left the cache at once; is the disk full?")}
 	}
-	return use(path)
+	f, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
+	if err != nil {
+		return diskError("read "+path, err)
+	}
+	defer f.Close()
+	return use(f)
 }
 
-// exportFile copies a file to a name of the user's: whole or not at all. mark, if
+// exportFile copies src to a name of the user's: whole or not at all. mark, if
 // not nil, completes the copy before it gets its name.
-func exportFile(ctx context.Context, from, to string, force bool, mark func(*os.File) error) (err error) {
+func exportFile(ctx context.Context, src *os.File, to string, force bool, mark func(*os.File) error) (err error) {
 	fail := func(err error) error { return diskError("write "+to, err) }
-	src, err := os.Open(from)
-	if err != nil {
-		return fail(err)
-	}
-	defer src.Close()
 	tmp, err := newCopy(filepath.Dir(to))
 	if err != nil {
 		return fail(err)
@@ -114,7 +116,7 @@ func exportFile(ctx context.Context, from, to string, force bool, mark func(*os.
 	defer tmp.drop()
 	err = cloneFile(ctx, tmp.File, src)
 	if err == nil {
-		err = tmp.Chmod(0o755) // an image can be run as a program
+		err = tmp.Chmod(modeFor(ctx))
 	}
 	if err == nil && mark != nil {
 		err = mark(tmp.File)

@@ -79,7 +79,7 @@ func (c *Catalog) pushFile(ctx context.Context, r Remote, ref backends.Ref, o pu
 // openSource makes a file of the user's something to push: is it a whole image,
 // and what is its digest? The caller closes the file.
 func openSource(ctx context.Context, o pushOptions) (*os.File, backends.Source, error) {
-	f, err := os.Open(o.path)
+	f, err := backends.OpenRegular(o.path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, backends.Source{}, fileError(o.path, err)
 	}
@@ -97,6 +97,8 @@ func fileError(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: there is no file %s", fs.ErrInvalid, path)
+	case errors.Is(err, fs.ErrInvalid):
+		return err
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w: the file %s", fs.ErrPermission, path)
 	}
@@ -107,9 +109,6 @@ func describeSource(ctx context.Context, f *os.File, o pushOptions) (backends.So
 	info, err := f.Stat()
 	if err != nil {
 		return backends.Source{}, fileError(o.path, err)
-	}
-	if !info.Mode().IsRegular() {
-		return backends.Source{}, fmt.Errorf("%w: %s is not a regular file", fs.ErrInvalid, o.path)
 	}
 	format, err := inspect.Complete(f, info.Size())
 	if err != nil {

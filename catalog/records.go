@@ -43,6 +43,9 @@ type madeCollection struct {
 	Collection string `json:"collection"`
 }
 
+// maxRecords bounds one of the files in bytes.
+const maxRecords = 64 << 20
+
 const (
 	pinsFile        = "pins.json"
 	collectionsFile = "collections.json"
@@ -66,7 +69,7 @@ func (r *records) load() error {
 }
 
 func readJSON[T any](path string) (v T, err error) {
-	text, err := os.ReadFile(path)
+	text, err := backends.ReadRegular(path, backends.NoFollow, maxRecords)
 	if errors.Is(err, fs.ErrNotExist) {
 		return v, nil
 	}

@@ -53,8 +53,8 @@ func (c *Catalog) Warm(ctx context.Context, uri string, o WarmOptions, p Progres
 		w.Here, err = c.warmCopy(ctx, r, img, o, p)
 	} else {
 		w.Here = w.Image.State == cache.Cached
-		err = c.fetchWhole(ctx, r, img, p, func(path string) error {
-			w.Image.Path = path
+		err = c.fetchWhole(ctx, r, img, p, func(f *os.File) error {
+			w.Image.Path = f.Name()
 			return nil
 		})
 	}
@@ -78,11 +78,11 @@ func (c *Catalog) warmCopy(ctx context.Context, r Remote, img backends.Image, o 
 	case what == somethingElse && !o.Force:
 		return false, fmt.Errorf("%w: %s is another file (--force replaces it)", fs.ErrExist, o.To)
 	}
-	if err := makeParents(o.To); err != nil {
+	if err := makeParents(ctx, o.To); err != nil {
 		return false, err
 	}
-	err = c.fetchWhole(ctx, r, img, p, func(path string) error {
-		return exportFile(ctx, path, o.To, what != nothing, note.mark)
+	err = c.fetchWhole(ctx, r, img, p, func(f *os.File) error {
+		return exportFile(ctx, f, o.To, what != nothing, note.mark)
 	})
 	if err != nil || !o.Verify || !note.checkable() {
 		return false, err
@@ -93,9 +93,9 @@ func (c *Catalog) warmCopy(ctx context.Context, r Remote, img backends.Image, o 
 	return false, err
 }
 
-// makeParents makes the directories of a file as somebody's own, who decides with
-// the mode of the one that was there who gets in.
-func makeParents(path string) error {
+// makeParents makes the directories of a file, with the permissions that the umask
+// leaves.
+func makeParents(ctx context.Context, path string) error {
 	var missing []string
 	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)
@@ -115,8 +115,12 @@ func makeParents(path string) error {
 		if errors.Is(err, fs.ErrExist) {
 			continue // somebody else makes them too
 		}
+		var made fs.FileInfo
 		if err == nil {
-			err = os.Chmod(missing[i], 0o755) // whatever the umask: like the files in it
+			made, err = os.Stat(missing[i])
+		}
+		if err == nil { // setgid stays, where its own directory gave it that
+			err = os.Chmod(missing[i], made.Mode()&fs.ModeSetgid|modeFor(ctx))
 		}
 		if err != nil {
 			return diskError("make "+missing[i], err)

@@ -75,7 +75,7 @@ func lookAtCopy(ctx context.Context, path string, n copyNote, verify bool) (copy
 	case !info.Mode().IsRegular():
 		return somethingElse, nil
 	}
-	f, err := os.Open(path)
+	f, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
 	if err != nil {
 		return nothing, diskError("read "+path, err)
 	}

@@ -40,7 +40,7 @@ func (i *Image) Xattrs() map[string]string {
 	for name, value := range labelsIn(i.labels) {
 		m["label."+name] = value
 	}
-	return withoutEmpty(m)
+	return forPeople(m)
 }
 
 // Xattrs is as that of Image: remote, uri of the collection, and the error of a
@@ -56,7 +56,7 @@ func (d *Dir) Xattrs() map[string]string {
 			m["error"] = r.Err.Error()
 		}
 	}
-	return withoutEmpty(m)
+	return forPeople(m)
 }
 
 // Xattrs is as that of Image. The state is that of the journal.
@@ -76,7 +76,7 @@ func (d *Draft) Xattrs() map[string]string {
 	if d.err != nil {
 		m["error"] = d.err.Error()
 	}
-	return withoutEmpty(m)
+	return forPeople(m)
 }
 
 // packLabels puts labels into one string, a tenth of what a map takes.
@@ -110,11 +110,14 @@ func labelsIn(packed string) iter.Seq2[string, string] {
 	}
 }
 
-func withoutEmpty(m map[string]string) map[string]string {
-	for k, v := range m {
-		if v == "" {
-			delete(m, k)
+// forPeople leaves out what is empty. Attributes are printed as they are, names
+// too, and a registry chose what is in them.
+func forPeople(m map[string]string) map[string]string {
+	shown := make(map[string]string, len(m))
+	for name, value := range m {
+		if value != "" {
+			shown[backends.Printable(name)] = backends.Printable(value)
 		}
 	}
-	return m
+	return shown
 }

@@ -35,7 +35,10 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 		return fmt.Errorf("%w: no such image", fs.ErrNotExist)
 	}
 	if img.Ref.Version != "" {
-		one, ok := t.withVersion(files, img.Ref.Version)
+		one, ok, err := t.withVersion(ctx, files, img.Ref.Version)
+		if err != nil {
+			return err
+		}
 		if !ok {
 			return fmt.Errorf("%w: no such version", fs.ErrNotExist)
 		}

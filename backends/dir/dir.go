@@ -62,7 +62,11 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: remote %s: path %q: %v", fs.ErrInvalid, env.Remote, cfg.Path, err)
 	}
-	return &client{path: path}, nil
+	c := &client{path: path}
+	if env.Cache != "" {
+		c.digests.path = filepath.Join(env.Cache, digestsFile)
+	}
+	return c, nil
 }
 
 type client struct {
@@ -84,10 +88,10 @@ func (c *client) CheckName(ref backends.Ref) error {
 
 // Stat implements backends.Backend. As Version it takes what it gives, the
 // version that a file's name tells, or a digest.
-func (c *client) Stat(_ context.Context, ref backends.Ref) (backends.Image, error) {
+func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, error) {
 	v := c.view()
 	defer v.Close()
-	f, err := v.find(ref)
+	f, err := v.find(ctx, ref)
 	if err != nil {
 		return backends.Image{}, err
 	}
@@ -114,23 +118,22 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 }
 
 // OpenFile implements backends.FileOpener.
-func (c *client) OpenFile(_ context.Context, img backends.Image) (*os.File, error) {
+func (c *client) OpenFile(ctx context.Context, img backends.Image) (*os.File, error) {
 	v := c.view()
 	defer v.Close()
 	ref := img.Ref
 	ref.Version = img.Version
-	found, err := v.find(ref)
+	found, err := v.find(ctx, ref)
 	if errors.Is(err, fs.ErrNotExist) {
 		ref.Version = ""
-		if _, other := v.find(ref); other == nil {
+		if _, other := v.find(ctx, ref); other == nil {
 			return nil, backends.ErrChanged
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	// By its path, not below the root: a link to an image elsewhere is welcome.
-	f, err := os.Open(v.abs(found.dir, found.base))
+	f, err := v.openImage(found)
 	if err != nil {
 		return nil, localError(err)
 	}
@@ -138,6 +141,10 @@ func (c *client) OpenFile(_ context.Context, img backends.Image) (*os.File, erro
 	if err != nil || versionOf(info) != img.Version {
 		f.Close()
 		return nil, backends.ErrChanged
+	}
+	if err := checkImage(f); err != nil {
+		f.Close()
+		return nil, localError(err)
 	}
 	return f, nil
 }

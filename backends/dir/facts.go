@@ -4,6 +4,8 @@ package dir
 
 import (
 	"bufio"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -88,7 +90,7 @@ const maxFacts = 64 << 20 // bytes read of such a file
 func (v *view) facts(dir string) facts {
 	l := look{path: dir, began: time.Now(), exact: v.exact}
 	info, err := os.Lstat(v.abs(factsPath(dir)))
-	if err != nil {
+	if err != nil || !info.Mode().IsRegular() {
 		return nil
 	}
 	l.now = stampOf(info)
@@ -104,7 +106,7 @@ func (v *view) digest(f file) string {
 			return fact.digest
 		}
 	}
-	return ""
+	return v.digests.of(stampOf(f.info))
 }
 
 func (v *view) readFacts(dir string) (r reading[facts], err error) {
@@ -113,7 +115,7 @@ func (v *view) readFacts(dir string) (r reading[facts], err error) {
 		return r, err
 	}
 	r.began = time.Now()
-	f, err := root.Open(factsPath(dir))
+	f, err := backends.Regular(root.OpenFile(factsPath(dir), os.O_RDONLY|backends.NoWait, 0))
 	if err != nil {
 		return r, err
 	}
@@ -124,6 +126,9 @@ func (v *view) readFacts(dir string) (r reading[facts], err error) {
 	}
 	r.of = stampOf(info)
 	r.lasts = lasting(f, r.of)
+	if !backends.OnlyOurs(info) {
+		return r, nil // somebody else could have said so of any file
+	}
 	r.value, err = parseFacts(f)
 	r.size = r.value.size()
 	return r, err
@@ -157,11 +162,14 @@ func (t *tree) remember(dir string, f fact) {
 	if err := t.MkdirAll(filepath.Dir(name), 0o777); err != nil {
 		return
 	}
-	out, err := t.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
+	out, err := backends.Regular(t.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND|backends.NoWait, 0o666))
 	if err != nil {
 		return
 	}
 	defer out.Close()
+	if info, err := out.Stat(); err != nil || !backends.OnlyOurs(info) {
+		return // nobody would believe it
+	}
 	// One write, so that lines of two processes do not mix. The newline first
 	// ends a line that was torn.
 	_, _ = out.WriteString("\n" + f.line() + "\n")
@@ -197,8 +205,13 @@ func (t *tree) rewrite(name string, kept facts) {
 	for _, f := range kept {
 		text.WriteString(f.line() + "\n")
 	}
-	tmp := name + ".new"
-	if t.WriteFile(tmp, []byte(text.String()), 0o666) != nil || t.Rename(tmp, name) != nil {
+	tmp := name + "." + rand.Text()
+	out, err := t.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return
+	}
+	_, err = out.WriteString(text.String())
+	if errors.Join(err, out.Close()) != nil || t.Rename(tmp, name) != nil {
 		_ = t.Remove(tmp)
 	}
 }

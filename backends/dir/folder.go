@@ -136,7 +136,7 @@ func (v *view) tryFolder(dir string) (r reading[*folder], same bool, err error) 
 		return r, true, err
 	}
 	r.began = time.Now()
-	d, openErr := root.Open(fromSlash(dir))
+	d, openErr := openDir(root, dir)
 	info, err := v.lstat(dir)
 	if err != nil || info == nil || !info.IsDir() {
 		if openErr == nil {

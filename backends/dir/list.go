@@ -91,7 +91,7 @@ func (l *lister) known(f file) string {
 	if fact, ok := l.facts.of(f.base); ok && fact.matches(f.info) {
 		return fact.digest
 	}
-	return ""
+	return l.digests.of(stampOf(f.info))
 }
 
 // once reports whether name comes for the first time.

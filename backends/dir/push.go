@@ -46,7 +46,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 	defer t.Close()
 	c.sweep.Do(t.sweep)
 	// Before the copying, for a quick no; and again when the lock is held.
-	if _, err := t.replaced(ref, src); err != nil {
+	if _, err := t.replaced(ctx, ref, src); err != nil {
 		return backends.Image{}, err
 	}
 	tmp, err := t.stage(ctx, src)
@@ -66,8 +66,8 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 
 // replaced returns the file that ref means now, if any.
 // Errors: those of Source.ReplaceAllowed.
-func (t *tree) replaced(ref backends.Ref, src backends.Source) (*file, error) {
-	f, err := t.find(ref)
+func (t *tree) replaced(ctx context.Context, ref backends.Ref, src backends.Source) (*file, error) {
+	f, err := t.find(ctx, ref)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, src.ReplaceAllowed(ref, backends.Image{}, false)
 	}
@@ -84,7 +84,7 @@ func (t *tree) publish(ctx context.Context, ref backends.Ref, src backends.Sourc
 		return backends.Image{}, err
 	}
 	defer unlock()
-	old, err := t.replaced(ref, src)
+	old, err := t.replaced(ctx, ref, src)
 	if err != nil {
 		return backends.Image{}, err
 	}
@@ -222,11 +222,11 @@ func (t *tree) adopt(src backends.Source, fresh *os.File, tmp string) error {
 
 // openSource opens the file that has the bytes already.
 func openSource(src backends.Source) (*os.File, error) {
-	in, err := os.Open(src.Path)
+	in, err := backends.OpenRegular(src.Path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
-	if info, err := in.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() != src.Size {
+	if info, err := in.Stat(); err != nil || info.Size() != src.Size {
 		in.Close()
 		return nil, fmt.Errorf("%w: %s is not the file that was told", fs.ErrInvalid, src.Path)
 	}
@@ -284,7 +284,7 @@ func (p *progress) Write(b []byte) (int, error) {
 
 // sweep removes what pushes that were killed left behind.
 func (t *tree) sweep() {
-	d, err := t.Open(tmpDir)
+	d, err := openDir(t.Root, tmpDir)
 	if err != nil {
 		return
 	}

@@ -40,7 +40,7 @@ func reserve(f *os.File, size int64) error {
 
 // linkFrom makes name, below the root, a hard link to a file anywhere.
 func (t *tree) linkFrom(file, name string) error {
-	dir, err := t.Open(filepath.Dir(name))
+	dir, err := openDir(t.Root, filepath.Dir(name))
 	if err != nil {
 		return err
 	}

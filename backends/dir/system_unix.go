@@ -12,7 +12,13 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/sregfs/sregfs/backends"
 )
+
+// directory among the flags of an open makes it fail for anything else, where a
+// FIFO would keep it waiting.
+const directory = syscall.O_DIRECTORY
 
 // inode returns a file's inode number.
 func inode(info fs.FileInfo) uint64 {
@@ -48,7 +54,7 @@ func likeNew(f, fresh *os.File) error {
 
 // syncDir makes the names in dir durable.
 func (t *tree) syncDir(dir string) error {
-	d, err := t.Open(filepath.FromSlash(dir))
+	d, err := openDir(t.Root, dir)
 	if err != nil {
 		return err
 	}
@@ -69,7 +75,7 @@ func (t *tree) lock(ctx context.Context) (unlock func(), err error) {
 	if err := t.MkdirAll(private, 0o777); err != nil {
 		return nil, err
 	}
-	f, err := t.OpenFile(filepath.Join(private, "lock"), os.O_RDWR|os.O_CREATE, 0o666)
+	f, err := backends.Regular(t.OpenFile(filepath.Join(private, "lock"), os.O_RDWR|os.O_CREATE|backends.NoWait, 0o666))
 	if err != nil {
 		return nil, err
 	}

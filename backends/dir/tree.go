@@ -3,6 +3,7 @@
 package dir
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,6 +32,7 @@ type view struct {
 type memories struct {
 	folders memory[*folder]
 	known   memory[facts]
+	digests digests
 }
 
 // A file is one image file.
@@ -50,7 +52,14 @@ func (v *view) root() (*os.Root, error) {
 	if v.opened != nil {
 		return v.opened, nil
 	}
-	root, err := os.OpenRoot(v.path)
+	var root *os.Root
+	info, err := os.Stat(v.path)
+	if err == nil && !info.IsDir() {
+		return nil, fmt.Errorf("%w: %s is not a directory", fs.ErrInvalid, v.path)
+	}
+	if err == nil {
+		root, err = os.OpenRoot(v.path)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: no directory %s yet", fs.ErrNotExist, v.path)
 	}
@@ -285,7 +294,7 @@ func (a album) file(p part, l leaf) file {
 
 // find returns the file that ref names now.
 // Errors: fs.ErrNotExist.
-func (v *view) find(ref backends.Ref) (file, error) {
+func (v *view) find(ctx context.Context, ref backends.Ref) (file, error) {
 	dirs, err := v.dirs(ref.Collection)
 	if err != nil {
 		return file{}, err
@@ -295,8 +304,8 @@ func (v *view) find(ref backends.Ref) (file, error) {
 	if err != nil {
 		return file{}, err
 	}
-	if f, ok := v.choose(own, ref); ok {
-		return f, nil
+	if f, ok, err := v.choose(ctx, own, ref); err != nil || ok {
+		return f, err
 	}
 	// The directory of a collection can be large and rarely has files in it: it
 	// is read only if the directory of the image has no answer.
@@ -304,42 +313,38 @@ func (v *view) find(ref backends.Ref) (file, error) {
 	if err != nil {
 		return file{}, err
 	}
-	if f, ok := v.choose(wanted.flat(places), ref); ok {
-		return f, nil
+	if f, ok, err := v.choose(ctx, wanted.flat(places), ref); err != nil || ok {
+		return f, err
 	}
 	return file{}, fmt.Errorf("%w: no such image", fs.ErrNotExist)
 }
 
 // choose returns the file of ref's tag, or of its version under any tag.
-func (v *view) choose(a album, ref backends.Ref) (file, bool) {
+func (v *view) choose(ctx context.Context, a album, ref backends.Ref) (file, bool, error) {
 	if ref.Version == "" {
 		current := v.current(a.tag(ref.Tag))
 		if len(current) == 0 {
-			return file{}, false
+			return file{}, false, nil
 		}
-		return current[0], true
+		return current[0], true, nil
 	}
 	// Its own tag first: the same bytes may stand under others too.
-	if f, ok := v.withVersion(a.tag(ref.Tag), ref.Version); ok {
-		return f, true
+	if f, ok, err := v.withVersion(ctx, a.tag(ref.Tag), ref.Version); ok || err != nil {
+		return f, ok, err
 	}
-	return v.withVersion(a.others(ref.Tag), ref.Version)
+	return v.withVersion(ctx, a.others(ref.Tag), ref.Version)
 }
 
-func (v *view) withVersion(files []file, version string) (file, bool) {
-	in, known := "", facts(nil)
+func (v *view) withVersion(ctx context.Context, files []file, version string) (file, bool, error) {
 	for _, f := range files {
 		if !v.stat(&f) {
 			continue
 		}
-		if f.dir != in {
-			in, known = f.dir, v.facts(f.dir)
-		}
-		if f.hasVersion(version, known) {
-			return f, true
+		if is, err := v.hasVersion(ctx, f, version); is || err != nil {
+			return f, is, err
 		}
 	}
-	return file{}, false
+	return file{}, false, nil
 }
 
 // current sorts the versions of one tag: what the tag means comes first. That
@@ -376,12 +381,15 @@ func boolCompare(a, b bool) int {
 }
 
 // stat fills in f.info, through a symbolic link; false if there is no regular
-// file.
+// file in the store.
 func (v *view) stat(f *file) bool {
 	if f.info != nil {
 		return true
 	}
-	info, err := os.Stat(v.abs(f.dir, f.base))
+	info, err := os.Lstat(v.abs(f.dir, f.base))
+	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		_, info, err = v.target(join(f.dir, f.base))
+	}
 	if err != nil || !info.Mode().IsRegular() {
 		return false
 	}
@@ -389,18 +397,29 @@ func (v *view) stat(f *file) bool {
 	return true
 }
 
-// hasVersion reports whether version, in any of its spellings, means f.
-func (f *file) hasVersion(version string, known facts) bool {
+// hasVersion reports whether version, in any of its spellings, means f. A digest
+// means the bytes: what the store says of them, by the file's name or beside it,
+// only tells which file is worth reading.
+// Errors: those of hash.
+func (v *view) hasVersion(ctx context.Context, f file, version string) (bool, error) {
 	if version == versionOf(f.info) {
-		return true
+		return true, nil
 	}
-	hex := strings.TrimPrefix(version, "sha256:")
-	if fact, ok := known.of(f.base); ok {
-		// With the facts at hand the name counts only if the file is still the
-		// one that was stored under it.
-		return fact.matches(f.info) && hex == strings.TrimPrefix(fact.digest, "sha256:")
+	digest, isDigest := isHash(version)
+	if !isDigest {
+		return f.ref.Version != "" && version == f.ref.Version, nil
 	}
-	return f.ref.Version != "" && (version == f.ref.Version || hex == f.ref.Version)
+	if known := v.digest(f); known != "" {
+		return known == digest, nil
+	}
+	if named, ok := isHash(f.ref.Version); ok && named != digest {
+		return false, nil
+	}
+	got, err := v.hash(ctx, f)
+	if errors.Is(err, backends.ErrChanged) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return false, nil
+	}
+	return got == digest, localError(err)
 }
 
 // describe makes of f, with its digest, what others see.

@@ -11,6 +11,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // The index is kept as it came, after a line with the SHA-256 of the rest. There
@@ -45,12 +47,9 @@ func (c *client) readKept() *index {
 }
 
 func readKept(path string, most int64) (*index, error) {
-	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, errNotKept)
-	}
-	f, err := os.Open(path)
+	f, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, errNotKept)
 	}
 	defer f.Close()
 	line := make([]byte, keptLine)

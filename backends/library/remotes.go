@@ -4,17 +4,15 @@ package library
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
@@ -70,7 +68,7 @@ func (f remoteFiles) paths() []string {
 // read reads one of them; the zero remoteFile if it is not there or damaged.
 func (f remoteFiles) read(path string) remoteFile {
 	var file remoteFile
-	text, err := readLimited(path, maxRemotes)
+	text, err := backends.ReadRegular(path, 0, maxRemotes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return remoteFile{}
 	}
@@ -82,19 +80,6 @@ func (f remoteFiles) read(path string) remoteFile {
 		return remoteFile{}
 	}
 	return file
-}
-
-func readLimited(path string, limit int64) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, limit+1))
-	if err == nil && int64(len(text)) > limit {
-		err = fmt.Errorf("larger than %d bytes", limit)
-	}
-	return text, err
 }
 
 // active returns the address of the endpoint that is in use, nil if none is.

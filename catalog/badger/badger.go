@@ -27,6 +27,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	badgerdb "github.com/dgraph-io/badger/v4"
 
@@ -56,7 +57,7 @@ type Options struct {
 }
 
 // A DB is an open index. Besides the directory itself it uses names beside it
-// that begin with the directory's: .lock, .opening, .inventory, .ballast, .bad-TIME.
+// that begin with the directory's: .lock, .probe, .opening, .inventory, .ballast, .bad-TIME.
 //
 // What Apply has acknowledged outlives the process, however it ends; the last
 // of it may be lost when the machine loses power.
@@ -108,15 +109,36 @@ func (d *DB) release() {
 	}
 }
 
-// Close implements catalog.Store. On a disk without room for a tidy end it
-// only makes sure that the next Open finds everything in Badger's log.
+// closeTimeout is how long a tidy end may take. Badger writes its tables again and
+// again until the disk takes them; what is in its log is there at the next Open.
+const closeTimeout = 20 * time.Second
+
+// Close implements catalog.Store. On a disk without room for a tidy end, or that
+// takes no writes, it only makes sure that the next Open finds everything in
+// Badger's log. It returns in any case; what Badger still tries then ends with the
+// process, which must not open the index again.
 func (d *DB) Close() error {
 	d.mu.Lock()
-	if d.closed {
-		d.mu.Unlock()
+	was := d.closed
+	d.closed = true
+	d.mu.Unlock()
+	if was {
 		return nil
 	}
-	d.closed = true
+	closed := make(chan error, 1)
+	go func() { closed <- d.close() }()
+	late := time.NewTimer(closeTimeout)
+	defer late.Stop()
+	select {
+	case err := <-closed:
+		return err
+	case <-late.C:
+		return fmt.Errorf("close index %s: not done after %v, does its disk take writes? It is left as after a crash", d.dir, closeTimeout)
+	}
+}
+
+func (d *DB) close() error {
+	d.mu.Lock()
 	for d.users > 0 {
 		d.idle.Wait()
 	}

@@ -31,7 +31,7 @@ const serveEnv = "SREGFS_TEST_SERVE"
 func serve(dir string) {
 	db, err := badger.Open(dir, badger.Options{})
 	if err != nil {
-		fmt.Println("error:", err)
+		fmt.Println(kind(err))
 		return
 	}
 	fmt.Println("open", "damaged:", db.Damage() != nil)
@@ -86,6 +86,10 @@ func kind(err error) string {
 		return "ENOSPC"
 	case errors.Is(err, syscall.EIO):
 		return "EIO"
+	case errors.Is(err, syscall.EROFS):
+		return "EROFS"
+	case errors.Is(err, syscall.EMFILE):
+		return "EMFILE"
 	}
 	return "error: " + err.Error()
 }
@@ -133,7 +137,12 @@ type child struct {
 // start runs a child; opened is "" if it died.
 func start(t testing.TB, dir string) *child {
 	t.Helper()
-	c := &child{cmd: exec.Command(os.Args[0])} // its end is a cleanup
+	return startCommand(t, dir, exec.Command(os.Args[0])) // its end is a cleanup
+}
+
+func startCommand(t testing.TB, dir string, cmd *exec.Cmd) *child {
+	t.Helper()
+	c := &child{cmd: cmd}
 	c.cmd.Env = append(os.Environ(), serveEnv+"="+dir)
 	c.cmd.Stderr = &c.stderr
 	in, err := c.cmd.StdinPipe()

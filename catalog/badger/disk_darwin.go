@@ -28,6 +28,9 @@ func space(dir string) (free, total int64, err error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
 	}
+	if st.Flags&unix.MNT_RDONLY != 0 {
+		return 0, 0, &fs.PathError{Op: "write to", Path: dir, Err: unix.EROFS}
+	}
 	return int64(st.Bavail) * int64(st.Bsize), int64(st.Blocks) * int64(st.Bsize), nil
 }
 

@@ -49,10 +49,15 @@ func CheckDir(dir string) error {
 
 // space returns the bytes that we may still write to the disk of dir, and its
 // size. It is 0 when there are no inodes left.
+// Errors: EROFS, also for a disk that the kernel has made read-only after an error
+// of it: a page of a memory map that has no block there would end the process.
 func space(dir string) (free, total int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	if st.Flags&unix.ST_RDONLY != 0 {
+		return 0, 0, &fs.PathError{Op: "write to", Path: dir, Err: unix.EROFS}
 	}
 	total = int64(st.Blocks) * st.Frsize
 	if st.Files > 0 && st.Ffree < 32 {

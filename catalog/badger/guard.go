@@ -39,6 +39,7 @@ type guard struct {
 	fresh  bool       // nothing was written since that look
 	held   bool       // the ballast is there
 	low    bool       // changes are refused, and the log says so
+	broken error      // why the disk took no file at the last look; nil if it did
 }
 
 func newGuard(dir string, opts Options) *guard {
@@ -59,7 +60,8 @@ func newGuard(dir string, opts Options) *guard {
 
 // makeRoom makes sure that the index can be opened or closed: that the logs can
 // become tables, and these be compacted. It gives up first an index that
-// was set aside, then the ballast. Errors: ENOSPC.
+// was set aside, then the ballast.
+// Errors: ENOSPC; those of a disk that takes no files.
 func (g *guard) makeRoom() error {
 	tables, logs, err := usage(g.dir)
 	if err != nil {
@@ -68,6 +70,9 @@ func (g *guard) makeRoom() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.tables, g.fresh = tables, true
+	if err := g.probe(); err != nil {
+		return err
+	}
 	need := logs + min(tables, maxCompaction) + slack
 	for _, give := range []func() error{
 		func() error { return nil },
@@ -91,7 +96,26 @@ func (g *guard) makeRoom() error {
 	return fmt.Errorf("index %s: it takes %d MiB of free space to open or close it: %w", g.dir, need>>20+1, syscall.ENOSPC)
 }
 
-// admit says whether changes of size bytes may be made. Errors: ENOSPC.
+// probe makes a file as Badger will: after an error of its disk a file system is
+// read-only, and does not say so to everybody who asks. Called with g.mu held.
+func (g *guard) probe() error {
+	path := g.dir + ".probe"
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		err = errors.Join(f.Close(), os.Remove(path))
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		err = nil // what is free says more
+	}
+	if err != nil && g.broken == nil {
+		g.log.Error("the disk of the index takes no files: the index takes no changes", "dir", g.dir, "err", err)
+	}
+	g.broken = err
+	return err
+}
+
+// admit says whether changes of size bytes may be made.
+// Errors: ENOSPC; those of a disk that takes no files.
 func (g *guard) admit(size int64) error {
 	free, _, err := space(g.dir)
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -103,6 +127,9 @@ func (g *guard) admit(size int64) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.fresh = false
+	if g.broken != nil {
+		return fmt.Errorf("index %s: %w", g.dir, g.broken)
+	}
 	need := g.reserve() + 2*size // once in the log, once in a table
 	if !g.held {
 		need += g.size
@@ -136,6 +163,9 @@ func (g *guard) tick() {
 		if tables, _, err := usage(g.dir); err == nil {
 			g.tables, g.fresh = tables, true
 		}
+		_ = g.probe() // admit tells
+	} else if g.broken != nil {
+		_ = g.probe()
 	}
 	switch need := g.reserve(); {
 	case g.held && free < need/2:

@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	badgerdb "github.com/dgraph-io/badger/v4"
@@ -89,6 +91,10 @@ func (d *DB) watch() {
 
 // openIndex opens what is in dir, or if that is damaged something empty.
 func openIndex(dir string, log *slog.Logger) (db *badgerdb.DB, damage, err error) {
+	// Before anything is marked: Badger panics where it can open no more files.
+	if err := openable(dir); err != nil {
+		return nil, nil, err
+	}
 	damage, err = inspect(dir)
 	if err != nil {
 		return nil, nil, err
@@ -141,7 +147,7 @@ func tryOpen(dir string, log *slog.Logger) (db *badgerdb.DB, damage, err error) 
 	})
 	if damage != nil {
 		// Badger hides the errno: was it us who could not open files?
-		err = readable(dir)
+		err = openable(dir)
 		db = nil
 	}
 	if damage != nil && err != nil {
@@ -234,18 +240,29 @@ func dropAsides(dir string) error {
 	return nil
 }
 
-// readable reports whether all files of the index can be opened.
-func readable(dir string) error {
+// spareFiles is how many more files than the index has Badger opens.
+const spareFiles = 32
+
+// openable tells why the files of the index cannot all be open at once, as Badger
+// wants them: permissions, or a low limit (EMFILE), are no damage.
+func openable(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
+	paths := slices.Repeat([]string{dir}, spareFiles)
 	for _, e := range entries {
-		f, err := os.Open(filepath.Join(dir, e.Name()))
+		paths = append(paths, filepath.Join(dir, e.Name()))
+	}
+	for _, path := range paths {
+		f, err := os.Open(path)
+		if errors.Is(err, syscall.EMFILE) {
+			return fmt.Errorf("%w: the index takes %d, raise the limit (ulimit -n)", err, len(paths))
+		}
 		if err != nil {
 			return err
 		}
-		f.Close()
+		defer f.Close()
 	}
 	return nil
 }

@@ -53,7 +53,13 @@ func verifyTables(dir string) (damage, err error) {
 			return contained(func() error { return verifyTable(table.NewFilename(id, dir), facts) })
 		})
 	}
-	return all.Wait(), nil
+	if damage = all.Wait(); damage != nil {
+		err = openable(dir)
+	}
+	if err != nil {
+		damage = nil // it is us who cannot read them
+	}
+	return damage, err
 }
 
 func verifyTable(path string, facts badgerdb.TableManifest) (err error) {

@@ -32,7 +32,8 @@ var ErrNobody = errors.New("no mount is running")
 // of a call ends, so does the work on the other side.
 type Client struct {
 	http      *http.Client
-	transport io.Closer
+	transport io.Closer // nil if it runs in this process
+	pid       int       // of the other side; 0 if it is not known
 }
 
 // dialTimeout is generous for a machine under load; a mount that is alive
@@ -51,7 +52,7 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 	}
 	t := &socketTransport{socket: socket, first: first}
 	t.Transport = http.Transport{DialContext: t.dial, DisableCompression: true}
-	return &Client{http: &http.Client{Transport: t}, transport: t}, nil
+	return &Client{http: &http.Client{Transport: t}, transport: t, pid: peerPID(first)}, nil
 }
 
 func dial(ctx context.Context, socket string) (net.Conn, error) {
@@ -139,6 +140,8 @@ func call[Item any](ctx context.Context, c *Client, verb string, req any, p cata
 }
 
 func (c *Client) post(ctx context.Context, verb string, req any, fn func(frame) error) error {
+	ctx, stop := c.watched(ctx)
+	defer stop()
 	body, err := json.Marshal(req)
 	if err != nil {
 		return fmt.Errorf("encode the request: %v", err)
@@ -149,6 +152,7 @@ func (c *Client) post(ctx context.Context, verb string, req any, fn func(frame) 
 	}
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set(protocolHeader, strconv.Itoa(Protocol))
+	r.Header.Set(umaskHeader, strconv.FormatUint(uint64(catalog.Umask()), 8))
 	resp, err := c.http.Do(r)
 	if err != nil {
 		return transportError(ctx, err)
@@ -164,7 +168,7 @@ func (c *Client) post(ctx context.Context, verb string, req any, fn func(frame) 
 // said when it was cut, and drops the made-up URL from the text.
 func transportError(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return fmt.Errorf("talk to the mount: %w", op)

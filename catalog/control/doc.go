@@ -13,7 +13,8 @@
 // sides send their protocol number in the header Sregfs-Protocol and refuse
 // another one. The answer is newline-delimited JSON, one frame a line: items of
 // a list or the one result, progress, and at last either an end or an error; an
-// answer that breaks off before that is an error too. A client that closes the
+// answer that breaks off before that is an error too. While it waits the client asks
+// the verb "ping", too: a process that does not answer that is given up. A client that closes the
 // connection ends the work on the other side. Errors keep their text and the
 // sentinels that they match.
 //

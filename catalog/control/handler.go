@@ -26,6 +26,7 @@ const MaxRequest = 1 << 20
 
 const (
 	protocolHeader = "Sregfs-Protocol"
+	umaskHeader    = "Sregfs-Umask" // of the caller, in octal; see catalog.WithUmask
 	framesType     = "application/x-ndjson"
 )
 
@@ -97,6 +98,11 @@ func newMux(log *slog.Logger, verbs map[string]verb) http.Handler {
 	mux.Handle("/", serveVerb(log, "unknown", func(context.Context, *json.Decoder, *frameWriter) error {
 		return fmt.Errorf("%w: no such verb", errors.ErrUnsupported)
 	}))
+	// Answered by nothing but the server itself: it says that the process is alive.
+	mux.HandleFunc("POST /v1/"+pingVerb, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(protocolHeader, strconv.Itoa(Protocol))
+		w.WriteHeader(http.StatusNoContent)
+	})
 	return mux
 }
 
@@ -111,7 +117,11 @@ func serveVerb(log *slog.Logger, name string, v verb) http.Handler {
 		}
 		if err == nil {
 			body := http.MaxBytesReader(w, r.Body, MaxRequest)
-			err = backends.Guard(log, func() error { return v(r.Context(), json.NewDecoder(body), out) })
+			ctx := r.Context()
+			if umask, err := strconv.ParseUint(r.Header.Get(umaskHeader), 8, 9); err == nil {
+				ctx = catalog.WithUmask(ctx, fs.FileMode(umask))
+			}
+			err = backends.Guard(log, func() error { return v(ctx, json.NewDecoder(body), out) })
 		}
 		log.Debug("control", "verb", name, "err", err)
 		out.end(err)

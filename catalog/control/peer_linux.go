@@ -3,6 +3,7 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -15,28 +16,40 @@ import (
 // checkPeer returns fs.ErrPermission unless the process at the other end of conn
 // ran as our own uid, or root, when it connected or listened.
 func checkPeer(conn net.Conn) error {
-	uc, ok := conn.(*net.UnixConn)
-	if !ok {
-		return fmt.Errorf("%w: not a Unix socket", fs.ErrPermission)
-	}
-	raw, err := uc.SyscallConn()
+	cred, err := peerOf(conn)
 	if err != nil {
 		return err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return err
-	}
-	if credErr != nil {
-		return credErr
 	}
 	if uid := cred.Uid; uid != 0 && int(uid) != os.Geteuid() {
 		return fmt.Errorf("%w: the other side is uid %d", fs.ErrPermission, uid)
 	}
 	return nil
+}
+
+func peerOf(conn net.Conn) (*unix.Ucred, error) {
+	uc, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, fmt.Errorf("%w: not a Unix socket", fs.ErrPermission)
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	return cred, errors.Join(err, credErr)
+}
+
+// peerPID returns the process at the other end, 0 if it is not known.
+func peerPID(conn net.Conn) int {
+	cred, err := peerOf(conn)
+	if err != nil {
+		return 0
+	}
+	return int(cred.Pid)
 }
 
 // checkDir returns fs.ErrPermission unless dir is a directory of ours, and no

@@ -35,7 +35,7 @@ const (
 // putAttr fills in what stat(2) shows.
 func (m *Mounted) putAttr(a fsys.Attr, out *fuse.Attr) {
 	out.Ino = a.Ino
-	out.Mode = uint32(a.Mode.Perm())
+	out.Mode = uint32(a.Mode.Perm() &^ m.opts.Umask)
 	out.Nlink = 1 // of a directory: "not counted"
 	out.Uid, out.Gid = m.opts.UID, m.opts.GID
 	out.Size = uint64(max(a.Size, 0))

@@ -4,6 +4,7 @@ package fusefs
 
 import (
 	"errors"
+	"io/fs"
 	"log"
 	"log/slog"
 	"time"
@@ -11,9 +12,10 @@ import (
 
 // Options tune a mount. The zero value has the defaults.
 type Options struct {
-	AllowOther bool   // other users may look into the mount, as far as permissions let them
-	ReadOnly   bool   // the kernel refuses all writes
-	UID, GID   uint32 // owner of all files; 0 means the process's own
+	AllowOther bool        // other users may look into the mount, as far as permissions let them
+	ReadOnly   bool        // the kernel refuses all writes
+	UID, GID   uint32      // owner of all files; 0 means the process's own
+	Umask      fs.FileMode // permissions that no file and directory has
 
 	NoPassthrough bool          // read through this process also where the kernel could do without
 	NameTimeout   time.Duration // how long the kernel believes a name without asking; default 10 s

@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // Change edits the configuration file that Load would read, and returns its
@@ -40,7 +42,7 @@ func Change(in Inputs, edit func(text []byte) ([]byte, error), check func(Settin
 		return path, err
 	}
 	defer unlock()
-	text, err := os.ReadFile(real)
+	text, err := backends.ReadRegular(real, 0, maxFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return path, err
 	}

@@ -31,7 +31,7 @@ type file struct {
 
 // readFile reads the file at path. A missing one is nil unless it is required.
 func readFile(path string, required bool) (*file, error) {
-	in, err := os.Open(path)
+	in, err := backends.OpenRegular(path, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) && !required {
 		return nil, nil
 	}

@@ -151,6 +151,9 @@ func lookup(flag string, f *file, in Inputs) (value, origin string, err error) {
 		return "", "", nil
 	}
 	value, err = f.setting(key)
+	if _, number := f.top[key].(int64); number && flag == "umask" {
+		return "", "", fmt.Errorf("%s: write the permissions in octal and quotes: umask = \"027\"", f.at(key))
+	}
 	switch flag {
 	case "home", "storage", "cache-dir", "log-file":
 		value = expand(value, in.Home, filepath.Dir(f.path))

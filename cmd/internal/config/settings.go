@@ -38,6 +38,7 @@ type Settings struct {
 	ListTTL        time.Duration
 	StopTimeout    time.Duration
 	UID, GID       int // -1 means who mounts
+	Umask          int // bits that the modes in the mount have not
 	LogFile        string
 
 	Remotes []Remote // in the order of their names, "local" among them
@@ -71,6 +72,7 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	for _, name := range []string{"uid", "gid"} {
 		fs.Lookup(name).DefValue = "" // -1 would tell nobody anything
 	}
+	fs.Var(octal{&s.Umask}, "umask", "permissions that nobody has in the mount, in octal: 027 keeps all but --gid out of it, with --allow-other")
 	fs.StringVar(&s.LogFile, "log-file", "", "`file` for the log in the background (default sregfs.log in the state directory)")
 }
 
@@ -147,6 +149,26 @@ func (o oneOf) Set(v string) error {
 
 func (o oneOf) String() string { return *o.to }
 func (o oneOf) Type() string   { return "string" }
+
+// octal is a set of permissions.
+type octal struct{ to *int }
+
+func (o octal) Set(v string) error {
+	n, err := strconv.ParseUint(v, 8, 9)
+	if err != nil {
+		return fmt.Errorf("%q are no permissions in octal, as 022", v)
+	}
+	*o.to = int(n)
+	return nil
+}
+
+func (o octal) String() string {
+	if o.to == nil || *o.to == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%03o", *o.to)
+}
+func (o octal) Type() string { return "mode" }
 
 // upTo is a number from 0 to a limit.
 type upTo struct {

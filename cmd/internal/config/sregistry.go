@@ -5,10 +5,11 @@ package config
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // The sregistry client (singularityhub/sregistry-cli) looks for NAME in the
@@ -73,7 +74,7 @@ func readSregistry(in Inputs) (sregistrySettings, error) {
 	if !named {
 		path = filepath.Join(in.Home, ".sregistry")
 	}
-	text, err := os.ReadFile(path)
+	text, err := backends.ReadRegular(path, 0, maxFile)
 	if err != nil {
 		if named {
 			return s, fmt.Errorf("SREGISTRY_CLIENT_SECRETS: %w", err)

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 package e2e
 
 import (
@@ -11,6 +13,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/sregfs/sregfs/backends/oci/ocitest"
 )
 
 // The members of a group, and the group. None of them need have a name.
@@ -79,6 +84,7 @@ func TestSharedStore(t *testing.T) {
 	if out := w.okAs(bert, "images"); !strings.Contains(out, "tools/greet:1") {
 		t.Errorf("images of the other member: %q", out)
 	}
+	w.okAs(bert, "add", w.path("i.sif"), "tools/greet:1") // the same bytes
 	w.okAs(bert, "add", w.path("i.sif"), "tools/greet:2")
 	w.okAs(bert, "add", w.path("i.sif"), "other/greet:1")
 	w.okAs(bert, "rm", "--yes", "tools/greet:1")
@@ -118,5 +124,63 @@ func TestSharedStore_mount(t *testing.T) {
 		if info, err := os.Stat(w.path(private)); err != nil || info.Mode().Perm() != 0o700 {
 			t.Errorf("%s: %v, %v", private, info.Mode(), err)
 		}
+	}
+}
+
+// Copies for the user have the permissions that his umask leaves, whichever process
+// writes them; and the mount has those that it was told.
+func TestUmask(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{})
+	reg.PushSIF("demo/a", "1", randomBytes(2<<20), nil)
+	w := newWorld(t, "lab=oci,url="+reg.URL)
+	check := func(umask string, file, dir os.FileMode) {
+		t.Helper()
+		to := w.path("to" + umask)
+		must(t, os.MkdirAll(to, 0o755))
+		script := `umask ` + umask + `; sreg --remote lab=oci,url=` + reg.URL + ` pull lab://demo/a:1 ` + to + `/p.sif && sreg --remote lab=oci,url=` + reg.URL + ` warm --to ` + to + ` lab://demo/a:1`
+		w.ok("sh", "-c", script)
+		var files int
+		must(t, filepath.WalkDir(to, func(path string, e os.DirEntry, err error) error {
+			must(t, err)
+			info, err := e.Info()
+			must(t, err)
+			if want := map[bool]os.FileMode{true: dir, false: file}[e.IsDir()]; path != to && info.Mode().Perm() != want {
+				t.Errorf("umask %s: %s has mode %v, want %v", umask, path, info.Mode(), want)
+			}
+			if !e.IsDir() {
+				files++
+			}
+			return nil
+		}))
+		if files != 2 {
+			t.Errorf("%d files", files)
+		}
+	}
+	check("077", 0o700, 0o700)
+	m := w.mount("--umask=027")
+	check("027", 0o750, 0o750)
+	check("002", 0o775, 0o775)
+	for path, want := range map[string]os.FileMode{"lab/demo/a:1.sif": 0o550, "lab": 0o750, "local": 0o750, "": 0o550} {
+		if info, err := os.Stat(m.path(path)); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%q in the mount: %v, %v, want %v", path, info.Mode(), err, want)
+		}
+	}
+}
+
+// A mount that is stopped is noticed, and the message says which process it is.
+func TestStoppedMount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.mount()
+	must(t, m.cmd.Process.Signal(syscall.SIGSTOP))
+	defer func() { must(t, m.cmd.Process.Signal(syscall.SIGCONT)) }()
+	var stderr strings.Builder
+	sreg := exec.Command(binaries+"/sreg", "status")
+	sreg.Env, sreg.Stderr = w.env, &stderr
+	must(t, sreg.Start())
+	err := within(t, "sreg", time.Minute, sreg)
+	if want := fmt.Sprintf("kill -CONT %d", m.cmd.Process.Pid); sreg.ProcessState.ExitCode() != 5 || !strings.Contains(stderr.String(), want) {
+		t.Errorf("sreg status: %v, %q, want %q", err, &stderr, want)
 	}
 }

@@ -11,6 +11,9 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cmd/internal/statedir"
 )
 
 // A cacheLock holds a cache directory. The lock of the state directory is not
@@ -48,10 +51,11 @@ func cannotWrite(err error) bool {
 }
 
 func tryLockCache(dir string) (*cacheLock, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	// Whoever can write to it can put another image in the place of a verified one.
+	if err := statedir.Private(dir, 0o022); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := backends.OpenRegular(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|backends.NoFollow, 0o600)
 	if err != nil {
 		return nil, err
 	}

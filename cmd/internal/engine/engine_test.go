@@ -387,3 +387,46 @@ func TestSessionThatLost(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A cache directory in which others can write, or that somebody else made first,
+// holds nothing that could be trusted.
+func TestCacheOfOthers(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		make func(dir string) error
+		ok   bool
+	}{
+		"another user's":      {func(dir string) error { return os.Chown(dir, 4242, -1) }, false},
+		"for everybody":       {func(dir string) error { return errors.Join(os.Mkdir(dir+"/blobs", 0o777), os.Chmod(dir, 0o777)) }, false},
+		"a group's":           {func(dir string) error { return errors.Join(os.Mkdir(dir+"/blobs", 0o775), os.Chmod(dir, 0o775)) }, false},
+		"empty, for a group":  {func(dir string) error { return os.Chmod(dir, 0o775) }, true},
+		"readable, with more": {func(dir string) error { return errors.Join(os.Mkdir(dir+"/other", 0o755), os.Chmod(dir, 0o755)) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := mustConfigure(t)
+			if err := os.MkdirAll(o.Settings.CacheDir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := tt.make(o.Settings.CacheDir); errors.Is(err, fs.ErrPermission) {
+				t.Skip("only root can give a directory away")
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			e := open(t, o)
+			state, err := e.openState(t.Context())
+			if (err == nil) != tt.ok || err != nil && (!errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), o.Settings.CacheDir)) {
+				t.Errorf("the cache is opened: %v", err)
+			}
+			if err != nil {
+				return
+			}
+			if err := errors.Join(state.Spool.Close(), state.Cache.Close(), state.Store.Close()); err != nil {
+				t.Error(err)
+			}
+			if info, err := os.Stat(o.Settings.CacheDir); err != nil || info.Mode().Perm()&0o022 != 0 {
+				t.Errorf("mode %v, %v", info.Mode(), err)
+			}
+		})
+	}
+}

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"maps"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -171,6 +170,9 @@ func HTTPClient(r config.Remote) (*http.Client, error) {
 	return backends.NewHTTPClient(opts), nil
 }
 
+// maxCertificates bounds a ca_file in bytes; that of a system has some 200 KB.
+const maxCertificates = 16 << 20
+
 // tlsOf returns nil where the system's certificates do.
 func tlsOf(r config.Remote) (*tls.Config, error) {
 	if r.CAFile == "" && !r.Insecure {
@@ -180,7 +182,7 @@ func tlsOf(r config.Remote) (*tls.Config, error) {
 	if r.CAFile == "" {
 		return c, nil
 	}
-	text, err := os.ReadFile(r.CAFile)
+	text, err := backends.ReadRegular(r.CAFile, 0, maxCertificates)
 	if err != nil {
 		return nil, fmt.Errorf("%w: ca_file: %v", fs.ErrInvalid, err)
 	}

@@ -46,7 +46,7 @@ func secretOf(c config.Common, getenv func(string) string) backends.SecretFunc {
 // The check and the reading are of one open file, and no link is followed at the
 // end of the name. what says in errors which file it is.
 func readSecret(what, path string) (string, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
 	if errors.Is(err, syscall.ELOOP) {
 		return "", fmt.Errorf("%w: %s %s is a symbolic link: name the file itself", backends.ErrUnauthorized, what, path)
 	}
@@ -59,8 +59,6 @@ func readSecret(what, path string) (string, error) {
 		return "", fmt.Errorf("%w: %s: %v", backends.ErrUnauthorized, what, err)
 	}
 	switch mode := info.Mode(); {
-	case !mode.IsRegular():
-		return "", fmt.Errorf("%w: %s %s is not a regular file", backends.ErrUnauthorized, what, path)
 	case mode.Perm()&0o077 != 0:
 		return "", fmt.Errorf("%w: %s %s can be read by others (mode %#o): chmod 600 it", backends.ErrUnauthorized, what, path, mode.Perm())
 	case info.Size() > maxSecret:

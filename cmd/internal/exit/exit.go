@@ -15,7 +15,6 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
-	"github.com/sregfs/sregfs/cmd/internal/term"
 )
 
 // The exit codes of both commands.
@@ -63,8 +62,6 @@ func Code(err error) int {
 		return OK
 	case isCoded:
 		return coded.Code
-	case is(context.Canceled):
-		return Interrupted
 	case is(backends.ErrCorrupt):
 		return Corrupt
 	case diskFull:
@@ -97,5 +94,5 @@ func Report(w io.Writer, name string, err error) int {
 // line joins the lines of a joined error. Anything else that would move the
 // cursor is escaped.
 func line(err error) string {
-	return term.Escape(strings.Join(strings.Split(err.Error(), "\n"), "; "))
+	return backends.Printable(strings.Join(strings.Split(err.Error(), "\n"), "; "))
 }

@@ -46,7 +46,8 @@ var table = []struct {
 	{context.DeadlineExceeded, Unreachable},
 	{backends.ErrCorrupt, Corrupt},
 	{WithCode(Locked, errors.New("held")), Locked},
-	{context.Canceled, Interrupted},
+	{context.Canceled, Failed}, // without a signal nobody interrupted it
+	{WithCode(Interrupted, context.Canceled), Interrupted},
 }
 
 func TestCode(t *testing.T) {
@@ -77,7 +78,8 @@ func TestReport(t *testing.T) {
 		code int
 	}{
 		{nil, "", OK},
-		{context.Canceled, "", Interrupted},
+		{context.Canceled, "sreg: context canceled\n", Failed},
+		{WithCode(Interrupted, context.Canceled), "", Interrupted},
 		{errors.Join(errors.New("one"), fs.ErrNotExist), "sreg: one; file does not exist\n", NotFound},
 		{errors.New("evil \x1b[2J"), "sreg: evil \\x1b[2J\n", Failed},
 	} {

@@ -109,7 +109,7 @@ func (a *app) log() *slog.Logger {
 // notice tells a person something that is not the answer.
 func (a *app) notice(text string) {
 	if !a.quiet {
-		fmt.Fprintln(a.err, "sreg: "+text)
+		fmt.Fprintln(a.err, "sreg: "+backends.Printable(text))
 	}
 }
 
@@ -130,15 +130,9 @@ func existingFile(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	f, err := os.Open(abs)
+	f, err := backends.OpenRegular(abs, os.O_RDONLY, 0)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil {
-		return "", err
-	} else if !info.Mode().IsRegular() {
-		return "", usagef("%s is not a regular file", path)
-	}
-	return abs, nil
+	return abs, f.Close()
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
@@ -160,7 +161,7 @@ func (k *cleaning) confirm(ctx context.Context, leaving []cleaned) error {
 	for _, b := range leaving {
 		n += b.Bytes
 	}
-	what := term.Escape(leaving[0].name)
+	what := backends.Printable(leaving[0].name)
 	if len(leaving) > 1 {
 		what = fmt.Sprintf("%d images", len(leaving))
 	}

@@ -12,10 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/catalog/inspect"
-	"github.com/sregfs/sregfs/cmd/internal/term"
 )
 
 func (a *app) inspectCmd() *cobra.Command {
@@ -181,9 +181,9 @@ func printText(w io.Writer, title, text string) {
 	if strings.TrimSpace(text) == "" {
 		return
 	}
-	fmt.Fprintf(w, "\n%s:\n", term.Escape(title))
+	fmt.Fprintf(w, "\n%s:\n", backends.Printable(title))
 	for line := range strings.Lines(strings.Trim(text, "\n")) {
-		line = term.Escape(strings.ReplaceAll(strings.TrimRight(line, " \t\r\n"), "\t", "    "))
+		line = backends.Printable(strings.ReplaceAll(strings.TrimRight(line, " \t\r\n"), "\t", "    "))
 		fmt.Fprintln(w, strings.TrimRight("  "+line, " "))
 	}
 }

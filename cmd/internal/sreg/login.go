@@ -213,7 +213,7 @@ func (a *app) tryLogin(ctx context.Context, o engine.Options, r config.Remote, l
 	case errors.Is(err, fs.ErrPermission):
 		return err
 	case err != nil:
-		a.notice(fmt.Sprintf("the login is stored, but could not be tried: %v", term.Escape(err.Error())))
+		a.notice(fmt.Sprintf("the login is stored, but could not be tried: %v", backends.Printable(err.Error())))
 	}
 	return nil
 }
@@ -262,7 +262,7 @@ func (a *app) logout(o engine.Options, name string) error {
 func otherLogins(r config.Remote) string {
 	switch source := tokenSource(r); {
 	case source != "":
-		return "; its token is from " + term.Escape(source)
+		return "; its token is from " + backends.Printable(source)
 	case oci.IsType(r.Type):
 		return "; logins of docker, podman, singularity and apptainer are used still: their own logout removes them"
 	}

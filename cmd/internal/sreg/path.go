@@ -13,7 +13,6 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/control"
-	"github.com/sregfs/sregfs/cmd/internal/term"
 	"github.com/sregfs/sregfs/fsys"
 )
 
@@ -64,7 +63,7 @@ func (a *app) printURI(inside string) error {
 	if a.format == asJSON {
 		return a.printJSON(map[string]string{"uri": uri})
 	}
-	_, err = fmt.Fprintln(a.out, term.Escape(uri))
+	_, err = fmt.Fprintln(a.out, backends.Printable(uri))
 	return err
 }
 

@@ -4,6 +4,7 @@ package sreg
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,17 +16,24 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
-	"github.com/sregfs/sregfs/cmd/internal/term"
 )
 
-// printJSON prints one value. Control characters in names are escaped by the
-// format itself.
-func (a *app) printJSON(v any) error {
-	e := json.NewEncoder(a.out)
-	e.SetIndent("", "  ")
+// printJSON prints one value.
+func (a *app) printJSON(v any) error { return writeJSON(a.out, v, "  ") }
+
+// writeJSON writes one value, and nothing that a terminal would obey.
+func writeJSON(w io.Writer, v any, indent string) error {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetIndent("", indent)
 	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(backends.PrintableJSON(text.Bytes()))
+	return err
 }
 
 // A table prints rows in columns. Its cells may come from a registry: they are
@@ -47,7 +55,7 @@ func newTable(w io.Writer, header ...string) *table {
 func (t *table) row(cells ...string) {
 	for i, c := range cells {
 		// An empty last cell would be trailing space, an empty other one a hole.
-		if cells[i] = term.Escape(c); c == "" && i < len(cells)-1 {
+		if cells[i] = backends.Printable(c); c == "" && i < len(cells)-1 {
 			cells[i] = "-"
 		}
 	}
@@ -107,7 +115,7 @@ func (a *app) printRecord(r catalog.Record) error {
 	if a.format == asJSON {
 		return a.printJSON(r)
 	}
-	_, err := fmt.Fprintln(a.out, term.Escape(r.URI))
+	_, err := fmt.Fprintln(a.out, backends.Printable(r.URI))
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/cmd/internal/term"
 )
@@ -27,7 +28,7 @@ func (a *app) bar(label string) (catalog.Progress, func()) {
 	if a.quiet || !term.Is(a.err) {
 		return nil, func() {}
 	}
-	b := &bar{label: term.Escape(label), app: a}
+	b := &bar{label: backends.Printable(label), app: a}
 	return b.set, b.end
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cmd/internal/term"
 )
 
@@ -18,7 +19,7 @@ const maxInput = 64 << 10
 
 // ask prints a question for a person and returns the line that is typed.
 func (a *app) ask(ctx context.Context, question string) (string, error) {
-	fmt.Fprint(a.err, question)
+	fmt.Fprint(a.err, backends.Printable(question))
 	if a.lines == nil {
 		a.lines = bufio.NewReader(io.LimitReader(a.in, maxInput))
 	}

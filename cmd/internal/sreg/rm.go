@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/config"
@@ -70,7 +71,7 @@ func (a *app) confirm(ctx context.Context, r catalog.Record) error {
 	if !term.Is(a.in) {
 		return usagef("rm %s: deletes from a registry: say --yes", r.URI)
 	}
-	text, err := a.ask(ctx, fmt.Sprintf("Delete %s (%s, %s)? [y/N] ", term.Escape(r.URI), size(r.Size), term.Escape(r.Digest)))
+	text, err := a.ask(ctx, fmt.Sprintf("Delete %s (%s, %s)? [y/N] ", backends.Printable(r.URI), size(r.Size), backends.Printable(r.Digest)))
 	switch strings.ToLower(text) {
 	case "y", "yes":
 		return nil

@@ -22,10 +22,11 @@ import (
 func Main() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv}
 	err := backends.Guard(a.log(), func() error { return a.run(ctx, os.Args[1:]) })
 	if ctx.Err() != nil {
-		err = ctx.Err()
+		err = exit.WithCode(exit.Interrupted, ctx.Err())
 	}
 	return exit.Report(os.Stderr, "sreg", err)
 }

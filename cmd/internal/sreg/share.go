@@ -8,9 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
-	"github.com/sregfs/sregfs/cmd/internal/term"
 )
 
 func (a *app) shareCmd() *cobra.Command {
@@ -50,7 +50,7 @@ func (a *app) printShared(s catalog.Shared) error {
 	case a.format == asJSON:
 		return a.printJSON(s)
 	case a.quiet:
-		_, err := fmt.Fprintln(a.out, term.Escape(s.Link))
+		_, err := fmt.Fprintln(a.out, backends.Printable(s.Link))
 		return err
 	}
 	t := newTable(a.out)

@@ -12,10 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
-	"github.com/sregfs/sregfs/cmd/internal/term"
 	"github.com/sregfs/sregfs/cmd/internal/version"
 )
 
@@ -143,7 +143,7 @@ func (a *app) versionCmd() *cobra.Command {
 			if a.format == asJSON {
 				return a.printJSON(map[string]string{"version": version.String()})
 			}
-			_, err := fmt.Fprintln(a.out, "sreg "+term.Escape(version.Long()))
+			_, err := fmt.Fprintln(a.out, "sreg "+backends.Printable(version.Long()))
 			return err
 		},
 	}

@@ -18,7 +18,6 @@ import (
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
-	"github.com/sregfs/sregfs/cmd/internal/term"
 )
 
 const warmHelp = `Download all of many images, and check them against their digests, before they
@@ -182,8 +181,8 @@ func (w *warming) bring(ctx context.Context, t warmTarget) {
 // fail notes an error. Call with mu held, or before the workers start.
 func (w *warming) fail(what string, err error) {
 	w.errs = append(w.errs, err)
-	text := term.Escape(err.Error())
-	if name := term.Escape(what); !strings.Contains(text, name) { // most errors say it
+	text := backends.Printable(err.Error())
+	if name := backends.Printable(what); !strings.Contains(text, name) { // most errors say it
 		text = name + ": " + text
 	}
 	w.failed = append(w.failed, text)

@@ -3,7 +3,6 @@
 package sreg
 
 import (
-	"encoding/json"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -12,6 +11,7 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 	"github.com/sregfs/sregfs/cmd/internal/term"
@@ -52,7 +52,7 @@ func (w *warming) line(t warmTarget, got *catalog.Warmed, err error) string {
 	case w.to != "":
 		how = "copied"
 	}
-	return fmt.Sprintf("%-12s  %9s  %s\n", how, size(bytes), term.Escape(t.uri))
+	return fmt.Sprintf("%-12s  %9s  %s\n", how, size(bytes), backends.Printable(t.uri))
 }
 
 // A lineDisplay prints a line for each image, and no progress.
@@ -139,7 +139,7 @@ func (d *barDisplay) begin(t warmTarget) catalog.Progress {
 		}
 		if b.bar == nil {
 			b.bar = d.all.AddBar(max(total, 0), mpb.BarRemoveOnComplete(),
-				mpb.PrependDecorators(decor.Name(shortened(term.Escape(t.uri), labelWidth-1), decor.WC{W: labelWidth, C: decor.DindentRight})),
+				mpb.PrependDecorators(decor.Name(shortened(backends.Printable(t.uri), labelWidth-1), decor.WC{W: labelWidth, C: decor.DindentRight})),
 				mpb.AppendDecorators(counters(), decor.AverageSpeed(decor.SizeB1024(0), "% .1f", decor.WC{W: 12})))
 		}
 		b.bar.SetCurrent(done)
@@ -209,9 +209,7 @@ func failedEvent(what string, err error) warmEvent {
 }
 
 func (w *warming) event(e warmEvent) {
-	enc := json.NewEncoder(w.out)
-	enc.SetEscapeHTML(false)
-	_ = enc.Encode(e) // whoever reads no more gets no more
+	_ = writeJSON(w.out, e, "") // out keeps its error for the end
 }
 
 const eventEvery = time.Second // progress of one image

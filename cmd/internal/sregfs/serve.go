@@ -6,17 +6,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
@@ -34,7 +34,7 @@ type server struct {
 	*command
 	opts    engine.Options
 	engine  *engine.Engine
-	signals chan os.Signal
+	end     *ending
 	mounted atomic.Pointer[fusefs.Mounted] // nil until it is
 	logName string                         // of the log file; "" for the standard error
 	ready   *readyPipe
@@ -42,13 +42,21 @@ type server struct {
 
 // serve mounts, stays until the mount ends or a signal comes, and cleans up.
 func (c *command) serve(ctx context.Context, ready *readyPipe) error {
-	s := &server{command: c, ready: ready, signals: make(chan os.Signal, 4)}
-	signal.Notify(s.signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer signal.Stop(s.signals)
-	var err error
+	s := &server{command: c, ready: ready, end: newEnding(ctx)}
+	defer s.end.forget()
+	err := s.serve(s.end.asked)
+	if s.end.asked.Err() != nil && errors.Is(err, context.Canceled) {
+		return exit.WithCode(exit.Interrupted, err)
+	}
+	return err
+}
+
+// serve is command.serve; it begins to end with ctx.
+func (s *server) serve(ctx context.Context) (err error) {
+	c := s.command
 	s.opts, err = engine.Configure(&c.settings, c.flags, engine.Source{
 		Getenv: c.getenv, Config: c.config, Remotes: c.remotes,
-		Log: newLog(c.err, slog.LevelWarn), Notice: func(text string) { fmt.Fprintln(c.err, "sregfs: "+text) },
+		Log: newLog(c.err, slog.LevelWarn), Notice: func(text string) { fmt.Fprintln(c.err, "sregfs: "+backends.Printable(text)) },
 	})
 	if err != nil {
 		return err
@@ -58,16 +66,17 @@ func (c *command) serve(ctx context.Context, ready *readyPipe) error {
 		return err
 	}
 	defer logFile.Close()
-	harden(s.opts.Log)
-	ctx, cancel := context.WithCancel(ctx)
+	harden(s.opts.Log, s.opts.Notice)
+	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	if s.engine, err = engine.New(ctx, s.opts); err != nil {
+	if s.engine, err = engine.New(working, s.opts); err != nil {
 		return err
 	}
-	err = s.run(ctx, logFile)
+	err = s.run(ctx, working, logFile)
+	s.end.begin(s.settings.StopTimeout, s.opts.Log)
 	// Everything that was accepted is in the journal: what does not get through in
 	// time goes on at the next start.
-	drain, stop := context.WithTimeout(context.WithoutCancel(ctx), c.settings.StopTimeout)
+	drain, stop := context.WithTimeout(working, c.settings.StopTimeout)
 	defer stop()
 	if closeErr := s.engine.Close(drain); !errors.Is(closeErr, context.DeadlineExceeded) {
 		err = errors.Join(err, closeErr)
@@ -95,10 +104,9 @@ func (s *server) openLog() (*os.File, error) {
 	return f, nil
 }
 
-// run mounts and waits for the end. The engine is closed by the caller.
-func (s *server) run(ctx context.Context, logFile *os.File) error {
-	starting, started := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer started()
+// run mounts and waits for the end. The engine is closed by the caller, who ends
+// what goes on meanwhile with ctx.
+func (s *server) run(starting, ctx context.Context, logFile *os.File) error {
 	// Before the lock: who has mistyped the directory is told of that.
 	if _, err := fusefs.Check(starting, s.mountpoint, s.mountOptions()); err != nil {
 		return mountError(err)
@@ -128,7 +136,6 @@ func (s *server) run(ctx context.Context, logFile *os.File) error {
 		// Outside of systemd there is nobody to tell, which is no error.
 		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS=mounted at "+s.mountpoint)
 	}
-	started()
 	return s.wait()
 }
 
@@ -219,7 +226,7 @@ func existing(dir string) string {
 func (s *server) mountOptions() fusefs.Options {
 	set := s.settings
 	return fusefs.Options{
-		AllowOther: set.AllowOther, ReadOnly: set.ReadOnly, UID: owner(set.UID), GID: owner(set.GID),
+		AllowOther: set.AllowOther, ReadOnly: set.ReadOnly, UID: owner(set.UID), GID: owner(set.GID), Umask: fs.FileMode(set.Umask),
 		NoPassthrough: set.Passthrough == "off", Log: s.opts.Log,
 	}
 }
@@ -243,33 +250,22 @@ func (s *server) wait() error {
 		select {
 		case err := <-over:
 			s.opts.Log.Info("unmounted from outside")
-			_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
-			s.endOnSignal()
+			s.stopping()
 			return err
-		case sig := <-s.signals:
-			if sig == syscall.SIGHUP {
-				s.opts.Log.Info("listings are asked for again")
-				s.engine.Catalog.Expire()
-				continue
-			}
-			s.opts.Log.Info("stopping", "signal", sig.String())
-			_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
-			s.endOnSignal()
+		case <-s.end.hangups:
+			s.opts.Log.Info("listings are asked for again")
+			s.engine.Catalog.Expire()
+		case <-s.end.asked.Done():
+			s.opts.Log.Info("stopping", "cause", context.Cause(s.end.asked))
+			s.stopping()
 			return s.detach()
 		}
 	}
 }
 
-// endOnSignal lets a second signal end the process at once. What was
-// acknowledged is on the disk already.
-func (s *server) endOnSignal() {
-	go func() {
-		for sig := range s.signals {
-			if sig != syscall.SIGHUP {
-				os.Exit(exit.Interrupted)
-			}
-		}
-	}()
+func (s *server) stopping() {
+	s.end.begin(s.settings.StopTimeout, s.opts.Log)
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 }
 
 // detach takes the mount away. Where files are open, it disappears from the tree

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/badger"
 )
 
@@ -57,7 +58,11 @@ func (e *HeldError) Error() string {
 // Errors: *HeldError; fs.ErrPermission for a directory of another user, and for
 // one that is open to others and was made for something else; fs.ErrInvalid on a network filesystem; those of the local disk.
 func Lock(path string) (*Dir, error) {
-	if err := prepare(path); err != nil {
+	// Badger makes its files 0644: it is the directory that keeps others out.
+	if err := Private(path, 0o077); err != nil {
+		return nil, err
+	}
+	if err := badger.CheckDir(path); err != nil {
 		return nil, err
 	}
 	f, err := openLock(path)
@@ -81,28 +86,37 @@ func self() Process {
 	return Process{PID: os.Getpid(), Host: host, BootID: bootID(), Start: time.Now().Truncate(time.Second)}
 }
 
-func prepare(path string) error {
+// Private makes the directory path (0700) if it is missing, and makes sure that it
+// is ours and that its mode has none of the bits in closed, which it takes away where
+// that harms nobody.
+//
+// Errors: fs.ErrPermission for a directory of another user, and for one that is open
+// to others and was made for something else; those of the local disk.
+func Private(path string, closed fs.FileMode) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return err
 	}
 	if err := ours(path, os.Getuid()); err != nil {
 		return err
 	}
-	if err := badger.CheckDir(path); err != nil {
-		return err
-	}
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
-	// Badger makes its files 0644: it is the directory that keeps others out.
-	if info.Mode().Perm()&0o077 == 0 {
+	if info.Mode().Perm()&closed == 0 {
 		return nil
 	}
 	if err := mayClose(path, info); err != nil {
 		return err
 	}
-	return os.Chmod(path, 0o700)
+	if err := os.Chmod(path, 0o700); err != nil {
+		return err
+	}
+	if info, err = os.Stat(path); err == nil && info.Mode().Perm()&closed != 0 {
+		err = fmt.Errorf("%w: %s stays open to others (mode %#o), as its file system has no modes: choose another directory",
+			fs.ErrPermission, path, info.Mode().Perm())
+	}
+	return err
 }
 
 // mayClose says whether path, which is open to others, can be closed to them
@@ -141,7 +155,7 @@ func openLock(path string) (*os.File, error) {
 }
 
 func tryLock(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|noFollow, 0o600)
+	f, err := backends.OpenRegular(name, os.O_RDWR|os.O_CREATE|backends.NoFollow, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -193,6 +207,8 @@ func (d *Dir) write(p Process) error {
 // holders take to describe.
 const textSize = 1024
 
+const maxLockFile = 64 << 10
+
 // Unlock gives the directory up. A second Unlock does nothing.
 func (d *Dir) Unlock() error {
 	if d.lock == nil {
@@ -209,7 +225,7 @@ func (d *Dir) Unlock() error {
 //
 // Errors: fs.ErrNotExist if nobody holds it; those of the local disk.
 func Holder(path string) (Process, error) {
-	f, err := os.OpenFile(lockPath(path), os.O_RDONLY|noFollow, 0)
+	f, err := backends.OpenRegular(lockPath(path), os.O_RDONLY|backends.NoFollow, 0)
 	if err != nil {
 		return Process{}, err
 	}
@@ -226,7 +242,7 @@ func Holder(path string) (Process, error) {
 
 // read returns what the lock file says, true or not.
 func read(path string) (Process, error) {
-	text, err := os.ReadFile(lockPath(path))
+	text, err := backends.ReadRegular(lockPath(path), backends.NoFollow, maxLockFile)
 	if err != nil {
 		return Process{}, err
 	}

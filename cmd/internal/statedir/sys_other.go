@@ -11,7 +11,7 @@ import (
 	"strconv"
 )
 
-const noFollow, exclusive, shared = 0, 0, 0
+const exclusive, shared = 0, 0
 
 var errLocked, errFull, errReadOnly = errors.New("locked"), errors.New("full"), errors.New("read-only")
 

@@ -16,7 +16,6 @@ import (
 )
 
 const (
-	noFollow  = unix.O_NOFOLLOW
 	exclusive = unix.LOCK_EX
 	shared    = unix.LOCK_SH
 )
