@@ -109,6 +109,19 @@ type Deleter interface {
 	Delete(ctx context.Context, img Image) error
 }
 
+// A Mover can give an image another name without its bytes travelling.
+type Mover interface {
+	// Move gives img the name to, and takes img.Ref from it, provided that it still
+	// means img.Version. At no moment has the image neither name. What to means is
+	// replaced only if that is the version replaces, as in Source. On an error both
+	// names mean what they meant before.
+	//
+	// Errors: those of Stat; fs.ErrExist and ErrChanged as with a push, ErrChanged also
+	// if img.Ref means another version now; errors.ErrUnsupported if this image
+	// cannot be moved there: nothing has happened, and it can still be copied.
+	Move(ctx context.Context, img Image, to Ref, replaces string) (Image, error)
+}
+
 // A Sharer can give others access to an image.
 type Sharer interface {
 	// Share returns a link to img, or, where with is not empty, gives that

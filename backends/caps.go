@@ -17,9 +17,10 @@ const (
 	CanWatch
 	CanBuild
 	CanOpenFile
+	CanMove
 )
 
-var capNames = [...]string{"list", "search", "push", "delete", "share", "watch", "build", "file"}
+var capNames = [...]string{"list", "search", "push", "delete", "share", "watch", "build", "file", "move"}
 
 // CapsOf reports which capability interfaces b implements.
 func CapsOf(b Backend) Caps {
@@ -45,6 +46,8 @@ func CapsOf(b Backend) Caps {
 	set(ok, CanBuild)
 	_, ok = b.(FileOpener)
 	set(ok, CanOpenFile)
+	_, ok = b.(Mover)
+	set(ok, CanMove)
 	return c
 }
 

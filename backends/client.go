@@ -37,7 +37,7 @@ type Client struct {
 
 // ClientOptions tune a Client. The zero value has the defaults.
 type ClientOptions struct {
-	ReadOnly    bool          // Push and Delete give ErrReadOnly
+	ReadOnly    bool          // Push, Delete and Move give ErrReadOnly
 	MaxElapsed  time.Duration // for one operation with all its retries; default 60 s; a push or a started body has no such limit
 	Concurrency int           // requests under way at once, bodies included; default 32
 	Origin      string        // what the name stands for: the address of the service, or the like
@@ -67,10 +67,10 @@ func (c *Client) Origin() string { return c.opts.Origin }
 func (c *Client) Timeout() time.Duration { return c.opts.MaxElapsed }
 
 // Caps reports what the remote can do: the backend's capabilities, less
-// CanPush and CanDelete where the client is read-only.
+// CanPush, CanDelete and CanMove where the client is read-only.
 func (c *Client) Caps() Caps {
 	if c.opts.ReadOnly {
-		return c.caps &^ (CanPush | CanDelete)
+		return c.caps &^ (CanPush | CanDelete | CanMove)
 	}
 	return c.caps
 }

@@ -118,6 +118,39 @@ func (c *Client) Delete(ctx context.Context, img Image) error {
 	return c.fail("delete", img.Ref, err)
 }
 
+// Move is Mover.Move. What the first try moved without an answer reaching us is
+// success too.
+//
+// Errors: those of Mover; ErrReadOnly.
+func (c *Client) Move(ctx context.Context, img Image, to Ref, replaces string) (Image, error) {
+	mover, ok := c.backend.(Mover)
+	switch {
+	case !ok:
+		return Image{}, c.fail("move", img.Ref, c.unsupported("rename images"))
+	case c.opts.ReadOnly:
+		return Image{}, c.fail("move", img.Ref, ErrReadOnly)
+	}
+	for _, ref := range []Ref{img.Ref, to} {
+		if err := c.checkName(ref); err != nil {
+			return Image{}, c.fail("move", ref, err)
+		}
+	}
+	tries := 0
+	now, err := once(ctx, c, func(ctx context.Context) (Image, error) {
+		tries++
+		return mover.Move(ctx, img, to, replaces)
+	})
+	if tries > 1 && errors.Is(err, fs.ErrNotExist) && img.Digest != "" {
+		if there, statErr := c.Stat(ctx, to); statErr == nil && there.Digest == img.Digest {
+			return there, nil
+		}
+	}
+	if err == nil {
+		err = checkImage(now)
+	}
+	return now, c.fail("move", img.Ref, err)
+}
+
 // Share is Sharer.Share. It is tried again only while the service turns it away
 // for the rate: a second invitation is worse than none.
 func (c *Client) Share(ctx context.Context, img Image, with string) (string, error) {

@@ -115,7 +115,12 @@ func (c *Catalog) Delete(ctx context.Context, remote string, img backends.Image)
 	if err != nil {
 		return err
 	}
-	ref := img.Ref
+	return c.deleted(r, img.Ref)
+}
+
+// deleted forgets a name that is no more since we took it away, and tells.
+func (c *Catalog) deleted(r Remote, ref backends.Ref) error {
+	remote := r.Name
 	ref.Version = ""
 	if r.atHand() {
 		c.watchers.emit(

@@ -317,9 +317,7 @@ func (d *Dir) Unlink(ctx context.Context, name string) error {
 		if err := d.fs.cat.Delete(ctx, d.remote, n.img); err != nil {
 			return err
 		}
-		if err := d.fs.cat.Keep(ctx, d.remote, d.collection); err != nil {
-			d.fs.opts.Log.Warn("an emptied collection could not be kept", "remote", d.remote, "collection", d.collection, "err", err)
-		}
+		d.keep(ctx)
 		return nil
 	}
 	return ErrIsDir

@@ -314,7 +314,7 @@ func TestRename(t *testing.T) {
 	rename(".tmp.2", "old:1.sif", true, fs.ErrExist)
 	rename(".tmp.2", "old:1.sif", false, backends.ErrNotAllowed)
 	rename(".tmp.2", "a:b:c.sif", false, fs.ErrInvalid)
-	rename("old:1.sif", "old:2.sif", false, fsys.ErrCrossDevice)
+	rename("old:1.sif", "old:2.sif", false, backends.ErrNotAllowed)
 	rename(".tmp.2", "new:1.sif", true, nil)
 	b.published("new:1", content)
 

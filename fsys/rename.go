@@ -14,12 +14,13 @@ import (
 // Rename gives a file of d another name, in d or another directory.
 //
 // A draft goes to its new place; under an image's name it is published there,
-// at once if nobody has it open for writing, else when they close it. An image
-// cannot be renamed, only copied and deleted: mv does that by itself.
+// at once if nobody has it open for writing, else when they close it. An image is
+// renamed at its service, if that can do it. What cannot be renamed mv copies and
+// deletes by itself; where it could only copy, that is refused at once.
 //
 // Errors: fs.ErrNotExist; fs.ErrExist if noReplace is set and the name is taken;
-// ErrCrossDevice for an image or a directory; ErrBusy; those of File.Flush and
-// of Dir.Create.
+// ErrCrossDevice for an image or a directory; backends.ErrNotAllowed if it may not be
+// deleted; ErrBusy; those of File.Flush and of Dir.Create.
 func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, noReplace bool) error {
 	if to.remote == "" {
 		return fmt.Errorf("%w: only remotes stand here", backends.ErrNotAllowed)
@@ -30,6 +31,12 @@ func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, 
 	node, err := d.Lookup(ctx, name, Caller{})
 	if err != nil {
 		return err
+	}
+	switch n := node.(type) {
+	case *Image:
+		return d.renameImage(ctx, n, to, newName, noReplace)
+	case *Dir:
+		return d.renameDir(ctx, n)
 	}
 	draft, ok := node.(*Draft)
 	if !ok {
@@ -47,6 +54,71 @@ func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, 
 	defer draft.unlock()
 	defer draft.releaseOver()
 	return draft.rename(ctx, to, newName, noReplace)
+}
+
+// mayTake refuses to take names away from the remote where it would not delete them:
+// whoever copies instead would publish a copy, and then be left with both.
+func (d *Dir) mayTake() error {
+	r, err := d.fs.writableRemote(d.remote)
+	if err == nil && !(r.Policy.Delete && r.Client.Caps().Has(backends.CanDelete)) {
+		err = fmt.Errorf("%w: a new name takes the old one away, and so does deleting on remote %s (--allow-delete)", backends.ErrNotAllowed, d.remote)
+	}
+	return err
+}
+
+// renameDir refuses: no service moves a collection. One that only stands here can be
+// copied and removed by anybody.
+func (d *Dir) renameDir(ctx context.Context, child *Dir) error {
+	if child.collection != "" {
+		for e, err := range child.List(ctx) {
+			if err == nil && e.draft == nil {
+				if err := d.mayTake(); err != nil {
+					return err
+				}
+			}
+			break
+		}
+	}
+	return fmt.Errorf("%s: %w", child.collection, ErrCrossDevice)
+}
+
+// renameImage gives an image another name at its service.
+func (d *Dir) renameImage(ctx context.Context, img *Image, to *Dir, newName string, noReplace bool) error {
+	if err := d.mayTake(); err != nil {
+		return err
+	}
+	if _, err := to.fs.writableRemote(to.remote); err != nil {
+		return err
+	}
+	target := to.place(newName)
+	ref, format, err := to.parse(newName)
+	if target.temporary || to.tool != "" || err != nil || to.remote != d.remote || img.img.Ref.Version != "" ||
+		format != "" && backends.Ext(format) != backends.Ext(img.img.Format) {
+		return fmt.Errorf("%s: %w", img.img.Ref, ErrCrossDevice) // whoever copies is told why, if it cannot be
+	}
+	if other := d.fs.draft(target); other != nil {
+		if err := other.wait(ctx); err != nil {
+			return err
+		}
+	}
+	if ref == img.img.Ref {
+		return nil
+	}
+	err = d.fs.cat.Move(ctx, d.remote, img.img, ref, noReplace)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return fmt.Errorf("%s: %w", img.img.Ref, ErrCrossDevice)
+	}
+	if err == nil {
+		d.keep(ctx)
+	}
+	return err
+}
+
+// keep lets the directory stay, also without its last image.
+func (d *Dir) keep(ctx context.Context) {
+	if err := d.fs.cat.Keep(ctx, d.remote, d.collection); err != nil {
+		d.fs.opts.Log.Warn("an emptied collection could not be kept", "remote", d.remote, "collection", d.collection, "err", err)
+	}
 }
 
 // releaseOver gives the data back of a file that a rename has published: no handle

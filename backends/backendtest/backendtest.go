@@ -81,7 +81,7 @@ type subtest struct {
 type suite struct{ Harness }
 
 func subtests() []subtest {
-	return slices.Concat(capsTests, statTests, listTests, openTests, searchTests, pushTests, foldedTests, deleteTests, shareTests,
+	return slices.Concat(capsTests, statTests, listTests, openTests, searchTests, pushTests, foldedTests, deleteTests, moveTests, shareTests,
 		watchTests, namesTests, sizeTests, faultTests, brokenTests, divertedTests, dripTests, closeTests)
 }
 

@@ -28,6 +28,9 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 	if "sha256:"+strings.Trim(etag(text), `"`) != src.Digest {
 		return backends.Image{}, backends.ErrCorrupt
 	}
+	if err := src.MayCommit(); err != nil {
+		return backends.Image{}, err
+	}
 	req, err := c.request(ctx, http.MethodPut, path(ref), bytes.NewReader(text))
 	if err != nil {
 		return backends.Image{}, err

@@ -37,6 +37,7 @@ var (
 	_ backends.Searcher    = (*client)(nil)
 	_ backends.Pusher      = (*client)(nil)
 	_ backends.Deleter     = (*client)(nil)
+	_ backends.Mover       = (*client)(nil)
 	_ backends.NameChecker = (*client)(nil)
 )
 
@@ -187,7 +188,7 @@ func localError(err error) error {
 	if errno, ok := backends.LocalDisk(err); ok {
 		return fmt.Errorf("%w: %v", errno, err)
 	}
-	for _, s := range []error{fs.ErrPermission, backends.ErrCorrupt, backends.ErrChanged, fs.ErrInvalid, fs.ErrExist} {
+	for _, s := range []error{fs.ErrPermission, backends.ErrCorrupt, backends.ErrChanged, fs.ErrInvalid, fs.ErrExist, errors.ErrUnsupported} {
 		if errors.Is(err, s) {
 			return err
 		}

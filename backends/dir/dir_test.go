@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const caps = backends.CanList | backends.CanSearch | backends.CanPush | backends.CanDelete | backends.CanOpenFile
+const caps = backends.CanList | backends.CanSearch | backends.CanPush | backends.CanDelete | backends.CanOpenFile | backends.CanMove
 
 func TestConformance(t *testing.T) {
 	t.Parallel()

@@ -104,11 +104,16 @@ func (t *tree) publish(ctx context.Context, ref backends.Ref, src backends.Sourc
 	if err := src.MayCommit(); err != nil {
 		return backends.Image{}, err
 	}
-	f := file{dir: path.Dir(target), base: path.Base(target), ref: ref, format: src.Format, info: info}
-	known := fact{file: f.base, digest: src.Digest, size: info.Size(), modTime: info.ModTime().UnixNano(), inode: inode(info)}
+	return t.become(tmp, file{dir: path.Dir(target), base: path.Base(target), ref: ref, format: src.Format, info: info}, src.Digest, old)
+}
+
+// become makes the file at from f, which replaces old.
+func (t *tree) become(from string, f file, digest string, old *file) (backends.Image, error) {
 	defer t.changed(f.dir)
-	t.remember(f.dir, known)
-	if err := t.rename(tmp, target); err != nil {
+	if digest != "" {
+		t.remember(f.dir, fact{file: f.base, digest: digest, size: f.info.Size(), modTime: f.info.ModTime().UnixNano(), inode: inode(f.info)})
+	}
+	if err := t.rename(from, path.Join(f.dir, f.base)); err != nil {
 		return backends.Image{}, err
 	}
 	if old != nil && (old.dir != f.dir || old.base != f.base) {
@@ -118,7 +123,7 @@ func (t *tree) publish(ctx context.Context, ref backends.Ref, src backends.Sourc
 			t.removeEmpty(old.dir, ".")
 		}
 	}
-	return t.describe(f, known.digest), nil
+	return t.describe(f, digest), nil
 }
 
 // rename moves the staged file to its place for good.

@@ -64,16 +64,34 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 	if img.Version != "" && !named && (img.Version != f.img.Version || ref.Version != "") {
 		return backends.ErrChanged
 	}
-	shared, err := c.shared(ctx, repo, ref.Tag, f.top)
+	err = c.drop(ctx, repo, ref.Tag, f.top)
+	c.catalog.forget()
+	return err
+}
+
+// drop takes tag away from digest, and digest too if nothing else needs it.
+func (c *client) drop(ctx context.Context, repo, tag, digest string) error {
+	shared, err := c.shared(ctx, repo, tag, digest)
 	if err != nil {
 		return err
 	}
 	if shared {
-		err = c.untag(ctx, repo, ref.Tag, f.top)
-	} else {
-		err = c.deleteManifest(ctx, repo, f.top)
+		return c.untag(ctx, repo, tag, digest)
 	}
-	c.catalog.forget()
+	return c.deleteManifest(ctx, repo, digest)
+}
+
+// deletes asks whether the registry deletes at all. One that does not says so of a
+// digest that it has not, too.
+// Errors: errNoDelete.
+func (c *client) deletes(ctx context.Context, repo string) error {
+	decoy, err := newDecoy()
+	if err == nil {
+		err = c.deleteManifest(ctx, repo, decoy.digest)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	return err
 }
 
@@ -163,8 +181,7 @@ func (c *client) untag(ctx context.Context, repo, tag, old string) error {
 	if err != nil {
 		return err
 	}
-	// A registry that does not delete says so of a digest that it has not, too.
-	if err := c.deleteManifest(ctx, repo, decoy.digest); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := c.deletes(ctx, repo); err != nil {
 		return err
 	}
 	if err := c.pushSmall(ctx, repo, emptyConfig); err != nil {

@@ -40,6 +40,7 @@ var (
 	_ backends.Lister      = (*client)(nil)
 	_ backends.Pusher      = (*client)(nil)
 	_ backends.Deleter     = (*client)(nil)
+	_ backends.Mover       = (*client)(nil)
 	_ backends.NameChecker = (*client)(nil)
 )
 
@@ -142,7 +143,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		return nil, err
 	}
 	if p.silent {
-		return silent{c, c, c, c, c}, nil
+		return silent{c, c, c, c, c, c}, nil
 	}
 	return c, nil
 }

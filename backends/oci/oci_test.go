@@ -34,6 +34,7 @@ type remote struct {
 	backends.Lister
 	backends.Pusher
 	backends.Deleter
+	backends.Mover
 	backends.NameChecker
 }
 
@@ -53,7 +54,7 @@ func open(t *testing.T, cfg config, change ...func(*backends.Env)) remote {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return remote{b, b.(backends.Lister), b.(backends.Pusher), b.(backends.Deleter), b.(backends.NameChecker)}
+	return remote{b, b.(backends.Lister), b.(backends.Pusher), b.(backends.Deleter), b.(backends.Mover), b.(backends.NameChecker)}
 }
 
 func ref(t *testing.T, s string) backends.Ref {

@@ -106,6 +106,7 @@ type silent struct {
 	backends.Backend
 	backends.Pusher
 	backends.Deleter
+	backends.Mover
 	backends.NameChecker
 	informant
 }

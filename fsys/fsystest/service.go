@@ -327,6 +327,12 @@ func (b *web) Push(ctx context.Context, ref backends.Ref, src backends.Source) (
 }
 
 func (b *web) Delete(ctx context.Context, img backends.Image) error {
+	switch now, err := b.Stat(ctx, backends.Ref{Collection: img.Ref.Collection, Name: img.Ref.Name, Tag: img.Ref.Tag}); {
+	case err != nil:
+		return err
+	case now.Version != img.Version:
+		return backends.ErrChanged
+	}
 	resp, err := b.do(ctx, http.MethodDelete, img.Ref, nil, nil)
 	if err != nil {
 		return err
