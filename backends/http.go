@@ -29,7 +29,7 @@ type HTTPOptions struct {
 	HeaderTimeout  time.Duration // until the first byte of the answer; default 30 s, ten times that for what was uploaded
 	IdleTimeout    time.Duration // the window in which a body, up or down, must keep MinRate; default 60 s
 	MinRate        int64         // bytes a second that all bodies of one host together must bring; default 512
-	AllowPrivate   bool          // follow redirects from public to private addresses
+	AllowPrivate   bool          // follow redirects and other words of a public service to private addresses
 }
 
 // The defaults of HTTPOptions.
@@ -51,9 +51,9 @@ const maxHeader = 256 << 10
 //     that say nothing of the sender, and no body.
 //   - What was meant is what arrives: no redirect that turns a PUT, POST, PATCH or
 //     DELETE into a GET, and no page for people in answer to one.
-//   - No redirect from https to http, and none from a public address to a
-//     private, link-local or loopback one. Between two private ones it is
-//     followed: a registry inside a network may send within it.
+//   - No redirect from https to http, and nothing that a public service says (a
+//     redirect, an address in an answer) leads to a private, link-local or loopback
+//     address: see AddHome. A registry inside a network may send within it.
 //   - A least rate, and deadlines for silence, rather than a limit for the whole.
 //     They are context.DeadlineExceeded.
 func NewHTTPClient(opts HTTPOptions) *http.Client {
@@ -99,6 +99,7 @@ type roundTripper struct {
 	guarded *http.Transport // connects to public addresses only
 	public  func(netip.Addr) bool
 	lines   lines
+	home    home
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -107,7 +108,10 @@ func (rt *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, dog := watch(req.Context(), rt.opts.IdleTimeout, release)
 	peer := new(peer)
 	ctx = httptrace.WithClientTrace(context.WithValue(ctx, peerKey{}, peer), &httptrace.ClientTrace{
-		GotConn:      func(info httptrace.GotConnInfo) { peer.set(info.Conn.RemoteAddr()) },
+		GotConn: func(info httptrace.GotConnInfo) {
+			peer.set(info.Conn.RemoteAddr())
+			rt.met(req, peer.addr)
+		},
 		WroteRequest: func(httptrace.WroteRequestInfo) { dog.expect(rt.headerTimeout(req)) },
 	})
 	out := req.Clone(ctx)

@@ -92,7 +92,7 @@ func (p *peer) set(addr net.Addr) {
 // only to public addresses. That is decided on the address connected to and not
 // on what the name resolves to now, which can be another one a moment later.
 func (rt *roundTripper) transport(req *http.Request) (*http.Transport, error) {
-	if rt.opts.AllowPrivate || !rt.sentByPublic(req) {
+	if rt.opts.AllowPrivate || !rt.sentByPublic(req) && !rt.sentByHome(req) {
 		return rt.any, nil
 	}
 	if !rt.proxied(req) {
@@ -101,7 +101,7 @@ func (rt *roundTripper) transport(req *http.Request) (*http.Transport, error) {
 	// Only the proxy will know the address. An address in the URL itself is
 	// plain enough.
 	if host := req.URL.Hostname(); !rt.publicName(host) {
-		return nil, refused(req.URL, "redirect from a public to a private address")
+		return nil, refused(req.URL, "a public service sends to a private address (allow_private allows that)")
 	}
 	return rt.any, nil
 }
@@ -154,7 +154,7 @@ func (rt *roundTripper) controlAddress(_, address string, _ syscall.RawConn) err
 	if err == nil && rt.public(to.Addr()) {
 		return nil
 	}
-	return backoff.Permanent(fmt.Errorf("%w: redirect from a public to the private address %s refused", ErrUnavailable, address))
+	return backoff.Permanent(fmt.Errorf("%w: a public service sends to the private address %s, refused (allow_private allows that)", ErrUnavailable, address))
 }
 
 // notPublic are blocks that package netip has no method for.

@@ -134,8 +134,13 @@ func (o Options) OpenBackend(ctx context.Context, r config.Remote) (backends.Bac
 	if r.Insecure {
 		o.Log.Warn("certificates are not checked", "remote", r.Name)
 	}
+	for _, value := range r.Config { // whatever of it is an address is a place that somebody here chose
+		if text, ok := value.(string); ok {
+			backends.AddHome(client, text)
+		}
+	}
 	r, secret := o.withLogin(r)
-	return open(ctx, backends.Env{
+	b, err := open(ctx, backends.Env{
 		Remote: r.Name,
 		Type:   r.Type,
 		HTTP:   client,
@@ -148,6 +153,13 @@ func (o Options) OpenBackend(ctx context.Context, r config.Remote) (backends.Bac
 		Arch:   r.Arch,
 		Log:    o.Log.With("remote", r.Name),
 	})
+	if k, ok := b.(interface {
+		Knock() (method, address string)
+	}); ok && err == nil {
+		_, address := k.Knock()
+		backends.AddHome(client, address)
+	}
+	return b, err
 }
 
 // HTTPClient returns what the requests to a remote are sent with.

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backends
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// A public service that names a host with a private address, in whatever answer, is
+// not followed there: what counts is the address connected to, not what the name
+// looks like. A private one may, and where the configuration sends us we go.
+// Which addresses are public is turned round: port by port.
+func TestHome(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		homePublic, otherPublic bool
+		configured, allow       bool
+		refused                 bool
+	}{
+		"public names private":             {homePublic: true, refused: true},
+		"public names public":              {homePublic: true, otherPublic: true},
+		"private names private":            {},
+		"private names public":             {otherPublic: true},
+		"public, the other is configured":  {homePublic: true, configured: true},
+		"public names private, is allowed": {homePublic: true, allow: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metadata") })
+			other := strings.Replace(srv.URL, "127.0.0.1", "localhost", 1) // the "public" name of a private address
+			hc := newClient(t, HTTPOptions{AllowPrivate: tt.allow})
+			asked := 0
+			hc.Transport.(*roundTripper).public = func(netip.Addr) bool {
+				if asked++; asked == 1 {
+					return tt.homePublic
+				}
+				return tt.otherPublic
+			}
+			if tt.configured {
+				AddHome(hc, srv.URL, strings.TrimPrefix(other, "http://"))
+			}
+			if _, err := get(t, hc, srv.URL); err != nil {
+				t.Fatal(err)
+			}
+			resp, err := get(t, hc, other)
+			if (err != nil) != tt.refused || err != nil && (!errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "allow_private")) {
+				t.Errorf("%v, want refused = %v", err, tt.refused)
+			}
+			if err == nil {
+				resp.Body.Close()
+			}
+		})
+	}
+}
+
+// Before anything was connected to, the names decide.
+func TestHome_unmet(t *testing.T) {
+	t.Parallel()
+	for address, guarded := range map[string]bool{"https://registry.example": true, "10.0.0.1:5000": false, "http://localhost:5000": false} {
+		hc := newClient(t, HTTPOptions{})
+		AddHome(hc, address, "", "::", "team")
+		delete(hc.Transport.(*roundTripper).home.hosts, "team")
+		rt := hc.Transport.(*roundTripper)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://elsewhere.example/x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := rt.transport(req); err != nil || (got == rt.guarded) != guarded {
+			t.Errorf("home %s: guarded %v, %v", address, got == rt.guarded, err)
+		}
+	}
+}
