@@ -4,10 +4,11 @@ package catalog_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/sregfs/sregfs/backends"
@@ -74,9 +75,12 @@ func TestRemove_oneOfSeveral(t *testing.T) {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	versions := []string{strings.Repeat("1", 64), strings.Repeat("2", 64)}
-	for _, v := range versions {
-		if err := os.WriteFile(filepath.Join(folder, "1@"+v+".simg"), tiny(t, v), 0o644); err != nil {
+	var versions []string
+	for _, text := range []string{"1", "2"} {
+		content := tiny(t, text)
+		v := fmt.Sprintf("%x", sha256.Sum256(content))
+		versions = append(versions, v)
+		if err := os.WriteFile(filepath.Join(folder, "1@"+v+".simg"), content, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -193,7 +193,7 @@ func childCalls(args []string) error {
 		"mknod":        func() error { return unix.Mknod(filepath.Join(dir, ".n"), unix.S_IFIFO|0o600, 0) },
 		"tmpfile":      func() error { _, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR, 0o600); return err },
 		"exchange":     func() error { return unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, image, unix.RENAME_EXCHANGE) },
-		"rename image": func() error { return unix.Rename(image, image+"2") },
+		"rename image": func() error { return errors.Join(unix.Rename(image, image+"2"), unix.Rename(image+"2", image)) },
 		"truncate":     func() error { return unix.Truncate(image, 1) },
 		"chmod":        func() error { return unix.Chmod(image, 0o700) },
 		"chown":        func() error { return unix.Chown(image, 1, 1) },
