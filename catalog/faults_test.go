@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -258,4 +259,50 @@ func TestClosed(t *testing.T) {
 	if errors.Is(err, fs.ErrNotExist) {
 		t.Error("a closed catalogue reads as a missing image")
 	}
+}
+
+// A goneStore is one whose directory was removed under it: what it had can be read,
+// nothing can be written, and the errors are those of missing files.
+type goneStore struct {
+	catalog.Store
+	gone atomic.Bool
+}
+
+func (s *goneStore) Apply(changes ...catalog.KV) error {
+	if s.gone.Load() {
+		return &fs.PathError{Op: "statfs", Path: "/index", Err: syscall.ENOENT}
+	}
+	return s.Store.Apply(changes...)
+}
+
+// Without a place to keep listings they are shown as the registry tells them: never
+// empty, never as they were for ever.
+func TestGoneIndex(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		svc := newService()
+		svc.put("c/x:1", []byte("1"))
+		svc.put("d/x:1", []byte("1"))
+		gone := &goneStore{}
+		b := newBench(t, svc, func(b *bench) { gone.Store = b.store.Store; b.store.Store = gone })
+		wantDiff(t, "names", b.names("c"), []string{"x:1"})
+		gone.gone.Store(true)
+		root := b.names("")
+		slices.Sort(root)
+		wantDiff(t, "the root, which was never listed", root, []string{"c/", "d/"})
+		wantDiff(t, "a collection that was never listed", b.names("d"), []string{"x:1"})
+		svc.put("c/y:1", []byte("1"))
+		time.Sleep(2 * time.Minute)
+		b.names("c") // finds out that the listing cannot be refreshed
+		for range 3 {
+			synctest.Wait()
+			got := b.names("c")
+			slices.Sort(got)
+			wantDiff(t, "a collection that has changed", got, []string{"x:1", "y:1"})
+			time.Sleep(time.Minute)
+		}
+		if _, err := b.tryNames("none"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("List of what is not there: %v", err)
+		}
+	})
 }

@@ -60,7 +60,7 @@ func (c *Catalog) Names(ctx context.Context, remote, collection string) iter.Seq
 			return
 		}
 		err = c.listable(ctx, s, r, collection)
-		if _, full := backends.LocalDisk(err); full {
+		if errors.Is(err, errStore) && r.Client != nil {
 			// What cannot be stored can still be shown.
 			l.from(r.Client.List(ctx, collection))
 			return
@@ -72,8 +72,12 @@ func (c *Catalog) Names(ctx context.Context, remote, collection string) iter.Seq
 // listable sees to it that a listing is stored, if there can be one.
 func (c *Catalog) listable(ctx context.Context, s Store, r Remote, collection string) error {
 	if h, ok := readHeader(s, r.Name, collection); ok {
-		if !c.listFresh(h) {
-			c.refreshLater(r, collection)
+		if c.listFresh(h) {
+			return nil
+		}
+		c.refreshLater(r, collection)
+		if err := c.failed.last(string(headerKey(r.Name, collection))); errors.Is(err, errStore) {
+			return err // what is stored would stay as it is for ever
 		}
 		return nil
 	}

@@ -4,7 +4,13 @@ package catalog
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
 	"sync"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // A memo is the store of a catalogue with what is asked of it all the time kept
@@ -54,7 +60,36 @@ func (m *memo) Apply(changes ...KV) error {
 	// Also after an error: some changes may have been made.
 	m.forgetHeaders(changes)
 	m.names.note(changes)
-	return err
+	return storeError(err)
+}
+
+// Scan implements Store.
+func (m *memo) Scan(prefix, from []byte) iter.Seq2[KV, error] {
+	return func(yield func(KV, error) bool) {
+		for kv, err := range m.Store.Scan(prefix, from) {
+			if !yield(kv, storeError(err)) {
+				return
+			}
+		}
+	}
+}
+
+// errStore is why something could not be kept here. That a file of ours is not
+// there must not read as an answer of a registry.
+var errStore = errors.New("index")
+
+// storeError leaves of an error what the disk says, and what Store promises.
+func storeError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrClosed), errors.Is(err, fs.ErrInvalid):
+		return fmt.Errorf("%w: %w", errStore, err)
+	}
+	if errno, ok := backends.LocalDisk(err); ok {
+		return fmt.Errorf("%w: %v: %w", errStore, err, errno)
+	}
+	return fmt.Errorf("%w: %v", errStore, err)
 }
 
 func (m *memo) forgetHeaders(changes []KV) {

@@ -91,6 +91,13 @@ func (f *failures) recent(key string, now time.Time) error {
 	return nil
 }
 
+// last returns the error of a listing since it went well last.
+func (f *failures) last(key string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.m[key].err
+}
+
 func (f *failures) drop(key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -118,7 +125,7 @@ type remoteHealth struct {
 
 // note records the outcome of a question.
 func (h *health) note(remote string, err error, now time.Time) {
-	if errors.Is(err, context.Canceled) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, ErrClosed) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, ErrClosed) || errors.Is(err, errStore) {
 		return
 	}
 	h.mu.Lock()

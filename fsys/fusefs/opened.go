@@ -34,9 +34,11 @@ func (o *opened) forget(n *imageNode) {
 	defer o.mu.Unlock()
 	ino := n.StableAttr().Ino
 	left := slices.DeleteFunc(o.nodes[ino], func(other *imageNode) bool { return other == n })
-	if o.nodes[ino] = left; len(left) == 0 {
+	if len(left) == 0 {
 		delete(o.nodes, ino)
+		return
 	}
+	o.nodes[ino] = left
 }
 
 // generation returns the generation in which a lookup shall return that inode: the
