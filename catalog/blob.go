@@ -100,8 +100,8 @@ func isKnown(s Store, remote, collection string) bool {
 	if collection == "" {
 		return true
 	}
-	_, err := s.Get(childKey(remote, collection))
-	return err == nil
+	v, err := s.Get(childKey(remote, collection))
+	return err == nil && !emptiedValue(v)
 }
 
 // ancestors returns the changes that make a collection appear in its parent, and
@@ -110,11 +110,10 @@ func isKnown(s Store, remote, collection string) bool {
 func ancestors(s Store, remote, collection string, why entryFlags) []KV {
 	var changes []KV
 	for collection != "" {
-		key := childKey(remote, collection)
-		if _, err := s.Get(key); err == nil {
+		if isKnown(s, remote, collection) {
 			break
 		}
-		changes = append(changes, KV{key, encodeEntry(entry{flags: why}, backends.Ref{})})
+		changes = append(changes, KV{childKey(remote, collection), encodeEntry(entry{flags: why}, backends.Ref{})})
 		collection, _ = parentOf(collection)
 	}
 	return changes

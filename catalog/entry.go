@@ -29,6 +29,7 @@ const (
 	otherRef                        // the registry spells the name in another way
 	hasTime                         // Modified is set
 	hasGuess                        // only the name is known, and a guess of the format
+	emptied                         // a collection whose last image was deleted here, see emptied.go
 )
 
 func (e entry) is(f entryFlags) bool { return e.flags&f == f }

@@ -178,6 +178,10 @@ func (c *Catalog) IsCollection(ctx context.Context, remote, collection string) (
 		if storeErr != nil {
 			return false, storeErr
 		}
+		if isEmptied(s, remote, collection) {
+			c.lookAgain(s, r, collection)
+			return false, nil
+		}
 		if stored(s, remote, collection) {
 			return true, nil
 		}
@@ -194,6 +198,9 @@ func (c *Catalog) IsCollection(ctx context.Context, remote, collection string) (
 
 // stored reports whether a collection is known.
 func stored(s Store, remote, collection string) bool {
+	if isEmptied(s, remote, collection) {
+		return false
+	}
 	for _, key := range [][]byte{headerKey(remote, collection), childKey(remote, collection)} {
 		if _, err := s.Get(key); err == nil {
 			return true

@@ -82,6 +82,9 @@ func (l *Listed) read(kv KV, n int, collection string) bool {
 		return false
 	}
 	if kind == entryChild {
+		if emptiedValue(kv.Value) {
+			return false
+		}
 		*l = Listed{Ref: l.Ref, Collection: joinCollection(collection, string(name))}
 		return true
 	}

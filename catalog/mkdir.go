@@ -4,7 +4,6 @@ package catalog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 
@@ -66,7 +65,8 @@ func (c *Catalog) Rmdir(ctx context.Context, remote, collection string) error {
 	fail := func(err error) error {
 		return &backends.Error{Op: "rmdir", Remote: remote, Subject: backends.EscapePath(collection), Err: err}
 	}
-	if _, err := c.Remote(remote); err != nil {
+	r, err := c.Remote(remote)
+	if err != nil {
 		return err
 	}
 	if collection == "" || !c.records.isMade(remote, collection) {
@@ -83,15 +83,16 @@ func (c *Catalog) Rmdir(ctx context.Context, remote, collection string) error {
 		if err == nil {
 			return fail(fmt.Errorf("%w: it is not empty", cache.ErrInUse))
 		}
-		if errors.Is(err, context.Canceled) {
-			return fail(err)
-		}
+		return fail(err) // nobody knows whether it is
 	}
 	if c.isTarget(remote, collection) {
 		return fail(fmt.Errorf("%w: an image is being copied into it", cache.ErrInUse))
 	}
 	if err := c.records.unmake(remote, collection); err != nil {
 		return fail(err)
+	}
+	if s, err := c.store(); err == nil && !r.atHand() {
+		c.pruneOne(s, remote, collection)
 	}
 	parent, _ := parentOf(collection)
 	c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: parent})

@@ -33,8 +33,9 @@ type relisting struct {
 	missed [][]byte            // while in order: stored keys before last that were not listed
 	seen   map[uint64]struct{} // once out of order: hashes of the listed keys; else nil
 
-	changes []KV    // of this batch
-	events  []Event // of its images
+	emptied []string // collections that are listed still
+	changes []KV     // of this batch
+	events  []Event  // of its images
 	images  int
 	names   bool  // names came or went
 	bad     int   // names that cannot be stored
@@ -206,6 +207,10 @@ func (l *relisting) compare(n listedName, stored []byte) {
 		return // published or deleted while the registry was listing
 	}
 	if n.entry.Collection != "" {
+		if emptiedValue(stored) {
+			l.emptied = append(l.emptied, n.entry.Collection)
+			return
+		}
 		l.write(KV{n.key, stored}, entry{flags: listed}, backends.Ref{})
 		return
 	}
@@ -269,7 +274,12 @@ func (l *relisting) finish(truncated bool) error {
 	if l.pruned() {
 		return nil
 	}
-	return l.store.Apply(KV{headerKey(l.remote, l.collection), h.encode()})
+	events, err := l.refilled()
+	if err != nil {
+		return err
+	}
+	l.events = append(l.events, events...)
+	return l.told(l.store.Apply(KV{headerKey(l.remote, l.collection), h.encode()}))
 }
 
 // pruned reports whether the collection went with its last image meanwhile.
@@ -277,15 +287,18 @@ func (l *relisting) pruned() bool {
 	if l.collection == "" {
 		return false
 	}
-	key := childKey(l.remote, l.collection)
-	_, err := l.store.Get(key)
-	return err != nil && l.c.own.since(key, l.started)
+	return !isKnown(l.store, l.remote, l.collection) && l.c.own.since(childKey(l.remote, l.collection), l.started)
 }
 
 // end tells what the batches left to tell.
 func (l *relisting) end() {
 	if l.bad > 0 {
 		l.c.opts.Log.Warn("names were left out of a listing", "remote", l.remote, "collection", l.collection, "count", l.bad, "first", l.badErr)
+	}
+	if r, err := l.c.Remote(l.remote); err == nil {
+		for _, collection := range l.emptied {
+			l.c.lookAgain(l.store, r, collection)
+		}
 	}
 	// Of a first listing nobody has seen anything before.
 	if l.names {

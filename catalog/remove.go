@@ -151,8 +151,7 @@ func (c *Catalog) outdated(r Remote, ref backends.Ref) {
 	c.watchers.emit(Event{Kind: ImageChanged, Remote: r.Name, Collection: ref.Collection, Ref: ref})
 }
 
-// prune drops a collection from its parent when its last image is gone; a
-// registry that still shows it brings it back with the next listing.
+// prune drops a collection from its parent when its last image is gone.
 func (c *Catalog) prune(s Store, remote, collection string) {
 	for collection != "" && c.pruneOne(s, remote, collection) {
 		collection, _ = parentOf(collection)
@@ -167,17 +166,24 @@ func (c *Catalog) pruneOne(s Store, remote, collection string) bool {
 		return false
 	}
 	c.own.add(c.now(), childKey(remote, collection))
-	err := s.Apply(KV{Key: childKey(remote, collection)}, KV{Key: headerKey(remote, collection)})
+	gone := encodeEntry(entry{flags: emptied}, backends.Ref{})
+	err := s.Apply(KV{childKey(remote, collection), gone}, KV{Key: headerKey(remote, collection)})
 	if err != nil {
 		c.opts.Log.Warn("an empty collection could not be forgotten", "remote", remote, "collection", collection, "err", err)
 	}
 	return err == nil
 }
 
-// hasEntries reports whether anything is stored directly in a collection.
+// hasEntries reports whether anything that is there is stored directly in a
+// collection.
 func hasEntries(s Store, remote, collection string) bool {
-	for _, err := range s.Scan(listPrefix(remote, collection), nil) {
-		return err == nil
+	for kv, err := range s.Scan(listPrefix(remote, collection), nil) {
+		if err != nil {
+			return false
+		}
+		if !emptiedValue(kv.Value) {
+			return true
+		}
 	}
 	return false
 }

@@ -34,6 +34,7 @@ type service struct {
 	history   map[string]stored // by version
 	namesOnly bool              // listings tell no facts
 	noList    bool              // 501 for listings
+	keeps     map[string]bool   // collections that are listed without an image, if not nil
 	untold    string            // a collection that its parent's listing lacks
 	rev       int
 	asked     map[string]int // requests by kind
@@ -76,6 +77,9 @@ func (s *service) store(ref backends.Ref, content []byte) backends.Image {
 		Modified: time.Unix(1_700_000_000+int64(s.rev), 0).UTC(), Format: "simg",
 	}
 	s.images[ref] = stored{img, content}
+	for at := ref.Collection; s.keeps != nil && at != ""; at, _, _ = cutLast(at) {
+		s.keeps[at] = true
+	}
 	s.history[img.Version] = s.images[ref]
 	return img
 }
@@ -191,11 +195,16 @@ func (s *service) list(w http.ResponseWriter, collection string) {
 			children[prefix+first] = true
 		}
 	}
+	for at := range s.keeps {
+		if in, _, _ := cutLast(at); in == collection {
+			children[at] = true
+		}
+	}
 	delete(children, s.untold)
 	for child := range children {
 		entries = append(entries, backends.Entry{Collection: child, Image: backends.Image{Ref: backends.Ref{Name: "x", Tag: "x"}}})
 	}
-	if len(entries) == 0 && collection != "" {
+	if len(entries) == 0 && collection != "" && !s.keeps[collection] {
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
@@ -365,4 +374,10 @@ func mustRef(t testing.TB, s string) backends.Ref {
 		t.Fatal(err)
 	}
 	return ref
+}
+
+// cutLast splits off the last part of a collection.
+func cutLast(collection string) (parent, name string, ok bool) {
+	i := strings.LastIndexByte(collection, '/')
+	return collection[:max(i, 0)], collection[i+1:], i >= 0
 }

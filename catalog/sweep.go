@@ -115,6 +115,8 @@ func (l *relisting) gone(kv KV, lost *[]string) bool {
 	switch {
 	case !ok:
 		return true
+	case e.is(emptied): // nobody lists it any more: there is nothing to hide
+		return !l.c.own.since(kv.Key, l.started)
 	case l.untold[""] || kind == entryImage && l.untold[string(name)]:
 		return false
 	case !e.is(listed) || l.seenSince(e) || l.c.own.since(kv.Key, l.started):
