@@ -43,6 +43,9 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 	default:
 		req.Header.Set("If-Match", src.Replaces)
 	}
+	if err := src.MayCommit(); err != nil {
+		return backends.Image{}, err // it was given up meanwhile
+	}
 	resp, err := httpx.Do(c.http, req)
 	if errors.Is(err, fs.ErrExist) && src.Replaces != "" {
 		return backends.Image{}, backends.ErrChanged
