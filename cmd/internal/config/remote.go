@@ -63,15 +63,27 @@ func CommonKeys() []string {
 // A Duration is written "90s" or "5m".
 type Duration time.Duration
 
+// maxDuration is beyond what anybody means: he has mistaken the unit.
+const maxDuration = 366 * 24 * time.Hour
+
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (d *Duration) UnmarshalText(text []byte) error {
-	v, err := time.ParseDuration(string(text))
-	if err != nil || v < 0 {
-		return fmt.Errorf("%q is no duration (write 90s, 5m)", text)
+func (d *Duration) UnmarshalText(text []byte) error { return d.Set(string(text)) }
+
+// Set implements pflag.Value.
+func (d *Duration) Set(text string) error {
+	v, err := time.ParseDuration(text)
+	if err != nil || v < 0 || v > maxDuration {
+		return fmt.Errorf("%q is no duration from 0s to %dh (write 90s, 5m)", text, maxDuration/time.Hour)
 	}
 	*d = Duration(v)
 	return nil
 }
+
+// String implements pflag.Value.
+func (d *Duration) String() string { return time.Duration(*d).String() }
+
+// Type implements pflag.Value.
+func (d *Duration) Type() string { return "duration" }
 
 // newRemote splits a table into what all remotes share and what belongs to the
 // backend. The error does not say where the table was.

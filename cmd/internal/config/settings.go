@@ -4,6 +4,7 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -65,10 +66,12 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.Var(oneOf{&s.Verify, []string{"lazy", "strict"}}, "verify", "whether bytes are given out before the whole image was compared with its digest: `lazy|strict`")
 	fs.BoolVar(&s.FSVerity, "fs-verity", false, "let the kernel guard whole images in the cache, where the filesystem can (ext4, btrfs, f2fs)")
 	fs.Var(upTo{&s.MaxStreams, 16}, "max-streams", "most requests for one image at once in the background; 0 means as many as are of use, up to 16")
-	fs.DurationVar(&s.ListTTL, "list-ttl", time.Minute, "age at which a listing is refreshed")
-	fs.DurationVar(&s.StopTimeout, "stop-timeout", 30*time.Second, "how long stopping may wait for uploads")
-	fs.IntVar(&s.UID, "uid", -1, "owner of the files, by `number` (default who mounts)")
-	fs.IntVar(&s.GID, "gid", -1, "group of the files, by `number`")
+	s.ListTTL, s.StopTimeout = time.Minute, 30*time.Second
+	fs.Var((*Duration)(&s.ListTTL), "list-ttl", "age at which a listing is refreshed")
+	fs.Var((*Duration)(&s.StopTimeout), "stop-timeout", "how long stopping may wait for uploads")
+	s.UID, s.GID = -1, -1
+	fs.Var(upTo{&s.UID, maxID}, "uid", "owner of the files, by `number` (default who mounts)")
+	fs.Var(upTo{&s.GID, maxID}, "gid", "group of the files, by `number`")
 	for _, name := range []string{"uid", "gid"} {
 		fs.Lookup(name).DefValue = "" // -1 would tell nobody anything
 	}
@@ -95,10 +98,11 @@ type Size int64
 
 // Set implements pflag.Value.
 func (s *Size) Set(text string) error {
+	unit := ""
 	if n := len(text); n > 1 && strings.ContainsAny(text[n-1:], "kKmMgGtTpP") {
-		text += "iB"
+		unit = "iB"
 	}
-	n, err := humanize.ParseBytes(text)
+	n, err := humanize.ParseBytes(text + unit)
 	if err != nil || n > 1<<62 {
 		return fmt.Errorf("%q is no size (write 500M, 20G, 1.5T)", text)
 	}
@@ -150,6 +154,9 @@ func (o oneOf) Set(v string) error {
 func (o oneOf) String() string { return *o.to }
 func (o oneOf) Type() string   { return "string" }
 
+// maxID is the largest number of a user or group: the next one means none.
+const maxID = min(1<<32-2, math.MaxInt)
+
 // octal is a set of permissions.
 type octal struct{ to *int }
 
@@ -185,5 +192,11 @@ func (u upTo) Set(v string) error {
 	return nil
 }
 
-func (u upTo) String() string { return strconv.Itoa(*u.to) }
-func (u upTo) Type() string   { return "int" }
+func (u upTo) String() string {
+	if u.to == nil {
+		return "0"
+	}
+	return strconv.Itoa(*u.to)
+}
+
+func (u upTo) Type() string { return "int" }

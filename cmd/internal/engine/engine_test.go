@@ -277,7 +277,7 @@ func TestLockEndsWithItsContext(t *testing.T) {
 	e := open(t, o)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := e.Lock(ctx); exit.Code(err) != exit.Interrupted {
+	if _, err := e.Lock(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Lock when interrupted: %v", err)
 	}
 	ctx, cancel = context.WithTimeout(t.Context(), time.Millisecond)

@@ -4,14 +4,18 @@ package sreg
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/cmd/internal/term"
 	"github.com/sregfs/sregfs/fsys"
 )
 
@@ -24,7 +28,8 @@ func (a *app) pullCmd() *cobra.Command {
 		Long: `Download all of an image and check it against its digest. Without FILE it stays
 in the cache, where "sreg get" and a mount find it; with FILE a copy is written
 there. The path is printed. If FILE is a directory, the copy is IMAGE:TAG.sif in it,
-or IMAGE:TAG@VERSION.sif where the URI says a version.`,
+or IMAGE:TAG@VERSION.sif where the URI says a version;
+if FILE is "-", the image goes to the standard output, and nothing else does.`,
 		Args: needArgs(1, 2),
 
 		ValidArgsFunction: a.completeImage,
@@ -47,6 +52,9 @@ or IMAGE:TAG@VERSION.sif where the URI says a version.`,
 }
 
 func (a *app) pull(ctx context.Context, c *control.Client, uri, to string, force bool) error {
+	if to == "-" {
+		return a.pullOut(ctx, c, uri)
+	}
 	uri, to, err := target(ctx, c, uri, to)
 	if err != nil {
 		return err
@@ -65,6 +73,31 @@ func (a *app) pull(ctx context.Context, c *control.Client, uri, to string, force
 	}
 	_, err = fmt.Fprintln(a.out, r.Path)
 	return err
+}
+
+// pullOut writes an image to the standard output, once it is whole and verified.
+func (a *app) pullOut(ctx context.Context, c *control.Client, uri string) error {
+	if term.Is(a.out) {
+		return usagef("pull %s -: the standard output is a terminal: send it to a file or a program", uri)
+	}
+	progress, end := a.bar(uri)
+	r, err := c.Pull(ctx, uri, "", false, progress)
+	end()
+	if err != nil {
+		return err
+	}
+	f, err := backends.OpenRegular(r.Path, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for err == nil && ctx.Err() == nil {
+		_, err = io.CopyN(a.out, f, 16<<20)
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return errors.Join(err, ctx.Err())
 }
 
 // target returns the absolute name of the file to write, "" if none is wanted, and

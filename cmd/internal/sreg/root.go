@@ -23,12 +23,28 @@ func Main() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv}
+	out := exit.NewOutput(os.Stdout)
+	a := &app{in: os.Stdin, out: out, err: os.Stderr, getenv: os.Getenv}
 	err := backends.Guard(a.log(), func() error { return a.run(ctx, os.Args[1:]) })
+	if closeErr := out.Close(); err == nil {
+		err = closeErr
+	}
 	if ctx.Err() != nil {
 		err = exit.WithCode(exit.Interrupted, ctx.Err())
 	}
+	if a.format == asJSON {
+		return a.reportJSON(err)
+	}
 	return exit.Report(os.Stderr, "sreg", err)
+}
+
+// reportJSON is exit.Report for a program that reads the standard error.
+func (a *app) reportJSON(err error) int {
+	code := exit.Code(err)
+	if code != exit.OK && code != exit.Interrupted {
+		_ = writeJSON(a.err, map[string]any{"error": err.Error(), "code": code}, "")
+	}
+	return code
 }
 
 func (a *app) run(ctx context.Context, args []string) error {
@@ -103,10 +119,8 @@ func flagError(cmd *cobra.Command, err error) error {
 	if !ok {
 		return usagef("%s: %v", cmd.CommandPath(), err)
 	}
-	var known []string
-	add := func(f *pflag.Flag) { known = append(known, f.Name) }
-	cmd.Flags().VisitAll(add)
-	cmd.InheritedFlags().VisitAll(add)
+	var known []string // those that are inherited are among them
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
 	hint := ""
 	if name := unknown.GetSpecifiedName(); len(name) > 1 {
 		hint = backends.DidYouMean(name, known)

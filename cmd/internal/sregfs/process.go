@@ -3,13 +3,9 @@
 package sregfs
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -55,44 +51,6 @@ func (c *command) logLevel() slog.Level {
 		return slog.LevelDebug
 	}
 	return slog.LevelInfo
-}
-
-// maxLog is the size in bytes at which the log is put aside when a mount starts.
-const maxLog = 10 << 20
-
-// openLog opens the log of a background process. One older file is kept.
-func openLog(path string) (*os.File, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("log file: %w", err)
-	}
-	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() > maxLog {
-		if err := os.Rename(path, path+".1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("log file: %w", err)
-		}
-	}
-	// Without O_NONBLOCK opening a pipe that nobody reads would wait for ever.
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
-	if err != nil && !errors.Is(err, unix.ENXIO) {
-		return nil, fmt.Errorf("log file: %w", err)
-	}
-	info, statErr := os.Lstat(path)
-	if err != nil || statErr != nil || info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) != 0 {
-		f.Close()
-		return nil, usagef("log file: %s is a pipe or a socket: a mount must not wait for who reads it", path)
-	}
-	return f, nil
-}
-
-// redirect makes f the standard output and error: what the runtime prints when it
-// dies must be found again, and whoever started us may wait for their pipes to
-// close. The working directory must not keep a disk busy.
-func redirect(f *os.File) error {
-	for _, fd := range []int{1, 2} {
-		if err := duplicate(int(f.Fd()), fd); err != nil {
-			return fmt.Errorf("redirect the output: %w", err)
-		}
-	}
-	return os.Chdir("/")
 }
 
 func newLog(w io.Writer, level slog.Level) *slog.Logger {

@@ -37,8 +37,12 @@ type command struct {
 
 // Main runs the command with the process's arguments and returns its exit code.
 func Main() int {
-	c := &command{args: os.Args, out: os.Stdout, err: os.Stderr, getenv: os.Getenv}
+	out := exit.NewOutput(os.Stdout)
+	c := &command{args: os.Args, out: out, err: os.Stderr, getenv: os.Getenv}
 	err := c.run(context.Background())
+	if closeErr := out.Close(); err == nil {
+		err = closeErr
+	}
 	if reported(err) {
 		return exit.Code(err)
 	}

@@ -87,7 +87,7 @@ func (s *server) serve(ctx context.Context) (err error) {
 }
 
 // openLog sends the log to its file: in the background always, else if one is named.
-func (s *server) openLog() (*os.File, error) {
+func (s *server) openLog() (*logFile, error) {
 	s.logName = s.settings.LogFile
 	if s.logName == "" && s.ready != nil {
 		s.logName = filepath.Join(s.opts.State, "sregfs.log")
@@ -106,7 +106,7 @@ func (s *server) openLog() (*os.File, error) {
 
 // run mounts and waits for the end. The engine is closed by the caller, who ends
 // what goes on meanwhile with ctx.
-func (s *server) run(starting, ctx context.Context, logFile *os.File) error {
+func (s *server) run(starting, ctx context.Context, logFile *logFile) error {
 	// Before the lock: who has mistyped the directory is told of that.
 	if _, err := fusefs.Check(starting, s.mountpoint, s.mountOptions()); err != nil {
 		return mountError(err)
@@ -125,7 +125,7 @@ func (s *server) run(starting, ctx context.Context, logFile *os.File) error {
 	}
 	s.opts.Log.Info("mounted", "at", s.mountpoint, "version", version.String(), "pid", os.Getpid(), "state", s.opts.State)
 	if s.ready != nil {
-		err := redirect(logFile)
+		err := logFile.redirect()
 		if err == nil {
 			err = s.ready.ready()
 		}

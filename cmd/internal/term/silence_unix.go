@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Is reports whether v, an *os.File or not, is a terminal.
+// Is reports whether v, an *os.File or something else, is a terminal.
 func Is(v any) bool {
-	f, ok := v.(*os.File)
+	f, ok := v.(interface{ Fd() uintptr })
 	if !ok {
 		return false
 	}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sregfs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Several processes write one log. It stays small, one older file is kept, and every
+// line is whole and in one of the two, the last ones at least.
+func TestLogRotates(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "dir", "sregfs.log")
+	const writers, lines, limit = 3, 3000, 64 << 10
+	var all sync.WaitGroup
+	for w := range writers {
+		l, err := openLog(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.max = limit
+		all.Go(func() {
+			defer l.Close()
+			for n := range lines {
+				fmt.Fprintf(l, "writer %d line %05d of many\n", w, n)
+			}
+		})
+	}
+	all.Wait()
+	var text strings.Builder
+	for _, name := range []string{path + ".1", path} {
+		part, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(part) > limit+writers*1000 {
+			t.Errorf("%s has %d bytes", name, len(part))
+		}
+		text.Write(part)
+	}
+	for line := range strings.Lines(text.String()) {
+		var w, n int
+		if got, err := fmt.Sscanf(line, "writer %d line %05d of many\n", &w, &n); got != 2 || err != nil {
+			t.Errorf("torn line %q", line)
+		}
+	}
+	if left, err := filepath.Glob(path + "*"); err != nil || len(left) != 2 {
+		t.Errorf("%v, %v", left, err)
+	}
+	for w := range writers {
+		if !strings.Contains(text.String(), fmt.Sprintf("writer %d line %05d", w, lines-1)) {
+			t.Errorf("the last line of writer %d is lost", w)
+		}
+	}
+}
