@@ -5,6 +5,7 @@ package config
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -68,6 +69,9 @@ type sregistrySettings struct {
 
 	warning string // about the file; "" if there is nothing to say
 }
+
+// CheckOwner refuses a file that belongs neither to this user nor to root.
+func CheckOwner(path string, info fs.FileInfo) error { return checkOwner(path, info, os.Geteuid()) }
 
 // checkLegacy refuses a file with secrets and addresses that somebody else could have
 // written, and returns a warning where others can read it: sregistry itself writes
