@@ -3,9 +3,12 @@
 package backends
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
@@ -72,6 +75,54 @@ func TestHome_unmet(t *testing.T) {
 		}
 		if got, err := rt.transport(req); err != nil || (got == rt.guarded) != guarded {
 			t.Errorf("home %s: guarded %v, %v", address, got == rt.guarded, err)
+		}
+	}
+}
+
+// Where certificates are not checked, that holds for the configured host alone.
+func TestHome_insecure(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewUnstartedServer(nil)
+	srv.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/away" {
+			http.Redirect(w, r, strings.Replace(srv.URL, "127.0.0.1", "localhost", 1)+"/", http.StatusFound)
+		}
+	})
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	hc := newClient(t, HTTPOptions{TLS: &tls.Config{InsecureSkipVerify: true}})
+	AddHome(hc, srv.URL)
+	resp, err := get(t, hc, srv.URL)
+	if err != nil {
+		t.Fatalf("the configured host: %v", err)
+	}
+	resp.Body.Close()
+	if _, err := get(t, hc, srv.URL+"/away"); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("a redirect to another host, whose certificate nobody vouches for: %v", err)
+	}
+	if _, err := get(t, hc, strings.Replace(srv.URL, "127.0.0.1", "localhost", 1)); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("another host: %v", err)
+	}
+}
+
+// A password goes over plain http to this machine only, unless somebody wants it so.
+func TestHTTP_plainLogin(t *testing.T) {
+	t.Parallel()
+	for address, refused := range map[string]bool{
+		"http://127.0.0.1:1/": false, "http://localhost/": false, "http://[::1]/": false, "https://registry.example/": false,
+		"http://registry.example/": true, "http://10.0.0.1:5000/": true,
+	} {
+		for header, secret := range map[string]bool{"Basic eDp5": true, "bearer x": true, "": false, "SREGISTRY-HMAC-SHA256 Credential=x": false} {
+			for _, plain := range []bool{false, true} {
+				rt := newClient(t, HTTPOptions{PlainLogin: plain}).Transport.(*roundTripper)
+				req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+				req.Header.Set("Authorization", header)
+				err := rt.checkLogin(req)
+				if (err != nil) != (refused && secret && !plain) || err != nil && !errors.Is(TransportError(err), ErrNotAllowed) {
+					t.Errorf("%q to %s, plain_login %v: %v", header, address, plain, err)
+				}
+			}
 		}
 	}
 }

@@ -24,11 +24,12 @@ import (
 // HTTPOptions tune NewHTTPClient. The zero value has the defaults.
 type HTTPOptions struct {
 	UserAgent      string
-	TLS            *tls.Config   // custom CA, client certificate, or insecure; nil is the system's
+	TLS            *tls.Config   // custom CA, client certificate, or insecure (at home only, see AddHome); nil is the system's
 	ConnectTimeout time.Duration // default 10 s
 	HeaderTimeout  time.Duration // until the first byte of the answer; default 30 s, ten times that for what was uploaded
 	IdleTimeout    time.Duration // the window in which a body, up or down, must keep MinRate; default 60 s
 	MinRate        int64         // bytes a second that all bodies of one host together must bring; default 512
+	PlainLogin     bool          // send passwords and tokens to other machines over http
 	AllowPrivate   bool          // follow redirects and other words of a public service to private addresses
 }
 
@@ -64,6 +65,11 @@ func NewHTTPClient(opts HTTPOptions) *http.Client {
 	rt := &roundTripper{opts: opts, public: isPublic}
 	rt.any = newTransport(opts, nil)
 	rt.guarded = newTransport(opts, rt.controlAddress)
+	if opts.TLS != nil && opts.TLS.InsecureSkipVerify {
+		opts.TLS = opts.TLS.Clone()
+		opts.TLS.InsecureSkipVerify = false
+		rt.strict = &roundTripper{any: newTransport(opts, nil), guarded: newTransport(opts, rt.controlAddress)}
+	}
 	return &http.Client{Transport: rt, CheckRedirect: checkRedirect}
 }
 
@@ -97,6 +103,7 @@ type roundTripper struct {
 	opts    HTTPOptions
 	any     *http.Transport
 	guarded *http.Transport // connects to public addresses only
+	strict  *roundTripper   // the same two for hosts that are not the home, where that needs no certificate; nil where all do
 	public  func(netip.Addr) bool
 	lines   lines
 	home    home
@@ -122,6 +129,9 @@ func (rt *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 		out.Body = &watchedUpload{ReadCloser: out.Body, dog: dog, pace: newPace(to, rt.opts.MinRate, rt.opts.IdleTimeout, dog.cancel)}
 	}
 	transport, err := rt.transport(out)
+	if err == nil {
+		err = rt.checkLogin(out)
+	}
 	if err != nil {
 		closeRequest(out)
 		dog.end()
@@ -178,6 +188,9 @@ func (rt *roundTripper) headerTimeout(req *http.Request) time.Duration {
 func (rt *roundTripper) CloseIdleConnections() {
 	rt.any.CloseIdleConnections()
 	rt.guarded.CloseIdleConnections()
+	if rt.strict != nil {
+		rt.strict.CloseIdleConnections()
+	}
 }
 
 func closeRequest(req *http.Request) {

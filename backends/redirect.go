@@ -92,18 +92,42 @@ func (p *peer) set(addr net.Addr) {
 // only to public addresses. That is decided on the address connected to and not
 // on what the name resolves to now, which can be another one a moment later.
 func (rt *roundTripper) transport(req *http.Request) (*http.Transport, error) {
+	anywhere, guarded := rt.any, rt.guarded
+	if rt.strict != nil && !rt.home.has(req.URL.Hostname()) {
+		anywhere, guarded = rt.strict.any, rt.strict.guarded
+	}
 	if rt.opts.AllowPrivate || !rt.sentByPublic(req) && !rt.sentByHome(req) {
-		return rt.any, nil
+		return anywhere, nil
 	}
 	if !rt.proxied(req) {
-		return rt.guarded, nil
+		return guarded, nil
 	}
 	// Only the proxy will know the address. An address in the URL itself is
 	// plain enough.
 	if host := req.URL.Hostname(); !rt.publicName(host) {
 		return nil, refused(req.URL, "a public service sends to a private address (allow_private allows that)")
 	}
-	return rt.any, nil
+	return anywhere, nil
+}
+
+// checkLogin refuses to send a password or token where everybody on the way can read
+// it. A signature is neither, and this machine is not on the way.
+func (rt *roundTripper) checkLogin(req *http.Request) error {
+	scheme, _, _ := strings.Cut(req.Header.Get("Authorization"), " ")
+	secret := strings.EqualFold(scheme, "Basic") || strings.EqualFold(scheme, "Bearer")
+	if !secret || rt.opts.PlainLogin || req.URL.Scheme != "http" || isLoopback(req.URL.Hostname()) {
+		return nil
+	}
+	return backoff.Permanent(fmt.Errorf("%w: a login over plain http to another machine (%s) is refused: use https, or set plain_login = true",
+		ErrNotAllowed, origin(req.URL)))
+}
+
+func isLoopback(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr.Unmap().IsLoopback()
+	}
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
 // sentByPublic reports whether one of the hosts that redirected on the way to

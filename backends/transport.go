@@ -30,7 +30,7 @@ func TransportError(err error) error {
 		return nil
 	}
 	text := Redact(err.Error())
-	for _, s := range []error{context.Canceled, ErrUnavailable, ErrCorrupt} {
+	for _, s := range []error{context.Canceled, ErrUnavailable, ErrCorrupt, ErrNotAllowed} {
 		if errors.Is(err, s) {
 			return keepPermanent(err, saying(s, text))
 		}

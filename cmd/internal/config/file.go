@@ -43,6 +43,9 @@ func readFile(path string, required bool) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkTrust(path, info, os.Geteuid()); err != nil {
+		return nil, err
+	}
 	text, err := io.ReadAll(io.LimitReader(in, maxFile+1))
 	if err != nil {
 		return nil, err

@@ -41,6 +41,9 @@ func Load(s *Settings, fs *pflag.FlagSet, in Inputs) error {
 // load is Load with the file read already; f is nil if there is none.
 func (s *Settings) load(fs *pflag.FlagSet, f *file, in Inputs) error {
 	old, err := readSregistry(in)
+	if old.warning != "" {
+		s.Warnings = append(s.Warnings, old.warning)
+	}
 	if err != nil {
 		return fmt.Errorf("configuration of sregistry: %w", err)
 	}

@@ -36,11 +36,12 @@ type Remote struct {
 type Common struct {
 	Type string `toml:"type"`
 
-	Token        string `toml:"token"`         // also a password
-	TokenFile    string `toml:"token_file"`    // read at each login
-	TokenEnv     string `toml:"token_env"`     // name of a variable
-	TokenCommand string `toml:"token_command"` // for sh -c; prints it
-	User         string `toml:"user"`
+	Token        string   `toml:"token"`         // also a password
+	TokenFile    string   `toml:"token_file"`    // read at each login
+	TokenEnv     string   `toml:"token_env"`     // name of a variable
+	TokenCommand string   `toml:"token_command"` // for sh -c; prints it
+	HelperEnv    []string `toml:"helper_env"`    // names of variables for it, besides the usual
+	User         string   `toml:"user"`
 
 	ReadOnly       bool     `toml:"read_only"`
 	AllowOverwrite *bool    `toml:"allow_overwrite"` // nil: the general setting decides
@@ -50,6 +51,7 @@ type Common struct {
 	CAFile         string   `toml:"ca_file"`
 	Insecure       bool     `toml:"insecure"`
 	AllowPrivate   bool     `toml:"allow_private"`
+	PlainLogin     bool     `toml:"plain_login"`
 	Timeout        Duration `toml:"timeout"`  // of one operation with its retries
 	MinRate        Size     `toml:"min_rate"` // bytes a second; 0 means the usual
 }
@@ -57,7 +59,7 @@ type Common struct {
 // CommonKeys lists the keys of Common.
 func CommonKeys() []string {
 	return []string{"type", "token", "token_file", "token_env", "token_command", "user", "read_only", "allow_overwrite",
-		"allow_delete", "push", "arch", "ca_file", "insecure", "allow_private", "timeout", "min_rate", "url"}
+		"allow_delete", "push", "arch", "ca_file", "insecure", "allow_private", "plain_login", "helper_env", "timeout", "min_rate", "url"}
 }
 
 // A Duration is written "90s" or "5m".

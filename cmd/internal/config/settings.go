@@ -42,8 +42,9 @@ type Settings struct {
 	Umask          int // bits that the modes in the mount have not
 	LogFile        string
 
-	Remotes []Remote // in the order of their names, "local" among them
-	Notes   []string // what a person may want to know about how these came about
+	Remotes  []Remote // in the order of their names, "local" among them
+	Warnings []string // what a person should do something about
+	Notes    []string // what a person may want to know about how these came about
 }
 
 // Flags declares every setting on fs, with its default.

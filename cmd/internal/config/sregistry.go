@@ -5,6 +5,8 @@ package config
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -64,6 +66,31 @@ type sregistrySettings struct {
 	values map[string]map[string]string
 	active string
 	path   string
+
+	warning string // about the file; "" if there is nothing to say
+}
+
+// CheckOwner refuses a file that belongs neither to this user nor to root.
+func CheckOwner(path string, info fs.FileInfo) error { return checkOwner(path, info, os.Geteuid()) }
+
+// checkLegacy refuses a file with secrets and addresses that somebody else could have
+// written, and returns a warning where others can read it: sregistry itself writes
+// it so.
+func checkLegacy(path string) (warning string, err error) {
+	info, err := os.Stat(path)
+	if err == nil {
+		err = checkOwner(path, info, os.Geteuid())
+	}
+	if err != nil {
+		return "", err
+	}
+	switch mode := info.Mode().Perm(); {
+	case mode&0o002 != 0:
+		return "", fmt.Errorf("%s can be written by everybody (mode %#o): chmod 600 it", path, mode)
+	case mode&0o077 != 0:
+		return fmt.Sprintf("%s can be read by others (mode %#o), and may hold passwords: chmod 600 it", path, mode), nil
+	}
+	return "", nil
 }
 
 // readSregistry reads the settings file. A missing one is as good as an empty one.
@@ -80,6 +107,9 @@ func readSregistry(in Inputs) (sregistrySettings, error) {
 			return s, fmt.Errorf("SREGISTRY_CLIENT_SECRETS: %w", err)
 		}
 		return s, nil
+	}
+	if s.warning, err = checkLegacy(path); err != nil {
+		return s, err
 	}
 	s.path = path
 	var top map[string]any

@@ -60,6 +60,10 @@ func Configure(s *config.Settings, flags *pflag.FlagSet, src Source) (Options, e
 	if err := config.Load(s, flags, o.Inputs); err != nil {
 		return o, exit.WithCode(exit.Usage, err)
 	}
+	for _, warning := range s.Warnings {
+		o.Log.Warn(warning)
+		o.Notice(warning)
+	}
 	for _, note := range s.Notes {
 		o.Log.Info(note)
 	}

@@ -218,7 +218,7 @@ func TestSecrets(t *testing.T) {
 func TestCommandSecretIsKept(t *testing.T) {
 	t.Parallel()
 	count := filepath.Join(t.TempDir(), "count")
-	get := secretOf(config.Common{TokenCommand: "echo x >>" + count + "; wc -l <" + count}, nil)
+	get := secretOf(config.Common{TokenCommand: "echo x >>" + count + "; wc -l <" + count}, os.Getenv)
 	for _, c := range []struct {
 		fresh bool
 		want  string

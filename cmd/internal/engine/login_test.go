@@ -134,3 +134,14 @@ func TestLogin_later(t *testing.T) {
 		t.Errorf("after: %q, %v", got, err)
 	}
 }
+
+// A helper gets what it needs to find its own secrets, and no other ones.
+func TestCommandSecret_environment(t *testing.T) {
+	t.Setenv("SREGISTRY_DROPBOX_TOKEN", "canary")
+	t.Setenv("VAULT_TOKEN", "wanted")
+	get := secretOf(config.Common{TokenCommand: "env", HelperEnv: []string{"VAULT_TOKEN"}}, os.Getenv)
+	got, err := get(t.Context(), false)
+	if err != nil || strings.Contains(got, "canary") || !strings.Contains(got, "VAULT_TOKEN=wanted") || !strings.Contains(got, "PATH=") {
+		t.Errorf("%v, the helper sees\n%s", err, got)
+	}
+}

@@ -174,6 +174,7 @@ func HTTPClient(r config.Remote) (*http.Client, error) {
 		UserAgent:    "sregfs/" + version.String(),
 		TLS:          tlsConfig,
 		AllowPrivate: r.AllowPrivate,
+		PlainLogin:   r.PlainLogin,
 		MinRate:      int64(r.MinRate),
 	}
 	if limit := time.Duration(r.Timeout); limit > 0 { // what is silent for so long has failed

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,7 +38,7 @@ func secretOf(c config.Common, getenv func(string) string) backends.SecretFunc {
 			return "", fmt.Errorf("%w: token_env: %s is not set", backends.ErrUnauthorized, c.TokenEnv)
 		}
 	case c.TokenCommand != "":
-		return (&commandSecret{command: c.TokenCommand}).get
+		return (&commandSecret{command: c.TokenCommand, env: helperEnv(getenv, c.HelperEnv)}).get
 	}
 	return nil
 }
@@ -56,6 +57,9 @@ func readSecret(what, path string) (string, error) {
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
+		return "", fmt.Errorf("%w: %s: %v", backends.ErrUnauthorized, what, err)
+	}
+	if err := config.CheckOwner(path, info); err != nil {
 		return "", fmt.Errorf("%w: %s: %v", backends.ErrUnauthorized, what, err)
 	}
 	switch mode := info.Mode(); {
@@ -78,12 +82,35 @@ func nonEmpty(text, origin string) (string, error) {
 	return text, nil
 }
 
+// helperVars are what a helper may need to find its own secrets: where things are,
+// how to ask, which agent. No password or token of another service is among them.
+var helperVars = []string{
+	"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TERM", "TZ", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_MESSAGES",
+	"XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "XDG_SESSION_ID",
+	"DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "GNUPGHOME", "GPG_TTY", "SSH_AUTH_SOCK", "SSH_ASKPASS",
+	"PASSWORD_STORE_DIR", "VAULT_ADDR", "KRB5CCNAME", "KRB5_CONFIG",
+	"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR",
+}
+
+// helperEnv is the environment of a helper: few variables, and those that the
+// configuration names. It must not inherit the secrets of all remotes.
+func helperEnv(getenv func(string) string, more []string) []string {
+	env := []string{}
+	for _, name := range slices.Concat(helperVars, more) {
+		if v := getenv(name); v != "" {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
+}
+
 // commandTimeout is generous: the command may ask a vault on the network.
 const commandTimeout = 30 * time.Second
 
 // A commandSecret asks a command once, and again when a fresh secret is wanted.
 type commandSecret struct {
 	command string
+	env     []string
 	mu      sync.Mutex // guards the field below, and lets one command run at a time
 	last    string
 }
@@ -97,7 +124,7 @@ func (s *commandSecret) get(ctx context.Context, fresh bool) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", s.command)
-	cmd.Stderr = os.Stderr
+	cmd.Stderr, cmd.Env = os.Stderr, s.env
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
 	if err != nil {

@@ -15,11 +15,13 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
+	"github.com/sregfs/sregfs/cmd/internal/secrecy"
 	"github.com/sregfs/sregfs/cmd/internal/version"
 )
 
 // Main runs the command with the process's arguments and returns its exit code.
 func Main() int {
+	_ = secrecy.Hide() // where the kernel refuses, it is as it always was
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once

@@ -17,6 +17,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
+	"github.com/sregfs/sregfs/cmd/internal/secrecy"
 	"github.com/sregfs/sregfs/cmd/internal/version"
 )
 
@@ -37,6 +38,7 @@ type command struct {
 
 // Main runs the command with the process's arguments and returns its exit code.
 func Main() int {
+	_ = secrecy.Hide() // where the kernel refuses, it is as it always was
 	out := exit.NewOutput(os.Stdout)
 	c := &command{args: os.Args, out: out, err: os.Stderr, getenv: os.Getenv}
 	err := c.run(context.Background())
