@@ -14,7 +14,6 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
-	"github.com/sregfs/sregfs/catalog"
 )
 
 // A place is where a draft stands: its directory, and either the image that it
@@ -419,34 +418,6 @@ func (d *Draft) claimed() bool {
 	return !d.claimedAt.IsZero() && time.Since(d.claimedAt) < claimTime
 }
 
-// unlink is remove for a draft that may be on its way to the registry.
-// Errors: catalog.ErrPublished; ErrBusy if that cannot be stopped any more.
-func (d *Draft) unlink(ctx context.Context) error {
-	d.mu.Lock()
-	data := d.data
-	d.mu.Unlock()
-	if data == nil {
-		return d.remove()
-	}
-	err := d.fs.cat.Withdraw(ctx, data, func() error {
-		if err := d.lock(ctx); err != nil { // whoever waits for the upload learns of its end first
-			return err
-		}
-		defer d.unlock()
-		return d.remove()
-	})
-	switch {
-	case errors.Is(err, cache.ErrInUse):
-		return fmt.Errorf("%s: %w: %v", d.currentName(), ErrBusy, err)
-	case errors.Is(err, catalog.ErrPublished):
-		if err := d.lock(ctx); err != nil {
-			return err
-		}
-		d.unlock()
-	}
-	return err
-}
-
 // remove drops the draft with its data; open handles keep it until they close.
 func (d *Draft) remove() error {
 	d.fs.forget(d)
@@ -467,24 +438,6 @@ func (d *Draft) drop() error {
 		d.attr.Size, d.data = d.data.Size(), nil
 	}
 	return err
-}
-
-// lapse reports whether the draft stands for nothing any more, though nobody removed
-// it here. Somebody discarded it; or it was accepted and is not on its way since: the
-// registry has it, or has refused it, and then its data is kept in the journal.
-// Either way the name means what the registry has.
-func (d *Draft) lapse() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	lapsed := d.lapsed()
-	d.gone = d.gone || lapsed
-	return lapsed
-}
-
-// lapsed needs mu. While somebody writes, it is a file all the same.
-func (d *Draft) lapsed() bool {
-	return d.data != nil && len(d.writers) == 0 && len(d.turn) == 0 &&
-		(d.data.Gone() || d.accepted && !d.fs.cat.Pending(d.data.Info().ID))
 }
 
 // forget takes the draft from its place, and tells who watches.

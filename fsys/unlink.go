@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fsys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog"
+)
+
+// unlink is remove for a draft that may be on its way to the registry.
+// Errors: catalog.ErrPublished; ErrBusy if that cannot be stopped any more.
+func (d *Draft) unlink(ctx context.Context) error {
+	d.mu.Lock()
+	data := d.data
+	d.mu.Unlock()
+	if data == nil {
+		return d.remove()
+	}
+	err := d.fs.cat.Withdraw(ctx, data, func() error {
+		if err := d.lock(ctx); err != nil { // whoever waits for the upload learns of its end first
+			return err
+		}
+		defer d.unlock()
+		return d.remove()
+	})
+	switch {
+	case errors.Is(err, cache.ErrInUse):
+		return fmt.Errorf("%s: %w: %v", d.currentName(), ErrBusy, err)
+	case errors.Is(err, catalog.ErrPublished):
+		if err := d.lock(ctx); err != nil {
+			return err
+		}
+		d.unlock()
+	}
+	return err
+}
+
+// lapse reports whether the draft stands for nothing any more, though nobody removed
+// it here. Somebody discarded it; or it was accepted and is not on its way since: the
+// registry has it, or has refused it, and then its data is kept in the journal.
+// Either way the name means what the registry has.
+func (d *Draft) lapse() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	lapsed := d.lapsed()
+	d.gone = d.gone || lapsed
+	return lapsed
+}
+
+// lapsed needs mu. While somebody writes, it is a file all the same.
+func (d *Draft) lapsed() bool {
+	return d.data != nil && len(d.writers) == 0 && len(d.turn) == 0 &&
+		(d.data.Gone() || d.accepted && !d.fs.cat.Pending(d.data.Info().ID))
+}
