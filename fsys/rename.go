@@ -60,7 +60,7 @@ func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, 
 // whoever copies instead would publish a copy, and then be left with both.
 func (d *Dir) mayTake() error {
 	r, err := d.fs.writableRemote(d.remote)
-	if err == nil && !(r.Policy.Delete && r.Client.Caps().Has(backends.CanDelete)) {
+	if err == nil && (!r.Policy.Delete || !r.Client.Caps().Has(backends.CanDelete)) {
 		err = fmt.Errorf("%w: a new name takes the old one away, and so does deleting on remote %s (--allow-delete)", backends.ErrNotAllowed, d.remote)
 	}
 	return err

@@ -117,7 +117,7 @@ func TestAsync_refused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer blob.Close() //nolint:errcheck // only read
+	defer blob.Close()
 	got := make([]byte, len(theirs))
 	if _, err := blob.ReadAtContext(t.Context(), got, 0); err != nil || !bytes.Equal(got, theirs) {
 		t.Errorf("the image reads otherwise: %v", err)

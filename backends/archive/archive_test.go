@@ -334,14 +334,11 @@ func TestOtherPrograms_user(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("TestOtherPrograms ran as an ordinary user")
 	}
-	const nobody = 65534
-	dir, err := os.MkdirTemp("", "archive") // t.TempDir is not for others
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chown(dir, nobody, nobody); err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	for path, mode := range map[string]os.FileMode{dir: 0o777, filepath.Dir(dir): 0o755} { // for others, too
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
 	}
 	img := ocitest.NewImage(t, false)
 	file := filepath.Join(dir, "image.oci.tar")

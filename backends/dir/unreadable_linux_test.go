@@ -5,7 +5,6 @@ package dir_test
 import (
 	"errors"
 	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -34,7 +33,7 @@ func TestList_unreadable(t *testing.T) {
 	if err := os.Chmod(closed, 0); err != nil {
 		t.Fatal(err)
 	}
-	b := backendtest.Open(t, dir.Open, http.DefaultClient, map[string]any{"path": store})
+	b := backendtest.Open(t, dir.Open, nil, map[string]any{"path": store})
 	t.Cleanup(func() { os.Chmod(closed, 0o755) })
 	if os.Geteuid() == 0 { // as an ordinary user, this thread alone
 		runtime.LockOSThread()
@@ -42,7 +41,7 @@ func TestList_unreadable(t *testing.T) {
 		if err := syscall.Setfsuid(65534); err != nil {
 			t.Fatal(err)
 		}
-		defer syscall.Setfsuid(0) //nolint:errcheck // it was allowed before
+		defer syscall.Setfsuid(0) // it was allowed before
 	}
 	if got := backendtest.Names(t, b.(backends.Lister), "lab"); !slices.Contains(got, "lab/group/") {
 		t.Errorf("lab holds %q, and not lab/group/", got)

@@ -19,7 +19,7 @@ import (
 // second one ends it at once, and so does time. What was acknowledged is on the
 // disk whichever it is.
 type ending struct {
-	asked   context.Context // done once a signal asks for the end
+	asked   context.Context //nolint:containedctx // of the process; done once a signal asks for the end
 	ask     context.CancelCauseFunc
 	hangups chan struct{}
 	begun   atomic.Bool
