@@ -145,6 +145,7 @@ func TestIsTemporary(t *testing.T) {
 		"tmpab_d1234":               "Python's tempfile and mktemp",
 		"tmp.A1b2C3d4E5":            "Python's tempfile and mktemp",
 		"hello:2.0.sif.6eF5b5da":    "sregistry and aws s3",
+		"hello:2.0.sif.6eF5b5":      "rsync --temp-dir",
 	}
 	seen := map[string]bool{}
 	for name, tool := range examples {

@@ -45,6 +45,8 @@ var temporaries = []struct{ tool, pattern string }{
 	{"Python's tempfile and mktemp", `tmp[a-z0-9_]{8}|tmp\.[A-Za-z0-9]{10}`},
 	// sregistry/utils/http.py and s3transfer/utils.py: NAME.xxxxxxxx
 	{"sregistry and aws s3", `.+\.(?:sif|simg|img|img\.gz|oci\.tar)\.[A-Za-z0-9_]{8}`},
+	// receiver.c, get_tmpname: with that option there is no dot before NAME.XXXXXX
+	{"rsync --temp-dir", `.+\.(?:sif|simg|img|img\.gz|oci\.tar)\.[A-Za-z0-9]{6}`},
 }
 
 var temporary = func() *regexp.Regexp {

@@ -74,6 +74,9 @@ func TestCopyIn(t *testing.T) {
 		"rsync delay":   dirOf + `rsync -a --delay-updates d/ ${DST%/*}/`,
 		"rsync partial": dirOf + `rsync -a --partial-dir=.rsync-partial d/ ${DST%/*}/`,
 		"rsync temp":    dirOf + `mkdir ${DST%/*}/.tmp && rsync -a --temp-dir=.tmp d/ ${DST%/*}/ && rmdir ${DST%/*}/.tmp`,
+		"rsync temp in": dirOf + `rsync -a --temp-dir=${DST%/*} d/ ${DST%/*}/`,
+		"rsync xattrs":  `rsync -aX $SRC $DST`,
+		"rsync copy":    `cp $SRC ${DST%/*}/.t && rsync -aX ${DST%/*}/.t $DST.part && mv $DST.part $DST && rsync -aX $DST ${DST%/*}/.u && cmp ${DST%/*}/.u $SRC && rm ${DST%/*}/.t ${DST%/*}/.u`,
 		"rsync all": dirOf + `rsync -rlptD --delay-updates --partial --fsync --delete --checksum d/ ${DST%/*}/ && ` +
 			`rsync -ai --checksum d/ ${DST%/*}/ | { ! grep '^>f'; }`,
 		"rsync killed": dirOf + `mkdir ${DST%/*}/.rsync-partial && head -c 1000000 $SRC > ${DST%/*}/.rsync-partial/${DST##*/} && ` +
