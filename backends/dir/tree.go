@@ -409,8 +409,8 @@ func (v *view) hasVersion(ctx context.Context, f file, version string) (bool, er
 	if !isDigest {
 		return f.ref.Version != "" && version == f.ref.Version, nil
 	}
-	if known := v.digest(f); known != "" {
-		return known == digest, nil
+	if known := v.digest(f); known != "" && known != digest {
+		return false, nil
 	}
 	if named, ok := isHash(f.ref.Version); ok && named != digest {
 		return false, nil
