@@ -33,8 +33,11 @@ type Env struct {
 	Home   string         // home directory, for the credential files of other tools; may be ""
 	Cache  string         // directory of this remote for what can be fetched again; it need not exist; "" if there is none
 	Getenv func(string) string
-	Arch   string // wanted architecture in Go's spelling ("amd64"); "" means this machine's
-	Log    *slog.Logger
+	// Helpers is the environment of programs that the backend starts to be given a
+	// login. It has no secret of other services.
+	Helpers []string
+	Arch    string // wanted architecture in Go's spelling ("amd64"); "" means this machine's
+	Log     *slog.Logger
 }
 
 // A SecretFunc returns a token or password. It is asked for each new login, so

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
-	"oras.land/oras-go/v2/registry/remote/credentials"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -41,6 +40,9 @@ type login struct {
 	bearer bool   // the secret is the token itself
 	log    *slog.Logger
 
+	helperEnv []string // of all helpers
+	getenv    func(string) string
+
 	mu      sync.Mutex // guards the fields below
 	fresh   bool       // the last secret was refused
 	renewed time.Time
@@ -53,7 +55,7 @@ type login struct {
 func newLogin(env backends.Env, cfg Config, p preset, host string) *login {
 	l := &login{
 		host: host, user: env.User, secret: env.Secret, files: cfg.Credentials, helper: p.helper, named: env.User != "",
-		bearer: cfg.Auth == authBearer, log: env.Logger(),
+		bearer: cfg.Auth == authBearer, log: env.Logger(), helperEnv: env.Helpers, getenv: env.Getvar,
 	}
 	if l.files == nil {
 		l.files = defaultFiles(env)
@@ -127,7 +129,7 @@ func (l *login) credential(ctx context.Context, host string) (auth.Credential, e
 // find looks into the files, and asks the helper.
 func (l *login) find(ctx context.Context, scope string) (auth.Credential, error) {
 	for _, file := range l.files {
-		cred, err := stored(ctx, file, l.host, scope)
+		cred, err := l.stored(ctx, file, scope)
 		if err != nil {
 			l.log.Warn("credentials file is of no use", "file", file, "host", l.host, "err", err)
 		} else if cred != auth.EmptyCredential {
@@ -145,7 +147,7 @@ func (l *login) find(ctx context.Context, scope string) (auth.Credential, error)
 	if cred == auth.EmptyCredential {
 		l.found(scope, "", cred)
 	} else {
-		l.found(scope, "docker-credential-"+l.helper, cred)
+		l.found(scope, helperPrefix+l.helper, cred)
 	}
 	return cred, nil
 }
@@ -177,18 +179,13 @@ func (l *login) forget() {
 // helped asks the credential helper of the preset, if it is installed. The
 // protocol is that of github.com/docker/docker-credential-helpers.
 func (l *login) helped(ctx context.Context, host string) (auth.Credential, error) {
-	program := "docker-credential-" + l.helper
 	if l.helper == "" {
 		return auth.EmptyCredential, nil
 	}
-	if _, err := exec.LookPath(program); err != nil {
+	if _, err := exec.LookPath(helperPrefix + l.helper); err != nil {
 		return auth.EmptyCredential, nil
 	}
-	cred, err := credentials.NewNativeStore(l.helper).Get(ctx, host)
-	if err != nil {
-		return auth.EmptyCredential, fmt.Errorf("%w: %s: %v", backends.ErrUnauthorized, program, err)
-	}
-	return cred, nil
+	return l.askHelper(ctx, l.helper, host)
 }
 
 // owner returns the name of who is logged in; "" if nobody is, or a token has

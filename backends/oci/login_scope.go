@@ -3,6 +3,7 @@
 package oci
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"maps"
@@ -77,8 +78,9 @@ func shortName(host string) string {
 
 // fileNames are what a credentials file has logins or helpers for, in order.
 type fileNames struct {
-	all    []string
-	helper bool // one program is asked for whatever has none of its own
+	all     []string
+	helpers map[string]string // by name: a program that is asked
+	store   string            // the program that is asked for whatever has none of its own
 }
 
 // readNames leaves it to those who want a login to say what is wrong with the file.
@@ -94,7 +96,7 @@ func readNames(file string) fileNames {
 	}
 	all := slices.Concat(slices.Collect(maps.Keys(content.Auths)), slices.Collect(maps.Keys(content.CredHelpers)))
 	slices.Sort(all)
-	return fileNames{slices.Compact(all), content.CredsStore != ""}
+	return fileNames{slices.Compact(all), content.CredHelpers, content.CredsStore}
 }
 
 // of returns under which names to look for the login of a host.
@@ -102,7 +104,7 @@ func readNames(file string) fileNames {
 // oras-go takes any name that begins with the host where there is none for the
 // host itself, one of several by chance: that of a part must not be among them.
 func (n fileNames) of(host string) []string {
-	if n.helper || slices.Contains(n.all, host) || !slices.ContainsFunc(n.all, func(s string) bool { return strings.HasPrefix(s, host+"/") }) {
+	if n.store != "" || slices.Contains(n.all, host) || !slices.ContainsFunc(n.all, func(s string) bool { return strings.HasPrefix(s, host+"/") }) {
 		return []string{host}
 	}
 	// As old programs wrote it: "https://HOST/v1/".
@@ -114,23 +116,29 @@ func (n fileNames) of(host string) []string {
 
 // stored returns what a file, or the program that it names, has for the scope of a
 // host; an empty credential if nothing.
-func stored(ctx context.Context, file, host, scope string) (auth.Credential, error) {
-	store, err := credentials.NewStore(file, credentials.StoreOptions{})
+func (l *login) stored(ctx context.Context, file, scope string) (auth.Credential, error) {
+	store, err := credentials.NewFileStore(file)
 	if err != nil {
 		return auth.EmptyCredential, err
 	}
 	names := readNames(file)
 	var ask []string
-	switch server := credentials.ServerAddressFromHostname(host); {
+	switch server := credentials.ServerAddressFromHostname(l.host); {
 	case scope != "":
-		ask = slices.DeleteFunc([]string{shortName(host) + "/" + scope}, func(s string) bool { return !slices.Contains(names.all, s) })
-	case server != host: // Docker Hub: Docker's own name, and Podman's
-		ask = append([]string{server}, names.of(shortName(host))...)
+		ask = slices.DeleteFunc([]string{shortName(l.host) + "/" + scope}, func(s string) bool { return !slices.Contains(names.all, s) })
+	case server != l.host: // Docker Hub: Docker's own name, and Podman's
+		ask = append([]string{server}, names.of(shortName(l.host))...)
 	default:
-		ask = names.of(host)
+		ask = names.of(l.host)
 	}
 	for _, name := range ask {
-		if cred, err := store.Get(ctx, name); err != nil || cred != auth.EmptyCredential {
+		get := store.Get
+		if helper := cmp.Or(names.helpers[name], names.store); helper != "" {
+			get = func(ctx context.Context, server string) (auth.Credential, error) {
+				return l.askHelper(ctx, helper, server)
+			}
+		}
+		if cred, err := get(ctx, name); err != nil || cred != auth.EmptyCredential {
 			return cred, err
 		}
 	}

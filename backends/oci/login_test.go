@@ -3,12 +3,14 @@
 package oci_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -136,16 +138,32 @@ func TestLogin_helper(t *testing.T) {
 	reg := ocitest.Start(t, ocitest.Options{User: "me", Password: "secret"})
 	reg.PushSIF("a/b", "1", []byte("private"), nil)
 	dir := t.TempDir()
-	script := "#!/bin/sh\ncat >/dev/null\necho '{\"Username\":\"me\",\"Secret\":\"secret\"}'\n"
+	script := "#!/bin/sh\ncat >/dev/null\nenv >" + dir + "/env\necho '{\"Username\":\"me\",\"Secret\":\"secret\"}'\n"
 	if err := os.WriteFile(filepath.Join(dir, "docker-credential-ocitest"), []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	t.Setenv("SREGISTRY_DROPBOX_TOKEN", "of another service")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "of another service")
 	for _, text := range []string{
 		fmt.Sprintf(`{"credHelpers":{%q:"ocitest"}}`, reg.Host), `{"credsStore":"ocitest"}`,
 	} {
 		file := dockerConfig(t, filepath.Join(t.TempDir(), "config.json"), text)
-		mustStat(t, open(t, config{"url": reg.URL, "credentials": []string{file}}), "a/b:1")
+		mustStat(t, open(t, config{"url": reg.URL, "credentials": []string{file}}, func(env *backends.Env) {
+			env.Getenv, env.Helpers = os.Getenv, []string{"PATH=" + os.Getenv("PATH")}
+		}), "a/b:1")
+		if got, err := os.ReadFile(filepath.Join(dir, "env")); err != nil || strings.Contains(string(got), "of another service") || !strings.Contains(string(got), "PATH="+dir) {
+			t.Errorf("the helper's environment is %q, %v", got, err)
+		}
+	}
+	missing := dockerConfig(t, filepath.Join(t.TempDir(), "config.json"), `{"credsStore":"none-of-that-name"}`)
+	var log bytes.Buffer
+	_, err := open(t, config{"url": reg.URL, "credentials": []string{missing}}, func(env *backends.Env) {
+		env.Log = slog.New(slog.NewTextHandler(&log, nil))
+	}).Stat(t.Context(), ref(t, "a/b:1"))
+	wantErr(t, "with a helper that is not there", err, backends.ErrUnauthorized)
+	if !strings.Contains(log.String(), "docker-credential-none-of-that-name is not installed") {
+		t.Errorf("the log says nothing of it: %s", &log)
 	}
 }
 

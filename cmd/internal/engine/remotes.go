@@ -149,9 +149,9 @@ func (o Options) OpenBackend(ctx context.Context, r config.Remote) (backends.Bac
 		User:   r.User,
 		Home:   o.Home,
 		Cache:  filepath.Join(o.Settings.CacheDir, "remotes", r.Name),
-		Getenv: o.Getenv,
-		Arch:   r.Arch,
-		Log:    o.Log.With("remote", r.Name),
+		Getenv: o.Getenv, Helpers: helperEnv(o.Getenv, r.HelperEnv),
+		Arch: r.Arch,
+		Log:  o.Log.With("remote", r.Name),
 	})
 	if k, ok := b.(interface {
 		Knock() (method, address string)
