@@ -37,6 +37,7 @@ func TestFullDisk(t *testing.T) {
 	c.end()
 
 	for range 2 {
+		fill(t, filler) // what the one before gave back when it closed
 		c = start(t, dir)
 		if c.opened != "open damaged: false" {
 			t.Fatalf("start on a full disk: %q\n%s", c.opened, head(c.stderr.String()))
