@@ -6,13 +6,16 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // A credentials file can have logins for parts of a registry: "HOST/team" is for the
@@ -56,7 +59,8 @@ func (l *login) scope(repo string) string {
 func (l *login) readScopes() []string {
 	scopes := []string{}
 	for _, file := range l.files {
-		for _, name := range readNames(file).all {
+		names, _ := readNames(file) // stored says what is wrong with it
+		for _, name := range names.all {
 			if scope, ok := strings.CutPrefix(name, shortName(l.host)+"/"); ok && scope != "" {
 				scopes = append(scopes, strings.TrimSuffix(scope, "/"))
 			}
@@ -83,20 +87,29 @@ type fileNames struct {
 	store   string            // the program that is asked for whatever has none of its own
 }
 
-// readNames leaves it to those who want a login to say what is wrong with the file.
-func readNames(file string) fileNames {
+// maxCredentials is how large a credentials file may be, in bytes.
+const maxCredentials = 4 << 20
+
+// readNames leaves it to oras-go to say what is wrong with the text of a file. A missing
+// file has no names.
+//
+// Errors: those of backends.ReadRegular.
+func readNames(file string) (fileNames, error) {
 	var content struct {
 		Auths       map[string]json.RawMessage `json:"auths"`
 		CredHelpers map[string]string          `json:"credHelpers"`
 		CredsStore  string                     `json:"credsStore"`
 	}
-	text, err := os.ReadFile(file)
+	text, err := backends.ReadRegular(file, 0, maxCredentials)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fileNames{}, nil
+	}
 	if err != nil || json.Unmarshal(text, &content) != nil {
-		return fileNames{}
+		return fileNames{}, err
 	}
 	all := slices.Concat(slices.Collect(maps.Keys(content.Auths)), slices.Collect(maps.Keys(content.CredHelpers)))
 	slices.Sort(all)
-	return fileNames{slices.Compact(all), content.CredHelpers, content.CredsStore}
+	return fileNames{slices.Compact(all), content.CredHelpers, content.CredsStore}, nil
 }
 
 // of returns under which names to look for the login of a host.
@@ -117,11 +130,14 @@ func (n fileNames) of(host string) []string {
 // stored returns what a file, or the program that it names, has for the scope of a
 // host; an empty credential if nothing.
 func (l *login) stored(ctx context.Context, file, scope string) (auth.Credential, error) {
+	names, err := readNames(file)
+	if err != nil {
+		return auth.EmptyCredential, err
+	}
 	store, err := credentials.NewFileStore(file)
 	if err != nil {
 		return auth.EmptyCredential, err
 	}
-	names := readNames(file)
 	var ask []string
 	switch server := credentials.ServerAddressFromHostname(l.host); {
 	case scope != "":

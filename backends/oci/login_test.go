@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -128,8 +129,12 @@ func TestLogin_files(t *testing.T) {
 	})
 	t.Run("damaged file is no obstacle", func(t *testing.T) {
 		bad := dockerConfig(t, filepath.Join(t.TempDir(), "bad"), `{"auths":`)
+		pipe := filepath.Join(t.TempDir(), "pipe") // which nobody writes to
+		if out, err := exec.CommandContext(t.Context(), "mkfifo", pipe).CombinedOutput(); err != nil {
+			t.Fatalf("mkfifo: %v\n%s", err, out)
+		}
 		file := dockerConfig(t, filepath.Join(t.TempDir(), "x"), auths(basic.Host, "me", "secret"))
-		mustStat(t, open(t, config{"url": basic.URL, "credentials": []string{bad, file}}), "a/b:1")
+		mustStat(t, open(t, config{"url": basic.URL, "credentials": []string{bad, pipe, file}}), "a/b:1")
 	})
 }
 
