@@ -83,10 +83,12 @@ func (d *data) fetch(f *flight) error {
 		case errors.Is(err, errStalled):
 			src.lane.slow()
 		}
-		if misses++; misses > maxRetries || time.Since(moved) > src.client.Timeout() || !d.item.open(d) {
+		misses++
+		wait := jitter(retryMin << misses)
+		if misses > maxRetries || time.Since(moved)+wait > src.client.Timeout() || !d.item.open(d) {
 			return gaveUp(err) // or nobody is left who would wait for it
 		}
-		if err := sleep(d.ctx, retryMin<<misses); err != nil {
+		if err := sleep(d.ctx, wait); err != nil {
 			return ErrClosed
 		}
 	}
@@ -332,9 +334,11 @@ func gaveUp(err error) error {
 	return err
 }
 
-// sleep waits for a random time of at most 2·d, d on average.
+// jitter returns a random time of at most 2·d, d on average.
+func jitter(d time.Duration) time.Duration { return rand.N(max(2*d, 1)) }
+
 func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(rand.N(2 * d))
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -153,7 +153,7 @@ func (f *filler) review(err error) error {
 	}
 	f.failed.meet(err)
 	f.stepBack()
-	if sleep(f.data.ctx, time.Until(f.failed.until)) != nil {
+	if sleep(f.data.ctx, jitter(time.Until(f.failed.until))) != nil {
 		return ErrClosed
 	}
 	return nil

@@ -83,6 +83,14 @@ func (r *registry) remove(name string) {
 	delete(r.images, name)
 }
 
+// sentInAll returns the bytes of all bodies when the last one has ended: a reader goes on
+// at its byte, and the rest of the request still comes.
+func (r *registry) sentInAll(t *testing.T) int64 {
+	t.Helper()
+	eventually(t, "end of the answers", func() bool { return r.open.Load() == 0 })
+	return r.sent.Load()
+}
+
 func (r *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.requests.Add(1)
 	n := r.open.Add(1)

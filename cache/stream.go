@@ -205,7 +205,7 @@ func (c *Cache) receiveAll(ctx context.Context, f *os.File, src source) error {
 		case !passing(err) || tries >= maxRetries:
 			return outward(gaveUp(err))
 		}
-		if sleep(ctx, retryMin<<tries) != nil {
+		if sleep(ctx, jitter(retryMin<<tries)) != nil {
 			return ErrClosed
 		}
 	}

@@ -277,7 +277,7 @@ func TestCache_adopt(t *testing.T) {
 			if test.open != nil {
 				test.open(t, b)
 			}
-			sent := r.sent.Load()
+			sent := r.sentInAll(t)
 			path := put(t)
 			if err := c.Adopt(path, img.Digest, img.Size); err != nil {
 				t.Fatalf("Adopt: %v", err)
@@ -318,7 +318,7 @@ func TestCache_adoptOverLies(t *testing.T) {
 	if bytes.Equal(p, content[mib:2*mib]) {
 		t.Fatal("the registry did not lie")
 	}
-	sent, epoch := r.sent.Load(), b.Epoch()
+	sent, epoch := r.sentInAll(t), b.Epoch()
 	path := filepath.Join(t.TempDir(), "spooled")
 	mustDo(t, os.WriteFile(path, content, 0o600), c.Adopt(path, img.Digest, img.Size))
 	if _, err := b.ReadAt(p, 0); !errors.Is(err, backends.ErrCorrupt) {
