@@ -102,7 +102,11 @@ func readMap(path string) (*chunkMap, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxMapFile))
+	return mapFrom(f)
+}
+
+func mapFrom(r io.Reader) (*chunkMap, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxMapFile))
 	if err != nil {
 		return nil, err
 	}

@@ -30,7 +30,7 @@ func (it *item) openShared(ctx context.Context, src source) (*data, error) {
 		return nil, nil
 	}
 	for _, dir := range it.cache.opts.Shared {
-		f, info, err := layout(dir).shared(it.key)
+		f, info, err := layout(dir).shared(layout(dir).file(it.key))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -56,14 +56,13 @@ func (it *item) openShared(ctx context.Context, src source) (*data, error) {
 	return nil, nil
 }
 
-// shared opens a blob of a shared cache. Errors: those of the disk;
+// shared opens a file of a shared cache. Errors: those of the disk;
 // fs.ErrPermission if somebody may have changed it who is not trusted.
-func (l layout) shared(key Key) (*os.File, os.FileInfo, error) {
+func (l layout) shared(path string) (*os.File, os.FileInfo, error) {
 	top, err := os.Stat(string(l))
 	if err != nil {
 		return nil, nil, err
 	}
-	path := l.file(key)
 	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
 		info, err := os.Lstat(dir)
 		if dir == string(l) {
@@ -108,11 +107,22 @@ func trusted(info, top os.FileInfo) error {
 	return nil
 }
 
+// notes reports whether it is noted beside a shared blob that it matched its digest when
+// it had the time that it has.
+func (l layout) notes(key Key, info os.FileInfo) bool {
+	f, _, err := l.shared(l.mapOf(key))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	m, err := mapFrom(f)
+	return err == nil && m.key == key && m.size == info.Size() && m.verified == info.ModTime().UnixNano()
+}
+
 // believe makes sure that a shared file is the blob.
 // Errors: backends.ErrCorrupt; ctx's; those of the disk.
 func (it *item) believe(ctx context.Context, l layout, f *os.File, info os.FileInfo, digest string) error {
-	m, err := readMap(l.mapOf(it.key))
-	if err == nil && m.key == it.key && m.size == info.Size() && m.verified == info.ModTime().UnixNano() {
+	if l.notes(it.key, info) {
 		return nil
 	}
 	it.mu.Lock()

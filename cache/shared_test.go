@@ -79,6 +79,31 @@ func TestShared(t *testing.T) {
 	}
 }
 
+// The word of the owner of a shared cache counts, as that of the one who named it would.
+func TestShared_anotherOwner(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("only root can give a directory away")
+	}
+	r := newRegistry(t)
+	client, content := r.client(t), randomBytes(1, mib)
+	img := r.image("a", content)
+	site := sharedCache(t, client, img)
+	mustDo(t, filepath.WalkDir(string(site), func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, 4242, -1))
+	}))
+	sent := r.sent.Load()
+	c := openCache(t, t.TempDir(), Options{Shared: []string{string(site)}})
+	b := openBlob(t, c, client, img)
+	mustRead(t, b, content, 0, mib)
+	if now := r.sent.Load(); now != sent {
+		t.Errorf("%d bytes were fetched", now-sent)
+	}
+	if it, err := c.lookup(b.Key()); err != nil || it.vouched != nil {
+		t.Errorf("the blob was hashed (%v), though its owner noted that it matched", err)
+	}
+}
+
 // What of a shared cache may not be what it should be is read once and compared, and
 // what others may have changed is not looked at.
 func TestShared_doubts(t *testing.T) {
