@@ -168,8 +168,7 @@ func (e *entry) decodeFacts(d *decoder) {
 	if seen := d.varint(); seen != 0 {
 		e.seen = time.Unix(0, seen)
 	}
-	img.Size = d.varint()
-	d.bad = d.bad || backends.CheckSize(img.Size) != nil // it may have been stored by an older release
+	img.Size = d.size()
 	img.Digest, _ = d.digest()
 	var same bool
 	if img.Version, same = d.digest(); same {
@@ -220,6 +219,13 @@ func (d *decoder) varint() int64 {
 	v, n := binary.Varint(d.b)
 	d.take(uint64(max(n, 0)))
 	d.bad = d.bad || n <= 0
+	return v
+}
+
+// size reads the size of an image. An older release may have stored one that no image has.
+func (d *decoder) size() int64 {
+	v := d.varint()
+	d.bad = d.bad || backends.CheckSize(v) != nil
 	return v
 }
 

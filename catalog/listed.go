@@ -110,7 +110,7 @@ func (l *Listed) unpack(value []byte) bool {
 	}
 	if e.is(full) {
 		d.varint() // seen
-		d.varint() // size
+		d.size()
 		begin := len(value) - len(d.b)
 		d.skipDigest()
 		middle := len(value) - len(d.b)
