@@ -17,21 +17,25 @@ func TestLogRotates(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "dir", "sregfs.log")
 	const writers, lines, limit = 3, 3000, 64 << 10
-	var all sync.WaitGroup
-	for w := range writers {
+	var logs []*logFile
+	for range writers {
 		l, err := openLog(path)
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer l.Close()
 		l.max = limit
-		all.Go(func() {
-			defer l.Close()
-			for n := range lines {
-				fmt.Fprintf(l, "writer %d line %05d of many\n", w, n)
-			}
-		})
+		logs = append(logs, l)
 	}
-	all.Wait()
+	// Side by side, but a line of each at a time: a fast one would have more than one
+	// file pass by, and write much while another one renames.
+	for n := range lines {
+		var all sync.WaitGroup
+		for w, l := range logs {
+			all.Go(func() { fmt.Fprintf(l, "writer %d line %05d of many\n", w, n) })
+		}
+		all.Wait()
+	}
 	var text strings.Builder
 	for _, name := range []string{path + ".1", path} {
 		part, err := os.ReadFile(name)
