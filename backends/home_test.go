@@ -106,21 +106,47 @@ func TestHome_insecure(t *testing.T) {
 	}
 }
 
-// A password goes over plain http to this machine only, unless somebody wants it so.
+// A password goes over plain http to this machine only, unless somebody wants it so:
+// in whichever header it is, and in a body.
 func TestHTTP_plainLogin(t *testing.T) {
 	t.Parallel()
+	form := "application/x-www-form-urlencoded; charset=utf-8"
 	for address, refused := range map[string]bool{
 		"http://127.0.0.1:1/": false, "http://localhost/": false, "http://[::1]/": false, "https://registry.example/": false,
 		"http://registry.example/": true, "http://10.0.0.1:5000/": true,
 	} {
-		for header, secret := range map[string]bool{"Basic eDp5": true, "bearer x": true, "": false, "SREGISTRY-HMAC-SHA256 Credential=x": false} {
+		for _, tt := range []struct {
+			name, value  string
+			body, secret bool
+		}{
+			{name: "Authorization", value: "Basic eDp5", secret: true},
+			{name: "Authorization", value: "bearer x", secret: true},
+			{name: "Authorization", value: "token x", secret: true},
+			{name: "Authorization", value: ""},
+			{name: "Authorization", value: "SREGISTRY-HMAC-SHA256 Credential=x"},
+			{name: "Authorization", value: "AWS4-HMAC-SHA256 Credential=x"},
+			{name: "Private-Token", value: "x", secret: true},
+			{name: "Job-Token", value: "x", secret: true},
+			{name: "X-Jfrog-Art-Api", value: "x", secret: true},
+			{name: "Cookie", value: "x=y", secret: true},
+			{name: "Content-Type", value: form, secret: true},
+			{name: "Content-Type", value: "application/json"},
+			{name: "Content-Type", value: "application/json", body: true, secret: true},
+			{name: "Content-Range", value: "0-1"},
+			{name: "Dropbox-Api-Arg", value: "{}"},
+			{name: "X-Amz-Content-Sha256", value: "x"},
+		} {
 			for _, plain := range []bool{false, true} {
 				rt := newClient(t, HTTPOptions{PlainLogin: plain}).Transport.(*roundTripper)
-				req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
-				req.Header.Set("Authorization", header)
+				ctx := t.Context()
+				if tt.body {
+					ctx = WithLogin(ctx)
+				}
+				req := httptest.NewRequestWithContext(ctx, http.MethodPost, address, nil)
+				req.Header.Set(tt.name, tt.value)
 				err := rt.checkLogin(req)
-				if (err != nil) != (refused && secret && !plain) || err != nil && !errors.Is(TransportError(err), ErrNotAllowed) {
-					t.Errorf("%q to %s, plain_login %v: %v", header, address, plain, err)
+				if (err != nil) != (refused && tt.secret && !plain) || err != nil && !errors.Is(TransportError(err), ErrNotAllowed) {
+					t.Errorf("%s: %q (login in the body: %v) to %s, plain_login %v: %v", tt.name, tt.value, tt.body, address, plain, err)
 				}
 			}
 		}

@@ -3,11 +3,14 @@
 package backends
 
 import (
+	"context"
 	"fmt"
+	"mime"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -111,16 +114,46 @@ func (rt *roundTripper) transport(req *http.Request) (*http.Transport, error) {
 }
 
 // checkLogin refuses to send a password or token where everybody on the way can read
-// it. A signature is neither, and this machine is not on the way.
+// it. This machine is not on the way.
 func (rt *roundTripper) checkLogin(req *http.Request) error {
-	scheme, _, _ := strings.Cut(req.Header.Get("Authorization"), " ")
-	secret := strings.EqualFold(scheme, "Basic") || strings.EqualFold(scheme, "Bearer")
-	if !secret || rt.opts.PlainLogin || req.URL.Scheme != "http" || isLoopback(req.URL.Hostname()) {
+	if rt.opts.PlainLogin || req.URL.Scheme != "http" || isLoopback(req.URL.Hostname()) || !carriesLogin(req) {
 		return nil
 	}
 	return backoff.Permanent(fmt.Errorf("%w: a login over plain http to another machine (%s) is refused: use https, or set plain_login = true",
 		ErrNotAllowed, origin(req.URL)))
 }
+
+// loginWords are in the names of headers that carry a password or a token:
+// Private-Token and Job-Token of GitLab, X-JFrog-Art-Api of Artifactory, Cookie.
+var loginWords = []string{"authorization", "token", "cookie", "password", "secret", "api-key", "apikey", "art-api"}
+
+// carriesLogin reports whether a password or a token is in the header of req or in
+// its body. A form is the body of a login: token services take one (RFC 6749, 4.3
+// and 6), and no backend sends a form for anything else.
+func carriesLogin(req *http.Request) bool {
+	for name, values := range req.Header {
+		has := func(word string) bool { return strings.Contains(strings.ToLower(name), word) }
+		if slices.ContainsFunc(loginWords, has) && !slices.ContainsFunc(values, isSignature) && strings.Join(values, "") != "" {
+			return true
+		}
+	}
+	mediaType, _, _ := mime.ParseMediaType(req.Header.Get("Content-Type"))
+	_, marked := req.Context().Value(loginKey{}).(bool)
+	return marked || mediaType == "application/x-www-form-urlencoded"
+}
+
+// isSignature reports whether a header proves that its sender knows a secret, and
+// does not tell it: "SREGISTRY-HMAC-SHA256 …", "AWS4-HMAC-SHA256 …".
+func isSignature(value string) bool {
+	scheme, _, _ := strings.Cut(value, " ")
+	return strings.Contains(strings.ToUpper(scheme), "-HMAC-")
+}
+
+type loginKey struct{}
+
+// WithLogin returns ctx for a request whose body has a password or a token, and is
+// no form: NewHTTPClient sends it over plain http only where it sends logins.
+func WithLogin(ctx context.Context) context.Context { return context.WithValue(ctx, loginKey{}, true) }
 
 func isLoopback(host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))

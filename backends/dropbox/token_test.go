@@ -100,6 +100,25 @@ func TestLogin_refresh(t *testing.T) {
 	}
 }
 
+// A refresh token is in a form, and no more for everybody on the way than an access token.
+func TestLogin_plain(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{"refresh": `{"refresh_token": "r", "app_key": "app"}`, "access": "token"} {
+		hc := backends.NewHTTPClient(backends.HTTPOptions{})
+		t.Cleanup(hc.CloseIdleConnections)
+		b, err := Open(t.Context(), backends.Env{
+			Remote: "box", HTTP: hc, Config: map[string]any{"url": "http://dropbox.invalid"},
+			Secret: func(context.Context, bool) (string, error) { return text, nil },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stat(t, b.(*client)); !errors.Is(err, backends.ErrNotAllowed) || !strings.Contains(err.Error(), "plain_login") {
+			t.Errorf("%s token over plain http: %v", name, err)
+		}
+	}
+}
+
 // A login as Dropbox's token route answers it: with an access token that is
 // good for a while, and no key.
 func TestLogin_asAnswered(t *testing.T) {

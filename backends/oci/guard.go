@@ -82,7 +82,9 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 // sentAway returns req as one that the registry redirected to, which it is even
 // where the address was in a challenge, or in a redirect that is remembered:
 // the transport then keeps a public registry from sending us to private
-// addresses. Where the configuration sends us is another matter.
+// addresses. By itself the transport guards other hosts only, and not another port
+// of the registry's name, which may resolve to a private address by now. Where the
+// configuration sends us is another matter.
 func (g *guard) sentAway(req *http.Request) *http.Request {
 	asked := g.asked.Load()
 	if asked == nil || req.Response != nil || g.configured(req.URL) {

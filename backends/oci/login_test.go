@@ -501,3 +501,42 @@ func TestLogin_refused(t *testing.T) {
 		}
 	}
 }
+
+// No login goes over plain http to another machine: not in the form for a token
+// service, and neither in a header of its own nor in a body for a service's API.
+func TestLogin_plain(t *testing.T) {
+	t.Parallel()
+	refused := func(t *testing.T, err error) {
+		t.Helper()
+		wantErr(t, "a login over plain http", err, backends.ErrNotAllowed)
+		if err != nil && (!strings.Contains(err.Error(), "plain_login") || strings.Contains(err.Error(), "hunter2")) {
+			t.Errorf("the error says %v", err)
+		}
+	}
+	f := newFake(t)
+	f.other = func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Www-Authenticate", `Bearer realm="http://auth.invalid/token",service="s"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}
+	for name, login := range map[string]string{
+		"an identity token":            `"identitytoken":"hunter2"`,
+		"a user name and its password": `"auth":"` + base64.StdEncoding.EncodeToString([]byte("me:hunter2")) + `"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := strings.TrimPrefix(f.URL, "http://")
+			file := dockerConfig(t, filepath.Join(t.TempDir(), "config.json"), fmt.Sprintf(`{"auths":{%q:{%s}}}`, host, login))
+			b := open(t, config{"url": f.URL, "auth_host": "auth.invalid", "credentials": []string{file}})
+			_, err := b.Stat(t.Context(), ref(t, "a/b:1"))
+			refused(t, err)
+		})
+	}
+	for typ, user := range map[string]string{"docker": "me", "gitlab": "me", "harbor": "me", "quay": "$oauthtoken", "ghcr": "me"} {
+		t.Run("the API of "+typ, func(t *testing.T) {
+			t.Parallel()
+			b := preset(t, typ, config{"url": f.URL, "api": "http://api.invalid"}, as(user, "hunter2"))
+			_, err := backends.Collect(b.(backends.Lister).List(t.Context(), "lab/"))
+			refused(t, err)
+		})
+	}
+}

@@ -92,6 +92,9 @@ func (a *api) get(ctx context.Context, target string, v any) (http.Header, error
 
 // ask makes one request. One with a body is that for a login, and not signed.
 func (a *api) ask(ctx context.Context, method, target string, body []byte, v any) (http.Header, error) {
+	if body != nil {
+		ctx = backends.WithLogin(ctx)
+	}
 	req, err := http.NewRequestWithContext(ctx, method, a.base.Scheme+"://"+a.base.Host+target, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", fs.ErrInvalid, err)
