@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -144,21 +145,33 @@ func TestLogin_helper(t *testing.T) {
 	reg.PushSIF("a/b", "1", []byte("private"), nil)
 	dir := t.TempDir()
 	script := "#!/bin/sh\ncat >/dev/null\nenv >" + dir + "/env\necho '{\"Username\":\"me\",\"Secret\":\"secret\"}'\n"
-	if err := os.WriteFile(filepath.Join(dir, "docker-credential-ocitest"), []byte(script), 0o700); err != nil {
-		t.Fatal(err)
-	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	t.Setenv("SREGISTRY_DROPBOX_TOKEN", "of another service")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "of another service")
-	for _, text := range []string{
-		fmt.Sprintf(`{"credHelpers":{%q:"ocitest"}}`, reg.Host), `{"credsStore":"ocitest"}`,
-	} {
-		file := dockerConfig(t, filepath.Join(t.TempDir(), "config.json"), text)
-		mustStat(t, open(t, config{"url": reg.URL, "credentials": []string{file}}, func(env *backends.Env) {
-			env.Getenv, env.Helpers = os.Getenv, []string{"PATH=" + os.Getenv("PATH")}
-		}), "a/b:1")
-		if got, err := os.ReadFile(filepath.Join(dir, "env")); err != nil || strings.Contains(string(got), "of another service") || !strings.Contains(string(got), "PATH="+dir) {
-			t.Errorf("the helper's environment is %q, %v", got, err)
+	secrets := map[string]string{
+		"SREGISTRY_DROPBOX_TOKEN": "", "DOCKER_AUTH_CONFIG": "",
+		"AWS_SECRET_ACCESS_KEY": "ecr-login", "AZURE_CLIENT_SECRET": "acr-env", "GOOGLE_APPLICATION_CREDENTIALS": "gcloud gcr",
+	}
+	for name := range secrets {
+		t.Setenv(name, "canary")
+	}
+	for _, helper := range []string{"ocitest", "ecr-login", "acr-env", "gcloud", "gcr"} {
+		writeFile(t, filepath.Join(dir, "docker-credential-"+helper), script, 0o700)
+		for _, text := range []string{
+			fmt.Sprintf(`{"credHelpers":{%q:%q}}`, reg.Host, helper), fmt.Sprintf(`{"credsStore":%q}`, helper),
+		} {
+			file := dockerConfig(t, filepath.Join(t.TempDir(), "config.json"), text)
+			mustStat(t, open(t, config{"url": reg.URL, "credentials": []string{file}}, func(env *backends.Env) {
+				env.Getenv, env.Helpers = os.Getenv, []string{"PATH=" + os.Getenv("PATH")}
+			}), "a/b:1")
+			got, err := os.ReadFile(filepath.Join(dir, "env"))
+			if err != nil || !strings.Contains(string(got), "PATH="+dir) {
+				t.Errorf("the environment of %s is %q, %v", helper, got, err)
+			}
+			for name, helpers := range secrets {
+				want := slices.Contains(strings.Fields(helpers), helper)
+				if strings.Contains(string(got), name+"=canary") != want {
+					t.Errorf("%s gets %s: %v, want %v", helper, name, !want, want)
+				}
+			}
 		}
 	}
 	missing := dockerConfig(t, filepath.Join(t.TempDir(), "config.json"), `{"credsStore":"none-of-that-name"}`)
