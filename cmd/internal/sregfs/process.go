@@ -8,6 +8,8 @@ import (
 	"log/slog"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sregfs/sregfs/cmd/internal/secrecy"
 )
 
 // maxFiles is the limit of open files that we ask for. Each open image is one,
@@ -19,7 +21,7 @@ const fewFiles = 512
 
 // harden prepares the process for holding secrets and many files.
 func harden(log *slog.Logger, notice func(string)) {
-	if err := forbidDumps(); err != nil {
+	if err := secrecy.Hide(); err != nil {
 		log.Warn("memory can be read by other processes", "err", err)
 	}
 	if n := raiseFiles(); n < fewFiles {

@@ -38,7 +38,7 @@ type command struct {
 
 // Main runs the command with the process's arguments and returns its exit code.
 func Main() int {
-	_ = secrecy.Hide() // where the kernel refuses, it is as it always was
+	_ = secrecy.Hide() // as early as can be; harden says where the kernel refuses
 	out := exit.NewOutput(os.Stdout)
 	c := &command{args: os.Args, out: out, err: os.Stderr, getenv: os.Getenv}
 	err := c.run(context.Background())
