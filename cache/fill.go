@@ -35,7 +35,7 @@ const (
 type filler struct {
 	data *data
 	done chan struct{} // closed at its end
-	err  error         // valid once done; nil if nothing was missing any more
+	err  error         // valid once done; nil if nothing was missing any more, or the blob had ended
 
 	lane    *lane
 	ticket  *ticket // nil if there is nothing to fetch with it
@@ -75,6 +75,9 @@ func (f *filler) run() {
 		<-f.landed
 	}
 	d := f.data
+	if d.phase.Load() != partial {
+		err = nil // how the blob ended is what counts, see settled
+	}
 	d.mu.Lock()
 	d.filler, f.err = nil, err
 	d.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -331,6 +332,61 @@ func TestCache_adoptOverLies(t *testing.T) {
 	}
 	if now := r.sent.Load(); now != sent {
 		t.Errorf("%d bytes fetched of what was adopted", now-sent)
+	}
+}
+
+// Who waits while requests are under way goes on with what was adopted, without any
+// answer to them, or is told how the blob ended: never that the cache was closed.
+func TestCache_adoptWhileFetched(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		flips int64 // bytes of the first answer that are wrong
+		want  error
+	}{
+		"the same bytes": {0, nil},
+		"other bytes":    {1, backends.ErrCorrupt},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRegistry(t)
+			client, content := r.client(t), randomBytes(1, 3*mib)
+			img := r.image("a", content)
+			c := openCache(t, t.TempDir(), Options{NoBackground: true})
+			b := openBlob(t, c, client, img)
+			r.set(faults{mangle: flip(mib+5, tt.flips)})
+			if _, err := b.ReadAt(make([]byte, mib), mib); err != nil {
+				t.Fatal(err)
+			}
+			r.sentInAll(t)
+			hang := make(chan struct{})
+			defer close(hang)
+			r.set(faults{hang: hang})
+			d, waited := b.data.Load(), make(chan error, 1)
+			go func() { waited <- b.Wait(t.Context(), nil) }()
+			eventually(t, "both requests for the rest", func() bool { return r.open.Load() >= 2 })
+			c.Watch(func(Key, State) { // before it is said how the blob ended
+				if d.phase.Load() == partial {
+					return
+				}
+				eventually(t, "end of the filler", func() bool {
+					d.mu.Lock()
+					defer d.mu.Unlock()
+					return d.filler == nil
+				})
+				for range 1000 {
+					runtime.Gosched() // who waits looks at that
+				}
+			})
+			path := filepath.Join(t.TempDir(), "spooled")
+			mustDo(t, os.WriteFile(path, content, 0o600), c.Adopt(path, img.Digest, img.Size))
+			if err := <-waited; !errors.Is(err, tt.want) {
+				t.Errorf("Wait = %v, want %v", err, tt.want)
+			}
+			if tt.want == nil {
+				mustRead(t, b, content, 0, 3*mib)
+			}
+			mustRead(t, openBlob(t, c, client, img), content, 0, 3*mib)
+		})
 	}
 }
 
