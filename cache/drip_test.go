@@ -54,7 +54,7 @@ func TestDrip_ends(t *testing.T) {
 		whole bool
 	}{
 		"a byte":                      {1, 0, time.Minute, false},
-		"a byte, and a short timeout": {1, 8 * time.Second, 10 * time.Second, false},
+		"a byte, and a short timeout": {1, 8 * time.Second, 8 * time.Second, false},
 		"enough":                      {backends.LeastProgress, 8 * time.Second, time.Hour, true},
 	} {
 		t.Run(name, func(t *testing.T) {
