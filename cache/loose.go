@@ -3,6 +3,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +46,10 @@ func (d *data) readLoose(ctx context.Context, p []byte, off int64) (int, error) 
 			n, err = readFile(d.file.Load(), part, at)
 		} else {
 			err = d.copyLoose(ctx, part, c, at-c*looseSize)
+			if err != nil && d.phase.Load() == whole {
+				continue // it came in otherwise
+			}
+			err = cmp.Or(d.deadErr(), err)
 		}
 		if err != nil {
 			return done, err
