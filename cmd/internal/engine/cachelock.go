@@ -50,6 +50,28 @@ func cannotWrite(err error) bool {
 	return errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)
 }
 
+// stopgap is the cache where cache_dir cannot be written to.
+func (o Options) stopgap() string { return filepath.Join(o.State, "cache") }
+
+// metadata is where the backend of a remote keeps what can be fetched again: in the cache
+// that is used, which counts it. Backends are opened before that.
+func (o Options) metadata(remote string) string {
+	all := filepath.Join(o.Settings.CacheDir, "remotes")
+	if cannotWrite(writable(all)) {
+		all = filepath.Join(o.stopgap(), "remotes")
+	}
+	return filepath.Join(all, remote)
+}
+
+// writable says why nothing can be written to dir, or it cannot be made.
+func writable(dir string) error {
+	err := unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+	if up := filepath.Dir(dir); errors.Is(err, unix.ENOENT) && up != dir {
+		return writable(up)
+	}
+	return err
+}
+
 func tryLockCache(dir string) (*cacheLock, error) {
 	// Whoever can write to it can put another image in the place of a verified one.
 	if err := statedir.Private(dir, 0o022); err != nil {

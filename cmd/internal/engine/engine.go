@@ -176,7 +176,7 @@ func (e *Engine) openCache(store catalog.Store) (*cache.Cache, error) {
 		e.opts.Log.Warn(warning)
 		shared = append([]string{s.CacheDir}, shared...)
 		limit = min(cmp.Or(limit, maxStopgap), maxStopgap)
-		lock, err = lockCache(filepath.Join(e.opts.State, "cache"), e.opts.State)
+		lock, err = lockCache(e.opts.stopgap(), e.opts.State)
 	case err == nil && lock.dir != s.CacheDir:
 		e.opts.Log.Warn("the cache is in use by another sregfs: this one has its own", "cache", s.CacheDir, "own", lock.dir)
 	}

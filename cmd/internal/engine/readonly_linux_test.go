@@ -3,14 +3,18 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // A cache directory that cannot be written to costs room, and one warning.
@@ -29,10 +33,17 @@ func TestReadOnlyCache(t *testing.T) {
 		}
 	})
 	for _, dir := range []string{at, filepath.Join(at, "home", "cache")} {
-		o := mustConfigure(t)
+		o := mustConfigure(t, "lab=oci,url=https://registry.example")
 		var log strings.Builder
 		o.Log = slog.New(slog.NewTextHandler(&log, nil))
 		o.Settings.CacheDir = dir
+		var kept string
+		o.Backends = maps.Clone(o.Backends)
+		openOCI := o.Backends["oci"]
+		o.Backends["oci"] = func(ctx context.Context, env backends.Env) (backends.Backend, error) {
+			kept = env.Cache
+			return openOCI(ctx, env)
+		}
 		e := open(t, o)
 		state, err := e.openState(t.Context())
 		if err != nil {
@@ -43,6 +54,9 @@ func TestReadOnlyCache(t *testing.T) {
 		}
 		if got := state.Cache.Dir(); got != filepath.Join(o.State, "cache") {
 			t.Errorf("the cache is in %s", got)
+		}
+		if want := filepath.Join(state.Cache.Dir(), "remotes", "lab"); kept != want {
+			t.Errorf("manifests are kept in %s, want %s", kept, want)
 		}
 		if got := state.Cache.Warning(); !strings.Contains(got, "read-only file system") {
 			t.Errorf("warning: %q", got)

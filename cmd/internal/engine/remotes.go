@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"maps"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -148,7 +147,7 @@ func (o Options) OpenBackend(ctx context.Context, r config.Remote) (backends.Bac
 		Secret: secret,
 		User:   r.User,
 		Home:   o.Home,
-		Cache:  filepath.Join(o.Settings.CacheDir, "remotes", r.Name),
+		Cache:  o.metadata(r.Name),
 		Getenv: o.Getenv, Helpers: helperEnv(o.Getenv, r.HelperEnv),
 		Arch: r.Arch,
 		Log:  o.Log.With("remote", r.Name),
