@@ -234,8 +234,9 @@ func (h *File) Close(ctx context.Context) {
 	}
 	d.mu.Lock()
 	d.handles--
-	// What remains under a temporary name, or was accepted, is still a file.
-	keep := !d.over() && (d.place.temporary || d.accepted)
+	// What remains under a temporary name, or was accepted, is still a file. What is on
+	// its way to another name belongs to who renames it.
+	keep := !d.over() && (d.place.temporary || d.accepted || len(d.turn) > 0)
 	d.mu.Unlock()
 	if !keep {
 		d.release()

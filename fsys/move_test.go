@@ -3,8 +3,10 @@
 package fsys_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
+	"net/http"
 	"testing"
 
 	"github.com/sregfs/sregfs/backends"
@@ -110,5 +112,39 @@ func TestRename_image(t *testing.T) {
 	}
 	if err := local.Rename(t.Context(), "two:1.sif", web, "two:1.sif", false); !errors.Is(err, fsys.ErrCrossDevice) {
 		t.Errorf("to another remote: %v, want %v", err, fsys.ErrCrossDevice)
+	}
+}
+
+// Who closes a file while a rename publishes it does not take the data away: it is a
+// file under its old name if the service refuses it, and can be renamed again.
+func TestRename_closedMeanwhile(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, catalog.Policy{})
+	file := b.create(".new", content)
+	reader, err := b.lookup(".new", copier).(*fsys.Draft).Open(t.Context(), copier, false, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.flush(file, copier, nil)
+	file.Close(t.Context())
+	fault := func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPut {
+			return false
+		}
+		reader.Close(context.Background())
+		w.WriteHeader(http.StatusForbidden)
+		return true
+	}
+	b.Service.Fault.Store(&fault)
+	if err := b.dir.Rename(t.Context(), ".new", b.dir, "new:1.sif", false); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("Rename = %v, want %v", err, fs.ErrPermission)
+	}
+	b.Service.Fault.Store(nil)
+	if err := b.dir.Rename(t.Context(), ".new", b.dir, "new:1.sif", false); err != nil {
+		t.Errorf("Rename again = %v", err)
+	}
+	b.published("new:1", content)
+	if states := b.states(); len(states) != 0 {
+		t.Errorf("left in the spool: %v", states)
 	}
 }
