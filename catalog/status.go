@@ -68,7 +68,7 @@ func (c *Catalog) Status(ctx context.Context) (Status, error) {
 		return Status{}, err
 	}
 	st := Status{Version: c.opts.Version, PID: os.Getpid(), Uploads: []cache.DraftInfo{}}
-	for _, r := range c.remotes {
+	for _, r := range c.remotes.all() {
 		st.Remotes = append(st.Remotes, c.remoteStatus(ctx, s.Store, r))
 	}
 	if s.Spool != nil {

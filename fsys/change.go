@@ -21,8 +21,12 @@ type Change struct {
 	Key cache.Key
 }
 
-// Path returns the names that lead from the root to the directory.
+// Path returns the names that lead from the root to the directory: none to the
+// root itself, which has no Remote.
 func (c Change) Path() []string {
+	if c.Remote == "" {
+		return nil
+	}
 	path := []string{c.Remote}
 	if c.Collection != "" {
 		for part := range strings.SplitSeq(c.Collection, "/") {

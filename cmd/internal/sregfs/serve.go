@@ -164,7 +164,7 @@ func (s *server) takeState(ctx context.Context) (net.Listener, error) {
 func (s *server) serveControl(ctx context.Context, socket net.Listener) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	handler := control.Handler(s.engine.Catalog, control.Options{
-		Mount: s.mountpoint, Details: s.details, Settle: s.settle, Log: s.opts.Log,
+		Mount: s.mountpoint, Details: s.details, Settle: s.settle, Reload: s.engine.Reload, Log: s.opts.Log,
 	})
 	done := make(chan struct{})
 	go func() {
@@ -253,14 +253,25 @@ func (s *server) wait() error {
 			s.stopping()
 			return err
 		case <-s.end.hangups:
-			s.opts.Log.Info("listings are asked for again")
-			s.engine.Catalog.Expire()
+			s.reload()
 		case <-s.end.asked.Done():
 			s.opts.Log.Info("stopping", "cause", context.Cause(s.end.asked))
 			s.stopping()
 			return s.detach()
 		}
 	}
+}
+
+// reload takes up what changed outside: listings, and remotes that are new in the
+// configuration.
+func (s *server) reload() {
+	s.engine.Catalog.Expire()
+	done, err := s.engine.Reload(s.end.asked, "")
+	if err != nil {
+		s.opts.Log.Error("the configuration stays as it was; listings are asked for again", "err", err)
+		return
+	}
+	s.opts.Log.Info("listings are asked for again, and the configuration was read", "added", done.Added, "at the next start", done.Waiting)
 }
 
 func (s *server) stopping() {
