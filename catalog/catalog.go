@@ -66,6 +66,7 @@ type Catalog struct {
 	locks     [64]sync.Mutex // guard the stored entries of a collection, see lock
 	trees     sync.Mutex     // held while collections come and go; after one of locks
 	uploads   *uploads       // drafts on their way
+	pushes    pushes         // files of the user's on their way
 	opening   sync.Mutex     // held while the state is opened and closed
 	state     atomic.Pointer[State]
 	closed    atomic.Bool
