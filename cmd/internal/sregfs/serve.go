@@ -153,7 +153,7 @@ func (s *server) takeState(ctx context.Context) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := dir.Announce(path, s.mountpoint); err != nil {
+	if err := dir.Announce(path, s.mountpoint, s.settings.Names); err != nil {
 		return nil, errors.Join(fmt.Errorf("state directory: %w", err), socket.Close())
 	}
 	return socket, nil
@@ -203,7 +203,7 @@ func (s *server) details() map[string]string {
 
 func (s *server) attach(ctx context.Context) error {
 	tree := fsys.New(s.engine.Catalog, fsys.Options{
-		ReadOnly: s.settings.ReadOnly, OpenWait: s.settings.Open == "wait", Disk: existing(s.settings.CacheDir), Log: s.opts.Log,
+		Names: fsys.Names(s.settings.Names), ReadOnly: s.settings.ReadOnly, OpenWait: s.settings.Open == "wait", Disk: existing(s.settings.CacheDir), Log: s.opts.Log,
 	})
 	m, err := fusefs.Mount(ctx, s.mountpoint, tree, s.mountOptions())
 	if err != nil {
