@@ -27,7 +27,6 @@ const (
 	localNameTimeout = time.Second
 	// The attributes of an image never change: another version is another inode.
 	imageAttrTimeout = time.Hour
-	negativeTimeout  = 2 * time.Second
 	// noTimeout stands for 0 where go-fuse takes 0 for "the default".
 	noTimeout = time.Nanosecond
 )

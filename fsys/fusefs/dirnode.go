@@ -6,9 +6,6 @@ package fusefs
 
 import (
 	"context"
-	"maps"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -51,9 +48,6 @@ type dirNode struct {
 	readers atomic.Int32 // handles that the kernel may answer from what it keeps
 	asked   atomic.Int32 // names looked up since the last opening
 	filled  atomic.Bool  // the kernel asked us for names since then
-
-	mu     sync.Mutex // guards denied
-	denied map[string]struct{}
 }
 
 // attr returns the directory's attributes. Its time is that of the last change
@@ -108,7 +102,7 @@ func (n *dirNode) known(name string) gofs.InodeEmbedder {
 // Lookup tells the kernel what a name means, and for how long to believe it. A
 // change that the notifier passes on while we ask can be newer than the answer,
 // and pass by the kernel, which does not know the name yet: then it shall not
-// believe the answer.
+// believe the answer. That there is no such name it never believes (decision 66).
 func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	ctx, end := await(ctx)
 	defer end()
@@ -116,54 +110,13 @@ func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	asked := n.changed.Load()
 	node, err := n.dir.Lookup(ctx, name, caller(ctx, false))
 	if err != nil {
-		e := n.m.fail("lookup", name, err)
-		if e == syscall.ENOENT {
-			n.deny(name)
-		}
-		if n.dir.Fresh() || n.changed.Load() != asked {
-			out.SetEntryTimeout(noTimeout) // that it is not there is not believed
-		}
-		return nil, e
+		return nil, n.m.fail("lookup", name, err)
 	}
 	child := n.child(ctx, name, node, out)
 	if n.changed.Load() != asked {
 		out.SetEntryTimeout(noTimeout)
 	}
 	return child, 0
-}
-
-// maxDenied bounds what is kept of a directory: names beyond it are believed
-// absent until the kernel asks again.
-const maxDenied = 1000
-
-// deny notes that the kernel was told there is no such name.
-func (n *dirNode) deny(name string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.denied == nil || len(n.denied) >= maxDenied {
-		n.denied = make(map[string]struct{})
-	}
-	n.denied[name] = struct{}{}
-}
-
-// takeDenied returns the names that were denied, all or those of some names, and
-// forgets that.
-func (n *dirNode) takeDenied(all bool, of []string) []string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	var names []string
-	if all {
-		names = slices.Collect(maps.Keys(n.denied))
-		n.denied = nil
-		return names
-	}
-	for _, name := range of {
-		if _, ok := n.denied[name]; ok {
-			names = append(names, name)
-			delete(n.denied, name)
-		}
-	}
-	return names
 }
 
 func (n *dirNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {

@@ -22,6 +22,8 @@ var children = map[string]func(args []string) error{
 	"stat":  childStat,
 	"open":  childOpen,
 
+	"getcwd": childGetcwd,
+
 	"rewrite": childRewrite,
 }
 
