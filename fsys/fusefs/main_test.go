@@ -22,7 +22,8 @@ var children = map[string]func(args []string) error{
 	"stat":  childStat,
 	"open":  childOpen,
 
-	"getcwd": childGetcwd,
+	"getcwd":  childGetcwd,
+	"seekdir": childSeekdir,
 
 	"rewrite": childRewrite,
 }
