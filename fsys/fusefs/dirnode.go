@@ -80,7 +80,11 @@ func (n *dirNode) child(ctx context.Context, name string, node fsys.Node, out *f
 		a := node.Attr()
 		n.m.putEntry(a, timeout, out)
 		ops := &imageNode{m: n.m, image: node, gen: n.m.opened.generation(a.Ino)}
-		return n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFREG, Gen: ops.gen})
+		inode := n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFREG, Gen: ops.gen})
+		if known, ok := inode.Operations().(*imageNode); ok {
+			known.nameless.Store(false) // the same image is back
+		}
+		return inode
 	default:
 		// Whether the name means the draft or an image depends on who asks, and when.
 		a := node.Attr()
@@ -120,7 +124,7 @@ func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 }
 
 func (n *dirNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	return n.m.getattr(n.attr(), out)
+	return n.m.getattr(n.attr(), false, out)
 }
 
 // Setattr accepts what cp -a and rsync -a set on directories, and changes nothing.
@@ -173,7 +177,22 @@ func (n *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 func (n *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 	ctx, end := await(ctx)
 	defer end()
-	return n.m.fail("unlink", name, n.dir.Unlink(ctx, name))
+	file := n.known(name)
+	err := n.dir.Unlink(ctx, name)
+	if err == nil {
+		loseName(file)
+	}
+	return n.m.fail("unlink", name, err)
+}
+
+// loseName notes that a file, which can still be open, has no name any more.
+func loseName(file gofs.InodeEmbedder) {
+	switch n := file.(type) {
+	case *imageNode:
+		n.nameless.Store(true)
+	case *draftNode:
+		n.nameless.Store(true)
+	}
 }
 
 func (n *dirNode) Rename(ctx context.Context, name string, newParent gofs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
@@ -183,7 +202,11 @@ func (n *dirNode) Rename(ctx context.Context, name string, newParent gofs.InodeE
 	if !ok || flags&^unix.RENAME_NOREPLACE != 0 {
 		return syscall.EINVAL
 	}
+	file, replaced := n.known(name), to.known(newName)
 	err := n.dir.Rename(ctx, name, to.dir, newName, flags&unix.RENAME_NOREPLACE != 0)
+	if err == nil && replaced != file {
+		loseName(replaced)
+	}
 	return n.m.fail("rename", newName, err)
 }
 
