@@ -3,6 +3,7 @@
 package fsys
 
 import (
+	"hash/maphash"
 	"log/slog"
 	"sync"
 	"time"
@@ -29,6 +30,7 @@ type FS struct {
 	cat     *catalog.Catalog
 	opts    Options
 	started time.Time
+	seed    maphash.Seed // of the offsets in directories
 
 	mu       sync.Mutex // guards the fields below
 	drafts   map[place]*Draft
@@ -47,6 +49,7 @@ func New(cat *catalog.Catalog, opts Options) *FS {
 		cat:      cat,
 		opts:     opts,
 		started:  time.Now(),
+		seed:     maphash.MakeSeed(),
 		drafts:   make(map[place]*Draft),
 		toolDirs: make(map[place]struct{}),
 		watchers: make(map[int]func(Change)),

@@ -4,6 +4,8 @@ package fsys
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/sregfs/sregfs/catalog"
 )
@@ -92,7 +94,8 @@ func (f *filler) fill(ctx context.Context) error {
 			return nil
 		}
 	}
-	for name, draft := range drafts {
+	for _, name := range slices.Sorted(maps.Keys(drafts)) { // in the same order each time
+		draft := drafts[name]
 		if !f.add(Entry{Ino: draft.ino, draft: draft}, append(f.piece.names, name...)) {
 			break
 		}
