@@ -65,15 +65,30 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 // Close ends the catalogue, which waits for uploads until ctx ends, and gives
 // the state up.
 func (e *Engine) Close(ctx context.Context) error {
-	err := e.Catalog.Close(ctx)
+	return errors.Join(e.Catalog.Close(ctx), e.giveUp())
+}
+
+// HandOver gives the state up for another process while images are open, which can be
+// read until Close.
+//
+// Errors: those of the local disk. The state is given up nevertheless.
+func (e *Engine) HandOver(ctx context.Context) error {
+	return errors.Join(e.Catalog.HandOver(ctx), e.giveUp())
+}
+
+// giveUp unlocks the state and the cache.
+func (e *Engine) giveUp() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.cache != nil {
 		e.cache.release()
+		e.cache = nil
 	}
-	if e.dir != nil {
-		err = errors.Join(err, e.dir.Unlock())
+	if e.dir == nil {
+		return nil
 	}
+	err := e.dir.Unlock()
+	e.dir = nil
 	return err
 }
 
