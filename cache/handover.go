@@ -13,7 +13,7 @@ import (
 // comes in as before, into a file that ends with its last handle: whoever owns the
 // directory then fetches it again. A chunk map has one writer, and a whole blob none.
 //
-// Nothing may be opening a blob. ctx bounds the wait for what makes itself durable.
+// ctx bounds the wait for who is just opening a blob, and for what makes itself durable.
 // A second HandOver does nothing.
 func (c *Cache) HandOver(ctx context.Context) error {
 	c.mu.Lock()

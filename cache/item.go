@@ -90,7 +90,7 @@ func (c *Cache) take(ctx context.Context, key Key) (*item, error) {
 		it.mu.Lock()
 		gone := it.gone
 		it.mu.Unlock()
-		if !gone {
+		if !gone && !c.handedOver.Load() {
 			return it, nil
 		}
 		<-it.busy

@@ -27,6 +27,7 @@ import (
 type Mounted struct {
 	opts   Options
 	path   string
+	device string // as in mountinfo; "" if it is not in this namespace
 	disk   string
 	log    *slog.Logger
 	tree   *fsys.FS
@@ -34,6 +35,7 @@ type Mounted struct {
 	root   *dirNode
 	done   chan struct{} // closed when the mount is over
 
+	files     openFiles
 	opened    opened
 	notifier  *notifier
 	backing   backing
@@ -76,7 +78,10 @@ func Mount(ctx context.Context, mountpoint string, tree *fsys.FS, opts Options) 
 		return nil, fmt.Errorf("mounting on %s: %v", path, err)
 	}
 	m.backing.start(m.server, !opts.NoPassthrough, m.disk, m.log)
-	m.readAhead = raiseReadAhead(path)
+	if entry, ok := findMountNow(path); ok {
+		m.device = entry.device
+	}
+	m.readAhead = raiseReadAhead(m.device)
 	return m, nil
 }
 
@@ -147,22 +152,12 @@ func (m *Mounted) raw() fuse.RawFileSystem {
 	// Timeouts are set for each entry. go-fuse caches "no such file" only where
 	// the whole file system does.
 	negative := negativeTimeout
-	return releases{gofs.NewNodeFS(m.root, &gofs.Options{
+	return gate{gofs.NewNodeFS(m.root, &gofs.Options{
 		NegativeTimeout: &negative,
 		NullPermissions: true,
 		RootStableAttr:  &gofs.StableAttr{Ino: fuse.FUSE_ROOT_ID, Gen: firstGen},
 		Logger:          slog.NewLogLogger(m.log.Handler(), slog.LevelWarn),
-	})}
-}
-
-// releases tells handles when the bridge is done with their release: the context of
-// a release, which nobody can interrupt, ends then.
-type releases struct{ fuse.RawFileSystem }
-
-func (r releases) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
-	over := make(chan struct{})
-	defer close(over)
-	r.RawFileSystem.Release(over, in)
+	}), &m.files}
 }
 
 func (m *Mounted) mountOptions(options ...string) *fuse.MountOptions {

@@ -71,9 +71,12 @@ func (e *Engine) Close(ctx context.Context) error {
 // HandOver gives the state up for another process while images are open, which can be
 // read until Close.
 //
-// Errors: those of the local disk. The state is given up nevertheless.
+// Errors: those of the local disk, and ctx's. The engine is closed then.
 func (e *Engine) HandOver(ctx context.Context) error {
-	return errors.Join(e.Catalog.HandOver(ctx), e.giveUp())
+	if err := e.Catalog.HandOver(ctx); err != nil {
+		return errors.Join(err, e.Close(ctx))
+	}
+	return e.giveUp()
 }
 
 // giveUp unlocks the state and the cache.
