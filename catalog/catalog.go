@@ -77,24 +77,24 @@ type Catalog struct {
 	clock   *clock
 	expired atomic.Int64
 
-	watchers  watchers
-	tasks     tasks
-	asking    singleflight.Group // questions about one image
-	listing   singleflight.Group // listings of one collection
-	health    health
-	absent    memory   // names that the registry does not have
-	failed    failures // listings that did not come
-	own       ownWrites
-	ahead     readahead      // facts fetched before they are asked for
-	records   records        // pins, collections made by hand
-	locks     [64]sync.Mutex // guard the stored entries of a collection, see lock
-	trees     sync.Mutex     // held while collections come and go; after one of locks
-	uploads   *uploads       // drafts on their way
-	opening   sync.Mutex     // held while the state is opened and closed
-	state     atomic.Pointer[State]
-	closed    atomic.Bool
-	ending    sync.Mutex // held while it is handed over or closed; guards the field below
-	rest      *State     // what HandOver has left for Close; nil before
+	watchers watchers
+	tasks    tasks
+	asking   singleflight.Group // questions about one image
+	listing  singleflight.Group // listings of one collection
+	health   health
+	absent   memory   // names that the registry does not have
+	failed   failures // listings that did not come
+	own      ownWrites
+	ahead    readahead      // facts fetched before they are asked for
+	records  records        // pins, collections made by hand
+	locks    [64]sync.Mutex // guard the stored entries of a collection, see lock
+	trees    sync.Mutex     // held while collections come and go; after one of locks
+	uploads  *uploads       // drafts on their way
+	opening  sync.Mutex     // held while the state is opened and closed
+	state    atomic.Pointer[State]
+	closed   atomic.Bool
+	ending   sync.Mutex // held while it is handed over or closed; guards the field below
+	rest     *State     // what HandOver has left for Close; nil before
 }
 
 // New returns a catalogue. It makes no request and opens nothing yet.

@@ -73,14 +73,14 @@ func Mount(ctx context.Context, mountpoint string, tree *fsys.FS, opts Options) 
 		return nil, fmt.Errorf("mounting on %s: %w", path, err)
 	}
 	m.serve()
+	if entry, ok := findMountNow(path); ok {
+		m.device = entry.device
+	}
 	if err := m.waitMount(); err != nil {
 		m.Unmount(true) //nolint:errcheck // the first error is the one to tell
 		return nil, fmt.Errorf("mounting on %s: %v", path, err)
 	}
 	m.backing.start(m.server, !opts.NoPassthrough, m.disk, m.log)
-	if entry, ok := findMountNow(path); ok {
-		m.device = entry.device
-	}
 	m.readAhead = raiseReadAhead(m.device)
 	return m, nil
 }
@@ -210,7 +210,8 @@ func (m *Mounted) Settle(ctx context.Context) error { return m.notifier.wait(ctx
 // Unmount ends the mount and waits for that, but not for other mount namespaces
 // that have a copy of it: there it lives as long as this process. While files are open it gives
 // ErrBusy; with lazy the mount point is free at once and the files stay usable,
-// and Unmount does not wait for them: Wait does. A second Unmount does nothing.
+// and Unmount does not wait for them: Wait does. Where it is not mounted any more, or
+// was mounted by whoever handed the mount to us, Unmount does nothing.
 //
 // Errors: ErrBusy.
 func (m *Mounted) Unmount(lazy bool) error {
@@ -218,6 +219,10 @@ func (m *Mounted) Unmount(lazy bool) error {
 	case <-m.done:
 		return nil
 	default:
+	}
+	// What is there now may be another's: of whoever came after a lazy unmount.
+	if now, ok := findMountNow(m.path); !ok || now.device != m.device {
+		return nil
 	}
 	if err := unmount(m.path, lazy); err != nil {
 		return err

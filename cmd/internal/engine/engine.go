@@ -134,7 +134,7 @@ func (e *Engine) lockLocked(ctx context.Context) (*statedir.Dir, error) {
 			return dir, nil
 		case !isHeld:
 			return nil, fmt.Errorf("state directory: %w", err)
-		case held.Holder.Socket != "":
+		case held.Holder.Socket != "" && held.Holder.Ends.IsZero():
 			e.held = held
 			return nil, exit.WithCode(exit.Locked, held)
 		case !told && time.Since(start) > lockNotice:

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/badger"
+	"github.com/sregfs/sregfs/cmd/internal/version"
 )
 
 // A Process is who holds a state directory.
@@ -26,9 +27,9 @@ type Process struct {
 	Socket string    `json:"socket,omitempty"` // where it listens, if it does
 	Mount  string    `json:"mount,omitempty"`  // what it has mounted, if anything
 
-	Version string `json:"version,omitempty"` // of the program, if it mounts
-	// Ends is when a process that was told to end gives the directory up at the latest, or
-	// if it is retired ends; zero before that.
+	Version string `json:"version,omitempty"` // of the program
+	// Ends is when a process that was told to end gives the directory up at the latest; of
+	// a retired one, when it ends at the latest; zero before that.
 	Ends time.Time `json:"ends,omitzero"`
 }
 
@@ -91,7 +92,7 @@ func self() Process {
 	if err != nil {
 		host = "localhost"
 	}
-	return Process{PID: os.Getpid(), Host: host, BootID: bootID(), Start: time.Now().Truncate(time.Second)}
+	return Process{PID: os.Getpid(), Host: host, BootID: bootID(), Version: version.String(), Start: time.Now().Truncate(time.Second)}
 }
 
 // Private makes the directory path (0700) if it is missing, and makes sure that it
@@ -190,8 +191,8 @@ func samePath(f *os.File) bool {
 
 // Announce lets others find this process: by the socket it listens at, and the
 // mount point, both "" if there is none. It is not safe for concurrent use.
-func (d *Dir) Announce(socket, mount, version string) error {
-	d.self.Socket, d.self.Mount, d.self.Version = socket, mount, version
+func (d *Dir) Announce(socket, mount string) error {
+	d.self.Socket, d.self.Mount = socket, mount
 	return d.write(d.self)
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -58,13 +59,13 @@ func (d *Dir) Retire() (*Retirement, error) {
 	return &Retirement{self: d.self, file: f}, nil
 }
 
-// Tell says what is open now. Errors: those of the local disk.
-func (r *Retirement) Tell(p Retired) error {
-	ends := p.Ends
-	p.Process = r.self
-	p.Socket, p.Ends = "", ends
-	if n := len(p.Open); n > MaxOpen {
-		p.Open, p.More = p.Open[:MaxOpen], n-MaxOpen
+// Tell says what is open now, and when the process ends at the latest.
+// Errors: those of the local disk.
+func (r *Retirement) Tell(open []OpenFile, ends time.Time) error {
+	p := Retired{Process: r.self, Open: open}
+	p.Socket, p.Ends = "", ends.Truncate(time.Second)
+	if n := len(open); n > MaxOpen {
+		p.Open, p.More = open[:MaxOpen], n-MaxOpen
 	}
 	return writeTo(r.file, p)
 }
