@@ -37,6 +37,7 @@ type app struct {
 
 	lines *bufio.Reader // of in, where somebody is asked
 	mount string        // where the running mount is, "" if none; set by with
+	state string        // the state directory; set by with
 }
 
 // A format is how the answer is printed.
@@ -81,7 +82,7 @@ func (a *app) with(ctx context.Context, fn func(*control.Client) error) error {
 		if err != nil {
 			return err
 		}
-		a.mount = s.Mount
+		a.mount, a.state = s.Mount, o.State
 		err = fn(s.Client)
 		again := err != nil && s.Held() && try < 3
 		if closeErr := s.Close(ctx); !again {
