@@ -132,12 +132,12 @@ func (c *Catalog) uploadDraft(ctx context.Context, r Remote, d *cache.Draft, tar
 // refused?) and one after it: what the registry says it has must be what was sent.
 // What an odd answer to the look says is doubtful, never a refusal.
 func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src backends.Source) (backends.Image, error) {
-	current, err := c.statFor(ctx, r, ref, src)
+	current, err := c.askNow(ctx, r, func(ctx context.Context) (backends.Image, error) { return r.Client.StatSource(ctx, ref, src) })
 	switch {
 	case err == nil && current.Digest == src.Digest && backends.SameName(ref, current.Ref) == nil:
 		return current, nil
 	case err == nil || errors.Is(err, fs.ErrNotExist):
-		if refused := src.ReplaceAllowed(ref, current, err == nil); refused != nil && !perhapsOurs(current, src) {
+		if refused := src.ReplaceAllowed(ref, current, err == nil); refused != nil && !perhapsSame(current, src) {
 			return backends.Image{}, pushError(r, ref, refused)
 		}
 	case !errors.Is(err, fs.ErrPermission): // who may write need not be allowed to read
@@ -151,36 +151,13 @@ func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src back
 		}
 		return withDigest(clean(img), src), nil
 	}
-	// The name may be taken by the very bytes: the answer of a try that did
-	// arrive was lost, or somebody else pushed them.
-	if errors.Is(err, fs.ErrExist) || errors.Is(err, backends.ErrChanged) {
-		if now, statErr := c.statFor(ctx, r, ref, src); statErr == nil && now.Digest == src.Digest {
-			return now, nil
-		}
-	}
 	return backends.Image{}, judged(err)
 }
 
-// perhapsOurs reports whether an image that is in the way can be what an earlier try
-// of this push has published without our hearing of it. Where the service tells no
-// SHA-256 the backend decides, which has saved what it sent.
-func perhapsOurs(current backends.Image, src backends.Source) bool {
-	return !isSHA256(current.Digest) && src.Session != nil && len(src.Session.Load()) > 0
-}
-
-// statFor is statNow for who wants to know whether these are the bytes of src. A
-// directory of this machine tells no digest that others could have made up, but
-// reads a file that is asked for by its digest.
-func (c *Catalog) statFor(ctx context.Context, r Remote, ref backends.Ref, src backends.Source) (backends.Image, error) {
-	img, err := c.statNow(ctx, r, ref)
-	if err != nil || !r.atHand() || img.Digest != "" || img.Size != src.Size {
-		return img, err
-	}
-	ref.Version = src.Digest
-	if exact, err := c.statNow(ctx, r, ref); err == nil && exact.Version == img.Version {
-		img.Digest = src.Digest
-	}
-	return img, nil
+// perhapsSame reports whether an image that is in the way can be what is pushed.
+// Where the service tells no SHA-256 the backend decides.
+func perhapsSame(current backends.Image, src backends.Source) bool {
+	return !isSHA256(current.Digest) && (current.Size < 0 || current.Size == src.Size)
 }
 
 func pushError(r Remote, ref backends.Ref, err error) error {
