@@ -48,7 +48,7 @@ func gate(target cache.Target) func(r io.ReaderAt, size int64) error {
 // Publish seals the draft and publishes it where its target says; with
 // Target.Async it returns once the draft is sealed and queued. After success the
 // draft is gone (its data is the warm cache entry, or the local image). The same
-// bytes under the same name already there is success. A second Publish of a
+// bytes under the same name already there is success, whatever the policy. A second Publish of a
 // draft under way waits for the first. When ctx ends before the registry has
 // all, the draft stays, sealed; what others wait for goes on.
 //
@@ -62,7 +62,9 @@ func (c *Catalog) Publish(ctx context.Context, d *cache.Draft) error {
 		return publishError(info.Target, err)
 	}
 	d.Supersede()
-	if info.Target.Async && c.enqueue(info.ID, maxPending) {
+	// Whether the bytes are the same is known only from the registry: nobody is told
+	// before that they are safe.
+	if info.Target.Async && info.Target.Replaces != cache.OnlySame && c.enqueue(info.ID, maxPending) {
 		return nil
 	}
 	return c.publishNow(ctx, info.ID, nil)
@@ -115,7 +117,9 @@ func (c *Catalog) uploadDraft(ctx context.Context, r Remote, d *cache.Draft, tar
 	if err != nil {
 		return backends.Image{}, publishError(target, err)
 	}
-	src.Replaces = target.Replaces
+	if src.Replaces = target.Replaces; target.Replaces == cache.OnlySame {
+		src.Replaces = ""
+	}
 	if src.Format, err = inspect.Complete(src.Content, src.Size); err != nil {
 		return backends.Image{}, publishError(target, err)
 	}
@@ -125,7 +129,11 @@ func (c *Catalog) uploadDraft(ctx context.Context, r Remote, d *cache.Draft, tar
 		tell(stored, src.Size)
 	}
 	src.Commit = func() error { return c.uploads.mayCommit(run, d.Info().ID) }
-	return c.push(ctx, r, target.Ref, src)
+	img, err := c.push(ctx, r, target.Ref, src)
+	if target.Replaces == cache.OnlySame && errors.Is(err, fs.ErrExist) {
+		err = Taken(target.Remote, target.Ref)
+	}
+	return img, err
 }
 
 // push is Client.Push with a look before it (why send what is there, or will be
@@ -238,7 +246,7 @@ func (c *Catalog) uploaded(s *State, r Remote, d *cache.Draft, img backends.Imag
 func (c *Catalog) rebase(s *State, done cache.DraftInfo, img backends.Image) {
 	for _, later := range s.Spool.Drafts() {
 		t := later.Target
-		if t.Remote != done.Target.Remote || t.Ref != done.Target.Ref || t.Follows != done.ID &&
+		if t.Replaces == cache.OnlySame || t.Remote != done.Target.Remote || t.Ref != done.Target.Ref || t.Follows != done.ID &&
 			(later.ID <= done.ID || t.Replaces != done.Target.Replaces || !c.overwritable(t.Remote)) {
 			continue
 		}
