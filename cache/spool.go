@@ -159,7 +159,9 @@ func (s *Spool) Drafts() []DraftInfo {
 	var infos []DraftInfo
 	for _, e := range s.drafts {
 		if !e.doomed.Load() {
-			infos = append(infos, e.info())
+			info := e.info()
+			info.Held = e.busy > 0
+			infos = append(infos, info)
 		}
 	}
 	s.mu.Unlock()
