@@ -75,6 +75,7 @@ type AttrChange struct {
 // A Draft is a file that is being written, or was and is not published.
 type Draft struct {
 	fs  *FS
+	id  uint64 // tells drafts apart that have the inode number of one image
 	ino uint64
 
 	// turn is held while the draft is published, or its place changes. It is
@@ -101,8 +102,9 @@ type Draft struct {
 }
 
 func (f *FS) newDraft(data *cache.Draft, p place, name string) *Draft {
+	id := inode("draft", data.Info().ID)
 	return &Draft{
-		fs: f, ino: inode("draft", data.Info().ID), turn: make(chan struct{}, 1),
+		fs: f, id: id, ino: id, turn: make(chan struct{}, 1),
 		data: data, place: p, name: name, writers: make(map[*File]struct{}),
 		attr: Attr{Mode: 0o755, ModTime: time.Now()},
 	}
@@ -199,38 +201,52 @@ func (d *Dir) drafts() []*Draft {
 	return visible
 }
 
+// A beginning is a file that somebody begins to write.
+type beginning struct {
+	in       *Dir
+	name     string
+	who      Caller
+	excl     bool // it must not be there
+	replaces Node // whose inode number it has, nil if nothing's: that of a file stays when it is truncated
+}
+
 // start makes a draft for the caller and puts it in its place, beside those that
 // others write there: each publishes its own, whole, and the last one stays. Of a
 // temporary name there is one file, as on any disk.
-func (f *FS) start(ctx context.Context, d *Dir, name string, who Caller, excl bool) (*Draft, error) {
-	old, p := f.draft(d.place(name)), d.place(name)
+func (f *FS) start(ctx context.Context, b beginning) (*Draft, error) {
+	p := b.in.place(b.name)
+	old := f.draft(p)
 	switch {
 	case old == nil:
-	case excl && old.visible():
-		return nil, fmt.Errorf("%s: %w", name, fs.ErrExist)
+	case b.excl && old.visible():
+		return nil, fmt.Errorf("%s: %w", b.name, fs.ErrExist)
 	case p.temporary && old.visible():
 		return old, nil
-	case old.counts() && !f.overwrites(d.remote):
+	case old.counts() && !f.overwrites(b.in.remote):
 		if err := old.wait(ctx); err != nil {
 			return nil, err
 		}
 	}
-	draft, err := f.begin(ctx, d, name, excl)
+	draft, err := f.begin(ctx, b)
 	if err == nil {
-		draft.claim(who)
 		err = f.place(draft)
 	}
 	return draft, err
 }
 
 // begin makes a draft that has no place yet.
-func (f *FS) begin(ctx context.Context, d *Dir, name string, excl bool) (*Draft, error) {
-	data, err := f.createData(ctx, d, name, excl)
+func (f *FS) begin(ctx context.Context, b beginning) (*Draft, error) {
+	data, err := f.createData(ctx, b.in, b.name, b.excl)
 	if err != nil {
 		return nil, err
 	}
 	data.Idle() // until it is opened
-	return f.newDraft(data, d.place(name), name), nil
+	draft := f.newDraft(data, b.in.place(b.name), b.name)
+	if b.replaces != nil {
+		draft.ino = b.replaces.Attr().Ino
+	}
+	draft.claim(b.who)
+	return draft, nil
 }
 
 // place puts a draft in its place, and drops what nobody has open there.
@@ -324,13 +340,16 @@ func (d *Dir) Create(ctx context.Context, name string, who Caller, excl bool) (*
 	if _, err := d.fs.writableRemote(d.remote); err != nil {
 		return nil, nil, err
 	}
-	draft, err := d.fs.start(ctx, d, name, who, excl)
+	draft, err := d.fs.start(ctx, beginning{in: d, name: name, who: who, excl: excl})
 	if err != nil {
 		return nil, nil, err
 	}
 	file, err := draft.Open(ctx, who, true, false)
 	return draft, file, err
 }
+
+// Generation tells drafts apart that have one inode number.
+func (d *Draft) Generation() uint64 { return d.id }
 
 // Attr implements Node.
 func (d *Draft) Attr() Attr {

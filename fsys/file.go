@@ -33,7 +33,8 @@ func (d *Draft) Open(ctx context.Context, who Caller, write, truncate bool) (*Fi
 		d.mu.Lock()
 		p, name := d.place, d.name
 		d.mu.Unlock()
-		if _, err := d.fs.start(ctx, &Dir{fs: d.fs, remote: p.remote, collection: p.collection}, name, who, false); err != nil {
+		in := &Dir{fs: d.fs, remote: p.remote, collection: p.collection}
+		if _, err := d.fs.start(ctx, beginning{in: in, name: name, who: who, replaces: d}); err != nil {
 			return nil, err
 		}
 		return nil, ErrRetry

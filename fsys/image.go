@@ -153,13 +153,14 @@ func (i *Image) OpenWrite(ctx context.Context, who Caller, truncate bool) error 
 	if !truncate && i.fs.join(dir.place(name), who) {
 		return ErrRetry
 	}
+	begin := beginning{in: dir, name: name, who: who, replaces: i}
 	if truncate {
-		if _, err := i.fs.start(ctx, dir, name, who, false); err != nil {
+		if _, err := i.fs.start(ctx, begin); err != nil {
 			return err
 		}
 		return ErrRetry
 	}
-	draft, err := i.fs.begin(ctx, dir, name, false)
+	draft, err := i.fs.begin(ctx, begin)
 	if err != nil {
 		return err
 	}
@@ -167,7 +168,6 @@ func (i *Image) OpenWrite(ctx context.Context, who Caller, truncate bool) error 
 		draft.drop() //nolint:errcheck // the copy's error is the one to tell
 		return err
 	}
-	draft.claim(who)
 	if i.fs.join(dir.place(name), who) { // somebody else was faster
 		draft.drop() //nolint:errcheck // it is a copy
 		return ErrRetry

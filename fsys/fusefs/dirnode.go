@@ -94,7 +94,7 @@ func (n *dirNode) child(ctx context.Context, name string, node fsys.Node, out *f
 		a := node.Attr()
 		n.m.putEntry(a, 0, out)
 		ops := &draftNode{m: n.m, draft: node.(*fsys.Draft)}
-		return n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFREG, Gen: firstGen})
+		return n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFREG, Gen: ops.draft.Generation()})
 	}
 }
 
