@@ -110,6 +110,7 @@ func (s *Spool) Close() error {
 	s.mu.Unlock()
 	var errs []error
 	for e, file := range open {
+		e.save()
 		errs = append(errs, spoolError("close", file.Close()), e.abandon())
 	}
 	return errors.Join(errs...)
