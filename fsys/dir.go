@@ -83,7 +83,10 @@ func (d *Dir) Lookup(ctx context.Context, name string, who Caller) (Node, error)
 	if len(name) > MaxName {
 		return nil, ErrNameTooLong
 	}
-	if draft := d.draft(name); draft != nil && draft.shownTo(who) {
+	if draft := d.draftOf(name, who); draft != nil {
+		return draft, nil
+	}
+	if draft := d.draft(name); draft != nil && draft.counts() {
 		return draft, nil
 	}
 	if child := d.toolDir(name); child != nil && d.fs.hasToolDir(child) {
@@ -300,7 +303,14 @@ func (d *Dir) Rmdir(ctx context.Context, name string) error {
 func (d *Dir) Unlink(ctx context.Context, name string) error {
 	node, err := d.Lookup(ctx, name, Caller{})
 	if draft, ok := node.(*Draft); ok && err == nil {
-		if err = draft.unlink(ctx); !errors.Is(err, catalog.ErrPublished) {
+		err = draft.unlink(ctx)
+		for err == nil { // as many as write it
+			if draft = d.draft(name); draft == nil {
+				return nil
+			}
+			err = draft.remove()
+		}
+		if !errors.Is(err, catalog.ErrPublished) {
 			return err
 		}
 		node, err = d.Lookup(ctx, name, Caller{}) // the image that it has become
