@@ -31,7 +31,10 @@ const MaxName = 255
 //	<name>+<tag>[@<version>].oci.tar
 //
 // because in "oci-archive:PATH" the programs that read such files take what
-// follows the first colon of PATH for something else (decision 26).
+// follows the first colon of PATH for something else (decision 26). What the
+// registry has as a file without an extension is listed so (decision 76):
+//
+//	<name>:<tag>[@<version>], or <name> for the tag "latest" (backends.FormatBare)
 
 // PathOf returns the path of an image below the mount point, with slashes. The
 // format is that of backends.Image.
@@ -88,7 +91,9 @@ func fileName(ref backends.Ref, format string) string {
 // appendFileName appends an image's listed name to b.
 func appendFileName(b []byte, ref backends.Ref, format string) []byte {
 	start := len(b)
-	if format == backends.FormatArchive {
+	if format == backends.FormatBare && ref.Tag == backends.DefaultTag && ref.Version == "" {
+		b = append(b, backends.EscapePart(ref.Name)...)
+	} else if format == backends.FormatArchive {
 		b = append(b, escapePlus(ref.Name)+"+"+escapePlus(ref.Tag)...)
 		if ref.Version != "" {
 			b = append(b, "@"+backends.EscapePart(ref.Version)...)
