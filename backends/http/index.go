@@ -188,7 +188,10 @@ func (c *capped) Read(p []byte) (int, error) {
 
 // readError says what an error while reading names means.
 func readError(err error) error {
-	if errors.Is(err, html.ErrBufferExceeded) {
+	switch {
+	case errors.Is(err, errLimit):
+		return err
+	case errors.Is(err, html.ErrBufferExceeded):
 		return fmt.Errorf("%w: a tag or a text of more than %d bytes", backends.ErrCorrupt, maxToken)
 	}
 	return backends.TransportError(err)
