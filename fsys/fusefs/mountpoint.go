@@ -226,12 +226,11 @@ const readAheadKB = "4096"
 
 // raiseReadAhead raises the mount's read-ahead, where we may, and tells what it
 // is. FUSE can only lower it while mounting.
-func raiseReadAhead(path string) string {
-	entry, ok := findMountNow(path)
-	if !ok {
+func raiseReadAhead(device string) string {
+	if device == "" {
 		return "unknown"
 	}
-	file := "/sys/class/bdi/" + entry.device + "/read_ahead_kb"
+	file := "/sys/class/bdi/" + device + "/read_ahead_kb"
 	os.WriteFile(file, []byte(readAheadKB), 0) //nolint:errcheck // not permitted to users: what counts is what is read back
 	now, err := os.ReadFile(file)
 	if err != nil {
