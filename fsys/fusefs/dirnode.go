@@ -217,6 +217,9 @@ func (n *dirNode) Rename(ctx context.Context, name string, newParent gofs.InodeE
 	if err == nil && replaced != file {
 		loseName(replaced)
 	}
+	if _, isImage := file.(*imageNode); err == nil && isImage {
+		n.m.notifier.moved(to, newName)
+	}
 	return n.m.fail("rename", newName, err)
 }
 

@@ -26,6 +26,9 @@ func Check(_ context.Context, _ string, _ Options) (string, error) {
 	return "", fmt.Errorf("%w: mounting on %s", errors.ErrUnsupported, runtime.GOOS)
 }
 
+// IsMounted reports whether a file system of ours is mounted on a path.
+func IsMounted(string) bool { return false }
+
 // Path returns the mount point.
 func (m *Mounted) Path() string { return "" }
 

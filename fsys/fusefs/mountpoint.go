@@ -212,6 +212,12 @@ func unmount(path string, lazy bool) error {
 	return fmt.Errorf("unmounting %s: %v: %s", path, err, text)
 }
 
+// IsMounted reports whether a file system of ours, dead or alive, is mounted on a path.
+func IsMounted(path string) bool {
+	entry, ok := findMountNow(path)
+	return ok && entry.fsType == fsType
+}
+
 func findMountNow(path string) (mountEntry, bool) {
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {

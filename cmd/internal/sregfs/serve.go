@@ -38,11 +38,12 @@ type server struct {
 	logName string                         // of the log file; "" for the standard error
 	starter *starter                       // nil in the foreground
 	dir     *statedir.Dir                  // nil until it is locked
+	started time.Time
 }
 
 // serve mounts, stays until the mount ends or a signal comes, and cleans up.
 func (c *command) serve(ctx context.Context, starter *starter) error {
-	s := &server{command: c, starter: starter, end: newEnding(ctx)}
+	s := &server{command: c, starter: starter, end: newEnding(ctx), started: time.Now()}
 	defer s.end.forget()
 	starter.watch(s.end.ask)
 	err := s.serve(s.end.asked)
@@ -141,14 +142,19 @@ func (s *server) run(starting, ctx context.Context, logFile *logFile) error {
 	return s.stop(ctx, stopControl)
 }
 
-// awaitFormer waits for a mount on our state directory that was told to end, and says
-// whom it waits for. Errors: ctx's.
+// awaitFormer waits for a mount on our state directory that was told to end, or was
+// unmounted lazily just now, and says whom it waits for. Errors: ctx's.
 func (s *server) awaitFormer(ctx context.Context) error {
 	tick := time.NewTicker(formerPoll)
 	defer tick.Stop()
+	notices := time.Now().Add(noticeTime)
 	for told := false; ; {
 		holder, err := statedir.Holder(s.opts.State)
-		if err != nil || holder.Ends.IsZero() || time.Now().After(holder.Ends) {
+		ends := holder.Ends
+		if ends.IsZero() && holder.Mount == s.mountpoint && !fusefs.IsMounted(s.mountpoint) {
+			ends = notices
+		}
+		if err != nil || !time.Now().Before(ends) {
 			return nil //nolint:nilerr // nobody holds it, or taking the lock will tell
 		}
 		if !told {
@@ -165,7 +171,11 @@ func (s *server) awaitFormer(ctx context.Context) error {
 	}
 }
 
-const formerPoll = 50 * time.Millisecond
+const (
+	formerPoll = 50 * time.Millisecond
+	// noticeTime is how long a mount may take to notice that it was unmounted.
+	noticeTime = 5 * time.Second
+)
 
 // takeState takes the lock and listens, so that a sreg finds us rather than
 // waiting for the lock.
@@ -225,6 +235,7 @@ func (s *server) details() map[string]string {
 	if by := s.end.begun(); !by.IsZero() {
 		all["stopping"] = fmt.Sprintf("what is written and uploaded has until %s: %s", by.Format(time.TimeOnly), s.users())
 	}
+	all["since"] = s.started.Format(time.DateTime)
 	all["state"] = s.opts.State
 	all["verify"] = s.settings.Verify
 	if s.logName != "" {
