@@ -27,7 +27,15 @@ var (
 	ErrReadOnly = errors.New("remote is read-only")
 	// ErrNotAllowed: the registry could, but the configuration forbids it.
 	ErrNotAllowed = errors.New("not allowed by the configuration")
+	// ErrNotImage: a file that is no image by its first bytes. It is not given out, and
+	// so an fs.ErrPermission too.
+	ErrNotImage error = notImage{}
 )
+
+type notImage struct{}
+
+func (notImage) Error() string        { return "not an image" }
+func (notImage) Is(target error) bool { return target == fs.ErrPermission }
 
 var errExists = fmt.Errorf("%w: the tag is taken", fs.ErrExist)
 

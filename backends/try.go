@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http/httptrace"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,9 +22,12 @@ type try struct {
 	cancel context.CancelCauseFunc
 	leave  func()        // gives the slot back
 	limit  time.Duration // of silence; 0 for none
-	timer  *time.Timer
 	probe  atomic.Bool // until the breaker is told
 	heard  atomic.Bool // the service answered with at least a byte
+
+	mu      sync.Mutex // guards the fields below
+	timer   *time.Timer
+	resting bool
 }
 
 var errSilence = errors.New("no answer in time")
@@ -62,7 +66,7 @@ func (c *Client) begin(ctx context.Context, limit time.Duration, enter func(cont
 		return nil, nil, backoff.Permanent(err)
 	}
 	trace := &httptrace.ClientTrace{GotFirstResponseByte: t.hear}
-	return httptrace.WithClientTrace(ctx, trace), t, nil
+	return OnProgress(httptrace.WithClientTrace(ctx, trace), t.goesOn), t, nil
 }
 
 // enterAgain waits for a slot after leave, and for the service from then on.
@@ -77,7 +81,18 @@ func (t *try) enterAgain(tried context.Context) error {
 
 // alive starts the time limit anew.
 func (t *try) alive() {
-	if t.timer != nil {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.resting = false; t.timer != nil {
+		t.timer.Reset(t.limit)
+	}
+}
+
+// goesOn is alive while the time limit is not suspended.
+func (t *try) goesOn() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.timer != nil && !t.resting {
 		t.timer.Reset(t.limit)
 	}
 }
@@ -93,7 +108,9 @@ func (t *try) hear() {
 
 // rest suspends the time limit until alive is called.
 func (t *try) rest() {
-	if t.timer != nil {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.resting = true; t.timer != nil {
 		t.timer.Stop()
 	}
 }

@@ -13,7 +13,8 @@ import (
 // Blob opens an image's bytes. An image opened by name on a remote that cannot
 // list is listed from then on. The caller closes it.
 //
-// Errors: those of cache.Cache.Blob.
+// Errors: those of cache.Cache.Blob; backends.ErrNotImage for a file without an
+// extension that is none.
 func (c *Catalog) Blob(ctx context.Context, remote string, img backends.Image) (*cache.Blob, error) {
 	r, err := c.live(remote)
 	if err != nil {
@@ -23,7 +24,13 @@ func (c *Catalog) Blob(ctx context.Context, remote string, img backends.Image) (
 	if err != nil {
 		return nil, err
 	}
+	if img.Format == noImage {
+		return nil, notImage(r, img)
+	}
 	b, err := s.Cache.Blob(ctx, r.Client, img)
+	if err == nil {
+		b, err = c.sniffed(ctx, s.Store, r, img, b)
+	}
 	switch {
 	case r.atHand():
 	case err == nil:

@@ -37,6 +37,7 @@ var sentinels = map[error]syscall.Errno{
 	backends.ErrChanged:      syscall.ESTALE,
 	backends.ErrReadOnly:     syscall.EROFS,
 	backends.ErrNotAllowed:   syscall.EPERM,
+	backends.ErrNotImage:     syscall.EACCES,
 	cache.ErrInUse:           syscall.EBUSY,
 	cache.ErrClosed:          syscall.EIO,
 	catalog.ErrClosed:        syscall.EIO,
