@@ -56,8 +56,7 @@ func (l *login) known() bool { return l.secret != nil }
 // that: what is public is given to everybody, whatever token comes along. A server
 // without the library API cannot be asked whose a token is, but whether it is one.
 //
-// Errors: those of backends.Backend.Stat; errors.ErrUnsupported if the server takes
-// any token here.
+// Errors: those of backends.Backend.Stat.
 func (c *client) CheckLogin(ctx context.Context) error {
 	if c.login.secret == nil {
 		return nil // public collections need none
@@ -127,11 +126,8 @@ func (c *client) entity(ctx context.Context) (id string, err error) {
 	return string(told.ID), err
 }
 
-// madeUp is a token of the usual form that nobody has.
-const madeUp = "0000000000000000000000000000000000000000"
-
 // checkToken asks by the framework's own login, which the views of the API take besides the
-// signatures, whether the token is one. That answer counts if a made-up one is refused.
+// signatures, whether the token is one.
 func (c *client) checkToken(ctx context.Context) error {
 	token, err := c.login.get(ctx, "")
 	if err != nil {
@@ -142,16 +138,10 @@ func (c *client) checkToken(ctx context.Context) error {
 			err = c.askAs(ctx, token)
 		}
 	}
-	switch {
-	case errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized):
+	if errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized) {
 		return fmt.Errorf("%w: the server does not know the token: %v", backends.ErrUnauthorized, err)
-	case err != nil:
-		return err
 	}
-	if c.askAs(ctx, madeUp) == nil {
-		return fmt.Errorf("%w: the server has nothing that would show whether it knows the token, before a push", errors.ErrUnsupported)
-	}
-	return nil
+	return err
 }
 
 // askAs asks for one collection with a token.
