@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io/fs"
 	"iter"
+	"maps"
+	"slices"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -110,7 +112,7 @@ func (l *lister) add(e *Listed) bool {
 // end yields what was made by hand, and the error unless it can be passed over:
 // what came is all, or nobody can tell more.
 func (l *lister) end(err error) {
-	for collection := range l.made {
+	for _, collection := range slices.Sorted(maps.Keys(l.made)) {
 		if l.ended || !l.add(&Listed{Collection: collection}) {
 			return
 		}

@@ -36,6 +36,20 @@ func (d *Dir) place(name string) place {
 	return p
 }
 
+// change is that of what stood there under that name, or one of its others. What is
+// in a tool's directory the kernel asks for each time.
+func (p place) change(name string) Change {
+	c := Change{Remote: p.remote, Collection: p.collection}
+	switch ref, _, err := parseFile(name); {
+	case p.tool != "":
+	case p.temporary || err != nil:
+		c.Names = []string{name}
+	default:
+		c.Names = namesOf(ref)
+	}
+	return c
+}
+
 // staged is the target of a file whose name in d is temporary.
 func (d *Dir) staged(name string) cache.Target {
 	return cache.Target{Remote: d.remote, File: path.Join(backends.EscapePath(d.collection), d.tool, name)}

@@ -111,6 +111,9 @@ func (h *File) ReadAt(p []byte, off int64) (int, error) {
 	}
 }
 
+// Size returns the file's size in bytes.
+func (h *File) Size() int64 { return h.d.Attr().Size }
+
 func (h *File) data() *cache.Draft {
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
@@ -135,31 +138,35 @@ func (h *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 }
 
 // Allocate reserves n bytes from off, and grows the file to them unless keepSize.
-// Errors: as WriteAt.
+// A failure changes nothing. Errors: as WriteAt.
 func (h *File) Allocate(ctx context.Context, off, n int64, keepSize bool) error {
-	return h.change(ctx, func() error { return h.d.data.Allocate(off, n, keepSize) })
+	err := h.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer h.d.mu.Unlock()
+	if err := h.d.data.Allocate(off, n, keepSize); err != nil {
+		return err
+	}
+	h.changed()
+	return nil
 }
 
-// change does write with mu held. The spool is local and its writes are short.
+// change does write. The spool is local and its writes are short. A failure spoils
+// the file.
 func (h *File) change(ctx context.Context, write func() error) error {
 	d := h.d
-	if !h.write {
-		return fmt.Errorf("%w: opened for reading", fs.ErrPermission)
-	}
-	err := d.lockData(ctx)
+	err := h.lock(ctx)
 	if err != nil {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		if ctx.Err() == nil {
+		if h.write && ctx.Err() == nil && !errors.Is(err, ErrRetry) {
 			d.broken, d.err = true, err
 		}
 		return err
 	}
 	defer d.mu.Unlock()
-	if d.data == nil {
-		return ErrRetry
-	}
-	d.dirty, h.closing, d.attr.ModTime = true, false, time.Now()
+	h.changed()
 	if err := write(); err != nil {
 		d.broken, d.err = true, err
 		return err
@@ -169,6 +176,25 @@ func (h *File) change(ctx context.Context, write func() error) error {
 	}
 	return nil
 }
+
+// lock takes the draft's mu when its data may be changed. Whatever it returns but
+// nil, mu is not held.
+func (h *File) lock(ctx context.Context) error {
+	if !h.write {
+		return fmt.Errorf("%w: opened for reading", fs.ErrPermission)
+	}
+	if err := h.d.lockData(ctx); err != nil {
+		return err
+	}
+	if h.d.data == nil {
+		h.d.mu.Unlock()
+		return ErrRetry
+	}
+	return nil
+}
+
+// changed needs mu.
+func (h *File) changed() { h.d.dirty, h.closing, h.d.attr.ModTime = true, false, time.Now() }
 
 // Flush publishes the file if it was written, is an image by its name, and who
 // is the process that opened it: other processes inherit descriptors, and close

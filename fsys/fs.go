@@ -3,6 +3,7 @@
 package fsys
 
 import (
+	"hash/maphash"
 	"log/slog"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 // Options tune a tree. The zero value has the defaults.
 type Options struct {
 	ReadOnly bool // nothing can be written, whatever the remotes allow
+	Names    Names
 	OpenWait bool // Image.Open returns only when the image is whole and verified here
 	// Disk is a directory on the disk that statfs(2) answers from, normally the
 	// cache's. "" means the temporary directory's.
@@ -28,6 +30,7 @@ type FS struct {
 	cat     *catalog.Catalog
 	opts    Options
 	started time.Time
+	seed    maphash.Seed // of the offsets in directories
 
 	mu       sync.Mutex // guards the fields below
 	drafts   map[place]*Draft
@@ -46,6 +49,7 @@ func New(cat *catalog.Catalog, opts Options) *FS {
 		cat:      cat,
 		opts:     opts,
 		started:  time.Now(),
+		seed:     maphash.MakeSeed(),
 		drafts:   make(map[place]*Draft),
 		toolDirs: make(map[place]struct{}),
 		watchers: make(map[int]func(Change)),

@@ -79,7 +79,7 @@ func (i *Image) Epoch() cache.Epoch { return i.fs.cat.BlobInfo(i.remote, i.img).
 // backends.Backend.Open; the local disk's.
 func (i *Image) Open(ctx context.Context) (*cache.Blob, error) {
 	dir := &Dir{fs: i.fs, remote: i.remote, collection: i.img.Ref.Collection}
-	if draft := dir.draft(fileName(i.img.Ref, i.img.Format)); draft != nil {
+	if draft := dir.draft(i.fs.opts.Names.fileName(i.img.Ref, i.img.Format)); draft != nil {
 		over, err := draft.awaitEnd(ctx)
 		if err != nil {
 			return nil, err
@@ -149,7 +149,7 @@ func (i *Image) OpenWrite(ctx context.Context, who Caller, truncate bool) error 
 		return fmt.Errorf("%w: overwriting %s on remote %s (--allow-overwrite)", backends.ErrNotAllowed, i.img.Ref, i.remote)
 	}
 	dir := &Dir{fs: i.fs, remote: i.remote, collection: i.img.Ref.Collection}
-	name := fileName(i.img.Ref, i.img.Format)
+	name := i.fs.opts.Names.fileName(i.img.Ref, i.img.Format)
 	if !truncate && i.fs.join(dir.place(name), who) {
 		return ErrRetry
 	}

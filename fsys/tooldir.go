@@ -80,7 +80,7 @@ func (f *FS) holdsFiles(d *Dir) bool {
 	return false
 }
 
-// toolDirs returns the names of the tool's directories in d.
+// toolDirs returns the names of the tool's directories in d, sorted.
 func (d *Dir) toolDirs() []string {
 	d.fs.mu.Lock()
 	defer d.fs.mu.Unlock()
@@ -100,5 +100,5 @@ func (d *Dir) toolDirs() []string {
 			add(p)
 		}
 	}
-	return slices.Collect(maps.Keys(names))
+	return slices.Sorted(maps.Keys(names))
 }

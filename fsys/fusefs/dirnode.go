@@ -6,9 +6,6 @@ package fusefs
 
 import (
 	"context"
-	"maps"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -51,9 +48,6 @@ type dirNode struct {
 	readers atomic.Int32 // handles that the kernel may answer from what it keeps
 	asked   atomic.Int32 // names looked up since the last opening
 	filled  atomic.Bool  // the kernel asked us for names since then
-
-	mu     sync.Mutex // guards denied
-	denied map[string]struct{}
 }
 
 // attr returns the directory's attributes. Its time is that of the last change
@@ -86,7 +80,11 @@ func (n *dirNode) child(ctx context.Context, name string, node fsys.Node, out *f
 		a := node.Attr()
 		n.m.putEntry(a, timeout, out)
 		ops := &imageNode{m: n.m, image: node, gen: n.m.opened.generation(a.Ino)}
-		return n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFREG, Gen: ops.gen})
+		inode := n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFREG, Gen: ops.gen})
+		if known, ok := inode.Operations().(*imageNode); ok {
+			known.nameless.Store(false) // the same image is back
+		}
+		return inode
 	default:
 		// Whether the name means the draft or an image depends on who asks, and when.
 		a := node.Attr()
@@ -108,7 +106,7 @@ func (n *dirNode) known(name string) gofs.InodeEmbedder {
 // Lookup tells the kernel what a name means, and for how long to believe it. A
 // change that the notifier passes on while we ask can be newer than the answer,
 // and pass by the kernel, which does not know the name yet: then it shall not
-// believe the answer.
+// believe the answer. That there is no such name it never believes (decision 66).
 func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	ctx, end := await(ctx)
 	defer end()
@@ -116,14 +114,7 @@ func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	asked := n.changed.Load()
 	node, err := n.dir.Lookup(ctx, name, caller(ctx, false))
 	if err != nil {
-		e := n.m.fail("lookup", name, err)
-		if e == syscall.ENOENT {
-			n.deny(name)
-		}
-		if n.dir.Fresh() || n.changed.Load() != asked {
-			out.SetEntryTimeout(noTimeout) // that it is not there is not believed
-		}
-		return nil, e
+		return nil, n.m.fail("lookup", name, err)
 	}
 	child := n.child(ctx, name, node, out)
 	if n.changed.Load() != asked {
@@ -132,42 +123,8 @@ func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	return child, 0
 }
 
-// maxDenied bounds what is kept of a directory: names beyond it are believed
-// absent until the kernel asks again.
-const maxDenied = 1000
-
-// deny notes that the kernel was told there is no such name.
-func (n *dirNode) deny(name string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.denied == nil || len(n.denied) >= maxDenied {
-		n.denied = make(map[string]struct{})
-	}
-	n.denied[name] = struct{}{}
-}
-
-// takeDenied returns the names that were denied, all or those of some names, and
-// forgets that.
-func (n *dirNode) takeDenied(all bool, of []string) []string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	var names []string
-	if all {
-		names = slices.Collect(maps.Keys(n.denied))
-		n.denied = nil
-		return names
-	}
-	for _, name := range of {
-		if _, ok := n.denied[name]; ok {
-			names = append(names, name)
-			delete(n.denied, name)
-		}
-	}
-	return names
-}
-
 func (n *dirNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	return n.m.getattr(n.attr(), out)
+	return n.m.getattr(n.attr(), false, out)
 }
 
 // Setattr accepts what cp -a and rsync -a set on directories, and changes nothing.
@@ -220,7 +177,22 @@ func (n *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 func (n *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 	ctx, end := await(ctx)
 	defer end()
-	return n.m.fail("unlink", name, n.dir.Unlink(ctx, name))
+	file := n.known(name)
+	err := n.dir.Unlink(ctx, name)
+	if err == nil {
+		loseName(file)
+	}
+	return n.m.fail("unlink", name, err)
+}
+
+// loseName notes that a file, which can still be open, has no name any more.
+func loseName(file gofs.InodeEmbedder) {
+	switch n := file.(type) {
+	case *imageNode:
+		n.nameless.Store(true)
+	case *draftNode:
+		n.nameless.Store(true)
+	}
 }
 
 func (n *dirNode) Rename(ctx context.Context, name string, newParent gofs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
@@ -230,7 +202,11 @@ func (n *dirNode) Rename(ctx context.Context, name string, newParent gofs.InodeE
 	if !ok || flags&^unix.RENAME_NOREPLACE != 0 {
 		return syscall.EINVAL
 	}
+	file, replaced := n.known(name), to.known(newName)
 	err := n.dir.Rename(ctx, name, to.dir, newName, flags&unix.RENAME_NOREPLACE != 0)
+	if err == nil && replaced != file {
+		loseName(replaced)
+	}
 	return n.m.fail("rename", newName, err)
 }
 

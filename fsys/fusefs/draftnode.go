@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
@@ -35,10 +36,12 @@ type draftNode struct {
 	noXattrs
 	m     *Mounted
 	draft *fsys.Draft
+
+	nameless atomic.Bool // as imageNode.nameless
 }
 
 func (n *draftNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	return n.m.getattr(n.draft.Attr(), out)
+	return n.m.getattr(n.draft.Attr(), n.nameless.Load(), out)
 }
 
 func (n *draftNode) Setattr(ctx context.Context, _ gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
@@ -100,6 +103,7 @@ var (
 	_ gofs.FileFlusher   = (*draftHandle)(nil)
 	_ gofs.FileFsyncer   = (*draftHandle)(nil)
 	_ gofs.FileAllocater = (*draftHandle)(nil)
+	_ gofs.FileLseeker   = (*draftHandle)(nil)
 	_ gofs.FileReleaser  = (*draftHandle)(nil)
 )
 
@@ -129,6 +133,10 @@ func (h *draftHandle) Flush(ctx context.Context) syscall.Errno {
 // Fsync is fsync(2): the file is durable here, and no more. Closing publishes it.
 func (h *draftHandle) Fsync(context.Context, uint32) syscall.Errno {
 	return h.m.fail("fsync", h.name, h.file.Sync())
+}
+
+func (h *draftHandle) Lseek(_ context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
+	return seekHole(off, uint64(h.file.Size()), whence)
 }
 
 func (h *draftHandle) Allocate(ctx context.Context, off, size uint64, mode uint32) syscall.Errno {

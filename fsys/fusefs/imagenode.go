@@ -71,6 +71,8 @@ type imageNode struct {
 	image *fsys.Image
 	gen   uint64
 
+	nameless atomic.Bool // deleted, or replaced by a rename
+
 	mu      sync.Mutex // guards the fields below
 	mode    mode
 	handles int32
@@ -88,7 +90,7 @@ func (n *imageNode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.At
 			return n.m.fail("learn the size of", n.image.Ref().String(), err)
 		}
 	}
-	return n.m.getattr(n.image.Attr(), out)
+	return n.m.getattr(n.image.Attr(), n.nameless.Load(), out)
 }
 
 func (n *imageNode) Setattr(ctx context.Context, _ gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
@@ -244,6 +246,7 @@ var (
 	_ gofs.FileReader   = (*readHandle)(nil)
 	_ gofs.FileReleaser = (*readHandle)(nil)
 	_ gofs.FileFlusher  = (*readHandle)(nil)
+	_ gofs.FileLseeker  = (*readHandle)(nil)
 )
 
 func (h *readHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
@@ -272,6 +275,10 @@ func (h *readHandle) fail(err error) syscall.Errno {
 		return e
 	}
 	return h.n.fail("read", err)
+}
+
+func (h *readHandle) Lseek(_ context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
+	return seekHole(off, uint64(h.blob.Size()), whence)
 }
 
 func (h *readHandle) Flush(context.Context) syscall.Errno { return 0 }

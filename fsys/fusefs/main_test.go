@@ -22,6 +22,9 @@ var children = map[string]func(args []string) error{
 	"stat":  childStat,
 	"open":  childOpen,
 
+	"getcwd":  childGetcwd,
+	"seekdir": childSeekdir,
+
 	"rewrite": childRewrite,
 }
 

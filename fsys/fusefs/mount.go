@@ -144,11 +144,8 @@ func (m *Mounted) attachDirectly(o *fuse.MountOptions) (*fuse.Server, error) {
 }
 
 func (m *Mounted) raw() fuse.RawFileSystem {
-	// Timeouts are set for each entry. go-fuse caches "no such file" only where
-	// the whole file system does.
-	negative := negativeTimeout
+	// Timeouts are set for each entry.
 	return releases{gofs.NewNodeFS(m.root, &gofs.Options{
-		NegativeTimeout: &negative,
 		NullPermissions: true,
 		RootStableAttr:  &gofs.StableAttr{Ino: fuse.FUSE_ROOT_ID, Gen: firstGen},
 		Logger:          slog.NewLogLogger(m.log.Handler(), slog.LevelWarn),

@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -195,16 +194,17 @@ func (n *dirNode) tell(r *renamed, done <-chan struct{}) {
 	}
 }
 
-// affected returns the names that the kernel may believe wrong things of. It is
-// called after the directory's time was set; see Lookup.
+// affected returns the names that the kernel may believe wrong things of: files. A
+// directory that is told of would lose its name for whoever is in it (getcwd), and
+// what it stands for does not change: should it go, the kernel asks in a moment.
 func (n *dirNode) affected(r *renamed) []string {
-	names := slices.Collect(maps.Keys(r.names))
-	affected := n.takeDenied(r.listing || r.all, names)
+	names := maps.Keys(r.names)
 	if r.all {
-		names = slices.Collect(maps.Keys(n.Children()))
+		names = maps.Keys(n.Children())
 	}
-	for _, name := range names {
-		if n.GetChild(name) != nil {
+	var affected []string
+	for name := range names {
+		if child := n.GetChild(name); child != nil && !child.IsDir() {
 			affected = append(affected, name)
 		}
 	}

@@ -65,6 +65,7 @@ func TestCopyIn(t *testing.T) {
 		"mkdir":       `mkdir -p ${DST%/*}/new/deep && cp $SRC ${DST%/*}/new/deep/x:1.sif && cmp $SRC ${DST%/*}/new/deep/x:1.sif && cp $SRC $DST`,
 		"truncate":    `truncate -s $(stat -c %s $SRC) ${DST%/*}/.t && dd if=$SRC of=${DST%/*}/.t conv=notrunc && mv ${DST%/*}/.t $DST`,
 		"fallocate":   `fallocate -l 4096 ${DST%/*}/.t && cat $SRC > ${DST%/*}/.t && mv ${DST%/*}/.t $DST`,
+		"no room":     `( ! fallocate -l 1P /proc/self/fd/3 && cat $SRC >&3 ) 3> $DST`,
 		"touch first": `touch ${DST%/*}/.t && cp $SRC ${DST%/*}/.t && touch -d 2020-01-01 ${DST%/*}/.t && mv ${DST%/*}/.t $DST`,
 		"rsync":       `rsync -a $SRC $DST`,
 		"rsync in":    `rsync -a --inplace $SRC $DST`,

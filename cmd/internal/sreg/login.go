@@ -65,7 +65,6 @@ func (a *app) login(ctx context.Context, name string, f loginFlags) error {
 	if err != nil {
 		return fmt.Errorf("login %s: %w", name, err)
 	}
-	_, before := o.ReadLogin(r)
 	path, err := o.StoreLogin(r, l)
 	if err != nil {
 		return fmt.Errorf("login %s: %w", name, err)
@@ -75,8 +74,8 @@ func (a *app) login(ctx context.Context, name string, f loginFlags) error {
 	} else {
 		a.notice(fmt.Sprintf("the login for %s is in %s, but it could not be tried: %v", name, path, backends.Printable(untried.Error())))
 	}
-	if mount := runningMount(o); mount != "" && errors.Is(before, fs.ErrNotExist) && !engine.LoginOnly(r.Type) {
-		a.notice(fmt.Sprintf("the mount at %s knows of no login for %s yet: restart it to use this one", mount, name))
+	if !engine.LoginOnly(r.Type) { // those look for it whenever they need one
+		a.reload(ctx, o, name)
 	}
 	return nil
 }

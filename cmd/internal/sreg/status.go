@@ -25,7 +25,7 @@ func (a *app) statusCmd() *cobra.Command {
 		Short: "Show the mount, the remotes, the cache and the uploads",
 		Long: `Show how things stand. No registry is asked.
 
-With -o json: {version, pid, mount, details, remotes, cache, uploads, spool}; there
+With -o json: {version, pid, mount, details, remotes, cache, uploads, pushes, spool}; there
 is no mount if none is running.`,
 		Args: needArgs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -70,6 +70,9 @@ func printStatus(w io.Writer, st catalog.Status) error {
 		return err
 	}
 	if err := printBusy(w, st.Cache); err != nil {
+		return err
+	}
+	if err := printPushes(w, st.Pushes); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
@@ -130,6 +133,19 @@ func printBusy(w io.Writer, st catalog.CacheStatus) error {
 	t := newTable(w, "REFUSED UNTIL", "IMAGE", "WHY")
 	for _, b := range st.Refused {
 		t.row(moment(b.Refused), cachedName(b), b.Error)
+	}
+	return t.flush()
+}
+
+// printPushes prints what "sreg push" and "sreg add" are at.
+func printPushes(w io.Writer, pushes []catalog.Pushing) error {
+	if len(pushes) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t := newTable(w, "PUSHED", "OF", "DONE", "TO", "FROM")
+	for _, p := range pushes {
+		t.row(size(p.Stored), size(p.Size), portion(p.Stored, p.Size), p.URI, p.Path)
 	}
 	return t.flush()
 }

@@ -153,7 +153,7 @@ func (s *server) takeState(ctx context.Context) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := dir.Announce(path, s.mountpoint); err != nil {
+	if err := dir.Announce(path, s.mountpoint, s.settings.Names); err != nil {
 		return nil, errors.Join(fmt.Errorf("state directory: %w", err), socket.Close())
 	}
 	return socket, nil
@@ -164,7 +164,7 @@ func (s *server) takeState(ctx context.Context) (net.Listener, error) {
 func (s *server) serveControl(ctx context.Context, socket net.Listener) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	handler := control.Handler(s.engine.Catalog, control.Options{
-		Mount: s.mountpoint, Details: s.details, Settle: s.settle, Log: s.opts.Log,
+		Mount: s.mountpoint, Details: s.details, Settle: s.settle, Reload: s.engine.Reload, Log: s.opts.Log,
 	})
 	done := make(chan struct{})
 	go func() {
@@ -203,7 +203,7 @@ func (s *server) details() map[string]string {
 
 func (s *server) attach(ctx context.Context) error {
 	tree := fsys.New(s.engine.Catalog, fsys.Options{
-		ReadOnly: s.settings.ReadOnly, OpenWait: s.settings.Open == "wait", Disk: existing(s.settings.CacheDir), Log: s.opts.Log,
+		Names: fsys.Names(s.settings.Names), ReadOnly: s.settings.ReadOnly, OpenWait: s.settings.Open == "wait", Disk: existing(s.settings.CacheDir), Log: s.opts.Log,
 	})
 	m, err := fusefs.Mount(ctx, s.mountpoint, tree, s.mountOptions())
 	if err != nil {
@@ -253,14 +253,25 @@ func (s *server) wait() error {
 			s.stopping()
 			return err
 		case <-s.end.hangups:
-			s.opts.Log.Info("listings are asked for again")
-			s.engine.Catalog.Expire()
+			s.reload()
 		case <-s.end.asked.Done():
 			s.opts.Log.Info("stopping", "cause", context.Cause(s.end.asked))
 			s.stopping()
 			return s.detach()
 		}
 	}
+}
+
+// reload takes up what changed outside: listings, and remotes that are new in the
+// configuration.
+func (s *server) reload() {
+	s.engine.Catalog.Expire()
+	done, err := s.engine.Reload(s.end.asked, "")
+	if err != nil {
+		s.opts.Log.Error("the configuration stays as it was; listings are asked for again", "err", err)
+		return
+	}
+	s.opts.Log.Info("listings are asked for again, and the configuration was read", "added", done.Added, "at the next start", done.Waiting)
 }
 
 func (s *server) stopping() {
