@@ -271,7 +271,7 @@ func (b remote) do(ctx context.Context, kind string, ref backends.Ref, extra url
 	sentinel := map[int]error{
 		http.StatusNotFound: fs.ErrNotExist, http.StatusConflict: fs.ErrExist, http.StatusPreconditionFailed: backends.ErrChanged,
 		http.StatusUnauthorized: backends.ErrUnauthorized, http.StatusNotImplemented: errors.ErrUnsupported,
-		http.StatusTooManyRequests: backends.ErrRateLimited,
+		http.StatusTooManyRequests: backends.ErrRateLimited, http.StatusForbidden: fs.ErrPermission,
 	}[resp.StatusCode]
 	if sentinel == nil {
 		sentinel = backends.ErrUnavailable
