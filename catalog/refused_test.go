@@ -3,6 +3,7 @@
 package catalog_test
 
 import (
+	"bytes"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -108,4 +109,43 @@ func TestLookup_unauthorized(t *testing.T) {
 		time.Sleep(6 * time.Second)
 		b.mustLookup("c/x:1")
 	})
+}
+
+// A listing can tell all but the size, which a question about the one image does tell: that
+// is put when somebody reads, and not for everything that is listed.
+func TestBlob_sizeNotListed(t *testing.T) {
+	t.Parallel()
+	svc := newService()
+	svc.noSizes = true
+	content := bytes.Repeat([]byte("x"), 5000)
+	for i := range 20 {
+		svc.put(fmt.Sprintf("c/x:%d", i), content)
+	}
+	b := newBench(t, svc)
+	b.names("c")
+	for i := range 20 {
+		if img := b.mustLookup(fmt.Sprintf("c/x:%d", i)); img.Size != -1 || img.Version == "" {
+			t.Fatalf("Lookup = %+v", img)
+		}
+	}
+	if n := svc.count("stat"); n != 0 {
+		t.Errorf("%d questions about what was listed", n)
+	}
+	img := b.mustLookup("c/x:7")
+	for range 3 {
+		blob, err := b.Blob(t.Context(), "lab", img)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if blob.Size() != 5000 {
+			t.Errorf("size %d", blob.Size())
+		}
+		blob.Close()
+	}
+	if n, opened := svc.count("stat"), svc.count("open"); n != 1 || opened != 0 {
+		t.Errorf("%d questions and %d requests for bytes to open an image", n, opened)
+	}
+	if img := b.mustLookup("c/x:7"); img.Size != 5000 {
+		t.Errorf("afterwards the size is %d", img.Size)
+	}
 }

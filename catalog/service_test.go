@@ -33,6 +33,7 @@ type service struct {
 	images    map[backends.Ref]stored
 	history   map[string]stored // by version
 	namesOnly bool              // listings tell no facts
+	noSizes   bool              // listings tell no sizes
 	noList    bool              // 501 for listings
 	keeps     map[string]bool   // collections that are listed without an image, if not nil
 	untold    string            // a collection that its parent's listing lacks
@@ -188,6 +189,9 @@ func (s *service) list(w http.ResponseWriter, collection string) {
 			img := have.Image
 			if s.namesOnly {
 				img = backends.Image{Ref: ref, Size: -1}
+			}
+			if s.noSizes {
+				img.Size = -1
 			}
 			entries = append(entries, backends.Entry{Image: img})
 		} else if strings.HasPrefix(ref.Collection, prefix) {
