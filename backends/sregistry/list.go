@@ -201,6 +201,7 @@ func (c *client) collections(ctx context.Context) iter.Seq2[collection, error] {
 				yield(collection{}, err)
 				return
 			}
+			c.listing.answered()
 			for _, col := range page.Results {
 				if listed += 1 + len(col.Containers); listed > maxListed {
 					yield(collection{}, fmt.Errorf("%w: more than %d names in one listing", backends.ErrCorrupt, maxListed))
@@ -211,7 +212,6 @@ func (c *client) collections(ctx context.Context) iter.Seq2[collection, error] {
 				}
 			}
 		}
-		c.listing.answered()
 	}
 }
 
