@@ -53,25 +53,25 @@ type Catalog struct {
 	clock   *clock
 	expired atomic.Int64
 
-	watchers  watchers
-	tasks     tasks
-	asking    singleflight.Group // questions about one image
-	listing   singleflight.Group // listings of one collection
-	health    health
-	absent    memory   // names that the registry does not have
-	failed    failures // listings that did not come
-	own       ownWrites
-	ahead     readahead      // facts fetched before they are asked for
-	records   records        // pins, collections made by hand
-	locks     [64]sync.Mutex // guard the stored entries of a collection, see lock
-	trees     sync.Mutex     // held while collections come and go; after one of locks
-	uploads   *uploads       // drafts on their way
-	pushes    pushes         // files of the user's on their way
-	opening   sync.Mutex     // held while the state is opened and closed
-	state     atomic.Pointer[State]
-	closed    atomic.Bool
-	closeOnce sync.Once
-	closeErr  error
+	watchers watchers
+	tasks    tasks
+	asking   singleflight.Group // questions about one image
+	listing  singleflight.Group // listings of one collection
+	health   health
+	absent   memory   // names that the registry does not have
+	failed   failures // listings that did not come
+	own      ownWrites
+	ahead    readahead      // facts fetched before they are asked for
+	records  records        // pins, collections made by hand
+	locks    [64]sync.Mutex // guard the stored entries of a collection, see lock
+	trees    sync.Mutex     // held while collections come and go; after one of locks
+	uploads  *uploads       // drafts on their way
+	pushes   pushes         // files of the user's on their way
+	opening  sync.Mutex     // held while the state is opened and closed
+	state    atomic.Pointer[State]
+	closed   atomic.Bool
+	ending   sync.Mutex // held while it is handed over or closed; guards the field below
+	rest     *State     // what HandOver has left for Close; nil before
 }
 
 // New returns a catalogue. It makes no request and opens nothing yet.
@@ -110,30 +110,47 @@ func (c *Catalog) Start(ctx context.Context) error {
 	return nil
 }
 
-// Close waits for queued and running uploads until ctx ends, then closes the
-// state if it was opened. A second Close does nothing.
+// Drain waits for queued and running uploads until ctx ends.
+func (c *Catalog) Drain(ctx context.Context) { c.uploads.drain(ctx) }
+
+// Close drains, and then closes the state if it was opened. A second Close does nothing.
 func (c *Catalog) Close(ctx context.Context) error {
-	c.closeOnce.Do(func() {
-		c.uploads.drain(ctx)
-		c.closed.Store(true)
-		c.tasks.stop()
-		c.opening.Lock()
-		defer c.opening.Unlock()
-		if s := c.state.Swap(nil); s != nil {
-			c.closeErr = s.close()
-		}
-	})
-	return c.closeErr
+	return c.end(ctx, (*cache.Cache).Close)
 }
 
-// close closes the bytes before the index that remembers them.
-func (s *State) close() error {
+// HandOver is Close for a state that another process shall have, while images are open:
+// what [Catalog.Blob] gave out can be read until Close. ctx bounds what takes time.
+func (c *Catalog) HandOver(ctx context.Context) error {
+	return c.end(ctx, func(b *cache.Cache) error { return b.HandOver(ctx) })
+}
+
+// end ends all but the cache, which it lets go of by letGo: the bytes before the index
+// that remembers them.
+func (c *Catalog) end(ctx context.Context, letGo func(*cache.Cache) error) error {
+	c.ending.Lock()
+	defer c.ending.Unlock()
+	if c.rest != nil {
+		if c.rest.Cache != nil {
+			return letGo(c.rest.Cache)
+		}
+		return nil
+	}
+	c.Drain(ctx)
+	c.closed.Store(true)
+	c.tasks.stop()
+	c.opening.Lock()
+	defer c.opening.Unlock()
+	s := c.state.Swap(nil)
+	if s == nil {
+		s = &State{}
+	}
+	c.rest = &State{Cache: s.Cache}
 	var errs []error
 	if s.Spool != nil {
 		errs = append(errs, s.Spool.Close())
 	}
 	if s.Cache != nil {
-		errs = append(errs, s.Cache.Close())
+		errs = append(errs, letGo(s.Cache))
 	}
 	if s.Store != nil {
 		errs = append(errs, s.Store.Close())

@@ -110,6 +110,7 @@ type Draft struct {
 	published bool          // the name means the image now
 	accepted  bool          // sealed and queued: it counts as published, but only we have it
 	gone      bool          // removed, or replaced by another
+	same      *Image        // which may not be replaced: other bytes are refused
 	idle      chan struct{} // closed when the last handle for writing is; nil if there is none
 }
 
@@ -182,6 +183,9 @@ func (f *FS) start(ctx context.Context, d *Dir, name string, who Caller, excl bo
 		return nil, err
 	}
 	draft := f.newDraft(data, p, name)
+	if target := data.Info().Target; target.Replaces == cache.OnlySame {
+		draft.same, _ = d.image(ctx, target.Ref) // else publishing tells
+	}
 	draft.claim(who) // until it is opened: nobody else may take the place
 	old, ok := f.put(draft)
 	if !ok {

@@ -155,7 +155,8 @@ func (n *dirNode) Create(ctx context.Context, name string, flags, mode uint32, o
 		return nil, nil, 0, n.m.fail("create", name, err)
 	}
 	n.m.counts.written.Add(1)
-	return n.child(ctx, name, draft, out), &draftHandle{m: n.m, name: name, file: file}, 0, 0
+	child := n.child(ctx, name, draft, out)
+	return child, &draftHandle{m: n.m, name: name, file: file, open: n.m.files.add(ctx, child, true)}, 0, 0
 }
 
 func (n *dirNode) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
@@ -206,6 +207,9 @@ func (n *dirNode) Rename(ctx context.Context, name string, newParent gofs.InodeE
 	err := n.dir.Rename(ctx, name, to.dir, newName, flags&unix.RENAME_NOREPLACE != 0)
 	if err == nil && replaced != file {
 		loseName(replaced)
+	}
+	if _, isImage := file.(*imageNode); err == nil && isImage {
+		n.m.notifier.moved(to, newName)
 	}
 	return n.m.fail("rename", newName, err)
 }

@@ -39,6 +39,7 @@ type app struct {
 	lines      *bufio.Reader // of in, where somebody is asked
 	mount      string        // where the running mount is, "" if none; set by with
 	mountNames fsys.Names    // how names are spelled there
+	state      string        // the state directory; set by with
 }
 
 // A format is how the answer is printed.
@@ -83,7 +84,7 @@ func (a *app) with(ctx context.Context, fn func(*control.Client) error) error {
 		if err != nil {
 			return err
 		}
-		a.mount, a.mountNames = s.Mount, fsys.Names(s.Names)
+		a.mount, a.mountNames, a.state = s.Mount, fsys.Names(s.Names), o.State
 		err = fn(s.Client)
 		again := err != nil && s.Held() && try < 3
 		if closeErr := s.Close(ctx); !again {
