@@ -4,6 +4,7 @@ package backends
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -25,9 +26,11 @@ type delays struct {
 	exp      *backoff.ExponentialBackOff
 	breaker  *breaker
 	throttle *throttle
+	limit    *limit // nil: what is tried whatever the service said before
 	deadline time.Time
 	tries    int
 	after    time.Duration // asked for with the last error
+	last     error
 }
 
 func (c *Client) delays(ctx context.Context) *delays {
@@ -52,6 +55,9 @@ func (d *delays) NextBackOff() time.Duration {
 		wait = d.after + rand.N(d.after/10+100*time.Millisecond)
 	}
 	if d.tries >= maxTries || d.breaker.open() || time.Now().Add(wait).After(d.deadline) {
+		if d.limit != nil && d.after == 0 && errors.Is(d.last, ErrRateLimited) {
+			d.limit.meet(d.last, limitPause)
+		}
 		return backoff.Stop
 	}
 	return wait
@@ -75,21 +81,31 @@ func (d *delays) left(budget time.Duration) time.Duration {
 // retry calls op until it succeeds or there is no point in going on. The error
 // is op's last one, or ctx's if that ended during a pause.
 func (d *delays) retry(ctx context.Context, op func() error) error {
+	if d.limit != nil {
+		if err := d.limit.pass(ctx, d.deadline); err != nil {
+			return err
+		}
+	}
 	return backoff.Retry(func() error {
 		err := op()
 		if err != nil && !transient(err) {
 			return backoff.Permanent(err)
 		}
-		d.after = RetryAfter(err)
+		d.last, d.after = err, RetryAfter(err)
 		d.throttle.meet(err)
+		if d.limit != nil && d.after > 0 {
+			d.limit.meet(err, d.after)
+		}
 		return err
 	}, backoff.WithContext(d, ctx))
 }
 
 // once is for one request with a short answer: it is tried again while that can help.
-func once[T any](ctx context.Context, c *Client, fn func(context.Context) (T, error)) (T, error) {
+// A question has its limit.
+func once[T any](ctx context.Context, c *Client, l *limit, fn func(context.Context) (T, error)) (T, error) {
 	var v T
 	d := c.delays(ctx)
+	d.limit = l
 	err := d.retry(ctx, func() error {
 		tried, t, err := c.begin(ctx, d.left(c.opts.MaxElapsed), c.gate.enter)
 		if err != nil {

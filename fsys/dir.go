@@ -168,8 +168,8 @@ func (d *Dir) lookupRemote(ctx context.Context, name string) (Node, error) {
 			return child, nil
 		}
 	}
-	if dirErr != nil && errors.Is(err, fs.ErrNotExist) {
-		return nil, dirErr
+	if dirErr != nil && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid)) {
+		return nil, dirErr // that no image has the name is no answer to whether a collection has
 	}
 	return nil, err
 }
