@@ -22,7 +22,8 @@ import (
 // given at once; what may pass (ErrUnavailable, ErrRateLimited, silence) is
 // tried again until the limit. A remote that nothing was heard from for several
 // tries in a row is left alone for some seconds: meanwhile everything fails at
-// once with ErrUnavailable, so that a dead registry costs a listing no time.
+// once with ErrUnavailable, so that a dead registry costs a listing no time. What
+// a reader waits for (Demanded) is tried until the limit nevertheless.
 type Client struct {
 	name     string
 	backend  Backend
