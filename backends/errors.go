@@ -79,7 +79,7 @@ func RetryAfter(err error) time.Duration {
 // LocalErrno returns the errno in err when it tells of this machine rather than of
 // a registry: ENOSPC, EDQUOT, EFBIG, EROFS, EIO of a disk; EMFILE, ENFILE, ENOMEM.
 func LocalErrno(err error) (syscall.Errno, bool) {
-	if e, ok := shortage(err); ok {
+	if e, ok := Shortage(err); ok {
 		return e, true
 	}
 	e, ok := errors.AsType[syscall.Errno](err)
@@ -93,9 +93,10 @@ func LocalErrno(err error) (syscall.Errno, bool) {
 	return 0, false
 }
 
-// shortage returns the errno in err when this process, or this machine, has no
-// descriptor or no memory left. What was to be asked then was not asked.
-func shortage(err error) (syscall.Errno, bool) {
+// Shortage returns the errno in err when this process, or this machine, has no
+// descriptor or no memory left: EMFILE, ENFILE, ENOMEM. What was to be asked then was
+// not asked.
+func Shortage(err error) (syscall.Errno, bool) {
 	dns, isDNS := errors.AsType[*net.DNSError](err) // the resolver keeps the text only
 	// The text of EMFILE is the beginning of that of ENFILE.
 	for _, e := range []syscall.Errno{syscall.ENFILE, syscall.EMFILE, syscall.ENOMEM} {

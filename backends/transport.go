@@ -31,7 +31,7 @@ func TransportError(err error) error {
 		return nil
 	}
 	text := Redact(err.Error())
-	if e, ok := shortage(err); ok {
+	if e, ok := Shortage(err); ok {
 		return saying(e, text)
 	}
 	for _, s := range []error{context.Canceled, ErrUnavailable, ErrCorrupt, ErrNotAllowed} {

@@ -162,7 +162,7 @@ func (t *try) settle(ctx, tried context.Context, err error) error {
 		if errors.Is(err, ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
 			o = silence
 		}
-		if _, ok := shortage(err); ok {
+		if _, ok := Shortage(err); ok {
 			o = unknown // it was not asked
 		}
 	}
@@ -181,7 +181,7 @@ func classify(err error) error {
 			return err
 		}
 	}
-	if _, ok := shortage(err); ok {
+	if _, ok := Shortage(err); ok {
 		return TransportError(err)
 	}
 	// Before the sentinels of package fs: a refused connection can hold EACCES,
