@@ -24,7 +24,8 @@ import (
 // List and Search before the time that it names, or for a minute; what opens and
 // publishes is tried all the same. A remote that nothing was heard from for several
 // tries in a row is left alone for some seconds: meanwhile everything fails at
-// once with ErrUnavailable, so that a dead registry costs a listing no time.
+// once with ErrUnavailable, so that a dead registry costs a listing no time. What
+// a reader waits for (Demanded) is tried until the limit nevertheless.
 type Client struct {
 	name     string
 	backend  Backend
