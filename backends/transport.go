@@ -21,7 +21,7 @@ import (
 // fs.ErrPermission, whatever its errno) and what is secret in URLs.
 //
 //   - A context's own end stays context.Canceled or DeadlineExceeded.
-//   - ErrUnavailable, ErrCorrupt and DeadlineExceeded of NewHTTPClient stay.
+//   - ErrUnavailable, ErrCorrupt, ErrBadAnswer and DeadlineExceeded of NewHTTPClient stay.
 //   - Silence is context.DeadlineExceeded.
 //   - Anything else is ErrUnavailable; permanently so where asking again cannot
 //     help: a certificate, TLS spoken to something else.
@@ -30,7 +30,7 @@ func TransportError(err error) error {
 		return nil
 	}
 	text := Redact(err.Error())
-	for _, s := range []error{context.Canceled, ErrUnavailable, ErrCorrupt, ErrNotAllowed} {
+	for _, s := range []error{context.Canceled, ErrUnavailable, ErrCorrupt, ErrBadAnswer, ErrNotAllowed} {
 		if errors.Is(err, s) {
 			return keepPermanent(err, saying(s, text))
 		}

@@ -138,8 +138,9 @@ func (c *Catalog) keepTrying(ctx context.Context, s *State, id string) error {
 	looked := false
 	for {
 		err := c.publishTurn(ctx, s, id)
-		if errors.Is(err, backends.ErrCorrupt) && !looked {
-			// Is it the registry's answer, or what was sent?
+		if (errors.Is(err, backends.ErrCorrupt) || errors.Is(err, backends.ErrBadAnswer)) && !looked {
+			// Is it the registry's answer, or what was sent? Many say HTTP 400 to bytes
+			// that are not those of their digest.
 			looked = true
 			err = cmp.Or(rotten(ctx, s, id), err)
 		}

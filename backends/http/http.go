@@ -54,6 +54,9 @@ type client struct {
 	noHead atomic.Bool    // the server answers no HEAD
 }
 
+// Address implements backends.Addressed.
+func (c *client) Address() string { return c.home.String() }
+
 // Open is registered in backends/all.
 //
 // Errors: fs.ErrInvalid for settings that cannot be.

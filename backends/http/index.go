@@ -46,7 +46,7 @@ type page struct {
 
 // readIndex reads the answer to a request for folder.
 //
-// Errors: backends.ErrCorrupt for what is no index; those of
+// Errors: backends.ErrBadAnswer for what is no index; those of
 // backends.TransportError.
 func readIndex(resp *nethttp.Response, folder *url.URL) (page, error) {
 	body := &capped{r: resp.Body, left: maxPage}
@@ -61,13 +61,13 @@ func readIndex(resp *nethttp.Response, folder *url.URL) (page, error) {
 	if mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); mediaType == "application/json" {
 		return parseJSON(body, maxNames)
 	}
-	return page{}, fmt.Errorf("%w: neither a page nor JSON where an index should be", backends.ErrCorrupt)
+	return page{}, fmt.Errorf("%w: neither a page nor JSON where an index should be", backends.ErrBadAnswer)
 }
 
 // parseHTML reads the links of a page. Sizes and times beside them are for
 // people: rounded, in no known time zone.
 //
-// Errors: backends.ErrCorrupt for what is no index, or has more links than most;
+// Errors: backends.ErrBadAnswer for what is no index, or has more links than most;
 // those of backends.TransportError.
 func parseHTML(r io.Reader, folder *url.URL, most int) (page, error) {
 	p, seen, links := page{}, map[string]bool{}, 0
@@ -82,7 +82,7 @@ func parseHTML(r io.Reader, folder *url.URL, most int) (page, error) {
 			}
 			if len(p.items) == 0 && !isIndexTitle(title, folder) {
 				// A login page, say. As an empty folder it would let every name vanish.
-				return page{}, fmt.Errorf("%w: a page that is no index", backends.ErrCorrupt)
+				return page{}, fmt.Errorf("%w: a page that is no index", backends.ErrBadAnswer)
 			}
 			return p, nil
 		case html.StartTagToken:
@@ -201,9 +201,9 @@ func jsonError(err error) error {
 	_, shape := errors.AsType[*json.UnmarshalTypeError](err)
 	switch {
 	case err == nil:
-		return fmt.Errorf("%w: JSON that is no index", backends.ErrCorrupt)
+		return fmt.Errorf("%w: JSON that is no index", backends.ErrBadAnswer)
 	case syntax, shape:
-		return fmt.Errorf("%w: not the JSON of an index: %v", backends.ErrCorrupt, err)
+		return fmt.Errorf("%w: not the JSON of an index: %v", backends.ErrBadAnswer, err)
 	}
 	return readError(err)
 }
@@ -223,14 +223,16 @@ func (c *capped) Read(p []byte) (int, error) {
 	return n, err
 }
 
-var errTooLong = fmt.Errorf("%w: more bytes than a list of names can have", backends.ErrCorrupt)
+var errTooLong = fmt.Errorf("%w: more bytes than a list of names can have", backends.ErrBadAnswer)
 
-func tooMany(most int) error { return fmt.Errorf("%w: more than %d names", backends.ErrCorrupt, most) }
+func tooMany(most int) error {
+	return fmt.Errorf("%w: more than %d names", backends.ErrBadAnswer, most)
+}
 
 // readError says what an error while reading names means.
 func readError(err error) error {
 	if errors.Is(err, html.ErrBufferExceeded) {
-		return fmt.Errorf("%w: a tag or a text of more than %d bytes", backends.ErrCorrupt, maxToken)
+		return fmt.Errorf("%w: a tag or a text of more than %d bytes", backends.ErrBadAnswer, maxToken)
 	}
 	return backends.TransportError(err)
 }

@@ -107,7 +107,7 @@ func (c *client) index(ctx context.Context, folder string) (page, error) {
 	if at := resp.Request.URL; at.Scheme != asked.Scheme || !strings.EqualFold(at.Host, asked.Host) || dir(at.Path) != asked.Path {
 		at := *at
 		at.User, at.RawQuery, at.Fragment = nil, "", ""
-		return page{}, fmt.Errorf("%w: the server sends to %s for the index: if that is right, url should say so", backends.ErrCorrupt, &at)
+		return page{}, fmt.Errorf("%w: the server sends to %s for the index: if that is right, url should say so", backends.ErrBadAnswer, &at)
 	}
 	return readIndex(resp, asked)
 }

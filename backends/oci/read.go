@@ -119,7 +119,7 @@ func (c *client) toldSize(ctx context.Context, repo, digest string) (int64, erro
 	resp.Body.Close()
 	size, err := ranged.Size(resp)
 	if err == nil && size < 0 {
-		err = fmt.Errorf("%w: blob %s of no stated size", backends.ErrCorrupt, digest)
+		err = fmt.Errorf("%w: blob %s of no stated size", backends.ErrBadAnswer, digest)
 	}
 	return size, err
 }

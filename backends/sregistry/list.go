@@ -149,8 +149,11 @@ func (c *client) names(ctx context.Context, top string) ([]name, error) {
 	if err != nil {
 		return nil, err
 	}
+	var answer json.RawMessage
 	var col collection
-	err = c.page(req, &col)
+	if err = c.page(req, &answer); err == nil {
+		err = httpx.Decode(answer, &col)
+	}
 	switch {
 	case statusOf(err) == http.StatusInternalServerError:
 		return nil, c.whyBroken(ctx, err)
@@ -158,10 +161,10 @@ func (c *client) names(ctx context.Context, top string) ([]name, error) {
 		return nil, err
 	case col.Name != top && top != strings.ToLower(top):
 		return c.namesInRoot(ctx, top) // the view looks for names in lower case alone
-	case col.Name == "" && col.ID == "":
+	case string(answer) == "{}":
 		return nil, fmt.Errorf("%w: no such collection", fs.ErrNotExist) // the server says {} with status 200
 	case col.Name != top:
-		return nil, fmt.Errorf("%w: collection %.100q for %q", backends.ErrCorrupt, col.Name, top)
+		return nil, fmt.Errorf("%w: collection %.100q for %q", backends.ErrBadAnswer, col.Name, top)
 	}
 	return c.usable(col), nil
 }
@@ -201,7 +204,7 @@ func (c *client) collections(ctx context.Context) iter.Seq2[collection, error] {
 		listed := 0
 		for pages := 0; next != ""; pages++ {
 			if pages == maxPages || seen[next] {
-				yield(collection{}, fmt.Errorf("%w: the list of collections has no end", backends.ErrCorrupt))
+				yield(collection{}, fmt.Errorf("%w: the list of collections has no end", backends.ErrBadAnswer))
 				return
 			}
 			seen[next] = true
@@ -214,7 +217,7 @@ func (c *client) collections(ctx context.Context) iter.Seq2[collection, error] {
 				err = c.page(req, &page)
 			}
 			if err == nil && page.Results == nil {
-				err = fmt.Errorf("%w: a page of collections without results", backends.ErrCorrupt)
+				err = fmt.Errorf("%w: a page of collections without results", backends.ErrBadAnswer)
 			}
 			if err == nil {
 				next, err = c.nextPage(page.Next)
@@ -228,7 +231,7 @@ func (c *client) collections(ctx context.Context) iter.Seq2[collection, error] {
 			}
 			for _, col := range *page.Results {
 				if listed += 1 + len(col.Containers); listed > maxListed {
-					yield(collection{}, fmt.Errorf("%w: more than %d names in one listing", backends.ErrCorrupt, maxListed))
+					yield(collection{}, fmt.Errorf("%w: more than %d names in one listing", backends.ErrBadAnswer, maxListed))
 					return
 				}
 				if !yield(col, nil) {
@@ -247,7 +250,7 @@ func (c *client) nextPage(link string) (string, error) {
 	}
 	u, err := url.Parse(link)
 	if err != nil {
-		return "", fmt.Errorf("%w: a link to the next page that is none", backends.ErrCorrupt)
+		return "", fmt.Errorf("%w: a link to the next page that is none", backends.ErrBadAnswer)
 	}
 	return c.url("/api/collections/?" + u.RawQuery), nil
 }
@@ -264,7 +267,7 @@ func (c *client) page(req *http.Request, v any) error {
 	case err != nil:
 		return backends.TransportError(err)
 	case len(text) > maxPage:
-		return fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrCorrupt, maxPage)
+		return fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrBadAnswer, maxPage)
 	}
 	return decode(resp, text, v)
 }

@@ -36,7 +36,7 @@ func openRemotes(ctx context.Context, o Options) ([]catalog.Remote, error) {
 		switch {
 		case err == nil:
 			if remote.URL == "" {
-				remote.URL = addressOf(backend)
+				remote.URL = backends.AddressOf(backend)
 			}
 			remote.Client = backends.NewClient(r.Name, backend, backends.ClientOptions{
 				ReadOnly:   remote.Policy.ReadOnly,
@@ -54,15 +54,6 @@ func openRemotes(ctx context.Context, o Options) ([]catalog.Remote, error) {
 		all = append(all, remote)
 	}
 	return all, nil
-}
-
-// addressOf returns where a backend is that knows it without being told; "" for
-// the others.
-func addressOf(b backends.Backend) string {
-	if a, ok := b.(interface{ Address() string }); ok {
-		return a.Address()
-	}
-	return ""
 }
 
 func closeRemotes(all []catalog.Remote) {
