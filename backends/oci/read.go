@@ -103,6 +103,9 @@ func (c *client) blobSize(ctx context.Context, repo, digest string) (int64, erro
 		return 0, err
 	}
 	resp.Body.Close()
+	if err := ranged.Unfit(resp); err != nil {
+		return 0, err // the length is that of a page
+	}
 	if resp.ContentLength < 0 {
 		return c.toldSize(ctx, repo, digest)
 	}
