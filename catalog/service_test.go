@@ -276,6 +276,7 @@ func (b remote) do(ctx context.Context, kind string, ref backends.Ref, extra url
 		http.StatusNotFound: fs.ErrNotExist, http.StatusConflict: fs.ErrExist, http.StatusPreconditionFailed: backends.ErrChanged,
 		http.StatusUnauthorized: backends.ErrUnauthorized, http.StatusNotImplemented: errors.ErrUnsupported,
 		http.StatusTooManyRequests: backends.ErrRateLimited, http.StatusForbidden: fs.ErrPermission,
+		http.StatusBadRequest: backends.ErrBadAnswer, http.StatusUnprocessableEntity: backends.ErrCorrupt,
 	}[resp.StatusCode]
 	if sentinel == nil {
 		sentinel = backends.ErrUnavailable

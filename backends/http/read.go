@@ -80,7 +80,7 @@ func (c *client) each(ref backends.Ref, format string, fn func(place) error) err
 }
 
 // errNoImage is an answer that is none of an image.
-var errNoImage = fmt.Errorf("%w: a page in place of an image", backends.ErrCorrupt)
+var errNoImage = fmt.Errorf("%w: a page for people in place of an image (is there a network to sign in to?)", backends.ErrBadAnswer)
 
 // Stat asks the server for the header of the file.
 func (c *client) Stat(ctx context.Context, ref backends.Ref) (img backends.Image, err error) {
@@ -130,7 +130,7 @@ func (c *client) look(ctx context.Context, ref backends.Ref, p place) (img backe
 		return img, held, nil
 	}
 	if img.Version = held; held == "" {
-		return img, "", fmt.Errorf("%w: the server gives neither an ETag nor Last-Modified (a list of digests in the folder would do)", backends.ErrCorrupt)
+		return img, "", fmt.Errorf("%w: the server gives neither an ETag nor Last-Modified (a list of digests in the folder would do)", backends.ErrBadAnswer)
 	}
 	return img, held, nil
 }
