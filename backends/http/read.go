@@ -64,10 +64,13 @@ func (c *client) each(ref backends.Ref, format string, fn func(place) error) err
 	var other error
 	for p := range c.where(ref, format) {
 		err := fn(p)
+		_, listed := c.first.get(p.folder)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-		case errors.Is(err, errNoImage), errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized):
-			// Some servers say so of every name that they lack.
+		case errors.Is(err, errNoImage),
+			errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized) && !listed:
+			// Some servers say so of every name that they lack, but none that has listed
+			// what it has.
 			other = cmp.Or(other, err)
 		default:
 			if err == nil {
