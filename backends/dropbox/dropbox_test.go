@@ -60,7 +60,7 @@ func TestConformance(t *testing.T) {
 	} {
 		t.Run("root="+root, func(t *testing.T) {
 			t.Parallel()
-			backendtest.Run(t, backendtest.Harness{Caps: caps, Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
+			backendtest.Run(t, backendtest.Harness{Caps: caps, KeepsTime: true, KeepsFormat: true, Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
 				srv := dropboxtest.Start(t, opts)
 				b := open(t, srv, hc, map[string]any{"root": root})
 				for _, img := range seed.Images {
