@@ -138,7 +138,9 @@ func (c *Catalog) isTarget(remote, collection string) bool {
 	}
 	for _, d := range s.Spool.Drafts() {
 		in := d.Target.Ref.Collection
-		if d.Target.Remote == remote && (in == collection || below(in, collection)) {
+		// What failed or was cut is in the spool, and in no directory.
+		comes := d.State == cache.Writing || d.State == cache.Publishing || d.Queued()
+		if comes && d.Target.Remote == remote && (in == collection || below(in, collection)) {
 			return true
 		}
 	}

@@ -33,8 +33,8 @@ type FS struct {
 	started time.Time
 	seed    maphash.Seed // of the offsets in directories
 
-	mu       sync.Mutex // guards the fields below
-	drafts   map[place]*Draft
+	mu       sync.Mutex         // guards the fields below
+	drafts   map[place][]*Draft // those of one image are written side by side; the newest is the last
 	toolDirs map[place]struct{}
 	watchers map[int]func(Change)
 	watched  int
@@ -51,7 +51,7 @@ func New(cat *catalog.Catalog, opts Options) *FS {
 		opts:     opts,
 		started:  time.Now(),
 		seed:     maphash.MakeSeed(),
-		drafts:   make(map[place]*Draft),
+		drafts:   make(map[place][]*Draft),
 		toolDirs: make(map[place]struct{}),
 		watchers: make(map[int]func(Change)),
 	}

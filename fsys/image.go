@@ -90,7 +90,7 @@ func (i *Image) Epoch() cache.Epoch { return i.fs.cat.BlobInfo(i.remote, i.img).
 // backends.Backend.Open; the local disk's.
 func (i *Image) Open(ctx context.Context) (*cache.Blob, error) {
 	dir := &Dir{fs: i.fs, remote: i.remote, collection: i.img.Ref.Collection}
-	if draft := dir.draft(i.fs.opts.Names.fileName(i.img.Ref, i.img.Format)); draft != nil {
+	for _, draft := range i.fs.standing(dir.place(i.fs.opts.Names.fileName(i.img.Ref, i.img.Format))) {
 		over, err := draft.awaitEnd(ctx)
 		if err != nil {
 			return nil, err
@@ -103,6 +103,12 @@ func (i *Image) Open(ctx context.Context) (*cache.Blob, error) {
 }
 
 func (i *Image) open(ctx context.Context) (*cache.Blob, error) {
+	if i.img.Version == "" { // see Dir.Glimpse
+		if _, err := i.fs.cat.Lookup(ctx, i.remote, i.img.Ref); err != nil {
+			return nil, err
+		}
+		return nil, ErrRetry
+	}
 	blob, err := i.fs.cat.Blob(ctx, i.remote, i.img)
 	if err != nil {
 		return nil, err
@@ -165,33 +171,44 @@ func (i *Image) OpenWrite(ctx context.Context, who Caller, truncate bool) error 
 	if !truncate && i.fs.join(dir.place(name), who) {
 		return ErrRetry
 	}
-	draft, err := i.fs.start(ctx, dir, name, who, false)
+	begin := beginning{in: dir, name: name, who: who, replaces: i}
+	if truncate {
+		if _, err := i.fs.start(ctx, begin); err != nil {
+			return err
+		}
+		return ErrRetry
+	}
+	draft, err := i.fs.begin(ctx, begin)
 	if err != nil {
 		return err
 	}
-	if !truncate {
-		if err := i.copyTo(ctx, draft); err != nil {
-			draft.remove() //nolint:errcheck // the copy's error is the one to tell
-			return err
-		}
+	if err := i.copyTo(ctx, draft); err != nil {
+		draft.drop() //nolint:errcheck // the copy's error is the one to tell
+		return err
 	}
-	draft.claim(who)
+	if i.fs.join(dir.place(name), who) { // somebody else was faster
+		draft.drop() //nolint:errcheck // it is a copy
+		return ErrRetry
+	}
+	if err := i.fs.place(draft); err != nil {
+		return err
+	}
 	return ErrRetry
 }
 
-// join lets the caller find the draft at that place, if somebody writes to it.
+// join lets the caller find the draft at that place which somebody writes, or is
+// about to open.
 func (f *FS) join(p place, who Caller) bool {
-	d := f.draft(p)
-	if d == nil {
-		return false
+	for _, d := range f.standing(p) {
+		d.mu.Lock()
+		joined := (len(d.writers) > 0 || d.claimed()) && !d.over() && !d.accepted
+		d.mu.Unlock()
+		if joined {
+			d.claim(who)
+			return true
+		}
 	}
-	d.mu.Lock()
-	joined := len(d.writers) > 0 && !d.over() && !d.accepted && !d.claimed()
-	d.mu.Unlock()
-	if joined {
-		d.claim(who)
-	}
-	return joined
+	return false
 }
 
 // copyTo fills a draft with the image's bytes.

@@ -81,11 +81,15 @@ func (n *dirNode) child(ctx context.Context, name string, node fsys.Node, out *f
 		return n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFDIR, Gen: firstGen})
 	case *fsys.Image:
 		a := node.Attr()
+		if n.dir.Written(name) {
+			timeout = noTimeout // for whoever writes it the name means the draft
+		}
 		n.m.putEntry(a, timeout, out)
 		ops := &imageNode{m: n.m, image: node, gen: n.m.opened.generation(a.Ino)}
 		inode := n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFREG, Gen: ops.gen})
 		if known, ok := inode.Operations().(*imageNode); ok {
 			known.nameless.Store(false) // the same image is back
+			known.moved.Store(false)
 		}
 		return inode
 	default:
@@ -93,7 +97,7 @@ func (n *dirNode) child(ctx context.Context, name string, node fsys.Node, out *f
 		a := node.Attr()
 		n.m.putEntry(a, 0, out)
 		ops := &draftNode{m: n.m, draft: node.(*fsys.Draft)}
-		return n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFREG, Gen: firstGen})
+		return n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFREG, Gen: ops.draft.Generation()})
 	}
 }
 
@@ -115,7 +119,7 @@ func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	defer end()
 	n.noteLookup()
 	asked := n.changed.Load()
-	node, err := n.dir.Lookup(ctx, name, caller(ctx, false))
+	node, err := n.lookup(ctx, name)
 	if err != nil {
 		return nil, n.m.fail("lookup", name, err)
 	}
@@ -124,6 +128,15 @@ func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 		out.SetEntryTimeout(noTimeout)
 	}
 	return child, 0
+}
+
+// lookup asks the registry for whom there is no other way to serve: "ls -l" of a
+// hundred thousand names that a listing told is no reason for as many requests.
+func (n *dirNode) lookup(ctx context.Context, name string) (fsys.Node, error) {
+	if img, ok := n.dir.Glimpse(name); ok && looksOnly(ctx) {
+		return img, nil
+	}
+	return n.dir.Lookup(ctx, name, caller(ctx, n.dir.Written(name)))
 }
 
 func (n *dirNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
@@ -211,8 +224,8 @@ func (n *dirNode) Rename(ctx context.Context, name string, newParent gofs.InodeE
 	if err == nil && replaced != file {
 		loseName(replaced)
 	}
-	if _, isImage := file.(*imageNode); err == nil && isImage {
-		n.m.notifier.moved(to, newName)
+	if image, ok := file.(*imageNode); ok && err == nil {
+		image.moved.Store(true)
 	}
 	return to.refuse("rename", newName, err)
 }

@@ -72,6 +72,7 @@ type imageNode struct {
 	gen   uint64
 
 	nameless atomic.Bool // deleted, or replaced by a rename
+	moved    atomic.Bool // has another name, under which it is another node; the kernel does not know yet
 
 	mu      sync.Mutex // guards the fields below
 	mode    mode
@@ -123,6 +124,9 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 	if forWriting(flags) {
 		err := n.image.OpenWrite(ctx, caller(ctx, true), flags&syscall.O_TRUNC != 0)
 		return nil, 0, n.m.refuse("open for writing", n.Path(nil), err)
+	}
+	if n.moved.Load() {
+		return nil, 0, syscall.ESTALE // the kernel looks the name up
 	}
 	sized := !n.image.Attr().Changes
 	blob, err := n.image.Open(ctx)

@@ -26,6 +26,7 @@ var children = map[string]func(args []string) error{
 	"seekdir": childSeekdir,
 
 	"rewrite": childRewrite,
+	"same":    childSame,
 }
 
 func TestMain(m *testing.M) {

@@ -40,13 +40,6 @@ type waiting struct {
 	keys   map[cache.Key]struct{}
 	drop   map[*dirNode]struct{}   // whose names the kernel shall ask for again
 	unused map[*imageNode]struct{} // whose pages nobody will read
-	moved  map[entry]struct{}      // names that the kernel gives the inode of another name
-}
-
-// An entry is a name in a directory.
-type entry struct {
-	dir  *dirNode
-	name string
 }
 
 // A place is a directory of the tree.
@@ -67,7 +60,7 @@ func newNotifier(m *Mounted) *notifier {
 }
 
 func newWaiting() waiting {
-	return waiting{map[place]*renamed{}, map[cache.Key]struct{}{}, map[*dirNode]struct{}{}, map[*imageNode]struct{}{}, map[entry]struct{}{}}
+	return waiting{map[place]*renamed{}, map[cache.Key]struct{}{}, map[*dirNode]struct{}{}, map[*imageNode]struct{}{}}
 }
 
 // later changes what is waiting; it never blocks.
@@ -90,14 +83,6 @@ func (n *notifier) drop(d *dirNode) { n.later(func(w *waiting) { w.drop[d] = str
 
 // unused makes the kernel forget the pages of an image.
 func (n *notifier) unused(i *imageNode) { n.later(func(w *waiting) { w.unused[i] = struct{}{} }) }
-
-// moved makes the kernel ask what a name means that it has moved an image to: the
-// image has another inode there. The change that the tree tells of comes too early
-// for that, before the bridge knows the name; this one the kernel takes only when
-// the rename is over.
-func (n *notifier) moved(to *dirNode, name string) {
-	n.later(func(w *waiting) { w.moved[entry{to, name}] = struct{}{} })
-}
 
 func (w *waiting) add(c fsys.Change) {
 	if c.Key != "" {
@@ -183,9 +168,6 @@ func (n *notifier) tell(w waiting, done <-chan struct{}) {
 				_ = parent.NotifyEntry(name)
 			}
 		}
-	}
-	for e := range w.moved {
-		_ = e.dir.NotifyEntry(e.name)
 	}
 	for dir := range w.drop {
 		_ = dir.NotifyContent(0, 0)
