@@ -45,7 +45,7 @@ type Image struct {
 	Size     int64             // bytes; -1 if only known once opened
 	Digest   string            // "sha256:…", "md5:…", "oci-archive2:…" (package archive), or "" if the service keeps none
 	Version  string            // opaque validator: differs whenever the bytes do (digest, ETag, rev, generation)
-	Modified time.Time         // when it was published; zero if the service does not say
+	Modified time.Time         // of the file that was pushed, where the service keeps it, else when it was published; zero if it does not say
 	Labels   map[string]string // what the listing already tells; may be nil
 	URL      string            // where a person would look at it; may be ""
 	Format   string            // one of Formats, or "" if only the bytes tell (then taken for "sif")

@@ -3,6 +3,7 @@
 package fsys
 
 import (
+	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"sync"
@@ -81,8 +82,14 @@ func (f *FS) remote(name string) (catalog.Remote, error) {
 // writableRemote is remote, and refuses if it takes no writes.
 func (f *FS) writableRemote(name string) (catalog.Remote, error) {
 	r, err := f.remote(name)
-	if err == nil && !f.writable(r) {
-		err = backends.ErrReadOnly
+	switch {
+	case err != nil || f.writable(r):
+	case f.opts.ReadOnly:
+		err = fmt.Errorf("%w: the mount is (--read-only)", backends.ErrReadOnly)
+	case r.Policy.ReadOnly:
+		err = fmt.Errorf("%w: remote %s is (read_only)", backends.ErrReadOnly, name)
+	default:
+		err = fmt.Errorf("%w: remote %s, of type %s, takes no images", backends.ErrReadOnly, name, r.Type)
 	}
 	return r, err
 }

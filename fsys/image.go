@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sync/atomic"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
@@ -51,10 +52,20 @@ func (i *Image) Attr() Attr {
 	}
 	when := i.img.Modified
 	if when.IsZero() {
-		when = i.fs.started
+		when = undated(&i.img)
 	}
 	size := i.size.Load()
 	return Attr{Ino: i.ino, Mode: mode, Size: size, ModTime: when, Changes: size < 0}
+}
+
+// undated returns the time of an image of which nobody tells one: the same at each
+// start and for every client, so that copying tools do not copy it again, and another
+// for another version, so that they do then. It lies in January 1980, which nobody
+// takes for a date (zip files know none before).
+func undated(img *backends.Image) time.Time {
+	var space [128]byte
+	const january = 31 * 24 * 60 * 60 // seconds
+	return time.Unix(315532800+int64(inodeOf(catalog.AppendVersion(space[:0], img))%january), 0)
 }
 
 func imageIno(remote string, img *backends.Image) uint64 {
