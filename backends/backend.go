@@ -89,6 +89,9 @@ type Pusher interface {
 	// visible under ref before all of src is stored and checked; on an error ref
 	// names what it named before.
 	//
+	// A push of the bytes that ref names already may succeed, whatever src.Replaces
+	// says, and must where Stat does not tell their SHA-256: Client compares that.
+	//
 	// Errors: those of Stat, and
 	//   - fs.ErrInvalid if the service would store the image under another name
 	//     than ref, or has one there that it does not tell from ref.

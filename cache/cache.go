@@ -31,6 +31,8 @@ type Cache struct {
 	told    atomic.Int64   // bytes that metadata takes, as last measured
 	growth  atomic.Int64   // bytes written since the limits were looked at
 	tidy    chan struct{}  // wakes the janitor
+	leave   chan struct{}  // closed to end the janitor alone
+	left    chan struct{}  // closed when it has ended
 	full    chan struct{}  // wakes it to trim
 	spared  chan struct{}  // wakes it to close spares
 	trims   sync.Mutex     // held while evicting
@@ -40,7 +42,8 @@ type Cache struct {
 	single  streams // downloads of blobs of unknown size
 	traffic traffic // requests under way
 
-	unguarded atomic.Pointer[error] // why fs-verity is not to be had
+	unguarded  atomic.Pointer[error] // why fs-verity is not to be had
+	handedOver atomic.Bool           // the directory is another process's, see HandOver; set with mu held
 
 	mu       sync.Mutex // guards the fields below; the last lock taken
 	closed   bool
@@ -201,6 +204,7 @@ func Open(dir string, opts Options) (*Cache, error) {
 	}
 	c := &Cache{
 		dir: layout(dir), opts: opts.withDefaults(dir),
+		leave: make(chan struct{}), left: make(chan struct{}),
 		tidy: make(chan struct{}, 1), full: make(chan struct{}, 1), spared: make(chan struct{}, 1),
 		items: map[Key]*item{}, pins: map[Key]bool{},
 		stale: map[Key]bool{}, dropped: map[Key]bool{},
@@ -216,8 +220,8 @@ func Open(dir string, opts Options) (*Cache, error) {
 	return c, nil
 }
 
-// Close ends all fetching, makes what is here durable and saves the index.
-// Open handles give errors afterwards. A second Close does nothing.
+// Close ends all fetching, makes what is here durable and saves the index (unless that
+// was handed over). Open handles give errors afterwards. A second Close does nothing.
 func (c *Cache) Close() error {
 	c.mu.Lock()
 	was := c.closed
@@ -232,6 +236,9 @@ func (c *Cache) Close() error {
 		it.closeFiles()
 	}
 	c.spares.close(0)
+	if c.handedOver.Load() {
+		return nil
+	}
 	return c.save()
 }
 

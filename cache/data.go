@@ -43,6 +43,7 @@ type data struct {
 	ctx    context.Context //nolint:containedctx // of the flights, which serve many callers; ends with the cache or when they are in vain
 	cancel context.CancelFunc
 	kick   chan struct{} // wakes the keeper
+	kept   chan struct{} // closed when the keeper has ended
 
 	disk    sync.Mutex // held while the map or the names of the files change
 	written *os.File   // for writing; nil when whole

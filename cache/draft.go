@@ -16,7 +16,7 @@ import (
 type Target struct {
 	Remote   string       `json:"remote"`
 	Ref      backends.Ref `json:"ref"`
-	Replaces string       `json:"replaces,omitempty"` // as backends.Source.Replaces
+	Replaces string       `json:"replaces,omitempty"` // as backends.Source.Replaces, or OnlySame
 	Format   string       `json:"format,omitempty"`   // "sif", "simg", ""
 	Async    bool         `json:"async,omitempty"`    // publish in the background, also after a restart
 	InPlace  bool         `json:"in_place,omitempty"` // it began as an image, which is changed in place
@@ -25,6 +25,10 @@ type Target struct {
 	File    string `json:"file,omitempty"`
 	Follows string `json:"follows,omitempty"` // the draft whose publication it replaces: the same open file wrote both
 }
+
+// OnlySame as Target.Replaces: the name means an image that may not be replaced, and
+// only the very bytes that it has are published, which changes nothing.
+const OnlySame = "="
 
 // DraftState is how far a draft has come.
 type DraftState string

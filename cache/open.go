@@ -53,7 +53,7 @@ func (it *item) opened(d *data) {
 
 // newData returns the common part.
 func (it *item) newData(size int64, digest string) *data {
-	d := &data{item: it, size: size, digest: digest, settled: make(chan struct{}), kick: make(chan struct{}, 1)}
+	d := &data{item: it, size: size, digest: digest, settled: make(chan struct{}), kick: make(chan struct{}, 1), kept: make(chan struct{})}
 	d.ctx, d.cancel = context.WithCancel(it.cache.ctx)
 	return d
 }

@@ -145,9 +145,14 @@ func (c *Catalog) statNow(ctx context.Context, r Remote, ref backends.Ref) (back
 	if r.Client == nil {
 		return backends.Image{}, r.unopened()
 	}
+	return c.askNow(ctx, r, func(ctx context.Context) (backends.Image, error) { return r.Client.Stat(ctx, ref) })
+}
+
+// askNow puts a question to a registry that can be asked.
+func (c *Catalog) askNow(ctx context.Context, r Remote, stat func(context.Context) (backends.Image, error)) (backends.Image, error) {
 	limited, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
-	img, err := r.Client.Stat(limited, ref)
+	img, err := stat(limited)
 	if ctx.Err() == nil { // else it is the caller who had no time
 		c.health.note(r.Name, err, c.now())
 	}

@@ -71,7 +71,7 @@ func (c *Catalog) resolve(ctx context.Context, uri, without string, reading bool
 
 // remoteOfHost returns the remote of a URI that begins with a host.
 func (c *Catalog) remoteOfHost(u backends.URI) (Remote, error) {
-	for _, r := range c.remotes {
+	for _, r := range c.remotes.all() {
 		at, err := url.Parse(r.URL)
 		if err == nil && at.Host == "" {
 			at, err = url.Parse("//" + r.URL)
@@ -89,7 +89,7 @@ func (c *Catalog) remoteOfHost(u backends.URI) (Remote, error) {
 // told without a request.
 func (c *Catalog) whoKnows(ctx context.Context, ref backends.Ref, besides string) []Remote {
 	var who []Remote
-	for _, r := range c.remotes {
+	for _, r := range c.remotes.all() {
 		if r.Name != besides && c.knows(ctx, r, ref) {
 			who = append(who, r)
 		}

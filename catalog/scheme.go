@@ -59,7 +59,7 @@ func (c *Catalog) resolveScheme(uri string, u backends.URI) (Remote, backends.Re
 func (c *Catalog) remoteOfType(u backends.URI, types []string) (Remote, error) {
 	var found []Remote
 	var uris []string
-	for _, r := range c.remotes {
+	for _, r := range c.remotes.all() {
 		if slices.Contains(types, r.Type) {
 			found = append(found, r)
 			uris = append(uris, backends.URI{Remote: r.Name, Ref: u.Ref}.String())

@@ -22,7 +22,17 @@ type Status struct {
 	Remotes []RemoteStatus    `json:"remotes"`
 	Cache   CacheStatus       `json:"cache"`
 	Uploads []cache.DraftInfo `json:"uploads"`
+	Pushes  []Pushing         `json:"pushes"` // by "sreg push" and "sreg add", in this process
 	Spool   SpoolStatus       `json:"spool"`
+}
+
+// Pushing is a file of the user's that is being pushed, without a draft.
+type Pushing struct {
+	URI    string    `json:"uri"`
+	Path   string    `json:"path"`
+	Stored int64     `json:"stored"` // bytes that the service has
+	Size   int64     `json:"size"`
+	Since  time.Time `json:"since"`
 }
 
 // SpoolStatus is what the uploads take on this machine.
@@ -67,8 +77,8 @@ func (c *Catalog) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	st := Status{Version: c.opts.Version, PID: os.Getpid(), Uploads: []cache.DraftInfo{}}
-	for _, r := range c.remotes {
+	st := Status{Version: c.opts.Version, PID: os.Getpid(), Uploads: []cache.DraftInfo{}, Pushes: c.pushes.all()}
+	for _, r := range c.remotes.all() {
 		st.Remotes = append(st.Remotes, c.remoteStatus(ctx, s.Store, r))
 	}
 	if s.Spool != nil {

@@ -68,8 +68,8 @@ func (d *Dir) Fresh() bool {
 // Lookup returns what name means in d for that caller: mostly the same for all,
 // but for who was just told ErrRetry.
 //
-// Besides the listed names it knows "image:tag" and "image" without extension,
-// and "image:tag@version", with or without.
+// Besides the listed names it knows those of the other Names, "image:tag" and
+// "image" without extension, and "image:tag@version", with or without.
 //
 // Errors: fs.ErrNotExist, also for names that nothing can have; those of
 // backends.Backend.Stat.
@@ -143,17 +143,17 @@ func mayBeShorthand(name string) bool {
 	return !strings.HasPrefix(name, ".") && !strings.Contains(name, ":")
 }
 
-// lookupRemote finds what the catalogue knows. Names without a colon are first
-// taken for directories, those of container images last.
+// lookupRemote finds what the catalogue knows. Names without a separator are first
+// taken for directories, those with a plus last.
 func (d *Dir) lookupRemote(ctx context.Context, name string) (Node, error) {
 	if isShort(name) {
 		if node, err := d.lookupShort(ctx, name); node != nil || err != nil {
 			return node, err
 		}
 	}
-	archive := isArchiveName(name)
+	plus := isPlusName(name)
 	var dirErr error
-	if !archive && !strings.ContainsAny(name, ":@") {
+	if !plus && !strings.ContainsAny(name, ":@") {
 		var child *Dir
 		if child, dirErr = d.child(ctx, name); child != nil {
 			return child, nil
@@ -163,7 +163,7 @@ func (d *Dir) lookupRemote(ctx context.Context, name string) (Node, error) {
 	if err == nil {
 		return img, nil
 	}
-	if archive && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid)) {
+	if plus && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid)) {
 		if child, _ := d.child(ctx, name); child != nil {
 			return child, nil
 		}
@@ -217,11 +217,16 @@ func (d *Dir) lookupShort(ctx context.Context, name string) (Node, error) {
 		switch {
 		case e.Collection != "" && dirName(lastPart(e.Collection)) == name:
 			return &Dir{fs: d.fs, remote: d.remote, collection: e.Collection}, nil
-		case e.Collection == "" && fileName(e.Image.Ref, e.Image.Format) == name:
+		case e.Collection == "" && isListedName(name, e.Image):
 			return d.image(ctx, e.Image.Ref)
 		}
 	}
 	return nil, nil
+}
+
+// isListedName reports whether an image is listed under that name, as Names can be.
+func isListedName(name string, img backends.Image) bool {
+	return name == NamesColon.fileName(img.Ref, img.Format) || name == NamesPlus.fileName(img.Ref, img.Format)
 }
 
 func lastPart(collection string) string {

@@ -37,6 +37,20 @@ func (d *Dir) place(name string) place {
 	return p
 }
 
+// change is that of what stood there under that name, or one of its others. What is
+// in a tool's directory the kernel asks for each time.
+func (p place) change(name string) Change {
+	c := Change{Remote: p.remote, Collection: p.collection}
+	switch ref, _, err := parseFile(name); {
+	case p.tool != "":
+	case p.temporary || err != nil:
+		c.Names = []string{name}
+	default:
+		c.Names = namesOf(ref)
+	}
+	return c
+}
+
 // staged is the target of a file whose name in d is temporary.
 func (d *Dir) staged(name string) cache.Target {
 	return cache.Target{Remote: d.remote, File: path.Join(backends.EscapePath(d.collection), d.tool, name)}
@@ -98,6 +112,7 @@ type Draft struct {
 	published bool          // the name means the image now
 	accepted  bool          // sealed and queued: it counts as published, but only we have it
 	gone      bool          // removed, or replaced by another
+	same      *Image        // which may not be replaced: other bytes are refused
 	idle      chan struct{} // closed when the last handle for writing is; nil if there is none
 }
 
@@ -242,6 +257,9 @@ func (f *FS) begin(ctx context.Context, b beginning) (*Draft, error) {
 	}
 	data.Idle() // until it is opened
 	draft := f.newDraft(data, b.in.place(b.name), b.name)
+	if target := data.Info().Target; target.Replaces == cache.OnlySame {
+		draft.same, _ = b.in.image(ctx, target.Ref) // else publishing tells
+	}
 	if b.replaces != nil {
 		draft.ino = b.replaces.Attr().Ino
 	}

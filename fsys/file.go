@@ -3,9 +3,11 @@
 package fsys
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"time"
 
@@ -141,11 +143,44 @@ func (h *File) data() *cache.Draft {
 // Errors: fs.ErrPermission on a handle for reading; the local disk's; ctx's.
 func (h *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 	var n int
+	other := h.d.checkHead(ctx, p, off)
 	err := h.change(ctx, func() (err error) {
-		n, err = h.d.data.WriteAt(p, off)
+		if n, err = 0, other; err == nil {
+			n, err = h.d.data.WriteAt(p, off)
+		}
 		return err
 	})
 	return n, err
+}
+
+// headSize is how much of an image is compared while it is copied: two SIFs differ
+// there, in their UUIDs and times.
+const headSize = 4 << 10
+
+// checkHead refuses bytes that are not those of the image which the file may not
+// replace. Closing the file compares all of it; but who copies ten gigabytes to a name
+// that is taken is told at once.
+//
+// Errors: backends.ErrNotAllowed.
+func (d *Draft) checkHead(ctx context.Context, p []byte, off int64) error {
+	d.mu.Lock()
+	image, temporary := d.same, d.place.temporary
+	d.mu.Unlock()
+	if image == nil || temporary || off >= headSize {
+		return nil
+	}
+	blob, err := image.open(ctx)
+	if err != nil {
+		return nil //nolint:nilerr // closing finds out
+	}
+	defer blob.Close() //nolint:errcheck // only read
+	p = p[:min(int64(len(p)), headSize-off)]
+	old := make([]byte, len(p))
+	n, err := blob.ReadAtContext(ctx, old, off)
+	if err != nil && !errors.Is(err, io.EOF) || bytes.Equal(old[:n], p) {
+		return nil //nolint:nilerr // as above
+	}
+	return catalog.Taken(image.remote, image.img.Ref)
 }
 
 // Allocate reserves n bytes from off, and grows the file to them unless keepSize.

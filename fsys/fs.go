@@ -15,6 +15,7 @@ import (
 // Options tune a tree. The zero value has the defaults.
 type Options struct {
 	ReadOnly bool // nothing can be written, whatever the remotes allow
+	Names    Names
 	OpenWait bool // Image.Open returns only when the image is whole and verified here
 	// Disk is a directory on the disk that statfs(2) answers from, normally the
 	// cache's. "" means the temporary directory's.

@@ -79,7 +79,7 @@ func (i *Image) Epoch() cache.Epoch { return i.fs.cat.BlobInfo(i.remote, i.img).
 // backends.Backend.Open; the local disk's.
 func (i *Image) Open(ctx context.Context) (*cache.Blob, error) {
 	dir := &Dir{fs: i.fs, remote: i.remote, collection: i.img.Ref.Collection}
-	for _, draft := range i.fs.standing(dir.place(fileName(i.img.Ref, i.img.Format))) {
+	for _, draft := range i.fs.standing(dir.place(i.fs.opts.Names.fileName(i.img.Ref, i.img.Format))) {
 		over, err := draft.awaitEnd(ctx)
 		if err != nil {
 			return nil, err
@@ -136,7 +136,8 @@ func (i *Image) Measure(ctx context.Context) error {
 // opens that.
 //
 // Without truncate the draft begins as a copy of the image, and is that which
-// somebody changes in place already, if so.
+// somebody changes in place already, if so. With truncate it is made also where
+// nothing may be replaced: the same bytes may be copied again.
 //
 // Errors: ErrRetry; ErrBusy; backends.ErrReadOnly, ErrNotAllowed; those of
 // catalog.Create and of Open.
@@ -145,11 +146,11 @@ func (i *Image) OpenWrite(ctx context.Context, who Caller, truncate bool) error 
 	if err != nil {
 		return err
 	}
-	if !r.Policy.Overwrite {
-		return fmt.Errorf("%w: overwriting %s on remote %s (--allow-overwrite)", backends.ErrNotAllowed, i.img.Ref, i.remote)
+	if !r.Policy.Overwrite && !truncate {
+		return catalog.Taken(i.remote, i.img.Ref) // what is changed in place is another image
 	}
 	dir := &Dir{fs: i.fs, remote: i.remote, collection: i.img.Ref.Collection}
-	name := fileName(i.img.Ref, i.img.Format)
+	name := i.fs.opts.Names.fileName(i.img.Ref, i.img.Format)
 	if !truncate && i.fs.join(dir.place(name), who) {
 		return ErrRetry
 	}

@@ -115,7 +115,7 @@ func (f *filler) listed(l *catalog.Listed, drafts map[string]*Draft) (more bool)
 	if l.Ref.Check() != nil {
 		return true
 	}
-	names := appendFileName(p.names, l.Ref, l.Format)
+	names := d.fs.opts.Names.appendFileName(p.names, l.Ref, l.Format)
 	if len(drafts) > 0 {
 		name := string(names[start:])
 		if draft := drafts[name]; draft != nil && draft.hidesImage() {

@@ -129,7 +129,7 @@ func (f *FS) restore() {
 	for _, data := range f.cat.Standing() {
 		info := data.Info()
 		dir := &Dir{fs: f, remote: info.Target.Remote, collection: info.Target.Ref.Collection}
-		name := fileName(info.Target.Ref, info.Target.Format)
+		name := f.opts.Names.fileName(info.Target.Ref, info.Target.Format)
 		if info.Target.File != "" {
 			var err error
 			if dir, name, err = f.stagedAt(info.Target); err != nil {
@@ -151,15 +151,10 @@ func (f *FS) restore() {
 	}
 }
 
-// changed tells who watches that the draft's name means something else. What is in a
-// tool's directory the kernel asks for each time.
+// changed tells who watches that the draft's name means something else.
 func (d *Draft) changed() {
 	d.mu.Lock()
 	p, name := d.place, d.name
 	d.mu.Unlock()
-	c := Change{Remote: p.remote, Collection: p.collection}
-	if p.tool == "" {
-		c.Names = []string{name}
-	}
-	d.fs.tell(c)
+	d.fs.tell(p.change(name))
 }

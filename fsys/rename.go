@@ -181,7 +181,7 @@ func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace b
 		d.moveBack(from, oldName, replaced)
 		return errors.Join(err, data.Retarget(old))
 	}
-	d.fs.tell(Change{Remote: from.remote, Collection: from.collection, Names: []string{oldName}})
+	d.fs.tell(from.change(oldName))
 	d.changed()
 	var err error
 	for _, other := range replaced {

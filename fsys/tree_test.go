@@ -75,7 +75,7 @@ func show(t *testing.T, out *strings.Builder, dir *fsys.Dir, path string) {
 		}
 		if !isDir && path != "" {
 			remote, ref, format, err := fsys.ParsePath(path + e.Name)
-			if err != nil || fsys.PathOf(remote, ref, format) != path+e.Name {
+			if err != nil || fsys.PathOf("", remote, ref, format) != path+e.Name {
 				t.Errorf("%s%s is the path of %s %+v, %v", path, e.Name, remote, ref, err)
 			}
 			continue

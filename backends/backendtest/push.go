@@ -64,6 +64,27 @@ var pushTests = []subtest{
 		}
 		wantImage(t, r, old)
 	}},
+	{name: "Push/same", needs: backends.CanPush, run: func(t *testing.T, s *suite) {
+		r := s.open(t, typical()...)
+		fresh := image("fresh/new:1")
+		push(t, r, fresh)
+		for _, img := range []SeedImage{r.seed.Images[0], fresh} {
+			before := stat(t.Context(), t, r, img.Ref)
+			other := stat(t.Context(), t, r, r.seed.Images[1].Ref).Version
+			for _, replaces := range []string{"", other} {
+				src := source(img.Content)
+				src.Replaces = replaces
+				if now, err := r.client.Push(t.Context(), img.Ref, src); err != nil || now.Version != before.Version {
+					t.Errorf("Push(%s) of the bytes that it has, in place of %q: version %q, %v, want %q", img.Ref, replaces, now.Version, err, before.Version)
+				}
+				wantImage(t, r, img)
+			}
+			if _, err := r.client.Push(t.Context(), img.Ref, source(content("other", len(img.Content)))); !errors.Is(err, fs.ErrExist) {
+				t.Errorf("Push(%s) of as many other bytes: %v, want fs.ErrExist", img.Ref, err)
+			}
+			wantImage(t, r, img)
+		}
+	}},
 	{name: "Push/replaces", needs: backends.CanPush, run: func(t *testing.T, s *suite) {
 		r := s.open(t, typical()...)
 		old := r.seed.Images[0]

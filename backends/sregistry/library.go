@@ -10,7 +10,6 @@ import (
 	"net/http"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/libapi"
 )
 
@@ -51,42 +50,6 @@ type identified struct {
 	ID word `json:"id"`
 }
 
-// versionPath is where a server that has the library API says so, whoever asks.
-const versionPath = "/version"
-
-// askLibrary reports whether the server has the library API and takes the token
-// there. To a token that it does not know the server says 404, as one without the
-// API does.
-//
-// Errors: fs.ErrNotExist if there is no library API; backends.ErrUnauthorized.
-func (c *client) askLibrary(ctx context.Context) error {
-	token, err := c.login.get(ctx, "")
-	if err != nil {
-		return err
-	}
-	ask := func() error { return c.bearer(ctx, http.MethodGet, "/v1/token-status", nil, nil) }
-	if err = ask(); !elsewhere(err) {
-		return err
-	}
-	req, asked := httpx.NewRequest(ctx, http.MethodGet, c.url(versionPath), nil)
-	if asked == nil {
-		asked = c.data(req, &struct{}{})
-	}
-	switch {
-	case elsewhere(asked) || errors.Is(asked, backends.ErrCorrupt):
-		return fmt.Errorf("%w: the server has no library API", fs.ErrNotExist)
-	case asked != nil:
-		return asked
-	}
-	if _, err := c.login.get(ctx, token); err != nil {
-		return err
-	}
-	if err = ask(); elsewhere(err) {
-		return fmt.Errorf("%w: the server does not know the token", backends.ErrUnauthorized)
-	}
-	return err
-}
-
 // collection returns the number of the collection, which it makes if need be. Who
 // may see one that is there is not changed.
 func (p *push) collection(ctx context.Context) (string, error) {
@@ -100,12 +63,12 @@ func (p *push) collection(ctx context.Context) (string, error) {
 	}
 	err := find()
 	if errors.Is(err, fs.ErrNotExist) {
-		var entity identified
-		if err := p.c.bearer(ctx, http.MethodGet, "/v1/entities/"+user, nil, &entity); err != nil {
-			return "", err
+		entity, noUser := p.c.entity(ctx)
+		if noUser != nil {
+			return "", noUser
 		}
 		err = p.c.bearer(ctx, http.MethodPost, "/v1/collections",
-			map[string]any{"entity": string(entity.ID), "name": p.n.collection, "private": p.c.private}, &found)
+			map[string]any{"entity": entity, "name": p.n.collection, "private": p.c.private}, &found)
 		if errors.Is(err, fs.ErrPermission) && find() == nil {
 			err = nil // another push made it in this moment
 		} else if errors.Is(err, fs.ErrPermission) {

@@ -118,7 +118,7 @@ type pushState struct {
 }
 
 // allowed decides whether the name may be replaced. It is done already if the
-// name means what an earlier try of this very push sent, or the same bytes.
+// name means the same bytes, as after an earlier try of this very push.
 func (p *push) allowed(ctx context.Context) (done bool, _ backends.Image, _ error) {
 	m, err := p.c.manifest(ctx, p.n)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -130,13 +130,13 @@ func (p *push) allowed(ctx context.Context) (done bool, _ backends.Image, _ erro
 	now := p.c.image(m, p.n)
 	err = p.src.ReplaceAllowed(p.ref, now, true)
 	switch {
-	case err != nil && p.memo.State.Sent && p.ours(now):
-		img, err := p.published(ctx)
-		return err == nil, img, err
 	case err != nil && p.memo.State.Sent && now.Digest == "":
 		// Neither "taken" nor "done" is known to be true.
 		return false, backends.Image{}, fmt.Errorf("%w: the server does not say yet whether it has this image or another", backends.ErrUnavailable)
 	case err != nil:
+		if done, img, unknown := p.unchanged(ctx, now); done && unknown == nil {
+			return true, img, nil
+		}
 		return false, backends.Image{}, err
 	case m.Frozen:
 		return false, backends.Image{}, errFrozen

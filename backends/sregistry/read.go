@@ -48,7 +48,7 @@ func (c *client) manifest(ctx context.Context, n name) (manifest, error) {
 	}
 	var err error
 	if !c.closed.has(n.collection) {
-		if err = ask(""); err == nil || !kindPull.refused(err) || !c.login.known() {
+		if err = ask(""); err == nil || !wantsSignature(err) || !c.login.known() {
 			return checked(m, n, err)
 		}
 	}
@@ -59,6 +59,15 @@ func (c *client) manifest(ctx context.Context, n name) (manifest, error) {
 		err = open
 	}
 	return checked(m, n, err)
+}
+
+// wantsSignature reports whether err, of a request without one, may go away with it.
+func wantsSignature(err error) bool {
+	switch statusOf(err) {
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+		return !errors.Is(err, backends.ErrRateLimited)
+	}
+	return false
 }
 
 // checked looks whether m answers the question for n. The server may spell a

@@ -78,6 +78,7 @@ type client struct {
 	login   *login
 	http    *http.Client
 	log     *slog.Logger
+	clock   clock
 
 	places   places          // where the bytes of images are
 	closed   set             // collections that are read only signed
@@ -127,19 +128,4 @@ func parseURL(s string) (*url.URL, error) {
 	}
 	path := strings.TrimRight(strings.TrimSuffix(u.Path, "/api"), "/")
 	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: path}, nil
-}
-
-// CheckLogin asks the server whether it takes the token, and for nothing else. A
-// server without the library API has no such question: there any token passes.
-//
-// Errors: those of backends.Backend.Stat.
-func (c *client) CheckLogin(ctx context.Context) error {
-	if c.login.secret == nil {
-		return nil // public collections need none
-	}
-	err := c.askLibrary(ctx)
-	if elsewhere(err) {
-		return nil
-	}
-	return err
 }

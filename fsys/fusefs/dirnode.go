@@ -159,7 +159,8 @@ func (n *dirNode) Create(ctx context.Context, name string, flags, mode uint32, o
 		return nil, nil, 0, n.m.fail("create", name, err)
 	}
 	n.m.counts.written.Add(1)
-	return n.child(ctx, name, draft, out), &draftHandle{m: n.m, name: name, file: file}, 0, 0
+	child := n.child(ctx, name, draft, out)
+	return child, &draftHandle{m: n.m, name: name, file: file, open: n.m.files.add(ctx, child, true)}, 0, 0
 }
 
 func (n *dirNode) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {

@@ -61,7 +61,7 @@ func (n *draftNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 	if err != nil {
 		return nil, 0, n.m.fail("open", n.Path(nil), err)
 	}
-	h := &draftHandle{m: n.m, name: n.Path(nil), file: file}
+	h := &draftHandle{m: n.m, name: n.Path(nil), file: file, open: n.m.files.add(ctx, n.EmbeddedInode(), write)}
 	if !write {
 		return h, fuse.FOPEN_NOFLUSH, 0
 	}
@@ -95,6 +95,7 @@ type draftHandle struct {
 	m    *Mounted
 	name string
 	file *fsys.File
+	open *openFile
 }
 
 var (
@@ -153,5 +154,6 @@ func (h *draftHandle) Allocate(ctx context.Context, off, size uint64, mode uint3
 // may end what is still to do.
 func (h *draftHandle) Release(ctx context.Context) syscall.Errno {
 	h.file.Close(context.WithoutCancel(ctx))
+	h.m.files.remove(h.open)
 	return 0
 }

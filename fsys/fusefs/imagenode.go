@@ -137,7 +137,7 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 	switch mode {
 	case passthrough:
 		n.m.counts.passthrough.Add(1)
-		return &passHandle{readHandle{n: n, blob: blob}}, fuse.FOPEN_NOFLUSH, 0
+		return &passHandle{readHandle{n: n, blob: blob, file: n.m.files.add(ctx, n.EmbeddedInode(), false)}}, fuse.FOPEN_NOFLUSH, 0
 	case cached:
 		n.m.counts.cached.Add(1)
 		how := uint32(fuse.FOPEN_NOFLUSH)
@@ -148,7 +148,7 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 		case keep:
 			how |= fuse.FOPEN_KEEP_CACHE
 		}
-		return &readHandle{n: n, blob: blob}, how, 0
+		return &readHandle{n: n, blob: blob, file: n.m.files.add(ctx, n.EmbeddedInode(), false)}, how, 0
 	}
 	// The file was taken from under a passthrough inode, or the download from under
 	// a cached one: the kernel comes back with the next generation.
@@ -243,6 +243,7 @@ func (n *imageNode) stale() bool {
 type readHandle struct {
 	n    *imageNode
 	blob *cache.Blob
+	file *openFile
 	told atomic.Uint32 // the errno that was logged last
 }
 
@@ -290,6 +291,7 @@ func (h *readHandle) Flush(context.Context) syscall.Errno { return 0 }
 func (h *readHandle) Release(ctx context.Context) syscall.Errno {
 	_ = h.blob.Close()
 	h.n.leave(ctx.Done())
+	h.n.m.files.remove(h.file)
 	return 0
 }
 

@@ -27,6 +27,7 @@ import (
 type Mounted struct {
 	opts   Options
 	path   string
+	device string // as in mountinfo; "" if it is not in this namespace
 	disk   string
 	log    *slog.Logger
 	tree   *fsys.FS
@@ -34,6 +35,7 @@ type Mounted struct {
 	root   *dirNode
 	done   chan struct{} // closed when the mount is over
 
+	files     openFiles
 	opened    opened
 	notifier  *notifier
 	backing   backing
@@ -71,12 +73,15 @@ func Mount(ctx context.Context, mountpoint string, tree *fsys.FS, opts Options) 
 		return nil, fmt.Errorf("mounting on %s: %w", path, err)
 	}
 	m.serve()
+	if entry, ok := findMountNow(path); ok {
+		m.device = entry.device
+	}
 	if err := m.waitMount(); err != nil {
 		m.Unmount(true) //nolint:errcheck // the first error is the one to tell
 		return nil, fmt.Errorf("mounting on %s: %v", path, err)
 	}
 	m.backing.start(m.server, !opts.NoPassthrough, m.disk, m.log)
-	m.readAhead = raiseReadAhead(path)
+	m.readAhead = raiseReadAhead(m.device)
 	return m, nil
 }
 
@@ -145,21 +150,11 @@ func (m *Mounted) attachDirectly(o *fuse.MountOptions) (*fuse.Server, error) {
 
 func (m *Mounted) raw() fuse.RawFileSystem {
 	// Timeouts are set for each entry.
-	return releases{gofs.NewNodeFS(m.root, &gofs.Options{
+	return gate{gofs.NewNodeFS(m.root, &gofs.Options{
 		NullPermissions: true,
 		RootStableAttr:  &gofs.StableAttr{Ino: fuse.FUSE_ROOT_ID, Gen: firstGen},
 		Logger:          slog.NewLogLogger(m.log.Handler(), slog.LevelWarn),
-	})}
-}
-
-// releases tells handles when the bridge is done with their release: the context of
-// a release, which nobody can interrupt, ends then.
-type releases struct{ fuse.RawFileSystem }
-
-func (r releases) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
-	over := make(chan struct{})
-	defer close(over)
-	r.RawFileSystem.Release(over, in)
+	}), &m.files}
 }
 
 func (m *Mounted) mountOptions(options ...string) *fuse.MountOptions {
@@ -212,7 +207,8 @@ func (m *Mounted) Settle(ctx context.Context) error { return m.notifier.wait(ctx
 // Unmount ends the mount and waits for that, but not for other mount namespaces
 // that have a copy of it: there it lives as long as this process. While files are open it gives
 // ErrBusy; with lazy the mount point is free at once and the files stay usable,
-// and Unmount does not wait for them: Wait does. A second Unmount does nothing.
+// and Unmount does not wait for them: Wait does. Where it is not mounted any more, or
+// was mounted by whoever handed the mount to us, Unmount does nothing.
 //
 // Errors: ErrBusy.
 func (m *Mounted) Unmount(lazy bool) error {
@@ -220,6 +216,10 @@ func (m *Mounted) Unmount(lazy bool) error {
 	case <-m.done:
 		return nil
 	default:
+	}
+	// What is there now may be another's: of whoever came after a lazy unmount.
+	if now, ok := findMountNow(m.path); !ok || now.device != m.device {
+		return nil
 	}
 	if err := unmount(m.path, lazy); err != nil {
 		return err

@@ -212,6 +212,12 @@ func unmount(path string, lazy bool) error {
 	return fmt.Errorf("unmounting %s: %v: %s", path, err, text)
 }
 
+// IsMounted reports whether a file system of ours, dead or alive, is mounted on a path.
+func IsMounted(path string) bool {
+	entry, ok := findMountNow(path)
+	return ok && entry.fsType == fsType
+}
+
 func findMountNow(path string) (mountEntry, bool) {
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -226,12 +232,11 @@ const readAheadKB = "4096"
 
 // raiseReadAhead raises the mount's read-ahead, where we may, and tells what it
 // is. FUSE can only lower it while mounting.
-func raiseReadAhead(path string) string {
-	entry, ok := findMountNow(path)
-	if !ok {
+func raiseReadAhead(device string) string {
+	if device == "" {
 		return "unknown"
 	}
-	file := "/sys/class/bdi/" + entry.device + "/read_ahead_kb"
+	file := "/sys/class/bdi/" + device + "/read_ahead_kb"
 	os.WriteFile(file, []byte(readAheadKB), 0) //nolint:errcheck // not permitted to users: what counts is what is read back
 	now, err := os.ReadFile(file)
 	if err != nil {

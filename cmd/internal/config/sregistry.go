@@ -84,10 +84,10 @@ func checkLegacy(path string) (warning string, err error) {
 	if err != nil {
 		return "", err
 	}
-	switch mode := info.Mode().Perm(); {
-	case mode&0o002 != 0:
+	switch mode, others := info.Mode().Perm(), foreign(info); {
+	case others&0o002 != 0:
 		return "", fmt.Errorf("%s can be written by everybody (mode %#o): chmod 600 it", path, mode)
-	case mode&0o077 != 0:
+	case others != 0:
 		return fmt.Sprintf("%s can be read by others (mode %#o), and may hold passwords: chmod 600 it", path, mode), nil
 	}
 	return "", nil

@@ -82,7 +82,19 @@ type mounted struct {
 	w   *world
 	dir string
 	cmd *exec.Cmd
-	log bytes.Buffer
+	log logText
+}
+
+// A logText is what a program prints, in a file: a pipe would stay open for as long as
+// any process of it runs, and a buffer cannot be read meanwhile.
+type logText struct{ path string }
+
+func (l *logText) String() string {
+	text, err := os.ReadFile(l.path)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
 }
 
 // mount starts sregfs in the foreground and waits until the kernel has it.
@@ -93,7 +105,11 @@ func (w *world) mount(flags ...string) *mounted {
 	args := append(append([]string{"-f"}, w.args...), flags...)
 	m.cmd = exec.Command("sh", append([]string{"-c", "umask " + w.umask + `; exec "$0" "$@"`, binaries + "/sregfs"}, append(args, m.dir)...)...)
 	m.cmd.Env = w.env
-	m.cmd.Stdout, m.cmd.Stderr = &m.log, &m.log
+	f, err := os.CreateTemp(w.dir, "log-*")
+	must(w.t, err)
+	defer f.Close()
+	m.log.path = f.Name()
+	m.cmd.Stdout, m.cmd.Stderr = f, f
 	must(w.t, m.cmd.Start())
 	w.t.Cleanup(m.stop)
 	w.eventually("the mount appears", func() bool {

@@ -18,6 +18,7 @@ import (
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
+	"github.com/sregfs/sregfs/fsys"
 )
 
 // An app is one run of the command.
@@ -35,8 +36,10 @@ type app struct {
 	format       format
 	quiet, debug bool
 
-	lines *bufio.Reader // of in, where somebody is asked
-	mount string        // where the running mount is, "" if none; set by with
+	lines      *bufio.Reader // of in, where somebody is asked
+	mount      string        // where the running mount is, "" if none; set by with
+	mountNames fsys.Names    // how names are spelled there
+	state      string        // the state directory; set by with
 }
 
 // A format is how the answer is printed.
@@ -81,7 +84,7 @@ func (a *app) with(ctx context.Context, fn func(*control.Client) error) error {
 		if err != nil {
 			return err
 		}
-		a.mount = s.Mount
+		a.mount, a.mountNames, a.state = s.Mount, fsys.Names(s.Names), o.State
 		err = fn(s.Client)
 		again := err != nil && s.Held() && try < 3
 		if closeErr := s.Close(ctx); !again {

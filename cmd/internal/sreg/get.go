@@ -30,7 +30,7 @@ on this machine, or else of the image in the running mount.`,
 					return err
 				}
 				if r.Path == "" && a.mount != "" {
-					r.Path = filepath.Join(a.mount, fsys.PathOf(r.Remote, r.Ref, r.Format))
+					r.Path = filepath.Join(a.mount, fsys.PathOf(a.mountNames, r.Remote, r.Ref, r.Format))
 				}
 				if r.Path == "" {
 					return fmt.Errorf("get %s: %w on this machine: run \"sreg pull %s\" first, or mount with sregfs", r.URI, fs.ErrNotExist, r.URI)

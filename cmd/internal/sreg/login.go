@@ -64,14 +64,13 @@ func (a *app) login(ctx context.Context, name string, f loginFlags) error {
 	if err := a.tryLogin(ctx, o, r, l); err != nil {
 		return fmt.Errorf("login %s: %w", name, err)
 	}
-	_, before := o.ReadLogin(r)
 	path, err := o.StoreLogin(r, l)
 	if err != nil {
 		return fmt.Errorf("login %s: %w", name, err)
 	}
 	a.notice(fmt.Sprintf("logged in to %s; the login is in %s", name, path))
-	if mount := runningMount(o); mount != "" && errors.Is(before, fs.ErrNotExist) && !engine.LoginOnly(r.Type) {
-		a.notice(fmt.Sprintf("the mount at %s knows of no login for %s yet: restart it to use this one", mount, name))
+	if !engine.LoginOnly(r.Type) { // those look for it whenever they need one
+		a.reload(ctx, o, name)
 	}
 	return nil
 }

@@ -33,12 +33,14 @@ type command struct {
 	options    []string // of -o, not yet split
 	foreground bool
 	verbose    int
-	mountpoint string // absolute, once the arguments are read
+	mountpoint string   // absolute, once the arguments are read; or as fdMount has it
+	mountFile  *os.File // of an fdMount that the starter has passed on
 }
 
 // Main runs the command with the process's arguments and returns its exit code.
 func Main() int {
-	_ = secrecy.Hide() // as early as can be; harden says where the kernel refuses
+	closeInherited(os.Args, os.Getenv) // before anything is opened
+	_ = secrecy.Hide()                 // as early as can be; harden says where the kernel refuses
 	out := exit.NewOutput(os.Stdout)
 	c := &command{args: os.Args, out: out, err: os.Stderr, getenv: os.Getenv}
 	err := c.run(context.Background())
@@ -130,12 +132,14 @@ func (c *command) mount(ctx context.Context, args []string) error {
 	if err := c.applyArgs(args); err != nil {
 		return err
 	}
-	ready, err := takeReadyPipe(c.getenv)
+	starter, err := c.takeStarter()
 	switch {
 	case err != nil:
 		return err
-	case ready != nil:
-		return ready.report(c.serve(ctx, ready))
+	case starter != nil:
+		return starter.report(c.serve(ctx, starter))
+	case c.foreground && c.getenv("NOTIFY_SOCKET") != "":
+		return c.supervise()
 	case c.foreground:
 		return c.serve(ctx, nil)
 	}
@@ -150,6 +154,10 @@ func (c *command) applyArgs(args []string) error {
 	}
 	if len(args) == 2 && filepath.IsAbs(args[0]) && c.config == "" {
 		c.config = args[0]
+	}
+	if _, ok := fdMount(args[len(args)-1]); ok {
+		c.mountpoint = args[len(args)-1]
+		return nil
 	}
 	abs, err := filepath.Abs(args[len(args)-1])
 	if err != nil {
