@@ -297,7 +297,7 @@ func (c *Catalog) published(store Store, r Remote, ref backends.Ref, img backend
 	now := entry{flags: listed | full, seen: c.now(), image: img}
 	changes := append([]KV{{[]byte(key), encodeEntry(now, ref)}}, c.history(store, r.Name, ref, old, now)...)
 	parents := ancestors(store, r.Name, ref.Collection, listed)
-	err := store.Apply(append(changes, parents...)...)
+	err := applyOwn(store, append(changes, parents...)...)
 	c.trees.Unlock()
 	unlock()
 	if err != nil {
