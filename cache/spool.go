@@ -281,7 +281,7 @@ func spoolError(op string, err error) error {
 	if errors.Is(err, os.ErrClosed) {
 		return ErrClosed
 	}
-	if errno, ok := backends.LocalDisk(err); ok {
+	if errno, ok := backends.LocalErrno(err); ok {
 		return fmt.Errorf("spool: %s: %w", op, errno)
 	}
 	if errors.Is(err, errors.ErrUnsupported) {

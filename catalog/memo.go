@@ -180,7 +180,7 @@ func storeError(err error) error {
 	case errors.Is(err, fs.ErrClosed), errors.Is(err, fs.ErrInvalid):
 		return fmt.Errorf("%w: %w", errStore, err)
 	}
-	if errno, ok := backends.LocalDisk(err); ok {
+	if errno, ok := backends.LocalErrno(err); ok {
 		return fmt.Errorf("%w: %v: %w", errStore, err, errno)
 	}
 	return fmt.Errorf("%w: %v", errStore, err)

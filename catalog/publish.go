@@ -285,6 +285,7 @@ func (c *Catalog) published(store Store, r Remote, ref backends.Ref, img backend
 	}
 	key := string(imageKey(r.Name, ref))
 	c.absent.drop(key)
+	c.failed.drop(key)
 	c.asking.Forget(key)
 	for at := ref.Collection; at != ""; at, _ = parentOf(at) {
 		c.failed.drop(string(headerKey(r.Name, at)))

@@ -143,7 +143,7 @@ func writeJSON(dir, name string, v any) (err error) {
 // what errno tells passes through: a file of ours that is missing must not read
 // as "no such image".
 func diskError(what string, err error) error {
-	if errno, ok := backends.LocalDisk(err); ok {
+	if errno, ok := backends.LocalErrno(err); ok {
 		return fmt.Errorf("%s: %w", what, errno)
 	}
 	return fmt.Errorf("%s: %v", what, err)

@@ -153,7 +153,7 @@ func (d *Dir) lookupRemote(ctx context.Context, name string) (Node, error) {
 	}
 	plus := isPlusName(name)
 	var dirErr error
-	if !plus && !strings.ContainsAny(name, ":@") {
+	if !plus && !strings.ContainsAny(name, ":@") && !d.isBare(name) {
 		var child *Dir
 		if child, dirErr = d.child(ctx, name); child != nil {
 			return child, nil
@@ -168,8 +168,8 @@ func (d *Dir) lookupRemote(ctx context.Context, name string) (Node, error) {
 			return child, nil
 		}
 	}
-	if dirErr != nil && errors.Is(err, fs.ErrNotExist) {
-		return nil, dirErr
+	if dirErr != nil && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid)) {
+		return nil, dirErr // that no image has the name is no answer to whether a collection has
 	}
 	return nil, err
 }
@@ -189,6 +189,31 @@ func (d *Dir) child(ctx context.Context, name string) (*Dir, error) {
 		return nil, err
 	}
 	return child, nil
+}
+
+// Glimpse returns the image that name means, as a listing showed it, where that is a
+// file without an extension: for who only looks, without a request. Opening what is
+// only known by its name asks, and is ErrRetry.
+func (d *Dir) Glimpse(name string) (*Image, bool) {
+	if d.remote == "" || d.tool != "" || len(name) > MaxName || d.draft(name) != nil || d.toolDir(name) != nil {
+		return nil, false
+	}
+	ref, _, err := parseFile(name)
+	if err != nil {
+		return nil, false
+	}
+	ref.Collection = d.collection
+	img, ok := d.fs.cat.Glimpse(d.remote, ref)
+	if !ok {
+		return nil, false
+	}
+	return newImage(d.fs, d.remote, img), true
+}
+
+// isBare reports whether a name without a tag is known to be that of an image.
+func (d *Dir) isBare(name string) bool {
+	img, ok := d.Glimpse(name)
+	return ok && img.img.Format == backends.FormatBare
 }
 
 func (d *Dir) lookupImage(ctx context.Context, name string) (*Image, error) {

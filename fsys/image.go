@@ -92,6 +92,12 @@ func (i *Image) Open(ctx context.Context) (*cache.Blob, error) {
 }
 
 func (i *Image) open(ctx context.Context) (*cache.Blob, error) {
+	if i.img.Version == "" { // see Dir.Glimpse
+		if _, err := i.fs.cat.Lookup(ctx, i.remote, i.img.Ref); err != nil {
+			return nil, err
+		}
+		return nil, ErrRetry
+	}
 	blob, err := i.fs.cat.Blob(ctx, i.remote, i.img)
 	if err != nil {
 		return nil, err

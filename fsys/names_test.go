@@ -316,3 +316,61 @@ func FuzzParsePath(f *testing.F) {
 		}
 	})
 }
+
+// A file without an extension is listed as the registry has it, and opens under every
+// name of its image.
+func TestFileName_plain(t *testing.T) {
+	t.Parallel()
+	tagged, latest := backends.Ref{Name: "samtools", Tag: "1.20--h50ea8bc_1"}, backends.Ref{Name: "samtools-1.20", Tag: "latest"}
+	exact := latest
+	exact.Version = "sha256:12"
+	for _, tt := range []struct {
+		ref          backends.Ref
+		format, want string
+	}{
+		{tagged, backends.FormatPlain, "samtools:1.20--h50ea8bc_1"},
+		{latest, backends.FormatPlain, "samtools-1.20:latest"},
+		{latest, backends.FormatBare, "samtools-1.20"},
+		{exact, backends.FormatBare, "samtools-1.20:latest@sha256:12"},
+		{backends.Ref{Name: "a:b", Tag: "c/d"}, backends.FormatPlain, "a%3Ab:c%2Fd"},
+	} {
+		if got := NamesColon.fileName(tt.ref, tt.format); got != tt.want {
+			t.Errorf("%v, %s: %q, want %q", tt.ref, tt.format, got, tt.want)
+		}
+		ref, format, err := parseFile(tt.want)
+		if ref.Tag == "" {
+			ref.Tag = backends.DefaultTag
+		}
+		if ref != tt.ref || format != "" || err != nil {
+			t.Errorf("%q is %+v, %q, %v, want %+v", tt.want, ref, format, err, tt.ref)
+		}
+	}
+}
+
+// With a plus in place of the colon it needs an extension.
+func TestFileName_plainPlus(t *testing.T) {
+	t.Parallel()
+	for want, tag := range map[string]string{"tool+1.sif": "1", "tool": "latest"} {
+		format := map[string]string{"1": backends.FormatPlain, "latest": backends.FormatBare}[tag]
+		got := NamesPlus.fileName(backends.Ref{Name: "tool", Tag: tag}, format)
+		if ref, _, err := parseFile(got); got != want || ref.Name != "tool" || ref.Tag != tag || err != nil {
+			t.Errorf("%q is %+v, %v, want %q", got, ref, err, want)
+		}
+	}
+}
+
+// What tools keep for a moment beside images is nothing that is listed: a lookup of it
+// would not ask the registry.
+func TestIsTemporary_plain(t *testing.T) {
+	t.Parallel()
+	for _, end := range []string{"~", ".ext3", ".part", ".partial", ".filepart", ".crdownload", ".opdownload", ".tmp", ".aria2", "_.gstmp",
+		".pulling.17", ".lock", ".sif.abcd_123", ".oci.tar.AbC123"} {
+		name := "samtools:1.20" + end
+		if !isTemporary(name) {
+			t.Errorf("%q is not temporary", name)
+		}
+		if (backends.Extensions{""}).Plain(name) {
+			t.Errorf("%q is listed", name)
+		}
+	}
+}

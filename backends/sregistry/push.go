@@ -42,7 +42,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 		return img, err
 	}
 	err = p.send(ctx)
-	c.listing.forget()
+	c.forget()
 	if err != nil {
 		return backends.Image{}, err
 	}

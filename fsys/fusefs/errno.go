@@ -55,7 +55,7 @@ func errno(err error) (e syscall.Errno, known bool) {
 	if err == nil {
 		return 0, true
 	}
-	if e, ok := backends.LocalDisk(err); ok {
+	if e, ok := backends.LocalErrno(err); ok {
 		return e, true
 	}
 	for _, m := range errnos {
