@@ -304,6 +304,7 @@ func (c *Catalog) published(store Store, r Remote, ref backends.Ref, img backend
 	if err != nil {
 		c.opts.Log.Warn("a pushed image could not be stored", "remote", r.Name, "image", ref.String(), "err", err)
 	}
-	c.tellListed(r.Name, ref.Collection, parents)
+	c.watchers.emit(Event{Kind: ListingChanged, Remote: r.Name, Collection: ref.Collection})
+	c.tellAbove(r.Name, ref.Collection, parents)
 	c.watchers.emit(Event{Kind: ImageChanged, Remote: r.Name, Collection: ref.Collection, Ref: ref})
 }
