@@ -120,9 +120,10 @@ func (c *Catalog) noteOpened(s Store, r Remote, img backends.Image, size int64) 
 		c.opts.Log.Warn("an opened image could not be stored", "remote", r.Name, "image", ref.String(), "err", err)
 		return
 	}
-	if show || len(above) > 0 {
-		c.tellListed(r.Name, ref.Collection, above)
+	if show {
+		c.watchers.emit(Event{Kind: ListingChanged, Remote: r.Name, Collection: ref.Collection})
 	}
+	c.tellAbove(r.Name, ref.Collection, above)
 	// A size that was learnt is no change: nobody had believed another.
 }
 
@@ -150,10 +151,9 @@ func ancestors(s Store, remote, collection string, why entryFlags) []KV {
 	return changes
 }
 
-// tellListed emits that a name came into a collection, which itself came into
-// as many parents as there are new ancestors.
-func (c *Catalog) tellListed(remote, collection string, ancestors []KV) {
-	c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: collection})
+// tellAbove emits that a collection came into as many parents as there are new
+// ancestors.
+func (c *Catalog) tellAbove(remote, collection string, ancestors []KV) {
 	for range ancestors {
 		collection, _ = parentOf(collection)
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: collection})

@@ -256,7 +256,7 @@ func (c *Catalog) forget(s Store, remote string, ref backends.Ref) {
 	old, have := readEntry(s, remote, ref)
 	var err error
 	if have {
-		err = s.Apply(KV{Key: refKey(remote, ref)})
+		err = applyOwn(s, KV{Key: refKey(remote, ref)})
 	}
 	unlock()
 	if err != nil {

@@ -298,12 +298,13 @@ func (c *Catalog) published(store Store, r Remote, ref backends.Ref, img backend
 	now := entry{flags: listed | full, seen: c.now(), image: img}
 	changes := append([]KV{{[]byte(key), encodeEntry(now, ref)}}, c.history(store, r.Name, ref, old, now)...)
 	parents := ancestors(store, r.Name, ref.Collection, listed)
-	err := store.Apply(append(changes, parents...)...)
+	err := applyOwn(store, append(changes, parents...)...)
 	c.trees.Unlock()
 	unlock()
 	if err != nil {
 		c.opts.Log.Warn("a pushed image could not be stored", "remote", r.Name, "image", ref.String(), "err", err)
 	}
-	c.tellListed(r.Name, ref.Collection, parents)
+	c.watchers.emit(Event{Kind: ListingChanged, Remote: r.Name, Collection: ref.Collection})
+	c.tellAbove(r.Name, ref.Collection, parents)
 	c.watchers.emit(Event{Kind: ImageChanged, Remote: r.Name, Collection: ref.Collection, Ref: ref})
 }

@@ -290,7 +290,7 @@ func (d *Dir) Mkdir(ctx context.Context, name string) (*Dir, error) {
 // Rmdir removes a collection that Mkdir made and that is empty.
 //
 // Errors: fs.ErrNotExist; ErrNotDir; ErrNotEmpty; backends.ErrNotAllowed if it
-// exists in the registry.
+// exists in the registry, though nothing in it can be listed.
 func (d *Dir) Rmdir(ctx context.Context, name string) error {
 	if d.remote == "" {
 		return fmt.Errorf("%w: remotes are made in the configuration", backends.ErrNotAllowed)

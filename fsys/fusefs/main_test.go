@@ -27,6 +27,8 @@ var children = map[string]func(args []string) error{
 
 	"rewrite": childRewrite,
 	"same":    childSame,
+
+	"semantics": childSemantics,
 }
 
 func TestMain(m *testing.M) {
