@@ -332,6 +332,15 @@ func (s *Server) find(in, name, tag string) *container {
 	return nil
 }
 
+// findBuilt is find, and finds what Google Cloud Build has made: container and collection
+// are called by both.
+func (s *Server) findBuilt(in, name, tag string) *container {
+	if c := s.find(in, name, tag); c != nil {
+		return c
+	}
+	return s.find(in+"/"+name, in+"/"+name, tag)
+}
+
 func (s *Server) append(c *container) {
 	s.named[c.fullName()] = true
 	s.containers = append(s.containers, c)
