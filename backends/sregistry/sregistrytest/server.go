@@ -265,6 +265,26 @@ func (s *Server) Lose(in, name, tag string) {
 	delete(s.files, s.find(in, name, tag).path)
 }
 
+// Nameless returns how many images without a name uploads have left.
+func (s *Server) Nameless() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, c := range s.containers {
+		if strings.HasPrefix(c.tag, "DUMMY-") {
+			n++
+		}
+	}
+	return n
+}
+
+// DropNameless is what the server's command cleanup_dummy does.
+func (s *Server) DropNameless() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.containers = slices.DeleteFunc(s.containers, func(c *container) bool { return strings.HasPrefix(c.tag, "DUMMY-") })
+}
+
 // Freeze freezes an image.
 func (s *Server) Freeze(in, name, tag string) {
 	s.mu.Lock()
