@@ -64,6 +64,9 @@ func (s *server) serve(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	for _, warning := range c.settings.Warnings {
+		s.opts.Notice(warning)
+	}
 	logFile, err := s.openLog()
 	if err != nil {
 		return err
