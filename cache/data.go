@@ -60,7 +60,8 @@ type data struct {
 	sources    []source   // where it can be fetched, the best first
 	owner      map[int64]*flight
 	flights    int
-	received   int64   // bytes that came in
+	received   int64     // bytes that came in
+	heard      time.Time // when the last of them did
 	awaited    int     // readers that wait for all of the blob
 	stream     *flight // the last one of a service without ranges; may have landed
 	dirty      int64   // bytes that the map does not know of

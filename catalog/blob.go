@@ -5,6 +5,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
@@ -13,7 +14,8 @@ import (
 // Blob opens an image's bytes. An image opened by name on a remote that cannot
 // list is listed from then on. The caller closes it.
 //
-// Errors: those of cache.Cache.Blob.
+// Errors: those of cache.Cache.Blob; backends.ErrChanged if the tag means another
+// version by now, which Lookup returns from then on.
 func (c *Catalog) Blob(ctx context.Context, remote string, img backends.Image) (*cache.Blob, error) {
 	r, err := c.live(remote)
 	if err != nil {
@@ -24,14 +26,31 @@ func (c *Catalog) Blob(ctx context.Context, remote string, img backends.Image) (
 		return nil, err
 	}
 	b, err := s.Cache.Blob(ctx, r.Client, img)
-	switch {
-	case r.atHand():
-	case err == nil:
-		c.noteOpened(s.Store, r, img, b.Size())
-	case errors.Is(err, backends.ErrChanged):
-		c.doubt(s.Store, r.Name, img.Ref)
+	if r.atHand() {
+		return b, err
 	}
-	return b, err
+	if err == nil {
+		if err = b.Check(ctx); err == nil {
+			c.noteOpened(s.Store, r, img, b.Size())
+			return b, nil
+		}
+		shut(b)
+	}
+	return nil, c.replaced(ctx, s.Store, r, img, err)
+}
+
+// replaced returns backends.ErrChanged if err is because the tag of img means another
+// version than that by now; else err. It asks the registry.
+func (c *Catalog) replaced(ctx context.Context, s Store, r Remote, img backends.Image, err error) error {
+	if img.Ref.Version != "" || !errors.Is(err, backends.ErrChanged) && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	c.doubt(s, r.Name, img.Ref)
+	now, asked := c.Lookup(ctx, r.Name, img.Ref)
+	if asked != nil || now.Version == img.Version {
+		return err
+	}
+	return &backends.Error{Op: "open", Remote: r.Name, Ref: img.Ref, Err: backends.ErrChanged}
 }
 
 // BlobInfo tells how much of an image is here, without touching it. Before the

@@ -44,7 +44,9 @@ func (c *cable) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func refusing(err error) func(*http.Request) (*http.Response, error) {
-	return func(*http.Request) (*http.Response, error) { return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err} }
+	return func(*http.Request) (*http.Response, error) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
+	}
 }
 
 // Half of its timeout long a registry is away, in each way: a program that runs from
