@@ -62,9 +62,9 @@ type data struct {
 	flights    int
 	received   int64     // bytes that came in
 	heard      time.Time // when the last of them did
-	awaited    int     // readers that wait for all of the blob
-	stream     *flight // the last one of a service without ranges; may have landed
-	dirty      int64   // bytes that the map does not know of
+	awaited    int       // readers that wait for all of the blob
+	stream     *flight   // the last one of a service without ranges; may have landed
+	dirty      int64     // bytes that the map does not know of
 	dirtySince time.Time
 	stolen     int64 // bytes asked for twice to hurry up
 	trouble    trouble

@@ -87,7 +87,11 @@ func (d *Draft) resume(ctx context.Context) error {
 	}
 	d.mu.Lock()
 	d.data, d.published, d.accepted = next, false, false
+	err = next.KeepOpen(d.handles > 0)
 	d.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	d.fs.put(d) // if another file has the place by now, publishing finds out whose image it is
 	if err := old.Close(); err != nil {
 		d.fs.opts.Log.Warn("closing a draft", "file", d.currentName(), "err", err)
