@@ -32,7 +32,7 @@ type Spool struct {
 	room   room
 	closed atomic.Bool
 
-	mu     sync.Mutex // guards drafts, and refs and file of each of them
+	mu     sync.Mutex // guards drafts, and refs, busy, uses and file of each of them
 	drafts map[string]*entry
 }
 
@@ -143,9 +143,9 @@ func (s *Spool) Create(target Target) (*Draft, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.file, e.refs, e.busy = file, 1, 1
+	e.file, e.refs, e.busy, e.uses = file, 1, 1, 1
 	s.drafts[id] = e
-	return &Draft{entry: e, file: file}, nil
+	return &Draft{entry: e}, nil
 }
 
 func randomHex() string {
@@ -174,6 +174,18 @@ func (s *Spool) Drafts() []DraftInfo {
 // open. The caller closes the handle.
 // Errors: fs.ErrNotExist; ErrClosed; the local disk's.
 func (s *Spool) Draft(id string) (*Draft, error) {
+	d, err := s.Standby(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.Hold(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// Standby is Draft with a handle that is idle.
+func (s *Spool) Standby(id string) (*Draft, error) {
 	if s.closed.Load() {
 		return nil, ErrClosed
 	}
@@ -183,16 +195,8 @@ func (s *Spool) Draft(id string) (*Draft, error) {
 	if e == nil || e.doomed.Load() {
 		return nil, errNoDraft(id)
 	}
-	if e.file == nil {
-		file, err := e.dir.open()
-		if err != nil {
-			return nil, spoolError("open "+id, err)
-		}
-		e.file = file
-	}
 	e.refs++
-	e.busy++
-	return &Draft{entry: e, file: e.file}, nil
+	return &Draft{entry: e, idle: true}, nil
 }
 
 // Discard drops a draft and its data, durably.
