@@ -80,7 +80,7 @@ func (s *server) stop(ctx context.Context, stopControl func()) error {
 	finish, cancel := context.WithDeadline(ctx, by)
 	defer cancel()
 	s.finish(finish, m)
-	if s.settings.DrainTimeout <= 0 || len(m.Users()) == 0 {
+	if reading := slices.ContainsFunc(m.Users(), func(u fusefs.User) bool { return !u.Writing }); !reading || s.settings.DrainTimeout <= 0 {
 		return err
 	}
 	ends := time.Now().Add(s.settings.DrainTimeout)
@@ -172,7 +172,7 @@ func (s *server) serveOpen(ctx context.Context, m *fusefs.Mounted, ends time.Tim
 	ctx, cancel := context.WithDeadline(ctx, ends)
 	defer cancel()
 	closed := make(chan error, 1)
-	go func() { closed <- m.Closed(ctx) }() // ends with ctx
+	go func() { closed <- m.Finished(ctx) }() // ends with ctx
 	tick := time.NewTicker(retellEvery)
 	defer tick.Stop()
 	for {
