@@ -149,7 +149,7 @@ func (a *app) askLogin(ctx context.Context, o engine.Options, r config.Remote, f
 		return l, err
 	}
 	if f.stdin {
-		l.Secret, err = a.readAll()
+		l.Secret, err = a.readAll(ctx)
 	} else {
 		l.Secret, err = a.askSecret(ctx, "Password or token: ")
 	}
