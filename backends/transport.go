@@ -72,18 +72,10 @@ func hopeless(err error) bool {
 // sentinel's words twice.
 func saying(sentinel error, text string) error {
 	if strings.Contains(text, sentinel.Error()) {
-		return &said{text: text, sentinel: sentinel}
+		return Saying(sentinel, "%s", text)
 	}
 	return fmt.Errorf("%w: %s", sentinel, text)
 }
-
-type said struct {
-	text     string
-	sentinel error
-}
-
-func (e *said) Error() string { return e.text }
-func (e *said) Unwrap() error { return e.sentinel }
 
 func keepPermanent(from, err error) error {
 	if _, ok := errors.AsType[*backoff.PermanentError](from); ok {

@@ -187,7 +187,7 @@ func (c *Catalog) Remote(name string) (Remote, error) {
 	for _, r := range c.remotes {
 		known = append(known, r.Name)
 	}
-	return Remote{}, fmt.Errorf("%w: no remote is named %q%s", fs.ErrNotExist, name, backends.DidYouMean(name, known))
+	return Remote{}, backends.NotFound("no remote is named %q%s", name, backends.DidYouMean(name, known))
 }
 
 // live returns the remote of that name if it can be asked.

@@ -32,7 +32,7 @@ func (c *Catalog) Mkdir(ctx context.Context, remote, collection string) error {
 	}
 	// A registry that does not answer does not keep anybody from preparing a folder.
 	if is, err := c.IsCollection(ctx, remote, collection); err == nil && is {
-		return fail(fmt.Errorf("%w: there is such a collection", fs.ErrExist))
+		return fail(backends.Saying(fs.ErrExist, "there is such a collection"))
 	} else if ctx.Err() != nil {
 		return fail(ctx.Err())
 	}
@@ -77,7 +77,7 @@ func (c *Catalog) Rmdir(ctx context.Context, remote, collection string) error {
 		case is:
 			return fail(fmt.Errorf("%w: it is in the registry; it goes with its last image", backends.ErrNotAllowed))
 		}
-		return fail(fmt.Errorf("%w: no such collection", fs.ErrNotExist))
+		return fail(backends.NotFound("no such collection"))
 	}
 	for _, err := range c.List(ctx, remote, collection) {
 		if err == nil {

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"iter"
 	"net/http"
 	"net/url"
@@ -90,7 +89,7 @@ func (c *client) List(ctx context.Context, at string) iter.Seq2[backends.Entry, 
 			}
 		}
 		if !told && prefix != "" {
-			yield(backends.Entry{}, fmt.Errorf("%w: no container's name begins with %q", fs.ErrNotExist, prefix))
+			yield(backends.Entry{}, backends.NotFound("no container's name begins with %q", prefix))
 		}
 	}
 }
@@ -143,7 +142,7 @@ func (c *client) names(ctx context.Context, top string) ([]name, error) {
 		return names, nil
 	}
 	if !plainPart.MatchString(top) {
-		return nil, fmt.Errorf("%w: no collection can be called %q", fs.ErrNotExist, top)
+		return nil, backends.NotFound("no collection can be called %q", top)
 	}
 	req, err := httpx.NewRequest(ctx, http.MethodGet, c.url("/api/collection/"+escape(top)), nil)
 	if err != nil {
@@ -162,7 +161,7 @@ func (c *client) names(ctx context.Context, top string) ([]name, error) {
 	case col.Name != top && top != strings.ToLower(top):
 		return c.namesInRoot(ctx, top) // the view looks for names in lower case alone
 	case string(answer) == "{}":
-		return nil, fmt.Errorf("%w: no such collection", fs.ErrNotExist) // the server says {} with status 200
+		return nil, backends.NotFound("no such collection") // the server says {} with status 200
 	case col.Name != top:
 		return nil, fmt.Errorf("%w: collection %.100q for %q", backends.ErrBadAnswer, col.Name, top)
 	}
@@ -179,7 +178,7 @@ func (c *client) namesInRoot(ctx context.Context, top string) ([]name, error) {
 			return c.usable(col), nil
 		}
 	}
-	return nil, fmt.Errorf("%w: no such collection", fs.ErrNotExist)
+	return nil, backends.NotFound("no such collection")
 }
 
 // whyBroken tells a private collection, for which the server's view breaks, from

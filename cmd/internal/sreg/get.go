@@ -4,11 +4,11 @@ package sreg
 
 import (
 	"fmt"
-	"io/fs"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/fsys"
 )
@@ -33,7 +33,7 @@ on this machine, or else of the image in the running mount.`,
 					r.Path = filepath.Join(a.mount, fsys.PathOf(r.Remote, r.Ref, r.Format))
 				}
 				if r.Path == "" {
-					return fmt.Errorf("get %s: %w on this machine: run \"sreg pull %s\" first, or mount with sregfs", r.URI, fs.ErrNotExist, r.URI)
+					return backends.NotFound("get %s: not on this machine: run \"sreg pull %s\" first, or mount with sregfs", r.URI, r.URI)
 				}
 				if a.format == asJSON {
 					return a.printJSON(r)
