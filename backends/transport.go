@@ -21,7 +21,9 @@ import (
 // fs.ErrPermission, whatever its errno) and what is secret in URLs.
 //
 //   - A context's own end stays context.Canceled or DeadlineExceeded.
-//   - ErrUnavailable, ErrCorrupt, ErrBadAnswer and DeadlineExceeded of NewHTTPClient stay.
+//   - ErrUnavailable, ErrCorrupt, ErrBadAnswer and DeadlineExceeded of NewHTTPClient stay,
+//     and ErrUnauthorized of what it was configured with.
+//   - A server that wants another client certificate is ErrUnauthorized.
 //   - Silence is context.DeadlineExceeded.
 //   - Anything else is ErrUnavailable; permanently so where asking again cannot
 //     help: a certificate, TLS spoken to something else.
@@ -30,7 +32,10 @@ func TransportError(err error) error {
 		return nil
 	}
 	text := Redact(err.Error())
-	for _, s := range []error{context.Canceled, ErrUnavailable, ErrCorrupt, ErrBadAnswer, ErrNotAllowed} {
+	if wantsCertificate(err) {
+		return saying(ErrUnauthorized, text+" (the server wants a certificate of its clients: client_cert, client_key)")
+	}
+	for _, s := range []error{context.Canceled, ErrUnauthorized, ErrUnavailable, ErrCorrupt, ErrBadAnswer, ErrNotAllowed} {
 		if errors.Is(err, s) {
 			return keepPermanent(err, saying(s, text))
 		}
@@ -55,6 +60,22 @@ func isNetwork(err error) bool {
 	}
 	_, ok := errors.AsType[*net.OpError](err)
 	return ok
+}
+
+// wantsCertificate reports whether a server has refused our certificate, or that there
+// was none. Package crypto/tls has no other way to tell an alert than its text; these
+// are of RFC 8446, 6.2, and sent by who verifies the other side's certificate.
+func wantsCertificate(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Op != "remote error" {
+		return false
+	}
+	switch op.Err.Error() {
+	case "tls: certificate required", "tls: bad certificate", "tls: unsupported certificate", "tls: revoked certificate",
+		"tls: expired certificate", "tls: unknown certificate", "tls: unknown certificate authority":
+		return true
+	}
+	return false
 }
 
 // hopeless reports whether the very next try must end the same way.
