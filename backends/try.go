@@ -22,8 +22,8 @@ type try struct {
 	cancel context.CancelCauseFunc
 	leave  func()        // gives the slot back
 	limit  time.Duration // of silence; 0 for none
-	probe  atomic.Bool // until the breaker is told
-	heard  atomic.Bool // the service answered with at least a byte
+	probe  atomic.Bool   // until the breaker is told
+	heard  atomic.Bool   // the service answered with at least a byte
 
 	mu      sync.Mutex // guards the fields below
 	timer   *time.Timer
