@@ -125,7 +125,7 @@ func (c *Client) Delete(ctx context.Context, img Image) error {
 		return c.fail("delete", img.Ref, err)
 	}
 	tries := 0
-	_, err := once(ctx, c, func(ctx context.Context) (struct{}, error) {
+	_, err := once(ctx, c, nil, func(ctx context.Context) (struct{}, error) {
 		tries++
 		return struct{}{}, deleter.Delete(ctx, img)
 	})
@@ -153,7 +153,7 @@ func (c *Client) Move(ctx context.Context, img Image, to Ref, replaces string) (
 		}
 	}
 	tries := 0
-	now, err := once(ctx, c, func(ctx context.Context) (Image, error) {
+	now, err := once(ctx, c, nil, func(ctx context.Context) (Image, error) {
 		tries++
 		return mover.Move(ctx, img, to, replaces)
 	})

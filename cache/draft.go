@@ -61,6 +61,7 @@ type DraftInfo struct {
 	ModTime  time.Time  `json:"modtime,omitzero"` // set by SetAttr, else of the last write
 	Mode     uint32     `json:"mode,omitempty"`   // set by SetAttr, else 0
 	Version  string     `json:"-"`                // once published: as backends.Image.Version
+	Held     bool       `json:"-"`                // somebody has it open and is not idle; set by Spool.Drafts only
 }
 
 // Queued reports whether the draft is whole and waits to be published in the
@@ -115,18 +116,21 @@ func (d *Draft) Retarget(target Target) error {
 	})
 }
 
-// SetAttr stores the time and mode that a copying tool sets; a zero modTime
-// leaves the time as it is. A later write changes the time again.
+// SetAttr notes the time and mode that a copying tool sets; a zero modTime
+// leaves the time as it is. A later write changes the time again. They are in the
+// journal after the next Sync, Keep, Idle, Seal or Close: tools set them by the
+// thousand.
 func (d *Draft) SetAttr(modTime time.Time, mode uint32) error {
 	if err := d.live(); err != nil {
 		return err
 	}
-	return d.entry.change(func(r *record) {
+	d.entry.note(func(r *record) {
 		if !modTime.IsZero() {
 			r.ModTime = storable(modTime)
 		}
 		r.Mode = mode
 	})
+	return nil
 }
 
 // storable brings t into the years that JSON can hold: a copying tool is not
@@ -230,6 +234,7 @@ func (d *Draft) Keep(broken error) error {
 // Idle lets the draft be discarded while this handle is open: whoever has it does
 // not write. Hold takes that back.
 func (d *Draft) Idle() {
+	d.entry.save()
 	d.entry.spool.mu.Lock()
 	defer d.entry.spool.mu.Unlock()
 	if !d.idle && !d.closed.Load() {

@@ -160,8 +160,11 @@ func (c *Catalog) askNow(ctx context.Context, r Remote, stat func(context.Contex
 }
 
 // ask puts a question to the registry, once however many want to know, and
-// stores the answer. The question does not end with ctx: others may wait for it.
+// stores the answer; a refusal is not asked for again at once. The question does not end with ctx: others may wait for it.
 func (c *Catalog) ask(ctx context.Context, s Store, r Remote, ref backends.Ref) (backends.Image, error) {
+	if err := c.failed.recent(string(refKey(r.Name, ref)), c.now()); err != nil {
+		return backends.Image{}, err
+	}
 	answer := c.asking.DoChan(string(refKey(r.Name, ref)), func() (any, error) {
 		var img backends.Image
 		err := c.tasks.run(func(ctx context.Context) (err error) {
@@ -190,6 +193,8 @@ func (c *Catalog) learn(ctx context.Context, s Store, r Remote, ref backends.Ref
 			c.absent.add(string(refKey(r.Name, ref)), c.now())
 			c.forget(s, r.Name, ref)
 		}
+	case errors.Is(err, fs.ErrPermission):
+		c.failed.add(string(refKey(r.Name, ref)), err, c.now().Add(c.failureLife(err)))
 	}
 	return backends.Image{}, err
 }
@@ -251,7 +256,7 @@ func (c *Catalog) forget(s Store, remote string, ref backends.Ref) {
 	old, have := readEntry(s, remote, ref)
 	var err error
 	if have {
-		err = s.Apply(KV{Key: refKey(remote, ref)})
+		err = applyOwn(s, KV{Key: refKey(remote, ref)})
 	}
 	unlock()
 	if err != nil {

@@ -71,10 +71,8 @@ func (c *Catalog) join(ctx context.Context, s Store, r Remote, collection string
 			switch {
 			case err == nil, collection != "" && c.own.since(childKey(r.Name, collection), asked):
 				c.failed.drop(key)
-			case errors.Is(err, errors.ErrUnsupported):
-				c.failed.add(key, err, c.now().Add(c.opts.ListTTL))
 			case !errors.Is(err, context.Canceled):
-				c.failed.add(key, err, c.now().Add(c.opts.NegTTL))
+				c.failed.add(key, err, c.now().Add(c.failureLife(err)))
 			}
 			return err
 		})
@@ -85,6 +83,21 @@ func (c *Catalog) join(ctx context.Context, s Store, r Remote, collection string
 	case <-ctx.Done():
 		return listError(r.Name, collection, ctx.Err())
 	}
+}
+
+// refusedLife is how long a refusal is believed. Another login that is stored ends it
+// (SetRemote); of who has none at all NegTTL is enough, so that he can log in elsewhere.
+const refusedLife = 30 * time.Second
+
+// failureLife is how long the registry is not asked again what it answered with err.
+func (c *Catalog) failureLife(err error) time.Duration {
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return c.opts.ListTTL
+	case errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized):
+		return max(refusedLife, c.opts.NegTTL)
+	}
+	return c.opts.NegTTL
 }
 
 func listError(remote, collection string, err error) error {

@@ -33,6 +33,7 @@ type service struct {
 	images    map[backends.Ref]stored
 	history   map[string]stored // by version
 	namesOnly bool              // listings tell no facts
+	noSizes   bool              // listings tell no sizes
 	noList    bool              // 501 for listings
 	keeps     map[string]bool   // collections that are listed without an image, if not nil
 	untold    string            // a collection that its parent's listing lacks
@@ -201,6 +202,9 @@ func (s *service) list(w http.ResponseWriter, collection string) {
 					img.Format = have.Image.Format
 				}
 			}
+			if s.noSizes {
+				img.Size = -1
+			}
 			entries = append(entries, backends.Entry{Image: img})
 		} else if strings.HasPrefix(ref.Collection, prefix) {
 			first, _, _ := strings.Cut(strings.TrimPrefix(ref.Collection, prefix), "/")
@@ -283,7 +287,8 @@ func (b remote) do(ctx context.Context, kind string, ref backends.Ref, extra url
 	sentinel := map[int]error{
 		http.StatusNotFound: fs.ErrNotExist, http.StatusConflict: fs.ErrExist, http.StatusPreconditionFailed: backends.ErrChanged,
 		http.StatusUnauthorized: backends.ErrUnauthorized, http.StatusNotImplemented: errors.ErrUnsupported,
-		http.StatusTooManyRequests: backends.ErrRateLimited,
+		http.StatusTooManyRequests: backends.ErrRateLimited, http.StatusForbidden: fs.ErrPermission,
+		http.StatusBadRequest: backends.ErrBadAnswer, http.StatusUnprocessableEntity: backends.ErrCorrupt,
 	}[resp.StatusCode]
 	if sentinel == nil {
 		sentinel = backends.ErrUnavailable

@@ -83,7 +83,10 @@ func (d *Dir) Lookup(ctx context.Context, name string, who Caller) (Node, error)
 	if len(name) > MaxName {
 		return nil, ErrNameTooLong
 	}
-	if draft := d.draft(name); draft != nil && draft.shownTo(who) {
+	if draft := d.draftOf(name, who); draft != nil {
+		return draft, nil
+	}
+	if draft := d.draft(name); draft != nil && draft.counts() {
 		return draft, nil
 	}
 	if child := d.toolDir(name); child != nil && d.fs.hasToolDir(child) {
@@ -165,8 +168,8 @@ func (d *Dir) lookupRemote(ctx context.Context, name string) (Node, error) {
 			return child, nil
 		}
 	}
-	if dirErr != nil && errors.Is(err, fs.ErrNotExist) {
-		return nil, dirErr
+	if dirErr != nil && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid)) {
+		return nil, dirErr // that no image has the name is no answer to whether a collection has
 	}
 	return nil, err
 }
@@ -287,7 +290,7 @@ func (d *Dir) Mkdir(ctx context.Context, name string) (*Dir, error) {
 // Rmdir removes a collection that Mkdir made and that is empty.
 //
 // Errors: fs.ErrNotExist; ErrNotDir; ErrNotEmpty; backends.ErrNotAllowed if it
-// exists in the registry.
+// exists in the registry, though nothing in it can be listed.
 func (d *Dir) Rmdir(ctx context.Context, name string) error {
 	if d.remote == "" {
 		return fmt.Errorf("%w: remotes are made in the configuration", backends.ErrNotAllowed)
@@ -325,7 +328,14 @@ func (d *Dir) Rmdir(ctx context.Context, name string) error {
 func (d *Dir) Unlink(ctx context.Context, name string) error {
 	node, err := d.Lookup(ctx, name, Caller{})
 	if draft, ok := node.(*Draft); ok && err == nil {
-		if err = draft.unlink(ctx); !errors.Is(err, catalog.ErrPublished) {
+		err = draft.unlink(ctx)
+		for err == nil { // as many as write it
+			if draft = d.draft(name); draft == nil {
+				return nil
+			}
+			err = draft.remove()
+		}
+		if !errors.Is(err, catalog.ErrPublished) {
 			return err
 		}
 		node, err = d.Lookup(ctx, name, Caller{}) // the image that it has become

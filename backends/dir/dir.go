@@ -196,7 +196,7 @@ func localError(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	if errno, ok := backends.LocalDisk(err); ok {
+	if errno, ok := backends.LocalErrno(err); ok {
 		return fmt.Errorf("%w: %v", errno, err)
 	}
 	for _, s := range []error{fs.ErrPermission, backends.ErrCorrupt, backends.ErrChanged, fs.ErrInvalid, fs.ErrExist, errors.ErrUnsupported} {

@@ -38,7 +38,7 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 	if m.Frozen {
 		return errFrozen
 	}
-	defer c.listing.forget()
+	defer c.forget()
 	err = c.signed(ctx, kindDelete, n, func(auth string) error { return c.remove(ctx, n, auth) })
 	if statusOf(err) == http.StatusNotModified {
 		return errFrozen

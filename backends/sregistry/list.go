@@ -7,11 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"iter"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -25,8 +23,7 @@ const (
 	// gives ten by itself. Each brings the names of all its containers along.
 	pageSize = 100
 	maxPages = 1_000
-	// maxPage bounds the bytes of one page, maxListed the names of a listing.
-	maxPage   = 32 << 20
+	// maxListed bounds the names of a listing.
 	maxListed = 250_000
 	// listingLife is how long the names that came with the list of collections
 	// are good for, maxKept how many are kept.
@@ -68,6 +65,7 @@ func (c *client) List(ctx context.Context, at string) iter.Seq2[backends.Entry, 
 			yield(backends.Entry{}, err)
 			return
 		}
+		known := c.facts.of(ctx, c, len(names))
 		seen := map[string]bool{}
 		told := false
 		for _, n := range names {
@@ -77,6 +75,12 @@ func (c *client) List(ctx context.Context, at string) iter.Seq2[backends.Entry, 
 			}
 			told = true
 			e := backends.Entry{Image: backends.Image{Ref: n.ref(), Size: -1}}
+			if m, ok := known[n]; ok {
+				e.Image = c.image(m, n)
+				if p, ok := c.places.get(placeKey(e.Image)); ok {
+					e.Image.Size = p.size
+				}
+			}
 			if child, _, nested := strings.Cut(rest, "/"); nested {
 				e = backends.Entry{Collection: at + "/" + child}
 			}
@@ -145,12 +149,12 @@ func (c *client) names(ctx context.Context, top string) ([]name, error) {
 	if !plainPart.MatchString(top) {
 		return nil, fmt.Errorf("%w: no collection can be called %q", fs.ErrNotExist, top)
 	}
-	req, err := httpx.NewRequest(ctx, http.MethodGet, c.url("/api/collection/"+escape(top)), nil)
-	if err != nil {
-		return nil, err
-	}
+	var answer json.RawMessage
 	var col collection
-	err = c.page(req, &col)
+	err := c.page(ctx, "/api/collection/"+escape(top), &answer)
+	if err == nil {
+		err = httpx.Decode(answer, &col)
+	}
 	switch {
 	case statusOf(err) == http.StatusInternalServerError:
 		return nil, c.whyBroken(ctx, err)
@@ -158,10 +162,10 @@ func (c *client) names(ctx context.Context, top string) ([]name, error) {
 		return nil, err
 	case col.Name != top && top != strings.ToLower(top):
 		return c.namesInRoot(ctx, top) // the view looks for names in lower case alone
-	case col.Name == "" && col.ID == "":
+	case string(answer) == "{}":
 		return nil, fmt.Errorf("%w: no such collection", fs.ErrNotExist) // the server says {} with status 200
 	case col.Name != top:
-		return nil, fmt.Errorf("%w: collection %.100q for %q", backends.ErrCorrupt, col.Name, top)
+		return nil, fmt.Errorf("%w: collection %.100q for %q", backends.ErrBadAnswer, col.Name, top)
 	}
 	return c.usable(col), nil
 }
@@ -180,15 +184,15 @@ func (c *client) namesInRoot(ctx context.Context, top string) ([]name, error) {
 }
 
 // whyBroken tells a private collection, for which the server's view breaks, from
-// a server that is broken.
+// a server that is broken: that has not just listed others, and does not now.
 func (c *client) whyBroken(ctx context.Context, err error) error {
-	req, reqErr := httpx.NewRequest(ctx, http.MethodGet, c.url("/api/collections/?limit=1"), nil)
-	if reqErr != nil {
-		return reqErr
-	}
-	var any struct{}
-	if c.page(req, &any) != nil {
-		return err
+	if !c.listing.lately() {
+		var any struct{}
+		if asked := c.page(ctx, "/api/collections/?limit=1", &any); errors.Is(asked, backends.ErrRateLimited) {
+			return asked
+		} else if asked != nil {
+			return err
+		}
 	}
 	return fmt.Errorf("%w: the server does not list private collections (what is named can be opened)", errors.ErrUnsupported)
 }
@@ -196,39 +200,16 @@ func (c *client) whyBroken(ctx context.Context, err error) error {
 // collections yields the public ones, page by page.
 func (c *client) collections(ctx context.Context) iter.Seq2[collection, error] {
 	return func(yield func(collection, error) bool) {
-		next := c.url(fmt.Sprintf("/api/collections/?limit=%d", pageSize))
-		seen := map[string]bool{}
 		listed := 0
-		for pages := 0; next != ""; pages++ {
-			if pages == maxPages || seen[next] {
-				yield(collection{}, fmt.Errorf("%w: the list of collections has no end", backends.ErrCorrupt))
-				return
-			}
-			seen[next] = true
-			var page struct {
-				Next    string        `json:"next"`
-				Results *[]collection `json:"results"`
-			}
-			req, err := httpx.NewRequest(ctx, http.MethodGet, next, nil)
-			if err == nil {
-				err = c.page(req, &page)
-			}
-			if err == nil && page.Results == nil {
-				err = fmt.Errorf("%w: a page of collections without results", backends.ErrCorrupt)
-			}
-			if err == nil {
-				next, err = c.nextPage(page.Next)
-			}
-			if pages > 0 {
-				err = backends.BrokenOff(err)
-			}
+		for page, err := range pages[collection](ctx, c, "/api/collections/") {
 			if err != nil {
 				yield(collection{}, err)
 				return
 			}
-			for _, col := range *page.Results {
+			c.listing.answered()
+			for _, col := range page.Results {
 				if listed += 1 + len(col.Containers); listed > maxListed {
-					yield(collection{}, fmt.Errorf("%w: more than %d names in one listing", backends.ErrCorrupt, maxListed))
+					yield(collection{}, fmt.Errorf("%w: more than %d names in one listing", backends.ErrBadAnswer, maxListed))
 					return
 				}
 				if !yield(col, nil) {
@@ -237,36 +218,6 @@ func (c *client) collections(ctx context.Context) iter.Seq2[collection, error] {
 			}
 		}
 	}
-}
-
-// nextPage takes from a "next" link what it adds to our own address: the server
-// often does not know by which name it is reached.
-func (c *client) nextPage(link string) (string, error) {
-	if link == "" {
-		return "", nil
-	}
-	u, err := url.Parse(link)
-	if err != nil {
-		return "", fmt.Errorf("%w: a link to the next page that is none", backends.ErrCorrupt)
-	}
-	return c.url("/api/collections/?" + u.RawQuery), nil
-}
-
-// page is object for answers that may be larger than other metadata.
-func (c *client) page(req *http.Request, v any) error {
-	resp, err := c.do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
-	switch {
-	case err != nil:
-		return backends.TransportError(err)
-	case len(text) > maxPage:
-		return fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrCorrupt, maxPage)
-	}
-	return decode(resp, text, v)
 }
 
 // A filler gathers the names of a listing while it is read.
@@ -302,8 +253,35 @@ func (f *filler) has(collection string) bool {
 type listing struct {
 	mu     sync.Mutex // guards the fields below
 	names  map[string][]name
+	count  int // of all names
 	until  time.Time
-	forgot int // how many times, so that what was read before is not kept after
+	forgot int       // how many times, so that what was read before is not kept after
+	whole  time.Time // when the server listed all of it last
+}
+
+// aliveFor is how long a server that has listed all is taken to be none that is broken.
+const aliveFor = 5 * time.Minute
+
+func (l *listing) answered() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.whole = time.Now()
+}
+
+// total is how many names the last listing of all had; 0 if there was none lately.
+func (l *listing) total() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if time.Now().After(l.until) {
+		return 0
+	}
+	return l.count
+}
+
+func (l *listing) lately() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Since(l.whole) < aliveFor
 }
 
 func (l *listing) generation() int {
@@ -319,7 +297,7 @@ func (l *listing) put(f *filler) {
 	if f.generation != l.forgot || f.count > maxKept {
 		return
 	}
-	l.names, l.until = f.names, time.Now().Add(listingLife)
+	l.names, l.count, l.until = f.names, f.count, time.Now().Add(listingLife)
 }
 
 func (l *listing) get(collection string) ([]name, bool) {
@@ -338,4 +316,10 @@ func (l *listing) forget() {
 	defer l.mu.Unlock()
 	l.names = nil
 	l.forgot++
+}
+
+// forget is for when something changed on the server.
+func (c *client) forget() {
+	c.listing.forget()
+	c.facts.forget()
 }

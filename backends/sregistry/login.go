@@ -20,8 +20,9 @@ type login struct {
 	user   string
 	secret backends.SecretFunc
 
-	mu    sync.Mutex // guards the field below
-	token string
+	mu       sync.Mutex // guards the fields below
+	token    string
+	distrust string // a token that the framework's own login has refused
 }
 
 // get returns the token; a fresh one if the last is the one refused.
@@ -52,12 +53,52 @@ func (l *login) get(ctx context.Context, refused string) (string, error) {
 // known reports whether there is a token to try with.
 func (l *login) known() bool { return l.secret != nil }
 
+// trusted returns the token if the framework's own login may take it, else "".
+func (l *login) trusted(ctx context.Context) string {
+	if !l.known() || l.user == "" {
+		return ""
+	}
+	token, err := l.get(ctx, "")
+	if err != nil {
+		return "" // what is public can be read without
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if token == l.distrust {
+		return ""
+	}
+	return token
+}
+
+func (l *login) refuse(token string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.distrust = token
+}
+
+// asUser calls send with the framework's own login, which the views of the API take for
+// what needs none: who has it is not counted among the unknown addresses, and some servers
+// answer nobody else. Where the token is refused there, send is called without.
+func (c *client) asUser(ctx context.Context, send func(auth string) error) error {
+	token := c.login.trusted(ctx)
+	for token != "" {
+		err := send("Token " + token)
+		if s := statusOf(err); s != http.StatusUnauthorized && s != http.StatusForbidden || errors.Is(err, backends.ErrRateLimited) {
+			return err
+		}
+		c.login.refuse(token)
+		if token, err = c.login.get(ctx, token); err != nil {
+			break
+		}
+	}
+	return send("")
+}
+
 // CheckLogin asks the server whether the token is the user's. Nothing else proves
 // that: what is public is given to everybody, whatever token comes along. A server
 // without the library API cannot be asked whose a token is, but whether it is one.
 //
-// Errors: those of backends.Backend.Stat; errors.ErrUnsupported if the server takes
-// any token here.
+// Errors: those of backends.Backend.Stat.
 func (c *client) CheckLogin(ctx context.Context) error {
 	if c.login.secret == nil {
 		return nil // public collections need none
@@ -94,7 +135,7 @@ func (c *client) askLibrary(ctx context.Context) error {
 		asked = c.data(req, &struct{}{})
 	}
 	switch {
-	case elsewhere(asked) || errors.Is(asked, backends.ErrCorrupt):
+	case elsewhere(asked) || errors.Is(asked, backends.ErrBadAnswer):
 		return fmt.Errorf("%w: the server has no library API", fs.ErrNotExist)
 	case asked != nil:
 		return asked
@@ -122,16 +163,13 @@ func (c *client) entity(ctx context.Context) (id string, err error) {
 	case errors.Is(err, fs.ErrNotExist):
 		err = fmt.Errorf("%w: the token is not that of user %q", backends.ErrUnauthorized, c.login.user)
 	case err == nil && told.ID == "":
-		err = fmt.Errorf("%w: a user without an id", backends.ErrCorrupt)
+		err = fmt.Errorf("%w: a user without an id", backends.ErrBadAnswer)
 	}
 	return string(told.ID), err
 }
 
-// madeUp is a token of the usual form that nobody has.
-const madeUp = "0000000000000000000000000000000000000000"
-
 // checkToken asks by the framework's own login, which the views of the API take besides the
-// signatures, whether the token is one. That answer counts if a made-up one is refused.
+// signatures, whether the token is one.
 func (c *client) checkToken(ctx context.Context) error {
 	token, err := c.login.get(ctx, "")
 	if err != nil {
@@ -142,16 +180,10 @@ func (c *client) checkToken(ctx context.Context) error {
 			err = c.askAs(ctx, token)
 		}
 	}
-	switch {
-	case errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized):
+	if errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized) {
 		return fmt.Errorf("%w: the server does not know the token: %v", backends.ErrUnauthorized, err)
-	case err != nil:
-		return err
 	}
-	if c.askAs(ctx, madeUp) == nil {
-		return fmt.Errorf("%w: the server has nothing that would show whether it knows the token, before a push", errors.ErrUnsupported)
-	}
-	return nil
+	return err
 }
 
 // askAs asks for one collection with a token.
@@ -161,5 +193,5 @@ func (c *client) askAs(ctx context.Context, token string) error {
 		return err
 	}
 	req.Header.Set("Authorization", "Token "+token)
-	return c.page(req, &struct{}{})
+	return c.object(req, &struct{}{})
 }

@@ -5,10 +5,7 @@ package sregistry
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -62,22 +59,6 @@ func TestCheckLogin(t *testing.T) {
 				t.Errorf("the error tells the token: %v", err)
 			}
 		}
-	}
-}
-
-// A server that looks at no token has shown nothing.
-func TestCheckLogin_unproven(t *testing.T) {
-	t.Parallel()
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.HasPrefix(r.URL.Path, "/api/") {
-			http.NotFound(w, r)
-			return
-		}
-		fmt.Fprint(w, `{"count":0,"next":null,"previous":null,"results":[]}`)
-	}))
-	defer srv.Close()
-	if err := opened(t, srv.URL, "me", "any").CheckLogin(t.Context()); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("CheckLogin = %v, want errors.ErrUnsupported", err)
 	}
 }
 

@@ -132,7 +132,7 @@ func (c *client) notAccepted(ctx context.Context, k kind, err error) error {
 	if statusOf(err) != http.StatusInternalServerError {
 		return fmt.Errorf("%w: the server does not accept the signature: %v", backends.ErrUnauthorized, err)
 	}
-	if login := c.CheckLogin(ctx); login != nil && !errors.Is(login, errors.ErrUnsupported) {
+	if login := c.CheckLogin(ctx); login != nil {
 		return login
 	}
 	return fmt.Errorf("%w: the server refuses the push (a push into a collection needs to be its owner): %v", fs.ErrPermission, err)

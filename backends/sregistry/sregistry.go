@@ -26,6 +26,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
@@ -82,7 +83,10 @@ type client struct {
 
 	places   places          // where the bytes of images are
 	closed   set             // collections that are read only signed
+	refusals refusals        // images that are not for the login
 	listing  listing         // of all public collections, for a moment
+	facts    facts           // of all public containers, for a moment
+	perPage  atomic.Int64    // how many things the server gives on a page that is not the last; 0 if there was none
 	commits  uploads.Locks   // one publication of a name at a time
 	unsaved  uploads.Unsaved // the uploads that were broken off
 	partSize int64           // above which an upload is cut into parts
@@ -118,6 +122,9 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		login: &login{user: env.User, secret: env.Secret}, partSize: bigUpload,
 	}, nil
 }
+
+// Address implements backends.Addressed.
+func (c *client) Address() string { return c.home.String() }
 
 // parseURL returns the address of a server without what the sregistry client
 // lets stand behind it.

@@ -26,6 +26,9 @@ var children = map[string]func(args []string) error{
 	"seekdir": childSeekdir,
 
 	"rewrite": childRewrite,
+	"same":    childSame,
+
+	"semantics": childSemantics,
 }
 
 func TestMain(m *testing.M) {
