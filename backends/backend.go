@@ -24,7 +24,7 @@ type Backend interface {
 	// Errors:
 	//   - fs.ErrNotExist if there is no such image.
 	//   - fs.ErrInvalid if the registry could not hold such a name.
-	//   - ErrUnauthorized, fs.ErrPermission, ErrRateLimited, ErrUnavailable, ErrCorrupt.
+	//   - ErrUnauthorized, fs.ErrPermission, ErrRateLimited, ErrUnavailable, ErrBadAnswer.
 	Stat(ctx context.Context, ref Ref) (Image, error)
 
 	// Open returns n bytes of img from offset off; n < 0 means to the end.
@@ -161,6 +161,20 @@ type FileOpener interface {
 	//
 	// Errors: those of Open.
 	OpenFile(ctx context.Context, img Image) (*os.File, error)
+}
+
+// An Addressed backend knows where its service is, also if no url is configured.
+type Addressed interface {
+	// Address returns the address, "https://HOST[:PORT]…", without a request.
+	Address() string
+}
+
+// AddressOf returns where a backend's service is; "" for one that does not know.
+func AddressOf(b Backend) string {
+	if a, ok := b.(Addressed); ok {
+		return a.Address()
+	}
+	return ""
 }
 
 // A NameChecker can tell without a request whether a name is possible.

@@ -21,8 +21,11 @@ var (
 	ErrRateLimited = errors.New("rate limited")
 	// ErrUnavailable: the service cannot be reached, or answers 5xx or nonsense for a while.
 	ErrUnavailable = errors.New("registry unavailable")
-	// ErrCorrupt: bytes that do not match their digest or size, or an answer that breaks the protocol.
+	// ErrCorrupt: bytes that do not match their digest, or are not as many as belong to it.
 	ErrCorrupt = errors.New("content does not match its digest")
+	// ErrBadAnswer: a service, or something in its place, answered what makes no sense:
+	// a page instead of JSON, a size that no image has. It says nothing of the image.
+	ErrBadAnswer = errors.New("unexpected answer")
 	// ErrChanged: a name means another version than the one being read or replaced.
 	ErrChanged = errors.New("changed in the registry meanwhile")
 	// ErrReadOnly: the remote takes no writes.

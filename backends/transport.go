@@ -21,7 +21,7 @@ import (
 // fs.ErrPermission, whatever its errno) and what is secret in URLs.
 //
 //   - A context's own end stays context.Canceled or DeadlineExceeded.
-//   - ErrUnavailable, ErrCorrupt and DeadlineExceeded of NewHTTPClient stay.
+//   - ErrUnavailable, ErrCorrupt, ErrBadAnswer and DeadlineExceeded of NewHTTPClient stay.
 //   - Silence is context.DeadlineExceeded.
 //   - EMFILE, ENFILE and ENOMEM stay: the service was not asked.
 //   - Anything else is ErrUnavailable; permanently so where asking again cannot
@@ -34,7 +34,7 @@ func TransportError(err error) error {
 	if e, ok := Shortage(err); ok {
 		return saying(e, text)
 	}
-	for _, s := range []error{context.Canceled, ErrUnavailable, ErrCorrupt, ErrNotAllowed} {
+	for _, s := range []error{context.Canceled, ErrUnavailable, ErrCorrupt, ErrBadAnswer, ErrNotAllowed} {
 		if errors.Is(err, s) {
 			return keepPermanent(err, saying(s, text))
 		}

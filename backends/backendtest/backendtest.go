@@ -85,7 +85,7 @@ type suite struct{ Harness }
 
 func subtests() []subtest {
 	return slices.Concat(capsTests, statTests, listTests, openTests, searchTests, pushTests, foldedTests, deleteTests, moveTests, shareTests,
-		watchTests, namesTests, sizeTests, faultTests, awayTests, budgetTests, brokenTests, divertedTests, dripTests, closeTests)
+		watchTests, namesTests, sizeTests, faultTests, awayTests, budgetTests, answerTests, brokenTests, divertedTests, dripTests, closeTests)
 }
 
 // Run runs the suite as subtests of t.

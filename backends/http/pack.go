@@ -53,7 +53,7 @@ func newIndex(n naming) *index {
 }
 
 // errLimit says that an index has more than is read of it.
-var errLimit = fmt.Errorf("%w: an index that is too long", backends.ErrCorrupt)
+var errLimit = fmt.Errorf("%w: an index that is too long", backends.ErrBadAnswer)
 
 var errTooLong = fmt.Errorf("%w: more than %d MiB (several folders would do)", errLimit, maxPage>>20)
 

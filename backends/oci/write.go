@@ -162,7 +162,7 @@ func (c *client) allowed(ctx context.Context, repo string, ref backends.Ref, src
 
 // isAnswer reports whether err says what is there, not that asking failed.
 func isAnswer(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, backends.ErrCorrupt)
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) || isOdd(err)
 }
 
 // commit checks the blob and makes it visible by the manifest.
@@ -189,7 +189,7 @@ func (c *client) commit(ctx context.Context, repo string, ref backends.Ref, src 
 	memo.State = pushState{Manifest: m.digest}
 	memo.Save()
 	sent := c.putManifest(ctx, repo, ref.Tag, m)
-	if errors.Is(sent, backends.ErrCorrupt) {
+	if isOdd(sent) {
 		// docker-registry writes the links to its blobs in place: while
 		// another client pushes the same configuration, it can read an empty
 		// one and calls the digest in the manifest invalid.
@@ -209,7 +209,7 @@ func (c *client) commit(ctx context.Context, repo string, ref backends.Ref, src 
 	case sent != nil:
 		return sent
 	case err != nil:
-		return fmt.Errorf("%w: the registry took the manifest and lost it", backends.ErrCorrupt)
+		return fmt.Errorf("%w: the registry took the manifest and lost it", backends.ErrBadAnswer)
 	}
 	return fmt.Errorf("%w: the tag went to %s right after", backends.ErrChanged, now)
 }

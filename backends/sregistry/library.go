@@ -76,7 +76,7 @@ func (p *push) collection(ctx context.Context) (string, error) {
 		}
 	}
 	if err == nil && found.ID == "" {
-		err = fmt.Errorf("%w: a collection without an id", backends.ErrCorrupt)
+		err = fmt.Errorf("%w: a collection without an id", backends.ErrBadAnswer)
 	}
 	if err == nil && found.Private {
 		p.c.closed.add(p.n.collection)
@@ -96,7 +96,7 @@ func (p *push) nameless(ctx context.Context) (id string, err error) {
 		":sha256." + p.src.Digest[len("sha256:"):] + "?arch=" + escape(p.c.arch)
 	err = p.c.bearer(ctx, http.MethodGet, path, nil, &found)
 	if err == nil && found.ID == "" {
-		err = fmt.Errorf("%w: an image without an id", backends.ErrCorrupt)
+		err = fmt.Errorf("%w: an image without an id", backends.ErrBadAnswer)
 	}
 	return string(found.ID), err
 }

@@ -29,6 +29,7 @@ var errnos = []struct {
 	{fsys.ErrNotDir, syscall.ENOTDIR},
 	{fsys.ErrBusy, syscall.EBUSY},
 	{backends.ErrCorrupt, syscall.EIO},
+	{backends.ErrBadAnswer, syscall.EIO},
 	{backends.ErrNotAllowed, syscall.EPERM},
 	{backends.ErrReadOnly, syscall.EROFS},
 	{backends.ErrChanged, syscall.ESTALE},
