@@ -35,6 +35,7 @@ func (c *Catalog) Blob(ctx context.Context, remote string, img backends.Image) (
 	case r.atHand():
 	case err == nil:
 		c.noteOpened(s.Store, r, img, b.Size())
+		c.learnFormat(s, r, img)
 	case errors.Is(err, backends.ErrChanged):
 		c.doubt(s.Store, r.Name, img.Ref)
 	}
