@@ -67,7 +67,7 @@ const maxLogged = 10
 func checkEntry(collection string, e Entry) error {
 	if e.Collection == "" {
 		if e.Image.Ref.Collection != collection {
-			return fmt.Errorf("%w: %q is not in it", ErrCorrupt, e.Image.Ref)
+			return fmt.Errorf("%w: %q is not in it", ErrBadAnswer, e.Image.Ref)
 		}
 		return checkImage(e.Image)
 	}
@@ -75,7 +75,7 @@ func checkEntry(collection string, e Entry) error {
 		return err
 	}
 	if parent := path.Dir(e.Collection); parent != collection && (collection != "" || parent != ".") {
-		return fmt.Errorf("%w: %q is not in it", ErrCorrupt, e.Collection)
+		return fmt.Errorf("%w: %q is not in it", ErrBadAnswer, e.Collection)
 	}
 	return nil
 }
@@ -178,7 +178,7 @@ func (c *Client) Watch(ctx context.Context) iter.Seq2[Change, error] {
 			if time.Since(opened) > watchSettled {
 				d.exp.Reset()
 			}
-			if !pause(ctx, again.NextBackOff()) || !yield(Change{Below: true}, nil) {
+			if !pause(ctx, again.NextBackOff(), nil) || !yield(Change{Below: true}, nil) {
 				return
 			}
 		}

@@ -9,8 +9,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
-
-	"github.com/cenkalti/backoff/v4"
 )
 
 // A throttle remembers when a service asked for fewer requests: what one
@@ -74,7 +72,7 @@ func (l *limit) meet(err error, after time.Duration) {
 
 // pass waits until the service may be asked, if that is no longer than most.
 //
-// Errors: what the service said, permanent, with the time that is left; ctx's.
+// Errors: what the service said, with the time that is left; ctx's.
 func (l *limit) pass(ctx context.Context, most time.Duration) error {
 	l.mu.Lock()
 	until, said := l.until, l.said
@@ -85,8 +83,8 @@ func (l *limit) pass(ctx context.Context, most time.Duration) error {
 		return nil
 	case left > most:
 		return &DelayError{Err: fmt.Errorf("%w; it is not asked before %s", said, until.Format(time.TimeOnly)), After: left}
-	case !pause(ctx, left+rand.N(left/10+100*time.Millisecond)): // not all at once
-		return backoff.Permanent(ctx.Err())
+	case !pause(ctx, left+rand.N(left/10+100*time.Millisecond), nil): // not all at once
+		return ctx.Err()
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ type Spool struct {
 	room   room
 	closed atomic.Bool
 
-	mu     sync.Mutex // guards drafts, and refs and file of each of them
+	mu     sync.Mutex // guards drafts, and refs, busy, uses and file of each of them
 	drafts map[string]*entry
 }
 
@@ -110,6 +110,7 @@ func (s *Spool) Close() error {
 	s.mu.Unlock()
 	var errs []error
 	for e, file := range open {
+		e.save()
 		errs = append(errs, spoolError("close", file.Close()), e.abandon())
 	}
 	return errors.Join(errs...)
@@ -142,9 +143,9 @@ func (s *Spool) Create(target Target) (*Draft, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.file, e.refs, e.busy = file, 1, 1
+	e.file, e.refs, e.busy, e.uses = file, 1, 1, 1
 	s.drafts[id] = e
-	return &Draft{entry: e, file: file}, nil
+	return &Draft{entry: e}, nil
 }
 
 func randomHex() string {
@@ -159,7 +160,9 @@ func (s *Spool) Drafts() []DraftInfo {
 	var infos []DraftInfo
 	for _, e := range s.drafts {
 		if !e.doomed.Load() {
-			infos = append(infos, e.info())
+			info := e.info()
+			info.Held = e.busy > 0
+			infos = append(infos, info)
 		}
 	}
 	s.mu.Unlock()
@@ -171,6 +174,18 @@ func (s *Spool) Drafts() []DraftInfo {
 // open. The caller closes the handle.
 // Errors: fs.ErrNotExist; ErrClosed; the local disk's.
 func (s *Spool) Draft(id string) (*Draft, error) {
+	d, err := s.Standby(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.Hold(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// Standby is Draft with a handle that is idle.
+func (s *Spool) Standby(id string) (*Draft, error) {
 	if s.closed.Load() {
 		return nil, ErrClosed
 	}
@@ -180,16 +195,8 @@ func (s *Spool) Draft(id string) (*Draft, error) {
 	if e == nil || e.doomed.Load() {
 		return nil, errNoDraft(id)
 	}
-	if e.file == nil {
-		file, err := e.dir.open()
-		if err != nil {
-			return nil, spoolError("open "+id, err)
-		}
-		e.file = file
-	}
 	e.refs++
-	e.busy++
-	return &Draft{entry: e, file: e.file}, nil
+	return &Draft{entry: e, idle: true}, nil
 }
 
 // Discard drops a draft and its data, durably.
@@ -278,7 +285,7 @@ func spoolError(op string, err error) error {
 	if errors.Is(err, os.ErrClosed) {
 		return ErrClosed
 	}
-	if errno, ok := backends.LocalDisk(err); ok {
+	if errno, ok := backends.LocalErrno(err); ok {
 		return fmt.Errorf("spool: %s: %w", op, errno)
 	}
 	if errors.Is(err, errors.ErrUnsupported) {

@@ -17,11 +17,23 @@ import (
 //
 // Errors: those of Target; those of cache.Spool.Create.
 func (c *Catalog) Create(ctx context.Context, remote string, ref backends.Ref, format string, excl bool) (*cache.Draft, error) {
+	before := c.uploads.published.Load()
 	target, err := c.Target(ctx, remote, ref, format, excl)
 	if err != nil {
 		return nil, err
 	}
-	return c.Stage(target)
+	d, err := c.Stage(target)
+	// What was published before the draft was there, rebase did not tell it of.
+	for now := c.uploads.published.Load(); err == nil && now != before; now = c.uploads.published.Load() {
+		before = now
+		if target, err = c.Target(ctx, remote, ref, format, excl); err == nil {
+			err = d.Retarget(target)
+		}
+		if err != nil {
+			return nil, errors.Join(err, d.Remove(), d.Close())
+		}
+	}
+	return d, err
 }
 
 // Stage starts a draft without asking whether its target may be published: for

@@ -231,7 +231,7 @@ func (c *Catalog) keep(s Store, remote string, ref backends.Ref, img backends.Im
 	if ref.Version == "" && have && changed(old, now) {
 		c.watchers.emit(Event{Kind: ImageChanged, Remote: remote, Collection: ref.Collection, Ref: ref})
 	}
-	if ref.Version == "" && old.shown() && renamed(old, now) {
+	if ref.Version == "" && have && (old.shown() != now.shown() || old.shown() && renamed(old, now)) {
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: ref.Collection})
 	}
 	return now.image
@@ -240,7 +240,8 @@ func (c *Catalog) keep(s Store, remote string, ref backends.Ref, img backends.Im
 // renamed reports whether an image has another file name than before: a listing
 // of names can but guess the format.
 func renamed(old, now entry) bool {
-	return backends.Ext(old.image.Format) != backends.Ext(now.image.Format)
+	a, b := old.image.Format, now.image.Format
+	return backends.Ext(a) != backends.Ext(b) || a != b && backends.IsPlain(a)
 }
 
 // changed reports whether a tree has to look again at an image.
@@ -255,7 +256,7 @@ func (c *Catalog) forget(s Store, remote string, ref backends.Ref) {
 	old, have := readEntry(s, remote, ref)
 	var err error
 	if have {
-		err = s.Apply(KV{Key: refKey(remote, ref)})
+		err = applyOwn(s, KV{Key: refKey(remote, ref)})
 	}
 	unlock()
 	if err != nil {

@@ -240,14 +240,19 @@ func (c *Catalog) uploaded(s *State, r Remote, d *cache.Draft, img backends.Imag
 	return nil
 }
 
-// rebase lets the later drafts for the same name replace what an earlier one
-// just published: they were made by somebody who had seen that one, or by the
-// same open file, whose own publication it is.
+// rebase lets the other drafts for the same name, which will be published after this
+// one, replace what it has become: they were made by somebody who had seen it, or are
+// written side by side with it, or by the same open file, whose own publication it
+// is. One that failed before this one was made is none of these.
 func (c *Catalog) rebase(s *State, done cache.DraftInfo, img backends.Image) {
+	c.uploads.published.Add(1)
 	for _, later := range s.Spool.Drafts() {
 		t := later.Target
-		if t.Replaces == cache.OnlySame || t.Remote != done.Target.Remote || t.Ref != done.Target.Ref || t.Follows != done.ID &&
-			(later.ID <= done.ID || t.Replaces != done.Target.Replaces || !c.overwritable(t.Remote)) {
+		if later.ID == done.ID || t.Replaces == cache.OnlySame || t.Remote != done.Target.Remote || t.Ref != done.Target.Ref {
+			continue
+		}
+		comes := later.ID > done.ID || later.Held || later.State == cache.Writing || later.Queued()
+		if t.Follows != done.ID && (!comes || t.Replaces != done.Target.Replaces || !c.overwritable(t.Remote)) {
 			continue
 		}
 		d, err := s.Spool.Draft(later.ID)
@@ -293,12 +298,13 @@ func (c *Catalog) published(store Store, r Remote, ref backends.Ref, img backend
 	now := entry{flags: listed | full, seen: c.now(), image: img}
 	changes := append([]KV{{[]byte(key), encodeEntry(now, ref)}}, c.history(store, r.Name, ref, old, now)...)
 	parents := ancestors(store, r.Name, ref.Collection, listed)
-	err := store.Apply(append(changes, parents...)...)
+	err := applyOwn(store, append(changes, parents...)...)
 	c.trees.Unlock()
 	unlock()
 	if err != nil {
 		c.opts.Log.Warn("a pushed image could not be stored", "remote", r.Name, "image", ref.String(), "err", err)
 	}
-	c.tellListed(r.Name, ref.Collection, parents)
+	c.watchers.emit(Event{Kind: ListingChanged, Remote: r.Name, Collection: ref.Collection})
+	c.tellAbove(r.Name, ref.Collection, parents)
 	c.watchers.emit(Event{Kind: ImageChanged, Remote: r.Name, Collection: ref.Collection, Ref: ref})
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -333,6 +334,61 @@ func TestPublish_async(t *testing.T) {
 	})
 }
 
+// A service that stores other bytes each time is not sent the image for ever; one that
+// answers oddly may be a network to sign in to.
+func TestPublish_asyncStoredWrongly(t *testing.T) {
+	for status, want := range map[int]struct {
+		pushes int // at most
+		state  cache.DraftState
+		async  bool
+	}{
+		http.StatusUnprocessableEntity: {4, cache.Failed, false},
+		http.StatusBadRequest:          {1 << 20, cache.Failed, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			svc := newService()
+			b := newBench(t, svc, func(b *bench) { b.policy = catalog.Policy{Async: true} })
+			svc.set(func() {
+				svc.fault = func(kind string) int {
+					if kind == "push" {
+						return status
+					}
+					return 0
+				}
+			})
+			if err := b.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			d := draft(t, b, "c/x:1", tiny(t, ""))
+			if err := b.Publish(t.Context(), d); err != nil {
+				t.Fatal(err)
+			}
+			d.Close()
+			time.Sleep(24 * time.Hour)
+			pushes := svc.count("push")
+			if pushes > want.pushes || pushes < min(want.pushes, 100) {
+				t.Errorf("HTTP %d: sent %d times in a day", status, pushes)
+			}
+			st, err := b.Status(t.Context())
+			if err != nil || len(st.Uploads) != 1 {
+				t.Fatalf("HTTP %d: %+v, %v", status, st.Uploads, err)
+			}
+			u := st.Uploads[0]
+			if u.State != want.state || u.Target.Async != want.async || u.Error == "" {
+				t.Errorf("HTTP %d: an upload %s, in the background %v, because %q", status, u.State, u.Target.Async, u.Error)
+			}
+			svc.set(func() { svc.fault = nil })
+			if !want.async {
+				err = b.Retry(t.Context(), u.ID, nil)
+			}
+			time.Sleep(time.Hour)
+			if left := uploads(t, b); err != nil || len(left) != 0 {
+				t.Errorf("HTTP %d: afterwards %v, %v", status, left, err)
+			}
+		})
+	}
+}
+
 func TestClose_drains(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := newService()
@@ -390,7 +446,7 @@ func TestMkdir(t *testing.T) {
 	ctx := t.Context()
 	wantErr(t, "taken", b.Mkdir(ctx, "lab", "c"), fs.ErrExist)
 	wantErr(t, "bad", b.Mkdir(ctx, "lab", "a/../b"), fs.ErrInvalid)
-	wantErr(t, "registry's", b.Rmdir(ctx, "lab", "c"), backends.ErrNotAllowed)
+	wantErr(t, "registry's", b.Rmdir(ctx, "lab", "c"), cache.ErrInUse)
 	wantErr(t, "missing", b.Rmdir(ctx, "lab", "nowhere"), fs.ErrNotExist)
 	for _, dir := range []string{"new", "new/sub"} {
 		if err := b.Mkdir(ctx, "lab", dir); err != nil {
@@ -409,7 +465,7 @@ func TestMkdir(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.Close()
-	wantErr(t, "published into", b.Rmdir(ctx, "lab", "new/sub"), backends.ErrNotAllowed)
+	wantErr(t, "published into", b.Rmdir(ctx, "lab", "new/sub"), cache.ErrInUse)
 	if _, err := b.Remove(ctx, "lab://new/sub/x:1", ""); err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ const (
 	maxListing   = 1_000_000 // entries of one collection; a service may be endless
 	listingBatch = 512       // entries that are compared and stored at once
 	// A listing that goes on ends after this many times Options.Timeout; without
-	// a new entry it ends after one.
+	// a new entry, nor a byte of an answer, it ends after one.
 	listingTimeouts = 20
 )
 
@@ -130,6 +130,7 @@ func (l *relisting) fetch(ctx context.Context, client *backends.Client) (truncat
 	idle := time.AfterFunc(timeout, func() { giveUp(context.DeadlineExceeded) })
 	defer idle.Stop()
 	n := 0
+	ctx = backends.OnProgress(ctx, func() { idle.Reset(timeout) })
 	for e, err := range client.List(ctx, l.collection) {
 		if err != nil {
 			if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {

@@ -38,7 +38,11 @@ func (c *Catalog) resolve(ctx context.Context, uri, without string, reading bool
 	}
 	switch {
 	case u.Remote != "":
-		return c.resolveScheme(uri, u)
+		r, ref, err := c.resolveScheme(uri, u)
+		if err == nil && reading && u.Bare {
+			ref = c.orAtRoot(ctx, r, ref)
+		}
+		return r, ref, err
 	case u.Host != "":
 		r, err := c.remoteOfHost(u)
 		return r, u.Ref, err
@@ -67,6 +71,27 @@ func (c *Catalog) resolve(ctx context.Context, uri, without string, reading bool
 	}
 	return Remote{}, backends.Ref{}, fmt.Errorf("%w: %s is in several remotes: say which of %s",
 		fs.ErrInvalid, u.Ref, strings.Join(names, ", "))
+}
+
+// orAtRoot returns ref, which is in the default collection because none was written, or
+// the image of that name beside the collections, if only that is there: a folder of files
+// has its images so.
+func (c *Catalog) orAtRoot(ctx context.Context, r Remote, ref backends.Ref) backends.Ref {
+	root := ref
+	root.Collection = ""
+	if ref.Collection != backends.DefaultCollection {
+		return ref
+	}
+	if !c.knows(ctx, r, ref) && c.knows(ctx, r, root) {
+		return root
+	}
+	if _, err := c.Lookup(ctx, r.Name, ref); !errors.Is(err, fs.ErrNotExist) {
+		return ref
+	}
+	if _, err := c.Lookup(ctx, r.Name, root); err != nil {
+		return ref
+	}
+	return root
 }
 
 // remoteOfHost returns the remote of a URI that begins with a host.

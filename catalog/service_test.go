@@ -72,6 +72,15 @@ func (s *service) put(ref string, content []byte) backends.Image {
 	return s.store(r, content)
 }
 
+// putPlain is put for a file without an extension.
+func (s *service) putPlain(ref string, content []byte) {
+	img := s.put(ref, content)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	img.Format = backends.FormatPlain
+	s.images[img.Ref] = stored{img, content}
+}
+
 func (s *service) store(ref backends.Ref, content []byte) backends.Image {
 	s.rev++
 	img := backends.Image{
@@ -193,6 +202,9 @@ func (s *service) list(w http.ResponseWriter, collection string) {
 			img := have.Image
 			if s.namesOnly {
 				img = backends.Image{Ref: ref, Size: -1}
+				if backends.IsPlain(have.Image.Format) { // that a name tells, too
+					img.Format = have.Image.Format
+				}
 			}
 			if s.noSizes {
 				img.Size = -1
@@ -280,6 +292,7 @@ func (b remote) do(ctx context.Context, kind string, ref backends.Ref, extra url
 		http.StatusNotFound: fs.ErrNotExist, http.StatusConflict: fs.ErrExist, http.StatusPreconditionFailed: backends.ErrChanged,
 		http.StatusUnauthorized: backends.ErrUnauthorized, http.StatusNotImplemented: errors.ErrUnsupported,
 		http.StatusTooManyRequests: backends.ErrRateLimited, http.StatusForbidden: fs.ErrPermission,
+		http.StatusBadRequest: backends.ErrBadAnswer, http.StatusUnprocessableEntity: backends.ErrCorrupt,
 	}[resp.StatusCode]
 	if sentinel == nil {
 		sentinel = backends.ErrUnavailable

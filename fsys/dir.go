@@ -83,7 +83,10 @@ func (d *Dir) Lookup(ctx context.Context, name string, who Caller) (Node, error)
 	if len(name) > MaxName {
 		return nil, ErrNameTooLong
 	}
-	if draft := d.draft(name); draft != nil && draft.shownTo(who) {
+	if draft := d.draftOf(name, who); draft != nil {
+		return draft, nil
+	}
+	if draft := d.draft(name); draft != nil && draft.counts() {
 		return draft, nil
 	}
 	if child := d.toolDir(name); child != nil && d.fs.hasToolDir(child) {
@@ -150,7 +153,7 @@ func (d *Dir) lookupRemote(ctx context.Context, name string) (Node, error) {
 	}
 	plus := isPlusName(name)
 	var dirErr error
-	if !plus && !strings.ContainsAny(name, ":@") {
+	if !plus && !strings.ContainsAny(name, ":@") && !d.isBare(name) {
 		var child *Dir
 		if child, dirErr = d.child(ctx, name); child != nil {
 			return child, nil
@@ -186,6 +189,31 @@ func (d *Dir) child(ctx context.Context, name string) (*Dir, error) {
 		return nil, err
 	}
 	return child, nil
+}
+
+// Glimpse returns the image that name means, as a listing showed it, where that is a
+// file without an extension: for who only looks, without a request. Opening what is
+// only known by its name asks, and is ErrRetry.
+func (d *Dir) Glimpse(name string) (*Image, bool) {
+	if d.remote == "" || d.tool != "" || len(name) > MaxName || d.draft(name) != nil || d.toolDir(name) != nil {
+		return nil, false
+	}
+	ref, _, err := parseFile(name)
+	if err != nil {
+		return nil, false
+	}
+	ref.Collection = d.collection
+	img, ok := d.fs.cat.Glimpse(d.remote, ref)
+	if !ok {
+		return nil, false
+	}
+	return newImage(d.fs, d.remote, img), true
+}
+
+// isBare reports whether a name without a tag is known to be that of an image.
+func (d *Dir) isBare(name string) bool {
+	img, ok := d.Glimpse(name)
+	return ok && img.img.Format == backends.FormatBare
 }
 
 func (d *Dir) lookupImage(ctx context.Context, name string) (*Image, error) {
@@ -262,7 +290,7 @@ func (d *Dir) Mkdir(ctx context.Context, name string) (*Dir, error) {
 // Rmdir removes a collection that Mkdir made and that is empty.
 //
 // Errors: fs.ErrNotExist; ErrNotDir; ErrNotEmpty; backends.ErrNotAllowed if it
-// exists in the registry.
+// exists in the registry, though nothing in it can be listed.
 func (d *Dir) Rmdir(ctx context.Context, name string) error {
 	if d.remote == "" {
 		return fmt.Errorf("%w: remotes are made in the configuration", backends.ErrNotAllowed)
@@ -300,7 +328,14 @@ func (d *Dir) Rmdir(ctx context.Context, name string) error {
 func (d *Dir) Unlink(ctx context.Context, name string) error {
 	node, err := d.Lookup(ctx, name, Caller{})
 	if draft, ok := node.(*Draft); ok && err == nil {
-		if err = draft.unlink(ctx); !errors.Is(err, catalog.ErrPublished) {
+		err = draft.unlink(ctx)
+		for err == nil { // as many as write it
+			if draft = d.draft(name); draft == nil {
+				return nil
+			}
+			err = draft.remove()
+		}
+		if !errors.Is(err, catalog.ErrPublished) {
 			return err
 		}
 		node, err = d.Lookup(ctx, name, Caller{}) // the image that it has become

@@ -25,19 +25,46 @@ type File struct {
 }
 
 // Open opens a draft. Whoever opens it while another process writes to it shares
-// it, as with any file; only truncating it has to wait a moment for the other.
+// it, as with any file. Who would truncate what another process writes under an
+// image's name gets a draft of its own instead, by looking up the name again.
 //
-// Errors: ErrRetry once it is published, or removed: its name means something
-// else now; ErrBusy; the local disk's; ctx's.
+// Errors: ErrRetry for that reason; and once the draft is published or removed: its
+// name means something else now; ErrBusy if it is on its way; the local disk's; ctx's.
 func (d *Draft) Open(ctx context.Context, who Caller, write, truncate bool) (*File, error) {
-	file, err := d.open(who, write, truncate)
-	if errors.Is(err, ErrBusy) {
-		if err := d.wait(ctx); err != nil {
+	if write && truncate && d.startsOver(who) {
+		d.mu.Lock()
+		p, name := d.place, d.name
+		d.mu.Unlock()
+		in := &Dir{fs: d.fs, remote: p.remote, collection: p.collection}
+		if _, err := d.fs.start(ctx, beginning{in: in, name: name, who: who, replaces: d}); err != nil {
 			return nil, err
 		}
-		return d.open(who, write, truncate)
+		return nil, ErrRetry
 	}
-	return file, err
+	for deadline := time.Now().Add(patience); ; {
+		file, err := d.open(who, write, truncate)
+		if !errors.Is(err, ErrBusy) || !time.Now().Before(deadline) {
+			return file, err
+		}
+		if err := d.awaitIdle(ctx, nil, lookAgain); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// startsOver reports whether truncating the draft would take it from others.
+func (d *Draft) startsOver(who Caller) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over() || d.place.temporary {
+		return false
+	}
+	for h := range d.writers {
+		if h.opener != who.Process {
+			return true
+		}
+	}
+	return d.accepted || len(d.turn) > 0
 }
 
 func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
@@ -50,42 +77,33 @@ func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
 	}
 	h := &File{d: d, write: write, opener: who.Process}
 	if write {
-		if err := d.mayWrite(who, truncate); err != nil {
-			return nil, err
+		if d.accepted || len(d.turn) > 0 {
+			return nil, fmt.Errorf("%s: %w", d.name, ErrBusy)
 		}
 		if truncate && d.data.Size() > 0 {
 			if err := d.truncate(0); err != nil {
 				return nil, err
 			}
 		}
-		d.claimedAt = time.Time{}
+		delete(d.claims, who.Thread)
 		if len(d.writers) == 0 {
-			if err := d.data.Hold(); err != nil {
+			switch err := d.data.Hold(); {
+			case errors.Is(err, fs.ErrNotExist):
 				return nil, ErrRetry
+			case err != nil:
+				return nil, err
 			}
 			d.idle = make(chan struct{})
 		}
 		d.writers[h] = struct{}{}
 	}
+	d.opened = true
+	// Who has it open reads on when it is removed.
+	if err := d.data.KeepOpen(true); err != nil { // not for a writer, who holds it
+		return nil, err
+	}
 	d.handles++
 	return h, nil
-}
-
-// mayWrite needs mu.
-func (d *Draft) mayWrite(who Caller, truncate bool) error {
-	busy := fmt.Errorf("%s: %w", d.name, ErrBusy)
-	switch {
-	case d.accepted, len(d.turn) > 0:
-		return busy
-	case d.claimed() && d.claimant != who.Thread:
-		return busy
-	}
-	for h := range d.writers {
-		if truncate && h.opener != who.Process {
-			return busy
-		}
-	}
-	return nil
 }
 
 // closing needs mu. It reports whether all who write have closed the file, though
@@ -294,7 +312,11 @@ func (h *File) Close(ctx context.Context) {
 		d.endWriting(ctx, h)
 	}
 	d.mu.Lock()
-	d.handles--
+	if d.handles--; d.handles == 0 && d.data != nil {
+		if err := d.data.KeepOpen(false); err != nil && !errors.Is(err, cache.ErrClosed) {
+			d.fs.opts.Log.Warn("closing a draft", "file", d.name, "err", err)
+		}
+	}
 	// What remains under a temporary name, or was accepted, is still a file. What is on
 	// its way to another name belongs to who renames it.
 	keep := !d.over() && (d.place.temporary || d.accepted || len(d.turn) > 0)

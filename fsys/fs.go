@@ -3,6 +3,7 @@
 package fsys
 
 import (
+	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"sync"
@@ -32,8 +33,8 @@ type FS struct {
 	started time.Time
 	seed    maphash.Seed // of the offsets in directories
 
-	mu       sync.Mutex // guards the fields below
-	drafts   map[place]*Draft
+	mu       sync.Mutex         // guards the fields below
+	drafts   map[place][]*Draft // those of one image are written side by side; the newest is the last
 	toolDirs map[place]struct{}
 	watchers map[int]func(Change)
 	watched  int
@@ -50,7 +51,7 @@ func New(cat *catalog.Catalog, opts Options) *FS {
 		opts:     opts,
 		started:  time.Now(),
 		seed:     maphash.MakeSeed(),
-		drafts:   make(map[place]*Draft),
+		drafts:   make(map[place][]*Draft),
 		toolDirs: make(map[place]struct{}),
 		watchers: make(map[int]func(Change)),
 	}
@@ -81,8 +82,14 @@ func (f *FS) remote(name string) (catalog.Remote, error) {
 // writableRemote is remote, and refuses if it takes no writes.
 func (f *FS) writableRemote(name string) (catalog.Remote, error) {
 	r, err := f.remote(name)
-	if err == nil && !f.writable(r) {
-		err = backends.ErrReadOnly
+	switch {
+	case err != nil || f.writable(r):
+	case f.opts.ReadOnly:
+		err = fmt.Errorf("%w: the mount is (--read-only)", backends.ErrReadOnly)
+	case r.Policy.ReadOnly:
+		err = fmt.Errorf("%w: remote %s is (read_only)", backends.ErrReadOnly, name)
+	default:
+		err = fmt.Errorf("%w: remote %s, of type %s, takes no images", backends.ErrReadOnly, name, r.Type)
 	}
 	return r, err
 }

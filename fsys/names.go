@@ -33,6 +33,10 @@ const MaxName = 255
 // listed, Names says. That of a container image has no colon in either case
 // (decision 26).
 //
+// What the registry has as a file without an extension is listed so (decision 76):
+//
+//	<name>:<tag>[@<version>], or <name> for the tag "latest" (backends.FormatBare)
+//
 // A name that would be longer than MaxName ends in "~" and eight digits of its
 // hash: such a name can be found in its listing, but not turned back by itself.
 
@@ -101,6 +105,12 @@ func (n Names) fileName(ref backends.Ref, format string) string {
 // appendFileName appends an image's listed name to b.
 func (n Names) appendFileName(b []byte, ref backends.Ref, format string) []byte {
 	start := len(b)
+	if format == backends.FormatBare && ref.Tag == backends.DefaultTag && ref.Version == "" {
+		return append(b, shorten(backends.EscapePart(ref.Name), "")...)
+	}
+	if n == NamesPlus && backends.IsPlain(format) {
+		format = "" // a plus separates only where an extension follows
+	}
 	if n == NamesPlus || format == backends.FormatArchive {
 		b = append(b, escapePlus(ref.Name)+"+"+escapePlus(ref.Tag)...)
 		if ref.Version != "" {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -247,6 +248,26 @@ func TestInode_image(t *testing.T) {
 	}
 }
 
+// The time of an image without one stays over mounts, on all machines, and goes with
+// the version.
+func TestUndated(t *testing.T) {
+	t.Parallel()
+	when := map[string]time.Time{}
+	for _, version := range []string{"sha256:" + strings.Repeat("5f", 32), "sha256:" + strings.Repeat("60", 32), "rev1"} {
+		when[version] = undated(&backends.Image{Version: version}).UTC()
+	}
+	if got, want := when["rev1"], time.Date(1980, 1, 5, 9, 11, 17, 0, time.UTC); !got.Equal(want) {
+		t.Errorf("the time of rev1 is %v, want %v", got, want)
+	}
+	seen := map[time.Time]bool{}
+	for version, at := range when {
+		if seen[at] || at.Year() != 1980 || at.Month() != time.January {
+			t.Errorf("the time of %s is %v", version, at)
+		}
+		seen[at] = true
+	}
+}
+
 func FuzzPath(f *testing.F) {
 	f.Add("lab", "vsoch", "hello", "2.0", "", uint8(0))
 	f.Add("lab", "a/b", ".x", "sha256:1", "sha256:aa", uint8(1))
@@ -315,4 +336,62 @@ func FuzzParsePath(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A file without an extension is listed as the registry has it, and opens under every
+// name of its image.
+func TestFileName_plain(t *testing.T) {
+	t.Parallel()
+	tagged, latest := backends.Ref{Name: "samtools", Tag: "1.20--h50ea8bc_1"}, backends.Ref{Name: "samtools-1.20", Tag: "latest"}
+	exact := latest
+	exact.Version = "sha256:12"
+	for _, tt := range []struct {
+		ref          backends.Ref
+		format, want string
+	}{
+		{tagged, backends.FormatPlain, "samtools:1.20--h50ea8bc_1"},
+		{latest, backends.FormatPlain, "samtools-1.20:latest"},
+		{latest, backends.FormatBare, "samtools-1.20"},
+		{exact, backends.FormatBare, "samtools-1.20:latest@sha256:12"},
+		{backends.Ref{Name: "a:b", Tag: "c/d"}, backends.FormatPlain, "a%3Ab:c%2Fd"},
+	} {
+		if got := NamesColon.fileName(tt.ref, tt.format); got != tt.want {
+			t.Errorf("%v, %s: %q, want %q", tt.ref, tt.format, got, tt.want)
+		}
+		ref, format, err := parseFile(tt.want)
+		if ref.Tag == "" {
+			ref.Tag = backends.DefaultTag
+		}
+		if ref != tt.ref || format != "" || err != nil {
+			t.Errorf("%q is %+v, %q, %v, want %+v", tt.want, ref, format, err, tt.ref)
+		}
+	}
+}
+
+// With a plus in place of the colon it needs an extension.
+func TestFileName_plainPlus(t *testing.T) {
+	t.Parallel()
+	for want, tag := range map[string]string{"tool+1.sif": "1", "tool": "latest"} {
+		format := map[string]string{"1": backends.FormatPlain, "latest": backends.FormatBare}[tag]
+		got := NamesPlus.fileName(backends.Ref{Name: "tool", Tag: tag}, format)
+		if ref, _, err := parseFile(got); got != want || ref.Name != "tool" || ref.Tag != tag || err != nil {
+			t.Errorf("%q is %+v, %v, want %q", got, ref, err, want)
+		}
+	}
+}
+
+// What tools keep for a moment beside images is nothing that is listed: a lookup of it
+// would not ask the registry.
+func TestIsTemporary_plain(t *testing.T) {
+	t.Parallel()
+	for _, end := range []string{"~", ".ext3", ".part", ".partial", ".filepart", ".crdownload", ".opdownload", ".tmp", ".aria2", "_.gstmp",
+		".pulling.17", ".lock", ".sif.abcd_123", ".oci.tar.AbC123"} {
+		name := "samtools:1.20" + end
+		if !isTemporary(name) {
+			t.Errorf("%q is not temporary", name)
+		}
+		if (backends.Extensions{""}).Plain(name) {
+			t.Errorf("%q is listed", name)
+		}
+	}
 }

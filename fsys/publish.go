@@ -4,10 +4,9 @@ package fsys
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"io/fs"
 
-	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 )
 
@@ -23,6 +22,9 @@ func (d *Draft) lock(ctx context.Context) error {
 }
 
 func (d *Draft) unlock() { <-d.turn }
+
+// errWriteFailed is why a file is not published that lacks bytes somebody wrote.
+var errWriteFailed = errors.New("a write to the file failed before: it is not whole")
 
 // publish publishes the draft where it stands.
 func (d *Draft) publish(ctx context.Context) error {
@@ -44,7 +46,7 @@ func (d *Draft) publishLocked(ctx context.Context) error {
 	}
 	var err error
 	if broken {
-		err = fmt.Errorf("%w: a write failed before", backends.ErrCorrupt)
+		err = errWriteFailed
 	} else {
 		err = d.fs.cat.Publish(ctx, data)
 	}
@@ -87,8 +89,14 @@ func (d *Draft) resume(ctx context.Context) error {
 	}
 	d.mu.Lock()
 	d.data, d.published, d.accepted = next, false, false
+	err = next.KeepOpen(d.handles > 0)
 	d.mu.Unlock()
-	d.fs.put(d) // if another file has the place by now, publishing finds out whose image it is
+	if err != nil {
+		return err
+	}
+	if err := d.fs.place(d); err != nil {
+		d.fs.opts.Log.Warn("dropping a draft", "file", d.currentName(), "err", err)
+	}
 	if err := old.Close(); err != nil {
 		d.fs.opts.Log.Warn("closing a draft", "file", d.currentName(), "err", err)
 	}
@@ -108,6 +116,9 @@ func (d *Draft) settle(data *cache.Draft, err error) {
 	if info.Queued() {
 		d.accepted = true
 		d.mu.Unlock()
+		if err := d.fs.place(d); err != nil { // as the last one
+			d.fs.opts.Log.Warn("dropping a draft", "file", d.currentName(), "err", err)
+		}
 		d.changed()
 		return
 	}
@@ -138,10 +149,10 @@ func (f *FS) restore() {
 		if mode := fs.FileMode(info.Mode) & fs.ModePerm; mode != 0 {
 			d.attr.Mode = mode
 		}
-		if older := f.drafts[d.place]; older != nil {
+		for _, older := range f.drafts[d.place] {
 			older.release()
 		}
-		f.drafts[d.place] = d
+		f.drafts[d.place] = []*Draft{d}
 		data.Idle()
 	}
 }

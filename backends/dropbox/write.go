@@ -205,7 +205,7 @@ func (p *push) commit(ctx context.Context, old []*files.FileMetadata, do commit)
 	f, err := do(ctx, p.info(old))
 	switch {
 	case err == nil && f == nil:
-		return nil, fmt.Errorf("%w: an answer that is none", backends.ErrCorrupt)
+		return nil, fmt.Errorf("%w: an answer that is none", backends.ErrBadAnswer)
 	case has(err, "folder", "file_ancestor"):
 		return nil, fmt.Errorf("%w: a folder or file stands in the way of %q", fs.ErrInvalid, p.path)
 	case has(err, "conflict"):

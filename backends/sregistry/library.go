@@ -117,7 +117,7 @@ func (p *push) collection(ctx context.Context) (string, error) {
 		}
 	}
 	if err == nil && found.ID == "" {
-		err = fmt.Errorf("%w: a collection without an id", backends.ErrCorrupt)
+		err = fmt.Errorf("%w: a collection without an id", backends.ErrBadAnswer)
 	}
 	if err == nil && found.Private {
 		p.c.closed.add(p.n.collection)
@@ -140,7 +140,7 @@ func (p *push) nameless(ctx context.Context) (id string, err error) {
 	case err != nil:
 		return "", err
 	case found.ID == "":
-		return "", fmt.Errorf("%w: an image without an id", backends.ErrCorrupt)
+		return "", fmt.Errorf("%w: an image without an id", backends.ErrBadAnswer)
 	}
 	p.memo.State.Nameless = string(found.ID)
 	p.memo.Save()

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
 const (
@@ -155,8 +156,12 @@ func (c *client) names(ctx context.Context, top string) ([]name, error) {
 	if !plainPart.MatchString(top) {
 		return nil, fmt.Errorf("%w: no collection can be called %q", fs.ErrNotExist, top)
 	}
+	var answer json.RawMessage
 	var col collection
-	err := c.page(ctx, "/api/collection/"+escape(top), &col)
+	err := c.page(ctx, "/api/collection/"+escape(top), &answer)
+	if err == nil {
+		err = httpx.Decode(answer, &col)
+	}
 	switch {
 	case statusOf(err) == http.StatusInternalServerError:
 		return nil, c.whyBroken(ctx, err)
@@ -169,10 +174,10 @@ func (c *client) names(ctx context.Context, top string) ([]name, error) {
 			err = backends.BrokenOff(err)
 		}
 		return names, err
-	case col.Name == "" && col.ID == "":
+	case string(answer) == "{}":
 		return nil, fmt.Errorf("%w: no such collection", fs.ErrNotExist) // the server says {} with status 200
 	case col.Name != top:
-		return nil, fmt.Errorf("%w: collection %.100q for %q", backends.ErrCorrupt, col.Name, top)
+		return nil, fmt.Errorf("%w: collection %.100q for %q", backends.ErrBadAnswer, col.Name, top)
 	}
 	_, names, _ := c.under(col)
 	return names, nil
@@ -221,7 +226,7 @@ func (c *client) collections(ctx context.Context) iter.Seq2[collection, error] {
 			c.listing.answered()
 			for _, col := range page.Results {
 				if listed += 1 + len(col.Containers); listed > maxListed {
-					yield(collection{}, fmt.Errorf("%w: more than %d names in one listing", backends.ErrCorrupt, maxListed))
+					yield(collection{}, fmt.Errorf("%w: more than %d names in one listing", backends.ErrBadAnswer, maxListed))
 					return
 				}
 				if !yield(col, nil) {

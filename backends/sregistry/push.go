@@ -53,7 +53,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 // API where there is one: only that can say who may see it.
 func (p *push) send(ctx context.Context) error {
 	err := p.c.askLibrary(ctx)
-	if (elsewhere(err) || errors.Is(err, backends.ErrCorrupt)) && p.c.way != pushLibrary {
+	if (elsewhere(err) || errors.Is(err, backends.ErrBadAnswer)) && p.c.way != pushLibrary {
 		return p.upload(ctx)
 	}
 	if err != nil {
@@ -183,7 +183,7 @@ func (p *push) ours(now backends.Image) bool {
 func (p *push) published(ctx context.Context) (backends.Image, error) {
 	m, err := p.c.manifest(ctx, p.n)
 	if errors.Is(err, fs.ErrNotExist) {
-		return backends.Image{}, fmt.Errorf("%w: the server took the image and does not have it", backends.ErrCorrupt)
+		return backends.Image{}, fmt.Errorf("%w: the server took the image and does not have it", backends.ErrBadAnswer)
 	}
 	if err != nil {
 		return backends.Image{}, err

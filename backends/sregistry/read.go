@@ -85,9 +85,9 @@ func checked(m manifest, n name, err error) (manifest, error) {
 	case err != nil:
 		return manifest{}, err
 	case m.ID == "" || m.Name == "" || m.Tag == "":
-		return manifest{}, fmt.Errorf("%w: a manifest without id, name or tag", backends.ErrCorrupt)
+		return manifest{}, fmt.Errorf("%w: a manifest without id, name or tag", backends.ErrBadAnswer)
 	case !strings.EqualFold(m.Name, n.container) && !n.built(collectionIn(m.Collection), m.Name) || !strings.EqualFold(m.Tag, n.tag):
-		return manifest{}, fmt.Errorf("%w: a manifest of %.100q for %q", backends.ErrCorrupt, m.Name+":"+m.Tag, n.container+":"+n.tag)
+		return manifest{}, fmt.Errorf("%w: a manifest of %.100q for %q", backends.ErrBadAnswer, m.Name+":"+m.Tag, n.container+":"+n.tag)
 	}
 	return m, nil
 }

@@ -38,6 +38,7 @@ type Mounted struct {
 	files     openFiles
 	opened    opened
 	notifier  *notifier
+	refusals  refusals
 	backing   backing
 	readAhead string
 	counts    struct{ passthrough, cached, written atomic.Int64 }

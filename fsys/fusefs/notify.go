@@ -40,13 +40,6 @@ type waiting struct {
 	keys   map[cache.Key]struct{}
 	drop   map[*dirNode]struct{}   // whose names the kernel shall ask for again
 	unused map[*imageNode]struct{} // whose pages nobody will read
-	moved  map[entry]struct{}      // names that the kernel gives the inode of another name
-}
-
-// An entry is a name in a directory.
-type entry struct {
-	dir  *dirNode
-	name string
 }
 
 // A place is a directory of the tree.
@@ -67,7 +60,7 @@ func newNotifier(m *Mounted) *notifier {
 }
 
 func newWaiting() waiting {
-	return waiting{map[place]*renamed{}, map[cache.Key]struct{}{}, map[*dirNode]struct{}{}, map[*imageNode]struct{}{}, map[entry]struct{}{}}
+	return waiting{map[place]*renamed{}, map[cache.Key]struct{}{}, map[*dirNode]struct{}{}, map[*imageNode]struct{}{}}
 }
 
 // later changes what is waiting; it never blocks.
@@ -90,14 +83,6 @@ func (n *notifier) drop(d *dirNode) { n.later(func(w *waiting) { w.drop[d] = str
 
 // unused makes the kernel forget the pages of an image.
 func (n *notifier) unused(i *imageNode) { n.later(func(w *waiting) { w.unused[i] = struct{}{} }) }
-
-// moved makes the kernel ask what a name means that it has moved an image to: the
-// image has another inode there. The change that the tree tells of comes too early
-// for that, before the bridge knows the name; this one the kernel takes only when
-// the rename is over.
-func (n *notifier) moved(to *dirNode, name string) {
-	n.later(func(w *waiting) { w.moved[entry{to, name}] = struct{}{} })
-}
 
 func (w *waiting) add(c fsys.Change) {
 	if c.Key != "" {
@@ -184,9 +169,6 @@ func (n *notifier) tell(w waiting, done <-chan struct{}) {
 			}
 		}
 	}
-	for e := range w.moved {
-		_ = e.dir.NotifyEntry(e.name)
-	}
 	for dir := range w.drop {
 		_ = dir.NotifyContent(0, 0)
 	}
@@ -195,13 +177,17 @@ func (n *notifier) tell(w waiting, done <-chan struct{}) {
 	}
 }
 
-// tell passes on what changed in a directory.
+// tell passes on what changed in a directory. Its time changes with its names only:
+// what is learnt of an image is no change of the directory (tar would say so).
 func (n *dirNode) tell(r *renamed, done <-chan struct{}) {
-	// The time comes before the notification, which makes the kernel ask for it.
-	// The list of names that the kernel keeps goes by the time: were its pages
-	// dropped while it is being filled, the kernel would never fill it again.
-	n.changed.Store(max(time.Now().UnixNano(), n.changed.Load()+1))
-	_ = n.NotifyContent(-1, 0)
+	n.told.Add(1)
+	if r.listing {
+		// The time comes before the notification, which makes the kernel ask for it.
+		// The list of names that the kernel keeps goes by the time: were its pages
+		// dropped while it is being filled, the kernel would never fill it again.
+		n.changed.Store(max(time.Now().UnixNano(), n.changed.Load()+1))
+		_ = n.NotifyContent(-1, 0)
+	}
 	for _, name := range n.affected(r) {
 		select {
 		case <-done:

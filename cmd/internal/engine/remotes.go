@@ -49,7 +49,7 @@ func (o Options) openRemote(ctx context.Context, r config.Remote) (catalog.Remot
 	switch {
 	case err == nil:
 		if remote.URL == "" {
-			remote.URL = addressOf(backend)
+			remote.URL = backends.AddressOf(backend)
 		}
 		remote.Client = backends.NewClient(r.Name, backend, backends.ClientOptions{
 			ReadOnly:   remote.Policy.ReadOnly,
@@ -64,15 +64,6 @@ func (o Options) openRemote(ctx context.Context, r config.Remote) (catalog.Remot
 		remote.Err = err
 	}
 	return remote, nil
-}
-
-// addressOf returns where a backend is that knows it without being told; "" for
-// the others.
-func addressOf(b backends.Backend) string {
-	if a, ok := b.(interface{ Address() string }); ok {
-		return a.Address()
-	}
-	return ""
 }
 
 func closeRemotes(all []catalog.Remote) {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
@@ -206,7 +207,7 @@ func (s *server) takeState(ctx context.Context) (net.Listener, error) {
 func (s *server) serveControl(ctx context.Context, socket net.Listener) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	handler := control.Handler(s.engine.Catalog, control.Options{
-		Mount: s.mountpoint, Details: s.details, Settle: s.settle, Reload: s.engine.Reload, Log: s.opts.Log,
+		Mount: s.mountpoint, Details: s.details, Refusals: s.refusals, Settle: s.settle, Reload: s.engine.Reload, Log: s.opts.Log,
 	})
 	done := make(chan struct{})
 	go func() {
@@ -243,6 +244,16 @@ func (s *server) details() map[string]string {
 	all["verify"] = s.settings.Verify
 	if s.logName != "" {
 		all["log"] = s.logName
+	}
+	return all
+}
+
+// refusals is what status shows of changes that were refused.
+func (s *server) refusals() (all []catalog.Refusal) {
+	if m := s.mounted.Load(); m != nil {
+		for _, r := range m.Refusals() {
+			all = append(all, catalog.Refusal(r))
+		}
 	}
 	return all
 }
