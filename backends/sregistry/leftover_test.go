@@ -50,7 +50,7 @@ func TestPush_leftovers(t *testing.T) {
 		{name: "the tag's answer is lost", err: backends.ErrUnavailable, left: 1, fault: func(req *http.Request) *http.Response {
 			return refusal(req, http.MethodPost, "/v1/tags/", 502)
 		}},
-		{name: "the tag's answer is odd", err: backends.ErrCorrupt, left: 1, fault: func(req *http.Request) *http.Response {
+		{name: "the tag's answer is odd", err: backends.ErrBadAnswer, left: 1, fault: func(req *http.Request) *http.Response {
 			return refusal(req, http.MethodPost, "/v1/tags/", 200)
 		}},
 	} {
