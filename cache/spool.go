@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -274,7 +273,7 @@ func (s *Spool) keepWhole(id string) bool {
 	return true
 }
 
-func errNoDraft(id string) error { return fmt.Errorf("%w: no draft %q", fs.ErrNotExist, id) }
+func errNoDraft(id string) error { return backends.NotFound("no draft %q", id) }
 
 // spoolError is the border to the disk: the errno that callers act on stay,
 // and a missing file of our own must not read as "no such image".

@@ -57,9 +57,9 @@ func checkDestination(to string, force bool) error {
 	case err != nil:
 		return diskError("pull to "+to, err)
 	case info.IsDir():
-		return fmt.Errorf("%w: %s is a directory; name the file to write", fs.ErrExist, to)
+		return backends.Saying(fs.ErrExist, "%s is a directory; name the file to write", to)
 	case !force:
-		return fmt.Errorf("%w: %s (--force replaces it)", fs.ErrExist, to)
+		return backends.Saying(fs.ErrExist, "%s (--force replaces it)", to)
 	}
 	return nil
 }
@@ -129,7 +129,7 @@ func exportFile(ctx context.Context, src *os.File, to string, force bool, mark f
 	}
 	if err := tmp.become(to, force); err != nil {
 		if errors.Is(err, fs.ErrExist) && !force {
-			return fmt.Errorf("%w: %s (--force replaces it)", fs.ErrExist, to)
+			return backends.Saying(fs.ErrExist, "%s (--force replaces it)", to)
 		}
 		return fail(err)
 	}

@@ -81,7 +81,7 @@ func (c *Catalog) warmCopy(ctx context.Context, r Remote, img backends.Image, o 
 	case what == copyOfThis:
 		return true, nil
 	case what == somethingElse && !o.Force:
-		return false, fmt.Errorf("%w: %s is another file (--force replaces it)", fs.ErrExist, o.To)
+		return false, backends.Saying(fs.ErrExist, "%s is another file (--force replaces it)", o.To)
 	}
 	if err := makeParents(ctx, o.To); err != nil {
 		return false, err
@@ -108,7 +108,7 @@ func makeParents(ctx context.Context, path string) error {
 			break
 		}
 		if err == nil {
-			return fmt.Errorf("%w: %s is not a directory", fs.ErrExist, dir)
+			return backends.Saying(fs.ErrExist, "%s is not a directory", dir)
 		}
 		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
 			return diskError("make "+dir, err)

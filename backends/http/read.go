@@ -79,7 +79,7 @@ func (c *client) each(ref backends.Ref, format string, fn func(place) error) err
 			return err
 		}
 	}
-	return cmp.Or(other, fmt.Errorf("%w: no such file on the server", fs.ErrNotExist))
+	return cmp.Or(other, backends.NotFound("no such file on the server"))
 }
 
 // errNoImage is an answer that is none of an image.
@@ -95,7 +95,7 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (img backends.Image
 		return backends.Image{}, err
 	}
 	if ref.Version != "" && ref.Version != img.Version {
-		return backends.Image{}, fmt.Errorf("%w: version %q", fs.ErrNotExist, ref.Version)
+		return backends.Image{}, backends.NotFound("version %q", ref.Version)
 	}
 	return img, nil
 }
@@ -110,7 +110,7 @@ func (c *client) look(ctx context.Context, ref backends.Ref, p place) (img backe
 	size := resp.ContentLength
 	switch {
 	case strings.HasSuffix(resp.Request.URL.Path, "/"):
-		return img, "", fmt.Errorf("%w: that is a folder", fs.ErrNotExist)
+		return img, "", backends.NotFound("that is a folder")
 	case ranged.IsPage(resp.Header):
 		return img, "", errNoImage
 	case resp.StatusCode != nethttp.StatusOK:

@@ -98,7 +98,11 @@ func Error(resp *http.Response) error {
 	if resp.StatusCode/100 == 2 {
 		return nil
 	}
-	err := fmt.Errorf("%w: HTTP %d%s", sentinel(resp.StatusCode), resp.StatusCode, detail(resp))
+	what, text := sentinel(resp.StatusCode), fmt.Sprintf("HTTP %d%s", resp.StatusCode, detail(resp))
+	err := fmt.Errorf("%w: %s", what, text)
+	if word := words[what]; word != "" {
+		err = backends.Saying(what, "%s: %s", word, text)
+	}
 	if resp.Body != nil {
 		resp.Body.Close()
 	}
@@ -107,6 +111,9 @@ func Error(resp *http.Response) error {
 	}
 	return err
 }
+
+// words are for the sentinels of package fs that speak of files.
+var words = map[error]string{fs.ErrNotExist: "not found", fs.ErrExist: "conflict"}
 
 func sentinel(status int) error {
 	switch status {

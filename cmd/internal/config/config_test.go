@@ -3,7 +3,9 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,7 +71,7 @@ func TestLoad_nothing(t *testing.T) {
 	}
 	want := Settings{
 		Storage: home + "/.local/share/sregfs/images", CacheDir: home + "/.cache/sregfs",
-		Names: "colon", Open: "lazy", Push: "sync", Passthrough: "auto", Verify: "lazy", ListTTL: time.Minute, StopTimeout: 30 * time.Second, UID: -1, GID: -1,
+		Names: "colon", Open: "lazy", Push: "sync", Passthrough: "auto", Verify: "lazy", ListTTL: time.Minute, StopTimeout: 30 * time.Second, DrainTimeout: 7 * 24 * time.Hour, UID: -1, GID: -1,
 		Remotes: []Remote{{Name: "local", Common: Common{Type: "dir"}, Origin: "default",
 			Config: map[string]any{"path": home + "/.local/share/sregfs/images"}}},
 	}
@@ -539,5 +541,21 @@ func TestLoad_cacheTable(t *testing.T) {
 	write(t, filepath.Join(home, ".config/sregfs/config.toml"), "[cache]\nshared_dir = \"/x\"\n", 0o600)
 	if _, err := loadIn(t, home, nil); err == nil || !strings.Contains(err.Error(), "config.toml:2") || !strings.Contains(err.Error(), "cache_shared") {
 		t.Errorf("a wrong key: %v", err)
+	}
+}
+
+// The null device is an empty file; nothing can be kept in it.
+func TestLoad_null(t *testing.T) {
+	t.Parallel()
+	in := Inputs{Getenv: func(name string) string { return map[string]string{"SREGFS_CONFIG": os.DevNull}[name] }, Home: t.TempDir(), Dir: "/"}
+	var s Settings
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	s.Flags(flags)
+	if err := Load(&s, flags, in); err != nil || len(s.Remotes) != 1 {
+		t.Errorf("Load: %v, remotes %v", err, s.Remotes)
+	}
+	edit := func([]byte) ([]byte, error) { return []byte("list_ttl = \"5s\"\n"), nil }
+	if _, err := Change(in, edit, func(Settings) error { return nil }); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("Change: %v", err)
 	}
 }

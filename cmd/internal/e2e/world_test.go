@@ -56,7 +56,8 @@ type world struct {
 	env  []string
 	args []string // remotes, for both programs
 
-	umask string // of sregfs
+	umask string              // of sregfs
+	who   *syscall.Credential // who runs the programs; nil for us
 }
 
 func newWorld(t *testing.T, remotes ...string) *world {
@@ -165,8 +166,17 @@ func (w *world) run(name string, args ...string) result {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
-	if name == "sreg" {
-		cmd = exec.CommandContext(ctx, binaries+"/sreg", append(w.args[:len(w.args):len(w.args)], args...)...)
+	bin := binaries
+	if w.who != nil {
+		bin = w.dir
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: w.who}
+	}
+	switch name {
+	case "sreg":
+		args = append(w.args[:len(w.args):len(w.args)], args...)
+		fallthrough
+	case "sregfs":
+		cmd.Path, cmd.Args, cmd.Err = bin+"/"+name, append([]string{name}, args...), nil
 	}
 	var stdout, stderr bytes.Buffer
 	cmd.Env, cmd.Stdout, cmd.Stderr = w.env, &stdout, &stderr

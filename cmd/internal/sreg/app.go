@@ -87,7 +87,7 @@ func (a *app) with(ctx context.Context, fn func(*control.Client) error) error {
 		}
 		a.mount, a.mountNames, a.state = s.Mount, fsys.Names(s.Names), o.State
 		err = fn(s.Client)
-		again := err != nil && s.Held() && try < 3
+		again := err != nil && (s.Held() || errors.Is(err, control.ErrUnheard)) && try < 3
 		if closeErr := s.Close(ctx); !again {
 			return errors.Join(err, closeErr)
 		}

@@ -284,7 +284,7 @@ func (s *server) mountOptions() fusefs.Options {
 	set := s.settings
 	return fusefs.Options{
 		AllowOther: set.AllowOther, ReadOnly: set.ReadOnly, UID: owner(set.UID), GID: owner(set.GID), Umask: fs.FileMode(set.Umask),
-		NoPassthrough: set.Passthrough == "off", Log: s.opts.Log,
+		MountFlags: s.mountFlags, NoPassthrough: set.Passthrough == "off", Log: s.opts.Log,
 	}
 }
 
