@@ -57,6 +57,7 @@ type world struct {
 	args []string // remotes, for both programs
 
 	umask string // of sregfs
+	files string // soft and hard limit of its open files, for ulimit; "" for ours
 }
 
 func newWorld(t *testing.T, remotes ...string) *world {
@@ -91,7 +92,11 @@ func (w *world) mount(flags ...string) *mounted {
 	m := &mounted{w: w, dir: w.path("mnt")}
 	must(w.t, os.MkdirAll(m.dir, 0o755))
 	args := append(append([]string{"-f"}, w.args...), flags...)
-	m.cmd = exec.Command("sh", append([]string{"-c", "umask " + w.umask + `; exec "$0" "$@"`, binaries + "/sregfs"}, append(args, m.dir)...)...)
+	script := "umask " + w.umask
+	if soft, hard, ok := strings.Cut(w.files, " "); ok {
+		script += "; ulimit -Sn " + soft + "; ulimit -Hn " + hard
+	}
+	m.cmd = exec.Command("sh", append([]string{"-c", script + `; exec "$0" "$@"`, binaries + "/sregfs"}, append(args, m.dir)...)...)
 	m.cmd.Env = w.env
 	m.cmd.Stdout, m.cmd.Stderr = &m.log, &m.log
 	must(w.t, m.cmd.Start())
