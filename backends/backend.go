@@ -23,7 +23,7 @@ type Backend interface {
 	// Errors:
 	//   - fs.ErrNotExist if there is no such image.
 	//   - fs.ErrInvalid if the registry could not hold such a name.
-	//   - ErrUnauthorized, fs.ErrPermission, ErrRateLimited, ErrUnavailable, ErrCorrupt.
+	//   - ErrUnauthorized, fs.ErrPermission, ErrRateLimited, ErrUnavailable, ErrBadAnswer.
 	Stat(ctx context.Context, ref Ref) (Image, error)
 
 	// Open returns n bytes of img from offset off; n < 0 means to the end.
@@ -45,7 +45,7 @@ type Image struct {
 	Size     int64             // bytes; -1 if only known once opened
 	Digest   string            // "sha256:…", "md5:…", "oci-archive2:…" (package archive), or "" if the service keeps none
 	Version  string            // opaque validator: differs whenever the bytes do (digest, ETag, rev, generation)
-	Modified time.Time         // when it was published; zero if the service does not say
+	Modified time.Time         // of the file that was pushed, where the service keeps it, else when it was published; zero if it does not say
 	Labels   map[string]string // what the listing already tells; may be nil
 	URL      string            // where a person would look at it; may be ""
 	Format   string            // one of Formats, or "" if only the bytes tell (then taken for "sif")
@@ -88,6 +88,9 @@ type Pusher interface {
 	// Push stores src under ref and returns the image it now names. Nothing is
 	// visible under ref before all of src is stored and checked; on an error ref
 	// names what it named before.
+	//
+	// A push of the bytes that ref names already may succeed, whatever src.Replaces
+	// says, and must where Stat does not tell their SHA-256: Client compares that.
 	//
 	// Errors: those of Stat, and
 	//   - fs.ErrInvalid if the service would store the image under another name
@@ -155,6 +158,20 @@ type FileOpener interface {
 	//
 	// Errors: those of Open.
 	OpenFile(ctx context.Context, img Image) (*os.File, error)
+}
+
+// An Addressed backend knows where its service is, also if no url is configured.
+type Addressed interface {
+	// Address returns the address, "https://HOST[:PORT]…", without a request.
+	Address() string
+}
+
+// AddressOf returns where a backend's service is; "" for one that does not know.
+func AddressOf(b Backend) string {
+	if a, ok := b.(Addressed); ok {
+		return a.Address()
+	}
+	return ""
 }
 
 // A NameChecker can tell without a request whether a name is possible.

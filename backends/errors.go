@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -19,15 +21,26 @@ var (
 	ErrRateLimited = errors.New("rate limited")
 	// ErrUnavailable: the service cannot be reached, or answers 5xx or nonsense for a while.
 	ErrUnavailable = errors.New("registry unavailable")
-	// ErrCorrupt: bytes that do not match their digest or size, or an answer that breaks the protocol.
+	// ErrCorrupt: bytes that do not match their digest, or are not as many as belong to it.
 	ErrCorrupt = errors.New("content does not match its digest")
+	// ErrBadAnswer: a service, or something in its place, answered what makes no sense:
+	// a page instead of JSON, a size that no image has. It says nothing of the image.
+	ErrBadAnswer = errors.New("unexpected answer")
 	// ErrChanged: a name means another version than the one being read or replaced.
 	ErrChanged = errors.New("changed in the registry meanwhile")
 	// ErrReadOnly: the remote takes no writes.
 	ErrReadOnly = errors.New("remote is read-only")
 	// ErrNotAllowed: the registry could, but the configuration forbids it.
 	ErrNotAllowed = errors.New("not allowed by the configuration")
+	// ErrNotImage: a file that is no image by its first bytes. It is not given out, and
+	// so an fs.ErrPermission too.
+	ErrNotImage error = notImage{}
 )
+
+type notImage struct{}
+
+func (notImage) Error() string        { return "not an image" }
+func (notImage) Is(target error) bool { return target == fs.ErrPermission }
 
 var errExists = fmt.Errorf("%w: the tag is taken", fs.ErrExist)
 
@@ -74,9 +87,12 @@ func RetryAfter(err error) time.Duration {
 	return 0
 }
 
-// LocalDisk returns the errno in err when it tells of a full or broken disk of
-// this machine rather than of a registry: ENOSPC, EDQUOT, EFBIG, EROFS, EIO.
-func LocalDisk(err error) (syscall.Errno, bool) {
+// LocalErrno returns the errno in err when it tells of this machine rather than of
+// a registry: ENOSPC, EDQUOT, EFBIG, EROFS, EIO of a disk; EMFILE, ENFILE, ENOMEM.
+func LocalErrno(err error) (syscall.Errno, bool) {
+	if e, ok := Shortage(err); ok {
+		return e, true
+	}
 	e, ok := errors.AsType[syscall.Errno](err)
 	if !ok {
 		return 0, false
@@ -84,6 +100,20 @@ func LocalDisk(err error) (syscall.Errno, bool) {
 	switch e {
 	case syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EROFS, syscall.EIO:
 		return e, true
+	}
+	return 0, false
+}
+
+// Shortage returns the errno in err when this process, or this machine, has no
+// descriptor or no memory left: EMFILE, ENFILE, ENOMEM. What was to be asked then was
+// not asked.
+func Shortage(err error) (syscall.Errno, bool) {
+	dns, isDNS := errors.AsType[*net.DNSError](err) // the resolver keeps the text only
+	// The text of EMFILE is the beginning of that of ENFILE.
+	for _, e := range []syscall.Errno{syscall.ENFILE, syscall.EMFILE, syscall.ENOMEM} {
+		if errors.Is(err, e) || isDNS && strings.Contains(dns.Err, e.Error()) {
+			return e, true
+		}
 	}
 	return 0, false
 }

@@ -21,8 +21,9 @@ import (
 // fs.ErrPermission, whatever its errno) and what is secret in URLs.
 //
 //   - A context's own end stays context.Canceled or DeadlineExceeded.
-//   - ErrUnavailable, ErrCorrupt and DeadlineExceeded of NewHTTPClient stay.
+//   - ErrUnavailable, ErrCorrupt, ErrBadAnswer and DeadlineExceeded of NewHTTPClient stay.
 //   - Silence is context.DeadlineExceeded.
+//   - EMFILE, ENFILE and ENOMEM stay: the service was not asked.
 //   - Anything else is ErrUnavailable; permanently so where asking again cannot
 //     help: a certificate, TLS spoken to something else.
 func TransportError(err error) error {
@@ -30,7 +31,10 @@ func TransportError(err error) error {
 		return nil
 	}
 	text := Redact(err.Error())
-	for _, s := range []error{context.Canceled, ErrUnavailable, ErrCorrupt, ErrNotAllowed} {
+	if e, ok := Shortage(err); ok {
+		return saying(e, text)
+	}
+	for _, s := range []error{context.Canceled, ErrUnavailable, ErrCorrupt, ErrBadAnswer, ErrNotAllowed} {
 		if errors.Is(err, s) {
 			return keepPermanent(err, saying(s, text))
 		}

@@ -133,6 +133,7 @@ func (b *Blob) State() State {
 // here. When ctx ends only this wait ends, never the download.
 //
 // Errors: io.EOF as io.ReaderAt; ctx's; those of backends.Backend.Open;
+// of those that may pass each only when nothing came in for the client's Timeout;
 // context.DeadlineExceeded when nothing came in for Options.Patience;
 // backends.ErrCorrupt once the digest did not match; ErrClosed.
 func (b *Blob) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {

@@ -90,7 +90,8 @@ type Options struct {
 	// FillDelay is how long after the first read of a blob the rest of it is
 	// fetched, if it is still open by then; default 1 s.
 	FillDelay time.Duration
-	// Patience is how long a read waits without any progress; default 60 s.
+	// Patience is how long a read waits without any progress; default a little more
+	// than the client's Timeout.
 	Patience time.Duration
 
 	dirtyAge time.Duration // see maxDirtyAge; for tests
@@ -110,7 +111,6 @@ func (o Options) withDefaults(dir string) Options {
 	}
 	o.StrictSize = cmp.Or(o.StrictSize, 16<<20)
 	o.FillDelay = cmp.Or(o.FillDelay, time.Second)
-	o.Patience = cmp.Or(o.Patience, time.Minute)
 	o.dirtyAge = cmp.Or(o.dirtyAge, maxDirtyAge)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

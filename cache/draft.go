@@ -16,7 +16,7 @@ import (
 type Target struct {
 	Remote   string       `json:"remote"`
 	Ref      backends.Ref `json:"ref"`
-	Replaces string       `json:"replaces,omitempty"` // as backends.Source.Replaces
+	Replaces string       `json:"replaces,omitempty"` // as backends.Source.Replaces, or OnlySame
 	Format   string       `json:"format,omitempty"`   // "sif", "simg", ""
 	Async    bool         `json:"async,omitempty"`    // publish in the background, also after a restart
 	InPlace  bool         `json:"in_place,omitempty"` // it began as an image, which is changed in place
@@ -25,6 +25,10 @@ type Target struct {
 	File    string `json:"file,omitempty"`
 	Follows string `json:"follows,omitempty"` // the draft whose publication it replaces: the same open file wrote both
 }
+
+// OnlySame as Target.Replaces: the name means an image that may not be replaced, and
+// only the very bytes that it has are published, which changes nothing.
+const OnlySame = "="
 
 // DraftState is how far a draft has come.
 type DraftState string
@@ -57,6 +61,7 @@ type DraftInfo struct {
 	ModTime  time.Time  `json:"modtime,omitzero"` // set by SetAttr, else of the last write
 	Mode     uint32     `json:"mode,omitempty"`   // set by SetAttr, else 0
 	Version  string     `json:"-"`                // once published: as backends.Image.Version
+	Held     bool       `json:"-"`                // somebody has it open and is not idle; set by Spool.Drafts only
 }
 
 // Queued reports whether the draft is whole and waits to be published in the
@@ -111,18 +116,21 @@ func (d *Draft) Retarget(target Target) error {
 	})
 }
 
-// SetAttr stores the time and mode that a copying tool sets; a zero modTime
-// leaves the time as it is. A later write changes the time again.
+// SetAttr notes the time and mode that a copying tool sets; a zero modTime
+// leaves the time as it is. A later write changes the time again. They are in the
+// journal after the next Sync, Keep, Idle, Seal or Close: tools set them by the
+// thousand.
 func (d *Draft) SetAttr(modTime time.Time, mode uint32) error {
 	if err := d.live(); err != nil {
 		return err
 	}
-	return d.entry.change(func(r *record) {
+	d.entry.note(func(r *record) {
 		if !modTime.IsZero() {
 			r.ModTime = storable(modTime)
 		}
 		r.Mode = mode
 	})
+	return nil
 }
 
 // storable brings t into the years that JSON can hold: a copying tool is not
@@ -226,6 +234,7 @@ func (d *Draft) Keep(broken error) error {
 // Idle lets the draft be discarded while this handle is open: whoever has it does
 // not write. Hold takes that back.
 func (d *Draft) Idle() {
+	d.entry.save()
 	d.entry.spool.mu.Lock()
 	defer d.entry.spool.mu.Unlock()
 	if !d.idle && !d.closed.Load() {

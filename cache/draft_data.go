@@ -33,6 +33,7 @@ type entry struct {
 	journal sync.Mutex // serialises changes of rec and meta.json, and guards the fields below
 	gone    bool       // the folder is no more
 	durable bool       // meta.json and the names in the folder outlive power loss as they are
+	noted   bool       // rec has what meta.json has not
 
 	sealing chan struct{} // one seat: whoever seals
 
@@ -91,7 +92,7 @@ func (e *entry) store(r *record, durable bool) error {
 	if err := e.dir.write(r, durable); err != nil {
 		return spoolError("journal of "+e.id, err)
 	}
-	e.durable = durable
+	e.durable, e.noted = durable, false
 	return nil
 }
 
@@ -157,12 +158,31 @@ func (e *entry) changed() {
 	e.dirty.Store(true)
 	e.touched.Store(time.Now().UnixNano())
 	if rec := e.rec.Load(); !rec.ModTime.IsZero() {
-		// Worth no write to the disk: the journal follows at the next change.
-		e.journal.Lock()
-		next := *e.rec.Load()
-		next.ModTime = time.Time{}
-		e.rec.Store(&next)
-		e.journal.Unlock()
+		e.note(func(r *record) { r.ModTime = time.Time{} })
+	}
+}
+
+// note makes a change of the record that is worth no write to the disk: the journal
+// follows with the next change, or save.
+func (e *entry) note(fn func(*record)) {
+	e.journal.Lock()
+	defer e.journal.Unlock()
+	next := *e.rec.Load()
+	fn(&next)
+	e.rec.Store(&next)
+	e.durable, e.noted = false, true
+}
+
+// save writes what was only noted.
+func (e *entry) save() {
+	e.journal.Lock()
+	defer e.journal.Unlock()
+	if !e.noted {
+		return
+	}
+	rec := e.rec.Load()
+	if err := e.store(rec, rec.State.settled()); err != nil {
+		e.spool.opts.Log.Warn("the times and modes of a draft are not in its journal", "draft", e.id, "err", err)
 	}
 }
 
@@ -255,6 +275,7 @@ func (e *entry) release(d *Draft) error {
 	if file == nil {
 		return nil
 	}
+	e.save()
 	err := errors.Join(spoolError("close", file.Close()), e.abandon())
 	if e.doomed.Load() {
 		err = errors.Join(err, e.drop())

@@ -37,7 +37,7 @@ func (d *Draft) fork() (*Draft, error) {
 	rec := e.rec.Load()
 	target := rec.Target
 	target.InPlace, target.Follows = true, e.id
-	if e.moved {
+	if e.moved && target.Replaces != OnlySame {
 		target.Replaces = rec.Version
 	}
 	return e.spool.Create(target)

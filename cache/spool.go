@@ -110,6 +110,7 @@ func (s *Spool) Close() error {
 	s.mu.Unlock()
 	var errs []error
 	for e, file := range open {
+		e.save()
 		errs = append(errs, spoolError("close", file.Close()), e.abandon())
 	}
 	return errors.Join(errs...)
@@ -159,7 +160,9 @@ func (s *Spool) Drafts() []DraftInfo {
 	var infos []DraftInfo
 	for _, e := range s.drafts {
 		if !e.doomed.Load() {
-			infos = append(infos, e.info())
+			info := e.info()
+			info.Held = e.busy > 0
+			infos = append(infos, info)
 		}
 	}
 	s.mu.Unlock()
@@ -278,7 +281,7 @@ func spoolError(op string, err error) error {
 	if errors.Is(err, os.ErrClosed) {
 		return ErrClosed
 	}
-	if errno, ok := backends.LocalDisk(err); ok {
+	if errno, ok := backends.LocalErrno(err); ok {
 		return fmt.Errorf("spool: %s: %w", op, errno)
 	}
 	if errors.Is(err, errors.ErrUnsupported) {

@@ -9,38 +9,14 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 
-	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 )
-
-// A Remote is one configured registry.
-type Remote struct {
-	Name   string
-	Type   string           // key in backends/all
-	URL    string           // for display and to match a host; may be ""
-	Client *backends.Client // nil if the backend could not be opened
-	Err    error            // why not
-	Policy Policy
-	// Guessed says that nobody has said anything of this remote: as long as it
-	// cannot be reached, a search of all remotes does without it.
-	Guessed bool
-}
-
-// A Policy says what the configuration allows on a remote beyond reading.
-type Policy struct {
-	ReadOnly  bool // no writes at all
-	Overwrite bool // a published tag may be replaced
-	Delete    bool // an image may be deleted through the mount
-	Async     bool // close(2) returns once the file is durable here
-}
 
 // State is what a Catalog keeps on the local disk.
 type State struct {
@@ -73,7 +49,7 @@ var ErrClosed = errors.New("catalog: closed")
 // goroutines at once. Errors of a registry are *backends.Error.
 type Catalog struct {
 	opts    Options
-	remotes []Remote // in the order of their names
+	remotes remotes
 	clock   *clock
 	expired atomic.Int64
 
@@ -90,6 +66,7 @@ type Catalog struct {
 	locks    [64]sync.Mutex // guard the stored entries of a collection, see lock
 	trees    sync.Mutex     // held while collections come and go; after one of locks
 	uploads  *uploads       // drafts on their way
+	pushes   pushes         // files of the user's on their way
 	opening  sync.Mutex     // held while the state is opened and closed
 	state    atomic.Pointer[State]
 	closed   atomic.Bool
@@ -107,10 +84,9 @@ func New(opts Options) (*Catalog, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Catalog{opts: opts, clock: newClock(), remotes: slices.Clone(opts.Remotes), uploads: newUploads()}
-	slices.SortFunc(c.remotes, func(a, b Remote) int { return strings.Compare(a.Name, b.Name) })
-	for i, r := range c.remotes {
-		if i > 0 && c.remotes[i-1].Name == r.Name {
+	c := &Catalog{opts: opts, clock: newClock(), uploads: newUploads()}
+	for _, r := range opts.Remotes {
+		if c.remotes.set(r) {
 			return nil, fmt.Errorf("%w: two remotes are named %q", fs.ErrInvalid, r.Name)
 		}
 	}
@@ -128,15 +104,8 @@ func (c *Catalog) Start(ctx context.Context) error {
 	}
 	c.tasks.start(func(ctx context.Context) { c.sweepVersions(ctx, s) })
 	c.startUploads(ctx)
-	for _, r := range c.remotes {
-		if r.Client != nil && r.Client.Caps().Has(backends.CanWatch) {
-			c.tasks.start(func(own context.Context) {
-				own, cancel := context.WithCancel(own)
-				defer cancel()
-				defer context.AfterFunc(ctx, cancel)()
-				c.follow(own, r)
-			})
-		}
+	for _, r := range c.remotes.start(func(r Remote) { c.watchRemote(ctx, r) }) {
+		c.watchRemote(ctx, r)
 	}
 	return nil
 }
@@ -187,49 +156,6 @@ func (c *Catalog) end(ctx context.Context, letGo func(*cache.Cache) error) error
 		errs = append(errs, s.Store.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// Remotes returns all remotes in the order of their names.
-func (c *Catalog) Remotes() []Remote { return slices.Clone(c.remotes) }
-
-// Remote returns one remote. Errors: fs.ErrNotExist.
-func (c *Catalog) Remote(name string) (Remote, error) {
-	i, ok := slices.BinarySearchFunc(c.remotes, name, func(r Remote, name string) int {
-		return strings.Compare(r.Name, name)
-	})
-	if ok {
-		return c.remotes[i], nil
-	}
-	var known []string
-	for _, r := range c.remotes {
-		known = append(known, r.Name)
-	}
-	return Remote{}, fmt.Errorf("%w: no remote is named %q%s", fs.ErrNotExist, name, backends.DidYouMean(name, known))
-}
-
-// live returns the remote of that name if it can be asked.
-func (c *Catalog) live(name string) (Remote, error) {
-	r, err := c.Remote(name)
-	if err == nil && r.Client == nil {
-		return r, r.unopened()
-	}
-	return r, err
-}
-
-// unopened is why a remote without a client cannot be asked.
-func (r Remote) unopened() error {
-	err := r.Err
-	if err == nil {
-		err = backends.ErrUnavailable
-	}
-	return &backends.Error{Op: "open", Remote: r.Name, Err: err}
-}
-
-// atHand reports whether the remote's images are files of this machine: asking
-// costs nothing, and what was put there by hand must show at once, so nothing
-// of it is stored.
-func (r Remote) atHand() bool {
-	return r.Client != nil && r.Client.Caps().Has(backends.CanOpenFile)
 }
 
 // open returns the local state, and opens it at the first call. After an error

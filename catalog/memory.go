@@ -60,8 +60,9 @@ func (m *memory) clear() {
 	m.m = nil
 }
 
-// failures are the listings that could not be made a short while ago: a service
-// that is down must not cost every look a full timeout.
+// failures are the listings that could not be made a short while ago, and the images that
+// were refused: a service that is down must not cost every look a full timeout, and one
+// that counts requests not a request.
 type failures struct {
 	mu sync.Mutex
 	m  map[string]failure

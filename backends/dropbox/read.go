@@ -86,7 +86,7 @@ func (c *client) metadata(ctx context.Context, path string) (*files.FileMetadata
 	f, ok := entry.(*files.FileMetadata)
 	switch {
 	case entry == nil:
-		return nil, fmt.Errorf("%w: metadata without a kind", backends.ErrCorrupt)
+		return nil, fmt.Errorf("%w: metadata without a kind", backends.ErrBadAnswer)
 	case !ok || !f.IsDownloadable:
 		return nil, fmt.Errorf("%w: not a file", fs.ErrNotExist)
 	}
@@ -96,10 +96,10 @@ func (c *client) metadata(ctx context.Context, path string) (*files.FileMetadata
 // checkFile looks whether what a service says of a file can be.
 func checkFile(f *files.FileMetadata) error {
 	if f == nil {
-		return fmt.Errorf("%w: no metadata", backends.ErrCorrupt)
+		return fmt.Errorf("%w: no metadata", backends.ErrBadAnswer)
 	}
 	if !revision.MatchString(f.Rev) || f.Size > math.MaxInt64 || f.Name == "" {
-		return fmt.Errorf("%w: a file %.80q with rev %.80q and %d bytes", backends.ErrCorrupt, f.Name, f.Rev, f.Size)
+		return fmt.Errorf("%w: a file %.80q with rev %.80q and %d bytes", backends.ErrBadAnswer, f.Name, f.Rev, f.Size)
 	}
 	return nil
 }
@@ -167,7 +167,7 @@ func makeImage(collection string, p parsed, f *files.FileMetadata) backends.Imag
 		Ref:      backends.Ref{Collection: collection, Name: p.name, Tag: p.tag},
 		Size:     int64(f.Size),
 		Version:  f.Rev,
-		Modified: time.Time(f.ServerModified),
+		Modified: time.Time(f.ClientModified), // of the file that was copied
 		URL:      f.PreviewUrl,
 		Format:   p.format,
 	}
@@ -207,7 +207,7 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 	}
 	if f.Rev != img.Version || img.Size >= 0 && int64(f.Size) != img.Size {
 		body.Close()
-		return nil, fmt.Errorf("%w: asked for rev %s of %d bytes, got %s of %d", backends.ErrCorrupt, img.Version, img.Size, f.Rev, f.Size)
+		return nil, fmt.Errorf("%w: asked for rev %s of %d bytes, got %s of %d", backends.ErrBadAnswer, img.Version, img.Size, f.Rev, f.Size)
 	}
 	if whole && len(f.ContentHash) == 64 {
 		return &checkedBody{ReadCloser: body, hash: newContentHash(), want: f.ContentHash, left: int64(f.Size)}, nil

@@ -40,6 +40,9 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 		return p.done(ctx, f, old)
 	}
 	if err := p.allowed(ctx, old); err != nil {
+		if len(old) > 0 && p.isTarget(old[0]) && p.same(old[0]) {
+			return p.image(ctx, old[0])
+		}
 		return backends.Image{}, err
 	}
 	commit := p.commitSmall
@@ -98,6 +101,16 @@ func (p *push) stored(old []*files.FileMetadata) *files.FileMetadata {
 		}
 	}
 	return nil
+}
+
+// same reports whether f has the bytes that are pushed, which are read for that.
+func (p *push) same(f *files.FileMetadata) bool {
+	if int64(f.Size) != p.src.Size || f.ContentHash == "" {
+		return false
+	}
+	sum := newContentHash()
+	_, err := io.Copy(sum, io.NewSectionReader(p.src.Content, 0, p.src.Size))
+	return err == nil && sum.sum() == f.ContentHash
 }
 
 // isTarget reports whether f is at the path that is pushed to, where Dropbox
@@ -192,7 +205,7 @@ func (p *push) commit(ctx context.Context, old []*files.FileMetadata, do commit)
 	f, err := do(ctx, p.info(old))
 	switch {
 	case err == nil && f == nil:
-		return nil, fmt.Errorf("%w: an answer that is none", backends.ErrCorrupt)
+		return nil, fmt.Errorf("%w: an answer that is none", backends.ErrBadAnswer)
 	case has(err, "folder", "file_ancestor"):
 		return nil, fmt.Errorf("%w: a folder or file stands in the way of %q", fs.ErrInvalid, p.path)
 	case has(err, "conflict"):

@@ -3,6 +3,7 @@
 package http_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -141,7 +142,7 @@ func TestRedirects(t *testing.T) {
 		}
 	})
 	r := open(t, backends.Env{}, map[string]any{"url": srv.URL})
-	for collection, want := range map[string]error{"away": backends.ErrCorrupt, "up": backends.ErrCorrupt, "loop": backends.ErrUnavailable} {
+	for collection, want := range map[string]error{"away": backends.ErrBadAnswer, "up": backends.ErrBadAnswer, "loop": backends.ErrUnavailable} {
 		got, err := backends.Collect(r.client.List(t.Context(), collection))
 		if !errors.Is(err, want) || len(got) > 0 {
 			t.Errorf("List(%q) = %v, %v, want %v", collection, got, err, want)
@@ -240,15 +241,15 @@ func TestServers_odd(t *testing.T) {
 			plain(w, "ETag", `W/"a"`, "Last-Modified", date)
 		}, "20240229T123000Z-10", nil},
 		"weak":       {func(w nethttp.ResponseWriter, _ *nethttp.Request) { plain(w, "ETag", `W/"a"`) }, `W/"a"`, nil},
-		"no version": {func(w nethttp.ResponseWriter, _ *nethttp.Request) { plain(w) }, "", backends.ErrCorrupt},
-		"bad ETag":   {func(w nethttp.ResponseWriter, _ *nethttp.Request) { plain(w, "ETag", `"a" "b"`) }, "", backends.ErrCorrupt},
+		"no version": {func(w nethttp.ResponseWriter, _ *nethttp.Request) { plain(w) }, "", backends.ErrBadAnswer},
+		"bad ETag":   {func(w nethttp.ResponseWriter, _ *nethttp.Request) { plain(w, "ETag", `"a" "b"`) }, "", backends.ErrBadAnswer},
 		"no length": {func(w nethttp.ResponseWriter, r *nethttp.Request) {
 			w.Header().Set("Last-Modified", date)
 			w.Header().Set("Content-Type", "application/octet-stream")
 			_ = nethttp.NewResponseController(w).Flush()
 			fmt.Fprint(w, content)
 		}, "20240229T123000Z", nil},
-		"page": {func(w nethttp.ResponseWriter, _ *nethttp.Request) { page(w, "x:1.sif") }, "", backends.ErrCorrupt},
+		"page": {func(w nethttp.ResponseWriter, _ *nethttp.Request) { page(w, "x:1.sif") }, "", backends.ErrBadAnswer},
 		"compressed in itself": {func(w nethttp.ResponseWriter, r *nethttp.Request) {
 			if !strings.HasSuffix(r.URL.Path, ".img.gz") {
 				w.WriteHeader(nethttp.StatusForbidden) // as object stores do where there is nothing
@@ -262,14 +263,14 @@ func TestServers_odd(t *testing.T) {
 				w.Header().Set("Content-Encoding", "gzip")
 			}
 			file(w, r, content)
-		}, `"10"`, backends.ErrCorrupt},
+		}, `"10"`, backends.ErrBadAnswer},
 		"longer than before": {func(w nethttp.ResponseWriter, r *nethttp.Request) {
 			if r.Method == nethttp.MethodGet {
 				plain(w, "ETag", `"10"`, "Content-Length", "10000")
 				return
 			}
 			file(w, r, content)
-		}, `"10"`, backends.ErrCorrupt},
+		}, `"10"`, backends.ErrBadAnswer},
 		"longer than it says": {func(w nethttp.ResponseWriter, r *nethttp.Request) {
 			if r.Method == nethttp.MethodGet && r.Header.Get("Range") != "bytes=0-0" {
 				w.Header().Set("Content-Type", "application/octet-stream")
@@ -388,5 +389,38 @@ func TestDigests_noVersion(t *testing.T) {
 		if text, err := r.read(t.Context(), img, 3, 3); text != "ten" || err != nil || !strings.HasPrefix(img.Version, "sha256:") {
 			t.Errorf("%+v: %q, %v", img, text, err)
 		}
+	}
+}
+
+// Of an index of more than 64 MiB what was read is told, in the order of the names, and
+// then that it is not all.
+func TestIndex_tooLong(t *testing.T) {
+	t.Parallel()
+	srv := serve(t, func(w nethttp.ResponseWriter, _ *nethttp.Request) {
+		out := bufio.NewWriter(w)
+		defer out.Flush()
+		w.Header().Set("Content-Type", "text/html")
+		spaces := strings.Repeat(" ", 64<<10)
+		for i := 1100; i > 0; i-- {
+			fmt.Fprintf(out, "<a href=%d%%3A1>%s\n", i, spaces)
+		}
+		fmt.Fprint(out, "<a href=last%3A1></html>")
+	})
+	r := open(t, backends.Env{}, map[string]any{"url": srv.URL})
+	images, last, failed := 0, "", error(nil)
+	for e, err := range r.client.List(t.Context(), "c") {
+		if failed = err; err != nil {
+			break
+		}
+		if images++; e.Image.Ref.Name <= last {
+			t.Fatalf("%s after %s", e.Image.Ref.Name, last)
+		}
+		last = e.Image.Ref.Name
+	}
+	if images < 1000 || images >= 1100 || failed == nil || !strings.Contains(failed.Error(), "64 MiB") {
+		t.Errorf("%d images, then %v", images, failed)
+	}
+	if n := len(r.asked()); n != 1 {
+		t.Errorf("%d requests", n)
 	}
 }

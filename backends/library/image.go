@@ -55,7 +55,7 @@ func (c *client) find(ctx context.Context, n name, reference, arch string) (imag
 		return image{}, err
 	}
 	if _, _, ok := versionOf(m.Hash); !ok || m.Size < 0 || m.ID == "" {
-		return image{}, fmt.Errorf("%w: image %.80q of %d bytes with the hash %.80q", backends.ErrCorrupt, m.ID, m.Size, m.Hash)
+		return image{}, fmt.Errorf("%w: image %.80q of %d bytes with the hash %.80q", backends.ErrBadAnswer, m.ID, m.Size, m.Hash)
 	}
 	if m.Uploaded == nil {
 		return image{}, errRegistryServer
@@ -88,7 +88,7 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 	case err != nil:
 		return backends.Image{}, err
 	case hash != "" && m.Hash != hash:
-		return backends.Image{}, fmt.Errorf("%w: asked for %s, the library has %s", backends.ErrCorrupt, hash, m.Hash)
+		return backends.Image{}, fmt.Errorf("%w: asked for %s, the library has %s", backends.ErrBadAnswer, hash, m.Hash)
 	case hash == "" && ref.Version != "" && m.Arch != arch:
 		return backends.Image{}, fmt.Errorf("%w: %s has no image for %s (there is one for %.40q)", fs.ErrNotExist, ref.Tag, arch, m.Arch)
 	case !m.uploaded():
@@ -105,7 +105,7 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 
 // image says in our words what m says.
 func (c *client) image(m image, ref backends.Ref) backends.Image {
-	img := backends.Image{Ref: ref, Size: m.Size, Format: backends.FormatSIF, Labels: m.labels(), URL: c.page(split(ref))}
+	img := backends.Image{Ref: ref, Size: m.Size, Labels: m.labels(), URL: c.page(split(ref))}
 	if m.Size == 0 { // not told: no image is empty
 		img.Size = -1
 	}

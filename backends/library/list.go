@@ -136,7 +136,7 @@ func (c *client) ownEntities(ctx context.Context) ([]entity, error) {
 	return own, err
 }
 
-var errEndless = fmt.Errorf("%w: more than %d names in one listing", backends.ErrCorrupt, maxListed)
+var errEndless = fmt.Errorf("%w: more than %d names in one listing", backends.ErrBadAnswer, maxListed)
 
 // listEntity yields the collections of an entity, and the images of its default one.
 func (c *client) listEntity(ctx context.Context, entityName string) iter.Seq2[backends.Entry, error] {

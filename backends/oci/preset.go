@@ -117,7 +117,7 @@ type informant interface {
 	Knock() (method, address string)
 	CheckLogin(ctx context.Context) error
 	Limits() string
-	Address() string
+	backends.Addressed
 }
 
 // decode reads the configuration of a remote. Errors: fs.ErrInvalid.
@@ -243,7 +243,7 @@ func (c *client) notThere(err error, repo string) error {
 	return fmt.Errorf("%w (%s)", err, c.preset.missing(c.config, repo))
 }
 
-// Address returns where the remote is, also if no url is configured.
+// Address implements backends.Addressed.
 func (c *client) Address() string {
 	if c.base.Host == dockerHub {
 		return "https://docker.io"

@@ -473,7 +473,7 @@ func TestPush_manifestRefusedOnce(t *testing.T) {
 	reg.Heal()
 	reg.Use(on(http.MethodPut, "/manifests/", 9, status(http.StatusBadRequest)))
 	_, err := b.Push(t.Context(), ref(t, "a/b:2"), source([]byte("twice")))
-	wantErr(t, "Push", err, backends.ErrCorrupt)
+	wantErr(t, "Push", err, backends.ErrBadAnswer)
 }
 
 // The process dies after the manifest was accepted and before that was noted.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
+	"github.com/sregfs/sregfs/backends/internal/ranged"
 )
 
 // An answerError is the server's refusal with what tells how to go on.
@@ -38,9 +39,20 @@ func statusOf(err error) int {
 	return 0
 }
 
+// limitPause is how long the views whose limit was met are left alone. They count by
+// the day, and do not say when it ends.
+const limitPause = 15 * time.Minute
+
 func answer(resp *http.Response) error {
 	date, _ := http.ParseTime(resp.Header.Get("Date"))
-	return &answerError{status: resp.StatusCode, date: date, err: httpx.Error(resp)}
+	e := &answerError{status: resp.StatusCode, date: date}
+	// A view refuses a person in JSON; with a page it refuses everybody.
+	over := resp.StatusCode == http.StatusForbidden && ranged.IsPage(resp.Header)
+	if e.err = httpx.Error(resp); over {
+		e.err = &backends.DelayError{After: limitPause, Err: fmt.Errorf(
+			"%w: HTTP 403 for everybody here: the server answers a number of requests a day (its VIEW_RATE_LIMIT)", backends.ErrRateLimited)}
+	}
+	return e
 }
 
 // url returns an address on the server. What stands in path is plain or escaped.
@@ -97,14 +109,7 @@ func decode(resp *http.Response, text []byte, v any) error {
 	if err := verdict(resp, text); err != nil {
 		return err
 	}
-	text = bytes.TrimSpace(text)
-	if len(text) == 0 || text[0] != '{' && text[0] != '[' {
-		return fmt.Errorf("%w: not an answer of a registry server", backends.ErrCorrupt)
-	}
-	if err := json.Unmarshal(text, v); err != nil {
-		return fmt.Errorf("%w: not an answer of a registry server: %v", backends.ErrCorrupt, err)
-	}
-	return nil
+	return httpx.Decode(text, v)
 }
 
 // bearer sends a request to the library API and decodes the "data" of the
@@ -148,7 +153,7 @@ func (c *client) data(req *http.Request, v any) error {
 	}
 	if v == nil {
 		if bytes.HasPrefix(bytes.TrimSpace(text), []byte("<")) {
-			return fmt.Errorf("%w: a page in place of an answer", backends.ErrCorrupt)
+			return httpx.ErrPage
 		}
 		return verdict(resp, text)
 	}
@@ -159,7 +164,7 @@ func (c *client) data(req *http.Request, v any) error {
 		return err
 	}
 	if len(envelope.Data) == 0 {
-		return fmt.Errorf("%w: an answer of the library API without data", backends.ErrCorrupt)
+		return fmt.Errorf("%w: an answer of the library API without data", backends.ErrBadAnswer)
 	}
 	return decode(resp, envelope.Data, v)
 }

@@ -3,6 +3,8 @@
 package sregistry
 
 import (
+	"errors"
+	"io/fs"
 	"maps"
 	"slices"
 	"sync"
@@ -86,4 +88,49 @@ func (s *set) names() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Sorted(maps.Keys(s.all))
+}
+
+// How long a refusal is believed: until somebody is given a permission, or the token, which
+// is looked for again then, is another one.
+const (
+	refusalLife = 10 * time.Minute
+	loginLife   = time.Minute
+)
+
+// Refusals remembers which images are not for us. The zero value is empty.
+type refusals struct {
+	mu  sync.Mutex // guards the field below
+	all map[name]refusal
+}
+
+type refusal struct {
+	err   error
+	until time.Time
+}
+
+// note remembers err if it says that n is not for us.
+func (r *refusals) note(n name, err error) {
+	life := refusalLife
+	if errors.Is(err, backends.ErrUnauthorized) {
+		life = loginLife
+	}
+	if !errors.Is(err, fs.ErrPermission) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.all == nil || len(r.all) >= maxKnown {
+		r.all = map[name]refusal{}
+	}
+	r.all[n] = refusal{err, time.Now().Add(life)}
+}
+
+// of returns the refusal of n, nil if there was none lately.
+func (r *refusals) of(n name) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if was, ok := r.all[n]; ok && time.Now().Before(was.until) {
+		return was.err
+	}
+	return nil
 }

@@ -43,7 +43,7 @@ type recording struct {
 type recordedStep struct {
 	Freeze       string // "collection/name:tag", in place of a request
 	Method, Path string
-	As           string            // "bearer WHO", or "sign WHO KIND COLLECTION NAME TAG [HOURS]"
+	As           string            // "bearer WHO", "token WHO" (the framework's own), or "sign WHO KIND COLLECTION NAME TAG [HOURS]"
 	Type         *string           // the media type that is sent, if it is not what goes without saying
 	JSON         map[string]any    // what is sent
 	Content      []any             // what is sent: recordedBytes(…)
@@ -305,8 +305,11 @@ func (r replay) authorization(as string) string {
 	}
 	user := words[1]
 	token := map[string]string{sregistrytest.User: sregistrytest.Token, sregistrytest.Guest: sregistrytest.GuestToken, "wrong": "n0t-a-t0k3n"}[user]
-	if words[0] == "bearer" {
+	switch words[0] {
+	case "bearer":
 		return "Bearer " + token
+	case "token":
+		return "Token " + token
 	}
 	if user == "wrong" {
 		user = sregistrytest.User

@@ -60,7 +60,7 @@ func (p *push) openUpload(ctx context.Context) (number string, err error) {
 			return err
 		}
 		if number = string(opened.CID); number == "" {
-			return fmt.Errorf("%w: an upload without the number of its collection", backends.ErrCorrupt)
+			return fmt.Errorf("%w: an upload without the number of its collection", backends.ErrBadAnswer)
 		}
 		return nil
 	})

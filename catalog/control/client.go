@@ -329,6 +329,20 @@ func (c *Client) Status(ctx context.Context) (catalog.Status, error) {
 	return one(call[catalog.Status](ctx, c, "status", noneRequest{}, nil))
 }
 
+// Reloaded is what a mount made of its configuration when it read it again.
+type Reloaded struct {
+	Added   []string `json:"added"`   // remotes that are new
+	Waiting []string `json:"waiting"` // remotes that were changed or removed: the next mount takes that up
+}
+
+// Reload makes a mount read its configuration again: remotes that are new appear,
+// and the one called reopen, if any, gets the login that is stored for it now.
+//
+// Errors: those of the configuration; errors.ErrUnsupported without a mount.
+func (c *Client) Reload(ctx context.Context, reopen string) (Reloaded, error) {
+	return one(call[Reloaded](ctx, c, "reload", reloadRequest{Reopen: reopen}, nil))
+}
+
 // Retry is catalog.Catalog.Retry.
 func (c *Client) Retry(ctx context.Context, id string, p catalog.Progress) error {
 	return none(call[struct{}](ctx, c, "retry", idRequest{ID: id}, p))

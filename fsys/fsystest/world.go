@@ -42,6 +42,7 @@ type Options struct {
 	Web    catalog.Policy // of the remote "web"; "local" allows everything
 	Cache  cache.Options
 	OnDisk string // directory for cache, spool and local; default a temporary one
+	Extra  []catalog.Remote
 
 	MaxElapsed time.Duration // how long the remote "web" tries; default a minute
 }
@@ -62,12 +63,12 @@ func New(t testing.TB, opts Options) *World {
 	web := &web{url: w.Service.URL, http: backends.NewHTTPClient(backends.HTTPOptions{})}
 	opts.Cache.Log = log
 	w.Catalog, err = catalog.New(catalog.Options{
-		Remotes: []catalog.Remote{
+		Remotes: append([]catalog.Remote{
 			{Name: "local", Type: "dir", Client: backends.NewClient("local", local, backends.ClientOptions{Log: log}),
 				Policy: catalog.Policy{Overwrite: true, Delete: true}},
 			{Name: "web", Type: "web", Client: backends.NewClient("web", web, backends.ClientOptions{Log: log, MaxElapsed: opts.MaxElapsed}),
 				Policy: opts.Web},
-		},
+		}, opts.Extra...),
 		State: func() (*catalog.State, error) {
 			c, err := cache.Open(filepath.Join(base, "cache"), opts.Cache)
 			if err != nil {

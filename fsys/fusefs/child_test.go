@@ -212,12 +212,38 @@ func childCalls(args []string) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
+	if err := seeksAsOnDisks(fd); err != nil {
+		return err
+	}
 	for _, name := range mustWork {
 		if err := calls[name](); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return os.Remove(tmp)
+}
+
+// seeksAsOnDisks tries what lseek(2) says of holes, in a file without any.
+func seeksAsOnDisks(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	for _, tc := range []struct {
+		off    int64
+		whence int
+		want   int64
+		err    error
+	}{
+		{0, unix.SEEK_HOLE, st.Size, nil}, {5, unix.SEEK_DATA, 5, nil}, {st.Size - 1, unix.SEEK_HOLE, st.Size, nil},
+		{st.Size, unix.SEEK_HOLE, 0, unix.ENXIO}, {st.Size, unix.SEEK_DATA, 0, unix.ENXIO}, {st.Size + 1, unix.SEEK_HOLE, 0, unix.ENXIO},
+	} {
+		got, err := unix.Seek(fd, tc.off, tc.whence)
+		if !errors.Is(err, tc.err) || err == nil && got != tc.want {
+			return fmt.Errorf("lseek(%d, %d) = %d, %v, want %d, %v", tc.off, tc.whence, got, err, tc.want, tc.err)
+		}
+	}
+	return nil
 }
 
 // mustWork are the calls whose failure would break a tool that works on disks.

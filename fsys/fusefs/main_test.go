@@ -22,7 +22,13 @@ var children = map[string]func(args []string) error{
 	"stat":  childStat,
 	"open":  childOpen,
 
+	"getcwd":  childGetcwd,
+	"seekdir": childSeekdir,
+
 	"rewrite": childRewrite,
+	"same":    childSame,
+
+	"semantics": childSemantics,
 }
 
 func TestMain(m *testing.M) {

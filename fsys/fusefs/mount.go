@@ -38,6 +38,7 @@ type Mounted struct {
 	files     openFiles
 	opened    opened
 	notifier  *notifier
+	refusals  refusals
 	backing   backing
 	readAhead string
 	counts    struct{ passthrough, cached, written atomic.Int64 }
@@ -170,11 +171,8 @@ func (m *Mounted) attachDirectly(o *fuse.MountOptions) (*fuse.Server, error) {
 }
 
 func (m *Mounted) raw() fuse.RawFileSystem {
-	// Timeouts are set for each entry. go-fuse caches "no such file" only where
-	// the whole file system does.
-	negative := negativeTimeout
+	// Timeouts are set for each entry.
 	return gate{gofs.NewNodeFS(m.root, &gofs.Options{
-		NegativeTimeout: &negative,
 		NullPermissions: true,
 		RootStableAttr:  &gofs.StableAttr{Ino: fuse.FUSE_ROOT_ID, Gen: firstGen},
 		Logger:          slog.NewLogLogger(m.log.Handler(), slog.LevelWarn),

@@ -47,16 +47,16 @@ func hidden(s string) string {
 // it: no step from https down to http, and none from the Internet into a private
 // network, as far as its spelling tells.
 //
-// Errors: backends.ErrCorrupt.
+// Errors: backends.ErrBadAnswer.
 func Target(home *url.URL, address string) (*url.URL, error) {
 	u, err := home.Parse(address)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil:
-		return nil, fmt.Errorf("%w: no address to go on at", backends.ErrCorrupt)
+		return nil, fmt.Errorf("%w: no address to go on at", backends.ErrBadAnswer)
 	case u.Scheme == "http" && home.Scheme == "https":
-		return nil, fmt.Errorf("%w: sent from https to %s, refused", backends.ErrCorrupt, backends.Origin(u))
+		return nil, fmt.Errorf("%w: sent from https to %s, refused", backends.ErrBadAnswer, backends.Origin(u))
 	case !backends.PublicHost(u.Hostname()) && backends.PublicHost(home.Hostname()):
-		return nil, fmt.Errorf("%w: sent to the private address %s, refused", backends.ErrCorrupt, backends.Origin(u))
+		return nil, fmt.Errorf("%w: sent to the private address %s, refused", backends.ErrBadAnswer, backends.Origin(u))
 	}
 	return u, nil
 }

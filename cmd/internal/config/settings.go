@@ -30,6 +30,7 @@ type Settings struct {
 	AllowOverwrite bool
 	AllowDelete    bool
 	AllowOther     bool
+	Names          string // "colon" or "plus"
 	Open           string // "lazy" or "wait"
 	Push           string // "sync" or "async"
 	Passthrough    string // "auto" or "off"
@@ -61,7 +62,8 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&s.AllowOverwrite, "allow-overwrite", false, "let published tags be replaced")
 	fs.BoolVar(&s.AllowDelete, "allow-delete", false, "let images be deleted through the mount")
 	fs.BoolVar(&s.AllowOther, "allow-other", false, "let other users see the mount")
-	s.Open, s.Push, s.Passthrough, s.Verify = "lazy", "sync", "auto", "lazy"
+	s.Names, s.Open, s.Push, s.Passthrough, s.Verify = "colon", "lazy", "sync", "auto", "lazy"
+	fs.Var(oneOf{&s.Names, []string{"colon", "plus"}}, "names", "how listings spell the names of images, both of which open: IMAGE:TAG.sif or IMAGE+TAG.sif: `colon|plus`")
 	fs.Var(oneOf{&s.Open, []string{"lazy", "wait"}}, "open", "whether open(2) waits until the image is whole and verified: `lazy|wait`")
 	fs.Var(oneOf{&s.Push, []string{"sync", "async"}}, "push", "whether close(2) waits until a copied file is published: `sync|async`")
 	fs.Var(oneOf{&s.Passthrough, []string{"auto", "off"}}, "passthrough", "whether the kernel may read whole images without us: `auto|off`")

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/badger"
 	"github.com/sregfs/sregfs/catalog/inspect"
+	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
 	"github.com/sregfs/sregfs/cmd/internal/version"
@@ -29,6 +31,9 @@ import (
 type Engine struct {
 	Catalog *catalog.Catalog
 	opts    Options
+
+	reloading sync.Mutex      // held by Reload; guards remotes
+	remotes   []config.Remote // as they are in the catalogue
 
 	mu    sync.Mutex // guards the fields below
 	dir   *statedir.Dir
@@ -45,7 +50,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{opts: o}
+	e := &Engine{opts: o, remotes: slices.Clone(o.Settings.Remotes)}
 	e.Catalog, err = catalog.New(catalog.Options{
 		Remotes: remotes,
 		Default: o.Settings.Default,

@@ -41,10 +41,12 @@ var table = []struct {
 	{backends.ErrUnauthorized, NotAllowed},
 	{backends.ErrNotAllowed, NotAllowed},
 	{backends.ErrReadOnly, NotAllowed},
+	{backends.ErrNotImage, NotAllowed},
 	{backends.ErrUnavailable, Unreachable},
 	{backends.ErrRateLimited, Unreachable},
 	{context.DeadlineExceeded, Unreachable},
 	{backends.ErrCorrupt, Corrupt},
+	{backends.ErrBadAnswer, Failed},
 	{WithCode(Locked, errors.New("held")), Locked},
 	{context.Canceled, Failed}, // without a signal nobody interrupted it
 	{WithCode(Interrupted, context.Canceled), Interrupted},

@@ -30,7 +30,7 @@ A mount that was told to stop while files are open gives all else to the next on
 serves them until they are closed: its process, and who has which file open, is shown
 below.
 
-With -o json: {version, pid, mount, details, remotes, cache, uploads, spool, retired};
+With -o json: {version, pid, mount, details, remotes, cache, uploads, pushes, spool, refusals, retired};
 there is no mount if none is running, and retired are those processes.`,
 		Args: needArgs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -90,6 +90,12 @@ func printStatus(w io.Writer, st catalog.Status) error {
 	if err := printBusy(w, st.Cache); err != nil {
 		return err
 	}
+	if err := printPushes(w, st.Pushes); err != nil {
+		return err
+	}
+	if err := printRefusals(w, st.Refusals); err != nil {
+		return err
+	}
 	fmt.Fprintln(w)
 	if err := printRemotes(w, st.Remotes); err != nil || len(st.Uploads) == 0 {
 		return err
@@ -122,6 +128,19 @@ func printRetired(w io.Writer, all []statedir.Retired) error {
 		}
 	}
 	return nil
+}
+
+// printRefusals prints what was refused through the mount.
+func printRefusals(w io.Writer, refusals []catalog.Refusal) error {
+	if len(refusals) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t := newTable(w, "REFUSED", "TIMES", "OPERATION", "FILE", "WHY")
+	for _, r := range refusals {
+		t.row(moment(r.Time), strconv.Itoa(r.Count), r.Op, r.Path, r.Error)
+	}
+	return t.flush()
 }
 
 // states counts the uploads of each state.
@@ -174,6 +193,19 @@ func printBusy(w io.Writer, st catalog.CacheStatus) error {
 	t := newTable(w, "REFUSED UNTIL", "IMAGE", "WHY")
 	for _, b := range st.Refused {
 		t.row(moment(b.Refused), cachedName(b), b.Error)
+	}
+	return t.flush()
+}
+
+// printPushes prints what "sreg push" and "sreg add" are at.
+func printPushes(w io.Writer, pushes []catalog.Pushing) error {
+	if len(pushes) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t := newTable(w, "PUSHED", "OF", "DONE", "TO", "FROM")
+	for _, p := range pushes {
+		t.row(size(p.Stored), size(p.Size), portion(p.Stored, p.Size), p.URI, p.Path)
 	}
 	return t.flush()
 }

@@ -122,7 +122,7 @@ func (w *warming) target(pattern string, rec catalog.Record) warmTarget {
 	}
 	t := warmTarget{uri: backends.URI{Remote: rec.Remote, Ref: ref}.String(), rec: rec}
 	if w.to != "" {
-		t.to = filepath.Join(w.to, filepath.FromSlash(fsys.PathOf(rec.Remote, ref, rec.Format)))
+		t.to = filepath.Join(w.to, filepath.FromSlash(fsys.PathOf(fsys.Names(w.settings.Names), rec.Remote, ref, rec.Format)))
 	}
 	return t
 }

@@ -56,8 +56,7 @@ func (s *server) wait() (over bool) {
 			s.opts.Log.Info("unmounted lazily from outside")
 			return false
 		case <-s.end.hangups:
-			s.opts.Log.Info("listings are asked for again")
-			s.engine.Catalog.Expire()
+			s.reload()
 		case <-s.end.asked.Done():
 			s.opts.Log.Info("stopping", "cause", context.Cause(s.end.asked))
 			return false

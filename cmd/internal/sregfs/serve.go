@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
@@ -62,6 +63,9 @@ func (s *server) serve(ctx context.Context) (err error) {
 	})
 	if err != nil {
 		return err
+	}
+	for _, warning := range c.settings.Warnings {
+		s.opts.Notice(warning)
 	}
 	logFile, err := s.openLog()
 	if err != nil {
@@ -191,7 +195,7 @@ func (s *server) takeState(ctx context.Context) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := dir.Announce(path, s.mountpoint); err != nil {
+	if err := dir.Announce(path, s.mountpoint, s.settings.Names); err != nil {
 		return nil, errors.Join(fmt.Errorf("state directory: %w", err), socket.Close())
 	}
 	s.dir = dir
@@ -203,7 +207,7 @@ func (s *server) takeState(ctx context.Context) (net.Listener, error) {
 func (s *server) serveControl(ctx context.Context, socket net.Listener) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	handler := control.Handler(s.engine.Catalog, control.Options{
-		Mount: s.mountpoint, Details: s.details, Settle: s.settle, Log: s.opts.Log,
+		Mount: s.mountpoint, Details: s.details, Refusals: s.refusals, Settle: s.settle, Reload: s.engine.Reload, Log: s.opts.Log,
 	})
 	done := make(chan struct{})
 	go func() {
@@ -244,9 +248,19 @@ func (s *server) details() map[string]string {
 	return all
 }
 
+// refusals is what status shows of changes that were refused.
+func (s *server) refusals() (all []catalog.Refusal) {
+	if m := s.mounted.Load(); m != nil {
+		for _, r := range m.Refusals() {
+			all = append(all, catalog.Refusal(r))
+		}
+	}
+	return all
+}
+
 func (s *server) attach(ctx context.Context) error {
 	tree := fsys.New(s.engine.Catalog, fsys.Options{
-		ReadOnly: s.settings.ReadOnly, OpenWait: s.settings.Open == "wait", Disk: existing(s.settings.CacheDir), Log: s.opts.Log,
+		Names: fsys.Names(s.settings.Names), ReadOnly: s.settings.ReadOnly, OpenWait: s.settings.Open == "wait", Disk: existing(s.settings.CacheDir), Log: s.opts.Log,
 	})
 	m, err := fusefs.Mount(ctx, s.mountpoint, tree, s.mountOptions())
 	if err != nil {
@@ -283,3 +297,15 @@ func mountError(err error) error {
 
 // owner is 0, whoever mounts, where nothing is said.
 func owner(id int) uint32 { return uint32(max(id, 0)) }
+
+// reload takes up what changed outside: listings, and remotes that are new in the
+// configuration.
+func (s *server) reload() {
+	s.engine.Catalog.Expire()
+	done, err := s.engine.Reload(s.end.asked, "")
+	if err != nil {
+		s.opts.Log.Error("the configuration stays as it was; listings are asked for again", "err", err)
+		return
+	}
+	s.opts.Log.Info("listings are asked for again, and the configuration was read", "added", done.Added, "at the next start", done.Waiting)
+}

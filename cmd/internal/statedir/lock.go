@@ -26,6 +26,7 @@ type Process struct {
 	Start  time.Time `json:"start"`            // when it took the directory
 	Socket string    `json:"socket,omitempty"` // where it listens, if it does
 	Mount  string    `json:"mount,omitempty"`  // what it has mounted, if anything
+	Names  string    `json:"names,omitempty"`  // how the names there are spelled: fsys.Names
 
 	Version string `json:"version,omitempty"` // of the program
 	// Ends is when a process that was told to end gives the directory up at the latest; of
@@ -196,9 +197,10 @@ func samePath(f *os.File) bool {
 }
 
 // Announce lets others find this process: by the socket it listens at, and the
-// mount point, both "" if there is none. It is not safe for concurrent use.
-func (d *Dir) Announce(socket, mount string) error {
-	d.self.Socket, d.self.Mount = socket, mount
+// mount point with the spelling of its names, all "" if there is none. It is not safe
+// for concurrent use.
+func (d *Dir) Announce(socket, mount, names string) error {
+	d.self.Socket, d.self.Mount, d.self.Names = socket, mount, names
 	return d.write(d.self)
 }
 
