@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
+	"github.com/sregfs/sregfs/catalog"
 )
 
 // newApp returns a run of the command for a user whose home is empty.
@@ -85,6 +87,30 @@ func TestLogin_web(t *testing.T) {
 	run(t, home, "", "logout", "box")
 	if _, err := os.Stat(path); err == nil {
 		t.Error("the login is there after logout")
+	}
+}
+
+// Where the state is, and why not where it should be, is no news of each command.
+func TestStateElsewhere(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	share := filepath.Join(home, ".local", "share")
+	if err := errors.Join(os.MkdirAll(share, 0o700), os.WriteFile(filepath.Join(home, ".local", "state"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	a, _ := newApp(home, strings.NewReader(""), &stderr)
+	a.getenv = func(name string) string { return map[string]string{"HOME": home}[name] }
+	if err := a.run(t.Context(), []string{"remote", "test", "local"}); err != nil || stderr.Len() > 0 {
+		t.Errorf("%v, and it says %s", err, &stderr)
+	}
+	o, err := a.options()
+	if err != nil || len(o.StateNotes) == 0 {
+		t.Fatalf("%q, %v", o.StateNotes, err)
+	}
+	var out bytes.Buffer
+	if err := printStatus(&out, catalog.Status{}, o.StateNotes); err != nil || !strings.Contains(out.String(), o.StateNotes[0]) {
+		t.Errorf("status says %s, %v", &out, err)
 	}
 }
 

@@ -29,6 +29,10 @@ With -o json: {version, pid, mount, details, remotes, cache, uploads, spool}; th
 is no mount if none is running.`,
 		Args: needArgs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			o, err := a.options()
+			if err != nil {
+				return err
+			}
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				st, err := c.Status(cmd.Context())
 				if err != nil {
@@ -37,13 +41,13 @@ is no mount if none is running.`,
 				if a.format == asJSON {
 					return a.printJSON(st)
 				}
-				return printStatus(a.out, st)
+				return printStatus(a.out, st, o.StateNotes)
 			})
 		},
 	}
 }
 
-func printStatus(w io.Writer, st catalog.Status) error {
+func printStatus(w io.Writer, st catalog.Status, notes []string) error {
 	t := newTable(w)
 	if st.Mount != "" {
 		t.row("mount", st.Mount+" (pid "+strconv.Itoa(st.PID)+", "+st.Version+")")
@@ -51,6 +55,9 @@ func printStatus(w io.Writer, st catalog.Status) error {
 		t.row("mount", "none is running")
 	}
 	printDetails(t, st.Details)
+	for _, note := range notes {
+		t.row("state", note)
+	}
 	limit := ""
 	if st.Cache.Limit > 0 {
 		limit = " of " + size(st.Cache.Limit)

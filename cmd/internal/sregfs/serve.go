@@ -61,6 +61,9 @@ func (s *server) serve(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	for _, note := range s.opts.StateNotes {
+		s.opts.Notice(note)
+	}
 	logFile, err := s.openLog()
 	if err != nil {
 		return err
