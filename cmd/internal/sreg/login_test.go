@@ -8,13 +8,17 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
+	"github.com/sregfs/sregfs/backends/oci/ocitest"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/cmd/internal/exit"
 )
 
 // newApp returns a run of the command for a user whose home is empty.
@@ -111,6 +115,24 @@ func TestStateElsewhere(t *testing.T) {
 	var out bytes.Buffer
 	if err := printStatus(&out, catalog.Status{}, o.StateNotes); err != nil || !strings.Contains(out.String(), o.StateNotes[0]) {
 		t.Errorf("status says %s, %v", &out, err)
+	}
+}
+
+// A server that sends on to https can be read through its old address, and not pushed to.
+func TestRemoteTest_redirected(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{})
+	reg.PushSIF("a/b", "1", []byte("x"), nil)
+	old := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, reg.URL+r.URL.RequestURI(), http.StatusMovedPermanently)
+	}))
+	t.Cleanup(old.Close)
+	for spec, want := range map[string]int{"lab=oci,url=" + old.URL: exit.Unreachable, "lab=oci,read_only=true,url=" + old.URL: exit.OK} {
+		a, out := newApp(t.TempDir(), strings.NewReader(""), io.Discard)
+		err := a.run(t.Context(), []string{"--remote", spec, "remote", "test", "lab"})
+		if exit.Code(err) != want || !strings.Contains(out.String(), "read   ok") || want != exit.OK && !strings.Contains(out.String(), reg.URL) {
+			t.Errorf("%s: %v\n%s", spec, err, out)
+		}
 	}
 }
 
