@@ -52,6 +52,7 @@ type client struct {
 	places memory[place]  // of names that were not where they are looked for first
 	held   memory[string] // what the server calls the version of a file whose digest is known
 	noHead atomic.Bool    // the server answers no HEAD
+	heads  atomic.Bool    // it has answered one
 }
 
 // Address implements backends.Addressed.
