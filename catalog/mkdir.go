@@ -3,6 +3,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
@@ -12,10 +13,9 @@ import (
 )
 
 // Mkdir makes a collection that stays here until an image is pushed into it.
-// The name need not be one that the registry could hold: copying tools make
-// folders of their own for a while.
 //
-// Errors: fs.ErrExist; backends.ErrReadOnly; fs.ErrInvalid.
+// Errors: fs.ErrExist; backends.ErrReadOnly; fs.ErrInvalid for a name that the
+// registry cannot hold.
 func (c *Catalog) Mkdir(ctx context.Context, remote, collection string) error {
 	fail := func(err error) error {
 		return &backends.Error{Op: "mkdir", Remote: remote, Subject: backends.EscapePath(collection), Err: err}
@@ -30,9 +30,12 @@ func (c *Catalog) Mkdir(ctx context.Context, remote, collection string) error {
 	if err := checkCollection(collection); err != nil {
 		return fail(err)
 	}
+	if err := r.holds(collection); err != nil {
+		return fail(err)
+	}
 	// A registry that does not answer does not keep anybody from preparing a folder.
 	if is, err := c.IsCollection(ctx, remote, collection); err == nil && is {
-		return fail(fmt.Errorf("%w: there is such a collection", fs.ErrExist))
+		return fail(backends.Saying(fs.ErrExist, "there is such a collection"))
 	} else if ctx.Err() != nil {
 		return fail(ctx.Err())
 	}
@@ -42,6 +45,23 @@ func (c *Catalog) Mkdir(ctx context.Context, remote, collection string) error {
 	parent, _ := parentOf(collection)
 	c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: parent})
 	return nil
+}
+
+// mostParts is how many parts of a name a service may want beyond a collection that
+// is made: the library has entity, collection and container.
+const mostParts = 3
+
+// holds returns why no image can ever be in a collection of the remote, or below it.
+func (r Remote) holds(collection string) (err error) {
+	for range mostParts {
+		try := r.takes(backends.Ref{Collection: collection, Name: "x", Tag: backends.DefaultTag})
+		if try == nil {
+			return nil
+		}
+		err = cmp.Or(err, try)
+		collection = joinCollection(collection, "x")
+	}
+	return err
 }
 
 // writable returns backends.ErrReadOnly, with the reason, unless images can be
@@ -58,9 +78,9 @@ func (r Remote) writable() error {
 	return nil
 }
 
-// Rmdir removes a collection made by Mkdir that is still empty.
+// Rmdir removes a collection made by Mkdir that is empty.
 // Errors: fs.ErrNotExist; cache.ErrInUse if it is not empty; backends.ErrNotAllowed
-// if it exists in the registry.
+// if it exists in the registry, though nothing in it can be listed.
 func (c *Catalog) Rmdir(ctx context.Context, remote, collection string) error {
 	fail := func(err error) error {
 		return &backends.Error{Op: "rmdir", Remote: remote, Subject: backends.EscapePath(collection), Err: err}
@@ -69,7 +89,17 @@ func (c *Catalog) Rmdir(ctx context.Context, remote, collection string) error {
 	if err != nil {
 		return err
 	}
-	if collection == "" || !c.records.isMade(remote, collection) {
+	made := collection != "" && c.records.isMade(remote, collection)
+	for _, err := range c.List(ctx, remote, collection) {
+		if err == nil {
+			return fail(fmt.Errorf("%w: it is not empty", cache.ErrInUse))
+		}
+		if made {
+			return fail(err) // nobody knows whether it is
+		}
+		break
+	}
+	if !made {
 		is, err := c.IsCollection(ctx, remote, collection)
 		switch {
 		case err != nil:
@@ -77,13 +107,7 @@ func (c *Catalog) Rmdir(ctx context.Context, remote, collection string) error {
 		case is:
 			return fail(fmt.Errorf("%w: it is in the registry; it goes with its last image", backends.ErrNotAllowed))
 		}
-		return fail(fmt.Errorf("%w: no such collection", fs.ErrNotExist))
-	}
-	for _, err := range c.List(ctx, remote, collection) {
-		if err == nil {
-			return fail(fmt.Errorf("%w: it is not empty", cache.ErrInUse))
-		}
-		return fail(err) // nobody knows whether it is
+		return fail(backends.NotFound("no such collection"))
 	}
 	if c.isTarget(remote, collection) {
 		return fail(fmt.Errorf("%w: an image is being copied into it", cache.ErrInUse))

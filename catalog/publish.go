@@ -251,7 +251,7 @@ func (c *Catalog) rebase(s *State, done cache.DraftInfo, img backends.Image) {
 		if later.ID == done.ID || t.Replaces == cache.OnlySame || t.Remote != done.Target.Remote || t.Ref != done.Target.Ref {
 			continue
 		}
-		comes := later.ID > done.ID || later.Held || later.State == cache.Writing || later.Queued()
+		comes := later.ID > done.ID || s.Spool.Held(later.ID) || later.State == cache.Writing || later.Queued()
 		if t.Follows != done.ID && (!comes || t.Replaces != done.Target.Replaces || !c.overwritable(t.Remote)) {
 			continue
 		}
@@ -298,12 +298,13 @@ func (c *Catalog) published(store Store, r Remote, ref backends.Ref, img backend
 	now := entry{flags: listed | full, seen: c.now(), image: img}
 	changes := append([]KV{{[]byte(key), encodeEntry(now, ref)}}, c.history(store, r.Name, ref, old, now)...)
 	parents := ancestors(store, r.Name, ref.Collection, listed)
-	err := store.Apply(append(changes, parents...)...)
+	err := applyOwn(store, append(changes, parents...)...)
 	c.trees.Unlock()
 	unlock()
 	if err != nil {
 		c.opts.Log.Warn("a pushed image could not be stored", "remote", r.Name, "image", ref.String(), "err", err)
 	}
-	c.tellListed(r.Name, ref.Collection, parents)
+	c.watchers.emit(Event{Kind: ListingChanged, Remote: r.Name, Collection: ref.Collection})
+	c.tellAbove(r.Name, ref.Collection, parents)
 	c.watchers.emit(Event{Kind: ImageChanged, Remote: r.Name, Collection: ref.Collection, Ref: ref})
 }

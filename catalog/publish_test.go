@@ -446,7 +446,7 @@ func TestMkdir(t *testing.T) {
 	ctx := t.Context()
 	wantErr(t, "taken", b.Mkdir(ctx, "lab", "c"), fs.ErrExist)
 	wantErr(t, "bad", b.Mkdir(ctx, "lab", "a/../b"), fs.ErrInvalid)
-	wantErr(t, "registry's", b.Rmdir(ctx, "lab", "c"), backends.ErrNotAllowed)
+	wantErr(t, "registry's", b.Rmdir(ctx, "lab", "c"), cache.ErrInUse)
 	wantErr(t, "missing", b.Rmdir(ctx, "lab", "nowhere"), fs.ErrNotExist)
 	for _, dir := range []string{"new", "new/sub"} {
 		if err := b.Mkdir(ctx, "lab", dir); err != nil {
@@ -465,7 +465,7 @@ func TestMkdir(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.Close()
-	wantErr(t, "published into", b.Rmdir(ctx, "lab", "new/sub"), backends.ErrNotAllowed)
+	wantErr(t, "published into", b.Rmdir(ctx, "lab", "new/sub"), cache.ErrInUse)
 	if _, err := b.Remove(ctx, "lab://new/sub/x:1", ""); err != nil {
 		t.Fatal(err)
 	}

@@ -88,7 +88,7 @@ func (c *Catalog) named(ctx context.Context, uri, without string) (Remote, backe
 // not there any more.
 func moved(remote string, ref backends.Ref) error {
 	return &backends.Error{Op: "delete", Remote: remote, Ref: ref,
-		Err: fmt.Errorf("%w: the tag means another version now; nothing was deleted", fs.ErrNotExist)}
+		Err: backends.NotFound("the tag means another version now; nothing was deleted")}
 }
 
 // Delete removes an image from its registry, provided that its name still means
@@ -172,7 +172,7 @@ func (c *Catalog) pruneOne(s Store, remote, collection string) bool {
 	}
 	c.own.add(c.now(), childKey(remote, collection))
 	gone := encodeEntry(entry{flags: emptied}, backends.Ref{})
-	err := s.Apply(KV{childKey(remote, collection), gone}, KV{Key: headerKey(remote, collection)})
+	err := applyOwn(s, KV{childKey(remote, collection), gone}, KV{Key: headerKey(remote, collection)})
 	if err != nil {
 		c.opts.Log.Warn("an empty collection could not be forgotten", "remote", remote, "collection", collection, "err", err)
 	}

@@ -46,6 +46,7 @@ type service struct {
 	late      func(kind string)                   // called between the answer and its arrival
 	down      bool                                // the network is
 	lie       func(backends.Image) backends.Image // what a push answers
+	session   string                              // what the backend remembered of the last push
 }
 
 type stored struct {
@@ -126,6 +127,9 @@ func (s *service) RoundTrip(req *http.Request) (*http.Response, error) {
 	kind := strings.TrimPrefix(req.URL.Path, "/")
 	s.mu.Lock()
 	s.asked[kind]++
+	if kind == "push" {
+		s.session = req.URL.Query().Get("session")
+	}
 	s.running[kind]++
 	s.peak[kind] = max(s.peak[kind], s.running[kind])
 	down, slow, late, fault := s.down, s.slow, s.late, s.fault
@@ -367,10 +371,21 @@ func (b remote) Push(ctx context.Context, ref backends.Ref, src backends.Source)
 	if src.Progress != nil {
 		src.Progress(src.Size)
 	}
+	q := url.Values{"replaces": {src.Replaces}}
+	if src.Session != nil {
+		q.Set("session", string(src.Session.Load()))
+		if err := src.Session.Save([]byte("begun")); err != nil {
+			return backends.Image{}, err
+		}
+	}
 	if err := src.MayCommit(); err != nil {
 		return backends.Image{}, err
 	}
-	return ask[backends.Image](ctx, b, "push", ref, url.Values{"replaces": {src.Replaces}}, io.NewSectionReader(src.Content, 0, src.Size))
+	img, err := ask[backends.Image](ctx, b, "push", ref, q, io.NewSectionReader(src.Content, 0, src.Size))
+	if err == nil && src.Session != nil {
+		err = src.Session.Save(nil)
+	}
+	return img, err
 }
 
 func (b remote) Delete(ctx context.Context, img backends.Image) error {

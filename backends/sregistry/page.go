@@ -170,7 +170,7 @@ func (c *client) readFacts(ctx context.Context, most int) (all map[name]manifest
 		}
 		for _, m := range page.Results {
 			if in := collectionIn(m.Collection); in != "" && m.Name != "" && m.Tag != "" && m.ID != "" {
-				all[name{in, m.Name, m.Tag}] = m
+				all[nameOf(in, m.Name, m.Tag)] = m
 			}
 		}
 	}

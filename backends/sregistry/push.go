@@ -111,8 +111,9 @@ type push struct {
 
 // A pushState is what is known of an earlier try of a push.
 type pushState struct {
-	Sent bool   `json:"sent,omitempty"` // the name may be ours, whatever the answer was
-	MD5  string `json:"md5,omitempty"`  // of what was sent in the old way, by which the server knows it at first
+	Sent     bool   `json:"sent,omitempty"`     // the name may be ours, whatever the answer was
+	MD5      string `json:"md5,omitempty"`      // of what was sent in the old way, by which the server knows it at first
+	Nameless string `json:"nameless,omitempty"` // the image that the library API has made for it
 
 	libapi.State // of an upload to the object store
 }

@@ -48,6 +48,7 @@ type dirNode struct {
 	refusal atomic.Pointer[string] // what was refused in it last, and why; nil: nothing was
 
 	changed atomic.Int64 // when names in it changed last, in Unix nanoseconds; 0: not since it is known
+	told    atomic.Int64 // counts what the notifier passed on
 	listed  atomic.Bool  // all of it was listed since it is known: the kernel may have kept that
 	readers atomic.Int32 // handles that the kernel may answer from what it keeps
 	asked   atomic.Int32 // names looked up since the last opening
@@ -119,13 +120,13 @@ func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	ctx, end := await(ctx)
 	defer end()
 	n.noteLookup()
-	asked := n.changed.Load()
+	asked := n.told.Load()
 	node, err := n.lookup(ctx, name)
 	if err != nil {
 		return nil, n.m.fail("lookup", name, err)
 	}
 	child := n.child(ctx, name, node, out)
-	if n.changed.Load() != asked {
+	if n.told.Load() != asked {
 		out.SetEntryTimeout(noTimeout)
 	}
 	return child, 0

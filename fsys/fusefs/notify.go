@@ -177,13 +177,17 @@ func (n *notifier) tell(w waiting, done <-chan struct{}) {
 	}
 }
 
-// tell passes on what changed in a directory.
+// tell passes on what changed in a directory. Its time changes with its names only:
+// what is learnt of an image is no change of the directory (tar would say so).
 func (n *dirNode) tell(r *renamed, done <-chan struct{}) {
-	// The time comes before the notification, which makes the kernel ask for it.
-	// The list of names that the kernel keeps goes by the time: were its pages
-	// dropped while it is being filled, the kernel would never fill it again.
-	n.changed.Store(max(time.Now().UnixNano(), n.changed.Load()+1))
-	_ = n.NotifyContent(-1, 0)
+	n.told.Add(1)
+	if r.listing {
+		// The time comes before the notification, which makes the kernel ask for it.
+		// The list of names that the kernel keeps goes by the time: were its pages
+		// dropped while it is being filled, the kernel would never fill it again.
+		n.changed.Store(max(time.Now().UnixNano(), n.changed.Load()+1))
+		_ = n.NotifyContent(-1, 0)
+	}
 	for _, name := range n.affected(r) {
 		select {
 		case <-done:

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -64,6 +65,9 @@ func (s *server) serve(ctx context.Context) (err error) {
 	})
 	if err != nil {
 		return err
+	}
+	for _, note := range slices.Concat(c.settings.Warnings, s.opts.StateNotes) {
+		s.opts.Notice(note)
 	}
 	logFile, err := s.openLog()
 	if err != nil {
@@ -282,7 +286,7 @@ func (s *server) mountOptions() fusefs.Options {
 	set := s.settings
 	return fusefs.Options{
 		AllowOther: set.AllowOther, ReadOnly: set.ReadOnly, UID: owner(set.UID), GID: cmp.Or(owner(set.GID), uint32(os.Getgid())), Umask: fs.FileMode(set.Umask),
-		NoPassthrough: set.Passthrough == "off", Log: s.opts.Log,
+		MountFlags: s.mountFlags, NoPassthrough: set.Passthrough == "off", Log: s.opts.Log,
 	}
 }
 
