@@ -5,6 +5,7 @@ package backends
 import (
 	"context"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"time"
@@ -23,7 +24,7 @@ type Backend interface {
 	// Errors:
 	//   - fs.ErrNotExist if there is no such image.
 	//   - fs.ErrInvalid if the registry could not hold such a name.
-	//   - ErrUnauthorized, fs.ErrPermission, ErrRateLimited, ErrUnavailable, ErrCorrupt.
+	//   - ErrUnauthorized, fs.ErrPermission, ErrRateLimited, ErrUnavailable, ErrBadAnswer.
 	Stat(ctx context.Context, ref Ref) (Image, error)
 
 	// Open returns n bytes of img from offset off; n < 0 means to the end.
@@ -45,9 +46,11 @@ type Image struct {
 	Size     int64             // bytes; -1 if only known once opened
 	Digest   string            // "sha256:…", "md5:…", "oci-archive2:…" (package archive), or "" if the service keeps none
 	Version  string            // opaque validator: differs whenever the bytes do (digest, ETag, rev, generation)
-	Modified time.Time         // when it was published; zero if the service does not say
+	Modified time.Time         // of the file that was pushed, where the service keeps it, else when it was published; zero if it does not say
 	Labels   map[string]string // what the listing already tells; may be nil
 	URL      string            // where a person would look at it; may be ""
+	Mode     fs.FileMode       // permissions of the file where it is kept on this machine, else 0
+	GID      uint32            // its group, if Mode is set
 	Format   string            // one of Formats, or "" if only the bytes tell (then taken for "sif")
 }
 
@@ -160,6 +163,20 @@ type FileOpener interface {
 	OpenFile(ctx context.Context, img Image) (*os.File, error)
 }
 
+// An Addressed backend knows where its service is, also if no url is configured.
+type Addressed interface {
+	// Address returns the address, "https://HOST[:PORT]…", without a request.
+	Address() string
+}
+
+// AddressOf returns where a backend's service is; "" for one that does not know.
+func AddressOf(b Backend) string {
+	if a, ok := b.(Addressed); ok {
+		return a.Address()
+	}
+	return ""
+}
+
 // A NameChecker can tell without a request whether a name is possible.
 type NameChecker interface {
 	// CheckName returns nil, or fs.ErrInvalid with the rule that ref breaks.
@@ -185,6 +202,7 @@ type Source struct {
 	Digest   string      // "sha256:…" of all bytes
 	Format   string      // as in Image
 	Modified time.Time   // of the file that was copied; zero means now
+	Mode     fs.FileMode // its permissions; 0 if not known. A store on this machine lets nobody read who could not then
 
 	// Path is a file with exactly these bytes, or "": a backend that stores on
 	// this machine may clone it instead of copying. With Give the file is given

@@ -117,7 +117,7 @@ func (c *Client) fail(op string, ref Ref, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &Error{Op: op, Remote: c.name, Ref: ref, Err: redacted(err)}
+	return &Error{Op: op, Remote: c.name, Ref: ref, Err: c.cause(err)}
 }
 
 // failAll is fail for what is not done to one ref.
@@ -125,7 +125,16 @@ func (c *Client) failAll(op, subject string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &Error{Op: op, Remote: c.name, Subject: subject, Err: redacted(err)}
+	return &Error{Op: op, Remote: c.name, Subject: subject, Err: c.cause(err)}
+}
+
+// cause is err as a person may read it. With an answer that makes no sense comes where
+// it was asked for: that is what has to be looked at.
+func (c *Client) cause(err error) error {
+	if at := AddressOf(c.backend); at != "" && errors.Is(err, ErrBadAnswer) {
+		err = fmt.Errorf("%w (asked %s)", err, at)
+	}
+	return redacted(err)
 }
 
 func (c *Client) unsupported(what string) error {
@@ -136,7 +145,7 @@ func (c *Client) unsupported(what string) error {
 // file names, sizes and cache keys.
 func checkImage(img Image) error {
 	if err := img.Ref.Check(); err != nil {
-		return fmt.Errorf("%w: %v", ErrCorrupt, err)
+		return fmt.Errorf("%w: %v", ErrBadAnswer, err)
 	}
 	if err := CheckSize(img.Size); err != nil {
 		return err
@@ -150,17 +159,17 @@ func checkImage(img Image) error {
 const MaxSize = 16 << 40
 
 // CheckSize reports whether size can be that of an image, or -1 for not known.
-// Errors: ErrCorrupt.
+// Errors: ErrBadAnswer.
 func CheckSize(size int64) error {
 	if size < -1 || size > MaxSize {
-		return fmt.Errorf("%w: no image has a size of %d bytes", ErrCorrupt, size)
+		return fmt.Errorf("%w: no image has a size of %d bytes", ErrBadAnswer, size)
 	}
 	return nil
 }
 
 // CheckDigest reports whether digest is "" or has the form of one: a known
 // algorithm, a colon, and exactly its number of lower-case hexadecimal digits.
-// Errors: ErrCorrupt.
+// Errors: ErrBadAnswer.
 func CheckDigest(digest string) error {
 	if digest == "" {
 		return nil
@@ -168,7 +177,7 @@ func CheckDigest(digest string) error {
 	algorithm, hex, _ := strings.Cut(digest, ":")
 	want := map[string]int{"md5": 32, "sha256": 64, "sha512": 128, "oci-archive2": 64}[algorithm]
 	if want == 0 || len(hex) != want || strings.Trim(hex, "0123456789abcdef") != "" {
-		return fmt.Errorf("%w: %.80q is no digest", ErrCorrupt, digest)
+		return fmt.Errorf("%w: %.80q is no digest", ErrBadAnswer, digest)
 	}
 	return nil
 }

@@ -84,7 +84,7 @@ func TestClient_retries(t *testing.T) {
 		"inner cancel":      {context.Canceled, 3, nil},
 		"not found":         {fs.ErrNotExist, 1, fs.ErrNotExist},
 		"unauthorized":      {ErrUnauthorized, 1, fs.ErrPermission},
-		"corrupt":           {ErrCorrupt, 1, ErrCorrupt},
+		"corrupt":           {ErrBadAnswer, 1, ErrBadAnswer},
 		"unsupported":       {errors.ErrUnsupported, 1, errors.ErrUnsupported},
 		"unknown":           {errors.New("odd"), 1, nil},
 		"permanent":         {permanent(ErrUnavailable), 1, ErrUnavailable},
@@ -795,7 +795,7 @@ func TestCheckDigest(t *testing.T) {
 		"sha256:": false, "sha256:" + strings.Repeat("A", 64): false, "sha256:" + strings.Repeat("a", 63): false, "sha1:" + strings.Repeat("a", 40): false,
 		"sha256:../" + strings.Repeat("a", 61): false, strings.Repeat("a", 64): false,
 	} {
-		if err := CheckDigest(digest); (err == nil) != ok || err != nil && !errors.Is(err, ErrCorrupt) {
+		if err := CheckDigest(digest); (err == nil) != ok || err != nil && !errors.Is(err, ErrBadAnswer) {
 			t.Errorf("CheckDigest(%q) = %v", digest, err)
 		}
 	}

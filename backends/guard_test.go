@@ -130,8 +130,8 @@ func TestClient_sizes(t *testing.T) {
 			continue
 		}
 		for _, err := range []error{statErr, pushErr, openErr} {
-			if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "c/i:t") {
-				t.Errorf("size %d: %v, want ErrCorrupt that names the image", size, err)
+			if !errors.Is(err, ErrBadAnswer) || !strings.Contains(err.Error(), "c/i:t") {
+				t.Errorf("size %d: %v, want ErrBadAnswer that names the image", size, err)
 			}
 		}
 		if listErr != nil || len(listed) != 1 || listed[0].Image.Ref.Tag != "other" || c.Hidden() != 1 || opened {

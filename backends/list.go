@@ -67,7 +67,7 @@ const maxLogged = 10
 func checkEntry(collection string, e Entry) error {
 	if e.Collection == "" {
 		if e.Image.Ref.Collection != collection {
-			return fmt.Errorf("%w: %q is not in it", ErrCorrupt, e.Image.Ref)
+			return fmt.Errorf("%w: %q is not in it", ErrBadAnswer, e.Image.Ref)
 		}
 		return checkImage(e.Image)
 	}
@@ -75,7 +75,7 @@ func checkEntry(collection string, e Entry) error {
 		return err
 	}
 	if parent := path.Dir(e.Collection); parent != collection && (collection != "" || parent != ".") {
-		return fmt.Errorf("%w: %q is not in it", ErrCorrupt, e.Collection)
+		return fmt.Errorf("%w: %q is not in it", ErrBadAnswer, e.Collection)
 	}
 	return nil
 }

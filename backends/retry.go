@@ -19,6 +19,10 @@ const (
 	maxWait = 2 * time.Second
 )
 
+// limitShare is the part of an operation's time in which a limit that it did not meet itself
+// may end: it needs the rest, and those who look do not wait for long.
+const limitShare = 4
+
 // LeastProgress is how many bytes more a try must have brought, or stored, to be no
 // failure: what brings a byte at each try would be tried for ever.
 const LeastProgress = 16 << 10
@@ -91,7 +95,7 @@ func (d *delays) left(budget time.Duration) time.Duration {
 // is op's last one, or ctx's if that ended during a pause.
 func (d *delays) retry(ctx context.Context, op func() error) error {
 	if d.limit != nil {
-		if err := d.limit.pass(ctx, d.deadline); err != nil {
+		if err := d.limit.pass(ctx, time.Until(d.deadline)/limitShare); err != nil {
 			return err
 		}
 	}

@@ -70,10 +70,10 @@ func (l *limit) meet(err error, after time.Duration) {
 	}
 }
 
-// pass waits until the service may be asked, if that is before the deadline.
+// pass waits until the service may be asked, if that is no longer than most.
 //
 // Errors: what the service said, with the time that is left; ctx's.
-func (l *limit) pass(ctx context.Context, deadline time.Time) error {
+func (l *limit) pass(ctx context.Context, most time.Duration) error {
 	l.mu.Lock()
 	until, said := l.until, l.said
 	l.mu.Unlock()
@@ -81,7 +81,7 @@ func (l *limit) pass(ctx context.Context, deadline time.Time) error {
 	switch {
 	case left <= 0:
 		return nil
-	case until.After(deadline):
+	case left > most:
 		return &DelayError{Err: fmt.Errorf("%w; it is not asked before %s", said, until.Format(time.TimeOnly)), After: left}
 	case !pause(ctx, left+rand.N(left/10+100*time.Millisecond), nil): // not all at once
 		return ctx.Err()

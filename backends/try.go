@@ -193,7 +193,7 @@ func (t *try) settle(ctx, tried context.Context, err error) error {
 // classify keeps what a backend said in sentinels and turns what came up from
 // the network unsaid (from a service's own library, say) into ErrUnavailable.
 func classify(err error) error {
-	for _, s := range []error{ErrUnauthorized, ErrRateLimited, ErrUnavailable, ErrCorrupt, ErrChanged, ErrReadOnly, ErrNotAllowed, errors.ErrUnsupported} {
+	for _, s := range []error{ErrUnauthorized, ErrRateLimited, ErrUnavailable, ErrCorrupt, ErrBadAnswer, ErrChanged, ErrReadOnly, ErrNotAllowed, errors.ErrUnsupported} {
 		if errors.Is(err, s) {
 			return err
 		}

@@ -61,7 +61,7 @@ func TestCache_handover(t *testing.T) {
 	if err := old.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(string(heir.dir.file(c.Key()))); err != nil {
+	if _, err := os.Stat(heir.dir.file(c.Key())); err != nil {
 		t.Error(err)
 	}
 }

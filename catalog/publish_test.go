@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -331,6 +332,61 @@ func TestPublish_async(t *testing.T) {
 			t.Errorf("the registry has %q", got[4096:])
 		}
 	})
+}
+
+// A service that stores other bytes each time is not sent the image for ever; one that
+// answers oddly may be a network to sign in to.
+func TestPublish_asyncStoredWrongly(t *testing.T) {
+	for status, want := range map[int]struct {
+		pushes int // at most
+		state  cache.DraftState
+		async  bool
+	}{
+		http.StatusUnprocessableEntity: {4, cache.Failed, false},
+		http.StatusBadRequest:          {1 << 20, cache.Failed, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			svc := newService()
+			b := newBench(t, svc, func(b *bench) { b.policy = catalog.Policy{Async: true} })
+			svc.set(func() {
+				svc.fault = func(kind string) int {
+					if kind == "push" {
+						return status
+					}
+					return 0
+				}
+			})
+			if err := b.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			d := draft(t, b, "c/x:1", tiny(t, ""))
+			if err := b.Publish(t.Context(), d); err != nil {
+				t.Fatal(err)
+			}
+			d.Close()
+			time.Sleep(24 * time.Hour)
+			pushes := svc.count("push")
+			if pushes > want.pushes || pushes < min(want.pushes, 100) {
+				t.Errorf("HTTP %d: sent %d times in a day", status, pushes)
+			}
+			st, err := b.Status(t.Context())
+			if err != nil || len(st.Uploads) != 1 {
+				t.Fatalf("HTTP %d: %+v, %v", status, st.Uploads, err)
+			}
+			u := st.Uploads[0]
+			if u.State != want.state || u.Target.Async != want.async || u.Error == "" {
+				t.Errorf("HTTP %d: an upload %s, in the background %v, because %q", status, u.State, u.Target.Async, u.Error)
+			}
+			svc.set(func() { svc.fault = nil })
+			if !want.async {
+				err = b.Retry(t.Context(), u.ID, nil)
+			}
+			time.Sleep(time.Hour)
+			if left := uploads(t, b); err != nil || len(left) != 0 {
+				t.Errorf("HTTP %d: afterwards %v, %v", status, left, err)
+			}
+		})
+	}
 }
 
 func TestClose_drains(t *testing.T) {

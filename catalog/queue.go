@@ -23,6 +23,7 @@ const (
 	uploadWorkers = 2               // background pushes at once
 	retryFirst    = time.Second     // between two tries
 	retryMost     = 5 * time.Minute // after many
+	wrongMost     = 4               // tries that the registry stored other bytes of
 )
 
 // startUploads takes up what an earlier process left, and sweeps the spool once
@@ -69,7 +70,7 @@ func (c *Catalog) Standing() []*cache.Draft {
 		if !info.Queued() && info.Target.File == "" {
 			continue
 		}
-		d, err := s.Spool.Draft(info.ID)
+		d, err := s.Spool.Standby(info.ID)
 		if err != nil {
 			c.opts.Log.Warn("a draft cannot be read", "draft", info.ID, "err", err)
 			continue
@@ -135,11 +136,15 @@ func (c *Catalog) keepTrying(ctx context.Context, s *State, id string) error {
 	u := c.uploads
 	delay := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(retryFirst), backoff.WithMaxInterval(retryMost), backoff.WithMaxElapsedTime(0))
-	looked := false
+	looked, wrong := false, 0
 	for {
 		err := c.publishTurn(ctx, s, id)
-		if errors.Is(err, backends.ErrCorrupt) && !looked {
-			// Is it the registry's answer, or what was sent?
+		if errors.Is(err, backends.ErrCorrupt) {
+			wrong++
+		}
+		if (errors.Is(err, backends.ErrCorrupt) || errors.Is(err, backends.ErrBadAnswer)) && !looked {
+			// Is it the registry's answer, or what was sent? Many say HTTP 400 to bytes
+			// that are not those of their digest.
 			looked = true
 			err = cmp.Or(rotten(ctx, s, id), err)
 		}
@@ -148,6 +153,9 @@ func (c *Catalog) keepTrying(ctx context.Context, s *State, id string) error {
 			return nil
 		case final(err):
 			return err
+		case wrong == wrongMost:
+			// What is here is right: the whole image would be sent for ever.
+			return fmt.Errorf("sent %d times, and stored wrongly each time (\"sreg uploads retry\" tries again): %w", wrong, err)
 		}
 		wait := max(delay.NextBackOff(), backends.RetryAfter(err))
 		c.opts.Log.Warn("upload will be tried again", "draft", id, "in", wait.Round(time.Millisecond), "err", err)

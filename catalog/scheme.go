@@ -25,22 +25,25 @@ var schemes = map[string][]string{
 	"ghcr":    {"ghcr"},
 	"quay":    {"quay"},
 	"gitlab":  {"gitlab"},
+	registry:  {"sregistry"},
 }
+
+// registry is the sregistry client's word for a Singularity Registry Server.
+const registry = "registry"
 
 // resolveScheme resolves a URI that has something before "://": the name of a
 // remote, or a word that stands for a kind of registry.
 func (c *Catalog) resolveScheme(uri string, u backends.URI) (Remote, backends.Ref, error) {
 	r, err := c.Remote(u.Remote)
 	named := err == nil
-	if named && (u.Remote != "docker" || r.Type != "docker") {
+	if named && (u.Remote != "docker" || r.Type != "docker") && (u.Remote != registry || r.Type != "sregistry") {
 		return r, u.Ref, nil
 	}
-	if u.Remote == "docker" || u.Remote == "oras" {
-		// No account of Docker Hub has a dot in its name.
-		at, err := backends.ParseURI(strings.TrimPrefix(uri, u.Remote+"://"))
-		if err == nil && at.Host != "" {
-			r, err := c.remoteAt(u.Remote, at)
-			return r, at.Ref, err
+	if at, ok := hostAfter(uri, u.Remote); ok {
+		there, err := c.remoteAt(u.Remote, at)
+		// Accounts of Docker Hub have no dot in their names, old collections of such a server have.
+		if err == nil || u.Remote != registry || !named || strings.Contains(at.Host, ":") {
+			return there, at.Ref, err
 		}
 	}
 	switch types := schemes[u.Remote]; {
@@ -55,6 +58,16 @@ func (c *Catalog) resolveScheme(uri string, u backends.URI) (Remote, backends.Re
 	return Remote{}, backends.Ref{}, err
 }
 
+// hostAfter reads what stands after a scheme that a host can follow. The sregistry client
+// takes the first of at least three parts for one.
+func hostAfter(uri, scheme string) (at backends.URI, ok bool) {
+	if scheme != "docker" && scheme != "oras" && scheme != registry {
+		return at, false
+	}
+	at, err := backends.ParseURI(strings.TrimPrefix(uri, scheme+"://"))
+	return at, err == nil && at.Host != "" && (scheme != registry || !at.Bare)
+}
+
 // remoteOfType returns the one remote that is of one of the types.
 func (c *Catalog) remoteOfType(u backends.URI, types []string) (Remote, error) {
 	var found []Remote
@@ -67,8 +80,8 @@ func (c *Catalog) remoteOfType(u backends.URI, types []string) (Remote, error) {
 	}
 	switch len(found) {
 	case 0:
-		return Remote{}, fmt.Errorf("%w: no remote is named %q or of type %q (type: sreg remote add %s %s)",
-			fs.ErrNotExist, u.Remote, types[0], u.Remote, types[0])
+		return Remote{}, backends.NotFound("no remote is named %q or of type %q (type: sreg remote add %s %s)",
+			u.Remote, types[0], u.Remote, types[0])
 	case 1:
 		return found[0], nil
 	}
@@ -79,14 +92,17 @@ func (c *Catalog) remoteOfType(u backends.URI, types []string) (Remote, error) {
 func (c *Catalog) remoteAt(scheme string, at backends.URI) (Remote, error) {
 	r, err := c.remoteOfHost(at)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Remote{}, fmt.Errorf("%w: %s://%s is on the host %q, and no remote has it (type: sreg remote add %s)",
-			fs.ErrNotExist, scheme, at, at.Host, toAdd(at.Host))
+		return Remote{}, backends.NotFound("%s://%s is on the host %q, and no remote has it (type: sreg remote add %s)",
+			scheme, at, at.Host, toAdd(scheme, at.Host))
 	}
 	return r, err
 }
 
 // toAdd returns what to say to "sreg remote add" for a registry's host.
-func toAdd(host string) string {
+func toAdd(scheme, host string) string {
+	if scheme == registry {
+		return "NAME sregistry url=https://" + host
+	}
 	switch canonical(host) {
 	case "docker.io":
 		return "docker docker"

@@ -24,6 +24,19 @@ type Status struct {
 	Uploads []cache.DraftInfo `json:"uploads"`
 	Pushes  []Pushing         `json:"pushes"` // by "sreg push" and "sreg add", in this process
 	Spool   SpoolStatus       `json:"spool"`
+
+	Refusals []Refusal `json:"refusals,omitempty"` // set by the mounting program: the last ones, the newest at the end
+}
+
+// A Refusal is a change through the mount that was refused: the program that tried it
+// has seen an errno only.
+type Refusal struct {
+	Time  time.Time `json:"time"` // the last time
+	Op    string    `json:"op"`
+	Path  string    `json:"path"` // below the mount point
+	Errno string    `json:"errno"`
+	Error string    `json:"error"`
+	Count int       `json:"count"` // how often
 }
 
 // Pushing is a file of the user's that is being pushed, without a draft.

@@ -3,6 +3,7 @@
 package fsys
 
 import (
+	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"sync"
@@ -16,7 +17,8 @@ import (
 type Options struct {
 	ReadOnly bool // nothing can be written, whatever the remotes allow
 	Names    Names
-	OpenWait bool // Image.Open returns only when the image is whole and verified here
+	GID      uint32 // group of the files where they are shown
+	OpenWait bool   // Image.Open returns only when the image is whole and verified here
 	// Disk is a directory on the disk that statfs(2) answers from, normally the
 	// cache's. "" means the temporary directory's.
 	Disk string
@@ -81,8 +83,14 @@ func (f *FS) remote(name string) (catalog.Remote, error) {
 // writableRemote is remote, and refuses if it takes no writes.
 func (f *FS) writableRemote(name string) (catalog.Remote, error) {
 	r, err := f.remote(name)
-	if err == nil && !f.writable(r) {
-		err = backends.ErrReadOnly
+	switch {
+	case err != nil || f.writable(r):
+	case f.opts.ReadOnly:
+		err = fmt.Errorf("%w: the mount is (--read-only)", backends.ErrReadOnly)
+	case r.Policy.ReadOnly:
+		err = fmt.Errorf("%w: remote %s is (read_only)", backends.ErrReadOnly, name)
+	default:
+		err = fmt.Errorf("%w: remote %s, of type %s, takes no images", backends.ErrReadOnly, name, r.Type)
 	}
 	return r, err
 }

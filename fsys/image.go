@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sync/atomic"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
@@ -46,15 +47,40 @@ func (i *Image) Attr() Attr {
 	if i.img.Format == backends.FormatArchive || i.img.Format == backends.FormatIMGGz {
 		mode = 0o444 // no kernel and no launch line starts it
 	}
+	mode &^= i.fs.unreadable(&i.img)
 	if r, err := i.fs.cat.Remote(i.remote); err == nil && r.Policy.Overwrite && i.fs.writable(r) {
 		mode |= 0o200
 	}
 	when := i.img.Modified
 	if when.IsZero() {
-		when = i.fs.started
+		when = undated(&i.img)
 	}
 	size := i.size.Load()
 	return Attr{Ino: i.ino, Mode: mode, Size: size, ModTime: when, Changes: size < 0}
+}
+
+// unreadable returns the permissions that the mount must not give on an image whose
+// file on this machine others may not read. The group of the files in the mount is
+// mostly another than that of the file.
+func (f *FS) unreadable(img *backends.Image) (mode fs.FileMode) {
+	if img.Mode == 0 || img.Mode&0o004 != 0 {
+		return 0
+	}
+	mode = 0o007
+	if img.Mode&0o040 == 0 || img.GID != f.opts.GID {
+		mode |= 0o070
+	}
+	return mode
+}
+
+// undated returns the time of an image of which nobody tells one: the same at each
+// start and for every client, so that copying tools do not copy it again, and another
+// for another version, so that they do then. It lies in January 1980, which nobody
+// takes for a date (zip files know none before).
+func undated(img *backends.Image) time.Time {
+	var space [128]byte
+	const january = 31 * 24 * 60 * 60 // seconds
+	return time.Unix(315532800+int64(inodeOf(catalog.AppendVersion(space[:0], img))%january), 0)
 }
 
 func imageIno(remote string, img *backends.Image) uint64 {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -244,6 +245,26 @@ func TestInode_image(t *testing.T) {
 	img := backends.Image{Ref: backends.Ref{Collection: "vsoch", Name: "hello", Tag: "2.0"}, Version: "sha256:" + strings.Repeat("5f", 32)}
 	if got, want := imageIno("local", &img), uint64(2657239711163702518); got != want {
 		t.Errorf("inode of %v = %d, want %d", img, got, want)
+	}
+}
+
+// The time of an image without one stays over mounts, on all machines, and goes with
+// the version.
+func TestUndated(t *testing.T) {
+	t.Parallel()
+	when := map[string]time.Time{}
+	for _, version := range []string{"sha256:" + strings.Repeat("5f", 32), "sha256:" + strings.Repeat("60", 32), "rev1"} {
+		when[version] = undated(&backends.Image{Version: version}).UTC()
+	}
+	if got, want := when["rev1"], time.Date(1980, 1, 5, 9, 11, 17, 0, time.UTC); !got.Equal(want) {
+		t.Errorf("the time of rev1 is %v, want %v", got, want)
+	}
+	seen := map[time.Time]bool{}
+	for version, at := range when {
+		if seen[at] || at.Year() != 1980 || at.Month() != time.January {
+			t.Errorf("the time of %s is %v", version, at)
+		}
+		seen[at] = true
 	}
 }
 

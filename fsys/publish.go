@@ -4,10 +4,9 @@ package fsys
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"io/fs"
 
-	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 )
 
@@ -23,6 +22,9 @@ func (d *Draft) lock(ctx context.Context) error {
 }
 
 func (d *Draft) unlock() { <-d.turn }
+
+// errWriteFailed is why a file is not published that lacks bytes somebody wrote.
+var errWriteFailed = errors.New("a write to the file failed before: it is not whole")
 
 // publish publishes the draft where it stands.
 func (d *Draft) publish(ctx context.Context) error {
@@ -44,7 +46,7 @@ func (d *Draft) publishLocked(ctx context.Context) error {
 	}
 	var err error
 	if broken {
-		err = fmt.Errorf("%w: a write failed before", backends.ErrCorrupt)
+		err = errWriteFailed
 	} else {
 		err = d.fs.cat.Publish(ctx, data)
 	}
@@ -87,7 +89,11 @@ func (d *Draft) resume(ctx context.Context) error {
 	}
 	d.mu.Lock()
 	d.data, d.published, d.accepted = next, false, false
+	err = next.KeepOpen(d.handles > 0)
 	d.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	if err := d.fs.place(d); err != nil {
 		d.fs.opts.Log.Warn("dropping a draft", "file", d.currentName(), "err", err)
 	}

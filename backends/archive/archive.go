@@ -73,14 +73,14 @@ type piece struct {
 // New lays out the image of a manifest, whose bytes it keeps.
 //
 // Errors: errors.ErrUnsupported if it is no manifest of a container image (an
-// index, a chart, a signature …); backends.ErrCorrupt if it is a broken one.
+// index, a chart, a signature …); backends.ErrBadAnswer if it is a broken one.
 func New(manifest []byte) (*Archive, error) {
 	var m ocispec.Manifest
 	if len(manifest) > MaxManifest {
-		return nil, fmt.Errorf("%w: a manifest of %d bytes", backends.ErrCorrupt, len(manifest))
+		return nil, fmt.Errorf("%w: a manifest of %d bytes", backends.ErrBadAnswer, len(manifest))
 	}
 	if err := json.Unmarshal(manifest, &m); err != nil {
-		return nil, fmt.Errorf("%w: not a manifest: %v", backends.ErrCorrupt, err)
+		return nil, fmt.Errorf("%w: not a manifest: %v", backends.ErrBadAnswer, err)
 	}
 	if m.MediaType == "" {
 		m.MediaType = ocispec.MediaTypeImageManifest // it may be left out
@@ -118,15 +118,15 @@ func blobsOf(m *ocispec.Manifest) ([]ocispec.Descriptor, error) {
 	var blobs []ocispec.Descriptor
 	for _, d := range append([]ocispec.Descriptor{m.Config}, m.Layers...) {
 		if d.Digest.Validate() != nil || d.Digest.Algorithm() != digest.SHA256 && d.Digest.Algorithm() != digest.SHA512 {
-			return nil, fmt.Errorf("%w: blob with the digest %.80q", backends.ErrCorrupt, d.Digest)
+			return nil, fmt.Errorf("%w: blob with the digest %.80q", backends.ErrBadAnswer, d.Digest)
 		}
 		// The sum of all does not overflow: a manifest has no room for 2^19 of them.
 		if d.Size < 0 || d.Size > backends.MaxSize {
-			return nil, fmt.Errorf("%w: blob %s of %d bytes", backends.ErrCorrupt, d.Digest, d.Size)
+			return nil, fmt.Errorf("%w: blob %s of %d bytes", backends.ErrBadAnswer, d.Digest, d.Size)
 		}
 		size, twice := sizes[d.Digest]
 		if twice && size != d.Size {
-			return nil, fmt.Errorf("%w: blob %s of %d bytes and of %d", backends.ErrCorrupt, d.Digest, size, d.Size)
+			return nil, fmt.Errorf("%w: blob %s of %d bytes and of %d", backends.ErrBadAnswer, d.Digest, size, d.Size)
 		}
 		if sizes[d.Digest] = d.Size; !twice {
 			blobs = append(blobs, d)

@@ -236,18 +236,18 @@ func TestNew_refuses(t *testing.T) {
 		manifest string
 		want     error
 	}{
-		"nothing":           {"", backends.ErrCorrupt},
-		"html":              {"<html>", backends.ErrCorrupt},
+		"nothing":           {"", backends.ErrBadAnswer},
+		"html":              {"<html>", backends.ErrBadAnswer},
 		"index":             {`{"mediaType":"` + ocitest.OCIIndex + `","manifests":[]}`, errors.ErrUnsupported},
 		"schema 1":          {`{"schemaVersion":1,"fsLayers":[]}`, errors.ErrUnsupported},
 		"chart":             {strings.Replace(good, ocitest.OCIConfig, "application/vnd.cncf.helm.config.v1+json", 1), errors.ErrUnsupported},
 		"artifact":          {strings.Replace(good, `"config"`, `"artifactType":"a/b","config"`, 1), errors.ErrUnsupported},
-		"digest":            {strings.ReplaceAll(ok, "DIGEST", "../../etc/passwd"), backends.ErrCorrupt},
-		"algorithm":         {strings.Replace(good, "sha256:", "sha384:"+strings.Repeat("0", 32), 1), backends.ErrCorrupt},
-		"negative":          {strings.Replace(good, `"size":3`, `"size":-3`, 1), backends.ErrCorrupt},
-		"huge":              {strings.Replace(good, `"size":3`, `"size":9223372036854775807`, 1), backends.ErrCorrupt},
-		"one blob, 2 sizes": {strings.Replace(good, `[]`, `[{"digest":"sha256:`+strings.Repeat("0", 64)+`","size":4}]`, 1), backends.ErrCorrupt},
-		"too long":          {good + strings.Repeat(" ", archive.MaxManifest), backends.ErrCorrupt},
+		"digest":            {strings.ReplaceAll(ok, "DIGEST", "../../etc/passwd"), backends.ErrBadAnswer},
+		"algorithm":         {strings.Replace(good, "sha256:", "sha384:"+strings.Repeat("0", 32), 1), backends.ErrBadAnswer},
+		"negative":          {strings.Replace(good, `"size":3`, `"size":-3`, 1), backends.ErrBadAnswer},
+		"huge":              {strings.Replace(good, `"size":3`, `"size":9223372036854775807`, 1), backends.ErrBadAnswer},
+		"one blob, 2 sizes": {strings.Replace(good, `[]`, `[{"digest":"sha256:`+strings.Repeat("0", 64)+`","size":4}]`, 1), backends.ErrBadAnswer},
+		"too long":          {good + strings.Repeat(" ", archive.MaxManifest), backends.ErrBadAnswer},
 	} {
 		if _, err := archive.New([]byte(c.manifest)); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)

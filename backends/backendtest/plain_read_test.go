@@ -48,6 +48,9 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	return &client{url: cfg.URL, http: env.HTTP}, nil
 }
 
+// Address implements backends.Addressed: some messages name it.
+func (c *client) Address() string { return c.url }
+
 func (c *client) request(ctx context.Context, method, path string, body io.Reader) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.url+path, body)
 	if err != nil {
@@ -75,7 +78,7 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 	resp.Body.Close()
 	version, size := resp.Header.Get("ETag"), resp.ContentLength
 	if version == "" || size < 0 {
-		return backends.Image{}, fmt.Errorf("%w: an answer without ETag and length", backends.ErrCorrupt)
+		return backends.Image{}, fmt.Errorf("%w: an answer without ETag and length", backends.ErrBadAnswer)
 	}
 	if ref.Version != "" && ref.Version != version {
 		return backends.Image{}, fmt.Errorf("%w: version %q", fs.ErrNotExist, ref.Version)
@@ -146,7 +149,7 @@ func (f file) entry() (backends.Entry, error) {
 	}
 	ref, err := backends.ParseRef(f.Name)
 	if err != nil {
-		return backends.Entry{}, fmt.Errorf("%w: %v", backends.ErrCorrupt, err)
+		return backends.Entry{}, fmt.Errorf("%w: %v", backends.ErrBadAnswer, err)
 	}
 	return backends.Entry{Image: backends.Image{Ref: ref, Size: -1, Format: f.Format}}, nil
 }

@@ -86,8 +86,11 @@ var statTests = []subtest{
 			if impossible(r.Backend, ref) {
 				continue
 			}
-			if img, err := r.Stat(t.Context(), ref); !errors.Is(err, fs.ErrNotExist) {
+			img, err := r.client.Stat(t.Context(), ref)
+			if !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("Stat(%s) = %v, %v, want fs.ErrNotExist", spec, img, err)
+			} else if strings.Contains(err.Error(), fs.ErrNotExist.Error()) {
+				t.Errorf("Stat(%s): %q speaks of a file", spec, err)
 			}
 		}
 	}},

@@ -56,7 +56,7 @@ func (w *wire) CloseIdleConnections() {
 func status(code int, body string, header ...string) fault {
 	return func(req *http.Request, _ http.RoundTripper) (*http.Response, error) {
 		drain(req)
-		h := http.Header{}
+		h, body := http.Header{}, body
 		for i := 0; i+1 < len(header); i += 2 {
 			h.Set(header[i], header[i+1])
 		}

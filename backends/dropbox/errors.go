@@ -35,7 +35,7 @@ func (e *apiError) sentinel() error {
 			return s
 		}
 	}
-	return backends.ErrCorrupt // an answer that we do not know
+	return backends.ErrBadAnswer // an answer that we do not know
 }
 
 var sentinels = map[string]error{
@@ -82,7 +82,7 @@ func parseAPIError(text []byte) error {
 		Error json.RawMessage `json:"error"`
 	}
 	if err := json.Unmarshal(text, &answer); err != nil {
-		return fmt.Errorf("%w: HTTP 409 that is not Dropbox's", backends.ErrCorrupt)
+		return fmt.Errorf("%w: HTTP 409 that is not Dropbox's", backends.ErrBadAnswer)
 	}
 	e := &apiError{}
 	for union := answer.Error; len(union) > 0 && len(e.tags) < 8; {
@@ -99,7 +99,7 @@ func parseAPIError(text []byte) error {
 		}
 	}
 	if len(e.tags) == 0 {
-		return fmt.Errorf("%w: HTTP 409 without an error", backends.ErrCorrupt)
+		return fmt.Errorf("%w: HTTP 409 without an error", backends.ErrBadAnswer)
 	}
 	return e
 }
@@ -129,7 +129,7 @@ func said(ctx context.Context, err error) error {
 	case ours(inner):
 		return inner
 	case syntax || kind || date:
-		return fmt.Errorf("%w: not an answer of Dropbox: %v", backends.ErrCorrupt, inner)
+		return fmt.Errorf("%w: not an answer of Dropbox: %v", backends.ErrBadAnswer, inner)
 	case errors.Is(inner, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%w: %v", backends.ErrUnavailable, inner)
 	}
@@ -142,7 +142,7 @@ func ours(err error) bool {
 		return true
 	}
 	for _, s := range []error{
-		backends.ErrUnauthorized, backends.ErrRateLimited, backends.ErrUnavailable, backends.ErrCorrupt,
+		backends.ErrUnauthorized, backends.ErrRateLimited, backends.ErrUnavailable, backends.ErrCorrupt, backends.ErrBadAnswer,
 		backends.ErrChanged, errors.ErrUnsupported,
 	} {
 		if errors.Is(err, s) {

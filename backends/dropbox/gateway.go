@@ -89,7 +89,7 @@ func (g *gateway) CloseIdleConnections() {
 // refuseRedirect is an http.Client.CheckRedirect: Dropbox's API has none, and
 // what followed would get the login.
 func refuseRedirect(req *http.Request, _ []*http.Request) error {
-	return fmt.Errorf("%w: redirect to %s refused", backends.ErrCorrupt, req.URL.Host)
+	return fmt.Errorf("%w: redirect to %s refused", backends.ErrBadAnswer, req.URL.Host)
 }
 
 // replayable returns a function that makes the body anew, for the request may
@@ -172,12 +172,12 @@ func (g *gateway) judge(req *http.Request, resp *http.Response, err error) (*htt
 // takes any status for it. It also leaves a body open whose header is no JSON.
 func checkDownload(req *http.Request, resp *http.Response) error {
 	if !json.Valid([]byte(resp.Header.Get(resultHeader))) {
-		return fmt.Errorf("%w: a download without its metadata: not an answer of Dropbox", backends.ErrCorrupt)
+		return fmt.Errorf("%w: a download without its metadata: not an answer of Dropbox", backends.ErrBadAnswer)
 	}
 	want, ranged := strings.CutPrefix(req.Header.Get("Range"), "bytes=")
 	if !ranged {
 		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%w: HTTP %d for a whole file", backends.ErrCorrupt, resp.StatusCode)
+			return fmt.Errorf("%w: HTTP %d for a whole file", backends.ErrBadAnswer, resp.StatusCode)
 		}
 		return nil
 	}
@@ -185,7 +185,7 @@ func checkDownload(req *http.Request, resp *http.Response) error {
 	start, _, _ := strings.Cut(want, "-")
 	gotStart, _, _ := strings.Cut(got, "-")
 	if resp.StatusCode != http.StatusPartialContent || gotStart != start {
-		return fmt.Errorf("%w: asked for the bytes %s, got HTTP %d with the bytes %q", backends.ErrCorrupt, want, resp.StatusCode, got)
+		return fmt.Errorf("%w: asked for the bytes %s, got HTTP %d with the bytes %q", backends.ErrBadAnswer, want, resp.StatusCode, got)
 	}
 	return nil
 }
@@ -256,7 +256,7 @@ type limitedBody struct {
 func (b *limitedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if b.left -= int64(n); b.left < 0 {
-		return 0, fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrCorrupt, maxAnswer)
+		return 0, fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrBadAnswer, maxAnswer)
 	}
 	return n, err
 }

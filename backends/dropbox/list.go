@@ -99,7 +99,7 @@ func (c *client) pages(ctx context.Context, path string, add func(files.IsMetada
 	seen := map[string]bool{}
 	for entries := 0; err == nil; {
 		if page == nil {
-			return fmt.Errorf("%w: a page that is none", backends.ErrCorrupt)
+			return fmt.Errorf("%w: a page that is none", backends.ErrBadAnswer)
 		}
 		for _, entry := range page.Entries {
 			if err := add(entry); err != nil {
@@ -108,13 +108,13 @@ func (c *client) pages(ctx context.Context, path string, add func(files.IsMetada
 		}
 		if !page.HasMore {
 			if page.Cursor == "" {
-				return fmt.Errorf("%w: a listing without a cursor: not an answer of Dropbox", backends.ErrCorrupt)
+				return fmt.Errorf("%w: a listing without a cursor: not an answer of Dropbox", backends.ErrBadAnswer)
 			}
 			return nil
 		}
 		entries += len(page.Entries)
 		if seen[page.Cursor] || len(seen) >= maxPages || entries > maxEntries {
-			return fmt.Errorf("%w: a listing without an end (%d pages, %d entries)", backends.ErrCorrupt, len(seen)+1, entries)
+			return fmt.Errorf("%w: a listing without an end (%d pages, %d entries)", backends.ErrBadAnswer, len(seen)+1, entries)
 		}
 		seen[page.Cursor] = true
 		page, err = c.files.ListFolderContinueContext(ctx, files.NewListFolderContinueArg(page.Cursor))
@@ -136,7 +136,7 @@ func (f *folder) add(entry files.IsMetadata) error {
 		}
 	case *files.FolderMetadata:
 		if e.Name == "" {
-			return fmt.Errorf("%w: a folder without a name", backends.ErrCorrupt)
+			return fmt.Errorf("%w: a folder without a name", backends.ErrBadAnswer)
 		}
 		f.folders = append(f.folders, e.Name)
 	}
@@ -186,7 +186,7 @@ func (c *client) list(ctx context.Context, collection string) (*folder, error) {
 		return nil, backends.BrokenOff(err)
 	}
 	if own != collection {
-		return nil, fmt.Errorf("%w: the collection is spelled %q", fs.ErrNotExist, own)
+		return nil, backends.NotFound("the collection is spelled %q", own)
 	}
 	return f, nil
 }
@@ -238,7 +238,7 @@ func (c *client) spell(ctx context.Context, path string) (string, error) {
 			}
 			f, ok := entry.(*files.FolderMetadata)
 			if !ok || f.Name == "" {
-				return "", fmt.Errorf("%w: %.80q is no folder", fs.ErrNotExist, at)
+				return "", backends.NotFound("%.80q is no folder", at)
 			}
 			name = f.Name
 			c.folders.set(at, name)

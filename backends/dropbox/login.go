@@ -51,7 +51,7 @@ func (c *client) StartLogin() (authorize string, exchange func(ctx context.Conte
 			return "", loginError(ctx, err)
 		}
 		if token.RefreshToken == "" {
-			return "", fmt.Errorf("%w: the answer to the code has no refresh token", backends.ErrCorrupt)
+			return "", fmt.Errorf("%w: the answer to the code has no refresh token", backends.ErrBadAnswer)
 		}
 		text, err := json.Marshal(secret{RefreshToken: token.RefreshToken, AppKey: c.appKey})
 		return string(text), err
@@ -60,9 +60,13 @@ func (c *client) StartLogin() (authorize string, exchange func(ctx context.Conte
 
 // Knock returns a request that Dropbox refuses without a login.
 func (c *client) Knock() (method, address string) {
-	home := "https://api.dropboxapi.com"
+	return http.MethodPost, c.Address() + "/2/users/get_current_account"
+}
+
+// Address implements backends.Addressed.
+func (c *client) Address() string {
 	if c.gateway.home != nil {
-		home = c.gateway.home.String()
+		return c.gateway.home.String()
 	}
-	return http.MethodPost, home + "/2/users/get_current_account"
+	return "https://api.dropboxapi.com"
 }

@@ -191,9 +191,9 @@ func TestAPIError(t *testing.T) {
 		`{"error": {".tag": "lookup_failed", "lookup_failed": {".tag": "not_found"}}}`:                    fs.ErrNotExist,
 		`{"error": {".tag": "too_many_write_operations"}}`:                                                backends.ErrRateLimited,
 		`{"error": {".tag": "other"}}`:                 backends.ErrUnavailable,
-		`{"error": {".tag": "something_of_tomorrow"}}`: backends.ErrCorrupt,
-		`<html>`: backends.ErrCorrupt,
-		`{}`:     backends.ErrCorrupt,
+		`{"error": {".tag": "something_of_tomorrow"}}`: backends.ErrBadAnswer,
+		`<html>`: backends.ErrBadAnswer,
+		`{}`:     backends.ErrBadAnswer,
 	} {
 		if err := parseAPIError([]byte(text)); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", text, err, want)

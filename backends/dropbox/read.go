@@ -73,7 +73,7 @@ func (c *client) statVersion(ctx context.Context, ref backends.Ref) (backends.Im
 			return c.image(ctx, f)
 		}
 	}
-	return backends.Image{}, fmt.Errorf("%w: no such version", fs.ErrNotExist)
+	return backends.Image{}, backends.NotFound("no such version")
 }
 
 // metadata returns the file at a path.
@@ -86,9 +86,9 @@ func (c *client) metadata(ctx context.Context, path string) (*files.FileMetadata
 	f, ok := entry.(*files.FileMetadata)
 	switch {
 	case entry == nil:
-		return nil, fmt.Errorf("%w: metadata without a kind", backends.ErrCorrupt)
+		return nil, fmt.Errorf("%w: metadata without a kind", backends.ErrBadAnswer)
 	case !ok || !f.IsDownloadable:
-		return nil, fmt.Errorf("%w: not a file", fs.ErrNotExist)
+		return nil, backends.NotFound("not a file")
 	}
 	return f, checkFile(f)
 }
@@ -96,10 +96,10 @@ func (c *client) metadata(ctx context.Context, path string) (*files.FileMetadata
 // checkFile looks whether what a service says of a file can be.
 func checkFile(f *files.FileMetadata) error {
 	if f == nil {
-		return fmt.Errorf("%w: no metadata", backends.ErrCorrupt)
+		return fmt.Errorf("%w: no metadata", backends.ErrBadAnswer)
 	}
 	if !revision.MatchString(f.Rev) || f.Size > math.MaxInt64 || f.Name == "" {
-		return fmt.Errorf("%w: a file %.80q with rev %.80q and %d bytes", backends.ErrCorrupt, f.Name, f.Rev, f.Size)
+		return fmt.Errorf("%w: a file %.80q with rev %.80q and %d bytes", backends.ErrBadAnswer, f.Name, f.Rev, f.Size)
 	}
 	return nil
 }
@@ -121,7 +121,7 @@ func (c *client) find(ctx context.Context, ref backends.Ref) ([]*files.FileMetad
 		sortFiles(found)
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("%w: no such image", fs.ErrNotExist)
+		return nil, backends.NotFound("no such image")
 	}
 	return found, nil
 }
@@ -153,7 +153,7 @@ func rank(f *files.FileMetadata) int {
 func (c *client) image(ctx context.Context, f *files.FileMetadata) (backends.Image, error) {
 	p, ok := parse(f.Name)
 	if !ok {
-		return backends.Image{}, fmt.Errorf("%w: not an image", fs.ErrNotExist)
+		return backends.Image{}, backends.NotFound("not an image")
 	}
 	collection, err := c.spell(ctx, parent(f.PathDisplay))
 	if err != nil {
@@ -167,7 +167,7 @@ func makeImage(collection string, p parsed, f *files.FileMetadata) backends.Imag
 		Ref:      backends.Ref{Collection: collection, Name: p.name, Tag: p.tag},
 		Size:     int64(f.Size),
 		Version:  f.Rev,
-		Modified: time.Time(f.ServerModified),
+		Modified: time.Time(f.ClientModified), // of the file that was copied
 		URL:      f.PreviewUrl,
 		Format:   p.format,
 	}
@@ -207,7 +207,7 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 	}
 	if f.Rev != img.Version || img.Size >= 0 && int64(f.Size) != img.Size {
 		body.Close()
-		return nil, fmt.Errorf("%w: asked for rev %s of %d bytes, got %s of %d", backends.ErrCorrupt, img.Version, img.Size, f.Rev, f.Size)
+		return nil, fmt.Errorf("%w: asked for rev %s of %d bytes, got %s of %d", backends.ErrBadAnswer, img.Version, img.Size, f.Rev, f.Size)
 	}
 	if whole && len(f.ContentHash) == 64 {
 		return &checkedBody{ReadCloser: body, hash: newContentHash(), want: f.ContentHash, left: int64(f.Size)}, nil

@@ -251,8 +251,8 @@ func TestHostile(t *testing.T) {
 				return strings.HasPrefix(route, "files/list_folder") && dropboxtest.Refuse(w, 200, answer)
 			})
 			got, err := backends.Collect(c.List(t.Context(), "c"))
-			if !errors.Is(err, backends.ErrCorrupt) || errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("%d entries, %.200v; want ErrCorrupt", len(got), err)
+			if !errors.Is(err, backends.ErrBadAnswer) || errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%d entries, %.200v; want ErrBadAnswer", len(got), err)
 			}
 			if n := srv.Requests(); n > 3 {
 				t.Errorf("%d requests", n)
@@ -319,8 +319,8 @@ func TestOpenChecks(t *testing.T) {
 			w.Header().Set("Dropbox-API-Result", h)
 			return dropboxtest.Refuse(w, 200, strings.Repeat("x", 1000))
 		})
-		if body, err := c.Open(t.Context(), img, 0, -1); !errors.Is(err, backends.ErrCorrupt) {
-			t.Errorf("%s: %v, %v, want ErrCorrupt", name, body, err)
+		if body, err := c.Open(t.Context(), img, 0, -1); !errors.Is(err, backends.ErrBadAnswer) {
+			t.Errorf("%s: %v, %v, want ErrBadAnswer", name, body, err)
 		}
 	}
 	srv.SetHook(func(_ string, w http.ResponseWriter, _ *http.Request) bool {
@@ -380,7 +380,7 @@ func TestShare(t *testing.T) {
 	srv.SetHook(func(route string, w http.ResponseWriter, _ *http.Request) bool {
 		return strings.HasPrefix(route, "sharing/") && dropboxtest.Refuse(w, 200, `{".tag": "file", "url": "javascript:alert(1)", "name": "x"}`)
 	})
-	if link, err := c.Share(t.Context(), img, ""); !errors.Is(err, backends.ErrCorrupt) {
+	if link, err := c.Share(t.Context(), img, ""); !errors.Is(err, backends.ErrBadAnswer) {
 		t.Errorf("a link that is none: %q, %v", link, err)
 	}
 }

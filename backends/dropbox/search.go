@@ -46,14 +46,14 @@ func (c *client) Search(ctx context.Context, query string) iter.Seq2[backends.Im
 				return
 			}
 			if matches += len(page.Matches) + 1; seen[page.Cursor] || matches > 2*maxMatches {
-				yield(backends.Image{}, fmt.Errorf("%w: a search without an end", backends.ErrCorrupt))
+				yield(backends.Image{}, fmt.Errorf("%w: a search without an end", backends.ErrBadAnswer))
 				return
 			}
 			seen[page.Cursor] = true
 			page, err = c.files.SearchContinueV2Context(ctx, files.NewSearchV2ContinueArg(page.Cursor))
 		}
 		if err == nil {
-			err = fmt.Errorf("%w: a page that is none", backends.ErrCorrupt)
+			err = fmt.Errorf("%w: a page that is none", backends.ErrBadAnswer)
 		}
 		yield(backends.Image{}, said(ctx, err))
 	}

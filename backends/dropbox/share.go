@@ -61,7 +61,7 @@ func linkURL(link sharing.IsSharedLinkMetadata) (string, error) {
 		text = l.Url
 	}
 	if u, err := url.Parse(text); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return "", fmt.Errorf("%w: %.80q is no link", backends.ErrCorrupt, text)
+		return "", fmt.Errorf("%w: %.80q is no link", backends.ErrBadAnswer, text)
 	}
 	return text, nil
 }

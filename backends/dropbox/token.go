@@ -161,7 +161,7 @@ func (t *tokens) refresh(ctx context.Context) (string, error) {
 		return "", loginError(ctx, err)
 	}
 	if !isASCII(token.AccessToken) {
-		return "", fmt.Errorf("%w: the new access token is none", backends.ErrCorrupt)
+		return "", fmt.Errorf("%w: the new access token is none", backends.ErrBadAnswer)
 	}
 	t.current = token
 	return token.AccessToken, nil

@@ -92,7 +92,7 @@ func (p *push) start(ctx context.Context) error {
 		return said(ctx, err)
 	}
 	if res == nil || res.SessionId == "" {
-		return fmt.Errorf("%w: an upload session without an id", backends.ErrCorrupt)
+		return fmt.Errorf("%w: an upload session without an id", backends.ErrBadAnswer)
 	}
 	p.memo.State = pushState{Session: res.SessionId, Started: time.Now(), Piece: p.piece}
 	p.memo.Save()

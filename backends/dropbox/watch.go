@@ -61,7 +61,7 @@ func (c *client) latest(ctx context.Context) (string, error) {
 		err = said(ctx, err)
 		switch {
 		case err == nil && (res == nil || res.Cursor == ""):
-			return "", fmt.Errorf("%w: an empty cursor", backends.ErrCorrupt)
+			return "", fmt.Errorf("%w: an empty cursor", backends.ErrBadAnswer)
 		case err == nil:
 			return res.Cursor, nil
 		case c.root == "" || !errors.Is(err, fs.ErrNotExist):
@@ -97,7 +97,7 @@ func (c *client) poll(ctx context.Context, cursor string) (bool, error) {
 		return false, said(ctx, err)
 	}
 	if res == nil {
-		return false, fmt.Errorf("%w: an answer that is none", backends.ErrCorrupt)
+		return false, fmt.Errorf("%w: an answer that is none", backends.ErrBadAnswer)
 	}
 	wait := time.Duration(min(res.Backoff, 3600)) * time.Second
 	if !res.Changes && time.Since(began) < time.Second {
@@ -125,7 +125,7 @@ func (c *client) changes(ctx context.Context, cursor string) ([]backends.Change,
 			return nil, cursor, said(ctx, err)
 		}
 		if page == nil || page.Cursor == "" {
-			return nil, cursor, fmt.Errorf("%w: a page that is none", backends.ErrCorrupt)
+			return nil, cursor, fmt.Errorf("%w: a page that is none", backends.ErrBadAnswer)
 		}
 		for _, entry := range page.Entries {
 			c.change(entry, add)

@@ -205,14 +205,14 @@ func (p *push) commit(ctx context.Context, old []*files.FileMetadata, do commit)
 	f, err := do(ctx, p.info(old))
 	switch {
 	case err == nil && f == nil:
-		return nil, fmt.Errorf("%w: an answer that is none", backends.ErrCorrupt)
+		return nil, fmt.Errorf("%w: an answer that is none", backends.ErrBadAnswer)
 	case has(err, "folder", "file_ancestor"):
 		return nil, fmt.Errorf("%w: a folder or file stands in the way of %q", fs.ErrInvalid, p.path)
 	case has(err, "conflict"):
 		p.memo.State.Hash = "" // the answer is here: what is there is not ours
 		p.memo.Save()
 		if p.src.Replaces == "" {
-			return nil, fmt.Errorf("%w: the tag was taken meanwhile", fs.ErrExist)
+			return nil, backends.Saying(fs.ErrExist, "the tag was taken meanwhile")
 		}
 		return nil, backends.ErrChanged
 	}

@@ -142,7 +142,7 @@ func TestRedirects(t *testing.T) {
 		}
 	})
 	r := open(t, backends.Env{}, map[string]any{"url": srv.URL})
-	for collection, want := range map[string]error{"away": backends.ErrCorrupt, "up": backends.ErrCorrupt, "loop": backends.ErrUnavailable} {
+	for collection, want := range map[string]error{"away": backends.ErrBadAnswer, "up": backends.ErrBadAnswer, "loop": backends.ErrUnavailable} {
 		got, err := backends.Collect(r.client.List(t.Context(), collection))
 		if !errors.Is(err, want) || len(got) > 0 {
 			t.Errorf("List(%q) = %v, %v, want %v", collection, got, err, want)
@@ -241,15 +241,15 @@ func TestServers_odd(t *testing.T) {
 			plain(w, "ETag", `W/"a"`, "Last-Modified", date)
 		}, "20240229T123000Z-10", nil},
 		"weak":       {func(w nethttp.ResponseWriter, _ *nethttp.Request) { plain(w, "ETag", `W/"a"`) }, `W/"a"`, nil},
-		"no version": {func(w nethttp.ResponseWriter, _ *nethttp.Request) { plain(w) }, "", backends.ErrCorrupt},
-		"bad ETag":   {func(w nethttp.ResponseWriter, _ *nethttp.Request) { plain(w, "ETag", `"a" "b"`) }, "", backends.ErrCorrupt},
+		"no version": {func(w nethttp.ResponseWriter, _ *nethttp.Request) { plain(w) }, "", backends.ErrBadAnswer},
+		"bad ETag":   {func(w nethttp.ResponseWriter, _ *nethttp.Request) { plain(w, "ETag", `"a" "b"`) }, "", backends.ErrBadAnswer},
 		"no length": {func(w nethttp.ResponseWriter, r *nethttp.Request) {
 			w.Header().Set("Last-Modified", date)
 			w.Header().Set("Content-Type", "application/octet-stream")
 			_ = nethttp.NewResponseController(w).Flush()
 			fmt.Fprint(w, content)
 		}, "20240229T123000Z", nil},
-		"page": {func(w nethttp.ResponseWriter, _ *nethttp.Request) { page(w, "x:1.sif") }, "", backends.ErrCorrupt},
+		"page": {func(w nethttp.ResponseWriter, _ *nethttp.Request) { page(w, "x:1.sif") }, "", backends.ErrBadAnswer},
 		"compressed in itself": {func(w nethttp.ResponseWriter, r *nethttp.Request) {
 			if !strings.HasSuffix(r.URL.Path, ".img.gz") {
 				w.WriteHeader(nethttp.StatusForbidden) // as object stores do where there is nothing
@@ -263,14 +263,14 @@ func TestServers_odd(t *testing.T) {
 				w.Header().Set("Content-Encoding", "gzip")
 			}
 			file(w, r, content)
-		}, `"10"`, backends.ErrCorrupt},
+		}, `"10"`, backends.ErrBadAnswer},
 		"longer than before": {func(w nethttp.ResponseWriter, r *nethttp.Request) {
 			if r.Method == nethttp.MethodGet {
 				plain(w, "ETag", `"10"`, "Content-Length", "10000")
 				return
 			}
 			file(w, r, content)
-		}, `"10"`, backends.ErrCorrupt},
+		}, `"10"`, backends.ErrBadAnswer},
 		"longer than it says": {func(w nethttp.ResponseWriter, r *nethttp.Request) {
 			if r.Method == nethttp.MethodGet && r.Header.Get("Range") != "bytes=0-0" {
 				w.Header().Set("Content-Type", "application/octet-stream")

@@ -61,6 +61,9 @@ type client struct {
 	ownTags atomic.Bool
 }
 
+// Address implements backends.Addressed.
+func (c *client) Address() string { return c.home.String() }
+
 // Open is registered in backends/all.
 //
 // Errors: fs.ErrInvalid for settings that cannot be.

@@ -25,7 +25,7 @@ const maxToken = 1 << 20 // bytes of a style sheet or script within a page
 // read takes in the answer to a request for folder. After errLimit what came until
 // then is there.
 //
-// Errors: errLimit; backends.ErrCorrupt for what is no index; those of
+// Errors: errLimit; backends.ErrBadAnswer for what is no index; those of
 // backends.TransportError.
 func (x *index) read(resp *nethttp.Response, folder *url.URL) error {
 	body := &capped{r: resp.Body, left: maxPage}
@@ -40,7 +40,7 @@ func (x *index) read(resp *nethttp.Response, folder *url.URL) error {
 	if mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); mediaType == "application/json" {
 		return x.parseJSON(body)
 	}
-	return fmt.Errorf("%w: neither a page nor JSON where an index should be", backends.ErrCorrupt)
+	return fmt.Errorf("%w: neither a page nor JSON where an index should be", backends.ErrBadAnswer)
 }
 
 // parseHTML reads the links of a page. Sizes and times beside them are for
@@ -59,7 +59,7 @@ func (x *index) parseHTML(r io.Reader, folder *url.URL) error {
 			}
 			if x.inside == 0 && !isIndexTitle(title, folder) {
 				// A login page, say. As an empty folder it would let every name vanish.
-				return fmt.Errorf("%w: a page that is no index", backends.ErrCorrupt)
+				return fmt.Errorf("%w: a page that is no index", backends.ErrBadAnswer)
 			}
 			return nil
 		case html.StartTagToken:
@@ -164,9 +164,9 @@ func jsonError(err error) error {
 	_, shape := errors.AsType[*json.UnmarshalTypeError](err)
 	switch {
 	case err == nil:
-		return fmt.Errorf("%w: JSON that is no index", backends.ErrCorrupt)
+		return fmt.Errorf("%w: JSON that is no index", backends.ErrBadAnswer)
 	case syntax, shape:
-		return fmt.Errorf("%w: not the JSON of an index: %v", backends.ErrCorrupt, err)
+		return fmt.Errorf("%w: not the JSON of an index: %v", backends.ErrBadAnswer, err)
 	}
 	return readError(err)
 }
@@ -192,7 +192,7 @@ func readError(err error) error {
 	case errors.Is(err, errLimit):
 		return err
 	case errors.Is(err, html.ErrBufferExceeded):
-		return fmt.Errorf("%w: a tag or a text of more than %d bytes", backends.ErrCorrupt, maxToken)
+		return fmt.Errorf("%w: a tag or a text of more than %d bytes", backends.ErrBadAnswer, maxToken)
 	}
 	return backends.TransportError(err)
 }

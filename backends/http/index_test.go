@@ -116,12 +116,12 @@ func TestParseHTML(t *testing.T) {
 		`<!-- <a href="a.sif"> --><script>"<a href='b.sif'>"</script><a href="c/">`:    {[]string{"c/"}, 0, nil},
 		`<base href="http://evil/"><a href="a.sif">`:                                   {[]string{"a.sif"}, 0, nil},
 		`<a href="//evil/a.sif"><a href="../b.sif"><a href="c.sif?x"><a href="d.sif">`: {[]string{"d.sif"}, 3, nil},
-		`<link href="a.sif"><img src="b.sif"><a name="c.sif"><a><a href>`:              {nil, 0, backends.ErrCorrupt},
+		`<link href="a.sif"><img src="b.sif"><a name="c.sif"><a><a href>`:              {nil, 0, backends.ErrBadAnswer},
 		`<title>Index of /x/</title>`:                                                  {nil, 0, nil},
 		`<title>Directory listing for /x/</title>`:                                     {nil, 0, nil},
-		`<title>Sign in</title><a href="https://portal/login">`:                        {nil, 0, backends.ErrCorrupt},
-		`<title>Sign in</title><svg><title>Index of</title></svg>`:                     {nil, 0, backends.ErrCorrupt},
-		``: {nil, 0, backends.ErrCorrupt},
+		`<title>Sign in</title><a href="https://portal/login">`:                        {nil, 0, backends.ErrBadAnswer},
+		`<title>Sign in</title><svg><title>Index of</title></svg>`:                     {nil, 0, backends.ErrBadAnswer},
+		``: {nil, 0, backends.ErrBadAnswer},
 	} {
 		x := newIndex(usual)
 		err := x.parseHTML(iotest.OneByteReader(strings.NewReader(text)), folder)
@@ -140,10 +140,10 @@ func TestParseJSON(t *testing.T) {
 	}{
 		"[\n]": {nil, 0, nil},
 		`[{"name":"a.sif","type":"file","size":1},{"name":"b","type":"directory"},{"name":"c\n.sif"}]`:                   {[]string{"a.sif", "b/", "c\n.sif"}, 0, nil},
-		`[{"name":"../a.sif"},{"name":"b/c.sif"},{"name":".."},{"name":"d\u0000.sif"},{"name":"\xff.sif"},{"name":"e"}]`: {nil, 3, backends.ErrCorrupt},
+		`[{"name":"../a.sif"},{"name":"b/c.sif"},{"name":".."},{"name":"d\u0000.sif"},{"name":"\xff.sif"},{"name":"e"}]`: {nil, 3, backends.ErrBadAnswer},
 		"[{\"name\":\"\xff.sif\"},{\"name\":\"../a.sif\"},{\"name\":\"e\"},{\"name\":7},{\"name\":null},{}]":             {nil, 2, nil},
-		`{}`: {nil, 0, backends.ErrCorrupt}, `null`: {nil, 0, backends.ErrCorrupt}, ``: {nil, 0, backends.ErrUnavailable}, `[1]`: {nil, 0, backends.ErrCorrupt},
-		`[{"name":"a.sif","size":"1"}]`: {nil, 0, backends.ErrCorrupt},
+		`{}`: {nil, 0, backends.ErrBadAnswer}, `null`: {nil, 0, backends.ErrBadAnswer}, ``: {nil, 0, backends.ErrUnavailable}, `[1]`: {nil, 0, backends.ErrBadAnswer},
+		`[{"name":"a.sif","size":"1"}]`: {nil, 0, backends.ErrBadAnswer},
 		`[{"name":"a.sif"}`:             {nil, 0, backends.ErrUnavailable},
 		`[{"name":"a.sif"`:              {nil, 0, backends.ErrUnavailable},
 	} {
@@ -196,8 +196,8 @@ func TestEndless(t *testing.T) {
 		{"sums", sums, "", strings.Repeat("0", 64) + "  a.sif\n"}, {"sums", sums, "", "one line"}, {"sums", sums, "", "\n"},
 	} {
 		r := &endless{text: c.text}
-		if err := c.read(&capped{r: io.MultiReader(strings.NewReader(c.once), r), left: bytes}); !errors.Is(err, backends.ErrCorrupt) {
-			t.Errorf("%s, %s%.20q for ever: %v, want ErrCorrupt", c.kind, c.once, c.text, err)
+		if err := c.read(&capped{r: io.MultiReader(strings.NewReader(c.once), r), left: bytes}); !errors.Is(err, backends.ErrBadAnswer) {
+			t.Errorf("%s, %s%.20q for ever: %v, want ErrBadAnswer", c.kind, c.once, c.text, err)
 		}
 		if r.at > bytes+1<<16 {
 			t.Errorf("%s, %s%.20q for ever: %d bytes were read", c.kind, c.once, c.text, r.at)
@@ -207,7 +207,7 @@ func TestEndless(t *testing.T) {
 	for i := range most + 1 {
 		fmt.Fprintf(&lines, "%064x  %d.sif\n", i, i)
 	}
-	if _, err := usual.parseSums(strings.NewReader(lines.String()), most); !errors.Is(err, backends.ErrCorrupt) {
+	if _, err := usual.parseSums(strings.NewReader(lines.String()), most); !errors.Is(err, backends.ErrBadAnswer) {
 		t.Errorf("%d names with digests: %v", most+1, err)
 	}
 }

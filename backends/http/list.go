@@ -102,7 +102,7 @@ func (c *client) index(ctx context.Context, folder string) (*index, error) {
 	if at := resp.Request.URL; at.Scheme != asked.Scheme || !strings.EqualFold(at.Host, asked.Host) || dir(at.Path) != asked.Path {
 		at := *at
 		at.User, at.RawQuery, at.Fragment = nil, "", ""
-		return nil, fmt.Errorf("%w: the server sends to %s for the index: if that is right, url should say so", backends.ErrCorrupt, &at)
+		return nil, fmt.Errorf("%w: the server sends to %s for the index: if that is right, url should say so", backends.ErrBadAnswer, &at)
 	}
 	x := newIndex(c.naming)
 	return x, x.read(resp, asked)

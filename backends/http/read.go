@@ -64,10 +64,13 @@ func (c *client) each(ref backends.Ref, format string, fn func(place) error) err
 	var other error
 	for p := range c.where(ref, format) {
 		err := fn(p)
+		_, listed := c.first.get(p.folder)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-		case errors.Is(err, errNoImage), errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized):
-			// Some servers say so of every name that they lack.
+		case errors.Is(err, errNoImage),
+			errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized) && !listed:
+			// Some servers say so of every name that they lack, but none that has listed
+			// what it has.
 			other = cmp.Or(other, err)
 		default:
 			if err == nil {
@@ -76,11 +79,11 @@ func (c *client) each(ref backends.Ref, format string, fn func(place) error) err
 			return err
 		}
 	}
-	return cmp.Or(other, fmt.Errorf("%w: no such file on the server", fs.ErrNotExist))
+	return cmp.Or(other, backends.NotFound("no such file on the server"))
 }
 
 // errNoImage is an answer that is none of an image.
-var errNoImage = fmt.Errorf("%w: a page in place of an image", backends.ErrCorrupt)
+var errNoImage = fmt.Errorf("%w: a page for people in place of an image (is there a network to sign in to?)", backends.ErrBadAnswer)
 
 // Stat asks the server for the header of the file.
 func (c *client) Stat(ctx context.Context, ref backends.Ref) (img backends.Image, err error) {
@@ -92,7 +95,7 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (img backends.Image
 		return backends.Image{}, err
 	}
 	if ref.Version != "" && ref.Version != img.Version {
-		return backends.Image{}, fmt.Errorf("%w: version %q", fs.ErrNotExist, ref.Version)
+		return backends.Image{}, backends.NotFound("version %q", ref.Version)
 	}
 	return img, nil
 }
@@ -107,7 +110,7 @@ func (c *client) look(ctx context.Context, ref backends.Ref, p place) (img backe
 	size := resp.ContentLength
 	switch {
 	case strings.HasSuffix(resp.Request.URL.Path, "/"):
-		return img, "", fmt.Errorf("%w: that is a folder", fs.ErrNotExist)
+		return img, "", backends.NotFound("that is a folder")
 	case ranged.IsPage(resp.Header):
 		return img, "", errNoImage
 	case resp.StatusCode != nethttp.StatusOK:
@@ -130,7 +133,7 @@ func (c *client) look(ctx context.Context, ref backends.Ref, p place) (img backe
 		return img, held, nil
 	}
 	if img.Version = held; held == "" {
-		return img, "", fmt.Errorf("%w: the server gives neither an ETag nor Last-Modified (a list of digests in the folder would do)", backends.ErrCorrupt)
+		return img, "", fmt.Errorf("%w: the server gives neither an ETag nor Last-Modified (a list of digests in the folder would do)", backends.ErrBadAnswer)
 	}
 	return img, held, nil
 }

@@ -139,7 +139,7 @@ func (c *client) refresh(ctx context.Context, folder string, f *folderSums) erro
 // are files in other folders and those that are no images. A name with two
 // digests has none.
 //
-// Errors: backends.ErrCorrupt for more names than most, or an endless line; those of
+// Errors: backends.ErrBadAnswer for more names than most, or an endless line; those of
 // backends.TransportError.
 func (n naming) parseSums(r io.Reader, most int) (map[string]digest, error) {
 	digests := map[string]digest{}
@@ -164,7 +164,7 @@ func (n naming) parseSums(r io.Reader, most int) (map[string]digest, error) {
 	}
 	switch err := lines.Err(); {
 	case errors.Is(err, bufio.ErrTooLong):
-		return nil, fmt.Errorf("%w: a line of more than %d bytes in a list of digests", backends.ErrCorrupt, maxLine)
+		return nil, fmt.Errorf("%w: a line of more than %d bytes in a list of digests", backends.ErrBadAnswer, maxLine)
 	case err != nil:
 		return nil, readError(err)
 	}

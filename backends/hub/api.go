@@ -33,7 +33,7 @@ func (c *client) ask(ctx context.Context, ref backends.Ref) (backends.Image, err
 	key, version := ref.Tag, parseVersion(ref.Version)
 	if ref.Version != "" {
 		if key = version; version == "" {
-			return backends.Image{}, fmt.Errorf("%w: no build has the version %.80q", fs.ErrNotExist, ref.Version)
+			return backends.Image{}, backends.NotFound("no build has the version %.80q", ref.Version)
 		}
 	}
 	var got container
@@ -77,7 +77,7 @@ func (c *client) get(ctx context.Context, at *url.URL, v any) error {
 	defer resp.Body.Close()
 	switch {
 	case ranged.IsPage(resp.Header):
-		return fmt.Errorf("%w: a page in place of an answer of the archive's service", backends.ErrUnavailable)
+		return httpx.ErrPage
 	case resp.StatusCode == http.StatusNotFound:
 		return httpx.Error(resp)
 	}
@@ -94,11 +94,11 @@ func (c *client) described(ref backends.Ref, key string, got container) (backend
 	byVersion := asked != "" && asked == version
 	switch {
 	case got.Name != ref.Repository() || got.Tag == "" || version == "":
-		return backends.Image{}, fmt.Errorf("%w: an answer about %.100q for %q", backends.ErrCorrupt, got.Name+":"+got.Tag, ref.Repository()+":"+key)
+		return backends.Image{}, fmt.Errorf("%w: an answer about %.100q for %q", backends.ErrBadAnswer, got.Name+":"+got.Tag, ref.Repository()+":"+key)
 	case ref.Version != "" && !byVersion:
-		return backends.Image{}, fmt.Errorf("%w: an answer about another version", backends.ErrCorrupt)
+		return backends.Image{}, fmt.Errorf("%w: an answer about another version", backends.ErrBadAnswer)
 	case got.Tag != key && key != backends.DefaultTag && !byVersion:
-		return backends.Image{}, fmt.Errorf("%w: an answer about tag %.100q for %q", backends.ErrCorrupt, got.Tag, key)
+		return backends.Image{}, fmt.Errorf("%w: an answer about tag %.100q for %q", backends.ErrBadAnswer, got.Tag, key)
 	}
 	at, err := c.target(got.Image)
 	if err != nil {
@@ -106,7 +106,7 @@ func (c *client) described(ref backends.Ref, key string, got container) (backend
 	}
 	b := &build{tag: got.Tag, branch: got.Branch, commit: got.Commit, version: version, file: at.Path, size: -1}
 	if _, format := backends.CutExt(b.file); format == "" {
-		return backends.Image{}, fmt.Errorf("%w: the image is in no image's file", backends.ErrCorrupt)
+		return backends.Image{}, fmt.Errorf("%w: the image is in no image's file", backends.ErrBadAnswer)
 	}
 	img := c.image(new(index), &repo{org: ref.Collection, name: ref.Name}, b)
 	img.URL = ""
@@ -114,7 +114,7 @@ func (c *client) described(ref backends.Ref, key string, got container) (backend
 		img.Ref.Tag = ref.Tag // its own tag may mean another build
 	}
 	if err := checkName(img.Ref); err != nil {
-		return backends.Image{}, fmt.Errorf("%w: %v", backends.ErrCorrupt, err)
+		return backends.Image{}, fmt.Errorf("%w: %v", backends.ErrBadAnswer, err)
 	}
 	img.Size = c.places.put(img, at)
 	return img, nil
@@ -126,7 +126,7 @@ func (c *client) target(address string) (*url.URL, error) {
 	// The service escapes nothing.
 	if file, ok := strings.CutPrefix(address, archiveURL+"/"); ok {
 		if !isPath(file) {
-			return nil, fmt.Errorf("%w: no address of a file", backends.ErrCorrupt)
+			return nil, fmt.Errorf("%w: no address of a file", backends.ErrBadAnswer)
 		}
 		return c.locate(file), nil
 	}

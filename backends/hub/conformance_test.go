@@ -100,6 +100,7 @@ func TestConformance_cold(t *testing.T) {
 type named struct {
 	backends.Backend
 	backends.NameChecker
+	backends.Addressed
 }
 
 func TestConformance_service(t *testing.T) {
@@ -107,7 +108,7 @@ func TestConformance_service(t *testing.T) {
 	backendtest.Run(t, backendtest.Harness{
 		Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
 			b := backendtest.Open(t, hub.Open, hc, start(t, hubtest.Options{NoIndex: true}, seed).Config())
-			return named{b, b.(backends.NameChecker)}
+			return named{b, b.(backends.NameChecker), b.(backends.Addressed)}
 		},
 	})
 }

@@ -46,7 +46,7 @@ type collection struct {
 // decode reads images.json, record by record, up to most bytes. Of what it reads
 // it holds one record and the index.
 //
-// Errors: backends.ErrCorrupt for what is no index, or too large for one;
+// Errors: backends.ErrBadAnswer for what is no index, or too large for one;
 // those of src; io.ErrUnexpectedEOF if it ends too early.
 func decode(src io.Reader, most int64) (*index, error) {
 	d := &decoder{
@@ -60,7 +60,7 @@ func decode(src io.Reader, most int64) (*index, error) {
 	case errors.Is(err, io.EOF):
 		return nil, io.ErrUnexpectedEOF
 	case errors.As(err, &syntax):
-		return nil, fmt.Errorf("%w: not the index of the archive: %v", backends.ErrCorrupt, err)
+		return nil, fmt.Errorf("%w: not the index of the archive: %v", backends.ErrBadAnswer, err)
 	case err != nil:
 		return nil, err
 	}
@@ -89,9 +89,9 @@ type bounded struct {
 func (b *bounded) Read(p []byte) (int, error) {
 	switch {
 	case b.read > b.most:
-		return 0, fmt.Errorf("%w: an index of more than %d bytes", backends.ErrCorrupt, b.most)
+		return 0, fmt.Errorf("%w: an index of more than %d bytes", backends.ErrBadAnswer, b.most)
 	case b.read-b.dec.InputOffset() > maxRecord:
-		return 0, fmt.Errorf("%w: a record of more than %d bytes", backends.ErrCorrupt, maxRecord)
+		return 0, fmt.Errorf("%w: a record of more than %d bytes", backends.ErrBadAnswer, maxRecord)
 	}
 	n, err := b.src.Read(p)
 	b.read += int64(n)
@@ -110,17 +110,17 @@ func (d *decoder) top() error {
 		case "collections":
 			return d.object(d.collection)
 		}
-		return fmt.Errorf("%w: not the index of the archive: %.80q in it", backends.ErrCorrupt, key)
+		return fmt.Errorf("%w: not the index of the archive: %.80q in it", backends.ErrBadAnswer, key)
 	})
 	if err == nil && len(seen) != 2 {
-		err = fmt.Errorf("%w: not the index of the archive: no images or no collections in it", backends.ErrCorrupt)
+		err = fmt.Errorf("%w: not the index of the archive: no images or no collections in it", backends.ErrBadAnswer)
 	}
 	if err != nil {
 		return err
 	}
 	switch _, err := d.dec.Token(); {
 	case err == nil:
-		return fmt.Errorf("%w: more after the end of the index", backends.ErrCorrupt)
+		return fmt.Errorf("%w: more after the end of the index", backends.ErrBadAnswer)
 	case !errors.Is(err, io.EOF):
 		return err
 	}
@@ -147,7 +147,7 @@ func (d *decoder) object(value func(key string) error) error {
 func (d *decoder) delim(want json.Delim) error {
 	got, err := d.dec.Token()
 	if err == nil && got != want {
-		err = fmt.Errorf("%w: not the index of the archive: %.80q for %q", backends.ErrCorrupt, fmt.Sprint(got), want)
+		err = fmt.Errorf("%w: not the index of the archive: %.80q for %q", backends.ErrBadAnswer, fmt.Sprint(got), want)
 	}
 	return err
 }
@@ -164,7 +164,7 @@ func (d *decoder) repository(name string) error {
 			return err
 		}
 		if d.ix.count+d.ix.left >= maxRecords {
-			return fmt.Errorf("%w: more than %d images in the index", backends.ErrCorrupt, maxRecords)
+			return fmt.Errorf("%w: more than %d images in the index", backends.ErrBadAnswer, maxRecords)
 		}
 		b, why := r.build(d.word)
 		if !ok {
@@ -185,7 +185,7 @@ func (d *decoder) collection(id string) error {
 		return err
 	}
 	if d.collections++; d.collections > maxRecords {
-		return fmt.Errorf("%w: more than %d collections in the index", backends.ErrCorrupt, maxRecords)
+		return fmt.Errorf("%w: more than %d collections in the index", backends.ErrBadAnswer, maxRecords)
 	}
 	if c.License == nil {
 		return nil

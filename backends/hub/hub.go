@@ -152,5 +152,5 @@ func (c *client) Knock() (method, address string) { return http.MethodGet, c.dat
 // CheckLogin has nothing to ask for: everything in the archive is public.
 func (c *client) CheckLogin(context.Context) error { return nil }
 
-// Address returns where the images are.
+// Address implements backends.Addressed: where the images are.
 func (c *client) Address() string { return c.data.String() }

@@ -29,6 +29,7 @@ type remote interface { //nolint:interfacebloat // only a sum of others
 	backends.Lister
 	backends.Searcher
 	backends.NameChecker
+	backends.Addressed
 	io.Closer
 }
 

@@ -110,7 +110,7 @@ func (c *client) fetch(ctx context.Context) (*index, error) {
 	}
 	defer resp.Body.Close()
 	if ranged.IsPage(resp.Header) {
-		return nil, fmt.Errorf("%w: a page in place of the index", backends.ErrCorrupt)
+		return nil, fmt.Errorf("%w: a page in place of the index", backends.ErrBadAnswer)
 	}
 	k := c.newKeeper()
 	defer k.drop()

@@ -333,8 +333,8 @@ func TestIndex_page(t *testing.T) {
 			fmt.Fprint(w, "<h1>This domain is for sale</h1>")
 		}))
 		b := newRemote(t, srv)
-		if _, err := b.Stat(t.Context(), ref(t, "org/hello:1")); !errors.Is(err, backends.ErrUnavailable) || errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("Stat from pages with status %d: %v, want ErrUnavailable", status, err)
+		if _, err := b.Stat(t.Context(), ref(t, "org/hello:1")); !errors.Is(err, backends.ErrBadAnswer) || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("Stat from pages with status %d: %v, want ErrBadAnswer", status, err)
 		}
 		if all, err := everything(t.Context(), b); err == nil || errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("List from pages with status %d: %q, %v", status, all, err)
@@ -400,8 +400,8 @@ func TestIndex_endless(t *testing.T) {
 		peak := watchHeap()
 		_, err := everything(t.Context(), b)
 		most := peak() - min(before.HeapAlloc, peak())
-		if !errors.Is(err, backends.ErrCorrupt) {
-			t.Errorf("%s: %v, want ErrCorrupt", name, err)
+		if !errors.Is(err, backends.ErrBadAnswer) {
+			t.Errorf("%s: %v, want ErrBadAnswer", name, err)
 		}
 		t.Logf("%-12s %5d KiB read, %5d KiB of memory at most", name, e.read>>10, most>>10)
 		if e.read > allowed+2<<20 || most > 12*allowed {
@@ -510,10 +510,10 @@ func TestIndex_garbage(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]error{
 		``: backends.ErrUnavailable, `{`: backends.ErrUnavailable, `{"images":{}`: backends.ErrUnavailable, `{"images":{"a/b":[{"tag":"x`: backends.ErrUnavailable,
-		`null`: backends.ErrCorrupt, `[]`: backends.ErrCorrupt, `{}`: backends.ErrCorrupt, `{"images":{}}`: backends.ErrCorrupt, `{"images":{},"images":{}}`: backends.ErrCorrupt,
-		`{"images":[],"collections":{}}`: backends.ErrCorrupt, `{"images":{"a/b":{}},"collections":{}}`: backends.ErrCorrupt, `{"images":null,"collections":{}}`: backends.ErrCorrupt,
-		`{"images":{},"collections":{}} x`: backends.ErrCorrupt, `{"images":{},"collections":{},"more":1}`: backends.ErrCorrupt, `{"images":{},}`: backends.ErrCorrupt,
-		`<html>`: backends.ErrCorrupt, "\x00": backends.ErrCorrupt, `{"vsoch/hello-world":[]}`: backends.ErrCorrupt,
+		`null`: backends.ErrBadAnswer, `[]`: backends.ErrBadAnswer, `{}`: backends.ErrBadAnswer, `{"images":{}}`: backends.ErrBadAnswer, `{"images":{},"images":{}}`: backends.ErrBadAnswer,
+		`{"images":[],"collections":{}}`: backends.ErrBadAnswer, `{"images":{"a/b":{}},"collections":{}}`: backends.ErrBadAnswer, `{"images":null,"collections":{}}`: backends.ErrBadAnswer,
+		`{"images":{},"collections":{}} x`: backends.ErrBadAnswer, `{"images":{},"collections":{},"more":1}`: backends.ErrBadAnswer, `{"images":{},}`: backends.ErrBadAnswer,
+		`<html>`: backends.ErrBadAnswer, "\x00": backends.ErrBadAnswer, `{"vsoch/hello-world":[]}`: backends.ErrBadAnswer,
 	} {
 		srv := hubtest.Start(t, hubtest.Options{})
 		srv.SetIndex([]byte(text))

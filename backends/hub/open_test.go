@@ -77,26 +77,26 @@ func TestOpen_faults(t *testing.T) {
 		"longer": {func(w http.ResponseWriter, _ *http.Request) {
 			partial(w, "bytes 0-99/30000")
 			fmt.Fprint(w, content[:100])
-		}, backends.ErrCorrupt},
+		}, backends.ErrBadAnswer},
 		"shorter": {func(w http.ResponseWriter, _ *http.Request) {
 			partial(w, "bytes 0-99/100")
 			fmt.Fprint(w, content[:100])
-		}, backends.ErrCorrupt},
+		}, backends.ErrBadAnswer},
 		"elsewhere": {func(w http.ResponseWriter, _ *http.Request) {
 			partial(w, "bytes 1-100/"+size)
 			fmt.Fprint(w, content[:100])
-		}, backends.ErrCorrupt},
-		"no header": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusPartialContent) }, backends.ErrCorrupt},
+		}, backends.ErrBadAnswer},
+		"no header": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusPartialContent) }, backends.ErrBadAnswer},
 		"whole":     {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, content+"more") }, nil},
 		"other whole": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "4")
 			fmt.Fprint(w, "more")
-		}, backends.ErrCorrupt},
+		}, backends.ErrBadAnswer},
 		"page": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/html")
 			fmt.Fprint(w, content)
-		}, backends.ErrCorrupt},
-		"past the end": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusRequestedRangeNotSatisfiable) }, backends.ErrCorrupt},
+		}, backends.ErrBadAnswer},
+		"past the end": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusRequestedRangeNotSatisfiable) }, backends.ErrBadAnswer},
 		"gone":         {http.NotFound, fs.ErrNotExist},
 		"forbidden":    {hubtest.Status(http.StatusForbidden).ServeHTTP, fs.ErrPermission},
 		"down":         {hubtest.Status(http.StatusBadGateway).ServeHTTP, backends.ErrUnavailable},
@@ -122,8 +122,8 @@ func TestOpen_longer(t *testing.T) {
 	b := newRemote(t, srv)
 	c := backends.NewClient("hub", b, backends.ClientOptions{})
 	img := statted(t, b, "org/repo:1")
-	if got, err := read(t, c, img, 0, -1); !errors.Is(err, backends.ErrCorrupt) {
-		t.Errorf("%q, %v, want ErrCorrupt", got, err)
+	if got, err := read(t, c, img, 0, -1); !errors.Is(err, backends.ErrBadAnswer) {
+		t.Errorf("%q, %v, want ErrBadAnswer", got, err)
 	}
 }
 
@@ -159,17 +159,17 @@ func TestStat_serviceLies(t *testing.T) {
 		"the truth":       {said(nil), nil},
 		"elsewhere":       {said(map[string]any{"image": "http://127.0.0.1:1/x/" + version + ".simg"}), nil},
 		"of no version":   {said(map[string]any{"version": nil}), nil},
-		"a number":        {429, backends.ErrCorrupt},
-		"nothing":         {map[string]any{}, backends.ErrCorrupt},
-		"another name":    {said(map[string]any{"name": "org/other"}), backends.ErrCorrupt},
-		"another tag":     {said(map[string]any{"tag": "2"}), backends.ErrCorrupt},
-		"no tag":          {said(map[string]any{"tag": nil}), backends.ErrCorrupt},
-		"rubbish version": {said(map[string]any{"version": "../../x"}), backends.ErrCorrupt},
-		"no image":        {said(map[string]any{"image": nil}), backends.ErrCorrupt},
-		"another scheme":  {said(map[string]any{"image": "file:///etc/passwd.sif"}), backends.ErrCorrupt},
-		"a password":      {said(map[string]any{"image": "http://me:secret@127.0.0.1/x.sif"}), backends.ErrCorrupt},
-		"above the data":  {said(map[string]any{"image": hubtest.ArchiveURL + "/../private/" + version + ".sif"}), backends.ErrCorrupt},
-		"no image's file": {said(map[string]any{"image": hubtest.ArchiveURL + "/org/repo/1/x/Singularity"}), backends.ErrCorrupt},
+		"a number":        {429, backends.ErrBadAnswer},
+		"nothing":         {map[string]any{}, backends.ErrBadAnswer},
+		"another name":    {said(map[string]any{"name": "org/other"}), backends.ErrBadAnswer},
+		"another tag":     {said(map[string]any{"tag": "2"}), backends.ErrBadAnswer},
+		"no tag":          {said(map[string]any{"tag": nil}), backends.ErrBadAnswer},
+		"rubbish version": {said(map[string]any{"version": "../../x"}), backends.ErrBadAnswer},
+		"no image":        {said(map[string]any{"image": nil}), backends.ErrBadAnswer},
+		"another scheme":  {said(map[string]any{"image": "file:///etc/passwd.sif"}), backends.ErrBadAnswer},
+		"a password":      {said(map[string]any{"image": "http://me:secret@127.0.0.1/x.sif"}), backends.ErrBadAnswer},
+		"above the data":  {said(map[string]any{"image": hubtest.ArchiveURL + "/../private/" + version + ".sif"}), backends.ErrBadAnswer},
+		"no image's file": {said(map[string]any{"image": hubtest.ArchiveURL + "/org/repo/1/x/Singularity"}), backends.ErrBadAnswer},
 	} {
 		img, err := open(t, service(t, tt.answer), "", nil).Stat(t.Context(), ref(t, "org/repo:1"))
 		if !errors.Is(err, tt.want) || err == nil && (img.Version != version || img.Size != -1) || strings.Contains(fmt.Sprint(err), "secret") {
@@ -178,7 +178,7 @@ func TestStat_serviceLies(t *testing.T) {
 	}
 	// Of a version that was asked for by name, no other one will do.
 	other := ref(t, "org/repo:1@"+strings.Repeat("1b", 16))
-	if img, err := open(t, service(t, said(nil)), "", nil).Stat(t.Context(), other); !errors.Is(err, backends.ErrCorrupt) {
+	if img, err := open(t, service(t, said(nil)), "", nil).Stat(t.Context(), other); !errors.Is(err, backends.ErrBadAnswer) {
 		t.Errorf("another version: %+v, %v", img, err)
 	}
 }
@@ -188,8 +188,8 @@ func TestStat_serviceSendsAway(t *testing.T) {
 	t.Parallel()
 	version := strings.Repeat("0a", 16)
 	for image, want := range map[string]error{
-		"https://192.168.1.1/x/": backends.ErrCorrupt, "https://127.1/x/": backends.ErrCorrupt, "https://localhost/x/": backends.ErrCorrupt,
-		"https://[::1]/x/": backends.ErrCorrupt, "https://169.254.169.254/x/": backends.ErrCorrupt, "http://files.example.org/x/": backends.ErrCorrupt,
+		"https://192.168.1.1/x/": backends.ErrBadAnswer, "https://127.1/x/": backends.ErrBadAnswer, "https://localhost/x/": backends.ErrBadAnswer,
+		"https://[::1]/x/": backends.ErrBadAnswer, "https://169.254.169.254/x/": backends.ErrBadAnswer, "http://files.example.org/x/": backends.ErrBadAnswer,
 		"https://files.example.org/x/": nil,
 	} {
 		hc := &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
@@ -235,7 +235,7 @@ func TestOpen_compressed(t *testing.T) {
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for ext, want := range map[string]error{"img.gz": nil, "simg": backends.ErrCorrupt} {
+	for ext, want := range map[string]error{"img.gz": nil, "simg": backends.ErrBadAnswer} {
 		srv := hubtest.Start(t, hubtest.Options{}, hubtest.Image{Name: "org/repo", Tag: "1", Content: content.Bytes(), Ext: ext})
 		b := newRemote(t, srv)
 		img := statted(t, b, "org/repo:1")

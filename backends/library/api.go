@@ -79,7 +79,7 @@ func (c *client) object(req *http.Request, v any) error {
 	}
 	defer resp.Body.Close()
 	if ranged.IsPage(resp.Header) {
-		return fmt.Errorf("%w: a page in place of an answer", backends.ErrCorrupt)
+		return httpx.ErrPage
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
@@ -88,19 +88,16 @@ func (c *client) object(req *http.Request, v any) error {
 	case err != nil:
 		return backends.TransportError(err)
 	case len(text) > maxAnswer:
-		return fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrCorrupt, maxAnswer)
+		return fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrBadAnswer, maxAnswer)
 	}
 	text = bytes.TrimSpace(text)
 	switch {
 	case v == nil && (len(text) == 0 || text[0] != '<'):
 		return nil // any words will do
-	case len(text) == 0 || text[0] != '{':
-		return fmt.Errorf("%w: not an answer of a library", backends.ErrCorrupt)
+	case v == nil:
+		return httpx.ErrPage
 	}
-	if err := json.Unmarshal(text, v); err != nil {
-		return fmt.Errorf("%w: not an answer of a library: %v", backends.ErrCorrupt, err)
-	}
-	return nil
+	return httpx.Decode(text, v)
 }
 
 // data sends req and decodes {"data": v}. Without v only the status counts.
@@ -115,12 +112,9 @@ func (c *client) data(req *http.Request, v any) error {
 		return err
 	}
 	if len(envelope.Data) == 0 || string(envelope.Data) == "null" {
-		return fmt.Errorf("%w: an answer of a library without data", backends.ErrCorrupt)
+		return fmt.Errorf("%w: an answer of a library without data", backends.ErrBadAnswer)
 	}
-	if err := json.Unmarshal(envelope.Data, v); err != nil {
-		return fmt.Errorf("%w: not an answer of a library: %v", backends.ErrCorrupt, err)
-	}
-	return nil
+	return httpx.Decode(envelope.Data, v)
 }
 
 // loggedIn calls send with the token that there is, "" if there is none, and once
@@ -187,7 +181,7 @@ func idPath(id string) (string, error) {
 	parts := strings.Split(id, "/")
 	for i, part := range parts {
 		if part == "" || part == "." || part == ".." || len(id) > 1024 {
-			return "", fmt.Errorf("%w: %.100q is no id", backends.ErrCorrupt, id)
+			return "", fmt.Errorf("%w: %.100q is no id", backends.ErrBadAnswer, id)
 		}
 		parts[i] = url.PathEscape(part)
 	}

@@ -118,7 +118,7 @@ func (c *client) branch(ctx context.Context, n name, access string) (*branch, er
 	to, err := c.redirect(ctx, n, access)
 	if c.noBranch(access, err) {
 		life := noneLife
-		if errors.Is(err, backends.ErrCorrupt) { // a proxy's page, perhaps
+		if errors.Is(err, backends.ErrBadAnswer) { // a proxy's page, perhaps
 			life = guessLife
 		}
 		c.branches.put(key, &branch{until: time.Now().Add(life)})
@@ -152,7 +152,7 @@ func (c *client) noBranch(access string, err error) bool {
 	case errors.Is(err, backends.ErrUnauthorized):
 		return false
 	}
-	return errors.Is(err, fs.ErrPermission) || errors.Is(err, backends.ErrCorrupt)
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, backends.ErrBadAnswer)
 }
 
 // redirect asks for the registry that has n's container, and for a token to it.
@@ -168,7 +168,7 @@ func (c *client) redirect(ctx context.Context, n name, access string) (redirect,
 		return c.object(req, &to)
 	})
 	if err == nil && to.URL == "" {
-		err = fmt.Errorf("%w: a redirect without an address", backends.ErrCorrupt)
+		err = fmt.Errorf("%w: a redirect without an address", backends.ErrBadAnswer)
 	}
 	if to.Name == "" {
 		to.Name = n.path()

@@ -45,7 +45,7 @@ type place struct {
 func findPlace(configured string, files remoteFiles) (place, error) {
 	at := place{address: &url.URL{Scheme: "https", Host: sylabsLibrary}}
 	if configured != "" {
-		u, err := httpx.Address(configured)
+		u, err := httpx.Address(configured, "/v1")
 		if err != nil {
 			return place{}, err
 		}
@@ -143,7 +143,7 @@ var errNoEndpoint = errors.New("neither a library nor an endpoint that names one
 
 // elsewhere reports whether err says that there is no such service at an address.
 func elsewhere(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, backends.ErrCorrupt)
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, backends.ErrBadAnswer)
 }
 
 // discover asks the endpoint for the address of its library.

@@ -70,8 +70,8 @@ func TestStat_hostile(t *testing.T) {
 	} {
 		b := newRemote(t, config{"url": lie(t, liar{"/v1/images/lab/c/tool:1": text})})
 		img, err := b.Stat(t.Context(), backendtest.Ref(t, "lab/c/tool:1"))
-		if !errors.Is(err, backends.ErrCorrupt) || errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s: Stat = %+v, %v, want ErrCorrupt", name, img, err)
+		if !errors.Is(err, backends.ErrBadAnswer) || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: Stat = %+v, %v, want ErrBadAnswer", name, img, err)
 		}
 	}
 	b := newRemote(t, config{"url": lie(t, liar{
@@ -88,7 +88,7 @@ func TestStat_hostile(t *testing.T) {
 	_, err = b.Stat(t.Context(), backendtest.Ref(t, "lab/c/tool:3"))
 	backendtest.WantErr(t, "a deleted image", err, fs.ErrNotExist)
 	_, err = b.Stat(t.Context(), backends.Ref{Collection: "lab/c", Name: "tool", Version: "sha256:" + strings.Repeat("a", 64)})
-	backendtest.WantErr(t, "another digest than asked for", err, backends.ErrCorrupt)
+	backendtest.WantErr(t, "another digest than asked for", err, backends.ErrBadAnswer)
 }
 
 // Names that cannot be are left out; ids lead nowhere else; lists have an end.
@@ -116,7 +116,7 @@ func TestList_hostile(t *testing.T) {
 	}
 	for _, collection := range []string{"way", "lab/nonsense"} {
 		_, err := backends.Collect(b.List(t.Context(), collection))
-		backendtest.WantErr(t, "List("+collection+")", err, backends.ErrCorrupt)
+		backendtest.WantErr(t, "List("+collection+")", err, backends.ErrBadAnswer)
 	}
 	for _, collection := range []string{"lab/fine/deeper", "..", "lab/..", "La"} {
 		_, err := backends.Collect(b.List(t.Context(), collection))
@@ -182,11 +182,11 @@ func TestAnswer_endless(t *testing.T) {
 	t.Cleanup(srv.Close)
 	b := newRemote(t, config{"url": srv.URL})
 	_, err := b.Stat(t.Context(), backendtest.Ref(t, "lab/c/tool:1"))
-	backendtest.WantErr(t, "Stat", err, backends.ErrCorrupt)
+	backendtest.WantErr(t, "Stat", err, backends.ErrBadAnswer)
 	_, err = backends.Collect(b.List(t.Context(), "lab"))
-	backendtest.WantErr(t, "List", err, backends.ErrCorrupt)
+	backendtest.WantErr(t, "List", err, backends.ErrBadAnswer)
 	_, err = backends.Collect(b.Search(t.Context(), "anything"))
-	backendtest.WantErr(t, "Search", err, backends.ErrCorrupt)
+	backendtest.WantErr(t, "Search", err, backends.ErrBadAnswer)
 	if n := sent.Load(); n > 300<<20 {
 		t.Errorf("%d bytes were taken", n)
 	}
@@ -296,13 +296,13 @@ func TestAddresses_refused(t *testing.T) {
 	} {
 		to.Store(address)
 		b := newRemote(t, config{"url": "https://library.example"}, via, loggedIn())
-		if got, err := backendtest.Read(t, b, backendtest.Stat(t, b, "lab/c/tool:1"), 0, -1); !errors.Is(err, backends.ErrCorrupt) {
-			t.Errorf("registry at %s: %d bytes, %v, want ErrCorrupt", address, len(got), err)
+		if got, err := backendtest.Read(t, b, backendtest.Stat(t, b, "lab/c/tool:1"), 0, -1); !errors.Is(err, backends.ErrBadAnswer) {
+			t.Errorf("registry at %s: %d bytes, %v, want ErrBadAnswer", address, len(got), err)
 		}
 		for _, way := range []string{"single", "multipart"} {
 			b = newRemote(t, config{"url": "https://library.example", "push_by": way}, via, loggedIn())
 			_, err := b.Push(t.Context(), backendtest.Ref(t, "lab/c/tool:new"), backendtest.Source([]byte("small")))
-			backendtest.WantErr(t, way+" to "+address, err, backends.ErrCorrupt)
+			backendtest.WantErr(t, way+" to "+address, err, backends.ErrBadAnswer)
 		}
 		b = newRemote(t, config{"url": "https://cloud.example"}, via, loggedIn())
 		if _, err := b.Stat(t.Context(), backendtest.Ref(t, "lab/c/tool:1")); err == nil {

@@ -150,5 +150,5 @@ func (c *client) Knock() (method, address string) {
 	return http.MethodGet, c.home.place.address.String() + versionPath
 }
 
-// Address returns where the library is, as far as the configuration says it.
+// Address implements backends.Addressed, as far as the configuration says it.
 func (c *client) Address() string { return c.home.place.address.String() }

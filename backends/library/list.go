@@ -75,7 +75,7 @@ func (c *client) List(ctx context.Context, path string) iter.Seq2[backends.Entry
 	case path == "":
 		return c.listRoot(ctx)
 	case tooDeep(path) || !partRule.MatchString(name) || nested && !partRule.MatchString(inner):
-		return backends.Fail[backends.Entry](fmt.Errorf("%w: a library has no collection %q", fs.ErrNotExist, path))
+		return backends.Fail[backends.Entry](backends.NotFound("a library has no collection %q", path))
 	case nested:
 		return c.listCollection(ctx, path, name, inner)
 	}
@@ -136,7 +136,7 @@ func (c *client) ownEntities(ctx context.Context) ([]entity, error) {
 	return own, err
 }
 
-var errEndless = fmt.Errorf("%w: more than %d names in one listing", backends.ErrCorrupt, maxListed)
+var errEndless = fmt.Errorf("%w: more than %d names in one listing", backends.ErrBadAnswer, maxListed)
 
 // listEntity yields the collections of an entity, and the images of its default one.
 func (c *client) listEntity(ctx context.Context, entityName string) iter.Seq2[backends.Entry, error] {

@@ -61,7 +61,7 @@ func linkKey(img backends.Image) string { return split(img.Ref).path() + "@" + i
 
 // stale reports whether an address that gave err may merely have expired.
 func stale(err error) bool {
-	return errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) || errors.Is(err, backends.ErrCorrupt)
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) || errors.Is(err, backends.ErrBadAnswer)
 }
 
 // openBranchImage reads from the OCI registry, where the layer has the digest of the
@@ -129,7 +129,7 @@ func (c *client) file(ctx context.Context, img backends.Image, reference string,
 func (c *client) follow(ctx context.Context, at link, span ranged.Span) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.address, nil)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", backends.ErrCorrupt, err)
+		return nil, fmt.Errorf("%w: %v", backends.ErrBadAnswer, err)
 	}
 	if at.etag != "" {
 		req.Header.Set("If-Match", at.etag)

@@ -75,14 +75,16 @@ func (p *sending) made(ctx context.Context, path, at string, body func() (map[st
 		}
 	}
 	if err == nil && found.ID == "" {
-		err = fmt.Errorf("%w: %s without an id", backends.ErrCorrupt, at)
+		err = fmt.Errorf("%w: %s without an id", backends.ErrBadAnswer, at)
 	}
 	return found.ID, err
 }
 
 // taken reports whether err can mean that another push was faster: servers say 400,
 // 409 or 412 for it.
-func taken(err error) bool { return errors.Is(err, fs.ErrExist) || errors.Is(err, backends.ErrCorrupt) }
+func taken(err error) bool {
+	return errors.Is(err, fs.ErrExist) || errors.Is(err, backends.ErrBadAnswer)
+}
 
 // container returns the id of the container, which it makes if need be.
 func (p *sending) container(ctx context.Context) (string, error) {
@@ -114,9 +116,9 @@ func (p *sending) nameless(ctx context.Context, container string) (image, error)
 	case err != nil:
 		return image{}, err
 	case m.ID == "":
-		return image{}, fmt.Errorf("%w: an image without an id", backends.ErrCorrupt)
+		return image{}, fmt.Errorf("%w: an image without an id", backends.ErrBadAnswer)
 	case m.Hash != "" && m.Hash != hash:
-		return image{}, fmt.Errorf("%w: asked for %s, the library has %.80q", backends.ErrCorrupt, hash, m.Hash)
+		return image{}, fmt.Errorf("%w: asked for %s, the library has %.80q", backends.ErrBadAnswer, hash, m.Hash)
 	}
 	return m, nil
 }

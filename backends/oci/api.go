@@ -37,7 +37,7 @@ const (
 	maxNames = 1_000_000
 )
 
-var errEndless = fmt.Errorf("%w: the listing has more than %d pages or %d names", backends.ErrCorrupt, maxPages, maxNames)
+var errEndless = fmt.Errorf("%w: the listing has more than %d pages or %d names", backends.ErrBadAnswer, maxPages, maxNames)
 
 // scoped returns ctx with the hint that a token for repo has to allow actions.
 func (c *client) scoped(ctx context.Context, repo string, actions []string) context.Context {
@@ -116,6 +116,9 @@ func (c *client) statusError(resp *http.Response) error {
 		resp.StatusCode = code
 	}
 	err := httpx.Error(resp)
+	if len(answer.Errors) > 0 && answer.Errors[0].Code == errcode.ErrorCodeDigestInvalid {
+		return fmt.Errorf("%w: HTTP %d %q", backends.ErrCorrupt, resp.StatusCode, backends.Redact(string(body)))
+	}
 	if len(answer.Errors) > 0 && errors.Is(err, fs.ErrNotExist) {
 		return saidError{err}
 	}
@@ -205,7 +208,7 @@ func (c *client) pages(ctx context.Context, target string, read func(body io.Rea
 			seen[target] = true
 			next, err := c.page(ctx, target, read)
 			if err == nil && next != "" && seen[next] {
-				err = fmt.Errorf("%w: the listing goes in a circle at %q", backends.ErrCorrupt, next)
+				err = fmt.Errorf("%w: the listing goes in a circle at %q", backends.ErrBadAnswer, next)
 			}
 			if n > 0 {
 				err = backends.BrokenOff(err)

@@ -248,9 +248,9 @@ func TestArchive_faults(t *testing.T) {
 		"404":   {answer(404, "{}"), fs.ErrNotExist},
 		"429":   {answer(429, "{}", "Retry-After", "7"), backends.ErrRateLimited},
 		"500":   {answer(500, "oops"), backends.ErrUnavailable},
-		"html":  {answer(200, "<html>", "Content-Type", "text/html"), backends.ErrCorrupt},
-		"other": {answer(206, "x", "Content-Range", "bytes 7-7/9"), backends.ErrCorrupt},
-		"short": {answer(200, "x"), backends.ErrCorrupt},
+		"html":  {answer(200, "<html>", "Content-Type", "text/html"), backends.ErrBadAnswer},
+		"other": {answer(206, "x", "Content-Range", "bytes 7-7/9"), backends.ErrBadAnswer},
+		"short": {answer(200, "x"), backends.ErrBadAnswer},
 		"reset": {func(*http.Request) (*http.Response, error) {
 			return nil, &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
 		}, backends.ErrUnavailable},

@@ -123,7 +123,7 @@ func (c *client) listedFrom(ctx context.Context, scope, target string) ([]string
 		case next == "":
 			return all, nil
 		case seen[next]:
-			return nil, fmt.Errorf("%w: the listing goes in a circle at %q", backends.ErrCorrupt, next)
+			return nil, fmt.Errorf("%w: the listing goes in a circle at %q", backends.ErrBadAnswer, next)
 		}
 		target = next
 	}

@@ -22,7 +22,7 @@ func TestConformance(t *testing.T) {
 	reg := ocitest.Start(t, ocitest.Options{Delete: true})
 	var opened atomic.Int64
 	backendtest.Run(t, backendtest.Harness{
-		Caps: backends.CanList | backends.CanPush | backends.CanDelete | backends.CanMove,
+		Caps: backends.CanList | backends.CanPush | backends.CanDelete | backends.CanMove, KeepsTime: true, KeepsFormat: true,
 		Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
 			namespace := fmt.Sprintf("suite/test%d", opened.Add(1))
 			for _, img := range seed.Images {

@@ -52,7 +52,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		err = fmt.Errorf("%w: %w: %s wants its login sent to %s (if that is its token service, set auth_host = %q)",
 			backends.ErrUnauthorized, errForeignLogin, g.home.Host, backends.Origin(req.URL), req.URL.Host)
 	case !reads && !form:
-		err = fmt.Errorf("%w: %w: %s, by %s", backends.ErrCorrupt, errForeignUpload, backends.Origin(req.URL), g.home.Host)
+		err = fmt.Errorf("%w: %w: %s, by %s", backends.ErrBadAnswer, errForeignUpload, backends.Origin(req.URL), g.home.Host)
 	}
 	if err != nil {
 		if req.Body != nil {

@@ -274,17 +274,17 @@ func TestHostile_blob(t *testing.T) {
 	}{
 		"ranges ignored":   {whole, nil},
 		"too much":         {partial("bytes 100-199/10000"), nil}, // but its body has more
-		"wrong begin":      {partial("bytes 0-199/10000"), backends.ErrCorrupt},
-		"beyond":           {partial("bytes 100-299/10000"), backends.ErrCorrupt},
-		"other size":       {partial("bytes 100-199/9999"), backends.ErrCorrupt},
-		"no Content-Range": {partial(""), backends.ErrCorrupt},
-		"overflow":         {partial("bytes 100-99999999999999999999/10000"), backends.ErrCorrupt},
-		"no content":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }, backends.ErrCorrupt},
-		"other length":     {func(w http.ResponseWriter, _ *http.Request) { w.Write(content[:300]) }, backends.ErrCorrupt},
+		"wrong begin":      {partial("bytes 0-199/10000"), backends.ErrBadAnswer},
+		"beyond":           {partial("bytes 100-299/10000"), backends.ErrBadAnswer},
+		"other size":       {partial("bytes 100-199/9999"), backends.ErrBadAnswer},
+		"no Content-Range": {partial(""), backends.ErrBadAnswer},
+		"overflow":         {partial("bytes 100-99999999999999999999/10000"), backends.ErrBadAnswer},
+		"no content":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }, backends.ErrBadAnswer},
+		"other length":     {func(w http.ResponseWriter, _ *http.Request) { w.Write(content[:300]) }, backends.ErrBadAnswer},
 		"compressed": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "br")
 			w.Write(content)
-		}, backends.ErrCorrupt},
+		}, backends.ErrBadAnswer},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -320,19 +320,19 @@ func TestHostile_manifest(t *testing.T) {
 		text string
 		want error
 	}{
-		"not JSON":         {"<html>", backends.ErrCorrupt},
-		"empty":            {"", backends.ErrCorrupt},
-		"too large":        {`{"layers":[],"x":"` + strings.Repeat("x", 5<<20) + `"}`, backends.ErrCorrupt},
-		"deep":             {strings.Repeat(`{"a":`, 1<<18) + "1" + strings.Repeat("}", 1<<18), backends.ErrCorrupt},
-		"two meanings":     {`{"manifests":[{}],"layers":[{}]}`, backends.ErrCorrupt},
-		"odd digest":       {layer("sha256:../../etc/passwd", "1"), backends.ErrCorrupt},
-		"short digest":     {layer("sha256:abcd", "1"), backends.ErrCorrupt},
-		"md5":              {layer("md5:d41d8cd98f00b204e9800998ecf8427e", "1"), backends.ErrCorrupt},
-		"negative":         {layer(zero, "-1"), backends.ErrCorrupt},
-		"huge":             {layer(zero, "1e30"), backends.ErrCorrupt},
-		"index of nothing": {`{"manifests":[{"digest":"x","platform":{"architecture":"amd64"}}]}`, backends.ErrCorrupt},
+		"not JSON":         {"<html>", backends.ErrBadAnswer},
+		"empty":            {"", backends.ErrBadAnswer},
+		"too large":        {`{"layers":[],"x":"` + strings.Repeat("x", 5<<20) + `"}`, backends.ErrBadAnswer},
+		"deep":             {strings.Repeat(`{"a":`, 1<<18) + "1" + strings.Repeat("}", 1<<18), backends.ErrBadAnswer},
+		"two meanings":     {`{"manifests":[{}],"layers":[{}]}`, backends.ErrBadAnswer},
+		"odd digest":       {layer("sha256:../../etc/passwd", "1"), backends.ErrBadAnswer},
+		"short digest":     {layer("sha256:abcd", "1"), backends.ErrBadAnswer},
+		"md5":              {layer("md5:d41d8cd98f00b204e9800998ecf8427e", "1"), backends.ErrBadAnswer},
+		"negative":         {layer(zero, "-1"), backends.ErrBadAnswer},
+		"huge":             {layer(zero, "1e30"), backends.ErrBadAnswer},
+		"index of nothing": {`{"manifests":[{"digest":"x","platform":{"architecture":"amd64"}}]}`, backends.ErrBadAnswer},
 		"index to itself":  {itself, backends.ErrCorrupt}, // its digest cannot be right
-		"nothing":          {`{}`, errors.ErrUnsupported},
+		"nothing":          {`{}`, backends.ErrBadAnswer},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -405,7 +405,7 @@ func TestList_pages(t *testing.T) {
 				fmt.Fprint(w, `{"repositories":["a/b"]}`)
 			})
 			_, err := backends.Collect(open(t, config{"url": reg.URL}).List(t.Context(), ""))
-			wantErr(t, "List", err, backends.ErrCorrupt)
+			wantErr(t, "List", err, backends.ErrBadAnswer)
 			if i > 1001 {
 				t.Errorf("%d pages were read", i)
 			}

@@ -4,6 +4,7 @@ package oci
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -40,7 +41,7 @@ func (c *client) List(ctx context.Context, collection string) iter.Seq2[backends
 		}
 		children, images := below(all, c.prefix(collection))
 		if collection != "" && len(children)+len(images) == 0 && !c.isNamespace(ctx, strings.TrimSuffix(c.prefix(collection), "/")) {
-			yield(backends.Entry{}, fmt.Errorf("%w: no repository is named %s…", fs.ErrNotExist, c.prefix(collection)))
+			yield(backends.Entry{}, backends.NotFound("no repository is named %s…", c.prefix(collection)))
 			return
 		}
 		for _, child := range children {
@@ -205,24 +206,42 @@ func (c *client) tags(ctx context.Context, repo string) ([]string, error) {
 	return slices.Compact(all), err
 }
 
+// toldNames is a list in an answer: an object without it is an answer to something
+// else, not an empty list.
+type toldNames struct {
+	names []string
+	told  bool // also by null
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (n *toldNames) UnmarshalJSON(text []byte) error {
+	n.told = true
+	return json.Unmarshal(text, &n.names)
+}
+
 // tagPages hands the tags of repo to use, a page at a time, each page in order.
 func (c *client) tagPages(ctx context.Context, repo string, use func(tags []string) error) error {
 	ctx = c.scoped(ctx, repo, pull)
 	var page struct {
-		Tags []string `json:"tags"` // null after the last one was deleted
+		Name string
+		Tags toldNames // null after the last one was deleted
 	}
 	n := 0
 	for err := range c.pages(ctx, fmt.Sprintf("/v2/%s/tags/list?n=%d", repo, pageSize), func(body io.Reader) error {
-		page.Tags = nil // the one before is somebody else's
-		return httpx.JSON(body, &page)
+		page.Tags = toldNames{} // the one before is somebody else's
+		err := httpx.JSON(body, &page)
+		if err == nil && !page.Tags.told && page.Name == "" {
+			err = fmt.Errorf("%w: no list of tags", backends.ErrBadAnswer)
+		}
+		return err
 	}) {
 		if err != nil {
 			return err
 		}
-		if n += len(page.Tags); n > maxNames {
+		if n += len(page.Tags.names); n > maxNames {
 			return errEndless
 		}
-		tags := slices.DeleteFunc(page.Tags, func(tag string) bool { return !tagRule.MatchString(tag) })
+		tags := slices.DeleteFunc(page.Tags.names, func(tag string) bool { return !tagRule.MatchString(tag) })
 		slices.Sort(tags)
 		if err := use(slices.Compact(tags)); err != nil {
 			return err
@@ -239,14 +258,15 @@ func (c *client) repositories(ctx context.Context) ([]string, error) {
 	var err error
 	scoped := auth.AppendScopesForHost(ctx, c.base.Host, auth.ScopeRegistryCatalog)
 	for err = range c.pages(scoped, fmt.Sprintf("/v2/_catalog?n=%d", pageSize), func(body io.Reader) error {
-		var page struct {
-			Repositories []string `json:"repositories"`
-		}
+		var page struct{ Repositories toldNames }
 		if err := httpx.JSON(body, &page); err != nil {
 			return err
 		}
+		if !page.Repositories.told {
+			return fmt.Errorf("%w: no list of repositories", backends.ErrBadAnswer)
+		}
 		begun = true
-		for _, repo := range page.Repositories {
+		for _, repo := range page.Repositories.names {
 			if checkRepository(repo) == nil && strings.HasPrefix(repo, c.prefix("")) {
 				all = append(all, repo)
 			}

@@ -88,7 +88,7 @@ func (l *hubLister) exchange(ctx context.Context, cred auth.Credential) (string,
 		return "", err
 	}
 	if answer.AccessToken == "" || strings.ContainsAny(answer.AccessToken, "\r\n") {
-		return "", fmt.Errorf("%w: %s gives no access token", backends.ErrCorrupt, l.base.Host)
+		return "", fmt.Errorf("%w: %s gives no access token", backends.ErrBadAnswer, l.base.Host)
 	}
 	l.session.Lock()
 	defer l.session.Unlock()

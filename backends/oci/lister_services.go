@@ -164,7 +164,7 @@ func (l gitlabLister) page(ctx context.Context, _, target string) ([]string, str
 		return repos, "", nil
 	}
 	if _, err := strconv.ParseUint(next, 10, 31); err != nil {
-		return nil, "", fmt.Errorf("%w: X-Next-Page %q", backends.ErrCorrupt, next)
+		return nil, "", fmt.Errorf("%w: X-Next-Page %q", backends.ErrBadAnswer, next)
 	}
 	return repos, withQuery(target, "page", next), nil
 }

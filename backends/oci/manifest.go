@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	_ "crypto/sha512" // for go-digest, as is sha256
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -52,6 +53,15 @@ type document struct {
 	Manifests   []ocispec.Descriptor `json:"manifests"`
 	Layers      []ocispec.Descriptor `json:"layers"`
 	Annotations map[string]string    `json:"annotations"`
+
+	SchemaVersion int             `json:"schemaVersion"`
+	MediaType     string          `json:"mediaType"`
+	Config        json.RawMessage `json:"config"`
+}
+
+// isNothing reports whether a document has nothing that any manifest has.
+func (d document) isNothing() bool {
+	return d.SchemaVersion == 0 && d.MediaType == "" && d.Config == nil && d.Layers == nil && d.Manifests == nil
 }
 
 // A found is an image and what its tag leads to first: its manifest, or an
@@ -188,7 +198,9 @@ func (c *client) image(ctx context.Context, repo string, m manifest, arch string
 		switch {
 		case len(doc.Manifests) > 0 && len(doc.Layers) > 0:
 			// One document, two meanings: CVE-2021-41190.
-			return backends.Image{}, fmt.Errorf("%w: manifest %s is an index too", backends.ErrCorrupt, m.digest)
+			return backends.Image{}, fmt.Errorf("%w: manifest %s is an index too", backends.ErrBadAnswer, m.digest)
+		case doc.isNothing():
+			return backends.Image{}, fmt.Errorf("%w: JSON that is no manifest", backends.ErrBadAnswer)
 		case len(doc.Manifests) == 0:
 			return c.imageOf(m, doc)
 		}
@@ -197,21 +209,23 @@ func (c *client) image(ctx context.Context, repo string, m manifest, arch string
 			return backends.Image{}, err
 		}
 		if !isDigest(child) {
-			return backends.Image{}, fmt.Errorf("%w: index with the digest %q", backends.ErrCorrupt, child)
+			return backends.Image{}, fmt.Errorf("%w: index with the digest %q", backends.ErrBadAnswer, child)
 		}
 		if m, err = c.fetch(ctx, repo, child); err != nil {
 			return backends.Image{}, err
 		}
 	}
-	return backends.Image{}, fmt.Errorf("%w: indexes nested more than %d deep", backends.ErrCorrupt, maxDepth)
+	return backends.Image{}, fmt.Errorf("%w: indexes nested more than %d deep", backends.ErrBadAnswer, maxDepth)
 }
 
 // imageOf reads a manifest as an image: a SIF, or else a container image, which
 // is shown as an archive of its blobs.
 func (c *client) imageOf(m manifest, doc document) (backends.Image, error) {
 	img := backends.Image{Version: m.digest, Modified: m.modified}
-	if created, err := time.Parse(time.RFC3339, doc.Annotations[ocispec.AnnotationCreated]); err == nil {
-		img.Modified = created
+	for _, name := range []string{ocispec.AnnotationCreated, annotationModified} {
+		if t, err := time.Parse(time.RFC3339, doc.Annotations[name]); err == nil {
+			img.Modified = t
+		}
 	}
 	if !isSIF(doc) {
 		a, err := archive.New(m.body)
@@ -224,9 +238,12 @@ func (c *client) imageOf(m manifest, doc document) (backends.Image, error) {
 	}
 	layer := doc.Layers[0]
 	if !isDigest(layer.Digest.String()) || layer.Size < 0 {
-		return backends.Image{}, fmt.Errorf("%w: layer of %d bytes with the digest %q", backends.ErrCorrupt, layer.Size, layer.Digest)
+		return backends.Image{}, fmt.Errorf("%w: layer of %d bytes with the digest %q", backends.ErrBadAnswer, layer.Size, layer.Digest)
 	}
 	img.Format, img.Size, img.Digest = backends.FormatSIF, layer.Size, layer.Digest.String()
+	if _, format := backends.CutExt(layer.Annotations[ocispec.AnnotationTitle]); format == backends.FormatSIMG {
+		img.Format = format
+	}
 	img.Labels = labels(layer.Annotations, doc.Annotations)
 	return img, nil
 }

@@ -46,9 +46,9 @@ func TestGuard(t *testing.T) {
 		{"https://r.org", "", "https://org/token", secret, backends.ErrUnauthorized},
 		{"https://r.org", "", "https://auth.docker.io/token", form, backends.ErrUnauthorized},
 		{"http://10.0.0.1", "", "http://0.1/token", secret, backends.ErrUnauthorized},
-		{"https://r.org", "", "https://cdn.example/upload", put, backends.ErrCorrupt},
-		{"https://r.org", "", "https://auth.r.org/upload", put, backends.ErrCorrupt},
-		{"https://r.org", "", "http://r.org/upload", put, backends.ErrCorrupt},
+		{"https://r.org", "", "https://cdn.example/upload", put, backends.ErrBadAnswer},
+		{"https://r.org", "", "https://auth.r.org/upload", put, backends.ErrBadAnswer},
+		{"https://r.org", "", "http://r.org/upload", put, backends.ErrBadAnswer},
 	} {
 		home, err := url.Parse(tt.home)
 		if err != nil {
@@ -113,7 +113,7 @@ func TestUploaded(t *testing.T) {
 		"": -1, "1-2": -1, "0-": -1, "0--5": -1, "0-99999999999999999999": -1, "0-9223372036854775807": -1,
 	} {
 		got, err := uploaded(header)
-		if want < 0 && !errors.Is(err, backends.ErrCorrupt) || want >= 0 && (err != nil || got != want) {
+		if want < 0 && !errors.Is(err, backends.ErrBadAnswer) || want >= 0 && (err != nil || got != want) {
 			t.Errorf("uploaded(%q) = %d, %v, want %d", header, got, err, want)
 		}
 	}

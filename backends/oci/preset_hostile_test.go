@@ -65,7 +65,7 @@ func TestPreset_hostileListing(t *testing.T) {
 				}
 			})
 			_, err := oci.Catalogue(t.Context(), b, "team")
-			wantErr(t, "Catalogue", err, backends.ErrCorrupt)
+			wantErr(t, "Catalogue", err, backends.ErrBadAnswer)
 			if err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want one with %q", err, tt.want)
 			}

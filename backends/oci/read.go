@@ -35,7 +35,7 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 	default:
 		f, err = c.resolve(ctx, repo, ref.Tag, ref.Version)
 		if err == nil && f.top == f.img.Version {
-			err = fmt.Errorf("%w: %s is one image and does not say for which architecture", fs.ErrNotExist, ref.Tag)
+			err = backends.NotFound("%s is one image and does not say for which architecture", ref.Tag)
 		}
 	}
 	if err != nil {
@@ -103,6 +103,9 @@ func (c *client) blobSize(ctx context.Context, repo, digest string) (int64, erro
 		return 0, err
 	}
 	resp.Body.Close()
+	if err := ranged.Unfit(resp); err != nil {
+		return 0, err // the length is that of a page
+	}
 	if resp.ContentLength < 0 {
 		return c.toldSize(ctx, repo, digest)
 	}
@@ -119,7 +122,7 @@ func (c *client) toldSize(ctx context.Context, repo, digest string) (int64, erro
 	resp.Body.Close()
 	size, err := ranged.Size(resp)
 	if err == nil && size < 0 {
-		err = fmt.Errorf("%w: blob %s of no stated size", backends.ErrCorrupt, digest)
+		err = fmt.Errorf("%w: blob %s of no stated size", backends.ErrBadAnswer, digest)
 	}
 	return size, err
 }

@@ -61,7 +61,7 @@ func apiClient(hc *http.Client, base *url.URL) *http.Client {
 	next := hc.CheckRedirect
 	stay.CheckRedirect = func(req *http.Request, via []*http.Request) error {
 		if !sameOrigin(req.URL, base) || len(via) > maxHops {
-			return fmt.Errorf("%w: %s sends its clients to %s", backends.ErrCorrupt, base.Host, req.URL.Host)
+			return fmt.Errorf("%w: %s sends its clients to %s", backends.ErrBadAnswer, base.Host, req.URL.Host)
 		}
 		if next != nil {
 			return next(req, via)
@@ -151,26 +151,26 @@ func (a *api) path(parts ...string) string {
 }
 
 // onward returns the target of a link on a page at target. Errors:
-// backends.ErrCorrupt if it leads to another host.
+// backends.ErrBadAnswer if it leads to another host.
 func (a *api) onward(target, link string) (string, error) {
 	if link == "" {
 		return "", nil
 	}
 	from, err := a.base.Parse(target)
 	if err != nil {
-		return "", fmt.Errorf("%w: %v", backends.ErrCorrupt, err)
+		return "", fmt.Errorf("%w: %v", backends.ErrBadAnswer, err)
 	}
 	return follow(from, link)
 }
 
 // follow returns the target of a link in an answer from a URL. It has to be on
-// the same host. Errors: backends.ErrCorrupt.
+// the same host. Errors: backends.ErrBadAnswer.
 func follow(from *url.URL, link string) (string, error) {
 	u, err := from.Parse(link)
 	// What is opaque ("x:.evil.example/") has no host, and would be the end
 	// of ours.
 	if err != nil || u.Opaque != "" || !strings.EqualFold(u.Host, from.Host) && !sameOrigin(u, from) {
-		return "", fmt.Errorf("%w: the listing goes on at %q, which is not on %s", backends.ErrCorrupt, link, from.Host)
+		return "", fmt.Errorf("%w: the listing goes on at %q, which is not on %s", backends.ErrBadAnswer, link, from.Host)
 	}
 	return u.RequestURI(), nil
 }

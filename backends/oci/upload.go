@@ -65,22 +65,33 @@ func (c *client) pushLayer(ctx context.Context, repo string, src backends.Source
 		return err
 	}
 	err = u.run(ctx)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, backends.ErrCorrupt) && (u.unsure || u.refused) {
+	if errors.Is(err, fs.ErrNotExist) || isOdd(err) && (u.unsure || u.refused) {
 		// The registry has lost the upload, or what it kept of a broken
 		// request was not what was sent: only all of it again can help.
 		c.log.Info("upload begins anew", "repository", repo, "digest", src.Digest, "err", err)
 		u = begin()
 		err = u.run(ctx)
 	}
-	if u.refused && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, backends.ErrCorrupt)) {
+	if u.refused && (errors.Is(err, fs.ErrNotExist) || isOdd(err)) {
 		// Not every registry that takes no chunks has a word for it.
 		c.log.Info("upload is sent in one piece", "repository", repo, "digest", src.Digest, "err", err)
-		err = begin().whole(ctx)
+		u = begin()
+		err = u.whole(ctx)
 	}
-	if errors.Is(err, backends.ErrCorrupt) {
+	if isOdd(err) {
 		memo.Forget()
 	}
+	if errors.Is(err, fs.ErrNotExist) && u.location != nil {
+		// Nothing that anybody has named: another server behind the same name, perhaps.
+		err = fmt.Errorf("%w: the registry has lost the upload: %v", backends.ErrUnavailable, err)
+	}
 	return err
+}
+
+// isOdd reports whether the registry took something else than was sent, or says so:
+// many answer HTTP 400 to a wrong digest.
+func isOdd(err error) bool {
+	return errors.Is(err, backends.ErrCorrupt) || errors.Is(err, backends.ErrBadAnswer)
 }
 
 // An upload is one blob on its way.
@@ -204,20 +215,20 @@ func (u *upload) follow(resp *http.Response) error {
 	location := resp.Header.Get("Location")
 	if location == "" {
 		if u.location == nil {
-			return fmt.Errorf("%w: upload without a Location", backends.ErrCorrupt)
+			return fmt.Errorf("%w: upload without a Location", backends.ErrBadAnswer)
 		}
 		return nil
 	}
 	next, err := u.c.base.Parse(location)
 	if err != nil {
-		return fmt.Errorf("%w: upload Location: %v", backends.ErrCorrupt, err)
+		return fmt.Errorf("%w: upload Location: %v", backends.ErrBadAnswer, err)
 	}
 	if strings.EqualFold(next.Host, u.c.base.Host) {
 		// A registry behind a TLS proxy often believes that it speaks http.
 		next.Scheme = u.c.base.Scheme
 	}
 	if !sameOrigin(next, u.c.base) {
-		return fmt.Errorf("%w: %w: %s, by %s", backends.ErrCorrupt, errForeignUpload, backends.Origin(next), u.c.base.Host)
+		return fmt.Errorf("%w: %w: %s, by %s", backends.ErrBadAnswer, errForeignUpload, backends.Origin(next), u.c.base.Host)
 	}
 	u.location = next
 	return nil
@@ -255,10 +266,10 @@ func (u *upload) status(ctx context.Context) error {
 	}
 	if end == 1 {
 		// "0-0" is what docker-registry says of one byte and of none.
-		return fmt.Errorf("%w: nothing was uploaded", fs.ErrNotExist)
+		return backends.NotFound("nothing was uploaded")
 	}
 	if end > u.size {
-		return fmt.Errorf("%w: upload of %d bytes has %d", backends.ErrCorrupt, u.size, end)
+		return fmt.Errorf("%w: upload of %d bytes has %d", backends.ErrBadAnswer, u.size, end)
 	}
 	u.offset, u.unsure = end, true
 	return u.follow(resp)
@@ -270,11 +281,11 @@ var uploadRange = regexp.MustCompile(`^(?:bytes[= ])?0-(\d+)$`)
 func uploaded(header string) (int64, error) {
 	m := uploadRange.FindStringSubmatch(strings.TrimSpace(header))
 	if m == nil {
-		return 0, fmt.Errorf("%w: upload with the Range %q", backends.ErrCorrupt, header)
+		return 0, fmt.Errorf("%w: upload with the Range %q", backends.ErrBadAnswer, header)
 	}
 	last, err := strconv.ParseInt(m[1], 10, 62)
 	if err != nil {
-		return 0, fmt.Errorf("%w: upload with the Range %q", backends.ErrCorrupt, header)
+		return 0, fmt.Errorf("%w: upload with the Range %q", backends.ErrBadAnswer, header)
 	}
 	return last + 1, nil
 }
@@ -293,7 +304,7 @@ func (u *upload) patch(ctx context.Context) error {
 		return errNoChunks // said by a code, with another status
 	}
 	if err != nil {
-		u.refused = errors.Is(err, fs.ErrNotExist) || errors.Is(err, backends.ErrCorrupt)
+		u.refused = errors.Is(err, fs.ErrNotExist) || isOdd(err)
 		return err
 	}
 	switch resp.StatusCode {
@@ -329,7 +340,7 @@ func (u *upload) taken(header string, n int64) (int64, error) {
 	case err != nil:
 		return 0, err
 	case end > u.offset+n:
-		return 0, fmt.Errorf("%w: %d bytes sent from %d, the registry says it has %d", backends.ErrCorrupt, n, u.offset, end)
+		return 0, fmt.Errorf("%w: %d bytes sent from %d, the registry says it has %d", backends.ErrBadAnswer, n, u.offset, end)
 	case end <= u.offset:
 		// ECR goes on telling where its first chunk ended, and has all of them
 		// (github.com/aws/containers-roadmap/issues/2831). The digest decides.
@@ -387,7 +398,7 @@ func (u *upload) body(ctx context.Context, method string, to *url.URL, off, n in
 	body, _ := open() // cannot fail
 	req, err := http.NewRequestWithContext(ctx, method, to.String(), body)
 	if err != nil {
-		return nil, fmt.Errorf("%w: upload Location: %v", backends.ErrCorrupt, err)
+		return nil, fmt.Errorf("%w: upload Location: %v", backends.ErrBadAnswer, err)
 	}
 	req.ContentLength, req.GetBody = n, open
 	req.Header.Set("Content-Type", "application/octet-stream")

@@ -94,8 +94,13 @@ type sifDescriptor struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
+// annotationModified is the time of the file that was pushed (RFC 3339, with
+// nanoseconds), which a copying tool compares.
+const annotationModified = "com.github.sregfs.modified"
+
 // newManifest makes the manifest of src with that configuration. The title is the name of the file that
-// "oras pull" and "apptainer pull" write: as the latter names it by itself.
+// "oras pull" and "apptainer pull" write: as the latter names it by itself. What the
+// file is, its extension tells: programs that run images want the media type of a SIF.
 func newManifest(ref backends.Ref, src backends.Source, config []byte) (manifest, error) {
 	v := sifManifest{
 		SchemaVersion: 2,
@@ -105,11 +110,15 @@ func newManifest(ref backends.Ref, src backends.Source, config []byte) (manifest
 		},
 		Layers: []sifDescriptor{{
 			MediaType: sifLayer, Size: src.Size, Digest: src.Digest,
-			Annotations: map[string]string{ocispec.AnnotationTitle: ref.Name + "_" + ref.Tag + ".sif"},
+			Annotations: map[string]string{ocispec.AnnotationTitle: ref.Name + "_" + ref.Tag + backends.Ext(src.Format)},
 		}},
 	}
+	v.Annotations = map[string]string{}
 	if created := sifCreated(src.Content); !created.IsZero() {
-		v.Annotations = map[string]string{ocispec.AnnotationCreated: created.UTC().Format(time.RFC3339)}
+		v.Annotations[ocispec.AnnotationCreated] = created.UTC().Format(time.RFC3339)
+	}
+	if y := src.Modified.UTC().Year(); !src.Modified.IsZero() && 0 < y && y < 10_000 {
+		v.Annotations[annotationModified] = src.Modified.UTC().Format(time.RFC3339Nano)
 	}
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -153,7 +162,7 @@ func (c *client) allowed(ctx context.Context, repo string, ref backends.Ref, src
 
 // isAnswer reports whether err says what is there, not that asking failed.
 func isAnswer(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, backends.ErrCorrupt)
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) || isOdd(err)
 }
 
 // commit checks the blob and makes it visible by the manifest.
@@ -180,7 +189,7 @@ func (c *client) commit(ctx context.Context, repo string, ref backends.Ref, src 
 	memo.State = pushState{Manifest: m.digest}
 	memo.Save()
 	sent := c.putManifest(ctx, repo, ref.Tag, m)
-	if errors.Is(sent, backends.ErrCorrupt) {
+	if isOdd(sent) {
 		// docker-registry writes the links to its blobs in place: while
 		// another client pushes the same configuration, it can read an empty
 		// one and calls the digest in the manifest invalid.
@@ -200,7 +209,7 @@ func (c *client) commit(ctx context.Context, repo string, ref backends.Ref, src 
 	case sent != nil:
 		return sent
 	case err != nil:
-		return fmt.Errorf("%w: the registry took the manifest and lost it", backends.ErrCorrupt)
+		return fmt.Errorf("%w: the registry took the manifest and lost it", backends.ErrBadAnswer)
 	}
 	return fmt.Errorf("%w: the tag went to %s right after", backends.ErrChanged, now)
 }

@@ -109,14 +109,7 @@ func decode(resp *http.Response, text []byte, v any) error {
 	if err := verdict(resp, text); err != nil {
 		return err
 	}
-	text = bytes.TrimSpace(text)
-	if len(text) == 0 || text[0] != '{' && text[0] != '[' {
-		return fmt.Errorf("%w: not an answer of a registry server", backends.ErrCorrupt)
-	}
-	if err := json.Unmarshal(text, v); err != nil {
-		return fmt.Errorf("%w: not an answer of a registry server: %v", backends.ErrCorrupt, err)
-	}
-	return nil
+	return httpx.Decode(text, v)
 }
 
 // bearer sends a request to the library API and decodes the "data" of the
@@ -160,7 +153,7 @@ func (c *client) data(req *http.Request, v any) error {
 	}
 	if v == nil {
 		if bytes.HasPrefix(bytes.TrimSpace(text), []byte("<")) {
-			return fmt.Errorf("%w: a page in place of an answer", backends.ErrCorrupt)
+			return httpx.ErrPage
 		}
 		return verdict(resp, text)
 	}
@@ -171,7 +164,7 @@ func (c *client) data(req *http.Request, v any) error {
 		return err
 	}
 	if len(envelope.Data) == 0 {
-		return fmt.Errorf("%w: an answer of the library API without data", backends.ErrCorrupt)
+		return fmt.Errorf("%w: an answer of the library API without data", backends.ErrBadAnswer)
 	}
 	return decode(resp, envelope.Data, v)
 }

@@ -39,7 +39,11 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 		return errFrozen
 	}
 	defer c.forget()
-	err = c.signed(ctx, kindDelete, n, func(auth string) error { return c.remove(ctx, n, auth) })
+	as := n
+	if in := collectionIn(m.Collection); n.built(in, m.Name) {
+		as = name{in, m.Name, n.tag} // as the server has it
+	}
+	err = c.signed(ctx, kindDelete, as, func(auth string) error { return c.remove(ctx, n, auth) })
 	if statusOf(err) == http.StatusNotModified {
 		return errFrozen
 	}

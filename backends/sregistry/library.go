@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/libapi"
@@ -24,6 +25,18 @@ const (
 // library sends the image to the object store: the server makes a nameless image
 // for the digest, hands out presigned URLs for its bytes, and the tag comes last.
 func (p *push) library(ctx context.Context, collection string) error {
+	known := p.memo.State.Nameless != ""
+	err := p.throughStore(ctx, collection)
+	if known && p.memo.State.Nameless != "" && errors.Is(err, fs.ErrNotExist) && !p.memo.State.Sent {
+		// Whoever runs the server clears away nameless images from time to time.
+		p.forgetNameless()
+		err = p.throughStore(ctx, collection)
+	}
+	p.leave(ctx, err)
+	return err
+}
+
+func (p *push) throughStore(ctx context.Context, collection string) error {
 	image, err := p.nameless(ctx)
 	if err != nil {
 		return err
@@ -44,6 +57,34 @@ func (p *push) library(ctx context.Context, collection string) error {
 	p.memo.State.Sent = true
 	p.memo.Save()
 	return p.c.bearer(ctx, http.MethodPost, tagsPath+escape(collection), map[string]string{"Tag": p.n.tag, "ImageID": image}, nil)
+}
+
+// leaveTime bounds the request that deletes what a push leaves, which is made also when the
+// push was ended.
+const leaveTime = 10 * time.Second
+
+// leave deletes the nameless image that a push with that end would leave on the server. It
+// stays if another try can go on with the parts that are there, and from when it may have
+// its name: the request that deletes does not look at that.
+func (p *push) leave(ctx context.Context, err error) {
+	image := p.memo.State.Nameless
+	again := ctx.Err() != nil || errors.Is(err, backends.ErrUnavailable) || errors.Is(err, backends.ErrRateLimited) || errors.Is(err, context.DeadlineExceeded)
+	if image == "" || p.memo.State.Sent || again && len(p.memo.State.Parts) > 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
+	defer cancel()
+	err = p.c.bearer(ctx, http.MethodPut, "/v2/imagefile/"+escape(image)+"/_multipart_abort", map[string]any{}, nil)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		p.forgetNameless()
+		return
+	}
+	p.c.log.Warn("an image without a name stays on the server", "image", image, "for", p.ref.String(), "err", err)
+}
+
+func (p *push) forgetNameless() {
+	p.memo.State.Nameless, p.memo.State.State = "", libapi.State{}
+	p.memo.Save()
 }
 
 type identified struct {
@@ -76,7 +117,7 @@ func (p *push) collection(ctx context.Context) (string, error) {
 		}
 	}
 	if err == nil && found.ID == "" {
-		err = fmt.Errorf("%w: a collection without an id", backends.ErrCorrupt)
+		err = fmt.Errorf("%w: a collection without an id", backends.ErrBadAnswer)
 	}
 	if err == nil && found.Private {
 		p.c.closed.add(p.n.collection)
@@ -84,21 +125,26 @@ func (p *push) collection(ctx context.Context) (string, error) {
 	return string(found.ID), err
 }
 
-// nameless returns an image for the digest whose bytes are to come: that of the
-// upload that was broken off, or one that the server makes. It makes another each
-// time, and does not say whether it has the bytes already.
+// nameless returns an image for the digest whose bytes are to come: that of an earlier
+// try, or one that the server makes. It makes another each time that it is asked, and does
+// not say whether it has the bytes already.
 func (p *push) nameless(ctx context.Context) (id string, err error) {
-	if under := p.memo.State.State; under.Upload != "" && under.Image != "" {
-		return under.Image, nil
+	if p.memo.State.Nameless != "" {
+		return p.memo.State.Nameless, nil
 	}
 	var found identified
 	path := "/v1/images/" + escape(p.c.login.user) + "/" + p.n.collection + "/" + p.n.container +
 		":sha256." + p.src.Digest[len("sha256:"):] + "?arch=" + escape(p.c.arch)
 	err = p.c.bearer(ctx, http.MethodGet, path, nil, &found)
-	if err == nil && found.ID == "" {
-		err = fmt.Errorf("%w: an image without an id", backends.ErrCorrupt)
+	switch {
+	case err != nil:
+		return "", err
+	case found.ID == "":
+		return "", fmt.Errorf("%w: an image without an id", backends.ErrBadAnswer)
 	}
-	return string(found.ID), err
+	p.memo.State.Nameless = string(found.ID)
+	p.memo.Save()
+	return string(found.ID), nil
 }
 
 // store sends the bytes, in parts if there are many.

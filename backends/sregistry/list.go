@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
 	"net/http"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
 const (
@@ -93,7 +93,7 @@ func (c *client) List(ctx context.Context, at string) iter.Seq2[backends.Entry, 
 			}
 		}
 		if !told && prefix != "" {
-			yield(backends.Entry{}, fmt.Errorf("%w: no container's name begins with %q", fs.ErrNotExist, prefix))
+			yield(backends.Entry{}, backends.NotFound("no container's name begins with %q", prefix))
 		}
 	}
 }
@@ -106,11 +106,12 @@ func (c *client) listRoot(ctx context.Context) iter.Seq2[backends.Entry, error] 
 				yield(backends.Entry{}, err)
 				return
 			}
-			if !plainPart.MatchString(col.Name) {
+			top, names, ok := c.under(col)
+			if !ok {
 				c.log.Warn("collection left out of a listing", "name", col.Name)
 				continue
 			}
-			if fill.add(col.Name, c.usable(col)) && !yield(backends.Entry{Collection: col.Name}, nil) {
+			if fill.add(col.Name, top, names) && !yield(backends.Entry{Collection: top}, nil) {
 				return
 			}
 		}
@@ -123,20 +124,26 @@ func (c *client) listRoot(ctx context.Context) iter.Seq2[backends.Entry, error] 
 	}
 }
 
-// usable are the names in col that can be asked for.
-func (c *client) usable(col collection) (names []name) {
+// under returns the collection of ours that col is in, and the names in col that can be
+// asked for. A collection whose name has slashes is one of Google Cloud Build's, and has
+// but containers of that name.
+func (c *client) under(col collection) (top string, names []name, ok bool) {
+	top, _, slashed := strings.Cut(col.Name, "/")
+	if !plainPart.MatchString(top) {
+		return "", nil, false
+	}
 	for _, found := range col.Containers {
-		n := name{col.Name, found.Name, found.Tag}
+		n := nameOf(col.Name, found.Name, found.Tag)
 		if strings.HasPrefix(n.tag, dummyTag) {
 			continue // an upload under way
 		}
-		if n.tag == "" || c.CheckName(n.ref()) != nil {
-			c.log.Warn("name left out of a listing", "collection", n.collection, "name", found.Name, "tag", found.Tag)
+		if n.tag == "" || n.collection != top || c.CheckName(n.ref()) != nil {
+			c.log.Warn("name left out of a listing", "collection", col.Name, "name", found.Name, "tag", found.Tag)
 			continue
 		}
 		names = append(names, n)
 	}
-	return names
+	return top, names, !slashed || len(names) > 0
 }
 
 // names returns what is in the collection called top.
@@ -146,36 +153,50 @@ func (c *client) names(ctx context.Context, top string) ([]name, error) {
 		return names, nil
 	}
 	if !plainPart.MatchString(top) {
-		return nil, fmt.Errorf("%w: no collection can be called %q", fs.ErrNotExist, top)
+		return nil, backends.NotFound("no collection can be called %q", top)
 	}
+	var answer json.RawMessage
 	var col collection
-	err := c.page(ctx, "/api/collection/"+escape(top), &col)
+	err := c.page(ctx, "/api/collection/"+escape(top), &answer)
+	if err == nil {
+		err = httpx.Decode(answer, &col)
+	}
 	switch {
 	case statusOf(err) == http.StatusInternalServerError:
 		return nil, c.whyBroken(ctx, err)
 	case err != nil:
 		return nil, err
-	case col.Name != top && top != strings.ToLower(top):
-		return c.namesInRoot(ctx, top) // the view looks for names in lower case alone
-	case col.Name == "" && col.ID == "":
-		return nil, fmt.Errorf("%w: no such collection", fs.ErrNotExist) // the server says {} with status 200
+	case col.Name != top && top != strings.ToLower(top), c.listing.built(top, col.Name == ""):
+		// The view looks for names in lower case alone, and for whole ones.
+		names, err := c.namesInRoot(ctx, top)
+		if statusOf(err) != 0 {
+			err = backends.BrokenOff(err)
+		}
+		return names, err
+	case string(answer) == "{}":
+		return nil, backends.NotFound("no such collection") // the server says {} with status 200
 	case col.Name != top:
-		return nil, fmt.Errorf("%w: collection %.100q for %q", backends.ErrCorrupt, col.Name, top)
+		return nil, fmt.Errorf("%w: collection %.100q for %q", backends.ErrBadAnswer, col.Name, top)
 	}
-	return c.usable(col), nil
+	_, names, _ := c.under(col)
+	return names, nil
 }
 
 // namesInRoot is names by the list of all collections.
-func (c *client) namesInRoot(ctx context.Context, top string) ([]name, error) {
+func (c *client) namesInRoot(ctx context.Context, top string) (names []name, err error) {
+	found := map[string]bool{}
 	for col, err := range c.collections(ctx) {
 		if err != nil {
 			return nil, err
 		}
-		if col.Name == top {
-			return c.usable(col), nil
+		if in, inside, ok := c.under(col); ok && in == top && !found[col.Name] {
+			found[col.Name], names = true, append(names, inside...)
 		}
 	}
-	return nil, fmt.Errorf("%w: no such collection", fs.ErrNotExist)
+	if len(found) == 0 {
+		return nil, backends.NotFound("no such collection")
+	}
+	return names, nil
 }
 
 // whyBroken tells a private collection, for which the server's view breaks, from
@@ -204,7 +225,7 @@ func (c *client) collections(ctx context.Context) iter.Seq2[collection, error] {
 			c.listing.answered()
 			for _, col := range page.Results {
 				if listed += 1 + len(col.Containers); listed > maxListed {
-					yield(collection{}, fmt.Errorf("%w: more than %d names in one listing", backends.ErrCorrupt, maxListed))
+					yield(collection{}, fmt.Errorf("%w: more than %d names in one listing", backends.ErrBadAnswer, maxListed))
 					return
 				}
 				if !yield(col, nil) {
@@ -218,24 +239,29 @@ func (c *client) collections(ctx context.Context) iter.Seq2[collection, error] {
 // A filler gathers the names of a listing while it is read.
 type filler struct {
 	generation int
+	seen       map[string]bool // the server's collections
 	names      map[string][]name
+	built      map[string]bool // collections in which are some of Google Cloud Build's
 	count      int
 }
 
 func newFiller(generation int) *filler {
-	return &filler{generation: generation, names: map[string][]name{}}
+	return &filler{generation: generation, seen: map[string]bool{}, names: map[string][]name{}, built: map[string]bool{}}
 }
 
-// add reports whether the collection is a new one.
-func (f *filler) add(collection string, names []name) bool {
-	if _, twice := f.names[collection]; twice {
+// add takes the names in col, which is top or in it, and reports whether top is new.
+func (f *filler) add(col, top string, names []name) bool {
+	if f.seen[col] {
 		return false
 	}
+	f.seen[col] = true
+	f.built[top] = f.built[top] || col != top
 	if f.count += len(names); f.count > maxKept {
 		names = nil
 	}
-	f.names[collection] = names
-	return true
+	_, old := f.names[top]
+	f.names[top] = append(f.names[top], names...)
+	return !old
 }
 
 func (f *filler) has(collection string) bool {
@@ -250,8 +276,20 @@ type listing struct {
 	names  map[string][]name
 	count  int // of all names
 	until  time.Time
-	forgot int       // how many times, so that what was read before is not kept after
-	whole  time.Time // when the server listed all of it last
+	forgot int             // how many times, so that what was read before is not kept after
+	inside map[string]bool // as filler.built; nil before there was a whole listing
+	whole  time.Time       // when the server listed all of it last
+}
+
+// built reports whether a collection has containers of Google Cloud Build, which its own
+// page does not tell of; unknown is the answer before there was a listing.
+func (l *listing) built(collection string, unknown bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.inside == nil {
+		return unknown
+	}
+	return l.inside[collection]
 }
 
 // aliveFor is how long a server that has listed all is taken to be none that is broken.
@@ -289,6 +327,7 @@ func (l *listing) generation() int {
 func (l *listing) put(f *filler) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.inside = f.built
 	if f.generation != l.forgot || f.count > maxKept {
 		return
 	}

@@ -135,8 +135,8 @@ func (c *client) askLibrary(ctx context.Context) error {
 		asked = c.data(req, &struct{}{})
 	}
 	switch {
-	case elsewhere(asked) || errors.Is(asked, backends.ErrCorrupt):
-		return fmt.Errorf("%w: the server has no library API", fs.ErrNotExist)
+	case elsewhere(asked) || errors.Is(asked, backends.ErrBadAnswer):
+		return backends.NotFound("the server has no library API")
 	case asked != nil:
 		return asked
 	}
@@ -163,7 +163,7 @@ func (c *client) entity(ctx context.Context) (id string, err error) {
 	case errors.Is(err, fs.ErrNotExist):
 		err = fmt.Errorf("%w: the token is not that of user %q", backends.ErrUnauthorized, c.login.user)
 	case err == nil && told.ID == "":
-		err = fmt.Errorf("%w: a user without an id", backends.ErrCorrupt)
+		err = fmt.Errorf("%w: a user without an id", backends.ErrBadAnswer)
 	}
 	return string(told.ID), err
 }

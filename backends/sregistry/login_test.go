@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +103,45 @@ func TestSigned_clockLearnt(t *testing.T) {
 		}
 		if sent, opened := srv.Count("POST /upload"), srv.Count("POST /api/upload/chunked_upload"); sent != i+1 || opened != i+2 {
 			t.Errorf("push %d: %d images sent, %d announced", i+1, sent, opened)
+		}
+	}
+}
+
+// What Google Cloud Build has made is called "github/repo" in the collection "github/repo",
+// and found as "github/repo:tag": it is repo in github, beside what is really there.
+func TestBuilt(t *testing.T) {
+	t.Parallel()
+	for _, own := range []bool{false, true} {
+		srv := sregistrytest.Start(t, sregistrytest.Options{})
+		for in, name := range map[string]string{"github/repo": "github/repo", "github/org/tool": "github/org/tool", "git": "x", "github/odd": "other"} {
+			srv.Add(sregistrytest.Image{Collection: in, Name: name, Tag: "master", Content: []byte(in), Old: true})
+		}
+		if own {
+			srv.Add(sregistrytest.Image{Collection: "github", Name: "own", Tag: "1", Content: []byte("own"), Old: true})
+		}
+		b := opened(t, srv.URL, sregistrytest.User, sregistrytest.Token)
+		want := []string{"github/org/", "github/repo:master"}
+		if own {
+			want = []string{"github/org/", "github/own:1", "github/repo:master"}
+			if got := backendtest.Names(t, b, ""); !slices.Equal(got, []string{"git/", "github/"}) {
+				t.Errorf("the root: %q", got)
+			}
+		}
+		if got := backendtest.Names(t, b, "github"); !slices.Equal(got, want) {
+			t.Errorf("github: %q, want %q", got, want)
+		}
+		if got := backendtest.Names(t, b, "github/org"); !slices.Equal(got, []string{"github/org/tool:master"}) {
+			t.Errorf("github/org: %q", got)
+		}
+		for name, content := range map[string]string{"github/repo:master": "github/repo", "github/org/tool:master": "github/org/tool"} {
+			img := backendtest.Stat(t, b, name)
+			if img.Ref.String() != name {
+				t.Errorf("%s is called %s", name, img.Ref)
+			}
+			backendtest.WantRead(t, b, img, 0, -1, []byte(content))
+			if err := b.Delete(t.Context(), img); err != nil {
+				t.Errorf("Delete(%s): %v", name, err)
+			}
 		}
 	}
 }

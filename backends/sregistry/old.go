@@ -28,7 +28,7 @@ func (c *client) openOld(ctx context.Context, m manifest, img backends.Image, s 
 		return nil, fmt.Errorf("%w: reading from offset %d (this store gives only whole images)", errors.ErrUnsupported, s.Off)
 	}
 	if m.Image == "" {
-		return nil, fmt.Errorf("%w: the server says nowhere to download it", fs.ErrNotExist)
+		return nil, backends.NotFound("the server says nowhere to download it")
 	}
 	address, err := c.target(m.Image)
 	if err != nil {
@@ -50,7 +50,7 @@ func (c *client) openOld(ctx context.Context, m manifest, img backends.Image, s 
 	}
 	if img.Size >= 0 && resp.ContentLength >= 0 && resp.ContentLength != img.Size {
 		resp.Body.Close()
-		return nil, fmt.Errorf("%w: %d bytes, %d before", backends.ErrCorrupt, resp.ContentLength, img.Size)
+		return nil, fmt.Errorf("%w: %d bytes, %d before", backends.ErrBadAnswer, resp.ContentLength, img.Size)
 	}
 	c.places.put(placeKey(img), place{old: true, size: resp.ContentLength})
 	if s.Off > 0 || s.N >= 0 && (resp.ContentLength < 0 || s.N < resp.ContentLength) {

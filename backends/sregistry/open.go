@@ -82,7 +82,7 @@ func (c *client) openNew(ctx context.Context, m manifest, img backends.Image, s 
 	}
 	p, err := c.found(resp)
 	if err == nil && img.Size >= 0 && p.size >= 0 && p.size != img.Size {
-		err = fmt.Errorf("%w: %d bytes, %d before", backends.ErrCorrupt, p.size, img.Size)
+		err = fmt.Errorf("%w: %d bytes, %d before", backends.ErrBadAnswer, p.size, img.Size)
 	}
 	if err != nil {
 		resp.Body.Close()
@@ -167,7 +167,7 @@ func notAnImage(resp *http.Response) error {
 	if err := decode(resp, text, new(any)); err != nil {
 		return err
 	}
-	return fmt.Errorf("%w: JSON in place of an image", backends.ErrCorrupt)
+	return fmt.Errorf("%w: JSON in place of an image", backends.ErrBadAnswer)
 }
 
 // found is the place that resp came from.

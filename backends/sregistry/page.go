@@ -42,7 +42,7 @@ func (c *client) page(ctx context.Context, path string, v any) error {
 		case err != nil:
 			return backends.TransportError(err)
 		case len(text) > maxPage:
-			return fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrCorrupt, maxPage)
+			return fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrBadAnswer, maxPage)
 		}
 		return decode(resp, text, v)
 	})
@@ -61,7 +61,7 @@ func pages[T any](ctx context.Context, c *client, path string) iter.Seq2[pageOf[
 		seen := map[string]bool{}
 		for n := 0; next != ""; n++ {
 			if n == maxPages || seen[next] {
-				yield(pageOf[T]{}, fmt.Errorf("%w: the list has no end", backends.ErrCorrupt))
+				yield(pageOf[T]{}, fmt.Errorf("%w: the list has no end", backends.ErrBadAnswer))
 				return
 			}
 			seen[next] = true
@@ -72,7 +72,7 @@ func pages[T any](ctx context.Context, c *client, path string) iter.Seq2[pageOf[
 			}
 			err := c.page(ctx, next, &got)
 			if err == nil && got.Results == nil {
-				err = fmt.Errorf("%w: a page of a list without results", backends.ErrCorrupt)
+				err = fmt.Errorf("%w: a page of a list without results", backends.ErrBadAnswer)
 			}
 			if err == nil {
 				next, err = nextPage(path, got.Next)
@@ -102,7 +102,7 @@ func nextPage(path, link string) (string, error) {
 	}
 	u, err := url.Parse(link)
 	if err != nil {
-		return "", fmt.Errorf("%w: a link to the next page that is none", backends.ErrCorrupt)
+		return "", fmt.Errorf("%w: a link to the next page that is none", backends.ErrBadAnswer)
 	}
 	return path + "?" + u.RawQuery, nil
 }
@@ -170,7 +170,7 @@ func (c *client) readFacts(ctx context.Context, most int) (all map[name]manifest
 		}
 		for _, m := range page.Results {
 			if in := collectionIn(m.Collection); in != "" && m.Name != "" && m.Tag != "" && m.ID != "" {
-				all[name{in, m.Name, m.Tag}] = m
+				all[nameOf(in, m.Name, m.Tag)] = m
 			}
 		}
 	}

@@ -53,7 +53,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 // API where there is one: only that can say who may see it.
 func (p *push) send(ctx context.Context) error {
 	err := p.c.askLibrary(ctx)
-	if (elsewhere(err) || errors.Is(err, backends.ErrCorrupt)) && p.c.way != pushLibrary {
+	if (elsewhere(err) || errors.Is(err, backends.ErrBadAnswer)) && p.c.way != pushLibrary {
 		return p.upload(ctx)
 	}
 	if err != nil {
@@ -111,8 +111,9 @@ type push struct {
 
 // A pushState is what is known of an earlier try of a push.
 type pushState struct {
-	Sent bool   `json:"sent,omitempty"` // the name may be ours, whatever the answer was
-	MD5  string `json:"md5,omitempty"`  // of what was sent in the old way, by which the server knows it at first
+	Sent     bool   `json:"sent,omitempty"`     // the name may be ours, whatever the answer was
+	MD5      string `json:"md5,omitempty"`      // of what was sent in the old way, by which the server knows it at first
+	Nameless string `json:"nameless,omitempty"` // the image that the library API has made for it
 
 	libapi.State // of an upload to the object store
 }
@@ -182,7 +183,7 @@ func (p *push) ours(now backends.Image) bool {
 func (p *push) published(ctx context.Context) (backends.Image, error) {
 	m, err := p.c.manifest(ctx, p.n)
 	if errors.Is(err, fs.ErrNotExist) {
-		return backends.Image{}, fmt.Errorf("%w: the server took the image and does not have it", backends.ErrCorrupt)
+		return backends.Image{}, fmt.Errorf("%w: the server took the image and does not have it", backends.ErrBadAnswer)
 	}
 	if err != nil {
 		return backends.Image{}, err

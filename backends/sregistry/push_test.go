@@ -339,7 +339,7 @@ func TestPush_way(t *testing.T) {
 		"auto with a page": {way: "auto", page: true},
 		"upload":           {way: "upload"},
 		"library":          {way: "library", library: true},
-		"library, a page":  {way: "library", page: true, err: backends.ErrCorrupt},
+		"library, a page":  {way: "library", page: true, err: backends.ErrBadAnswer},
 	} {
 		srv := sregistrytest.Start(t, sregistrytest.Options{})
 		hc := backends.NewHTTPClient(backends.HTTPOptions{})

@@ -85,9 +85,9 @@ func checked(m manifest, n name, err error) (manifest, error) {
 	case err != nil:
 		return manifest{}, err
 	case m.ID == "" || m.Name == "" || m.Tag == "":
-		return manifest{}, fmt.Errorf("%w: a manifest without id, name or tag", backends.ErrCorrupt)
-	case !strings.EqualFold(m.Name, n.container) || !strings.EqualFold(m.Tag, n.tag):
-		return manifest{}, fmt.Errorf("%w: a manifest of %.100q for %q", backends.ErrCorrupt, m.Name+":"+m.Tag, n.container+":"+n.tag)
+		return manifest{}, fmt.Errorf("%w: a manifest without id, name or tag", backends.ErrBadAnswer)
+	case !strings.EqualFold(m.Name, n.container) && !n.built(collectionIn(m.Collection), m.Name) || !strings.EqualFold(m.Tag, n.tag):
+		return manifest{}, fmt.Errorf("%w: a manifest of %.100q for %q", backends.ErrBadAnswer, m.Name+":"+m.Tag, n.container+":"+n.tag)
 	}
 	return m, nil
 }
@@ -120,7 +120,7 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 			return backends.Image{}, err
 		}
 		if img = c.image(m, n); img.Version != want {
-			return backends.Image{}, fmt.Errorf("%w: version %q", fs.ErrNotExist, ref.Version)
+			return backends.Image{}, backends.NotFound("version %q", ref.Version)
 		}
 	}
 	c.size(ctx, &img)
@@ -139,12 +139,14 @@ func (c *client) tagOf(ctx context.Context, n name, version string) (string, err
 			return f.Tag, nil
 		}
 	}
-	return "", fmt.Errorf("%w: no tag has the version %q", fs.ErrNotExist, version)
+	return "", backends.NotFound("no tag has the version %q", version)
 }
 
 // image says in our words what m says. Its size is not known.
 func (c *client) image(m manifest, n name) backends.Image {
-	n.container, n.tag = m.Name, m.Tag
+	if n.tag = m.Tag; strings.EqualFold(m.Name, n.container) {
+		n.container = m.Name
+	}
 	img := backends.Image{Ref: n.ref(), Size: -1, URL: c.url("/containers/" + escape(string(m.ID))), Labels: labels(m.Metadata)}
 	img.Version, img.Digest = parseVersion(m.Version)
 	if img.Version == "" { // until a worker of the server has looked at the file

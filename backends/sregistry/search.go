@@ -127,7 +127,7 @@ func (c *client) search(ctx context.Context, path string) ([]container, error) {
 // name says which container f is. Servers differ in where they say it.
 func (f container) name() name {
 	if in := collectionIn(f.Collection); in != "" {
-		return name{in, f.Name, f.Tag}
+		return nameOf(in, f.Name, f.Tag)
 	}
 	return parseURI(f.URI)
 }

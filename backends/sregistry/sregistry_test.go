@@ -227,20 +227,20 @@ func TestAnswers(t *testing.T) {
 		"404":           fs.ErrNotExist,
 		"403":           fs.ErrPermission,
 		"401":           backends.ErrUnauthorized,
-		"400":           backends.ErrCorrupt,
+		"400":           backends.ErrBadAnswer,
 		"503":           backends.ErrUnavailable,
-		"200":           backends.ErrCorrupt,
-		"":              backends.ErrCorrupt,
-		"null":          backends.ErrCorrupt,
-		"{}":            backends.ErrCorrupt,
-		`{"id":1}`:      backends.ErrCorrupt,
-		"[]":            backends.ErrCorrupt,
-		"<html></html>": backends.ErrCorrupt,
-		`"Not found"`:   backends.ErrCorrupt,
-		`{"id":1,"name":"other","tag":"1","version":""}`: backends.ErrCorrupt,
-		`{"id":{},"name":"i","tag":"1"}`:                 backends.ErrCorrupt,
-		strings.Repeat(`{"id":`, 20_000):                 backends.ErrCorrupt,
-		`{"id":"` + strings.Repeat("x", 5<<20) + `"}`:    backends.ErrCorrupt,
+		"200":           backends.ErrBadAnswer,
+		"":              backends.ErrBadAnswer,
+		"null":          backends.ErrBadAnswer,
+		"{}":            backends.ErrBadAnswer,
+		`{"id":1}`:      backends.ErrBadAnswer,
+		"[]":            backends.ErrBadAnswer,
+		"<html></html>": backends.ErrBadAnswer,
+		`"Not found"`:   backends.ErrBadAnswer,
+		`{"id":1,"name":"other","tag":"1","version":""}`: backends.ErrBadAnswer,
+		`{"id":{},"name":"i","tag":"1"}`:                 backends.ErrBadAnswer,
+		strings.Repeat(`{"id":`, 20_000):                 backends.ErrBadAnswer,
+		`{"id":"` + strings.Repeat("x", 5<<20) + `"}`:    backends.ErrBadAnswer,
 	} {
 		t.Run(fmt.Sprintf("%.12q", body), func(t *testing.T) {
 			t.Parallel()
@@ -416,7 +416,7 @@ func TestList_endless(t *testing.T) {
 			fmt.Fprintf(w, `{"next":"http://elsewhere.example/api/collections/%s","results":[]}`, next(asked))
 		})
 		_, err := backends.Collect(newRemote(t, srv).List(t.Context(), ""))
-		if !errors.Is(err, backends.ErrCorrupt) || asked > 1001 {
+		if !errors.Is(err, backends.ErrBadAnswer) || asked > 1001 {
 			t.Errorf("pages that link to %s: %v after %d requests", name, err, asked)
 		}
 	}
@@ -434,8 +434,8 @@ func TestList_huge(t *testing.T) {
 			}
 		}
 	})
-	if _, err := backends.Collect(newRemote(t, srv).List(t.Context(), "")); !errors.Is(err, backends.ErrCorrupt) {
-		t.Errorf("List of an endless page: %v, want ErrCorrupt", err)
+	if _, err := backends.Collect(newRemote(t, srv).List(t.Context(), "")); !errors.Is(err, backends.ErrBadAnswer) {
+		t.Errorf("List of an endless page: %v, want ErrBadAnswer", err)
 	}
 }
 

@@ -130,8 +130,8 @@ func TestTarget(t *testing.T) {
 	} {
 		got, err := tt.c.target(tt.in)
 		switch {
-		case tt.want == "" && !errors.Is(err, backends.ErrCorrupt):
-			t.Errorf("target(%q) = %v, %v, want ErrCorrupt", tt.in, got, err)
+		case tt.want == "" && !errors.Is(err, backends.ErrBadAnswer):
+			t.Errorf("target(%q) = %v, %v, want ErrBadAnswer", tt.in, got, err)
 		case tt.want != "" && (err != nil || got.String() != tt.want):
 			t.Errorf("target(%q) = %v, %v, want %s", tt.in, got, err, tt.want)
 		}

@@ -26,6 +26,10 @@ import (
 // ErrNobody means that nothing serves the socket.
 var ErrNobody = errors.New("no mount is running")
 
+// ErrUnheard means that the other side ended before it read the request: nothing of it
+// was done, and another one may serve the socket soon.
+var ErrUnheard = errors.New("the mount ended before it heard")
+
 // A Client calls the verbs of a catalogue, which may be in another process. Its
 // methods are those of catalog.Catalog, with the same errors; file names must be
 // absolute. Methods may be called from many goroutines at once. When the context
@@ -169,6 +173,10 @@ func (c *Client) post(ctx context.Context, verb string, req any, fn func(frame) 
 func transportError(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	// unix(7): the peer was closed with data unread, or before it was sent.
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return fmt.Errorf("%w: %v", ErrUnheard, err)
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return fmt.Errorf("talk to the mount: %w", op)

@@ -35,6 +35,7 @@ var codes = []struct {
 	{"rate-limited", backends.ErrRateLimited},
 	{"unavailable", backends.ErrUnavailable},
 	{"corrupt", backends.ErrCorrupt},
+	{"bad-answer", backends.ErrBadAnswer},
 	{"changed", backends.ErrChanged},
 	{"read-only", backends.ErrReadOnly},
 	{"not-allowed", backends.ErrNotAllowed},

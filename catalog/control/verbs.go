@@ -245,6 +245,9 @@ func sendStatus(ctx context.Context, c *catalog.Catalog, opts Options, out *fram
 	if opts.Details != nil {
 		st.Details = opts.Details()
 	}
+	if opts.Refusals != nil {
+		st.Refusals = opts.Refusals()
+	}
 	return out.item(st)
 }
 

@@ -47,7 +47,7 @@ func (m *Mounted) watchTable(gone chan<- struct{}) {
 		default:
 		}
 		if n <= 0 {
-			if err != nil && err != unix.EINTR { //nolint:errorlint // as poll(2) gives it
+			if err != nil && err != unix.EINTR {
 				return
 			}
 			continue

@@ -6,6 +6,8 @@ package fusefs
 
 import (
 	"context"
+	"io/fs"
+	"path"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -42,6 +44,8 @@ type dirNode struct {
 	noXattrs
 	m   *Mounted
 	dir *fsys.Dir
+
+	refusal atomic.Pointer[string] // what was refused in it last, and why; nil: nothing was
 
 	changed atomic.Int64 // when names in it changed last, in Unix nanoseconds; 0: not since it is known
 	told    atomic.Int64 // counts what the notifier passed on
@@ -154,23 +158,23 @@ func (n *dirNode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 func (n *dirNode) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
 
 func (n *dirNode) Getxattr(_ context.Context, name string, dest []byte) (uint32, syscall.Errno) {
-	return getxattr(n.dir.Xattrs, name, dest)
+	return getxattr(n.xattrs, name, dest)
 }
 
 func (n *dirNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {
-	return listxattr(n.dir.Xattrs(), dest)
+	return listxattr(n.xattrs(), dest)
 }
 
 func (n *dirNode) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*gofs.Inode, gofs.FileHandle, uint32, syscall.Errno) {
 	ctx, end := await(ctx)
 	defer end()
-	draft, file, err := n.dir.Create(ctx, name, caller(ctx, true), flags&syscall.O_EXCL != 0)
+	draft, file, err := n.dir.Create(ctx, name, fs.FileMode(mode)&fs.ModePerm, caller(ctx, true), flags&syscall.O_EXCL != 0)
 	if err != nil {
-		return nil, nil, 0, n.m.fail("create", name, err)
+		return nil, nil, 0, n.refuse("create", name, err)
 	}
 	n.m.counts.written.Add(1)
 	child := n.child(ctx, name, draft, out)
-	return child, &draftHandle{m: n.m, name: name, file: file, open: n.m.files.add(ctx, child, true)}, 0, 0
+	return child, &draftHandle{m: n.m, name: path.Join(n.Path(nil), name), file: file, open: n.m.files.add(ctx, child, true)}, 0, 0
 }
 
 func (n *dirNode) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
@@ -178,7 +182,7 @@ func (n *dirNode) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.En
 	defer end()
 	dir, err := n.dir.Mkdir(ctx, name)
 	if err != nil {
-		return nil, n.m.fail("mkdir", name, err)
+		return nil, n.refuse("mkdir", name, err)
 	}
 	return n.child(ctx, name, dir, out), 0
 }
@@ -186,7 +190,7 @@ func (n *dirNode) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.En
 func (n *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 	ctx, end := await(ctx)
 	defer end()
-	return n.m.fail("rmdir", name, n.dir.Rmdir(ctx, name))
+	return n.refuse("rmdir", name, n.dir.Rmdir(ctx, name))
 }
 
 func (n *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
@@ -197,7 +201,7 @@ func (n *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 	if err == nil {
 		loseName(file)
 	}
-	return n.m.fail("unlink", name, err)
+	return n.refuse("unlink", name, err)
 }
 
 // loseName notes that a file, which can still be open, has no name any more.
@@ -215,7 +219,7 @@ func (n *dirNode) Rename(ctx context.Context, name string, newParent gofs.InodeE
 	defer end()
 	to, ok := newParent.(*dirNode)
 	if !ok || flags&^unix.RENAME_NOREPLACE != 0 {
-		return syscall.EINVAL
+		return n.refuse("rename", name, errExchange)
 	}
 	file, replaced := n.known(name), to.known(newName)
 	err := n.dir.Rename(ctx, name, to.dir, newName, flags&unix.RENAME_NOREPLACE != 0)
@@ -225,21 +229,21 @@ func (n *dirNode) Rename(ctx context.Context, name string, newParent gofs.InodeE
 	if image, ok := file.(*imageNode); ok && err == nil {
 		image.moved.Store(true)
 	}
-	return n.m.fail("rename", newName, err)
+	return to.refuse("rename", newName, err)
 }
 
 // A registry has neither links nor devices.
 
-func (n *dirNode) Link(context.Context, gofs.InodeEmbedder, string, *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	return nil, syscall.EPERM
+func (n *dirNode) Link(_ context.Context, _ gofs.InodeEmbedder, name string, _ *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	return nil, n.refuse("link", name, errNoLinks)
 }
 
-func (n *dirNode) Symlink(context.Context, string, string, *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	return nil, syscall.EPERM
+func (n *dirNode) Symlink(_ context.Context, _, name string, _ *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	return nil, n.refuse("symlink", name, errNoLinks)
 }
 
-func (n *dirNode) Mknod(context.Context, string, uint32, uint32, *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	return nil, syscall.EPERM
+func (n *dirNode) Mknod(_ context.Context, name string, _, _ uint32, _ *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	return nil, n.refuse("mknod", name, errNoLinks)
 }
 
 // statfs answers from the cache's disk.

@@ -112,14 +112,14 @@ func (o *openFiles) remove(f *openFile) {
 	o.changed()
 }
 
-// await returns when no file is open, or with writing none for writing, and none is
-// being opened; or when over is closed. Errors: ctx's.
+// await returns when no file is open for writing, or else for reading, and none is being
+// opened; or when over is closed. Errors: ctx's.
 func (o *openFiles) await(ctx context.Context, over <-chan struct{}, writing bool) error {
 	for {
 		o.mu.Lock()
 		busy := o.opening > 0
 		for f := range o.all {
-			busy = busy || f.writing || !writing
+			busy = busy || f.writing == writing
 		}
 		if o.change == nil {
 			o.change = make(chan struct{})
@@ -149,8 +149,8 @@ func (m *Mounted) Retire() { m.files.advance(retired) }
 // Written returns when no file is open for writing, or the mount is over. Errors: ctx's.
 func (m *Mounted) Written(ctx context.Context) error { return m.files.await(ctx, m.done, true) }
 
-// Closed returns when no file is open, or the mount is over. Errors: ctx's.
-func (m *Mounted) Closed(ctx context.Context) error { return m.files.await(ctx, m.done, false) }
+// Finished returns when no file is open for reading only, or the mount is over. Errors: ctx's.
+func (m *Mounted) Finished(ctx context.Context) error { return m.files.await(ctx, m.done, false) }
 
 // Users returns the files that are open, in the order of their names.
 func (m *Mounted) Users() []User {

@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"log/slog"
 	"syscall"
 
 	"github.com/sregfs/sregfs/backends"
@@ -30,6 +29,7 @@ var errnos = []struct {
 	{fsys.ErrNotDir, syscall.ENOTDIR},
 	{fsys.ErrBusy, syscall.EBUSY},
 	{backends.ErrCorrupt, syscall.EIO},
+	{backends.ErrBadAnswer, syscall.EIO},
 	{backends.ErrNotAllowed, syscall.EPERM},
 	{backends.ErrReadOnly, syscall.EROFS},
 	{backends.ErrChanged, syscall.ESTALE},
@@ -70,16 +70,8 @@ func errno(err error) (e syscall.Errno, known bool) {
 // all that the caller will see. What is part of the daily run is not logged.
 func (m *Mounted) fail(op, name string, err error) syscall.Errno {
 	e, known := errno(err)
-	switch e {
-	case 0, syscall.EINTR, syscall.ESTALE, syscall.EXDEV:
-		return e
-	case syscall.ENOENT:
-		return e
+	if !isDaily(e) {
+		m.logFailure(op, name, e, known, err)
 	}
-	level := slog.LevelInfo
-	if !known || e == syscall.EIO {
-		level = slog.LevelWarn
-	}
-	m.log.Log(context.Background(), level, "refused", "op", op, "name", name, "errno", e.Error(), "err", err)
 	return e
 }

@@ -34,6 +34,7 @@ var sentinels = map[error]syscall.Errno{
 	backends.ErrRateLimited:  syscall.EBUSY,
 	backends.ErrUnavailable:  syscall.EHOSTDOWN,
 	backends.ErrCorrupt:      syscall.EIO,
+	backends.ErrBadAnswer:    syscall.EIO,
 	backends.ErrChanged:      syscall.ESTALE,
 	backends.ErrReadOnly:     syscall.EROFS,
 	backends.ErrNotAllowed:   syscall.EPERM,

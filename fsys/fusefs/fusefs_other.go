@@ -50,8 +50,8 @@ func (m *Mounted) Retire() {}
 // Written returns when no file is open for writing.
 func (m *Mounted) Written(_ context.Context) error { return nil }
 
-// Closed returns when no file is open.
-func (m *Mounted) Closed(_ context.Context) error { return nil }
+// Finished returns when no file is open for reading only.
+func (m *Mounted) Finished(_ context.Context) error { return nil }
 
 // Users returns the files that are open.
 func (m *Mounted) Users() []User { return nil }

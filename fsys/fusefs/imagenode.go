@@ -96,7 +96,7 @@ func (n *imageNode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.At
 
 func (n *imageNode) Setattr(ctx context.Context, _ gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
 	if err := n.image.SetAttr(changeOf(in)); err != nil {
-		return n.fail("setattr", err)
+		return n.m.refuse("setattr", n.Path(nil), err)
 	}
 	return n.Getattr(ctx, nil, out)
 }
@@ -123,7 +123,7 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 	defer end()
 	if forWriting(flags) {
 		err := n.image.OpenWrite(ctx, caller(ctx, true), flags&syscall.O_TRUNC != 0)
-		return nil, 0, n.fail("open for writing", err)
+		return nil, 0, n.m.refuse("open for writing", n.Path(nil), err)
 	}
 	if n.moved.Load() {
 		return nil, 0, syscall.ESTALE // the kernel looks the name up

@@ -38,6 +38,7 @@ type Mounted struct {
 	files     openFiles
 	opened    opened
 	notifier  *notifier
+	refusals  refusals
 	backing   backing
 	readAhead string
 	counts    struct{ passthrough, cached, written atomic.Int64 }
@@ -108,13 +109,14 @@ func (m *Mounted) serve() {
 // attach mounts: directly where we may, else by fusermount3. go-fuse passes the
 // same options to both, but mount(2) wants some of them as flags.
 func (m *Mounted) attach() (*fuse.Server, error) {
+	if isHanded(m.path) {
+		return fuse.NewServer(m.raw(), m.path, m.mountOptions())
+	}
+	flags, words := m.opts.kernelFlags()
 	if os.Geteuid() == 0 {
-		o := m.mountOptions("default_permissions")
+		o := m.mountOptions(append([]string{"default_permissions"}, m.opts.MountFlags.Labels...)...)
 		o.DirectMountStrict = true
-		o.DirectMountFlags = syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOATIME
-		if m.opts.ReadOnly {
-			o.DirectMountFlags |= syscall.MS_RDONLY
-		}
+		o.DirectMountFlags = flags
 		server, err := m.attachDirectly(o)
 		if err == nil || !haveFusermount() {
 			return server, err
@@ -122,11 +124,31 @@ func (m *Mounted) attach() (*fuse.Server, error) {
 		m.log.Info("mount(2) refused, trying fusermount3", "err", err)
 		m.root = &dirNode{m: m, dir: m.tree.Root()}
 	}
-	options := []string{"default_permissions", "nosuid", "nodev", "noatime"}
-	if m.opts.ReadOnly {
-		options = append(options, "ro")
+	return fuse.NewServer(m.raw(), m.path, m.mountOptions(append([]string{"default_permissions"}, words...)...))
+}
+
+// kernelFlags returns what the kernel shall see to, as flags for mount(2) and as words
+// for fusermount3.
+func (o Options) kernelFlags() (flags uintptr, words []string) {
+	for _, f := range []struct {
+		on   bool
+		flag uintptr
+		word string
+	}{
+		{true, syscall.MS_NOSUID, "nosuid"},
+		{true, syscall.MS_NODEV, "nodev"},
+		{true, syscall.MS_NOATIME, "noatime"},
+		{o.ReadOnly, syscall.MS_RDONLY, "ro"},
+		{o.MountFlags.NoExec, syscall.MS_NOEXEC, "noexec"},
+		{o.MountFlags.Sync, syscall.MS_SYNCHRONOUS, "sync"},
+		{o.MountFlags.DirSync, syscall.MS_DIRSYNC, "dirsync"},
+	} {
+		if f.on {
+			flags |= f.flag
+			words = append(words, f.word)
+		}
 	}
-	return fuse.NewServer(m.raw(), m.path, m.mountOptions(options...))
+	return flags, words
 }
 
 // attachDirectly keeps the kernel's device from the programs that we start:

@@ -13,11 +13,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 const (
@@ -30,11 +33,41 @@ const (
 // Check finds out early why mounting would fail, and takes a dead mount of ours
 // away. It returns the absolute path of the mount point. Errors: those of Mount.
 func Check(ctx context.Context, mountpoint string, opts Options) (string, error) {
+	if isHanded(mountpoint) {
+		return mountpoint, checkHanded(mountpoint, opts)
+	}
 	path, err := checkMountpoint(ctx, mountpoint)
 	if err != nil {
 		return "", err
 	}
 	return path, checkFUSE(opts)
+}
+
+// handed is how a mount point begins that is the number of an open /dev/fuse: whoever
+// started us has mounted it somewhere (libfuse 3 and go-fuse have this form).
+const handed = "/dev/fd/"
+
+func isHanded(mountpoint string) bool {
+	_, err := strconv.Atoi(strings.TrimPrefix(mountpoint, handed))
+	return err == nil && strings.HasPrefix(mountpoint, handed)
+}
+
+// checkHanded makes sure that the number is that of a /dev/fuse, and that nothing is
+// asked for that only whoever mounted could have applied.
+func checkHanded(mountpoint string, opts Options) error {
+	fd, _ := strconv.Atoi(strings.TrimPrefix(mountpoint, handed))
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return fmt.Errorf("%s: %w: no such descriptor was handed over", mountpoint, fs.ErrInvalid)
+	}
+	// char device 10:229, Documentation/admin-guide/devices.txt
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(10, 229) {
+		return fmt.Errorf("%s: %w: it is no /dev/fuse", mountpoint, fs.ErrInvalid)
+	}
+	if f := opts.MountFlags; f.NoExec || f.Sync || f.DirSync || len(f.Labels) > 0 {
+		return fmt.Errorf("%s: %w: noexec, sync and labels are for whoever mounted it", mountpoint, fs.ErrInvalid)
+	}
+	return nil
 }
 
 // checkMountpoint returns the absolute path of a directory that can be mounted
@@ -67,7 +100,7 @@ func checkDirectory(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s: %w (make it with mkdir -p)", path, fs.ErrNotExist)
+		return backends.NotFound("%s is not there (make it with mkdir -p)", path)
 	case errors.Is(err, syscall.ENOTCONN):
 		return fmt.Errorf("%s: %w: a file system that has died is mounted there (fusermount3 -uz removes it)", path, fs.ErrInvalid)
 	case err != nil:
@@ -81,7 +114,7 @@ func checkDirectory(path string) error {
 	}
 	defer dir.Close()
 	if names, _ := dir.Readdirnames(1); len(names) > 0 {
-		return fmt.Errorf("%s: %w: the directory is not empty; mounting would hide what it holds", path, fs.ErrExist)
+		return backends.Saying(fs.ErrExist, "%s is not empty: mounting would hide what it holds", path)
 	}
 	if os.Geteuid() != 0 && unix.Access(path, unix.W_OK) != nil {
 		return fmt.Errorf("%s: %w: mounting needs a directory that you can write to", path, fs.ErrPermission)

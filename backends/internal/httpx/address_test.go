@@ -60,8 +60,8 @@ func TestTarget(t *testing.T) {
 	} {
 		u, err := Target(home(c.home), c.address)
 		switch {
-		case c.want == "" && !errors.Is(err, backends.ErrCorrupt):
-			t.Errorf("Target(%s, %q) = %v, %v, want ErrCorrupt", c.home, c.address, u, err)
+		case c.want == "" && !errors.Is(err, backends.ErrBadAnswer):
+			t.Errorf("Target(%s, %q) = %v, %v, want ErrBadAnswer", c.home, c.address, u, err)
 		case c.want != "" && (err != nil || u.String() != c.want):
 			t.Errorf("Target(%s, %q) = %v, %v, want %s", c.home, c.address, u, err, c.want)
 		}

@@ -25,7 +25,7 @@ import (
 )
 
 // MaxMetadata is the size in bytes above which an answer that is not an
-// image is refused with backends.ErrCorrupt (oras-go's default).
+// image is refused with backends.ErrBadAnswer (oras-go's default).
 const MaxMetadata = 4 << 20
 
 const (
@@ -93,12 +93,16 @@ func NewRequest(ctx context.Context, method, address string, body any) (*http.Re
 //
 //	401 ErrUnauthorized   403 fs.ErrPermission   404 410 fs.ErrNotExist
 //	409 412 fs.ErrExist   405 501 errors.ErrUnsupported   416 fs.ErrInvalid
-//	429 ErrRateLimited    408 5xx ErrUnavailable     others ErrCorrupt
+//	429 ErrRateLimited    408 5xx ErrUnavailable     others ErrBadAnswer
 func Error(resp *http.Response) error {
 	if resp.StatusCode/100 == 2 {
 		return nil
 	}
-	err := fmt.Errorf("%w: HTTP %d%s", sentinel(resp.StatusCode), resp.StatusCode, detail(resp))
+	what, text := sentinel(resp.StatusCode), fmt.Sprintf("HTTP %d%s", resp.StatusCode, detail(resp))
+	err := fmt.Errorf("%w: %s", what, text)
+	if word := words[what]; word != "" {
+		err = backends.Saying(what, "%s: %s", word, text)
+	}
 	if resp.Body != nil {
 		resp.Body.Close()
 	}
@@ -107,6 +111,9 @@ func Error(resp *http.Response) error {
 	}
 	return err
 }
+
+// words are for the sentinels of package fs that speak of files.
+var words = map[error]string{fs.ErrNotExist: "not found", fs.ErrExist: "conflict"}
 
 func sentinel(status int) error {
 	switch status {
@@ -134,7 +141,7 @@ func sentinel(status int) error {
 	if status/100 == 5 {
 		return backends.ErrUnavailable
 	}
-	return backends.ErrCorrupt
+	return backends.ErrBadAnswer
 }
 
 // detail returns the first line of an error's body, quoted, unless that is a
@@ -175,21 +182,40 @@ func retryAfter(value string) time.Duration {
 }
 
 // JSON decodes body, at most MaxMetadata bytes of it, into v.
-// Errors: backends.ErrCorrupt if it is larger, not JSON, or nested too deep;
+// Errors: backends.ErrBadAnswer if it is larger, not JSON, or nested too deep;
 // those of backends.TransportError if it cannot be read.
 func JSON(body io.Reader, v any) error {
 	text, err := ReadAll(body)
 	if err != nil {
 		return err
 	}
+	return Decode(text, v)
+}
+
+// Decode decodes the JSON of an answer into v.
+// Errors: backends.ErrBadAnswer, with what is there instead.
+func Decode(text []byte, v any) error {
+	text = bytes.TrimSpace(text)
+	switch {
+	case len(text) == 0:
+		return fmt.Errorf("%w: nothing where JSON should be", backends.ErrBadAnswer)
+	case text[0] == '<':
+		return ErrPage
+	case string(text) == "null":
+		return fmt.Errorf("%w: null where something should be", backends.ErrBadAnswer)
+	}
 	if err := json.Unmarshal(text, v); err != nil {
-		return fmt.Errorf("%w: not the JSON of a registry: %v", backends.ErrCorrupt, err)
+		return fmt.Errorf("%w: not the JSON of a registry: %v", backends.ErrBadAnswer, err)
 	}
 	return nil
 }
 
+// ErrPage is a page for people in the place of an answer: the sign-in of a network,
+// or a web site at an address that is not the registry's.
+var ErrPage = fmt.Errorf("%w: a page for people in place of JSON (is there a network to sign in to, or is url another one?)", backends.ErrBadAnswer)
+
 // ReadAll reads body, at most MaxMetadata bytes of it.
-// Errors: backends.ErrCorrupt if it is larger; those of
+// Errors: backends.ErrBadAnswer if it is larger; those of
 // backends.TransportError if it cannot be read.
 func ReadAll(body io.Reader) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(body, MaxMetadata+1))
@@ -199,7 +225,7 @@ func ReadAll(body io.Reader) ([]byte, error) {
 	case err != nil:
 		return nil, backends.TransportError(err)
 	case len(text) > MaxMetadata:
-		return nil, fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrCorrupt, MaxMetadata)
+		return nil, fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrBadAnswer, MaxMetadata)
 	}
 	return text, nil
 }

@@ -25,7 +25,7 @@ func TestError(t *testing.T) {
 		200: nil, 206: nil, 401: backends.ErrUnauthorized, 403: fs.ErrPermission, 404: fs.ErrNotExist, 410: fs.ErrNotExist,
 		409: fs.ErrExist, 412: fs.ErrExist, 405: errors.ErrUnsupported, 501: errors.ErrUnsupported, 416: fs.ErrInvalid,
 		429: backends.ErrRateLimited, 413: syscall.EFBIG, 507: syscall.EDQUOT, 408: backends.ErrUnavailable, 500: backends.ErrUnavailable, 503: backends.ErrUnavailable, 599: backends.ErrUnavailable,
-		400: backends.ErrCorrupt, 418: backends.ErrCorrupt, 304: backends.ErrCorrupt,
+		400: backends.ErrBadAnswer, 418: backends.ErrBadAnswer, 304: backends.ErrBadAnswer,
 	} {
 		if err := Error(&http.Response{StatusCode: status}); !errors.Is(err, want) || (err == nil) != (want == nil) {
 			t.Errorf("HTTP %d: %v, want %v", status, err, want)
@@ -43,10 +43,10 @@ func (c *closer) Close() error { c.closed = true; return nil }
 func TestError_detail(t *testing.T) {
 	t.Parallel()
 	for body, want := range map[string]string{
-		"no such \x1b[31mthing\nsecond line": `file does not exist: HTTP 404 "no such \x1b[31mthing"`,
-		"":                                   "file does not exist: HTTP 404",
-		"see https://h/x?sig=secret":         `file does not exist: HTTP 404 "see https://h/x?…"`,
-		strings.Repeat("x", 300):             `file does not exist: HTTP 404 "` + strings.Repeat("x", maxDetail) + `"`,
+		"no such \x1b[31mthing\nsecond line": `not found: HTTP 404 "no such \x1b[31mthing"`,
+		"":                                   "not found: HTTP 404",
+		"see https://h/x?sig=secret":         `not found: HTTP 404 "see https://h/x?…"`,
+		strings.Repeat("x", 300):             `not found: HTTP 404 "` + strings.Repeat("x", maxDetail) + `"`,
 	} {
 		c := &closer{Reader: strings.NewReader(body)}
 		if got := Error(&http.Response{StatusCode: 404, Body: c}).Error(); got != want || !c.closed {
@@ -119,8 +119,8 @@ func TestJSON(t *testing.T) {
 		"deep":     strings.NewReader(strings.Repeat("[", 1_000_000)),
 		"too long": io.LimitReader(spaces{}, 1<<40),
 	} {
-		if err := JSON(body, &deep); !errors.Is(err, backends.ErrCorrupt) {
-			t.Errorf("%s: %v, want ErrCorrupt", name, err)
+		if err := JSON(body, &deep); !errors.Is(err, backends.ErrBadAnswer) {
+			t.Errorf("%s: %v, want ErrBadAnswer", name, err)
 		}
 	}
 	if err := JSON(iotest.ErrReader(io.ErrUnexpectedEOF), &deep); !errors.Is(err, backends.ErrUnavailable) {

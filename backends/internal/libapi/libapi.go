@@ -158,7 +158,7 @@ func (u *Upload) put(ctx context.Context, address string, h *Hashed, size int64,
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, to.String(), io.NopCloser(h))
 	if err != nil {
-		return "", fmt.Errorf("%w: %v", backends.ErrCorrupt, err)
+		return "", fmt.Errorf("%w: %v", backends.ErrBadAnswer, err)
 	}
 	req.ContentLength = size
 	if size == 0 {

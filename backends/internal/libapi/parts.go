@@ -78,7 +78,7 @@ func (u *Upload) open(ctx context.Context) error {
 		return err
 	}
 	if opened.UploadID == "" || opened.PartSize <= 0 || opened.PartSize > maxPart || u.Source.Size/opened.PartSize >= maxParts {
-		return fmt.Errorf("%w: an upload in parts of %d bytes", backends.ErrCorrupt, opened.PartSize)
+		return fmt.Errorf("%w: an upload in parts of %d bytes", backends.ErrBadAnswer, opened.PartSize)
 	}
 	compliant := opened.Options["s3compliant"]
 	*s = State{Image: u.Image, Upload: opened.UploadID, PartSize: opened.PartSize, NoSums: compliant != "" && compliant != "true"}
@@ -124,7 +124,7 @@ func (u *Upload) part(ctx context.Context, number int, off, n int64, sum string)
 	h.Tell = u.tell(off)
 	token, err = u.put(ctx, signed.PresignedURL, h, n, announced, true)
 	if err == nil && token == "" {
-		err = fmt.Errorf("%w: a part was stored without an ETag", backends.ErrCorrupt)
+		err = fmt.Errorf("%w: a part was stored without an ETag", backends.ErrBadAnswer)
 	}
 	return token, err
 }

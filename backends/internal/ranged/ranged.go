@@ -56,7 +56,7 @@ func (s Span) last() int64 {
 // the span begins past the end: an empty body). The caller closes the result;
 // Body closes resp.Body if it fails.
 //
-// Errors: backends.ErrCorrupt for another size, another range, a page of HTML
+// Errors: backends.ErrBadAnswer for another size, another range, a page of HTML
 // (HTML is never an image), bytes that a proxy compressed; errors.ErrUnsupported
 // if only the whole came and Off is beyond MaxSkip; those of
 // backends.TransportError.
@@ -73,7 +73,7 @@ func (s Span) Body(resp *http.Response, size int64) (body io.ReadCloser, err err
 	case http.StatusRequestedRangeNotSatisfiable:
 		resp.Body.Close()
 		if size >= 0 && s.Off < size {
-			return nil, fmt.Errorf("%w: no byte at %d of %d", backends.ErrCorrupt, s.Off, size)
+			return nil, fmt.Errorf("%w: no byte at %d of %d", backends.ErrBadAnswer, s.Off, size)
 		}
 		return http.NoBody, nil
 	case http.StatusPartialContent:
@@ -83,10 +83,10 @@ func (s Span) Body(resp *http.Response, size int64) (body io.ReadCloser, err err
 		return s.limit(resp.Body), nil
 	case http.StatusOK:
 	default:
-		return nil, fmt.Errorf("%w: status %d for a part of an image", backends.ErrCorrupt, resp.StatusCode)
+		return nil, fmt.Errorf("%w: status %d for a part of an image", backends.ErrBadAnswer, resp.StatusCode)
 	}
 	if size >= 0 && resp.ContentLength >= 0 && resp.ContentLength != size {
-		return nil, fmt.Errorf("%w: %d bytes, expected %d", backends.ErrCorrupt, resp.ContentLength, size)
+		return nil, fmt.Errorf("%w: %d bytes, expected %d", backends.ErrBadAnswer, resp.ContentLength, size)
 	}
 	if s.Off > MaxSkip {
 		return nil, fmt.Errorf("%w: reading from offset %d (the service gives only whole images)", errors.ErrUnsupported, s.Off)
@@ -99,13 +99,13 @@ func (s Span) Body(resp *http.Response, size int64) (body io.ReadCloser, err err
 
 // Unfit reports what cannot be the bytes of an image; Body does by itself.
 //
-// Errors: backends.ErrCorrupt.
+// Errors: backends.ErrBadAnswer.
 func Unfit(resp *http.Response) error {
 	if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
-		return fmt.Errorf("%w: a proxy has compressed the image (%q)", backends.ErrCorrupt, enc)
+		return fmt.Errorf("%w: a proxy has compressed the image (%q)", backends.ErrBadAnswer, enc)
 	}
 	if IsPage(resp.Header) && resp.StatusCode/100 == 2 {
-		return fmt.Errorf("%w: a page in place of an image", backends.ErrCorrupt)
+		return fmt.Errorf("%w: a page for people in place of an image (is there a network to sign in to?)", backends.ErrBadAnswer)
 	}
 	return nil
 }
@@ -129,7 +129,7 @@ var contentRange = regexp.MustCompile(`^bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1
 // Size returns the size of the whole that resp tells: the Content-Length of a
 // whole, or the end of its Content-Range; -1 if it does not.
 //
-// Errors: backends.ErrCorrupt for a Content-Range that is none.
+// Errors: backends.ErrBadAnswer for a Content-Range that is none.
 func Size(resp *http.Response) (int64, error) {
 	switch resp.StatusCode {
 	case http.StatusOK:
@@ -145,7 +145,7 @@ func Size(resp *http.Response) (int64, error) {
 func parse(header string) (first, last, size int64, err error) {
 	m := contentRange.FindStringSubmatch(strings.TrimSpace(header))
 	if m == nil {
-		return -1, -1, -1, fmt.Errorf("%w: Content-Range %.100q", backends.ErrCorrupt, header)
+		return -1, -1, -1, fmt.Errorf("%w: Content-Range %.100q", backends.ErrBadAnswer, header)
 	}
 	number := func(text string) int64 {
 		n, err := strconv.ParseInt(text, 10, 64)
@@ -166,7 +166,7 @@ func (s Span) check(header string, size int64) error {
 	}
 	if first != s.Off || last < first || whole >= 0 && last >= whole ||
 		last > s.last() || size >= 0 && whole >= 0 && whole != size {
-		return fmt.Errorf("%w: Content-Range %.100q for %q of %d", backends.ErrCorrupt, header, s.header(), size)
+		return fmt.Errorf("%w: Content-Range %.100q for %q of %d", backends.ErrBadAnswer, header, s.header(), size)
 	}
 	return nil
 }

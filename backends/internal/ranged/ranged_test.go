@@ -40,17 +40,17 @@ func TestBody(t *testing.T) {
 		"whole":           {ranged.Span{Off: 2, N: 3}, answer(200, whole), 10, "234", nil},
 		"whole, past it":  {ranged.Span{Off: 20, N: 3}, answer(200, whole), -1, "", nil},
 		"past the end":    {ranged.Span{Off: 20, N: 3}, answer(416, "no"), 10, "", nil},
-		"elsewhere":       {ranged.Span{Off: 2, N: 3}, answer(206, "345", "Content-Range", "bytes 3-5/10"), 10, "", backends.ErrCorrupt},
-		"backwards":       {ranged.Span{Off: 2, N: 3}, answer(206, "", "Content-Range", "bytes 2-1/10"), 10, "", backends.ErrCorrupt},
-		"too much":        {ranged.Span{Off: 2, N: 3}, answer(206, "23456", "Content-Range", "bytes 2-6/10"), 10, "", backends.ErrCorrupt},
-		"another size":    {ranged.Span{Off: 2, N: 3}, answer(206, "234", "Content-Range", "bytes 2-4/11"), 10, "", backends.ErrCorrupt},
-		"another whole":   {ranged.Span{Off: 2, N: 3}, answer(200, whole), 11, "", backends.ErrCorrupt},
-		"no range at all": {ranged.Span{Off: 2, N: 3}, answer(206, "234"), 10, "", backends.ErrCorrupt},
-		"not at its end":  {ranged.Span{Off: 2, N: 3}, answer(416, "no"), 11, "", backends.ErrCorrupt},
-		"page":            {ranged.Span{Off: 0, N: 3}, answer(200, whole, "Content-Type", "text/html; charset=utf-8"), 10, "", backends.ErrCorrupt},
-		"compressed":      {ranged.Span{Off: 0, N: 3}, answer(200, whole, "Content-Encoding", "gzip"), 10, "", backends.ErrCorrupt},
+		"elsewhere":       {ranged.Span{Off: 2, N: 3}, answer(206, "345", "Content-Range", "bytes 3-5/10"), 10, "", backends.ErrBadAnswer},
+		"backwards":       {ranged.Span{Off: 2, N: 3}, answer(206, "", "Content-Range", "bytes 2-1/10"), 10, "", backends.ErrBadAnswer},
+		"too much":        {ranged.Span{Off: 2, N: 3}, answer(206, "23456", "Content-Range", "bytes 2-6/10"), 10, "", backends.ErrBadAnswer},
+		"another size":    {ranged.Span{Off: 2, N: 3}, answer(206, "234", "Content-Range", "bytes 2-4/11"), 10, "", backends.ErrBadAnswer},
+		"another whole":   {ranged.Span{Off: 2, N: 3}, answer(200, whole), 11, "", backends.ErrBadAnswer},
+		"no range at all": {ranged.Span{Off: 2, N: 3}, answer(206, "234"), 10, "", backends.ErrBadAnswer},
+		"not at its end":  {ranged.Span{Off: 2, N: 3}, answer(416, "no"), 11, "", backends.ErrBadAnswer},
+		"page":            {ranged.Span{Off: 0, N: 3}, answer(200, whole, "Content-Type", "text/html; charset=utf-8"), 10, "", backends.ErrBadAnswer},
+		"compressed":      {ranged.Span{Off: 0, N: 3}, answer(200, whole, "Content-Encoding", "gzip"), 10, "", backends.ErrBadAnswer},
 		"too far":         {ranged.Span{Off: ranged.MaxSkip + 1, N: 3}, answer(200, whole), -1, "", errors.ErrUnsupported},
-		"another status":  {ranged.Span{Off: 0, N: 3}, answer(204, ""), 10, "", backends.ErrCorrupt},
+		"another status":  {ranged.Span{Off: 0, N: 3}, answer(204, ""), 10, "", backends.ErrBadAnswer},
 	} {
 		body, err := c.span.Body(c.resp, c.size)
 		if !errors.Is(err, c.err) || (err == nil) != (c.err == nil) {
@@ -76,8 +76,8 @@ func TestSize(t *testing.T) {
 		{answer(206, "0", "Content-Range", "bytes 0-0/10"), 10, nil},
 		{answer(206, "0", "Content-Range", "bytes 0-0/*"), -1, nil},
 		{answer(416, "", "Content-Range", "bytes */0"), 0, nil},
-		{answer(206, "0", "Content-Range", "bytes 0-0/99999999999999999999"), -1, backends.ErrCorrupt},
-		{answer(206, "0"), -1, backends.ErrCorrupt},
+		{answer(206, "0", "Content-Range", "bytes 0-0/99999999999999999999"), -1, backends.ErrBadAnswer},
+		{answer(206, "0"), -1, backends.ErrBadAnswer},
 		{answer(204, ""), -1, nil},
 	} {
 		if got, err := ranged.Size(c.resp); got != c.want || !errors.Is(err, c.err) {
@@ -99,7 +99,7 @@ func FuzzBody(f *testing.F) {
 		resp := &http.Response{StatusCode: http.StatusPartialContent, Header: http.Header{"Content-Range": {header}}, Body: endless{}}
 		body, err := ranged.Span{Off: off, N: n}.Body(resp, size)
 		if err != nil {
-			if !errors.Is(err, backends.ErrCorrupt) {
+			if !errors.Is(err, backends.ErrBadAnswer) {
 				t.Errorf("%q: %v", header, err)
 			}
 			return

@@ -319,7 +319,7 @@ func (s *Server) manifest(w http.ResponseWriter, r *http.Request, m []string) {
 	if m[3] == "" {
 		m[3] = "latest"
 	}
-	c := s.find(m[1], m[2], m[3])
+	c := s.findBuilt(m[1], m[2], m[3])
 	if c == nil {
 		notFound(w)
 		return
@@ -347,13 +347,13 @@ func (s *Server) manifest(w http.ResponseWriter, r *http.Request, m []string) {
 func (s *Server) remove(w http.ResponseWriter, r *http.Request, m []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.find(m[1], m[2], m[3])
+	c := s.findBuilt(m[1], m[2], m[3])
 	switch {
 	case c == nil:
 		reply(w, http.StatusNotFound, dict{"detail": "Container Not Found"})
 	case c.frozen:
 		reply(w, http.StatusForbidden, dict{"detail": c.fullName() + " is frozen, delete not allowed."})
-	case !s.signedBy(r.Header.Get("Authorization"), "delete", m[1], m[2], m[3]):
+	case !s.signedBy(r.Header.Get("Authorization"), "delete", c.in.name, c.name, c.tag):
 		reply(w, http.StatusForbidden, dict{"detail": "Unauthorized"})
 	default:
 		s.clean(c)

@@ -56,7 +56,9 @@ type world struct {
 	env  []string
 	args []string // remotes, for both programs
 
-	umask string // of sregfs
+	umask string              // of sregfs
+	files string              // soft and hard limit of its open files, for ulimit; "" for ours
+	who   *syscall.Credential // who runs the programs; nil for us
 }
 
 func newWorld(t *testing.T, remotes ...string) *world {
@@ -103,7 +105,11 @@ func (w *world) mount(flags ...string) *mounted {
 	m := &mounted{w: w, dir: w.path("mnt")}
 	must(w.t, os.MkdirAll(m.dir, 0o755))
 	args := append(append([]string{"-f"}, w.args...), flags...)
-	m.cmd = exec.Command("sh", append([]string{"-c", "umask " + w.umask + `; exec "$0" "$@"`, binaries + "/sregfs"}, append(args, m.dir)...)...)
+	script := "umask " + w.umask
+	if soft, hard, ok := strings.Cut(w.files, " "); ok {
+		script += "; ulimit -Sn " + soft + "; ulimit -Hn " + hard
+	}
+	m.cmd = exec.Command("sh", append([]string{"-c", script + `; exec "$0" "$@"`, binaries + "/sregfs"}, append(args, m.dir)...)...)
 	m.cmd.Env = w.env
 	f, err := os.CreateTemp(w.dir, "log-*")
 	must(w.t, err)
@@ -165,8 +171,17 @@ func (w *world) run(name string, args ...string) result {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
-	if name == "sreg" {
-		cmd = exec.CommandContext(ctx, binaries+"/sreg", append(w.args[:len(w.args):len(w.args)], args...)...)
+	bin := binaries
+	if w.who != nil {
+		bin = w.dir
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: w.who}
+	}
+	switch name {
+	case "sreg":
+		args = append(w.args[:len(w.args):len(w.args)], args...)
+		fallthrough
+	case "sregfs":
+		cmd.Path, cmd.Args, cmd.Err = bin+"/"+name, append([]string{name}, args...), nil
 	}
 	var stdout, stderr bytes.Buffer
 	cmd.Env, cmd.Stdout, cmd.Stderr = w.env, &stdout, &stderr

@@ -46,6 +46,7 @@ var table = []struct {
 	{backends.ErrRateLimited, Unreachable},
 	{context.DeadlineExceeded, Unreachable},
 	{backends.ErrCorrupt, Corrupt},
+	{backends.ErrBadAnswer, Failed},
 	{WithCode(Locked, errors.New("held")), Locked},
 	{context.Canceled, Failed}, // without a signal nobody interrupted it
 	{WithCode(Interrupted, context.Canceled), Interrupted},

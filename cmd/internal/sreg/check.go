@@ -159,6 +159,7 @@ func (p *probe) outcome(name, detail string, err error) step {
 // remedy says what to do about an error; "" where its text does.
 func remedy(r config.Remote, name string, err error) string {
 	switch {
+	case errors.Is(err, backends.ErrUnauthorized) && name == "reach": // a certificate, of which the text tells
 	case errors.Is(err, backends.ErrUnauthorized) && tokenSource(r) != "":
 		return "renew what is in " + tokenSource(r)
 	case errors.Is(err, backends.ErrUnauthorized) && r.Type == "aws":

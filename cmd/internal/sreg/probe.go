@@ -32,7 +32,7 @@ type probe struct {
 }
 
 func newProbe(ctx context.Context, o engine.Options, r config.Remote) (*probe, error) {
-	client, err := engine.HTTPClient(r)
+	client, err := o.HTTPClient(r)
 	if err != nil {
 		return nil, err
 	}

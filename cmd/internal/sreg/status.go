@@ -30,7 +30,7 @@ A mount that was told to stop while files are open gives all else to the next on
 serves them until they are closed: its process, and who has which file open, is shown
 below.
 
-With -o json: {version, pid, mount, details, remotes, cache, uploads, pushes, spool, retired};
+With -o json: {version, pid, mount, details, remotes, cache, uploads, pushes, spool, refusals, retired};
 there is no mount if none is running, and retired are those processes.`,
 		Args: needArgs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -93,6 +93,9 @@ func printStatus(w io.Writer, st catalog.Status) error {
 	if err := printPushes(w, st.Pushes); err != nil {
 		return err
 	}
+	if err := printRefusals(w, st.Refusals); err != nil {
+		return err
+	}
 	fmt.Fprintln(w)
 	if err := printRemotes(w, st.Remotes); err != nil || len(st.Uploads) == 0 {
 		return err
@@ -125,6 +128,19 @@ func printRetired(w io.Writer, all []statedir.Retired) error {
 		}
 	}
 	return nil
+}
+
+// printRefusals prints what was refused through the mount.
+func printRefusals(w io.Writer, refusals []catalog.Refusal) error {
+	if len(refusals) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t := newTable(w, "REFUSED", "TIMES", "OPERATION", "FILE", "WHY")
+	for _, r := range refusals {
+		t.row(moment(r.Time), strconv.Itoa(r.Count), r.Op, r.Path, r.Error)
+	}
+	return t.flush()
 }
 
 // states counts the uploads of each state.

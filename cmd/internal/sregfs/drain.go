@@ -79,15 +79,12 @@ func (s *server) stop(ctx context.Context, stopControl func()) error {
 	finish, cancel := context.WithDeadline(ctx, by)
 	defer cancel()
 	s.finish(finish, m)
-	if s.settings.DrainTimeout <= 0 || len(m.Users()) == 0 {
+	if reading := slices.ContainsFunc(m.Users(), func(u fusefs.User) bool { return !u.Writing }); !reading || s.settings.DrainTimeout <= 0 {
 		return err
 	}
-	retirement, retireErr := s.dir.Retire()
-	if retireErr != nil {
-		s.opts.Log.Warn("sreg status cannot tell of this process any more", "err", retireErr)
-	} else {
-		defer retirement.Close() //nolint:errcheck // who finds it knows that we are gone
-	}
+	ends := time.Now().Add(s.settings.DrainTimeout)
+	tell := s.retire(m, ends)
+	defer tell.close()
 	stopControl()
 	m.Retire()
 	hand, cancelHand := context.WithDeadline(ctx, by.Add(endGrace/2))
@@ -97,7 +94,7 @@ func (s *server) stop(ctx context.Context, stopControl func()) error {
 	}
 	s.end.pause()
 	s.starter.tell(handedOver)
-	s.serveOpen(ctx, m, retirement)
+	s.serveOpen(ctx, m, ends, tell)
 	return err
 }
 
@@ -128,24 +125,57 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// serveOpen returns when all files are closed, or after drain_timeout. Until then it
-// keeps the entry of this process true; nil is none.
-func (s *server) serveOpen(ctx context.Context, m *fusefs.Mounted, retirement *statedir.Retirement) {
-	ends := time.Now().Add(s.settings.DrainTimeout)
+// An entry is what others find of this process once it has given the state up.
+type entry struct {
+	server     *server
+	retirement *statedir.Retirement // nil if the disk did not take it
+	ends       time.Time
+}
+
+// retire makes the entry of this process.
+func (s *server) retire(m *fusefs.Mounted, ends time.Time) *entry {
+	r, err := s.dir.Retire()
+	if err != nil {
+		s.opts.Log.Warn("sreg status cannot tell of this process any more", "err", err)
+	}
+	e := &entry{server: s, retirement: r, ends: ends}
+	e.tell(m)
+	return e
+}
+
+// tell brings the entry up to date.
+func (e *entry) tell(m *fusefs.Mounted) {
+	if e.retirement == nil {
+		return
+	}
+	all := []statedir.OpenFile{}
+	for _, u := range m.Users() {
+		all = append(all, statedir.OpenFile(u))
+	}
+	if err := e.retirement.Tell(all, e.ends); err != nil {
+		e.server.opts.Log.Warn("sreg status may show old facts of this process", "err", err)
+	}
+}
+
+func (e *entry) close() {
+	if e.retirement != nil {
+		_ = e.retirement.Close() // whoever finds it sees that its process is gone
+	}
+}
+
+// serveOpen returns when all files are closed, or at ends. Until then it keeps the entry
+// of this process true.
+func (s *server) serveOpen(ctx context.Context, m *fusefs.Mounted, ends time.Time, entry *entry) {
 	s.opts.Log.Info("files are open: they can be read until they are closed, or drain_timeout is over; all else was handed over",
 		"drain_timeout", s.settings.DrainTimeout, "until", ends.Format(time.DateTime), "files", s.users())
 	ctx, cancel := context.WithDeadline(ctx, ends)
 	defer cancel()
 	closed := make(chan error, 1)
-	go func() { closed <- m.Closed(ctx) }() // ends with ctx
+	go func() { closed <- m.Finished(ctx) }() // ends with ctx
 	tick := time.NewTicker(retellEvery)
 	defer tick.Stop()
 	for {
-		if retirement != nil {
-			if err := retirement.Tell(openFilesOf(m), ends); err != nil {
-				s.opts.Log.Warn("sreg status may show old facts of this process", "err", err)
-			}
-		}
+		entry.tell(m)
 		select {
 		case err := <-closed:
 			if err != nil {
@@ -170,14 +200,6 @@ func (s *server) detach() error {
 		err = m.Unmount(true)
 	}
 	return err
-}
-
-func openFilesOf(m *fusefs.Mounted) []statedir.OpenFile {
-	all := []statedir.OpenFile{}
-	for _, u := range m.Users() {
-		all = append(all, statedir.OpenFile(u))
-	}
-	return all
 }
 
 // users names the files that are open, and who has opened them, in one line.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,7 @@ import (
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 	"github.com/sregfs/sregfs/cmd/internal/secrecy"
 	"github.com/sregfs/sregfs/cmd/internal/version"
+	"github.com/sregfs/sregfs/fsys/fusefs"
 )
 
 // A command is one run of the program.
@@ -31,6 +33,7 @@ type command struct {
 	config     string
 	remotes    []string
 	options    []string // of -o, not yet split
+	mountFlags fusefs.MountFlags
 	foreground bool
 	verbose    int
 	mountpoint string   // absolute, once the arguments are read; or as fdMount has it
@@ -78,7 +81,7 @@ variables of sregistry. The remote "local" is always there.
 Every setting can also be given as the variable SREGFS_NAME, as a key of the
 configuration file, and as a mount option. In /etc/fstab:
 
-  sregfs  /home/me/images  fuse.sregfs  noauto,user,config=/home/me/sregfs.toml  0  0
+  sregfs  /home/me/images  fuse.sregfs  noauto,user,exec,config=/home/me/sregfs.toml  0  0
 
 Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 not found, 4 not
 permitted, 5 unreachable, 7 already running, 130 interrupted.`
@@ -133,11 +136,17 @@ func (c *command) mount(ctx context.Context, args []string) error {
 		return err
 	}
 	starter, err := c.takeStarter()
+	var handed error // before it is handed on
+	if _, ok := fdMount(c.mountpoint); ok && starter == nil {
+		_, handed = fusefs.Check(ctx, c.mountpoint, fusefs.Options{MountFlags: c.mountFlags})
+	}
 	switch {
 	case err != nil:
 		return err
 	case starter != nil:
 		return starter.report(c.serve(ctx, starter))
+	case handed != nil:
+		return handed
 	case c.foreground && c.getenv("NOTIFY_SOCKET") != "":
 		return c.supervise()
 	case c.foreground:
@@ -155,8 +164,8 @@ func (c *command) applyArgs(args []string) error {
 	if len(args) == 2 && filepath.IsAbs(args[0]) && c.config == "" {
 		c.config = args[0]
 	}
-	if _, ok := fdMount(args[len(args)-1]); ok {
-		c.mountpoint = args[len(args)-1]
+	if fd, ok := fdMount(args[len(args)-1]); ok {
+		c.mountpoint = fdPrefix + strconv.Itoa(fd)
 		return nil
 	}
 	abs, err := filepath.Abs(args[len(args)-1])

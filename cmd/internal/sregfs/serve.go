@@ -3,6 +3,7 @@
 package sregfs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
@@ -62,6 +64,9 @@ func (s *server) serve(ctx context.Context) (err error) {
 	})
 	if err != nil {
 		return err
+	}
+	for _, warning := range c.settings.Warnings {
+		s.opts.Notice(warning)
 	}
 	logFile, err := s.openLog()
 	if err != nil {
@@ -203,7 +208,7 @@ func (s *server) takeState(ctx context.Context) (net.Listener, error) {
 func (s *server) serveControl(ctx context.Context, socket net.Listener) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	handler := control.Handler(s.engine.Catalog, control.Options{
-		Mount: s.mountpoint, Details: s.details, Settle: s.settle, Reload: s.engine.Reload, Log: s.opts.Log,
+		Mount: s.mountpoint, Details: s.details, Refusals: s.refusals, Settle: s.settle, Reload: s.engine.Reload, Log: s.opts.Log,
 	})
 	done := make(chan struct{})
 	go func() {
@@ -244,9 +249,19 @@ func (s *server) details() map[string]string {
 	return all
 }
 
+// refusals is what status shows of changes that were refused.
+func (s *server) refusals() (all []catalog.Refusal) {
+	if m := s.mounted.Load(); m != nil {
+		for _, r := range m.Refusals() {
+			all = append(all, catalog.Refusal(r))
+		}
+	}
+	return all
+}
+
 func (s *server) attach(ctx context.Context) error {
 	tree := fsys.New(s.engine.Catalog, fsys.Options{
-		Names: fsys.Names(s.settings.Names), ReadOnly: s.settings.ReadOnly, OpenWait: s.settings.Open == "wait", Disk: existing(s.settings.CacheDir), Log: s.opts.Log,
+		Names: fsys.Names(s.settings.Names), GID: s.mountOptions().GID, ReadOnly: s.settings.ReadOnly, OpenWait: s.settings.Open == "wait", Disk: existing(s.settings.CacheDir), Log: s.opts.Log,
 	})
 	m, err := fusefs.Mount(ctx, s.mountpoint, tree, s.mountOptions())
 	if err != nil {
@@ -269,8 +284,8 @@ func existing(dir string) string {
 func (s *server) mountOptions() fusefs.Options {
 	set := s.settings
 	return fusefs.Options{
-		AllowOther: set.AllowOther, ReadOnly: set.ReadOnly, UID: owner(set.UID), GID: owner(set.GID), Umask: fs.FileMode(set.Umask),
-		NoPassthrough: set.Passthrough == "off", Log: s.opts.Log,
+		AllowOther: set.AllowOther, ReadOnly: set.ReadOnly, UID: owner(set.UID), GID: cmp.Or(owner(set.GID), uint32(os.Getgid())), Umask: fs.FileMode(set.Umask),
+		MountFlags: s.mountFlags, NoPassthrough: set.Passthrough == "off", Log: s.opts.Log,
 	}
 }
 

@@ -148,17 +148,23 @@ func mayClose(path string, info fs.FileInfo) error {
 		fs.ErrPermission, path, info.Mode().Perm())
 }
 
-// openLock takes the lock. A Holder in another process looks by locking for an
-// instant, which must not be taken for a holder: so it tries more than once.
+// openLock takes the lock.
 func openLock(path string) (*os.File, error) {
+	f, err := lockFile(lockPath(path))
+	if errors.Is(err, errLocked) {
+		holder, _ := read(path) // unreadable: nobody is named
+		return nil, &HeldError{Path: path, Holder: holder}
+	}
+	return f, err
+}
+
+// lockFile opens and locks a file. Others look by locking for an instant, which must not
+// be taken for a holder: so it tries more than once. Errors: errLocked.
+func lockFile(name string) (*os.File, error) {
 	for try := 1; ; try++ {
-		f, err := tryLock(lockPath(path))
-		if !errors.Is(err, errLocked) {
+		f, err := tryLock(name)
+		if !errors.Is(err, errLocked) || try == 5 {
 			return f, err
-		}
-		if try == 5 {
-			holder, _ := read(path) // unreadable: nobody is named
-			return nil, &HeldError{Path: path, Holder: holder}
 		}
 		time.Sleep(time.Duration(try) * 5 * time.Millisecond)
 	}
@@ -251,7 +257,7 @@ func Holder(path string) (Process, error) {
 	}
 	err = flock(f, shared)
 	if err == nil {
-		return Process{}, errors.Join(fmt.Errorf("%w: nobody holds %s", fs.ErrNotExist, path), unlock(f))
+		return Process{}, errors.Join(backends.NotFound("nobody holds %s", path), unlock(f))
 	}
 	f.Close()
 	if !errors.Is(err, errLocked) {

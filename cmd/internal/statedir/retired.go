@@ -52,7 +52,7 @@ func (d *Dir) Retire() (*Retirement, error) {
 	}
 	// The time tells processes with one number in two namespaces apart.
 	name := strconv.Itoa(d.self.PID) + "-" + strconv.FormatInt(d.self.Start.UnixNano(), 36)
-	f, err := tryLock(filepath.Join(dir, name))
+	f, err := lockFile(filepath.Join(dir, name))
 	if err != nil {
 		return nil, err
 	}
