@@ -221,13 +221,13 @@ func (c *Catalog) uploadFailed(ctx context.Context, d *cache.Draft, target cache
 func (c *Catalog) uploaded(s *State, r Remote, d *cache.Draft, img backends.Image) error {
 	info, told := d.Info(), false
 	err := d.Publish(img.Version, func(path string) error {
-		c.rebase(s, info, img)
 		if !r.atHand() && s.Cache != nil && isSHA256(img.Digest) {
 			if err := s.Cache.Adopt(path, img.Digest, info.Size); err != nil {
 				c.opts.Log.Warn("a pushed image could not be kept in the cache", "image", info.Target.Ref.String(), "err", err)
 			}
 		}
 		c.published(s.Store, r, info.Target.Ref, img)
+		c.rebase(s, info, img) // once the name is known to be taken: who creates it meanwhile looks again
 		told = true
 		return nil
 	})

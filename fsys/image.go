@@ -199,6 +199,11 @@ func (i *Image) OpenWrite(ctx context.Context, who Caller, truncate bool) error 
 	}
 	if err := i.copyTo(ctx, draft); err != nil {
 		draft.drop() //nolint:errcheck // the copy's error is the one to tell
+		if now, lookErr := dir.Lookup(ctx, name, who); errors.Is(err, ErrRetry) && lookErr == nil {
+			if other, ok := now.(*Image); ok && other.img.Version != i.img.Version {
+				return other.OpenWrite(ctx, who, truncate) // not with the next look: the kernel gives up then
+			}
+		}
 		return err
 	}
 	if i.fs.join(dir.place(name), who) { // somebody else was faster
