@@ -57,6 +57,13 @@ func Answer(hc *http.Client, req *http.Request) (*http.Response, error) {
 	return Do(hc, req, refusals[:]...)
 }
 
+// HeadRefused reports whether err is how a HEAD was answered that a GET may be answered
+// otherwise than: registries and proxies that know none say 403, 404, 405 or 501.
+func HeadRefused(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) ||
+		errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized)
+}
+
 // refusals are all statuses that a final answer can have besides 2xx.
 var refusals = func() (all [300]int) {
 	for i := range all {

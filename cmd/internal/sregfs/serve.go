@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -65,8 +66,8 @@ func (s *server) serve(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, warning := range c.settings.Warnings {
-		s.opts.Notice(warning)
+	for _, note := range slices.Concat(c.settings.Warnings, s.opts.StateNotes) {
+		s.opts.Notice(note)
 	}
 	logFile, err := s.openLog()
 	if err != nil {
