@@ -281,6 +281,27 @@ func TestParseName_extensions(t *testing.T) {
 	}
 }
 
+// A link that is read the short way means what it means as a URL.
+func FuzzChild(f *testing.F) {
+	for _, seed := range []string{"a.sif", "a%3A1/", "%2e%2e", "%2e%2e/", "a%2Fb", "%00", "%zz", "a+b", "~a", "-", "a%", "%2F", "..a", "a//", "%2e/"} {
+		f.Add(seed)
+	}
+	folder, err := url.Parse("http://h/my%20images/")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, href string) {
+		if bare, _ := strings.CutSuffix(href, "/"); !isSegment(bare) {
+			return
+		}
+		name, isFolder, ok := child(folder, href)
+		long, longFolder, longOK := child(folder, folder.String()+href) // that is no segment
+		if name != long || isFolder != longFolder || ok != longOK {
+			t.Errorf("%q is %q, %v, %v, and as a URL %q, %v, %v", href, name, isFolder, ok, long, longFolder, longOK)
+		}
+	})
+}
+
 func FuzzIndex(f *testing.F) {
 	for _, seed := range []string{
 		`<title>Index of /</title><a href="../">`, `<a href="a%3A1.sif"><a href="sub/">`, `<a href="%2e%2e%2fa.sif">`, `<a href="//evil/a.sif">`,
