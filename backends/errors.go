@@ -16,7 +16,7 @@ import (
 // with their errno and exit code.
 var (
 	// ErrUnauthorized: no credentials, or not accepted ones. It is an fs.ErrPermission too.
-	ErrUnauthorized = fmt.Errorf("not logged in: %w", fs.ErrPermission)
+	ErrUnauthorized = Saying(fs.ErrPermission, "not logged in")
 	// ErrRateLimited: the service wants fewer requests. RetryAfter may tell when.
 	ErrRateLimited = errors.New("rate limited")
 	// ErrUnavailable: the service cannot be reached, or answers 5xx or nonsense for a while.
@@ -42,7 +42,24 @@ type notImage struct{}
 func (notImage) Error() string        { return "not an image" }
 func (notImage) Is(target error) bool { return target == fs.ErrPermission }
 
-var errExists = fmt.Errorf("%w: the tag is taken", fs.ErrExist)
+var errExists = Saying(fs.ErrExist, "the tag is taken")
+
+// Saying returns an error that is sentinel and reads as the text alone: that "file does
+// not exist" is beside the point where no file is meant.
+func Saying(sentinel error, format string, args ...any) error {
+	return &said{text: fmt.Sprintf(format, args...), sentinel: sentinel}
+}
+
+// NotFound is Saying of fs.ErrNotExist. The text tells what there is none of.
+func NotFound(format string, args ...any) error { return Saying(fs.ErrNotExist, format, args...) }
+
+type said struct {
+	text     string
+	sentinel error
+}
+
+func (e *said) Error() string { return e.text }
+func (e *said) Unwrap() error { return e.sentinel }
 
 // An Error says what was being done to what. Client makes all of them.
 type Error struct {

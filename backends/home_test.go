@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -103,6 +104,34 @@ func TestHome_insecure(t *testing.T) {
 	}
 	if _, err := get(t, hc, strings.Replace(srv.URL, "127.0.0.1", "localhost", 1)); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("another host: %v", err)
+	}
+}
+
+// Only the configured host sees our certificate, whoever else asks for one.
+func TestHome_clientCert(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	var shown atomic.Int64
+	roots := srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	hc := newClient(t, HTTPOptions{TLS: &tls.Config{RootCAs: roots, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		shown.Add(1)
+		return &tls.Certificate{}, nil
+	}}})
+	AddHome(hc, srv.URL)
+	for address, want := range map[string]int64{srv.URL: 1, strings.Replace(srv.URL, "127.0.0.1", "[::ffff:127.0.0.1]", 1): 0} {
+		shown.Store(0)
+		resp, err := get(t, hc, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if got := shown.Load(); got != want {
+			t.Errorf("%s was shown a certificate %d times, want %d", address, got, want)
+		}
 	}
 }
 

@@ -25,7 +25,7 @@ import (
 // HTTPOptions tune NewHTTPClient. The zero value has the defaults.
 type HTTPOptions struct {
 	UserAgent      string
-	TLS            *tls.Config   // custom CA, client certificate, or insecure (at home only, see AddHome); nil is the system's
+	TLS            *tls.Config   // custom CA; a client certificate and insecure are for home only, see AddHome; nil is the system's
 	ConnectTimeout time.Duration // default 10 s
 	HeaderTimeout  time.Duration // until the first byte of the answer; default 30 s, ten times that for what was uploaded
 	IdleTimeout    time.Duration // the window in which a body, up or down, must keep MinRate; default 60 s
@@ -66,9 +66,9 @@ func NewHTTPClient(opts HTTPOptions) *http.Client {
 	rt := &roundTripper{opts: opts, public: isPublic}
 	rt.any = newTransport(opts, nil)
 	rt.guarded = newTransport(opts, rt.controlAddress)
-	if opts.TLS != nil && opts.TLS.InsecureSkipVerify {
+	if opts.TLS != nil && (opts.TLS.InsecureSkipVerify || opts.TLS.GetClientCertificate != nil) {
 		opts.TLS = opts.TLS.Clone()
-		opts.TLS.InsecureSkipVerify = false
+		opts.TLS.InsecureSkipVerify, opts.TLS.GetClientCertificate = false, nil
 		rt.strict = &roundTripper{any: newTransport(opts, nil), guarded: newTransport(opts, rt.controlAddress)}
 	}
 	return &http.Client{Transport: rt, CheckRedirect: checkRedirect}
@@ -104,7 +104,7 @@ type roundTripper struct {
 	opts    HTTPOptions
 	any     *http.Transport
 	guarded *http.Transport // connects to public addresses only
-	strict  *roundTripper   // the same two for hosts that are not the home, where that needs no certificate; nil where all do
+	strict  *roundTripper   // the same two for hosts that are not the home: they need a certificate, and get none of ours; nil where there is no difference
 	public  func(netip.Addr) bool
 	lines   lines
 	home    home

@@ -21,7 +21,9 @@ import (
 // fs.ErrPermission, whatever its errno) and what is secret in URLs.
 //
 //   - A context's own end stays context.Canceled or DeadlineExceeded.
-//   - ErrUnavailable, ErrCorrupt, ErrBadAnswer and DeadlineExceeded of NewHTTPClient stay.
+//   - ErrUnavailable, ErrCorrupt, ErrBadAnswer and DeadlineExceeded of NewHTTPClient stay,
+//     and ErrUnauthorized of what it was configured with.
+//   - A server that wants another client certificate is ErrUnauthorized.
 //   - Silence is context.DeadlineExceeded.
 //   - EMFILE, ENFILE and ENOMEM stay: the service was not asked.
 //   - Anything else is ErrUnavailable; permanently so where asking again cannot
@@ -34,7 +36,10 @@ func TransportError(err error) error {
 	if e, ok := Shortage(err); ok {
 		return saying(e, text)
 	}
-	for _, s := range []error{context.Canceled, ErrUnavailable, ErrCorrupt, ErrBadAnswer, ErrNotAllowed} {
+	if wantsCertificate(err) {
+		return saying(ErrUnauthorized, text+" (the server wants a certificate of its clients: client_cert, client_key)")
+	}
+	for _, s := range []error{context.Canceled, ErrUnauthorized, ErrUnavailable, ErrCorrupt, ErrBadAnswer, ErrNotAllowed} {
 		if errors.Is(err, s) {
 			return keepPermanent(err, saying(s, text))
 		}
@@ -61,6 +66,22 @@ func isNetwork(err error) bool {
 	return ok
 }
 
+// wantsCertificate reports whether a server has refused our certificate, or that there
+// was none. Package crypto/tls has no other way to tell an alert than its text; these
+// are of RFC 8446, 6.2, and sent by who verifies the other side's certificate.
+func wantsCertificate(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Op != "remote error" {
+		return false
+	}
+	switch op.Err.Error() {
+	case "tls: certificate required", "tls: bad certificate", "tls: unsupported certificate", "tls: revoked certificate",
+		"tls: expired certificate", "tls: unknown certificate", "tls: unknown certificate authority":
+		return true
+	}
+	return false
+}
+
 // hopeless reports whether the very next try must end the same way.
 func hopeless(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
@@ -76,18 +97,10 @@ func hopeless(err error) bool {
 // sentinel's words twice.
 func saying(sentinel error, text string) error {
 	if strings.Contains(text, sentinel.Error()) {
-		return &said{text: text, sentinel: sentinel}
+		return Saying(sentinel, "%s", text)
 	}
 	return fmt.Errorf("%w: %s", sentinel, text)
 }
-
-type said struct {
-	text     string
-	sentinel error
-}
-
-func (e *said) Error() string { return e.text }
-func (e *said) Unwrap() error { return e.sentinel }
 
 func keepPermanent(from, err error) error {
 	if _, ok := errors.AsType[*backoff.PermanentError](from); ok {

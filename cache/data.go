@@ -61,10 +61,11 @@ type data struct {
 	sources    []source   // where it can be fetched, the best first
 	owner      map[int64]*flight
 	flights    int
-	received   int64   // bytes that came in
-	awaited    int     // readers that wait for all of the blob
-	stream     *flight // the last one of a service without ranges; may have landed
-	dirty      int64   // bytes that the map does not know of
+	received   int64     // bytes that came in
+	heard      time.Time // when the last of them did
+	awaited    int       // readers that wait for all of the blob
+	stream     *flight   // the last one of a service without ranges; may have landed
+	dirty      int64     // bytes that the map does not know of
 	dirtySince time.Time
 	stolen     int64 // bytes asked for twice to hurry up
 	trouble    trouble

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -46,7 +45,8 @@ type entry struct {
 
 	refs int      // handles; guarded by spool.mu
 	busy int      // of them, those that are not idle; likewise
-	file *os.File // open while there are handles; guarded by spool.mu
+	uses int      // of file: a busy handle, one that is held open, and each call; likewise
+	file *os.File // open while uses > 0; guarded by spool.mu
 }
 
 func newEntry(s *Spool, id string) *entry {
@@ -261,22 +261,63 @@ func (e *entry) allocate(file *os.File, off, n int64, keepSize bool) error {
 	return nil
 }
 
-// release gives up one handle.
-func (e *entry) release(d *Draft) error {
+// acquire returns the data file, which it opens if it is not. letGo gives it back.
+func (e *entry) acquire() (*os.File, error) {
 	e.spool.mu.Lock()
-	var file *os.File
-	if !d.idle {
-		e.busy--
+	defer e.spool.mu.Unlock()
+	return e.acquireLocked()
+}
+
+// acquireLocked is acquire for who has spool.mu.
+func (e *entry) acquireLocked() (*os.File, error) {
+	if e.file == nil {
+		file, err := e.dir.open()
+		if err != nil {
+			return nil, spoolError("open "+e.id, err)
+		}
+		e.file = file
 	}
-	if e.refs--; e.refs == 0 {
-		file, e.file = e.file, nil
-	}
+	e.uses++
+	return e.file, nil
+}
+
+// letGo closes the data file after its last use.
+func (e *entry) letGo() error {
+	e.spool.mu.Lock()
+	file := e.letGoLocked()
 	e.spool.mu.Unlock()
+	return closeData(file)
+}
+
+// letGoLocked is letGo for who has spool.mu. It returns what is to be closed then, or
+// nil.
+func (e *entry) letGoLocked() (last *os.File) {
+	if e.uses--; e.uses == 0 && !e.spool.closed.Load() {
+		last, e.file = e.file, nil
+	}
+	return last
+}
+
+func closeData(file *os.File) error {
 	if file == nil {
 		return nil
 	}
+	return spoolError("close", file.Close())
+}
+
+// release gives up one handle.
+func (e *entry) release(d *Draft) error {
+	e.spool.mu.Lock()
+	file := d.letGoLocked(true)
+	e.refs--
+	last := e.refs == 0
+	e.spool.mu.Unlock()
+	err := closeData(file)
+	if !last {
+		return err
+	}
 	e.save()
-	err := errors.Join(spoolError("close", file.Close()), e.abandon())
+	err = errors.Join(err, e.abandon())
 	if e.doomed.Load() {
 		err = errors.Join(err, e.drop())
 	}
@@ -334,12 +375,4 @@ func (e *entry) syncJournal() error {
 		return nil
 	}
 	return e.store(e.rec.Load(), true)
-}
-
-// readError lets the end of the file pass as it is.
-func readError(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.EOF
-	}
-	return spoolError("read", err)
 }

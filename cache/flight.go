@@ -105,7 +105,7 @@ func (d *data) advance(f *flight, n int64) {
 	d.mu.Lock()
 	c := chunkOf(f.pos)
 	f.pos += n
-	d.received += n
+	d.received, d.heard = d.received+n, time.Now()
 	complete := f.pos == min((c+1)*chunkSize, d.size) && d.owner[c] == f
 	if complete {
 		delete(d.owner, c)

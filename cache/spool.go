@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -32,7 +31,7 @@ type Spool struct {
 	room   room
 	closed atomic.Bool
 
-	mu     sync.Mutex // guards drafts, and refs and file of each of them
+	mu     sync.Mutex // guards drafts, and refs, busy, uses and file of each of them
 	drafts map[string]*entry
 }
 
@@ -143,9 +142,9 @@ func (s *Spool) Create(target Target) (*Draft, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.file, e.refs, e.busy = file, 1, 1
+	e.file, e.refs, e.busy, e.uses = file, 1, 1, 1
 	s.drafts[id] = e
-	return &Draft{entry: e, file: file}, nil
+	return &Draft{entry: e}, nil
 }
 
 func randomHex() string {
@@ -160,9 +159,7 @@ func (s *Spool) Drafts() []DraftInfo {
 	var infos []DraftInfo
 	for _, e := range s.drafts {
 		if !e.doomed.Load() {
-			info := e.info()
-			info.Held = e.busy > 0
-			infos = append(infos, info)
+			infos = append(infos, e.info())
 		}
 	}
 	s.mu.Unlock()
@@ -170,10 +167,30 @@ func (s *Spool) Drafts() []DraftInfo {
 	return infos
 }
 
+// Held reports whether somebody has the draft with that ID open and is not idle.
+func (s *Spool) Held(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.drafts[id]
+	return e != nil && e.busy > 0
+}
+
 // Draft opens the draft with that ID again, sharing state with whoever has it
 // open. The caller closes the handle.
 // Errors: fs.ErrNotExist; ErrClosed; the local disk's.
 func (s *Spool) Draft(id string) (*Draft, error) {
+	d, err := s.Standby(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.Hold(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// Standby is Draft with a handle that is idle.
+func (s *Spool) Standby(id string) (*Draft, error) {
 	if s.closed.Load() {
 		return nil, ErrClosed
 	}
@@ -183,16 +200,8 @@ func (s *Spool) Draft(id string) (*Draft, error) {
 	if e == nil || e.doomed.Load() {
 		return nil, errNoDraft(id)
 	}
-	if e.file == nil {
-		file, err := e.dir.open()
-		if err != nil {
-			return nil, spoolError("open "+id, err)
-		}
-		e.file = file
-	}
 	e.refs++
-	e.busy++
-	return &Draft{entry: e, file: e.file}, nil
+	return &Draft{entry: e, idle: true}, nil
 }
 
 // Discard drops a draft and its data, durably.
@@ -270,7 +279,7 @@ func (s *Spool) keepWhole(id string) bool {
 	return true
 }
 
-func errNoDraft(id string) error { return fmt.Errorf("%w: no draft %q", fs.ErrNotExist, id) }
+func errNoDraft(id string) error { return backends.NotFound("no draft %q", id) }
 
 // spoolError is the border to the disk: the errno that callers act on stay,
 // and a missing file of our own must not read as "no such image".

@@ -5,6 +5,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
@@ -14,7 +15,8 @@ import (
 // list is listed from then on. The caller closes it.
 //
 // Errors: those of cache.Cache.Blob; backends.ErrNotImage for a file without an
-// extension that is none.
+// extension that is none; backends.ErrChanged if the tag means another version by
+// now, which Lookup returns from then on.
 func (c *Catalog) Blob(ctx context.Context, remote string, img backends.Image) (*cache.Blob, error) {
 	r, err := c.live(remote)
 	if err != nil {
@@ -31,14 +33,32 @@ func (c *Catalog) Blob(ctx context.Context, remote string, img backends.Image) (
 	if err == nil {
 		b, err = c.sniffed(ctx, s.Store, r, img, b)
 	}
-	switch {
-	case r.atHand():
-	case err == nil:
-		c.noteOpened(s.Store, r, img, b.Size())
-	case errors.Is(err, backends.ErrChanged):
-		c.doubt(s.Store, r.Name, img.Ref)
+	if r.atHand() {
+		return b, err
 	}
-	return b, err
+	if err == nil {
+		if err = b.Check(ctx); err == nil {
+			c.noteOpened(s.Store, r, img, b.Size())
+			c.learnFormat(s, r, img)
+			return b, nil
+		}
+		shut(b)
+	}
+	return nil, c.replaced(ctx, s.Store, r, img, err)
+}
+
+// replaced returns backends.ErrChanged if err is because the tag of img means another
+// version than that by now; else err. It asks the registry.
+func (c *Catalog) replaced(ctx context.Context, s Store, r Remote, img backends.Image, err error) error {
+	if img.Ref.Version != "" || !errors.Is(err, backends.ErrChanged) && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	c.doubt(s, r.Name, img.Ref)
+	now, asked := c.Lookup(ctx, r.Name, img.Ref)
+	if asked != nil || now.Version == img.Version {
+		return err
+	}
+	return &backends.Error{Op: "open", Remote: r.Name, Ref: img.Ref, Err: backends.ErrChanged}
 }
 
 // sized returns img with the size that the registry tells if it is asked about this one

@@ -6,8 +6,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 	"iter"
 	"maps"
 	"slices"
@@ -67,7 +65,7 @@ func (c *Catalog) Cached(ctx context.Context, patterns []string) iter.Seq2[Cache
 		var errs []error
 		for _, p := range wanted {
 			if !p.found {
-				errs = append(errs, fmt.Errorf("%w in the cache: %s", fs.ErrNotExist, p.text))
+				errs = append(errs, backends.NotFound("not in the cache: %s", p.text))
 			}
 		}
 		if err := errors.Join(errs...); err != nil {

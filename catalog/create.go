@@ -87,7 +87,7 @@ func (c *Catalog) Target(ctx context.Context, remote string, ref backends.Ref, f
 	}
 	switch {
 	case excl:
-		return fail(fmt.Errorf("%w: the tag is taken", fs.ErrExist))
+		return fail(backends.Saying(fs.ErrExist, "the tag is taken"))
 	case !r.Policy.Overwrite:
 		target.Replaces = cache.OnlySame
 	default:

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"time"
 
@@ -78,7 +77,7 @@ func (c *Catalog) subject(remote string, ref backends.Ref) (Remote, backends.Ref
 }
 
 func missing(remote string, ref backends.Ref) error {
-	return &backends.Error{Op: "stat", Remote: remote, Ref: ref, Err: fmt.Errorf("%w: no such image", fs.ErrNotExist)}
+	return &backends.Error{Op: "stat", Remote: remote, Ref: ref, Err: backends.NotFound("no such image")}
 }
 
 func (c *Catalog) believedAbsent(remote string, ref backends.Ref) bool {

@@ -35,7 +35,7 @@ func (c *Catalog) Mkdir(ctx context.Context, remote, collection string) error {
 	}
 	// A registry that does not answer does not keep anybody from preparing a folder.
 	if is, err := c.IsCollection(ctx, remote, collection); err == nil && is {
-		return fail(fmt.Errorf("%w: there is such a collection", fs.ErrExist))
+		return fail(backends.Saying(fs.ErrExist, "there is such a collection"))
 	} else if ctx.Err() != nil {
 		return fail(ctx.Err())
 	}
@@ -107,7 +107,7 @@ func (c *Catalog) Rmdir(ctx context.Context, remote, collection string) error {
 		case is:
 			return fail(fmt.Errorf("%w: it is in the registry; it goes with its last image", backends.ErrNotAllowed))
 		}
-		return fail(fmt.Errorf("%w: no such collection", fs.ErrNotExist))
+		return fail(backends.NotFound("no such collection"))
 	}
 	if c.isTarget(remote, collection) {
 		return fail(fmt.Errorf("%w: an image is being copied into it", cache.ErrInUse))

@@ -251,7 +251,7 @@ func (c *Catalog) rebase(s *State, done cache.DraftInfo, img backends.Image) {
 		if later.ID == done.ID || t.Replaces == cache.OnlySame || t.Remote != done.Target.Remote || t.Ref != done.Target.Ref {
 			continue
 		}
-		comes := later.ID > done.ID || later.Held || later.State == cache.Writing || later.Queued()
+		comes := later.ID > done.ID || s.Spool.Held(later.ID) || later.State == cache.Writing || later.Queued()
 		if t.Follows != done.ID && (!comes || t.Replaces != done.Target.Replaces || !c.overwritable(t.Remote)) {
 			continue
 		}

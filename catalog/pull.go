@@ -24,25 +24,25 @@ func (c *Catalog) Pull(ctx context.Context, uri, to string, force bool, p Progre
 	if err := checkDestination(to, force); err != nil {
 		return Record{}, err
 	}
-	r, img, err := c.find(ctx, uri)
-	if err != nil {
-		return Record{}, err
-	}
-	var path string
-	err = c.fetchWhole(ctx, r, img, p, func(file *os.File) error {
-		path = file.Name()
-		if to == "" {
-			return nil
+	var rec Record
+	err := c.withImage(ctx, uri, func(r Remote, img backends.Image) error {
+		rec = Record{}
+		var path string
+		err := c.fetchWhole(ctx, r, img, p, func(file *os.File) error {
+			path = file.Name()
+			if to == "" {
+				return nil
+			}
+			path = to
+			return exportFile(ctx, file, to, force, nil)
+		})
+		if err == nil {
+			rec = c.record(r.Name, img)
+			rec.Path = path
 		}
-		path = to
-		return exportFile(ctx, file, to, force, nil)
+		return err
 	})
-	if err != nil {
-		return Record{}, err
-	}
-	rec := c.record(r.Name, img)
-	rec.Path = path
-	return rec, nil
+	return rec, err
 }
 
 // checkDestination refuses before anything is downloaded.
@@ -57,9 +57,9 @@ func checkDestination(to string, force bool) error {
 	case err != nil:
 		return diskError("pull to "+to, err)
 	case info.IsDir():
-		return fmt.Errorf("%w: %s is a directory; name the file to write", fs.ErrExist, to)
+		return backends.Saying(fs.ErrExist, "%s is a directory; name the file to write", to)
 	case !force:
-		return fmt.Errorf("%w: %s (--force replaces it)", fs.ErrExist, to)
+		return backends.Saying(fs.ErrExist, "%s (--force replaces it)", to)
 	}
 	return nil
 }
@@ -129,7 +129,7 @@ func exportFile(ctx context.Context, src *os.File, to string, force bool, mark f
 	}
 	if err := tmp.become(to, force); err != nil {
 		if errors.Is(err, fs.ErrExist) && !force {
-			return fmt.Errorf("%w: %s (--force replaces it)", fs.ErrExist, to)
+			return backends.Saying(fs.ErrExist, "%s (--force replaces it)", to)
 		}
 		return fail(err)
 	}

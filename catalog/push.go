@@ -70,7 +70,7 @@ func (c *Catalog) pushFile(ctx context.Context, r Remote, ref backends.Ref, o pu
 	img, err := c.push(ctx, r, ref, src)
 	if err != nil {
 		if errors.Is(err, fs.ErrExist) && !o.force {
-			return fail(fmt.Errorf("%w: the tag is taken by another image (--force replaces it)", fs.ErrExist))
+			return fail(backends.Saying(fs.ErrExist, "the tag is taken by another image (--force replaces it)"))
 		}
 		return Record{}, err
 	}
@@ -123,7 +123,7 @@ func describeSource(ctx context.Context, f *os.File, o pushOptions) (backends.So
 		return backends.Source{}, fileError(o.path, err)
 	}
 	src := backends.Source{
-		Content: f, Size: info.Size(), Digest: digest, Format: format, Modified: info.ModTime(),
+		Content: f, Size: info.Size(), Digest: digest, Format: format, Modified: info.ModTime(), Mode: info.Mode().Perm(),
 		Path: o.path, Give: o.give,
 	}
 	if o.force {

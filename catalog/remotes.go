@@ -4,8 +4,6 @@ package catalog
 
 import (
 	"context"
-	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -97,7 +95,7 @@ func (c *Catalog) Remote(name string) (Remote, error) {
 	for _, r := range list {
 		known = append(known, r.Name)
 	}
-	return Remote{}, fmt.Errorf("%w: no remote is named %q%s", fs.ErrNotExist, name, backends.DidYouMean(name, known))
+	return Remote{}, backends.NotFound("no remote is named %q%s", name, backends.DidYouMean(name, known))
 }
 
 // SetRemote adds a remote, or replaces the one of its name, while others use the

@@ -88,7 +88,7 @@ func (c *Catalog) named(ctx context.Context, uri, without string) (Remote, backe
 // not there any more.
 func moved(remote string, ref backends.Ref) error {
 	return &backends.Error{Op: "delete", Remote: remote, Ref: ref,
-		Err: fmt.Errorf("%w: the tag means another version now; nothing was deleted", fs.ErrNotExist)}
+		Err: backends.NotFound("the tag means another version now; nothing was deleted")}
 }
 
 // Delete removes an image from its registry, provided that its name still means

@@ -106,8 +106,8 @@ func (c *Catalog) remoteOfHost(u backends.URI) (Remote, error) {
 			return r, nil
 		}
 	}
-	return Remote{}, fmt.Errorf("%w: no remote has the host %q (for an image of another remote write %s://%s)",
-		fs.ErrNotExist, u.Host, c.opts.Default, u)
+	return Remote{}, backends.NotFound("no remote has the host %q (for an image of another remote write %s://%s)",
+		u.Host, c.opts.Default, u)
 }
 
 // whoKnows returns the remotes besides one that have an image, as far as can be

@@ -80,8 +80,8 @@ func (c *Catalog) remoteOfType(u backends.URI, types []string) (Remote, error) {
 	}
 	switch len(found) {
 	case 0:
-		return Remote{}, fmt.Errorf("%w: no remote is named %q or of type %q (type: sreg remote add %s %s)",
-			fs.ErrNotExist, u.Remote, types[0], u.Remote, types[0])
+		return Remote{}, backends.NotFound("no remote is named %q or of type %q (type: sreg remote add %s %s)",
+			u.Remote, types[0], u.Remote, types[0])
 	case 1:
 		return found[0], nil
 	}
@@ -92,8 +92,8 @@ func (c *Catalog) remoteOfType(u backends.URI, types []string) (Remote, error) {
 func (c *Catalog) remoteAt(scheme string, at backends.URI) (Remote, error) {
 	r, err := c.remoteOfHost(at)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Remote{}, fmt.Errorf("%w: %s://%s is on the host %q, and no remote has it (type: sreg remote add %s)",
-			fs.ErrNotExist, scheme, at, at.Host, toAdd(scheme, at.Host))
+		return Remote{}, backends.NotFound("%s://%s is on the host %q, and no remote has it (type: sreg remote add %s)",
+			scheme, at, at.Host, toAdd(scheme, at.Host))
 	}
 	return r, err
 }

@@ -122,7 +122,7 @@ func (c *Catalog) chooseMany(ctx context.Context, p *pattern, yield func(Record,
 	}
 	err := errors.Join(errs...)
 	if err == nil && !found {
-		err = fmt.Errorf("%w: no image matches %s%s", fs.ErrNotExist, p.text, p.hint())
+		err = backends.NotFound("no image matches %s%s", p.text, p.hint())
 	}
 	if err != nil {
 		yield(Record{}, err)

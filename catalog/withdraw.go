@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 )
 
@@ -107,7 +108,7 @@ func (u *uploads) keep(id string) {
 }
 
 func errWithdrawn(id string) error {
-	return fmt.Errorf("%w: draft %s was discarded", fs.ErrNotExist, id)
+	return backends.NotFound("draft %s was discarded", id)
 }
 
 // stopped waits for the end of a run that is to be given up.

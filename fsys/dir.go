@@ -76,7 +76,7 @@ func (d *Dir) Fresh() bool {
 func (d *Dir) Lookup(ctx context.Context, name string, who Caller) (Node, error) {
 	if d.remote == "" {
 		if _, err := d.fs.cat.Remote(name); err != nil {
-			return nil, fmt.Errorf("remote %q: %w", name, fs.ErrNotExist)
+			return nil, backends.NotFound("no remote is named %q", name)
 		}
 		return &Dir{fs: d.fs, remote: name}, nil
 	}
@@ -100,7 +100,7 @@ func (d *Dir) Lookup(ctx context.Context, name string, who Caller) (Node, error)
 	}
 	node, err := d.lookupRemote(ctx, name)
 	if errors.Is(err, fs.ErrInvalid) {
-		err = fmt.Errorf("%v: %w", err, fs.ErrNotExist)
+		err = backends.NotFound("%v", err)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		if draft := d.draft(name); draft != nil && draft.visible() {
@@ -108,7 +108,7 @@ func (d *Dir) Lookup(ctx context.Context, name string, who Caller) (Node, error)
 		}
 	}
 	if err != nil && d.free(ctx, name, err) {
-		return nil, fmt.Errorf("%w: it was not listed before %v", fs.ErrNotExist, err)
+		return nil, backends.NotFound("it was not listed before %v", err)
 	}
 	return node, err
 }

@@ -87,14 +87,21 @@ func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
 		}
 		delete(d.claims, who.Thread)
 		if len(d.writers) == 0 {
-			if err := d.data.Hold(); err != nil {
+			switch err := d.data.Hold(); {
+			case errors.Is(err, fs.ErrNotExist):
 				return nil, ErrRetry
+			case err != nil:
+				return nil, err
 			}
 			d.idle = make(chan struct{})
 		}
 		d.writers[h] = struct{}{}
 	}
 	d.opened = true
+	// Who has it open reads on when it is removed.
+	if err := d.data.KeepOpen(true); err != nil { // not for a writer, who holds it
+		return nil, err
+	}
 	d.handles++
 	return h, nil
 }
@@ -305,7 +312,11 @@ func (h *File) Close(ctx context.Context) {
 		d.endWriting(ctx, h)
 	}
 	d.mu.Lock()
-	d.handles--
+	if d.handles--; d.handles == 0 && d.data != nil {
+		if err := d.data.KeepOpen(false); err != nil && !errors.Is(err, cache.ErrClosed) {
+			d.fs.opts.Log.Warn("closing a draft", "file", d.name, "err", err)
+		}
+	}
 	// What remains under a temporary name, or was accepted, is still a file. What is on
 	// its way to another name belongs to who renames it.
 	keep := !d.over() && (d.place.temporary || d.accepted || len(d.turn) > 0)

@@ -89,7 +89,11 @@ func (d *Draft) resume(ctx context.Context) error {
 	}
 	d.mu.Lock()
 	d.data, d.published, d.accepted = next, false, false
+	err = next.KeepOpen(d.handles > 0)
 	d.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	if err := d.fs.place(d); err != nil {
 		d.fs.opts.Log.Warn("dropping a draft", "file", d.currentName(), "err", err)
 	}

@@ -4,8 +4,6 @@ package dir
 
 import (
 	"context"
-	"fmt"
-	"io/fs"
 	"path"
 	"path/filepath"
 	"slices"
@@ -32,7 +30,7 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 		return err
 	}
 	if len(files) == 0 {
-		return fmt.Errorf("%w: no such image", fs.ErrNotExist)
+		return backends.NotFound("no such image")
 	}
 	if img.Ref.Version != "" {
 		one, ok, err := t.withVersion(ctx, files, img.Ref.Version)
@@ -40,7 +38,7 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 			return err
 		}
 		if !ok {
-			return fmt.Errorf("%w: no such version", fs.ErrNotExist)
+			return backends.NotFound("no such version")
 		}
 		files = []file{one}
 	}

@@ -5,7 +5,6 @@ package dir
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"iter"
 	"strings"
@@ -44,14 +43,14 @@ func (l *lister) list(ctx context.Context) error {
 		return err
 	}
 	if len(dirs) == 0 {
-		return fmt.Errorf("%w: no such collection", fs.ErrNotExist)
+		return backends.NotFound("no such collection")
 	}
 	if l.places, err = l.held(dirs); err != nil {
 		return err
 	}
 	for _, p := range l.places {
 		if p.unpacked {
-			return fmt.Errorf("%w: that is a container, unpacked, and no collection", fs.ErrNotExist)
+			return backends.NotFound("that is a container, unpacked, and no collection")
 		}
 		for _, base := range p.dirs {
 			if err := ctx.Err(); err != nil {
@@ -63,7 +62,7 @@ func (l *lister) list(ctx context.Context) error {
 		}
 	}
 	if l.loose(); !l.any && l.onlyTags() {
-		return fmt.Errorf("%w: that is an image, not a collection", fs.ErrNotExist)
+		return backends.NotFound("that is an image, not a collection")
 	}
 	return nil
 }

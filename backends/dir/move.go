@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"path/filepath"
 	"slices"
@@ -35,7 +34,7 @@ func (c *client) Move(ctx context.Context, img backends.Image, to backends.Ref, 
 	case err != nil:
 		return backends.Image{}, err
 	case len(files) == 0:
-		return backends.Image{}, fmt.Errorf("%w: no such image", fs.ErrNotExist)
+		return backends.Image{}, backends.NotFound("no such image")
 	case versionOf(files[0].info) != img.Version:
 		return backends.Image{}, backends.ErrChanged
 	}

@@ -62,7 +62,7 @@ func (v *view) root() (*os.Root, error) {
 		root, err = os.OpenRoot(v.path)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: no directory %s yet", fs.ErrNotExist, v.path)
+		return nil, backends.NotFound("no directory %s yet", v.path)
 	}
 	if err != nil {
 		return nil, localError(err)
@@ -320,7 +320,7 @@ func (v *view) find(ctx context.Context, ref backends.Ref) (file, error) {
 	if f, ok, err := v.choose(ctx, wanted.flat(places), ref); err != nil || ok {
 		return f, err
 	}
-	return file{}, fmt.Errorf("%w: no such image", fs.ErrNotExist)
+	return file{}, backends.NotFound("no such image")
 }
 
 // choose returns the file of ref's tag, or of its version under any tag.
@@ -432,6 +432,7 @@ func (v *view) describe(f file, digest string) backends.Image {
 	ref.Version = ""
 	return backends.Image{
 		Ref: ref, Size: f.info.Size(), Version: versionOf(f.info), Modified: f.info.ModTime(), Format: f.format, Digest: digest,
+		Mode: f.info.Mode().Perm(), GID: group(f.info),
 		URL: (&url.URL{Scheme: "file", Path: filepath.ToSlash(v.abs(f.dir, f.base))}).String(),
 	}
 }

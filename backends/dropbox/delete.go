@@ -4,8 +4,6 @@ package dropbox
 
 import (
 	"context"
-	"fmt"
-	"io/fs"
 	"slices"
 
 	"github.com/dropbox/dropbox-sdk-go-unofficial/v6/dropbox/files"
@@ -22,7 +20,7 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 		return err
 	}
 	if p, _ := parse(all[0].Name); !p.isRef(img.Ref) {
-		return fmt.Errorf("%w: no such image", fs.ErrNotExist)
+		return backends.NotFound("no such image")
 	}
 	if img.Ref.Version != "" {
 		i := slices.IndexFunc(all, func(f *files.FileMetadata) bool { return f.Rev == img.Version })

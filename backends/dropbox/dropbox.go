@@ -29,6 +29,7 @@ import (
 	"github.com/dropbox/dropbox-sdk-go-unofficial/v6/dropbox/sharing"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
@@ -110,16 +111,11 @@ func parseURL(s string) (*url.URL, error) {
 	if s == "" {
 		return nil, nil //nolint:nilnil // no stand-in is no error
 	}
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return nil, fmt.Errorf("%w: url %q (want \"https://HOST[:PORT]\")", fs.ErrInvalid, backends.Redact(s))
-	case u.User != nil:
-		return nil, fmt.Errorf("%w: url with a password: use token_file", fs.ErrInvalid)
-	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
-		return nil, fmt.Errorf("%w: url %q has more than a host (a folder is said by root)", fs.ErrInvalid, backends.Redact(s))
+	u, err := httpx.Address(s, "/2")
+	if err == nil && u.Path != "" {
+		err = fmt.Errorf("%w: url %q has more than a host (a folder is said by root)", fs.ErrInvalid, backends.Redact(s))
 	}
-	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+	return u, err
 }
 
 // parseRoot returns root with a slash before it and none behind.

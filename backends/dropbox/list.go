@@ -186,7 +186,7 @@ func (c *client) list(ctx context.Context, collection string) (*folder, error) {
 		return nil, backends.BrokenOff(err)
 	}
 	if own != collection {
-		return nil, fmt.Errorf("%w: the collection is spelled %q", fs.ErrNotExist, own)
+		return nil, backends.NotFound("the collection is spelled %q", own)
 	}
 	return f, nil
 }
@@ -238,7 +238,7 @@ func (c *client) spell(ctx context.Context, path string) (string, error) {
 			}
 			f, ok := entry.(*files.FolderMetadata)
 			if !ok || f.Name == "" {
-				return "", fmt.Errorf("%w: %.80q is no folder", fs.ErrNotExist, at)
+				return "", backends.NotFound("%.80q is no folder", at)
 			}
 			name = f.Name
 			c.folders.set(at, name)

@@ -73,7 +73,7 @@ func (c *client) statVersion(ctx context.Context, ref backends.Ref) (backends.Im
 			return c.image(ctx, f)
 		}
 	}
-	return backends.Image{}, fmt.Errorf("%w: no such version", fs.ErrNotExist)
+	return backends.Image{}, backends.NotFound("no such version")
 }
 
 // metadata returns the file at a path.
@@ -88,7 +88,7 @@ func (c *client) metadata(ctx context.Context, path string) (*files.FileMetadata
 	case entry == nil:
 		return nil, fmt.Errorf("%w: metadata without a kind", backends.ErrBadAnswer)
 	case !ok || !f.IsDownloadable:
-		return nil, fmt.Errorf("%w: not a file", fs.ErrNotExist)
+		return nil, backends.NotFound("not a file")
 	}
 	return f, checkFile(f)
 }
@@ -121,7 +121,7 @@ func (c *client) find(ctx context.Context, ref backends.Ref) ([]*files.FileMetad
 		sortFiles(found)
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("%w: no such image", fs.ErrNotExist)
+		return nil, backends.NotFound("no such image")
 	}
 	return found, nil
 }
@@ -153,7 +153,7 @@ func rank(f *files.FileMetadata) int {
 func (c *client) image(ctx context.Context, f *files.FileMetadata) (backends.Image, error) {
 	p, ok := parse(f.Name)
 	if !ok {
-		return backends.Image{}, fmt.Errorf("%w: not an image", fs.ErrNotExist)
+		return backends.Image{}, backends.NotFound("not an image")
 	}
 	collection, err := c.spell(ctx, parent(f.PathDisplay))
 	if err != nil {

@@ -281,7 +281,7 @@ func TestRedirect(t *testing.T) {
 func TestOpen_settings(t *testing.T) {
 	t.Parallel()
 	for _, config := range []map[string]any{
-		{"url": "ftp://x"}, {"url": "https://me:secret@x"}, {"url": "https://x/path"}, {"url": "x"}, {"root": "a/../b"}, {"root": `a\b`},
+		{"url": "ftp://x"}, {"url": "https://me:secret@x"}, {"url": "https://x/path"}, {"url": "https:x"}, {"root": "a/../b"}, {"root": `a\b`},
 		{"rot": "x"}, {"root": 1},
 	} {
 		if _, err := Open(t.Context(), backends.Env{Remote: "box", HTTP: http.DefaultClient, Config: config}); !errors.Is(err, fs.ErrInvalid) || strings.Contains(err.Error(), "secret") { //nolint:forbidigo // not used

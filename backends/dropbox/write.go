@@ -212,7 +212,7 @@ func (p *push) commit(ctx context.Context, old []*files.FileMetadata, do commit)
 		p.memo.State.Hash = "" // the answer is here: what is there is not ours
 		p.memo.Save()
 		if p.src.Replaces == "" {
-			return nil, fmt.Errorf("%w: the tag was taken meanwhile", fs.ErrExist)
+			return nil, backends.Saying(fs.ErrExist, "the tag was taken meanwhile")
 		}
 		return nil, backends.ErrChanged
 	}

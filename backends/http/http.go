@@ -59,6 +59,7 @@ type client struct {
 	// The server's ETag was last seen to be another than nginx makes of a file's time
 	// and size.
 	ownTags atomic.Bool
+	heads   atomic.Bool // it has answered one
 }
 
 // Address implements backends.Addressed.

@@ -30,12 +30,12 @@ type item struct {
 }
 
 // An index is what a folder holds. It is packed, since a folder can have a million
-// files: an image takes its name twice and a dozen bytes.
+// files: most take their name and a dozen bytes.
 type index struct {
 	naming naming
 	most   int // names that are taken
 
-	text    []byte   // of the images: image NUL tag NUL file NUL size time
+	text    []byte   // of the images: image NUL tag NUL file NUL size time; see packName
 	images  []uint32 // where each begins in text
 	folders []string
 	formats map[string]int // how many images have each
@@ -91,7 +91,7 @@ func (x *index) add(it item) {
 	}
 	x.formats[format]++
 	x.images = append(x.images, uint32(len(x.text)))
-	for _, part := range []string{name, tag, it.name} {
+	for _, part := range []string{name, tag, packName(name, tag, it.name)} {
 		x.text = append(append(x.text, part...), 0)
 	}
 	x.text = binary.AppendVarint(x.text, it.size)
@@ -160,13 +160,31 @@ func (x *index) unpack(at uint32) (name, tag string, it item) {
 		rest = after
 		return string(part)
 	}
-	name, tag, it.name = cut(), cut(), cut()
+	name, tag = cut(), cut()
+	it.name = unpackName(name, tag, cut())
 	size, n := binary.Varint(rest)
 	modified, _ := binary.Varint(rest[n:])
 	if it.size = size; modified != 0 {
 		it.modified = time.Unix(modified, 0).UTC()
 	}
 	return name, tag, it
+}
+
+// packName returns what has to be kept of a file's name besides the image's: mostly the
+// extension, after a colon.
+func packName(name, tag, base string) string {
+	if rest, ok := strings.CutPrefix(base, name+":"+tag); ok {
+		return ":" + rest
+	}
+	return "/" + base
+}
+
+// unpackName is the inverse of packName.
+func unpackName(name, tag, packed string) string {
+	if rest, ok := strings.CutPrefix(packed, ":"); ok {
+		return name + ":" + tag + rest
+	}
+	return packed[1:]
 }
 
 // children returns the names of the folders, each once, in order.

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/ranged"
 )
 
@@ -79,7 +80,7 @@ func (c *client) each(ref backends.Ref, format string, fn func(place) error) err
 			return err
 		}
 	}
-	return cmp.Or(other, fmt.Errorf("%w: no such file on the server", fs.ErrNotExist))
+	return cmp.Or(other, backends.NotFound("no such file on the server"))
 }
 
 // errNoImage is an answer that is none of an image.
@@ -95,7 +96,7 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (img backends.Image
 		return backends.Image{}, err
 	}
 	if ref.Version != "" && ref.Version != img.Version {
-		return backends.Image{}, fmt.Errorf("%w: version %q", fs.ErrNotExist, ref.Version)
+		return backends.Image{}, backends.NotFound("version %q", ref.Version)
 	}
 	return img, nil
 }
@@ -110,7 +111,7 @@ func (c *client) look(ctx context.Context, ref backends.Ref, p place) (img backe
 	size := resp.ContentLength
 	switch {
 	case strings.HasSuffix(resp.Request.URL.Path, "/"):
-		return img, "", fmt.Errorf("%w: that is a folder", fs.ErrNotExist)
+		return img, "", backends.NotFound("that is a folder")
 	case ranged.IsPage(resp.Header):
 		return img, "", errNoImage
 	case resp.StatusCode != nethttp.StatusOK:
@@ -161,19 +162,27 @@ func (c *client) sum(ctx context.Context, p place, held string) (string, error) 
 
 func heldKey(p place, version string) string { return p.url() + "@" + version }
 
-// head asks for the header of a file: by GET for a byte of it where the server
-// knows no HEAD.
+// head asks for the header of a file: by GET for a byte of it where the server refuses
+// a HEAD. Some do so with 403 or 404 (a link that is signed for GET, a proxy): a 404
+// counts once a HEAD of anything was answered.
 func (c *client) head(ctx context.Context, p place) (*nethttp.Response, error) {
 	if !c.noHead.Load() {
 		resp, err := c.do(ctx, nethttp.MethodHead, p.url(), func(req *nethttp.Request) {
 			req.Header.Set("Accept-Encoding", "identity")
 		})
-		if !errors.Is(err, errors.ErrUnsupported) {
-			return resp, err
+		switch {
+		case err == nil:
+			c.heads.Store(true)
+			return resp, nil
+		case !httpx.HeadRefused(err), errors.Is(err, fs.ErrNotExist) && c.heads.Load():
+			return nil, err
 		}
+	}
+	resp, err := c.do(ctx, nethttp.MethodGet, p.url(), ranged.Span{N: 1}.Ask, nethttp.StatusRequestedRangeNotSatisfiable)
+	if err == nil {
 		c.noHead.Store(true)
 	}
-	return c.do(ctx, nethttp.MethodGet, p.url(), ranged.Span{N: 1}.Ask, nethttp.StatusRequestedRangeNotSatisfiable)
+	return resp, err
 }
 
 // Open reads a part of the file, provided that it is img.Version still.

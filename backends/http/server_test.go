@@ -378,9 +378,15 @@ func TestRequests(t *testing.T) {
 			}
 			srv.Put("c/SHA256SUMS", []byte(sums.String()), published)
 			r := open(t, backends.Env{}, map[string]any{"url": srv.URL})
+			began := time.Now()
 			wantAsked := func(what string, want ...string) {
 				t.Helper()
-				if diff := cmp.Diff(want, r.asked()); diff != "" {
+				got, list := r.asked(), "GET /c/SHA256SUMS"
+				if time.Since(began) > 10*time.Second && !slices.Contains(want, list) {
+					// On a busy machine the list of digests has to be asked for again.
+					got = slices.DeleteFunc(got, func(req string) bool { return req == list })
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
 					t.Errorf("%s (-want +got):\n%s", what, diff)
 				}
 			}

@@ -33,7 +33,7 @@ func (c *client) ask(ctx context.Context, ref backends.Ref) (backends.Image, err
 	key, version := ref.Tag, parseVersion(ref.Version)
 	if ref.Version != "" {
 		if key = version; version == "" {
-			return backends.Image{}, fmt.Errorf("%w: no build has the version %.80q", fs.ErrNotExist, ref.Version)
+			return backends.Image{}, backends.NotFound("no build has the version %.80q", ref.Version)
 		}
 	}
 	var got container

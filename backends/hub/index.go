@@ -5,7 +5,6 @@ package hub
 import (
 	"cmp"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"slices"
 	"strings"
@@ -100,13 +99,13 @@ func (ix *index) sort() {
 func (ix *index) find(ref backends.Ref) (*repo, *build, error) {
 	r := ix.repos[ref.Repository()]
 	if r == nil {
-		return nil, nil, fmt.Errorf("%w: no such repository in the archive", fs.ErrNotExist)
+		return nil, nil, backends.NotFound("no such repository in the archive")
 	}
 	if ref.Version != "" {
 		if b := r.version(parseVersion(ref.Version)); b != nil {
 			return r, b, nil
 		}
-		return r, nil, fmt.Errorf("%w: no build has the version %.80q", fs.ErrNotExist, ref.Version)
+		return r, nil, backends.NotFound("no build has the version %.80q", ref.Version)
 	}
 	b := r.tagged(ref.Tag)
 	if b == nil && ref.Tag == backends.DefaultTag {
@@ -116,7 +115,7 @@ func (ix *index) find(ref backends.Ref) (*repo, *build, error) {
 		b = r.version(parseVersion(ref.Tag))
 	}
 	if b == nil {
-		return r, nil, fmt.Errorf("%w: no build has this tag", fs.ErrNotExist)
+		return r, nil, backends.NotFound("no build has this tag")
 	}
 	return r, b, nil
 }

@@ -23,7 +23,7 @@ func (c *client) List(ctx context.Context, at string) iter.Seq2[backends.Entry, 
 	return func(yield func(backends.Entry, error) bool) {
 		ix, err := c.load(ctx)
 		if err == nil && at != "" && ix.orgs[at] == nil {
-			err = fmt.Errorf("%w: no such organisation in the archive", fs.ErrNotExist)
+			err = backends.NotFound("no such organisation in the archive")
 		}
 		if err != nil {
 			yield(backends.Entry{}, err)

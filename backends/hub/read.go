@@ -114,7 +114,7 @@ func (c *client) whereIs(ctx context.Context, img backends.Image) (*url.URL, int
 	if noIndex == nil {
 		r := ix.repos[img.Ref.Repository()]
 		if r == nil {
-			return nil, 0, fmt.Errorf("%w: no such repository in the archive", fs.ErrNotExist)
+			return nil, 0, backends.NotFound("no such repository in the archive")
 		}
 		b := r.version(img.Version)
 		if b == nil {

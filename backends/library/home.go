@@ -45,7 +45,7 @@ type place struct {
 func findPlace(configured string, files remoteFiles) (place, error) {
 	at := place{address: &url.URL{Scheme: "https", Host: sylabsLibrary}}
 	if configured != "" {
-		u, err := httpx.Address(configured)
+		u, err := httpx.Address(configured, "/v1")
 		if err != nil {
 			return place{}, err
 		}

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"slices"
 	"strconv"
@@ -70,7 +69,7 @@ func (m image) uploaded() bool { return m.Uploaded != nil && *m.Uploaded }
 // tag's image of the architecture that ref.Version names.
 func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, error) {
 	if tooDeep(ref.Collection) {
-		return backends.Image{}, fmt.Errorf("%w: a library has no collections in collections", fs.ErrNotExist)
+		return backends.Image{}, backends.NotFound("a library has no collections in collections")
 	}
 	if err := c.CheckName(ref); err != nil {
 		return backends.Image{}, err
@@ -90,11 +89,11 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 	case hash != "" && m.Hash != hash:
 		return backends.Image{}, fmt.Errorf("%w: asked for %s, the library has %s", backends.ErrBadAnswer, hash, m.Hash)
 	case hash == "" && ref.Version != "" && m.Arch != arch:
-		return backends.Image{}, fmt.Errorf("%w: %s has no image for %s (there is one for %.40q)", fs.ErrNotExist, ref.Tag, arch, m.Arch)
+		return backends.Image{}, backends.NotFound("%s has no image for %s (there is one for %.40q)", ref.Tag, arch, m.Arch)
 	case !m.uploaded():
-		return backends.Image{}, fmt.Errorf("%w: its upload has not ended", fs.ErrNotExist)
+		return backends.Image{}, backends.NotFound("its upload has not ended")
 	case m.Deleted:
-		return backends.Image{}, fmt.Errorf("%w: it was deleted", fs.ErrNotExist)
+		return backends.Image{}, backends.NotFound("it was deleted")
 	}
 	ref.Version = ""
 	if i := slices.IndexFunc(m.Tags, func(tag string) bool { return strings.EqualFold(tag, ref.Tag) }); i >= 0 && !slices.Contains(m.Tags, ref.Tag) {

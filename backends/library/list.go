@@ -75,7 +75,7 @@ func (c *client) List(ctx context.Context, path string) iter.Seq2[backends.Entry
 	case path == "":
 		return c.listRoot(ctx)
 	case tooDeep(path) || !partRule.MatchString(name) || nested && !partRule.MatchString(inner):
-		return backends.Fail[backends.Entry](fmt.Errorf("%w: a library has no collection %q", fs.ErrNotExist, path))
+		return backends.Fail[backends.Entry](backends.NotFound("a library has no collection %q", path))
 	case nested:
 		return c.listCollection(ctx, path, name, inner)
 	}

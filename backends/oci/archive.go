@@ -55,7 +55,7 @@ func (c *client) archive(ctx context.Context, repo, digest string) (*archive.Arc
 		return a, nil
 	}
 	if !isDigest(digest) {
-		return nil, fmt.Errorf("%w: version %.80q", fs.ErrNotExist, digest)
+		return nil, backends.NotFound("version %.80q", digest)
 	}
 	m, err := c.fetch(ctx, repo, digest)
 	if err != nil {

@@ -41,7 +41,7 @@ func (c *client) List(ctx context.Context, collection string) iter.Seq2[backends
 		}
 		children, images := below(all, c.prefix(collection))
 		if collection != "" && len(children)+len(images) == 0 && !c.isNamespace(ctx, strings.TrimSuffix(c.prefix(collection), "/")) {
-			yield(backends.Entry{}, fmt.Errorf("%w: no repository is named %s…", fs.ErrNotExist, c.prefix(collection)))
+			yield(backends.Entry{}, backends.NotFound("no repository is named %s…", c.prefix(collection)))
 			return
 		}
 		for _, child := range children {

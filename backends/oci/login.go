@@ -43,13 +43,14 @@ type login struct {
 	helperEnv []string // of all helpers
 	getenv    func(string) string
 
-	mu      sync.Mutex // guards the fields below
-	fresh   bool       // the last secret was refused
-	renewed time.Time
-	file    string                     // where the last login was found; "" if nowhere
-	creds   map[string]auth.Credential // that were found lately, by scope
-	scopes  []string                   // for which the files have logins of their own; nil before they were read
-	until   time.Time                  // when to look again
+	mu       sync.Mutex // guards the fields below
+	fresh    bool       // the last secret was refused
+	renewed  time.Time
+	troubles map[string]string          // by file: what is wrong with it, or ""
+	file     string                     // where the last login was found; "" if nowhere
+	creds    map[string]auth.Credential // that were found lately, by scope
+	scopes   []string                   // for which the files have logins of their own; nil before they were read
+	until    time.Time                  // when to look again
 }
 
 func newLogin(env backends.Env, cfg Config, p preset, host string) *login {
@@ -130,9 +131,8 @@ func (l *login) credential(ctx context.Context, host string) (auth.Credential, e
 func (l *login) find(ctx context.Context, scope string) (auth.Credential, error) {
 	for _, file := range l.files {
 		cred, err := l.stored(ctx, file, scope)
-		if err != nil {
-			l.log.Warn("credentials file is of no use", "file", file, "host", l.host, "err", err)
-		} else if cred != auth.EmptyCredential {
+		l.trouble(file, err)
+		if err == nil && cred != auth.EmptyCredential {
 			l.found(scope, file, cred)
 			return cred, nil
 		}
@@ -150,6 +150,24 @@ func (l *login) find(ctx context.Context, scope string) (auth.Credential, error)
 		l.found(scope, helperPrefix+l.helper, cred)
 	}
 	return cred, nil
+}
+
+// trouble notes what is wrong with a file: the next files, and what is public, are for
+// all to read. The same is not said twice.
+func (l *login) trouble(file string, err error) {
+	why := ""
+	if err != nil {
+		why = err.Error()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.troubles == nil {
+		l.troubles = map[string]string{}
+	}
+	if why != "" && why != l.troubles[file] {
+		l.log.Warn("credentials file is of no use", "file", file, "host", l.host, "err", why)
+	}
+	l.troubles[file] = why
 }
 
 func (l *login) found(scope, file string, cred auth.Credential) {
@@ -244,12 +262,16 @@ func (l *login) tried() string {
 		return fmt.Sprintf("%s refused the configured login of user %q", l.host, l.user)
 	}
 	l.mu.Lock()
-	file := l.file
-	l.mu.Unlock()
-	if file != "" {
-		return fmt.Sprintf("%s refused the login that is from %s", l.host, file)
+	defer l.mu.Unlock()
+	if l.file != "" {
+		return fmt.Sprintf("%s refused the login that is from %s", l.host, l.file)
 	}
 	text := fmt.Sprintf("%s wants a login that none of these files has: %s", l.host, strings.Join(l.files, ", "))
+	for _, file := range l.files {
+		if why := l.troubles[file]; why != "" {
+			text += "; " + file + ": " + why
+		}
+	}
 	if l.helper != "" {
 		text += "; nor has docker-credential-" + l.helper + " one, if it is in $PATH at all"
 	}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os/exec"
 	"strings"
 	"time"
@@ -66,17 +65,17 @@ func (l *login) askHelper(ctx context.Context, helper, server string) (auth.Cred
 	said := string(bytes.TrimSpace(out))
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
-		return auth.EmptyCredential, fmt.Errorf("%w: the credential helper %s is not installed", backends.ErrUnauthorized, program)
+		return auth.EmptyCredential, backends.Saying(backends.ErrUnauthorized, "the credential helper %s is not installed", program)
 	case err != nil && said == helperHasNothing:
 		return auth.EmptyCredential, nil
 	case err != nil && said != "":
-		return auth.EmptyCredential, fmt.Errorf("%w: %s: %.200q", backends.ErrUnauthorized, program, said)
+		return auth.EmptyCredential, backends.Saying(backends.ErrUnauthorized, "%s: %.200q", program, said)
 	case err != nil:
-		return auth.EmptyCredential, fmt.Errorf("%w: %s: %v", backends.ErrUnauthorized, program, err)
+		return auth.EmptyCredential, backends.Saying(backends.ErrUnauthorized, "%s: %v", program, err)
 	}
 	var answer struct{ Username, Secret string }
 	if err := json.Unmarshal(out, &answer); err != nil {
-		return auth.EmptyCredential, fmt.Errorf("%w: %s gives no login", backends.ErrUnauthorized, program)
+		return auth.EmptyCredential, backends.Saying(backends.ErrUnauthorized, "%s gives no login", program)
 	}
 	if answer.Username == helperToken {
 		return auth.Credential{RefreshToken: answer.Secret}, nil

@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -182,6 +183,51 @@ func TestLogin_helper(t *testing.T) {
 	wantErr(t, "with a helper that is not there", err, backends.ErrUnauthorized)
 	if !strings.Contains(log.String(), "docker-credential-none-of-that-name is not installed") {
 		t.Errorf("the log says nothing of it: %s", &log)
+	}
+}
+
+// A configuration of Docker's often names a helper that this machine lacks. What is
+// public can be read all the same; what is not says which program is missing, and
+// which file wants it.
+func TestLogin_helperMissing(t *testing.T) {
+	t.Parallel()
+	missing := dockerConfig(t, filepath.Join(t.TempDir(), "config.json"), `{"credsStore":"none-of-that-name"}`)
+	var log bytes.Buffer
+	start := func(reg *ocitest.Registry) remote {
+		log.Reset()
+		return open(t, config{"url": reg.URL, "credentials": []string{missing}}, func(env *backends.Env) {
+			env.Log = slog.New(slog.NewTextHandler(&log, nil))
+		})
+	}
+	public := ocitest.Start(t, ocitest.Options{})
+	public.PushSIF("a/b", "1", []byte("public"), nil)
+	public.Use(func(next http.Handler) http.Handler { // as Docker Hub: a token for everybody
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			switch login := req.Header.Get("Authorization"); {
+			case req.URL.Path == "/token" && login == "":
+				io.WriteString(w, `{"token":"anybody"}`)
+			case login == "Bearer anybody":
+				next.ServeHTTP(w, req)
+			default:
+				w.Header().Set("WWW-Authenticate", `Bearer realm="`+public.URL+`/token",service="x"`)
+				w.WriteHeader(http.StatusUnauthorized)
+			}
+		})
+	})
+	b := start(public)
+	mustStat(t, b, "a/b:1")
+	for range 3 {
+		_, err := b.Stat(t.Context(), ref(t, "a/b:none"))
+		wantErr(t, "a tag that is not there", err, fs.ErrNotExist)
+	}
+	if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), "docker-credential-none-of-that-name") || !strings.Contains(log.String(), missing) {
+		t.Errorf("%d warnings:\n%s", n, &log)
+	}
+	private := ocitest.Start(t, ocitest.Options{User: "me", Password: "secret"})
+	_, err := start(private).Stat(t.Context(), ref(t, "a/b:1"))
+	wantErr(t, "Stat", err, backends.ErrUnauthorized)
+	if err != nil && (!strings.Contains(err.Error(), "docker-credential-none-of-that-name") || !strings.Contains(err.Error(), missing)) {
+		t.Errorf("%v does not name the helper and its file", err)
 	}
 }
 

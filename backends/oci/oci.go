@@ -32,6 +32,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
@@ -165,31 +166,18 @@ const dockerHub = "registry-1.docker.io"
 // parseURL returns the scheme and host of a registry. The names that Docker Hub
 // goes by are not those at which it answers.
 func parseURL(s string) (*url.URL, error) {
-	if !strings.Contains(s, "://") && s != "" {
-		s = "https://" + s
+	u, err := httpx.Address(s, "/v2", "/v1") // index.docker.io/v1/ is a key in Docker's own files
+	if err != nil {
+		return nil, err
 	}
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || s == "" || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return nil, fmt.Errorf("%w: url %q (want \"https://HOST[:PORT]\")", fs.ErrInvalid, redact(s))
-	case u.User != nil:
-		return nil, fmt.Errorf("%w: url with a password: use token_file or a credentials file", fs.ErrInvalid)
-	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
-		return nil, fmt.Errorf("%w: url %q has more than a host (say namespace = %q)", fs.ErrInvalid, s, strings.Trim(u.Path, "/"))
+	if namespace := strings.Trim(strings.TrimPrefix(u.Path+"/", "/v2"), "/"); namespace != "" {
+		return nil, fmt.Errorf("%w: url %q has more than a host (say namespace = %q)", fs.ErrInvalid, backends.Redact(s), namespace)
 	}
-	host := strings.ToLower(u.Host)
+	host := u.Host
 	if host == "docker.io" || host == "index.docker.io" {
 		host = dockerHub
 	}
 	// Credentials files know a registry without the port that goes without saying.
 	host = strings.TrimSuffix(host, map[string]string{"https": ":443", "http": ":80"}[u.Scheme])
 	return &url.URL{Scheme: u.Scheme, Host: host}, nil
-}
-
-// redact hides what may stand before the host of a text that is no URL.
-func redact(s string) string {
-	if i := strings.LastIndexByte(s, '@'); i >= 0 {
-		return "…" + s[i:]
-	}
-	return s
 }

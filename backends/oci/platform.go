@@ -4,13 +4,14 @@ package oci
 
 import (
 	"fmt"
-	"io/fs"
 	"runtime"
 	"slices"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/cpu"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // choose returns the digest of the manifest for arch, which may have a variant
@@ -53,7 +54,7 @@ func choose(manifests []ocispec.Descriptor, arch string) (string, error) {
 	} else if level < maxLevel {
 		wanted += fmt.Sprintf("/v%d or lower", level)
 	}
-	return "", fmt.Errorf("%w: no image for %s (there is %q)", fs.ErrNotExist, wanted, has)
+	return "", backends.NotFound("no image for %s (there is %q)", wanted, has)
 }
 
 // isAttestation reports whether what stands in an index is not an image but tells of

@@ -9,12 +9,12 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
 // A preset is what one type of remote knows of its service beforehand.
@@ -185,23 +185,11 @@ func (c *client) newLister(env backends.Env, cfg Config) (lister, error) {
 	if at == "" {
 		return nil, nil
 	}
-	base, err := parseAPI(at)
+	base, err := httpx.Address(at)
 	if err != nil {
-		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
+		return nil, fmt.Errorf("remote %s: api: %w", env.Remote, err)
 	}
 	return c.preset.lister(&api{base: base, http: apiClient(env.HTTP, base), login: c.login, limits: &c.limits}), nil
-}
-
-// parseAPI returns the address of an API, without a slash at its end.
-func parseAPI(s string) (*url.URL, error) {
-	u, err := url.Parse(strings.TrimRight(s, "/"))
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return nil, fmt.Errorf("%w: api %q (want \"https://HOST/PATH\")", fs.ErrInvalid, redact(s))
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return nil, fmt.Errorf("%w: api has more than a host and a path", fs.ErrInvalid)
-	}
-	return u, nil
 }
 
 var (

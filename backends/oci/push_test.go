@@ -476,6 +476,27 @@ func TestPush_manifestRefusedOnce(t *testing.T) {
 	wantErr(t, "Push", err, backends.ErrBadAnswer)
 }
 
+// A registry that loses each upload (several servers behind one name that share no
+// storage) says so by 404: that is no image that is not there.
+func TestPush_uploadLost(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{})
+	b := open(t, config{"url": reg.URL})
+	lost := func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			io.Copy(io.Discard, req.Body)
+			w.WriteHeader(http.StatusNotFound)
+			io.WriteString(w, `{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"blob upload unknown to registry"}]}`)
+		})
+	}
+	reg.Use(on(http.MethodPut, "/blobs/uploads/", 1000, lost))
+	_, err := b.Push(t.Context(), ref(t, "a/b:1"), source([]byte("content")))
+	wantErr(t, "Push", err, backends.ErrUnavailable)
+	if err != nil && !strings.Contains(err.Error(), "lost the upload") {
+		t.Errorf("Push: %v", err)
+	}
+}
+
 // The process dies after the manifest was accepted and before that was noted.
 func TestPush_interruptedAtTheEnd(t *testing.T) {
 	t.Parallel()

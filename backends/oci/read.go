@@ -35,7 +35,7 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 	default:
 		f, err = c.resolve(ctx, repo, ref.Tag, ref.Version)
 		if err == nil && f.top == f.img.Version {
-			err = fmt.Errorf("%w: %s is one image and does not say for which architecture", fs.ErrNotExist, ref.Tag)
+			err = backends.NotFound("%s is one image and does not say for which architecture", ref.Tag)
 		}
 	}
 	if err != nil {
@@ -82,7 +82,7 @@ func (c *client) statDigest(ctx context.Context, repo string, ref backends.Ref) 
 		}
 	}
 	size, err := c.blobSize(ctx, repo, ref.Version)
-	if headRefused(err) {
+	if httpx.HeadRefused(err) {
 		size, err = c.toldSize(ctx, repo, ref.Version)
 	}
 	if err != nil {

@@ -75,10 +75,15 @@ func (c *client) pushLayer(ctx context.Context, repo string, src backends.Source
 	if u.refused && (errors.Is(err, fs.ErrNotExist) || isOdd(err)) {
 		// Not every registry that takes no chunks has a word for it.
 		c.log.Info("upload is sent in one piece", "repository", repo, "digest", src.Digest, "err", err)
-		err = begin().whole(ctx)
+		u = begin()
+		err = u.whole(ctx)
 	}
 	if isOdd(err) {
 		memo.Forget()
+	}
+	if errors.Is(err, fs.ErrNotExist) && u.location != nil {
+		// Nothing that anybody has named: another server behind the same name, perhaps.
+		err = fmt.Errorf("%w: the registry has lost the upload: %v", backends.ErrUnavailable, err)
 	}
 	return err
 }
@@ -261,7 +266,7 @@ func (u *upload) status(ctx context.Context) error {
 	}
 	if end == 1 {
 		// "0-0" is what docker-registry says of one byte and of none.
-		return fmt.Errorf("%w: nothing was uploaded", fs.ErrNotExist)
+		return backends.NotFound("nothing was uploaded")
 	}
 	if end > u.size {
 		return fmt.Errorf("%w: upload of %d bytes has %d", backends.ErrBadAnswer, u.size, end)

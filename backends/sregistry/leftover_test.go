@@ -37,14 +37,20 @@ func TestPush_leftovers(t *testing.T) {
 			return refusal(req, http.MethodPut, "/sregistry/", 403)
 		}},
 		{name: "the tag is taken meanwhile", err: fs.ErrExist},
-		{name: "the store is away", err: backends.ErrUnavailable, left: 1, fault: func(req *http.Request) *http.Response {
+		{name: "the store is away", err: backends.ErrUnavailable, fault: func(req *http.Request) *http.Response {
+			return refusal(req, http.MethodPut, "/sregistry/", 503)
+		}},
+		{name: "the store goes away", parts: true, err: backends.ErrUnavailable, left: 1, fault: func(req *http.Request) *http.Response {
+			if req.URL.Query().Get("partNumber") != "2" {
+				return nil
+			}
 			return refusal(req, http.MethodPut, "/sregistry/", 503)
 		}},
 		// Nobody knows whether it has the name: deleting it could delete the image.
 		{name: "the tag's answer is lost", err: backends.ErrUnavailable, left: 1, fault: func(req *http.Request) *http.Response {
 			return refusal(req, http.MethodPost, "/v1/tags/", 502)
 		}},
-		{name: "the tag's answer is odd", err: backends.ErrCorrupt, left: 1, fault: func(req *http.Request) *http.Response {
+		{name: "the tag's answer is odd", err: backends.ErrBadAnswer, left: 1, fault: func(req *http.Request) *http.Response {
 			return refusal(req, http.MethodPost, "/v1/tags/", 200)
 		}},
 	} {
@@ -87,10 +93,13 @@ func TestPush_leftovers(t *testing.T) {
 				return
 			}
 			// Its server cleans up in between, as another push does.
-			if tt.name == "the store is away" {
+			if tt.name == "the store goes away" {
 				srv.DropNameless()
 			}
 			img, err := b.Push(t.Context(), backendtest.Ref(t, "c/i:1"), src)
+			if errors.Is(err, backends.ErrUnavailable) { // the upload is gone, as it has found out
+				img, err = b.Push(t.Context(), backendtest.Ref(t, "c/i:1"), src)
+			}
 			if err != nil {
 				t.Fatalf("the next try: %v", err)
 			}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/libapi"
@@ -58,19 +59,27 @@ func (p *push) throughStore(ctx context.Context, collection string) error {
 	return p.c.bearer(ctx, http.MethodPost, tagsPath+escape(collection), map[string]string{"Tag": p.n.tag, "ImageID": image}, nil)
 }
 
-// leave deletes the nameless image that a push which is given up would leave on the
-// server. It stays where another try can go on with it, and from when it may have its
-// name: the request that deletes does not look at that.
+// leaveTime bounds the request that deletes what a push leaves, which is made also when the
+// push was ended.
+const leaveTime = 10 * time.Second
+
+// leave deletes the nameless image that a push with that end would leave on the server. It
+// stays if another try can go on with the parts that are there, and from when it may have
+// its name: the request that deletes does not look at that.
 func (p *push) leave(ctx context.Context, err error) {
 	image := p.memo.State.Nameless
-	again := errors.Is(err, backends.ErrUnavailable) || errors.Is(err, backends.ErrRateLimited) || errors.Is(err, context.DeadlineExceeded)
-	if image == "" || p.memo.State.Sent || again || ctx.Err() != nil {
+	again := ctx.Err() != nil || errors.Is(err, backends.ErrUnavailable) || errors.Is(err, backends.ErrRateLimited) || errors.Is(err, context.DeadlineExceeded)
+	if image == "" || p.memo.State.Sent || again && len(p.memo.State.Parts) > 0 {
 		return
 	}
-	p.forgetNameless()
-	if err := p.c.bearer(ctx, http.MethodPut, "/v2/imagefile/"+escape(image)+"/_multipart_abort", map[string]any{}, nil); err != nil {
-		p.c.log.Warn("an image without a name stays on the server", "image", image, "for", p.ref.String(), "err", err)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
+	defer cancel()
+	err = p.c.bearer(ctx, http.MethodPut, "/v2/imagefile/"+escape(image)+"/_multipart_abort", map[string]any{}, nil)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		p.forgetNameless()
+		return
 	}
+	p.c.log.Warn("an image without a name stays on the server", "image", image, "for", p.ref.String(), "err", err)
 }
 
 func (p *push) forgetNameless() {

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
 	"net/http"
 	"strings"
@@ -94,7 +93,7 @@ func (c *client) List(ctx context.Context, at string) iter.Seq2[backends.Entry, 
 			}
 		}
 		if !told && prefix != "" {
-			yield(backends.Entry{}, fmt.Errorf("%w: no container's name begins with %q", fs.ErrNotExist, prefix))
+			yield(backends.Entry{}, backends.NotFound("no container's name begins with %q", prefix))
 		}
 	}
 }
@@ -154,7 +153,7 @@ func (c *client) names(ctx context.Context, top string) ([]name, error) {
 		return names, nil
 	}
 	if !plainPart.MatchString(top) {
-		return nil, fmt.Errorf("%w: no collection can be called %q", fs.ErrNotExist, top)
+		return nil, backends.NotFound("no collection can be called %q", top)
 	}
 	var answer json.RawMessage
 	var col collection
@@ -175,7 +174,7 @@ func (c *client) names(ctx context.Context, top string) ([]name, error) {
 		}
 		return names, err
 	case string(answer) == "{}":
-		return nil, fmt.Errorf("%w: no such collection", fs.ErrNotExist) // the server says {} with status 200
+		return nil, backends.NotFound("no such collection") // the server says {} with status 200
 	case col.Name != top:
 		return nil, fmt.Errorf("%w: collection %.100q for %q", backends.ErrBadAnswer, col.Name, top)
 	}
@@ -195,7 +194,7 @@ func (c *client) namesInRoot(ctx context.Context, top string) (names []name, err
 		}
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("%w: no such collection", fs.ErrNotExist)
+		return nil, backends.NotFound("no such collection")
 	}
 	return names, nil
 }

@@ -136,7 +136,7 @@ func (c *client) askLibrary(ctx context.Context) error {
 	}
 	switch {
 	case elsewhere(asked) || errors.Is(asked, backends.ErrBadAnswer):
-		return fmt.Errorf("%w: the server has no library API", fs.ErrNotExist)
+		return backends.NotFound("the server has no library API")
 	case asked != nil:
 		return asked
 	}

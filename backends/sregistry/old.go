@@ -28,7 +28,7 @@ func (c *client) openOld(ctx context.Context, m manifest, img backends.Image, s 
 		return nil, fmt.Errorf("%w: reading from offset %d (this store gives only whole images)", errors.ErrUnsupported, s.Off)
 	}
 	if m.Image == "" {
-		return nil, fmt.Errorf("%w: the server says nowhere to download it", fs.ErrNotExist)
+		return nil, backends.NotFound("the server says nowhere to download it")
 	}
 	address, err := c.target(m.Image)
 	if err != nil {

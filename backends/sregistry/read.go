@@ -120,7 +120,7 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 			return backends.Image{}, err
 		}
 		if img = c.image(m, n); img.Version != want {
-			return backends.Image{}, fmt.Errorf("%w: version %q", fs.ErrNotExist, ref.Version)
+			return backends.Image{}, backends.NotFound("version %q", ref.Version)
 		}
 	}
 	c.size(ctx, &img)
@@ -139,7 +139,7 @@ func (c *client) tagOf(ctx context.Context, n name, version string) (string, err
 			return f.Tag, nil
 		}
 	}
-	return "", fmt.Errorf("%w: no tag has the version %q", fs.ErrNotExist, version)
+	return "", backends.NotFound("no tag has the version %q", version)
 }
 
 // image says in our words what m says. Its size is not known.

@@ -129,10 +129,5 @@ func (c *client) Address() string { return c.home.String() }
 // parseURL returns the address of a server without what the sregistry client
 // lets stand behind it.
 func parseURL(s string) (*url.URL, error) {
-	u, err := httpx.Address(s)
-	if err != nil {
-		return nil, err
-	}
-	path := strings.TrimRight(strings.TrimSuffix(u.Path, "/api"), "/")
-	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: path}, nil
+	return httpx.Address(s, "/api", "/v1")
 }

@@ -31,7 +31,7 @@ func (p *push) upload(ctx context.Context) error {
 		return err
 	}
 	if p.lost {
-		return fmt.Errorf("%w: the server has lost the bytes of the image that has this name: delete it, and push again", fs.ErrExist)
+		return backends.Saying(fs.ErrExist, "the server has lost the bytes of the image that has this name: delete it, and push again")
 	}
 	number, err := p.openUpload(ctx)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // A squashfs is read here by our own small reader: the libraries for it allocate
@@ -273,7 +275,7 @@ type entry struct {
 // list calls fn for each entry of a directory until it returns false.
 func (t *tree) list(dir *inode, fn func(entry) bool) error {
 	if dir.kind != kindDir {
-		return fmt.Errorf("%w: not a directory", fs.ErrNotExist)
+		return backends.NotFound("not a directory")
 	}
 	left := dir.size - 3 // for "." and "..", which are not stored
 	if left > maxDirectory {
@@ -337,7 +339,7 @@ func (t *tree) find(path string) (*inode, error) {
 // read returns the content of a regular file.
 func (t *tree) read(n *inode) ([]byte, error) {
 	if n.kind != kindFile {
-		return nil, fmt.Errorf("%w: not a regular file", fs.ErrNotExist)
+		return nil, backends.NotFound("not a regular file")
 	}
 	out := make([]byte, 0, n.size)
 	at := n.start

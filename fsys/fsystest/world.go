@@ -12,6 +12,7 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -45,6 +46,8 @@ type Options struct {
 	Extra  []catalog.Remote
 
 	MaxElapsed time.Duration // how long the remote "web" tries; default a minute
+	// Wire, if not nil, makes the transport of the remote "web" of the real one.
+	Wire func(next http.RoundTripper) http.RoundTripper
 }
 
 // New returns a tree with the remotes "local" and "web". It ends with the test.
@@ -61,6 +64,9 @@ func New(t testing.TB, opts Options) *World {
 		t.Fatal(err)
 	}
 	web := &web{url: w.Service.URL, http: backends.NewHTTPClient(backends.HTTPOptions{})}
+	if opts.Wire != nil {
+		web.http.Transport = opts.Wire(web.http.Transport)
+	}
 	opts.Cache.Log = log
 	w.Catalog, err = catalog.New(catalog.Options{
 		Remotes: append([]catalog.Remote{

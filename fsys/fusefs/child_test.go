@@ -59,6 +59,35 @@ func childMmap(args []string) error {
 	return nil
 }
 
+// childRun is a program in a container: it has an image mapped, and goes on with it
+// when it is told to.
+func childRun(args []string) error {
+	want, err := os.ReadFile(args[1])
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(args[0])
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	got, err := unix.Mmap(int(f.Fd()), 0, len(want), unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE)
+	if err != nil {
+		return err
+	}
+	if got[0] != want[0] {
+		return errors.New("the first byte differs")
+	}
+	fmt.Println("running")
+	if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, want) { // or SIGBUS
+		return errors.New("the mapped bytes differ")
+	}
+	return nil
+}
+
 // childMount mounts an empty tree and waits to be killed.
 func childMount(args []string) error {
 	if _, err := fusefs.Mount(nil, args[0], fsys.New(emptyCatalog(), fsys.Options{}), fusefs.Options{}); err != nil { //nolint:staticcheck // no context here

@@ -16,6 +16,7 @@ import (
 // program must not do with its own mount, or not survive.
 var children = map[string]func(args []string) error{
 	"mmap":  childMmap,
+	"run":   childRun,
 	"mount": childMount,
 	"copy":  childCopy,
 	"calls": childCalls,

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 const (
@@ -98,7 +100,7 @@ func checkDirectory(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s: %w (make it with mkdir -p)", path, fs.ErrNotExist)
+		return backends.NotFound("%s is not there (make it with mkdir -p)", path)
 	case errors.Is(err, syscall.ENOTCONN):
 		return fmt.Errorf("%s: %w: a file system that has died is mounted there (fusermount3 -uz removes it)", path, fs.ErrInvalid)
 	case err != nil:
@@ -112,7 +114,7 @@ func checkDirectory(path string) error {
 	}
 	defer dir.Close()
 	if names, _ := dir.Readdirnames(1); len(names) > 0 {
-		return fmt.Errorf("%s: %w: the directory is not empty; mounting would hide what it holds", path, fs.ErrExist)
+		return backends.Saying(fs.ErrExist, "%s is not empty: mounting would hide what it holds", path)
 	}
 	if os.Geteuid() != 0 && unix.Access(path, unix.W_OK) != nil {
 		return fmt.Errorf("%s: %w: mounting needs a directory that you can write to", path, fs.ErrPermission)

@@ -13,10 +13,11 @@ import (
 
 // Address reads where a service is, as a configuration says it: "HOST[:PORT][/PATH]",
 // with "https://" or "http://" before it, else https is meant. The host comes back
-// in lower case, the path without a slash at its end.
+// in lower case, the path without a slash at its end and without what stands in apis:
+// an address is often copied with the path behind it that its API has ("/v2/").
 //
 // Errors: fs.ErrInvalid, also for a user name and a password, which belong elsewhere.
-func Address(s string) (*url.URL, error) {
+func Address(s string, apis ...string) (*url.URL, error) {
 	if !strings.Contains(s, "://") && s != "" {
 		s = "https://" + s
 	}
@@ -30,7 +31,10 @@ func Address(s string) (*url.URL, error) {
 		return nil, fmt.Errorf("%w: url %q has more than an address", fs.ErrInvalid, backends.Redact(s))
 	}
 	u.Host = strings.ToLower(u.Host)
-	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), strings.TrimRight(u.RawPath, "/")
+	for _, api := range append([]string{""}, apis...) {
+		u.Path = strings.TrimRight(strings.TrimSuffix(u.Path, api), "/")
+		u.RawPath = strings.TrimRight(strings.TrimSuffix(u.RawPath, api), "/")
+	}
 	return u, nil
 }
 

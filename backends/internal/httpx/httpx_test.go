@@ -43,10 +43,10 @@ func (c *closer) Close() error { c.closed = true; return nil }
 func TestError_detail(t *testing.T) {
 	t.Parallel()
 	for body, want := range map[string]string{
-		"no such \x1b[31mthing\nsecond line": `file does not exist: HTTP 404 "no such \x1b[31mthing"`,
-		"":                                   "file does not exist: HTTP 404",
-		"see https://h/x?sig=secret":         `file does not exist: HTTP 404 "see https://h/x?…"`,
-		strings.Repeat("x", 300):             `file does not exist: HTTP 404 "` + strings.Repeat("x", maxDetail) + `"`,
+		"no such \x1b[31mthing\nsecond line": `not found: HTTP 404 "no such \x1b[31mthing"`,
+		"":                                   "not found: HTTP 404",
+		"see https://h/x?sig=secret":         `not found: HTTP 404 "see https://h/x?…"`,
+		strings.Repeat("x", 300):             `not found: HTTP 404 "` + strings.Repeat("x", maxDetail) + `"`,
 	} {
 		c := &closer{Reader: strings.NewReader(body)}
 		if got := Error(&http.Response{StatusCode: 404, Body: c}).Error(); got != want || !c.closed {

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -217,10 +216,8 @@ func startWeb(ctx context.Context, root, config string) (*web, error) {
 		_ = cmd.Wait()
 	}}
 	for range 2000 {
-		resp, err := http.Get(w.url + "/none") //nolint:noctx,gosec // a test server of ours
-		if err == nil {
-			resp.Body.Close()
-			return w, nil
+		if c, err := net.Dial("tcp", address); err == nil {
+			return w, c.Close()
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

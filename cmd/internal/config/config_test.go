@@ -71,8 +71,7 @@ func TestLoad_nothing(t *testing.T) {
 	}
 	want := Settings{
 		Storage: home + "/.local/share/sregfs/images", CacheDir: home + "/.cache/sregfs",
-		Names: "colon", Open: "lazy", Push: "sync", Passthrough: "auto", Verify: "lazy", ListTTL: time.Minute,
-		StopTimeout: 30 * time.Second, DrainTimeout: 7 * 24 * time.Hour, UID: -1, GID: -1,
+		Names: "colon", Open: "lazy", Push: "sync", Passthrough: "auto", Verify: "lazy", ListTTL: time.Minute, StopTimeout: 30 * time.Second, DrainTimeout: 7 * 24 * time.Hour, UID: -1, GID: -1,
 		Remotes: []Remote{{Name: "local", Common: Common{Type: "dir"}, Origin: "default",
 			Config: map[string]any{"path": home + "/.local/share/sregfs/images"}}},
 	}

@@ -56,7 +56,7 @@ func AddRemote(text []byte, name string, keys []Key) ([]byte, error) {
 		return nil, err
 	}
 	if l.has(name) {
-		return nil, fmt.Errorf("%w: remote %s is in the configuration", fs.ErrExist, name)
+		return nil, backends.Saying(fs.ErrExist, "remote %s is in the configuration", name)
 	}
 	var b bytes.Buffer
 	b.Write(text)
@@ -126,7 +126,7 @@ func RenameRemote(text []byte, from, to string) ([]byte, error) {
 		return nil, err
 	}
 	if l.has(to) {
-		return nil, fmt.Errorf("%w: remote %s is in the configuration", fs.ErrExist, to)
+		return nil, backends.Saying(fs.ErrExist, "remote %s is in the configuration", to)
 	}
 	changes := make([]change, 0, len(mine)+1)
 	for _, i := range mine {

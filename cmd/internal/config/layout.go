@@ -6,9 +6,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // A span is a piece of a text: bytes [start, end).
@@ -127,7 +128,7 @@ func (l *layout) has(name string) bool {
 // remote returns the tables of a remote.
 func (l *layout) remote(name string) ([]int, error) {
 	if !l.has(name) {
-		return nil, fmt.Errorf("%w: the configuration has no remote %s", fs.ErrNotExist, name)
+		return nil, backends.NotFound("the configuration has no remote %s", name)
 	}
 	var mine []int
 	for i, t := range l.tables {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,6 +50,8 @@ type Common struct {
 	Push           string   `toml:"push"` // "sync", "async", or "": the general setting
 	Arch           string   `toml:"arch"`
 	CAFile         string   `toml:"ca_file"`
+	ClientCert     string   `toml:"client_cert"` // PEM; may hold the key too
+	ClientKey      string   `toml:"client_key"`  // read for each connection, with ClientCert
 	Insecure       bool     `toml:"insecure"`
 	AllowPrivate   bool     `toml:"allow_private"`
 	PlainLogin     bool     `toml:"plain_login"`
@@ -59,7 +62,12 @@ type Common struct {
 // CommonKeys lists the keys of Common.
 func CommonKeys() []string {
 	return []string{"type", "token", "token_file", "token_env", "token_command", "user", "read_only", "allow_overwrite",
-		"allow_delete", "push", "arch", "ca_file", "insecure", "allow_private", "plain_login", "helper_env", "timeout", "min_rate", "url"}
+		"allow_delete", "push", "arch", "ca_file", "client_cert", "client_key", "insecure", "allow_private", "plain_login", "helper_env", "timeout", "min_rate", "url"}
+}
+
+// IsFileKey reports whether the value of a key of Common is the name of a file.
+func IsFileKey(key string) bool {
+	return slices.Contains([]string{"token_file", "ca_file", "client_cert", "client_key"}, key)
 }
 
 // A Duration is written "90s" or "5m".
@@ -147,9 +155,22 @@ func (r *Remote) check(types []string) error {
 	return nil
 }
 
+// Host returns the host and port that url names, "" if there is none.
+func (r *Remote) Host() string {
+	address := r.URL
+	if address != "" && !strings.Contains(address, "://") {
+		address = "https://" + address
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(u.Host)
+}
+
 // expand makes the file names in r absolute; relative ones are below dir.
 func (r *Remote) expand(home, dir string) {
-	for _, p := range []*string{&r.TokenFile, &r.CAFile} {
+	for _, p := range []*string{&r.TokenFile, &r.CAFile, &r.ClientCert, &r.ClientKey} {
 		*p = expand(*p, home, dir)
 	}
 	if path, ok := r.Config["path"].(string); ok && r.Type == "dir" {

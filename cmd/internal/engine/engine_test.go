@@ -86,6 +86,27 @@ func TestNothingIsCreatedUntilItIsNeeded(t *testing.T) {
 	}
 }
 
+// An address is often copied with the path of the API behind it, and means the same.
+func TestAddress_ofAPI(t *testing.T) {
+	t.Parallel()
+	for typ, api := range map[string]string{
+		"oci": "/v2", "harbor": "/v2", "gitlab": "/v2", "library": "/v1", "sregistry": "/api", "dropbox": "/2",
+	} {
+		for _, end := range []string{"", "/", api, api + "/"} {
+			o := mustConfigure(t, "lab="+typ+",url=https://lab.example:8443"+end)
+			for _, r := range o.Settings.Remotes {
+				if r.Name != "lab" {
+					continue
+				}
+				b, err := o.OpenBackend(t.Context(), r)
+				if err != nil || backends.AddressOf(b) != "https://lab.example:8443" {
+					t.Errorf("%s at %s: %v, %v", typ, end, b, err)
+				}
+			}
+		}
+	}
+}
+
 func TestPolicy(t *testing.T) {
 	t.Parallel()
 	yes, no := true, false

@@ -90,7 +90,7 @@ func (o Options) MoveLogin(from, to string) error {
 func (o Options) ReadLogin(r config.Remote) (Login, error) {
 	path, err := o.LoginFile(r.Name)
 	if err != nil {
-		return Login{}, fmt.Errorf("%w: %v", fs.ErrNotExist, err)
+		return Login{}, backends.NotFound("%v", err)
 	}
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return Login{}, err

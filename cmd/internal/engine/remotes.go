@@ -4,13 +4,10 @@ package engine
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
-	"net/http"
 	"slices"
 	"time"
 
@@ -18,7 +15,6 @@ import (
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
-	"github.com/sregfs/sregfs/cmd/internal/version"
 )
 
 // openRemotes opens the backends of all remotes, or of none: a mistake in what
@@ -127,7 +123,7 @@ func (o Options) OpenBackend(ctx context.Context, r config.Remote) (backends.Bac
 	if err := checkSecretFile(r.TokenFile); err != nil {
 		return nil, err
 	}
-	client, err := HTTPClient(r)
+	client, err := o.HTTPClient(r)
 	if err != nil {
 		return nil, err
 	}
@@ -160,52 +156,4 @@ func (o Options) OpenBackend(ctx context.Context, r config.Remote) (backends.Bac
 		backends.AddHome(client, address)
 	}
 	return b, err
-}
-
-// HTTPClient returns what the requests to a remote are sent with.
-//
-// Errors: fs.ErrInvalid for a ca_file that is none.
-func HTTPClient(r config.Remote) (*http.Client, error) {
-	tlsConfig, err := tlsOf(r)
-	if err != nil {
-		return nil, err
-	}
-	opts := backends.HTTPOptions{
-		UserAgent:    "sregfs/" + version.String(),
-		TLS:          tlsConfig,
-		AllowPrivate: r.AllowPrivate,
-		PlainLogin:   r.PlainLogin,
-		MinRate:      int64(r.MinRate),
-	}
-	if limit := time.Duration(r.Timeout); limit > 0 { // what is silent for so long has failed
-		opts.HeaderTimeout, opts.IdleTimeout = min(limit, backends.DefaultHeaderTimeout), min(limit, backends.DefaultIdleTimeout)
-	}
-	return backends.NewHTTPClient(opts), nil
-}
-
-// maxCertificates bounds a ca_file in bytes; that of a system has some 200 KB.
-const maxCertificates = 16 << 20
-
-// tlsOf returns nil where the system's certificates do.
-func tlsOf(r config.Remote) (*tls.Config, error) {
-	if r.CAFile == "" && !r.Insecure {
-		return nil, nil
-	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: r.Insecure} //nolint:gosec // only where insecure = true says so
-	if r.CAFile == "" {
-		return c, nil
-	}
-	text, err := backends.ReadRegular(r.CAFile, 0, maxCertificates)
-	if err != nil {
-		return nil, fmt.Errorf("%w: ca_file: %v", fs.ErrInvalid, err)
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%w: ca_file %s holds no PEM certificate", fs.ErrInvalid, r.CAFile)
-	}
-	c.RootCAs = pool
-	return c, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/fsys"
@@ -53,7 +54,7 @@ func (a *app) pathOf(r catalog.Record) (string, error) {
 	case r.Path != "":
 		return r.Path, nil
 	case a.mount == "":
-		return "", fmt.Errorf("%w on this machine: run \"sreg pull %s\" first, or mount with sregfs", fs.ErrNotExist, r.URI)
+		return "", backends.NotFound("not on this machine: run \"sreg pull %s\" first, or mount with sregfs", r.URI)
 	}
 	path := filepath.Join(a.mount, fsys.PathOf(a.mountNames, r.Remote, r.Ref, r.Format))
 	if _, err := os.Stat(path); err != nil {

@@ -89,8 +89,8 @@ func remoteNamed(o engine.Options, name string) (config.Remote, error) {
 		}
 		known = append(known, r.Name)
 	}
-	return config.Remote{}, fmt.Errorf("%w: no remote is named %q%s: \"sreg remote add\" makes one",
-		fs.ErrNotExist, name, backends.DidYouMean(name, known))
+	return config.Remote{}, backends.NotFound("no remote is named %q%s: \"sreg remote add\" makes one",
+		name, backends.DidYouMean(name, known))
 }
 
 // needsLogin refuses a login that would not be used.
@@ -252,7 +252,7 @@ func (a *app) logout(o engine.Options, name string) error {
 	case errors.Is(err, fs.ErrNotExist) && unknown != nil:
 		return unknown
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("logout %s: %w: no login is stored in %s%s", name, fs.ErrNotExist, path, otherLogins(r))
+		return backends.NotFound("logout %s: no login is stored in %s%s", name, path, otherLogins(r))
 	case err != nil:
 		return fmt.Errorf("logout %s: %w", name, err)
 	}

@@ -139,7 +139,7 @@ func remoteKeys(typ string, texts []string) ([]config.Key, error) {
 			return nil, usagef("%s is said twice", k.Name)
 		}
 		path, ok := k.Value.(string)
-		isFile := k.Name == "token_file" || k.Name == "ca_file" || k.Name == "path" && typ == "dir"
+		isFile := config.IsFileKey(k.Name) || k.Name == "path" && typ == "dir"
 		if ok && isFile && !strings.HasPrefix(path, "~/") {
 			if k.Value, err = absolute(path); err != nil {
 				return nil, err

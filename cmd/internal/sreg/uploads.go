@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -187,7 +186,7 @@ func chosen(uploads []cache.DraftInfo, args []string, all, failed bool) ([]strin
 			}
 		}
 		if len(ids) == before {
-			return nil, fmt.Errorf("no upload is meant by %q: %w", arg, fs.ErrNotExist)
+			return nil, backends.NotFound("no upload is meant by %q (see \"sreg uploads ls\")", arg)
 		}
 	}
 	slices.Sort(ids)

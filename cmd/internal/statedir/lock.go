@@ -257,7 +257,7 @@ func Holder(path string) (Process, error) {
 	}
 	err = flock(f, shared)
 	if err == nil {
-		return Process{}, errors.Join(fmt.Errorf("%w: nobody holds %s", fs.ErrNotExist, path), unlock(f))
+		return Process{}, errors.Join(backends.NotFound("nobody holds %s", path), unlock(f))
 	}
 	f.Close()
 	if !errors.Is(err, errLocked) {

@@ -21,7 +21,7 @@ func TestRetired(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Announce("/run/x.sock", "/mnt/x", "colon"); err != nil {
+	if err := d.Announce("/run/x.sock", "/mnt/x", ""); err != nil {
 		t.Fatal(err)
 	}
 	r, err := d.Retire()
