@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
 // A login has the token: the configured one, or else that which
@@ -18,6 +19,8 @@ type login struct {
 	secret backends.SecretFunc
 	files  remoteFiles
 	place  place
+
+	renewal httpx.Renewal
 
 	mu    sync.Mutex // guards the fields below
 	token string
@@ -45,6 +48,21 @@ func (l *login) get(ctx context.Context, refused string) (string, error) {
 		return "", l.refused()
 	}
 	return token, nil
+}
+
+// another is httpx.Renewal.Again for the token, which is kept.
+func (l *login) another(ctx context.Context, had string, err error) (string, bool) {
+	file := ""
+	token, ok := l.renewal.Again(ctx, func(ctx context.Context, fresh bool) (token string, err error) {
+		token, file, err = l.read(ctx, fresh)
+		return token, err
+	}, had, err)
+	if ok {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.token, l.file = token, file
+	}
+	return token, ok
 }
 
 func (l *login) read(ctx context.Context, fresh bool) (token, file string, err error) {
