@@ -124,7 +124,7 @@ func (c *client) loggedIn(ctx context.Context, send func(base *url.URL, token st
 	if err != nil {
 		return err
 	}
-	token, err := c.login.get(ctx, "")
+	token, err := c.login.get(ctx)
 	if err != nil {
 		return err
 	}

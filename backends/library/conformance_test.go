@@ -28,12 +28,6 @@ func skip() map[string]string {
 	return map[string]string{"Delete/other-tags-stay": "a library deletes an image with all its tags, so one that has others is not deleted"}
 }
 
-// openLibrary is the opener with the token that every fake server takes.
-func openLibrary(ctx context.Context, env backends.Env) (backends.Backend, error) {
-	env.Secret = func(context.Context, bool) (string, error) { return librarytest.Token, nil }
-	return library.Opener(oci.Open)(ctx, env)
-}
-
 // seeded is an image of the suite in the library's words.
 func seeded(img backendtest.SeedImage) librarytest.Image {
 	entity, collection, ok := strings.Cut(img.Ref.Collection, "/")

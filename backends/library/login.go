@@ -27,26 +27,21 @@ type login struct {
 	file  string // where it is from; "" for the configured one
 }
 
-// get returns the token, "" if there is none; a fresh one if the last is the one
-// refused.
-// Errors: backends.ErrUnauthorized if there is only the refused one.
-func (l *login) get(ctx context.Context, refused string) (string, error) {
+// get returns the token, "" if there is none. Errors: those of a SecretFunc.
+func (l *login) get(ctx context.Context) (string, error) {
 	l.mu.Lock()
 	token := l.token
 	l.mu.Unlock()
-	if token != "" && token != refused {
+	if token != "" {
 		return token, nil
 	}
-	token, file, err := l.read(ctx, refused != "")
+	token, file, err := l.read(ctx, false)
 	if err != nil {
 		return "", err
 	}
 	l.mu.Lock()
 	l.token, l.file = token, file
 	l.mu.Unlock()
-	if refused != "" && (token == refused || token == "") {
-		return "", l.refused()
-	}
 	return token, nil
 }
 
