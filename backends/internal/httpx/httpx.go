@@ -7,6 +7,7 @@ package httpx
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -106,10 +107,7 @@ func Error(resp *http.Response) error {
 		return nil
 	}
 	what, text := sentinel(resp.StatusCode), fmt.Sprintf("HTTP %d%s", resp.StatusCode, detail(resp))
-	err := fmt.Errorf("%w: %s", what, text)
-	if word := words[what]; word != "" {
-		err = backends.Saying(what, "%s: %s", word, text)
-	}
+	err := backends.Saying(what, "%s: %s", Word(what), text)
 	if resp.Body != nil {
 		resp.Body.Close()
 	}
@@ -119,7 +117,9 @@ func Error(resp *http.Response) error {
 	return err
 }
 
-// words are for the sentinels of package fs that speak of files.
+// Word is what a sentinel means for a registry: those of package fs speak of files.
+func Word(sentinel error) string { return cmp.Or(words[sentinel], sentinel.Error()) }
+
 var words = map[error]string{fs.ErrNotExist: "not found", fs.ErrExist: "conflict"}
 
 func sentinel(status int) error {
