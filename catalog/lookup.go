@@ -192,7 +192,7 @@ func (c *Catalog) learn(ctx context.Context, s Store, r Remote, ref backends.Ref
 			c.absent.add(string(refKey(r.Name, ref)), c.now())
 			c.forget(s, r.Name, ref)
 		}
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized): // whoever logs in need not wait
 		c.failed.add(string(refKey(r.Name, ref)), err, c.now().Add(c.failureLife(err)))
 	}
 	return backends.Image{}, err

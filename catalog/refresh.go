@@ -85,17 +85,10 @@ func (c *Catalog) join(ctx context.Context, s Store, r Remote, collection string
 	}
 }
 
-// refusedLife is how long a refusal is believed. Another login that is stored ends it
-// (SetRemote); of who has none at all NegTTL is enough, so that he can log in elsewhere.
-const refusedLife = 30 * time.Second
-
 // failureLife is how long the registry is not asked again what it answered with err.
 func (c *Catalog) failureLife(err error) time.Duration {
-	switch {
-	case errors.Is(err, errors.ErrUnsupported):
+	if errors.Is(err, errors.ErrUnsupported) {
 		return c.opts.ListTTL
-	case errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized):
-		return max(refusedLife, c.opts.NegTTL)
 	}
 	return c.opts.NegTTL
 }

@@ -73,9 +73,9 @@ func TestLookup_refused(t *testing.T) {
 			}
 		}
 		look(10)
-		time.Sleep(20 * time.Second)
+		time.Sleep(3 * time.Second)
 		look(0)
-		time.Sleep(20 * time.Second)
+		time.Sleep(3 * time.Second)
 		look(10)
 		// Another login may be given another answer: it need not wait.
 		r, err := b.Remote("lab")
@@ -86,27 +86,21 @@ func TestLookup_refused(t *testing.T) {
 		look(10)
 		svc.set(func() { svc.fault = nil })
 		svc.put("c/x:1", []byte("1"))
-		time.Sleep(31 * time.Second)
+		time.Sleep(6 * time.Second)
 		b.mustLookup("c/x:1")
 	})
 }
 
-// Somebody who is not logged in does so, and looks again: of this the memory is short.
+// Somebody who is not logged in does so, and looks again at once.
 func TestLookup_unauthorized(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := newService()
 		svc.put("c/x:1", []byte("1"))
 		b := newBench(t, svc)
 		svc.set(func() { svc.fault = func(string) int { return http.StatusUnauthorized } })
-		for range 5 {
-			_, err := b.lookup("c/x:1")
-			wantErr(t, "Lookup", err, backends.ErrUnauthorized)
-		}
-		if n := svc.count("stat"); n != 1 {
-			t.Errorf("%d questions, want 1", n)
-		}
+		_, err := b.lookup("c/x:1")
+		wantErr(t, "Lookup", err, backends.ErrUnauthorized)
 		svc.set(func() { svc.fault = nil })
-		time.Sleep(6 * time.Second)
 		b.mustLookup("c/x:1")
 	})
 }

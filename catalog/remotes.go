@@ -105,6 +105,11 @@ func (c *Catalog) SetRemote(r Remote) {
 	if !c.remotes.set(r) {
 		c.watchers.emit(Event{Kind: ListingChanged})
 	}
+	c.LookAgain()
+}
+
+// LookAgain forgets what registries have refused, or did not have, a moment ago.
+func (c *Catalog) LookAgain() {
 	c.failed.clear()
 	c.absent.clear()
 }

@@ -90,12 +90,8 @@ func (s *set) names() []string {
 	return slices.Sorted(maps.Keys(s.all))
 }
 
-// How long a refusal is believed: until somebody is given a permission, or the token, which
-// is looked for again then, is another one.
-const (
-	refusalLife = 10 * time.Minute
-	loginLife   = time.Minute
-)
+// refusalLife is how long a refusal is believed: until somebody is given a permission.
+const refusalLife = 10 * time.Minute
 
 // Refusals remembers which images are not for us. The zero value is empty.
 type refusals struct {
@@ -108,13 +104,10 @@ type refusal struct {
 	until time.Time
 }
 
-// note remembers err if it says that n is not for us.
+// note remembers err if it says that n is not for us. A login that is refused is another
+// matter: the next one can be right.
 func (r *refusals) note(n name, err error) {
-	life := refusalLife
-	if errors.Is(err, backends.ErrUnauthorized) {
-		life = loginLife
-	}
-	if !errors.Is(err, fs.ErrPermission) {
+	if !errors.Is(err, fs.ErrPermission) || errors.Is(err, backends.ErrUnauthorized) {
 		return
 	}
 	r.mu.Lock()
@@ -122,7 +115,7 @@ func (r *refusals) note(n name, err error) {
 	if r.all == nil || len(r.all) >= maxKnown {
 		r.all = map[name]refusal{}
 	}
-	r.all[n] = refusal{err, time.Now().Add(life)}
+	r.all[n] = refusal{err, time.Now().Add(refusalLife)}
 }
 
 // of returns the refusal of n, nil if there was none lately.

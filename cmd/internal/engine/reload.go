@@ -14,7 +14,7 @@ import (
 
 // Reload reads the configuration again while the catalogue is in use. Remotes that
 // are new are added; the one called reopen, if any, is opened again, with the login
-// that is stored for it now. A remote that was changed or removed is only named:
+// that is stored for it now. What was refused or absent is asked for again. A remote that was changed or removed is only named:
 // uploads, bytes in the cache and open files belong to it as it was. Of the other
 // settings nothing is taken up.
 //
@@ -37,7 +37,7 @@ func (e *Engine) Reload(ctx context.Context, reopen string) (control.Reloaded, e
 			open = append(open, r)
 		case !sameRemote(was, r):
 			done.Waiting = append(done.Waiting, r.Name)
-		case r.Name == reopen:
+		case r.Name == reopen && !LoginOnly(r.Type): // those look for the login whenever they need one
 			open = append(open, r)
 		}
 	}
@@ -56,6 +56,7 @@ func (e *Engine) Reload(ctx context.Context, reopen string) (control.Reloaded, e
 			e.remotes = append(e.remotes, r)
 		}
 	}
+	e.Catalog.LookAgain()
 	return done, nil
 }
 

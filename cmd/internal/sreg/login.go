@@ -74,9 +74,7 @@ func (a *app) login(ctx context.Context, name string, f loginFlags) error {
 	} else {
 		a.notice(fmt.Sprintf("the login for %s is in %s, but it could not be tried: %v", name, path, backends.Printable(untried.Error())))
 	}
-	if !engine.LoginOnly(r.Type) { // those look for it whenever they need one
-		a.reload(ctx, o, name)
-	}
+	a.reload(ctx, o, name)
 	return nil
 }
 
