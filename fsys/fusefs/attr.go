@@ -179,14 +179,22 @@ func listxattr(attrs map[string]string, dest []byte) (uint32, syscall.Errno) {
 }
 
 // noXattrs refuses what would store attributes. go-fuse's default is "no such
-// attribute", which cp -a reports as a failure.
+// attribute", which cp -a reports as a failure. Our own are passed over: rsync -X sets
+// those of the file that it copies, and removes those that its source lacks.
 type noXattrs struct{}
 
-func (noXattrs) Setxattr(context.Context, string, []byte, uint32) syscall.Errno {
-	return syscall.EOPNOTSUPP
+func (noXattrs) Setxattr(_ context.Context, name string, _ []byte, _ uint32) syscall.Errno {
+	return refuseXattr(name)
 }
 
-func (noXattrs) Removexattr(context.Context, string) syscall.Errno { return syscall.EOPNOTSUPP }
+func (noXattrs) Removexattr(_ context.Context, name string) syscall.Errno { return refuseXattr(name) }
+
+func refuseXattr(name string) syscall.Errno {
+	if strings.HasPrefix(name, fsys.XattrPrefix) {
+		return 0
+	}
+	return syscall.EOPNOTSUPP
+}
 
 var (
 	_ gofs.NodeSetxattrer    = noXattrs{}

@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 	"sync/atomic"
 	"syscall"
 
@@ -25,7 +24,6 @@ var (
 	_ gofs.NodeOpener      = (*draftNode)(nil)
 	_ gofs.NodeGetxattrer  = (*draftNode)(nil)
 	_ gofs.NodeListxattrer = (*draftNode)(nil)
-	_ gofs.NodeSetxattrer  = (*draftNode)(nil)
 	_ gofs.NodeStatfser    = (*draftNode)(nil)
 )
 
@@ -79,15 +77,6 @@ func (n *draftNode) Getxattr(_ context.Context, name string, dest []byte) (uint3
 // Listxattr names nothing: rsync -X would try to remove what its source has not, and
 // fail. What is asked for by name is told.
 func (*draftNode) Listxattr(context.Context, []byte) (uint32, syscall.Errno) { return 0, 0 }
-
-// Setxattr passes over what a copy from a mount brings of our own attributes: what they
-// say is of the image that it was copied from. All others are refused.
-func (n *draftNode) Setxattr(ctx context.Context, name string, value []byte, flags uint32) syscall.Errno {
-	if strings.HasPrefix(name, fsys.XattrPrefix) {
-		return 0
-	}
-	return n.noXattrs.Setxattr(ctx, name, value, flags)
-}
 
 func (n *draftNode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 	return n.m.statfs(out)

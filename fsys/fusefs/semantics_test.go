@@ -216,6 +216,13 @@ var refusals = map[string]func(tr trial) error{
 			func() error { return unix.Setxattr(tr.image, "system.posix_acl_access", accessList, 0) },
 		)
 	},
+	"set or remove one of `user.sreg.…`, as `rsync -X` does": func(tr trial) error {
+		return each(
+			func() error { return unix.Setxattr(tr.image, "user.sreg.uri", []byte("x"), 0) },
+			func() error { return unix.Removexattr(tr.image, "user.sreg.uri") },
+			func() error { return unix.Removexattr(tr.dir, "user.sreg.remote") },
+		)
+	},
 	"`chattr`, `lsattr`: ioctls on flags and versions": func(tr trial) error {
 		return tr.inDraft(func(f *os.File) error {
 			var n [64]byte
