@@ -283,7 +283,8 @@ func (h *File) changed() { h.d.dirty, h.closing, h.d.attr.ModTime = true, false,
 // is the process that opened it: other processes inherit descriptors, and close
 // them before the file is whole. For the same reason all who have it open for
 // writing must have closed it. A file without a byte is left alone, because shells
-// close a descriptor once before anything is written; and an image that is changed
+// close a descriptor once before anything is written (it is an error, though not one
+// that stays, where an image would be truncated that may not be); and an image that is changed
 // in place while a container has its overlay mounted, because that is no state to
 // give to anybody.
 //
@@ -302,6 +303,9 @@ func (h *File) Flush(ctx context.Context, who Caller) error {
 	h.closing, d.flushed = h.closing || !stranger, time.Now()
 	closed, data := !stranger && d.closing(), d.data
 	skip, stays := !closed || !d.due(), closed && d.place.temporary && !d.over()
+	if image := d.same; err == nil && closed && image != nil && !d.place.temporary && !d.over() && data.Size() == 0 {
+		err = catalog.Taken(image.remote, image.img.Ref) // to whoever only wanted to truncate it
+	}
 	d.mu.Unlock()
 	if stays {
 		d.keep(data, err)

@@ -56,6 +56,7 @@ func TestCopyAgain(t *testing.T) {
 		`exec 3<>x:1.sif`,
 		`printf x >> x:1.sif`,
 		`truncate -s 5 x:1.sif`,
+		`dd if=/dev/null of=x:1.sif status=none`,
 	} {
 		out := fusetest.MustFail(t, at, env+script)
 		if !strings.Contains(strings.ToLower(out), "not permitted") {

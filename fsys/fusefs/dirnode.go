@@ -45,8 +45,6 @@ type dirNode struct {
 	m   *Mounted
 	dir *fsys.Dir
 
-	refusal atomic.Pointer[string] // what was refused in it last, and why; nil: nothing was
-
 	changed atomic.Int64 // when names in it changed last, in Unix nanoseconds; 0: not since it is known
 	told    atomic.Int64 // counts what the notifier passed on
 	listed  atomic.Bool  // all of it was listed since it is known: the kernel may have kept that

@@ -102,11 +102,11 @@ func (n *imageNode) Setattr(ctx context.Context, _ gofs.FileHandle, in *fuse.Set
 }
 
 func (n *imageNode) Getxattr(_ context.Context, name string, dest []byte) (uint32, syscall.Errno) {
-	return getxattr(n.image.Xattrs, name, dest)
+	return getxattr(n.xattrs, name, dest)
 }
 
 func (n *imageNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {
-	return listxattr(n.image.Xattrs(), dest)
+	return listxattr(n.xattrs(), dest)
 }
 
 func (n *imageNode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {

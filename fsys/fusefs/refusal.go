@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/fsys"
 )
 
 // maxRefusals bounds what is remembered.
@@ -33,13 +34,13 @@ type refusals struct {
 	last []Refusal  // the newest at the end
 }
 
-// add reports whether r is to be logged, and whether it is another one than the last:
-// the closing of a file tells once more why a write failed.
-func (s *refusals) add(r Refusal) (news, other bool) {
+// add reports whether r is to be logged: not again at once, nor when closing a file
+// tells once more why a write failed.
+func (s *refusals) add(r Refusal) (news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n := len(s.last); r.Op == "close" && n > 0 && s.last[n-1].Path == r.Path && s.last[n-1].Error == r.Error {
-		return false, false
+		return false
 	}
 	r.Count, news = 1, true
 	if i := slices.IndexFunc(s.last, func(o Refusal) bool { return o.Op == r.Op && o.Path == r.Path && o.Error == r.Error }); i >= 0 {
@@ -49,7 +50,23 @@ func (s *refusals) add(r Refusal) (news, other bool) {
 	if s.last = append(s.last, r); len(s.last) > maxRefusals {
 		s.last = slices.Delete(s.last, 0, 1)
 	}
-	return news, true
+	return news
+}
+
+// explain adds the last refusal that is to a node's attributes, as its error, if it has
+// none. Nodes come and go with what the kernel keeps; refusals stay.
+func (m *Mounted) explain(attrs map[string]string, is func(Refusal) bool) map[string]string {
+	m.refusals.mu.Lock()
+	defer m.refusals.mu.Unlock()
+	for _, r := range slices.Backward(m.refusals.last) {
+		if attrs["error"] == "" && is(r) {
+			if attrs = maps.Clone(attrs); attrs == nil {
+				attrs = map[string]string{}
+			}
+			attrs["error"] = backends.Printable(fmt.Sprintf("%s %s: %s", r.Op, path.Base(r.Path), r.Error))
+		}
+	}
+	return attrs
 }
 
 // Refusals returns the changes of the tree that were refused last, each once, the
@@ -69,26 +86,8 @@ func (m *Mounted) refuse(op, path string, err error) syscall.Errno {
 		return e
 	}
 	r := Refusal{Time: time.Now(), Op: op, Path: path, Errno: e.Error(), Error: err.Error()}
-	news, other := true, true
-	if e != syscall.EEXIST && e != syscall.ENOTEMPTY { // which say all
-		news, other = m.refusals.add(r)
-	}
-	if news {
+	if e == syscall.EEXIST || e == syscall.ENOTEMPTY || m.refusals.add(r) { // these two say all
 		m.logFailure(op, path, e, known, err)
-	}
-	if !other {
-		return e
-	}
-	parts := strings.Split(path, "/")
-	last := len(parts) - 1
-	dir := m.known(parts[:last])
-	if dir == nil {
-		return e
-	}
-	text := backends.Printable(fmt.Sprintf("%s %s: %v", op, parts[last], err))
-	dir.refusal.Store(&text)
-	if image, ok := dir.known(parts[last]).(*imageNode); ok {
-		image.image.Fail(err)
 	}
 	return e
 }
@@ -120,14 +119,20 @@ func (n *dirNode) refuse(op, name string, err error) syscall.Errno {
 
 // xattrs are those of the directory, with what was refused in it last.
 func (n *dirNode) xattrs() map[string]string {
-	attrs := n.dir.Xattrs()
-	if text := n.refusal.Load(); text != nil {
-		if attrs = maps.Clone(attrs); attrs == nil {
-			attrs = map[string]string{}
-		}
-		attrs["error"] = *text
-	}
-	return attrs
+	at := n.Path(nil)
+	return n.m.explain(n.dir.Xattrs(), func(r Refusal) bool {
+		dir, _ := path.Split(r.Path)
+		return strings.TrimSuffix(dir, "/") == at
+	})
+}
+
+// xattrs are those of the image, with what was refused of it last, under whichever name.
+func (n *imageNode) xattrs() map[string]string {
+	attrs := n.image.Xattrs()
+	return n.m.explain(attrs, func(r Refusal) bool {
+		remote, ref, _, err := fsys.ParsePath(r.Path)
+		return err == nil && ref == n.image.Ref() && remote == attrs["remote"]
+	})
 }
 
 // What the calls ask for that are never granted.
