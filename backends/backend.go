@@ -5,6 +5,7 @@ package backends
 import (
 	"context"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"time"
@@ -48,6 +49,8 @@ type Image struct {
 	Modified time.Time         // of the file that was pushed, where the service keeps it, else when it was published; zero if it does not say
 	Labels   map[string]string // what the listing already tells; may be nil
 	URL      string            // where a person would look at it; may be ""
+	Mode     fs.FileMode       // permissions of the file where it is kept on this machine, else 0
+	GID      uint32            // its group, if Mode is set
 	Format   string            // one of Formats, or "" if only the bytes tell (then taken for "sif")
 }
 
@@ -199,6 +202,7 @@ type Source struct {
 	Digest   string      // "sha256:…" of all bytes
 	Format   string      // as in Image
 	Modified time.Time   // of the file that was copied; zero means now
+	Mode     fs.FileMode // its permissions; 0 if not known. A store on this machine lets nobody read who could not then
 
 	// Path is a file with exactly these bytes, or "": a backend that stores on
 	// this machine may clone it instead of copying. With Give the file is given

@@ -64,7 +64,6 @@ type DraftInfo struct {
 	ModTime  time.Time  `json:"modtime,omitzero"` // set by SetAttr, else of the last write
 	Mode     uint32     `json:"mode,omitempty"`   // set by SetAttr, else 0
 	Version  string     `json:"-"`                // once published: as backends.Image.Version
-	Held     bool       `json:"-"`                // somebody has it open and is not idle; set by Spool.Drafts only
 }
 
 // Queued reports whether the draft is whole and waits to be published in the

@@ -36,7 +36,7 @@ var (
 )
 
 // settle draws the conclusions from how a flight ended. Call with mu held.
-func (d *data) settle(f *flight, err error) {
+func (d *data) settle(err error) {
 	switch {
 	case err == nil:
 		d.trouble = trouble{}
@@ -86,17 +86,27 @@ func (d *data) fetch(f *flight) error {
 		if f.pos > before {
 			drips++
 		}
-		wait, left := retryWait(tries), src.client.Timeout()-time.Since(moved)
-		switch {
-		case drips > maxRetries:
+		if drips > maxRetries {
 			return fmt.Errorf("%w: %w", errDrips, gaveUp(err))
-		case left <= 0, !f.isWanted() && (tries > maxRetries || wait > left), !d.item.open(d):
-			return gaveUp(err) // or nobody is left who would wait for it
 		}
-		if err := sleep(d.ctx, min(wait, left)); err != nil {
-			return ErrClosed
+		if err := d.rest(f, tries, src.client.Timeout()-time.Since(moved), err); err != nil {
+			return err
 		}
 	}
+}
+
+// rest waits before the rest of the flight is asked for again, after that many tries
+// without progress; left is what is left of the remote's timeout. It returns err, for
+// the flight's end, if there is no point in going on.
+func (d *data) rest(f *flight, tries int, left time.Duration, err error) error {
+	wait := retryWait(tries)
+	if left <= 0 || !f.isWanted() && (tries > maxRetries || wait > left) || !d.item.open(d) {
+		return gaveUp(err) // or nobody is left who would wait for it
+	}
+	if sleep(d.ctx, min(wait, left)) != nil {
+		return ErrClosed
+	}
+	return nil
 }
 
 // attempt makes one request for what is left of the flight, and a second one if

@@ -156,7 +156,7 @@ func (d *data) land(f *flight, err error) {
 	d.disown(f)
 	f.err = err
 	d.flights--
-	d.settle(f, err)
+	d.settle(err)
 	for _, w := range f.waiters {
 		w.wake <- struct{}{}
 	}

@@ -159,14 +159,20 @@ func (s *Spool) Drafts() []DraftInfo {
 	var infos []DraftInfo
 	for _, e := range s.drafts {
 		if !e.doomed.Load() {
-			info := e.info()
-			info.Held = e.busy > 0
-			infos = append(infos, info)
+			infos = append(infos, e.info())
 		}
 	}
 	s.mu.Unlock()
 	slices.SortFunc(infos, func(a, b DraftInfo) int { return strings.Compare(a.ID, b.ID) })
 	return infos
+}
+
+// Held reports whether somebody has the draft with that ID open and is not idle.
+func (s *Spool) Held(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.drafts[id]
+	return e != nil && e.busy > 0
 }
 
 // Draft opens the draft with that ID again, sharing state with whoever has it

@@ -39,6 +39,7 @@ func (c *Catalog) Blob(ctx context.Context, remote string, img backends.Image) (
 	if err == nil {
 		if err = b.Check(ctx); err == nil {
 			c.noteOpened(s.Store, r, img, b.Size())
+			c.learnFormat(s, r, img)
 			return b, nil
 		}
 		shut(b)

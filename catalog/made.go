@@ -91,7 +91,7 @@ func (m *madeCollections) read(dir string) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %v", path, err)
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return fmt.Errorf("read %s: %v", path, err)

@@ -74,6 +74,9 @@ type failure struct {
 }
 
 func (f *failures) add(key string, err error, until time.Time) {
+	if _, short := backends.Shortage(err); short {
+		return // it says nothing about the listing
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.m == nil || len(f.m) >= maxRemembered {
@@ -126,7 +129,8 @@ type remoteHealth struct {
 
 // note records the outcome of a question.
 func (h *health) note(remote string, err error, now time.Time) {
-	if errors.Is(err, context.Canceled) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, ErrClosed) || errors.Is(err, errStore) {
+	_, short := backends.Shortage(err)
+	if short || errors.Is(err, context.Canceled) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, ErrClosed) || errors.Is(err, errStore) {
 		return
 	}
 	h.mu.Lock()

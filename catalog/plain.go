@@ -43,13 +43,11 @@ func (c *Catalog) sniffed(ctx context.Context, s Store, r Remote, img backends.I
 	if !backends.IsPlain(img.Format) {
 		return b, nil
 	}
-	head := make([]byte, min(max(b.Size(), 0), backends.SniffSize))
-	n, err := b.ReadAtContext(ctx, head, 0)
-	if n == len(head) || errors.Is(err, io.EOF) {
-		err = nil
-	}
-	if err == nil && backends.Sniff(head[:n]) == "" {
-		c.noteNoImage(s, r, img)
+	format, err := sniff(ctx, b)
+	if err == nil && format == "" {
+		if c.noteFormat(s, r, img, noImage) {
+			c.opts.Log.Info("a file is no image, and listed no more", "remote", r.Name, "file", img.Ref.String())
+		}
 		err = notImage(r, img)
 	}
 	if err != nil {
@@ -59,30 +57,61 @@ func (c *Catalog) sniffed(ctx context.Context, s Store, r Remote, img backends.I
 	return b, nil
 }
 
+// sniff returns what the first bytes of b are, "" if they are of no image.
+// Errors: those of cache.Blob.ReadAtContext.
+func sniff(ctx context.Context, b *cache.Blob) (format string, err error) {
+	head := make([]byte, min(max(b.Size(), 0), backends.SniffSize))
+	n, err := b.ReadAtContext(ctx, head, 0)
+	if n == len(head) || errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return backends.Sniff(head[:n]), err
+}
+
+// learnFormat looks, in the background, at an image that was opened and of which the
+// service keeps no format: its name in the tree goes by that. Who opened it reads the
+// first bytes anyway.
+func (c *Catalog) learnFormat(s *State, r Remote, img backends.Image) {
+	if img.Format != "" {
+		return
+	}
+	c.tasks.start(func(ctx context.Context) {
+		b, err := s.Cache.Blob(ctx, r.Client, img)
+		if err != nil {
+			return // whoever opened it is told
+		}
+		defer shut(b)
+		if format, err := sniff(ctx, b); err == nil && format != "" {
+			c.noteFormat(s.Store, r, img, format)
+		}
+	})
+}
+
 func notImage(r Remote, img backends.Image) error {
 	return &backends.Error{Op: "open", Remote: r.Name, Ref: img.Ref,
 		Err: fmt.Errorf("%w: it begins neither as SIF nor as squashfs nor as ext3", backends.ErrNotImage)}
 }
 
-func (c *Catalog) noteNoImage(s Store, r Remote, img backends.Image) {
+// noteFormat stores what an image was found to be, and reports whether that is new.
+func (c *Catalog) noteFormat(s Store, r Remote, img backends.Image, format string) bool {
 	ref := img.Ref
 	ref.Version = ""
 	unlock := c.lock(r.Name, ref.Collection)
 	e, ok := readEntry(s, r.Name, ref)
-	if ok = ok && e.is(full) && e.image.Version == img.Version && e.image.Format != noImage; !ok {
+	if ok = ok && e.is(full) && e.image.Version == img.Version && e.image.Format != format; !ok {
 		unlock()
-		return // it is another version by now
+		return false // it is another version by now
 	}
-	shown := e.shown()
-	e.image.Format = noImage
+	was := e
+	e.image.Format = format
 	err := s.Apply(KV{imageKey(r.Name, ref), encodeEntry(e, ref)})
 	unlock()
 	if err != nil {
-		c.opts.Log.Warn("that a file is no image could not be stored", "remote", r.Name, "file", ref.String(), "err", err)
-		return
+		c.opts.Log.Warn("what a file is could not be stored", "remote", r.Name, "file", ref.String(), "err", err)
+		return false
 	}
-	c.opts.Log.Info("a file is no image, and listed no more", "remote", r.Name, "file", ref.String())
-	if shown {
+	if was.shown() && (format == noImage || renamed(was, e)) {
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: r.Name, Collection: ref.Collection})
 	}
+	return true
 }

@@ -4,6 +4,7 @@ package catalog_test
 
 import (
 	"io/fs"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -111,6 +112,53 @@ func TestGlimpse(t *testing.T) {
 		time.Sleep(time.Hour)
 		if img, ok := b.Glimpse("lab", ref); !ok || img.Version != want.Version || img.Size != want.Size {
 			t.Errorf("once it was looked up: %+v, %v", img, ok)
+		}
+	})
+}
+
+// Where a service keeps no format, an image that was opened is what its first bytes are,
+// for its listing too.
+func TestBlob_format(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := newService()
+		svc.putAs("c/squash:1", tiny(t, ""), "")
+		svc.putAs("c/other:1", []byte("something else"), "")
+		b := newBench(t, svc)
+		formats := func() map[string]string {
+			all := map[string]string{}
+			for e, err := range b.List(t.Context(), "lab", "c") {
+				if err != nil {
+					t.Fatal(err)
+				}
+				all[e.Image.Ref.Name] = e.Image.Format
+			}
+			return all
+		}
+		if diff := cmp.Diff(map[string]string{"squash": "", "other": ""}, formats()); diff != "" {
+			t.Fatal(diff)
+		}
+		open := func() (told []string) {
+			for _, ref := range []string{"c/squash:1", "c/other:1"} {
+				blob, err := b.Blob(t.Context(), "lab", b.mustLookup(ref))
+				if err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				blob.Close()
+			}
+			return b.took()
+		}
+		if told := open(); !slices.Contains(told, "listing c") {
+			t.Errorf("told is %q, want that the names in c changed", told)
+		}
+		if told := open(); told != nil {
+			t.Errorf("opened again, told is %q", told)
+		}
+		if err := b.Refresh(t.Context(), "lab", "c"); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(map[string]string{"squash": "simg", "other": ""}, formats()); diff != "" {
+			t.Error(diff)
 		}
 	})
 }

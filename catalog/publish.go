@@ -221,13 +221,13 @@ func (c *Catalog) uploadFailed(ctx context.Context, d *cache.Draft, target cache
 func (c *Catalog) uploaded(s *State, r Remote, d *cache.Draft, img backends.Image) error {
 	info, told := d.Info(), false
 	err := d.Publish(img.Version, func(path string) error {
-		c.rebase(s, info, img)
 		if !r.atHand() && s.Cache != nil && isSHA256(img.Digest) {
 			if err := s.Cache.Adopt(path, img.Digest, info.Size); err != nil {
 				c.opts.Log.Warn("a pushed image could not be kept in the cache", "image", info.Target.Ref.String(), "err", err)
 			}
 		}
 		c.published(s.Store, r, info.Target.Ref, img)
+		c.rebase(s, info, img) // once the name is known to be taken: who creates it meanwhile looks again
 		told = true
 		return nil
 	})
@@ -251,7 +251,7 @@ func (c *Catalog) rebase(s *State, done cache.DraftInfo, img backends.Image) {
 		if later.ID == done.ID || t.Replaces == cache.OnlySame || t.Remote != done.Target.Remote || t.Ref != done.Target.Ref {
 			continue
 		}
-		comes := later.ID > done.ID || later.Held || later.State == cache.Writing || later.Queued()
+		comes := later.ID > done.ID || s.Spool.Held(later.ID) || later.State == cache.Writing || later.Queued()
 		if t.Follows != done.ID && (!comes || t.Replaces != done.Target.Replaces || !c.overwritable(t.Remote)) {
 			continue
 		}

@@ -123,7 +123,7 @@ func describeSource(ctx context.Context, f *os.File, o pushOptions) (backends.So
 		return backends.Source{}, fileError(o.path, err)
 	}
 	src := backends.Source{
-		Content: f, Size: info.Size(), Digest: digest, Format: format, Modified: info.ModTime(),
+		Content: f, Size: info.Size(), Digest: digest, Format: format, Modified: info.ModTime(), Mode: info.Mode().Perm(),
 		Path: o.path, Give: o.give,
 	}
 	if o.force {

@@ -73,11 +73,14 @@ func (s *service) put(ref string, content []byte) backends.Image {
 }
 
 // putPlain is put for a file without an extension.
-func (s *service) putPlain(ref string, content []byte) {
+func (s *service) putPlain(ref string, content []byte) { s.putAs(ref, content, backends.FormatPlain) }
+
+// putAs is put for an image of which the service tells that format.
+func (s *service) putAs(ref string, content []byte, format string) {
 	img := s.put(ref, content)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	img.Format = backends.FormatPlain
+	img.Format = format
 	s.images[img.Ref] = stored{img, content}
 }
 

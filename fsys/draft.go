@@ -221,8 +221,9 @@ type beginning struct {
 	in       *Dir
 	name     string
 	who      Caller
-	excl     bool // it must not be there
-	replaces Node // whose inode number it has, nil if nothing's: that of a file stays when it is truncated
+	excl     bool        // it must not be there
+	mode     fs.FileMode // of a new file
+	replaces Node        // whose inode number it has, nil if nothing's: that of a file stays when it is truncated
 }
 
 // start makes a draft for the caller and puts it in its place, beside those that
@@ -263,8 +264,12 @@ func (f *FS) begin(ctx context.Context, b beginning) (*Draft, error) {
 	if b.replaces != nil {
 		draft.ino = b.replaces.Attr().Ino
 	}
+	mode := b.mode
+	if b.replaces != nil {
+		mode = b.replaces.Attr().Mode.Perm()
+	}
 	draft.claim(b.who)
-	return draft, nil
+	return draft, draft.SetAttr(ctx, AttrChange{Mode: &mode})
 }
 
 // place puts a draft in its place, and drops what nobody has open there.
@@ -343,12 +348,13 @@ func (d *Dir) parse(name string) (backends.Ref, string, error) {
 	return ref, format, nil
 }
 
-// Create makes a file and opens it for writing.
+// Create makes a file and opens it for writing. The mode is what the maker's umask has
+// left of it: who may not read the file then, never may, see Draft.
 //
 // Errors: fs.ErrExist if excl is set and the name is taken; ErrBusy; fs.ErrInvalid
 // and ErrNameTooLong for a name that cannot be; backends.ErrNotAllowed in the
 // root; those of catalog.Create.
-func (d *Dir) Create(ctx context.Context, name string, who Caller, excl bool) (*Draft, *File, error) {
+func (d *Dir) Create(ctx context.Context, name string, mode fs.FileMode, who Caller, excl bool) (*Draft, *File, error) {
 	if d.remote == "" {
 		return nil, nil, fmt.Errorf("%w: only remotes stand here", backends.ErrNotAllowed)
 	}
@@ -358,7 +364,7 @@ func (d *Dir) Create(ctx context.Context, name string, who Caller, excl bool) (*
 	if _, err := d.fs.writableRemote(d.remote); err != nil {
 		return nil, nil, err
 	}
-	draft, err := d.fs.start(ctx, beginning{in: d, name: name, who: who, excl: excl})
+	draft, err := d.fs.start(ctx, beginning{in: d, name: name, who: who, excl: excl, mode: mode.Perm()})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -375,6 +381,9 @@ func (d *Draft) Attr() Attr {
 	defer d.mu.Unlock()
 	a := d.attr
 	a.Ino, a.Changes = d.ino, true
+	if d.accepted { // it counts as an image, which whoever may read it may run
+		a.Mode |= a.Mode & 0o444 >> 2
+	}
 	if d.data != nil {
 		a.Size = d.data.Size()
 	}
@@ -417,7 +426,7 @@ func (d *Draft) SetAttr(ctx context.Context, change AttrChange) error {
 		d.attr.ModTime = *change.ModTime
 	}
 	if change.Mode != nil {
-		d.attr.Mode = *change.Mode & fs.ModePerm
+		d.attr.Mode = max(*change.Mode&fs.ModePerm, 0o200) // 0 stands for "not set" in the journal
 	}
 	return d.data.SetAttr(d.attr.ModTime, uint32(d.attr.Mode))
 }

@@ -42,7 +42,7 @@ func newBenchOf(t *testing.T, opts fsystest.Options) *bench {
 // create makes a file with content, open.
 func (b *bench) create(name string, content []byte) *fsys.File {
 	b.t.Helper()
-	_, file, err := b.dir.Create(b.t.Context(), name, copier, false)
+	_, file, err := b.dir.Create(b.t.Context(), name, 0o644, copier, false)
 	if err != nil {
 		b.t.Fatalf("creating %s: %v", name, err)
 	}
@@ -487,7 +487,7 @@ func TestAsync(t *testing.T) {
 		t.Errorf("reading it: %v", err)
 	}
 	reader.Close(t.Context())
-	if _, _, err := b.dir.Create(t.Context(), "new:1.sif", stranger, false); !errors.Is(err, fsys.ErrBusy) {
+	if _, _, err := b.dir.Create(t.Context(), "new:1.sif", 0o644, stranger, false); !errors.Is(err, fsys.ErrBusy) {
 		t.Errorf("another file of that name: %v, want %v", err, fsys.ErrBusy)
 	}
 	b.Service.Fail("", 0)
@@ -505,7 +505,7 @@ func TestAsync_restart(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, catalog.Policy{Async: true})
 	b.Service.Fail(http.MethodPut, http.StatusForbidden)
-	_, file, err := b.dir.Create(t.Context(), "new:1.sif", copier, false)
+	_, file, err := b.dir.Create(t.Context(), "new:1.sif", 0o644, copier, false)
 	if err != nil {
 		t.Fatal(err)
 	}

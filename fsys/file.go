@@ -29,27 +29,57 @@ type File struct {
 // image's name gets a draft of its own instead, by looking up the name again.
 //
 // Errors: ErrRetry for that reason; and once the draft is published or removed: its
-// name means something else now; ErrBusy if it is on its way; the local disk's; ctx's.
+// name means something else now, and what that is can be opened; ErrBusy if it is on
+// its way; the local disk's; ctx's.
 func (d *Draft) Open(ctx context.Context, who Caller, write, truncate bool) (*File, error) {
 	if write && truncate && d.startsOver(who) {
-		d.mu.Lock()
-		p, name := d.place, d.name
-		d.mu.Unlock()
-		in := &Dir{fs: d.fs, remote: p.remote, collection: p.collection}
-		if _, err := d.fs.start(ctx, beginning{in: in, name: name, who: who, replaces: d}); err != nil {
-			return nil, err
-		}
-		return nil, ErrRetry
+		return nil, d.startOver(ctx, who)
 	}
 	for deadline := time.Now().Add(patience); ; {
 		file, err := d.open(who, write, truncate)
-		if !errors.Is(err, ErrBusy) || !time.Now().Before(deadline) {
+		switch {
+		case write && errors.Is(err, ErrRetry):
+			return nil, d.openInstead(ctx, who, truncate)
+		case !errors.Is(err, ErrBusy) || !time.Now().Before(deadline):
 			return file, err
 		}
 		if err := d.awaitIdle(ctx, nil, lookAgain); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// startOver makes a draft beside this one, which the caller finds at the next look.
+// It returns ErrRetry.
+func (d *Draft) startOver(ctx context.Context, who Caller) error {
+	in, name := d.stands()
+	if _, err := d.fs.start(ctx, beginning{in: in, name: name, who: who, replaces: d}); err != nil {
+		return err
+	}
+	return ErrRetry
+}
+
+// openInstead readies what the name means now for the caller, who asks once more and
+// not twice: the kernel gives up then. It returns ErrRetry.
+func (d *Draft) openInstead(ctx context.Context, who Caller, truncate bool) error {
+	in, name := d.stands()
+	node, err := in.Lookup(ctx, name, who)
+	switch n := node.(type) {
+	case *Image:
+		return n.OpenWrite(ctx, who, truncate)
+	case *Draft:
+		if err == nil && truncate && n.startsOver(who) {
+			return n.startOver(ctx, who)
+		}
+	}
+	return ErrRetry
+}
+
+// stands returns the directory and the name of the draft.
+func (d *Draft) stands() (in *Dir, name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return &Dir{fs: d.fs, remote: d.place.remote, collection: d.place.collection, tool: d.place.tool}, d.name
 }
 
 // startsOver reports whether truncating the draft would take it from others.

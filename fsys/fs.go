@@ -17,7 +17,8 @@ import (
 type Options struct {
 	ReadOnly bool // nothing can be written, whatever the remotes allow
 	Names    Names
-	OpenWait bool // Image.Open returns only when the image is whole and verified here
+	GID      uint32 // group of the files where they are shown
+	OpenWait bool   // Image.Open returns only when the image is whole and verified here
 	// Disk is a directory on the disk that statfs(2) answers from, normally the
 	// cache's. "" means the temporary directory's.
 	Disk string

@@ -47,6 +47,7 @@ func (i *Image) Attr() Attr {
 	if i.img.Format == backends.FormatArchive || i.img.Format == backends.FormatIMGGz {
 		mode = 0o444 // no kernel and no launch line starts it
 	}
+	mode &^= i.fs.unreadable(&i.img)
 	if r, err := i.fs.cat.Remote(i.remote); err == nil && r.Policy.Overwrite && i.fs.writable(r) {
 		mode |= 0o200
 	}
@@ -56,6 +57,20 @@ func (i *Image) Attr() Attr {
 	}
 	size := i.size.Load()
 	return Attr{Ino: i.ino, Mode: mode, Size: size, ModTime: when, Changes: size < 0}
+}
+
+// unreadable returns the permissions that the mount must not give on an image whose
+// file on this machine others may not read. The group of the files in the mount is
+// mostly another than that of the file.
+func (f *FS) unreadable(img *backends.Image) (mode fs.FileMode) {
+	if img.Mode == 0 || img.Mode&0o004 != 0 {
+		return 0
+	}
+	mode = 0o007
+	if img.Mode&0o040 == 0 || img.GID != f.opts.GID {
+		mode |= 0o070
+	}
+	return mode
 }
 
 // undated returns the time of an image of which nobody tells one: the same at each
@@ -184,6 +199,11 @@ func (i *Image) OpenWrite(ctx context.Context, who Caller, truncate bool) error 
 	}
 	if err := i.copyTo(ctx, draft); err != nil {
 		draft.drop() //nolint:errcheck // the copy's error is the one to tell
+		if now, lookErr := dir.Lookup(ctx, name, who); errors.Is(err, ErrRetry) && lookErr == nil {
+			if other, ok := now.(*Image); ok && other.img.Version != i.img.Version {
+				return other.OpenWrite(ctx, who, truncate) // not with the next look: the kernel gives up then
+			}
+		}
 		return err
 	}
 	if i.fs.join(dir.place(name), who) { // somebody else was faster

@@ -274,7 +274,7 @@ func TestInPlace_next(t *testing.T) {
 func TestOpen_published(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, catalog.Policy{})
-	draft, file, err := b.dir.Create(t.Context(), "new:1.sif", copier, false)
+	draft, file, err := b.dir.Create(t.Context(), "new:1.sif", 0o644, copier, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +320,7 @@ func TestTwoWriters(t *testing.T) {
 					var err error
 					switch n := b.lookup(name, who).(type) {
 					case nil:
-						_, file, err = b.dir.Create(t.Context(), name, who, false)
+						_, file, err = b.dir.Create(t.Context(), name, 0o644, who, false)
 					case *fsys.Image:
 						err = n.OpenWrite(t.Context(), who, true)
 					case *fsys.Draft:

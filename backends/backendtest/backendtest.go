@@ -56,6 +56,10 @@ type Harness struct {
 	// Open starts a fake service that holds seed, and opens the backend on it
 	// with hc. It ends both with t.Cleanup. It may be called many times, at once.
 	Open func(t *testing.T, seed Seed, hc *http.Client) backends.Backend
+	// OpenAs, if not nil, is Open for a service that gives nothing without one of Logins,
+	// and of a remote whose login secret gives. The tests of old logins then run.
+	OpenAs func(t *testing.T, seed Seed, hc *http.Client, secret backends.SecretFunc) backends.Backend
+	Logins [2]string
 }
 
 // Open calls open as cmd would, with hc and the given [remotes.NAME] table, and
@@ -72,11 +76,20 @@ func Open(t *testing.T, open backends.Opener, hc *http.Client, config map[string
 	return b
 }
 
+// LoggedIn is open with a login.
+func LoggedIn(open backends.Opener, user string, secret backends.SecretFunc) backends.Opener {
+	return func(ctx context.Context, env backends.Env) (backends.Backend, error) {
+		env.User, env.Secret = user, secret
+		return open(ctx, env)
+	}
+}
+
 // A subtest is one case of the suite.
 type subtest struct {
 	name  string        // "Group/case"
 	needs backends.Caps // runs only where the backend has them
 	http  bool          // runs only where there is HTTP
+	login bool          // runs only where a login can grow old
 	run   func(t *testing.T, s *suite)
 }
 
@@ -85,7 +98,7 @@ type suite struct{ Harness }
 
 func subtests() []subtest {
 	return slices.Concat(capsTests, statTests, listTests, openTests, searchTests, pushTests, foldedTests, deleteTests, moveTests, shareTests,
-		watchTests, namesTests, sizeTests, faultTests, awayTests, budgetTests, answerTests, brokenTests, divertedTests, dripTests, closeTests)
+		watchTests, namesTests, sizeTests, faultTests, awayTests, budgetTests, answerTests, loginTests, brokenTests, divertedTests, dripTests, closeTests)
 }
 
 // Run runs the suite as subtests of t.
@@ -98,7 +111,7 @@ func Run(t *testing.T, h Harness) {
 	groups := map[string][]subtest{}
 	var order []string
 	for _, st := range subtests() {
-		if !h.Caps.Has(st.needs) || st.http && h.Local {
+		if !h.Caps.Has(st.needs) || st.http && h.Local || st.login && h.OpenAs == nil {
 			continue
 		}
 		skipped[st.name] = h.Skip[st.name] != ""
@@ -148,12 +161,17 @@ func (s *suite) open(t *testing.T, images ...SeedImage) *remote {
 // openWith is open with a transport of its own.
 func (s *suite) openWith(t *testing.T, opts backends.HTTPOptions, images ...SeedImage) *remote {
 	t.Helper()
+	return openBy(t, s.Open, opts, images...)
+}
+
+func openBy(t *testing.T, open func(*testing.T, Seed, *http.Client) backends.Backend, opts backends.HTTPOptions, images ...SeedImage) *remote {
+	t.Helper()
 	hc := backends.NewHTTPClient(opts)
 	w := &wire{next: hc.Transport}
 	hc.Transport = w
 	t.Cleanup(hc.CloseIdleConnections)
 	seed := Seed{Images: images}
-	b := s.Open(t, seed, hc)
+	b := open(t, seed, hc)
 	seed.Images = slices.DeleteFunc(slices.Clone(images), func(img SeedImage) bool { return impossible(b, img.Ref) })
 	// No pauses to speak of: what is tested is which errors are tried again.
 	c := backends.NewClient("conformance", b, backends.ClientOptions{MaxElapsed: 10 * time.Second})

@@ -67,15 +67,21 @@ func path(ref backends.Ref) string {
 }
 
 func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, error) {
-	req, err := c.request(ctx, http.MethodHead, path(ref), nil)
-	if err != nil {
-		return backends.Image{}, err
+	var resp *http.Response
+	for _, method := range []string{http.MethodHead, http.MethodGet} { // what stands between may know no HEAD
+		req, err := c.request(ctx, method, path(ref), nil)
+		if err != nil {
+			return backends.Image{}, err
+		}
+		resp, err = httpx.Do(c.http, req)
+		if err == nil {
+			resp.Body.Close()
+			break
+		}
+		if method == http.MethodGet || !httpx.HeadRefused(err) {
+			return backends.Image{}, err // a sentinel already: httpx.Do saw the status
+		}
 	}
-	resp, err := httpx.Do(c.http, req)
-	if err != nil {
-		return backends.Image{}, err // a sentinel already: httpx.Do saw the status
-	}
-	resp.Body.Close()
 	version, size := resp.Header.Get("ETag"), resp.ContentLength
 	if version == "" || size < 0 {
 		return backends.Image{}, fmt.Errorf("%w: an answer without ETag and length", backends.ErrBadAnswer)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -112,6 +113,23 @@ var statTests = []subtest{
 		stat(t.Context(), t, r, r.seed.Images[0].Ref)
 		if r.wire.requests.Load() == before {
 			t.Error("Stat sent no request through the *http.Client it was given")
+		}
+	}},
+	{name: "Stat/head-refused", http: true, run: func(t *testing.T, s *suite) {
+		for _, refusal := range []int{403, 404, 405, 501} {
+			r := s.open(t, typical()...)
+			r.wire.set(func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
+				if req.Method == http.MethodHead {
+					return status(refusal, "")(req, next)
+				}
+				return next.RoundTrip(req)
+			})
+			for range 2 { // what was learnt by the first must not mislead the second
+				wantImage(t, r, r.seed.Images[0])
+			}
+			if img, err := r.Stat(t.Context(), image("library/none:latest").Ref); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("Stat of nothing where HEAD gives %d = %v, %v, want fs.ErrNotExist", refusal, img, err)
+			}
 		}
 	}},
 	{name: "Stat/open-is-quiet", http: true, run: func(t *testing.T, s *suite) {

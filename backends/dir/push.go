@@ -192,7 +192,7 @@ func (t *tree) stage(ctx context.Context, src backends.Source) (string, error) {
 		return "", err
 	}
 	tmp := filepath.Join(tmpDir, rand.Text())
-	out, err := t.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o777)
+	out, err := t.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, readers(src.Mode))
 	if err != nil {
 		return "", err
 	}
@@ -205,6 +205,19 @@ func (t *tree) stage(ctx context.Context, src backends.Source) (string, error) {
 		return "", err
 	}
 	return tmp, nil
+}
+
+// readers returns the permissions of an image that was copied from a file of that mode,
+// before the umask: whoever could read it may run it, and nobody else.
+func readers(mode fs.FileMode) fs.FileMode {
+	perm := fs.FileMode(0o777)
+	if mode != 0 && mode&0o040 == 0 {
+		perm &^= 0o070
+	}
+	if mode != 0 && mode&0o004 == 0 {
+		perm &^= 0o007
+	}
+	return perm
 }
 
 func fill(ctx context.Context, out *os.File, src backends.Source) error {

@@ -432,6 +432,7 @@ func (v *view) describe(f file, digest string) backends.Image {
 	ref.Version = ""
 	return backends.Image{
 		Ref: ref, Size: f.info.Size(), Version: versionOf(f.info), Modified: f.info.ModTime(), Format: f.format, Digest: digest,
+		Mode: f.info.Mode().Perm(), GID: group(f.info),
 		URL: (&url.URL{Scheme: "file", Path: filepath.ToSlash(v.abs(f.dir, f.base))}).String(),
 	}
 }

@@ -26,14 +26,16 @@ const testPiece = 4 << 20
 // open opens the backend on srv.
 func open(t *testing.T, srv *dropboxtest.Server, hc *http.Client, config map[string]any) backends.Backend {
 	t.Helper()
+	return openWith(t, srv, hc, config, token)
+}
+
+func openWith(t *testing.T, srv *dropboxtest.Server, hc *http.Client, config map[string]any, secret backends.SecretFunc) backends.Backend {
+	t.Helper()
 	if config == nil {
 		config = map[string]any{}
 	}
 	config["url"] = srv.URL
-	b := backendtest.Open(t, func(ctx context.Context, env backends.Env) (backends.Backend, error) {
-		env.Secret = token
-		return Open(ctx, env)
-	}, hc, config)
+	b := backendtest.Open(t, backendtest.LoggedIn(Open, "", secret), hc, config)
 	b.(*client).piece = testPiece
 	return b
 }
@@ -60,14 +62,23 @@ func TestConformance(t *testing.T) {
 	} {
 		t.Run("root="+root, func(t *testing.T) {
 			t.Parallel()
-			skip := map[string]string{"Answers/400": "which is how Dropbox says that an argument cannot be: fs.ErrInvalid"}
-			backendtest.Run(t, backendtest.Harness{Caps: caps, Skip: skip, KeepsTime: true, KeepsFormat: true, Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
+			const always401 = "Dropbox answers 401 to a token that has expired (www.dropbox.com/developers/documentation/http/documentation#error-handling)"
+			skip := map[string]string{
+				"Answers/400":     "which is how Dropbox says that an argument cannot be: fs.ErrInvalid",
+				"Logins/aged-403": always401, "Logins/aged-404": always401,
+			}
+			logins := [2]string{dropboxtest.Token, "sl.second"}
+			openAs := func(t *testing.T, seed backendtest.Seed, hc *http.Client, secret backends.SecretFunc) backends.Backend {
 				srv := dropboxtest.Start(t, opts)
-				b := open(t, srv, hc, map[string]any{"root": root})
+				srv.Accept(logins[1])
+				b := openWith(t, srv, hc, map[string]any{"root": root}, secret)
 				for _, img := range seed.Images {
 					srv.Put(b.(*client).path(img.Ref, extension(img.Format)), img.Content, img.Modified)
 				}
 				return b
+			}
+			backendtest.Run(t, backendtest.Harness{Caps: caps, Skip: skip, KeepsTime: true, KeepsFormat: true, Logins: logins, OpenAs: openAs, Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
+				return openAs(t, seed, hc, token)
 			}})
 		})
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
 // An apiError is a refusal by a route (HTTP 409). Each route has a type of its
@@ -24,7 +25,7 @@ import (
 type apiError struct{ tags []string }
 
 // Error names the tags as Dropbox's documentation does: "path/not_found".
-func (e *apiError) Error() string { return e.sentinel().Error() + ": " + strings.Join(e.tags, "/") }
+func (e *apiError) Error() string { return httpx.Word(e.sentinel()) + ": " + strings.Join(e.tags, "/") }
 
 // Unwrap returns the sentinel of the innermost tag that has one.
 func (e *apiError) Unwrap() error { return e.sentinel() }

@@ -44,11 +44,12 @@ type Config struct {
 }
 
 type client struct {
-	home   *url.URL // ends in a slash
-	user   string
-	secret backends.SecretFunc
-	http   *nethttp.Client
-	log    *slog.Logger
+	home    *url.URL // ends in a slash
+	user    string
+	secret  backends.SecretFunc
+	renewal httpx.Renewal
+	http    *nethttp.Client
+	log     *slog.Logger
 
 	naming naming
 	sums   sums
@@ -59,6 +60,7 @@ type client struct {
 	// The server's ETag was last seen to be another than nginx makes of a file's time
 	// and size.
 	ownTags atomic.Bool
+	heads   atomic.Bool // it has answered one
 }
 
 // Address implements backends.Addressed.
@@ -112,8 +114,8 @@ func (c *client) CheckLogin(ctx context.Context) error {
 	return err
 }
 
-// do sends a request to an address of the server, with the login; once more
-// with a fresh one if that is refused. Errors: those of httpx.Do.
+// do sends a request to an address of the server, with the login; once more with a newer
+// one if that is refused and there is one. Errors: those of httpx.Do.
 func (c *client) do(ctx context.Context, method, address string, prepare func(*nethttp.Request), ok ...int) (*nethttp.Response, error) {
 	token := ""
 	send := func() (*nethttp.Response, error) {
@@ -141,13 +143,9 @@ func (c *client) do(ctx context.Context, method, address string, prepare func(*n
 		return nil, err
 	}
 	resp, err := send()
-	if !errors.Is(err, backends.ErrUnauthorized) {
-		return resp, err
+	if next, ok := c.renewal.Again(ctx, c.secret, token, err); ok {
+		token = next
+		return send()
 	}
-	fresh, noToken := c.secret(ctx, true)
-	if noToken != nil || fresh == token {
-		return nil, err
-	}
-	token = fresh
-	return send()
+	return resp, err
 }

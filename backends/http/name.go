@@ -162,6 +162,13 @@ func isPlain(name string) bool {
 // child reads a link on the page of folder: it must lead to what lies directly
 // in it.
 func child(folder *url.URL, href string) (name string, isFolder, ok bool) {
+	if bare, isFolder := strings.CutSuffix(href, "/"); isSegment(bare) { // as nearly all are
+		name, err := url.PathUnescape(bare)
+		if err != nil || !isPlain(name) {
+			return "", false, false
+		}
+		return name, isFolder, true
+	}
 	link, err := url.Parse(strings.Trim(href, " \t\r\n\f")) // as HTML strips them
 	if err != nil || link.RawQuery != "" || link.ForceQuery || link.Fragment != "" || link.Opaque != "" || link.User != nil {
 		return "", false, false
@@ -183,6 +190,19 @@ func child(folder *url.URL, href string) (name string, isFolder, ok bool) {
 		return "", false, false
 	}
 	return name, isFolder, true
+}
+
+// isSegment reports whether a link is one segment of a path, of which nothing has a
+// meaning but what is escaped.
+func isSegment(href string) bool {
+	for _, c := range []byte(href) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '~', c == '.', c == '%', c == '+':
+		default:
+			return false
+		}
+	}
+	return href != "" && href[0] != '.'
 }
 
 // decode is the inverse of EscapePart; what EscapePart would not have written

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/ranged"
 )
 
@@ -161,19 +162,27 @@ func (c *client) sum(ctx context.Context, p place, held string) (string, error) 
 
 func heldKey(p place, version string) string { return p.url() + "@" + version }
 
-// head asks for the header of a file: by GET for a byte of it where the server
-// knows no HEAD.
+// head asks for the header of a file: by GET for a byte of it where the server refuses
+// a HEAD. Some do so with 403 or 404 (a link that is signed for GET, a proxy): a 404
+// counts once a HEAD of anything was answered.
 func (c *client) head(ctx context.Context, p place) (*nethttp.Response, error) {
 	if !c.noHead.Load() {
 		resp, err := c.do(ctx, nethttp.MethodHead, p.url(), func(req *nethttp.Request) {
 			req.Header.Set("Accept-Encoding", "identity")
 		})
-		if !errors.Is(err, errors.ErrUnsupported) {
-			return resp, err
+		switch {
+		case err == nil:
+			c.heads.Store(true)
+			return resp, nil
+		case !httpx.HeadRefused(err), errors.Is(err, fs.ErrNotExist) && c.heads.Load():
+			return nil, err
 		}
+	}
+	resp, err := c.do(ctx, nethttp.MethodGet, p.url(), ranged.Span{N: 1}.Ask, nethttp.StatusRequestedRangeNotSatisfiable)
+	if err == nil {
 		c.noHead.Store(true)
 	}
-	return c.do(ctx, nethttp.MethodGet, p.url(), ranged.Span{N: 1}.Ask, nethttp.StatusRequestedRangeNotSatisfiable)
+	return resp, err
 }
 
 // Open reads a part of the file, provided that it is img.Version still.

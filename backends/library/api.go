@@ -118,31 +118,28 @@ func (c *client) data(req *http.Request, v any) error {
 }
 
 // loggedIn calls send with the token that there is, "" if there is none, and once
-// more with a fresh one if that was refused.
+// more with a newer one if that was refused and there is one.
 func (c *client) loggedIn(ctx context.Context, send func(base *url.URL, token string) error) error {
 	base, err := c.base(ctx)
 	if err != nil {
 		return err
 	}
-	token, err := c.login.get(ctx, "")
+	token, err := c.login.get(ctx)
 	if err != nil {
 		return err
 	}
 	err = send(base, token)
+	if next, ok := c.login.another(ctx, token, err); ok {
+		token = next
+		err = send(base, token)
+	}
 	if !errors.Is(err, backends.ErrUnauthorized) {
 		return err
 	}
 	if token == "" {
 		return fmt.Errorf("%w (run \"sreg login %s\")", err, c.login.remote)
 	}
-	fresh, err := c.login.get(ctx, token)
-	if err != nil {
-		return err
-	}
-	if err = send(base, fresh); errors.Is(err, backends.ErrUnauthorized) {
-		return c.login.refused()
-	}
-	return err
+	return c.login.refused()
 }
 
 // authorize puts the token on a request to the library.

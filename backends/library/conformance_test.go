@@ -28,12 +28,6 @@ func skip() map[string]string {
 	return map[string]string{"Delete/other-tags-stay": "a library deletes an image with all its tags, so one that has others is not deleted"}
 }
 
-// openLibrary is the opener with the token that every fake server takes.
-func openLibrary(ctx context.Context, env backends.Env) (backends.Backend, error) {
-	env.Secret = func(context.Context, bool) (string, error) { return librarytest.Token, nil }
-	return library.Opener(oci.Open)(ctx, env)
-}
-
 // seeded is an image of the suite in the library's words.
 func seeded(img backendtest.SeedImage) librarytest.Image {
 	entity, collection, ok := strings.Cut(img.Ref.Collection, "/")
@@ -48,23 +42,34 @@ func seeded(img backendtest.SeedImage) librarytest.Image {
 // conformance runs the suite on servers of that kind.
 func conformance(t *testing.T, config map[string]any, partSize int64, skip map[string]string, options func() librarytest.Options) {
 	t.Helper()
+	logins := [2]string{librarytest.Token, "t0k3n-the-next"}
+	openAs := func(t *testing.T, seed backendtest.Seed, hc *http.Client, private bool, secret backends.SecretFunc) backends.Backend {
+		srv := librarytest.Start(t, options())
+		srv.SetTokens(logins[:]...)
+		for _, img := range seed.Images {
+			add := seeded(img)
+			add.Private = private
+			srv.Add(add)
+		}
+		table := map[string]any{"url": srv.URL}
+		for key, value := range config {
+			table[key] = value
+		}
+		b := backendtest.Open(t, backendtest.LoggedIn(library.Opener(oci.Open), "", secret), hc, table)
+		if partSize > 0 {
+			library.SetPartSize(b, partSize)
+		}
+		return b
+	}
 	backendtest.Run(t, backendtest.Harness{
 		Caps: everything,
 		Skip: skip,
 		Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
-			srv := librarytest.Start(t, options())
-			for _, img := range seed.Images {
-				srv.Add(seeded(img))
-			}
-			table := map[string]any{"url": srv.URL}
-			for key, value := range config {
-				table[key] = value
-			}
-			b := backendtest.Open(t, openLibrary, hc, table)
-			if partSize > 0 {
-				library.SetPartSize(b, partSize)
-			}
-			return b
+			return openAs(t, seed, hc, false, func(context.Context, bool) (string, error) { return librarytest.Token, nil })
+		},
+		Logins: logins,
+		OpenAs: func(t *testing.T, seed backendtest.Seed, hc *http.Client, secret backends.SecretFunc) backends.Backend {
+			return openAs(t, seed, hc, true, secret)
 		},
 	})
 }

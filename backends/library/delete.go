@@ -28,7 +28,7 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 	if img.Ref.Tag == "" {
 		return fmt.Errorf("%w: only a tag can be deleted", fs.ErrInvalid)
 	}
-	token, err := c.login.get(ctx, "")
+	token, err := c.login.get(ctx)
 	if err != nil {
 		return err
 	}

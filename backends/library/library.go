@@ -134,7 +134,7 @@ func newClient(env backends.Env, cfg Config) (*client, error) {
 //
 // Errors: those of backends.Backend.Stat.
 func (c *client) CheckLogin(ctx context.Context) error {
-	token, err := c.login.get(ctx, "")
+	token, err := c.login.get(ctx)
 	if err != nil || token == "" {
 		return err // what is public needs none
 	}

@@ -112,7 +112,7 @@ func (c *client) listRoot(ctx context.Context) iter.Seq2[backends.Entry, error] 
 // listOwn returns the entities of the token's user, none without a token, or why the
 // library does not tell them though some are configured.
 func (c *client) listOwn(ctx context.Context) (own []entity, untold, err error) {
-	token, err := c.login.get(ctx, "")
+	token, err := c.login.get(ctx)
 	if err != nil || token == "" {
 		return nil, nil, err
 	}
@@ -212,7 +212,7 @@ func (c *client) inner(ctx context.Context, path, id string, v any) (untold, err
 	if errors.Is(err, backends.ErrUnauthorized) {
 		// With a token it is the token that was refused: then names would vanish
 		// that are there.
-		token, noToken := c.login.get(ctx, "")
+		token, noToken := c.login.get(ctx)
 		hidden = noToken == nil && token == ""
 	}
 	if hidden || errors.Is(err, fs.ErrNotExist) {

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
 // A login has the token: the configured one, or else that which
@@ -19,32 +20,44 @@ type login struct {
 	files  remoteFiles
 	place  place
 
+	renewal httpx.Renewal
+
 	mu    sync.Mutex // guards the fields below
 	token string
 	file  string // where it is from; "" for the configured one
 }
 
-// get returns the token, "" if there is none; a fresh one if the last is the one
-// refused.
-// Errors: backends.ErrUnauthorized if there is only the refused one.
-func (l *login) get(ctx context.Context, refused string) (string, error) {
+// get returns the token, "" if there is none. Errors: those of a SecretFunc.
+func (l *login) get(ctx context.Context) (string, error) {
 	l.mu.Lock()
 	token := l.token
 	l.mu.Unlock()
-	if token != "" && token != refused {
+	if token != "" {
 		return token, nil
 	}
-	token, file, err := l.read(ctx, refused != "")
+	token, file, err := l.read(ctx, false)
 	if err != nil {
 		return "", err
 	}
 	l.mu.Lock()
 	l.token, l.file = token, file
 	l.mu.Unlock()
-	if refused != "" && (token == refused || token == "") {
-		return "", l.refused()
-	}
 	return token, nil
+}
+
+// another is httpx.Renewal.Again for the token, which is kept.
+func (l *login) another(ctx context.Context, had string, err error) (string, bool) {
+	file := ""
+	token, ok := l.renewal.Again(ctx, func(ctx context.Context, fresh bool) (token string, err error) {
+		token, file, err = l.read(ctx, fresh)
+		return token, err
+	}, had, err)
+	if ok {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.token, l.file = token, file
+	}
+	return token, ok
 }
 
 func (l *login) read(ctx context.Context, fresh bool) (token, file string, err error) {

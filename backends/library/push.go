@@ -52,7 +52,7 @@ func (c *client) checkPush(ctx context.Context, ref backends.Ref, src backends.S
 	if !strings.HasPrefix(src.Digest, "sha256:") || backends.CheckDigest(src.Digest) != nil || src.Size < 0 {
 		return fmt.Errorf("%w: source of %d bytes with the digest %q", fs.ErrInvalid, src.Size, src.Digest)
 	}
-	token, err := c.login.get(ctx, "")
+	token, err := c.login.get(ctx)
 	if err != nil {
 		return err
 	}

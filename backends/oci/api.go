@@ -80,7 +80,7 @@ func (c *client) do(req *http.Request, ok ...int) (*http.Response, error) {
 			cache.works(repo)
 			return resp, nil
 		}
-		if !again || !c.renew(err, cache, req.URL.Path) || !rewind(req) {
+		if !again || !c.renew(err, cache, req) || !rewind(req) {
 			return nil, err
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
 // fileLife is how long a login that was found in a file, or given by a helper, is good
@@ -46,6 +47,7 @@ type login struct {
 	mu       sync.Mutex // guards the fields below
 	fresh    bool       // the last secret was refused
 	renewed  time.Time
+	guesses  httpx.Renewal
 	troubles map[string]string          // by file: what is wrong with it, or ""
 	file     string                     // where the last login was found; "" if nowhere
 	creds    map[string]auth.Credential // that were found lately, by scope
@@ -245,14 +247,20 @@ func (l *login) authorize(req *http.Request) error {
 	return nil
 }
 
-// renew reports whether another try with a new secret makes sense.
-func (l *login) renew() bool {
+// renew reports whether another try with a new secret makes sense. What is no more than
+// a guess takes nothing from what is sure.
+func (l *login) renew(sure bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.secret == nil || !l.renewed.IsZero() && time.Since(l.renewed) < renewEvery {
+	switch {
+	case l.secret == nil, sure && !l.renewed.IsZero() && time.Since(l.renewed) < renewEvery:
+		return false
+	case sure:
+		l.renewed = time.Now()
+	case !l.guesses.MayGuess():
 		return false
 	}
-	l.fresh, l.renewed = true, time.Now()
+	l.fresh = true
 	return true
 }
 

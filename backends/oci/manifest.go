@@ -94,7 +94,7 @@ func (c *client) look(ctx context.Context, repo, reference string) (manifest, er
 			mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 			return manifest{digest: digest, mediaType: mediaType}, nil
 		}
-	} else if !headRefused(err) || c.known.closed(repo) {
+	} else if !httpx.HeadRefused(err) || c.known.closed(repo) {
 		return manifest{}, err
 	}
 	m, err := c.get(ctx, repo, reference)
@@ -104,12 +104,6 @@ func (c *client) look(ctx context.Context, repo, reference string) (manifest, er
 		c.known.close(repo)
 	}
 	return m, err
-}
-
-// headRefused reports whether a GET may be answered in another way.
-func headRefused(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) ||
-		errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized)
 }
 
 // fetch gets a manifest and checks it against the digest that was asked for or

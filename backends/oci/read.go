@@ -82,7 +82,7 @@ func (c *client) statDigest(ctx context.Context, repo string, ref backends.Ref) 
 		}
 	}
 	size, err := c.blobSize(ctx, repo, ref.Version)
-	if headRefused(err) {
+	if httpx.HeadRefused(err) {
 		size, err = c.toldSize(ctx, repo, ref.Version)
 	}
 	if err != nil {

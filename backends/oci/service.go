@@ -84,7 +84,7 @@ func (a *api) get(ctx context.Context, target string, v any) (http.Header, error
 		a.until = time.Time{}
 		a.mu.Unlock()
 		forgotten := a.expired != nil && a.expired()
-		if renewed := a.login.renew(); !forgotten && !renewed {
+		if renewed := a.login.renew(true); !forgotten && !renewed {
 			return header, err
 		}
 	}

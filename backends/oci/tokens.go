@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -102,7 +103,7 @@ func (t *tokens) drop(had *tokenCache, rare bool) bool {
 	return true
 }
 
-// renew reports whether to make a request for path again that ended with err: with
+// renew reports whether to make a request again that ended with err: with
 // another secret, or as one that never had a token. had is the cache that it was made
 // with.
 //
@@ -110,16 +111,18 @@ func (t *tokens) drop(had *tokenCache, rare bool) bool {
 // one. Some answer 403, or, as for anything that one may not see, 404. So a refusal
 // where the same login was good before is taken for its age; other ones, and names
 // that are not there, only once in a while.
-func (c *client) renew(err error, had *tokenCache, path string) bool {
+func (c *client) renew(err error, had *tokenCache, req *http.Request) bool {
 	refused, missing := errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist)
 	if !refused && !missing || errors.Is(err, errForeignLogin) {
 		return false
 	}
 	c.login.forget()
-	// A blob is asked for after its manifest was read: that it is not there is odd.
-	aged := had.hasWorked(repositoryIn(path)) && (refused || strings.Contains(path, "/blobs/"))
+	// A blob is read after its manifest was: that it is not there is odd.
+	blob := req.Method == http.MethodGet && strings.Contains(req.URL.Path, "/blobs/")
+	aged := had.hasWorked(repositoryIn(req.URL.Path)) && (refused || blob)
 	again := c.tokens.drop(had, !aged)
-	if errors.Is(err, backends.ErrUnauthorized) && c.login.renew() {
+	sure := errors.Is(err, backends.ErrUnauthorized)
+	if (sure || again || aged) && c.login.renew(sure) {
 		again = true
 	}
 	return again

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -36,8 +37,9 @@ var ErrUnheard = errors.New("the mount ended before it heard")
 // of a call ends, so does the work on the other side.
 type Client struct {
 	http      *http.Client
-	transport io.Closer // nil if it runs in this process
-	pid       int       // of the other side; 0 if it is not known
+	transport io.Closer    // nil if it runs in this process
+	pid       int          // of the other side; 0 if it is not known
+	sent      atomic.Int64 // bytes that the other side could read
 }
 
 // dialTimeout is generous for a machine under load; a mount that is alive
@@ -54,9 +56,11 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &socketTransport{socket: socket, first: first}
+	c := &Client{pid: peerPID(first)}
+	t := &socketTransport{socket: socket, first: first, sent: &c.sent}
 	t.Transport = http.Transport{DialContext: t.dial, DisableCompression: true}
-	return &Client{http: &http.Client{Transport: t}, transport: t, pid: peerPID(first)}, nil
+	c.http, c.transport = &http.Client{Transport: t}, t
+	return c, nil
 }
 
 func dial(ctx context.Context, socket string) (net.Conn, error) {
@@ -79,6 +83,7 @@ func dial(ctx context.Context, socket string) (net.Conn, error) {
 type socketTransport struct {
 	http.Transport
 	socket string
+	sent   *atomic.Int64
 	mu     sync.Mutex // guards the field below
 	first  net.Conn
 }
@@ -88,10 +93,25 @@ func (t *socketTransport) dial(ctx context.Context, _, _ string) (net.Conn, erro
 	conn := t.first
 	t.first = nil
 	t.mu.Unlock()
-	if conn != nil {
-		return conn, nil
+	if conn == nil {
+		var err error
+		if conn, err = dial(ctx, t.socket); err != nil {
+			return nil, err
+		}
 	}
-	return dial(ctx, t.socket)
+	return counted{conn, t.sent}, nil
+}
+
+// A counted connection counts what was written.
+type counted struct {
+	net.Conn
+	sent *atomic.Int64
+}
+
+func (c counted) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.sent.Add(int64(n))
+	return n, err
 }
 
 // Close implements io.Closer.
@@ -157,7 +177,11 @@ func (c *Client) post(ctx context.Context, verb string, req any, fn func(frame) 
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set(protocolHeader, strconv.Itoa(Protocol))
 	r.Header.Set(umaskHeader, strconv.FormatUint(uint64(catalog.Umask()), 8))
+	sent := c.sent.Load()
 	resp, err := c.http.Do(r)
+	if err != nil && c.transport != nil && c.sent.Load() == sent && ctx.Err() == nil {
+		return fmt.Errorf("%w: %v", ErrUnheard, err)
+	}
 	if err != nil {
 		return transportError(ctx, err)
 	}

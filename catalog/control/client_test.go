@@ -366,9 +366,22 @@ func TestClient_unheard(t *testing.T) {
 		}
 		_, _ = conn.Read(make([]byte, 1))
 		conn.Close()
-		l.Close()
 	}()
 	if _, err := c.Status(t.Context()); !errors.Is(err, ErrUnheard) {
 		t.Errorf("Status: %v, want ErrUnheard", err)
+	}
+	late, err := Dial(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	l.Close()
+	if _, err := late.Status(t.Context()); !errors.Is(err, ErrUnheard) {
+		t.Errorf("Status after the end: %v, want ErrUnheard", err)
 	}
 }

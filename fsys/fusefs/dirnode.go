@@ -6,6 +6,7 @@ package fusefs
 
 import (
 	"context"
+	"io/fs"
 	"path"
 	"sync/atomic"
 	"syscall"
@@ -167,7 +168,7 @@ func (n *dirNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Err
 func (n *dirNode) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*gofs.Inode, gofs.FileHandle, uint32, syscall.Errno) {
 	ctx, end := await(ctx)
 	defer end()
-	draft, file, err := n.dir.Create(ctx, name, caller(ctx, true), flags&syscall.O_EXCL != 0)
+	draft, file, err := n.dir.Create(ctx, name, fs.FileMode(mode)&fs.ModePerm, caller(ctx, true), flags&syscall.O_EXCL != 0)
 	if err != nil {
 		return nil, nil, 0, n.refuse("create", name, err)
 	}

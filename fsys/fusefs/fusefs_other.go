@@ -61,3 +61,6 @@ func (m *Mounted) Detached() <-chan struct{} { return nil }
 
 // Status tells how the mount works.
 func (m *Mounted) Status() map[string]string { return nil }
+
+// Refusals returns nothing: nothing is mounted.
+func (m *Mounted) Refusals() []Refusal { return nil }

@@ -42,3 +42,14 @@ var (
 	// ErrBusy: an unmount while files are open.
 	ErrBusy = errors.New("in use")
 )
+
+// A Refusal is a change of the tree that was refused: of the reason the program that
+// tried it has seen the errno only.
+type Refusal struct {
+	Time  time.Time // of the last time
+	Op    string
+	Path  string // below the mount point
+	Errno string
+	Error string
+	Count int // how often, one after the other or not
+}

@@ -21,17 +21,6 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// A Refusal is a change of the tree that was refused: of the reason the program that
-// tried it has seen the errno only.
-type Refusal struct {
-	Time  time.Time // of the last time
-	Op    string
-	Path  string // below the mount point
-	Errno string
-	Error string
-	Count int // how often, one after the other or not
-}
-
 // maxRefusals bounds what is remembered.
 const maxRefusals = 20
 

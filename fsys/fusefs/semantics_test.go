@@ -5,6 +5,7 @@
 package fusefs_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -173,9 +174,29 @@ var refusals = map[string]func(tr trial) error{
 	"open an image for writing": func(tr trial) error {
 		return each(
 			func() error { return write(tr.image, nil, 0) },
-			func() error { return write(tr.image, nil, os.O_TRUNC) },
 			func() error { return write(tr.image, nil, os.O_APPEND|os.O_CREATE) },
 		)
+	},
+	"replace an image (`O_TRUNC`) by another": func(tr trial) error {
+		content, err := os.ReadFile(tr.src)
+		if err != nil {
+			return err
+		}
+		other := func(at int) func() error {
+			return func() error {
+				changed := bytes.Clone(content)
+				changed[at]++
+				return write(tr.image, changed, os.O_TRUNC)
+			}
+		}
+		return each(other(50), other(len(content)-2000)) // the UUID of the SIF, and the data
+	},
+	"replace an image (`O_TRUNC`) by the same": func(tr trial) error {
+		content, err := os.ReadFile(tr.src)
+		if err != nil {
+			return err
+		}
+		return each(func() error { return write(tr.image, content, os.O_TRUNC) }, func() error { return write(tr.image, nil, os.O_TRUNC) })
 	},
 	"open an image with `O_CREAT` and `O_EXCL`": func(tr trial) error { return write(tr.image, nil, os.O_CREATE|os.O_EXCL) },
 	"truncate(2) of an image to another size": func(tr trial) error {

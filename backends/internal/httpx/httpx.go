@@ -7,6 +7,7 @@ package httpx
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -57,6 +58,13 @@ func Answer(hc *http.Client, req *http.Request) (*http.Response, error) {
 	return Do(hc, req, refusals[:]...)
 }
 
+// HeadRefused reports whether err is how a HEAD was answered that a GET may be answered
+// otherwise than: registries and proxies that know none say 403, 404, 405 or 501.
+func HeadRefused(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) ||
+		errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized)
+}
+
 // refusals are all statuses that a final answer can have besides 2xx.
 var refusals = func() (all [300]int) {
 	for i := range all {
@@ -99,10 +107,7 @@ func Error(resp *http.Response) error {
 		return nil
 	}
 	what, text := sentinel(resp.StatusCode), fmt.Sprintf("HTTP %d%s", resp.StatusCode, detail(resp))
-	err := fmt.Errorf("%w: %s", what, text)
-	if word := words[what]; word != "" {
-		err = backends.Saying(what, "%s: %s", word, text)
-	}
+	err := backends.Saying(what, "%s: %s", Word(what), text)
 	if resp.Body != nil {
 		resp.Body.Close()
 	}
@@ -112,7 +117,9 @@ func Error(resp *http.Response) error {
 	return err
 }
 
-// words are for the sentinels of package fs that speak of files.
+// Word is what a sentinel means for a registry: those of package fs speak of files.
+func Word(sentinel error) string { return cmp.Or(words[sentinel], sentinel.Error()) }
+
 var words = map[error]string{fs.ErrNotExist: "not found", fs.ErrExist: "conflict"}
 
 func sentinel(status int) error {

@@ -57,6 +57,7 @@ type world struct {
 	args []string // remotes, for both programs
 
 	umask string              // of sregfs
+	files string              // soft and hard limit of its open files, for ulimit; "" for ours
 	who   *syscall.Credential // who runs the programs; nil for us
 }
 
@@ -104,7 +105,11 @@ func (w *world) mount(flags ...string) *mounted {
 	m := &mounted{w: w, dir: w.path("mnt")}
 	must(w.t, os.MkdirAll(m.dir, 0o755))
 	args := append(append([]string{"-f"}, w.args...), flags...)
-	m.cmd = exec.Command("sh", append([]string{"-c", "umask " + w.umask + `; exec "$0" "$@"`, binaries + "/sregfs"}, append(args, m.dir)...)...)
+	script := "umask " + w.umask
+	if soft, hard, ok := strings.Cut(w.files, " "); ok {
+		script += "; ulimit -Sn " + soft + "; ulimit -Hn " + hard
+	}
+	m.cmd = exec.Command("sh", append([]string{"-c", script + `; exec "$0" "$@"`, binaries + "/sregfs"}, append(args, m.dir)...)...)
 	m.cmd.Env = w.env
 	f, err := os.CreateTemp(w.dir, "log-*")
 	must(w.t, err)

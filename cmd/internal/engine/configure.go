@@ -34,13 +34,16 @@ type Source struct {
 type Options struct {
 	Settings *config.Settings
 	State    string // the state directory, which need not exist
-	Backends map[string]backends.Opener
-	Home     string // home directory; may be ""
-	Logins   string // directory of the logins that are stored; "" without a home
-	Inputs   config.Inputs
-	Getenv   func(string) string
-	Log      *slog.Logger
-	Notice   func(string)
+	// StateNotes say why State is not where it is looked for first: once, by whoever
+	// begins to keep it there, and in "sreg status".
+	StateNotes []string
+	Backends   map[string]backends.Opener
+	Home       string // home directory; may be ""
+	Logins     string // directory of the logins that are stored; "" without a home
+	Inputs     config.Inputs
+	Getenv     func(string) string
+	Log        *slog.Logger
+	Notice     func(string)
 }
 
 // Configure completes the settings, whose flags were declared on flags and
@@ -115,7 +118,9 @@ func (o *Options) stateDir() (string, error) {
 	}
 	path, notes, err := statedir.Choose(getenv, o.Home, os.Getuid(), host)
 	for _, note := range notes {
-		o.Notice(note)
+		note += "; it is in " + path
+		o.StateNotes = append(o.StateNotes, note)
+		o.Log.Info(note)
 	}
 	if err != nil {
 		return "", fmt.Errorf("state directory: %w", err)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/oci"
+	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
@@ -64,7 +66,7 @@ func (a *app) testRemote(ctx context.Context, name, image string) error {
 	}
 	r, err := remoteNamed(o, name)
 	if err != nil {
-		return err
+		return a.ofTheMount(ctx, o, name, err)
 	}
 	var ref backends.Ref
 	if image != "" {
@@ -91,6 +93,35 @@ func (a *app) testRemote(ctx context.Context, name, image string) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// ofTheMount says of a remote that the configuration lacks, and the running mount has,
+// how this program can be told of it too: its login and its other settings are in
+// that process alone.
+func (a *app) ofTheMount(ctx context.Context, o engine.Options, name string, cause error) error {
+	mount := runningMount(o)
+	if mount == "" {
+		return cause
+	}
+	var found catalog.RemoteStatus
+	err := a.with(ctx, func(c *control.Client) error {
+		st, err := c.Status(ctx)
+		for _, r := range st.Remotes {
+			if r.Name == name {
+				found = r
+			}
+		}
+		return err
+	})
+	if err != nil || found.Name == "" {
+		return cause
+	}
+	spec := found.Name + "=" + found.Type
+	if found.URL != "" {
+		spec += ",url=" + found.URL
+	}
+	return backends.NotFound("the configuration has no remote %q: the mount at %s was given it on its command line. Give the same to this one: sreg --remote %s remote test %s",
+		name, mount, spec, name)
 }
 
 func (a *app) printSteps(steps []step) error {
@@ -239,6 +270,9 @@ func (p *probe) push() step {
 		s.Detail = fmt.Sprintf("a remote of type %q takes no images", p.remote.Type)
 	case !p.client.Caps().Has(backends.CanPush):
 		s.Detail = "read_only is set in the configuration"
+	case p.movedTo != "":
+		s.err = fmt.Errorf("%w: the address sends to %s, where nothing is pushed to on its word", backends.ErrUnavailable, p.movedTo)
+		s.Result, s.Detail, s.Remedy = resultFailed, s.err.Error(), "set url = \""+p.movedTo+"\" if that is right"
 	default:
 		s.Result, s.Detail = resultOK, "the configuration allows it (not tried)"
 	}

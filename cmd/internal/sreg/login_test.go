@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +21,7 @@ import (
 	"github.com/sregfs/sregfs/backends/library/librarytest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 	"github.com/sregfs/sregfs/backends/sregistry/sregistrytest"
+	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 )
 
@@ -92,6 +95,48 @@ func TestLogin_web(t *testing.T) {
 	run(t, home, "", "logout", "box")
 	if _, err := os.Stat(path); err == nil {
 		t.Error("the login is there after logout")
+	}
+}
+
+// Where the state is, and why not where it should be, is no news of each command.
+func TestStateElsewhere(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	share := filepath.Join(home, ".local", "share")
+	if err := errors.Join(os.MkdirAll(share, 0o700), os.WriteFile(filepath.Join(home, ".local", "state"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	a, _ := newApp(home, strings.NewReader(""), &stderr)
+	a.getenv = func(name string) string { return map[string]string{"HOME": home}[name] }
+	if err := a.run(t.Context(), []string{"remote", "test", "local"}); err != nil || stderr.Len() > 0 {
+		t.Errorf("%v, and it says %s", err, &stderr)
+	}
+	o, err := a.options()
+	if err != nil || len(o.StateNotes) == 0 {
+		t.Fatalf("%q, %v", o.StateNotes, err)
+	}
+	var out bytes.Buffer
+	if err := printStatus(&out, catalog.Status{}, o.StateNotes); err != nil || !strings.Contains(out.String(), o.StateNotes[0]) {
+		t.Errorf("status says %s, %v", &out, err)
+	}
+}
+
+// A server that sends on to https can be read through its old address, and not pushed to.
+func TestRemoteTest_redirected(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{})
+	reg.PushSIF("a/b", "1", []byte("x"), nil)
+	old := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, reg.URL+r.URL.RequestURI(), http.StatusMovedPermanently)
+	}))
+	t.Cleanup(old.Close)
+	for spec, want := range map[string]int{"lab=oci,url=" + old.URL: exit.Unreachable, "lab=oci,read_only=true,url=" + old.URL: exit.OK} {
+		a, out := newApp(t.TempDir(), strings.NewReader(""), io.Discard)
+		err := a.run(t.Context(), []string{"--remote", spec, "remote", "test", "lab"})
+		if exit.Code(err) != want || !strings.Contains(out.String(), "read   ok") || want != exit.OK && !strings.Contains(out.String(), reg.URL) {
+			t.Errorf("%s: %v\n%s", spec, err, out)
+		}
 	}
 }
 

@@ -29,6 +29,7 @@ type probe struct {
 	http    *http.Client
 	backend backends.Backend
 	client  *backends.Client
+	movedTo string // another scheme, host or port that the address has redirected to
 }
 
 func newProbe(ctx context.Context, o engine.Options, r config.Remote) (*probe, error) {
@@ -75,6 +76,9 @@ func (p *probe) reach(ctx context.Context) (string, error) {
 		return address, backends.TransportError(err)
 	}
 	defer resp.Body.Close()
+	if at := backends.Origin(resp.Request.URL); at != backends.Origin(req.URL) {
+		p.movedTo = at
+	}
 	_, _ = io.CopyN(io.Discard, resp.Body, 4096) // so that the connection can be used again
 	switch resp.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:

@@ -34,6 +34,10 @@ With -o json: {version, pid, mount, details, remotes, cache, uploads, pushes, sp
 there is no mount if none is running, and retired are those processes.`,
 		Args: needArgs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			o, err := a.options()
+			if err != nil {
+				return err
+			}
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				st, err := c.Status(cmd.Context())
 				if err != nil {
@@ -46,7 +50,7 @@ there is no mount if none is running, and retired are those processes.`,
 				if a.format == asJSON {
 					return a.printJSON(statusRecord{st, retired})
 				}
-				if err := printStatus(a.out, st); err != nil {
+				if err := printStatus(a.out, st, o.StateNotes); err != nil {
 					return err
 				}
 				return printRetired(a.out, retired)
@@ -61,7 +65,7 @@ type statusRecord struct {
 	Retired []statedir.Retired `json:"retired,omitempty"`
 }
 
-func printStatus(w io.Writer, st catalog.Status) error {
+func printStatus(w io.Writer, st catalog.Status, notes []string) error {
 	t := newTable(w)
 	if st.Mount != "" {
 		t.row("mount", st.Mount+" (pid "+strconv.Itoa(st.PID)+", "+st.Version+")")
@@ -69,6 +73,9 @@ func printStatus(w io.Writer, st catalog.Status) error {
 		t.row("mount", "none is running")
 	}
 	printDetails(t, st.Details)
+	for _, note := range notes {
+		t.row("state", note)
+	}
 	limit := ""
 	if st.Cache.Limit > 0 {
 		limit = " of " + size(st.Cache.Limit)

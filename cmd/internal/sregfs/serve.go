@@ -3,6 +3,7 @@
 package sregfs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -64,8 +66,8 @@ func (s *server) serve(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, warning := range c.settings.Warnings {
-		s.opts.Notice(warning)
+	for _, note := range slices.Concat(c.settings.Warnings, s.opts.StateNotes) {
+		s.opts.Notice(note)
 	}
 	logFile, err := s.openLog()
 	if err != nil {
@@ -260,7 +262,7 @@ func (s *server) refusals() (all []catalog.Refusal) {
 
 func (s *server) attach(ctx context.Context) error {
 	tree := fsys.New(s.engine.Catalog, fsys.Options{
-		Names: fsys.Names(s.settings.Names), ReadOnly: s.settings.ReadOnly, OpenWait: s.settings.Open == "wait", Disk: existing(s.settings.CacheDir), Log: s.opts.Log,
+		Names: fsys.Names(s.settings.Names), GID: s.mountOptions().GID, ReadOnly: s.settings.ReadOnly, OpenWait: s.settings.Open == "wait", Disk: existing(s.settings.CacheDir), Log: s.opts.Log,
 	})
 	m, err := fusefs.Mount(ctx, s.mountpoint, tree, s.mountOptions())
 	if err != nil {
@@ -283,7 +285,7 @@ func existing(dir string) string {
 func (s *server) mountOptions() fusefs.Options {
 	set := s.settings
 	return fusefs.Options{
-		AllowOther: set.AllowOther, ReadOnly: set.ReadOnly, UID: owner(set.UID), GID: owner(set.GID), Umask: fs.FileMode(set.Umask),
+		AllowOther: set.AllowOther, ReadOnly: set.ReadOnly, UID: owner(set.UID), GID: cmp.Or(owner(set.GID), uint32(os.Getgid())), Umask: fs.FileMode(set.Umask),
 		MountFlags: s.mountFlags, NoPassthrough: set.Passthrough == "off", Log: s.opts.Log,
 	}
 }
