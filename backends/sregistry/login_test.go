@@ -169,3 +169,23 @@ func TestRequireAuth(t *testing.T) {
 	}
 	backendtest.WantRead(t, b, img, 0, -1, []byte("content 2"))
 }
+
+// What the server refuses to the user is asked for once, and not signed twice.
+func TestStat_refusedOnce(t *testing.T) {
+	t.Parallel()
+	srv := sregistrytest.Start(t, sregistrytest.Options{})
+	for _, name := range []string{"a", "b"} {
+		srv.Add(sregistrytest.Image{Collection: "hers", Name: name, Tag: "1", Content: []byte("x"), Private: true, Foreign: true})
+	}
+	b := opened(t, srv.URL, sregistrytest.User, sregistrytest.Token)
+	for range 5 {
+		for _, name := range []string{"hers/a:1", "hers/b:1"} {
+			if _, err := b.Stat(t.Context(), backendtest.Ref(t, name)); !errors.Is(err, fs.ErrPermission) {
+				t.Errorf("Stat(%s) = %v", name, err)
+			}
+		}
+	}
+	if n := len(srv.Requests()); n > 4 {
+		t.Errorf("%d requests for two refused images, want 4: %q", n, srv.Requests())
+	}
+}
