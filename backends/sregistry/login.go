@@ -116,6 +116,12 @@ func (c *client) CheckLogin(ctx context.Context) error {
 // versionPath is where a server that has the library API says so, whoever asks.
 const versionPath = "/version"
 
+// shut reports whether err is that of a view that looks at no token: where API_REQUIRE_AUTH
+// is set, the framework's own login opens everything, and nothing else does.
+func shut(err error) bool {
+	return errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized)
+}
+
 // askLibrary reports whether the server has the library API and takes the token
 // there. To a token that it does not know the server says 404, as one without the
 // API does.
@@ -127,7 +133,9 @@ func (c *client) askLibrary(ctx context.Context) error {
 		return err
 	}
 	ask := func() error { return c.bearer(ctx, http.MethodGet, "/v1/token-status", nil, nil) }
-	if err = ask(); !elsewhere(err) {
+	if err = ask(); shut(err) {
+		return fmt.Errorf("%w: the server lets no token into its library API: %v", fs.ErrNotExist, err)
+	} else if !elsewhere(err) {
 		return err
 	}
 	req, asked := httpx.NewRequest(ctx, http.MethodGet, c.url(versionPath), nil)

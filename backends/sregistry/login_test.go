@@ -145,3 +145,47 @@ func TestBuilt(t *testing.T) {
 		}
 	}
 }
+
+// Where the framework's own login is needed for everything, what is public can be read with
+// it, and images come by the old upload, which is outside of it.
+func TestRequireAuth(t *testing.T) {
+	t.Parallel()
+	srv := sregistrytest.Start(t, sregistrytest.Options{RequireAuth: true})
+	srv.Add(sregistrytest.Image{Collection: "mine", Name: "i", Tag: "1", Content: []byte("content"), Old: true})
+	b := opened(t, srv.URL, sregistrytest.User, sregistrytest.Token)
+	if err := b.CheckLogin(t.Context()); err != nil {
+		t.Errorf("CheckLogin = %v", err)
+	}
+	if err := opened(t, srv.URL, sregistrytest.User, "another").CheckLogin(t.Context()); !errors.Is(err, backends.ErrUnauthorized) {
+		t.Errorf("CheckLogin of a wrong token = %v", err)
+	}
+	if got := backendtest.Names(t, b, "mine"); !slices.Equal(got, []string{"mine/i:1"}) {
+		t.Errorf("List: %q", got)
+	}
+	backendtest.WantRead(t, b, backendtest.Stat(t, b, "mine/i:1"), 0, -1, []byte("content"))
+	img, err := b.Push(t.Context(), backendtest.Ref(t, "mine/i:2"), backendtest.Source([]byte("content 2")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	backendtest.WantRead(t, b, img, 0, -1, []byte("content 2"))
+}
+
+// What the server refuses to the user is asked for once, and not signed twice.
+func TestStat_refusedOnce(t *testing.T) {
+	t.Parallel()
+	srv := sregistrytest.Start(t, sregistrytest.Options{})
+	for _, name := range []string{"a", "b"} {
+		srv.Add(sregistrytest.Image{Collection: "hers", Name: name, Tag: "1", Content: []byte("x"), Private: true, Foreign: true})
+	}
+	b := opened(t, srv.URL, sregistrytest.User, sregistrytest.Token)
+	for range 5 {
+		for _, name := range []string{"hers/a:1", "hers/b:1"} {
+			if _, err := b.Stat(t.Context(), backendtest.Ref(t, name)); !errors.Is(err, fs.ErrPermission) {
+				t.Errorf("Stat(%s) = %v", name, err)
+			}
+		}
+	}
+	if n := len(srv.Requests()); n > 4 {
+		t.Errorf("%d requests for two refused images, want 4: %q", n, srv.Requests())
+	}
+}

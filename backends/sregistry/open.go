@@ -71,7 +71,7 @@ func (c *client) openNew(ctx context.Context, m manifest, img backends.Image, s 
 	resp, err := c.imageFile(ctx, split(img.Ref), s)
 	if err != nil {
 		c.noted(key, err)
-		if !elsewhere(err) && !errors.Is(err, backends.ErrUnavailable) || ctx.Err() != nil || statusOf(err) == 0 {
+		if !elsewhere(err) && !shut(err) && !errors.Is(err, backends.ErrUnavailable) || ctx.Err() != nil || statusOf(err) == 0 {
 			return nil, err
 		}
 		body, oldErr := c.openOld(ctx, m, img, s)

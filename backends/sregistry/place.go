@@ -3,6 +3,7 @@
 package sregistry
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"maps"
@@ -91,7 +92,11 @@ func (s *set) names() []string {
 }
 
 // refusalLife is how long a refusal is believed: until somebody is given a permission.
-const refusalLife = 10 * time.Minute
+// Whether there is another token is looked at every refusalLook.
+const (
+	refusalLife = 10 * time.Minute
+	refusalLook = time.Minute
+)
 
 // Refusals remembers which images are not for us. The zero value is empty.
 type refusals struct {
@@ -100,30 +105,45 @@ type refusals struct {
 }
 
 type refusal struct {
-	err   error
-	until time.Time
+	err          error
+	token        string // "" for none
+	until, again time.Time
 }
 
 // note remembers err if it says that n is not for us. A login that is refused is another
 // matter: the next one can be right.
-func (r *refusals) note(n name, err error) {
+func (r *refusals) note(ctx context.Context, l *login, n name, err error) {
 	if !errors.Is(err, fs.ErrPermission) || errors.Is(err, backends.ErrUnauthorized) {
 		return
 	}
+	token, _ := l.get(ctx, "") // there may be none
+	r.put(n, refusal{err: err, token: token, until: time.Now().Add(refusalLife)})
+}
+
+func (r *refusals) put(n name, v refusal) {
+	v.again = time.Now().Add(refusalLook)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.all == nil || len(r.all) >= maxKnown {
 		r.all = map[name]refusal{}
 	}
-	r.all[n] = refusal{err, time.Now().Add(refusalLife)}
+	r.all[n] = v
 }
 
-// of returns the refusal of n, nil if there was none lately.
-func (r *refusals) of(n name) error {
+// of returns the refusal of n, nil if there was none lately, or to another token.
+func (r *refusals) of(ctx context.Context, l *login, n name) error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if was, ok := r.all[n]; ok && time.Now().Before(was.until) {
+	was, ok := r.all[n]
+	r.mu.Unlock()
+	switch now := time.Now(); {
+	case !ok || now.After(was.until):
+		return nil
+	case now.Before(was.again):
 		return was.err
 	}
-	return nil
+	if _, err := l.get(ctx, was.token); err == nil && was.token != "" {
+		return nil
+	}
+	r.put(n, was)
+	return was.err
 }

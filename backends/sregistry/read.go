@@ -46,13 +46,13 @@ func (c *client) manifest(ctx context.Context, n name) (manifest, error) {
 		m = manifest{}
 		return c.object(req, &m)
 	}
-	if err := c.refusals.of(n); err != nil {
+	if err := c.refusals.of(ctx, c.login, n); err != nil {
 		return m, err
 	}
 	var err error
 	if !c.closed.has(n.collection) {
 		if err = c.asUser(ctx, ask); err == nil || !c.wantsSignature(ctx, err) {
-			c.refusals.note(n, err)
+			c.refusals.note(ctx, c.login, n, err)
 			return checked(m, n, err)
 		}
 	}
@@ -62,7 +62,7 @@ func (c *client) manifest(ctx context.Context, n name) (manifest, error) {
 	} else if open != nil && errors.Is(err, backends.ErrUnauthorized) && !errors.Is(open, backends.ErrUnauthorized) && errors.Is(open, fs.ErrPermission) {
 		err = open
 	}
-	c.refusals.note(n, err)
+	c.refusals.note(ctx, c.login, n, err)
 	return checked(m, n, err)
 }
 

@@ -34,6 +34,7 @@ type recording struct {
 	About   string
 	Options struct {
 		PrivateOnly         bool
+		RequireAuth         bool
 		ClockHours          int
 		ViewLimit, Throttle int
 	}
@@ -83,7 +84,7 @@ func TestFake_recorded(t *testing.T) {
 			}
 			opts := rec.Options
 			srv := sregistrytest.Start(t, sregistrytest.Options{
-				PrivateOnly: opts.PrivateOnly, ViewLimit: opts.ViewLimit, Throttle: opts.Throttle, Clock: time.Duration(opts.ClockHours) * time.Hour,
+				PrivateOnly: opts.PrivateOnly, RequireAuth: opts.RequireAuth, ViewLimit: opts.ViewLimit, Throttle: opts.Throttle, Clock: time.Duration(opts.ClockHours) * time.Hour,
 			})
 			for _, name := range []string{"public", "twin", "Old_Style.Name"} {
 				srv.AddCollection(name, sregistrytest.User, false)

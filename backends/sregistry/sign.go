@@ -62,7 +62,12 @@ func (c *client) signed(ctx context.Context, k kind, n name, send func(auth stri
 	}
 	try := func(token string, at time.Time) error { return send(sign(c.login.user, token, k, stamp(at), n)) }
 	at := c.clock.now()
-	if err = try(token, at); !k.refused(err) {
+	if err = try(token, at); k == kindPull && shut(err) {
+		if fresh, noToken := c.login.get(ctx, token); noToken == nil {
+			err = try(fresh, at) // which another login may be allowed
+		}
+	}
+	if !k.refused(err) {
 		return err
 	}
 	other, told := neighbour(at, err)

@@ -88,6 +88,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		switch over, throttled := s.limited(at, framework); {
 		case framework && user != Token && user != GuestToken:
 			reply(w, http.StatusForbidden, dict{"detail": "Invalid token."})
+		case s.opts.RequireAuth && !framework && r.URL.Path != "/api/collections/" && !strings.HasPrefix(at.name, "upload") && at.name != "download":
+			reply(w, http.StatusForbidden, dict{"detail": "Authentication credentials were not provided."})
 		case throttled:
 			w.Header().Set("Retry-After", "86400")
 			reply(w, http.StatusTooManyRequests, dict{"detail": "Request was throttled. Expected available in 86400 seconds."})

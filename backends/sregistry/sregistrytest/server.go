@@ -49,6 +49,7 @@ type Options struct {
 	MaxPage     int           // collections on a page at most, whatever is asked for; 0 means no limit
 	ViewLimit   int           // requests to one view, above which it answers 403; 0 means no limit
 	Throttle    int           // requests to the API, above which it answers 429; 0 means no limit
+	RequireAuth bool          // API_REQUIRE_AUTH: the framework's own login is needed for everything but uploads and downloads
 	PrivateOnly bool          // the server's own choice for new collections is private
 	WeeklyLimit int           // downloads of one container from the old store; 0 means no limit
 	Clock       time.Duration // how far the server's clock is off
