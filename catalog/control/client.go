@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,9 +26,9 @@ import (
 // ErrNobody means that nothing serves the socket.
 var ErrNobody = errors.New("no mount is running")
 
-// ErrUnheard means that the other side ended before it read the request: nothing of it
-// was done, and another one may serve the socket soon.
-var ErrUnheard = errors.New("the mount ended before it heard")
+// ErrUnheard means that the other side ended before it began to answer, which it does
+// before any work: nothing was done, and another one may serve the socket soon.
+var ErrUnheard = errors.New("the mount ended before it heard of this")
 
 // A Client calls the verbs of a catalogue, which may be in another process. Its
 // methods are those of catalog.Catalog, with the same errors; file names must be
@@ -37,9 +36,8 @@ var ErrUnheard = errors.New("the mount ended before it heard")
 // of a call ends, so does the work on the other side.
 type Client struct {
 	http      *http.Client
-	transport io.Closer    // nil if it runs in this process
-	pid       int          // of the other side; 0 if it is not known
-	sent      atomic.Int64 // bytes that the other side could read
+	transport io.Closer // nil if it runs in this process
+	pid       int       // of the other side; 0 if it is not known
 }
 
 // dialTimeout is generous for a machine under load; a mount that is alive
@@ -56,11 +54,9 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{pid: peerPID(first)}
-	t := &socketTransport{socket: socket, first: first, sent: &c.sent}
+	t := &socketTransport{socket: socket, first: first}
 	t.Transport = http.Transport{DialContext: t.dial, DisableCompression: true}
-	c.http, c.transport = &http.Client{Transport: t}, t
-	return c, nil
+	return &Client{http: &http.Client{Transport: t}, transport: t, pid: peerPID(first)}, nil
 }
 
 func dial(ctx context.Context, socket string) (net.Conn, error) {
@@ -83,7 +79,6 @@ func dial(ctx context.Context, socket string) (net.Conn, error) {
 type socketTransport struct {
 	http.Transport
 	socket string
-	sent   *atomic.Int64
 	mu     sync.Mutex // guards the field below
 	first  net.Conn
 }
@@ -93,25 +88,10 @@ func (t *socketTransport) dial(ctx context.Context, _, _ string) (net.Conn, erro
 	conn := t.first
 	t.first = nil
 	t.mu.Unlock()
-	if conn == nil {
-		var err error
-		if conn, err = dial(ctx, t.socket); err != nil {
-			return nil, err
-		}
+	if conn != nil {
+		return conn, nil
 	}
-	return counted{conn, t.sent}, nil
-}
-
-// A counted connection counts what was written.
-type counted struct {
-	net.Conn
-	sent *atomic.Int64
-}
-
-func (c counted) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	c.sent.Add(int64(n))
-	return n, err
+	return dial(ctx, t.socket)
 }
 
 // Close implements io.Closer.
@@ -177,13 +157,13 @@ func (c *Client) post(ctx context.Context, verb string, req any, fn func(frame) 
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set(protocolHeader, strconv.Itoa(Protocol))
 	r.Header.Set(umaskHeader, strconv.FormatUint(uint64(catalog.Umask()), 8))
-	sent := c.sent.Load()
 	resp, err := c.http.Do(r)
-	if err != nil && c.transport != nil && c.sent.Load() == sent && ctx.Err() == nil {
-		return fmt.Errorf("%w: %v", ErrUnheard, err)
-	}
 	if err != nil {
-		return transportError(ctx, err)
+		err = transportError(ctx, err)
+		if c.transport != nil && ctx.Err() == nil && !dialling(err) {
+			err = fmt.Errorf("%w: %w", ErrUnheard, err)
+		}
+		return err
 	}
 	defer resp.Body.Close()
 	if err := checkProtocol("the mount", resp.Header); err != nil {
@@ -192,15 +172,17 @@ func (c *Client) post(ctx context.Context, verb string, req any, fn func(frame) 
 	return transportError(ctx, readFrames(resp.Body, fn))
 }
 
+// dialling reports whether an error is one of dial.
+func dialling(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return errors.Is(err, ErrNobody) || errors.Is(err, fs.ErrPermission) || ok && op.Op == "dial"
+}
+
 // transportError makes a context's end look like one, whatever the connection
 // said when it was cut, and drops the made-up URL from the text.
 func transportError(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
-	}
-	// unix(7): the peer was closed with data unread, or before it was sent.
-	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
-		return fmt.Errorf("%w: %v", ErrUnheard, err)
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return fmt.Errorf("talk to the mount: %w", op)

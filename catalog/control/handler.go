@@ -116,6 +116,10 @@ func serveVerb(log *slog.Logger, name string, v verb) http.Handler {
 		w.Header().Set(protocolHeader, strconv.Itoa(Protocol))
 		w.Header().Set("Content-Type", framesType)
 		out := newFrameWriter(w)
+		// Before any work: a client that gets no head of an answer knows that none was done.
+		rc := http.NewResponseController(w)
+		_ = rc.EnableFullDuplex() // the request is read after it
+		_ = rc.Flush()
 		err := checkProtocol("this sreg", r.Header)
 		if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); err == nil && kind != "application/json" {
 			err = fmt.Errorf("%w: the request is not application/json", ErrProtocol)
