@@ -39,7 +39,7 @@ type recordedStep struct {
 // A recordedAnswer is what we rely on: not the text for people, nor what is another each
 // time.
 type recordedAnswer struct {
-	Status  int               `json:"status"` // 0 if the connection breaks
+	Status  int               `json:"status"`            // 0 if the connection breaks
 	Headers map[string]string `json:"headers,omitempty"` // "*" for a value that is another each time
 	Codes   []string          `json:"codes,omitempty"`   // of its errors
 	Body    string            `json:"body,omitempty"`    // if it is not an error
