@@ -5,6 +5,7 @@ package backends
 import (
 	"context"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"time"
@@ -45,9 +46,11 @@ type Image struct {
 	Size     int64             // bytes; -1 if only known once opened
 	Digest   string            // "sha256:…", "md5:…", "oci-archive2:…" (package archive), or "" if the service keeps none
 	Version  string            // opaque validator: differs whenever the bytes do (digest, ETag, rev, generation)
-	Modified time.Time         // when it was published; zero if the service does not say
+	Modified time.Time         // of the file that was pushed, where the service keeps it, else when it was published; zero if it does not say
 	Labels   map[string]string // what the listing already tells; may be nil
 	URL      string            // where a person would look at it; may be ""
+	Mode     fs.FileMode       // permissions of the file where it is kept on this machine, else 0
+	GID      uint32            // its group, if Mode is set
 	Format   string            // one of Formats, or "" if only the bytes tell (then taken for "sif")
 }
 
@@ -88,6 +91,9 @@ type Pusher interface {
 	// Push stores src under ref and returns the image it now names. Nothing is
 	// visible under ref before all of src is stored and checked; on an error ref
 	// names what it named before.
+	//
+	// A push of the bytes that ref names already may succeed, whatever src.Replaces
+	// says, and must where Stat does not tell their SHA-256: Client compares that.
 	//
 	// Errors: those of Stat, and
 	//   - fs.ErrInvalid if the service would store the image under another name
@@ -196,6 +202,7 @@ type Source struct {
 	Digest   string      // "sha256:…" of all bytes
 	Format   string      // as in Image
 	Modified time.Time   // of the file that was copied; zero means now
+	Mode     fs.FileMode // its permissions; 0 if not known. A store on this machine lets nobody read who could not then
 
 	// Path is a file with exactly these bytes, or "": a backend that stores on
 	// this machine may clone it instead of copying. With Give the file is given

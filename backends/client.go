@@ -20,9 +20,12 @@ import (
 //
 // Every error is an *Error. An answer of the service that will not change is
 // given at once; what may pass (ErrUnavailable, ErrRateLimited, silence) is
-// tried again until the limit. A remote that nothing was heard from for several
+// tried again until the limit. A service that wants fewer requests is not asked by Stat,
+// List and Search before the time that it names, or for a minute; what opens and
+// publishes is tried all the same. A remote that nothing was heard from for several
 // tries in a row is left alone for some seconds: meanwhile everything fails at
-// once with ErrUnavailable, so that a dead registry costs a listing no time.
+// once with ErrUnavailable, so that a dead registry costs a listing no time. What
+// a reader waits for (Demanded) is tried until the limit nevertheless.
 type Client struct {
 	name     string
 	backend  Backend
@@ -31,6 +34,9 @@ type Client struct {
 	gate     *gate
 	breaker  breaker
 	throttle throttle
+	stats    limit // of the questions by each method
+	lists    limit
+	searches limit
 	hidden   hiddenNames
 	closing  sync.Once
 }

@@ -144,6 +144,68 @@ func TestClient_retryAfter(t *testing.T) {
 	})
 }
 
+// A service that has had enough is not asked before it wants to be: others than who was
+// told do not try. What is read is tried all the same.
+func TestClient_limit(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		err  error
+		wait time.Duration
+	}{
+		"said so":  {&DelayError{fmt.Errorf("%w: HTTP 429", ErrRateLimited), 5 * time.Hour}, 5 * time.Hour},
+		"503":      {&DelayError{fmt.Errorf("%w: HTTP 503", ErrUnavailable), 5 * time.Minute}, 5 * time.Minute},
+		"unsaid":   {fmt.Errorf("%w: HTTP 429", ErrRateLimited), limitPause},
+		"of one":   {permanent(ErrRateLimited), 0},
+		"no limit": {fs.ErrPermission, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := &scripted{
+					stat: func(context.Context, int) (Image, error) { return Image{}, tt.err },
+					list: func(context.Context, int) iter.Seq2[Entry, error] { return entries(tt.err) },
+					open: func(context.Context, int64, int64) (io.ReadCloser, error) { return nil, permanent(tt.err) },
+				}
+				c := NewClient("r", b, ClientOptions{MaxElapsed: 20 * time.Second})
+				_, err := c.Stat(t.Context(), testRef)
+				b.tries.Store(0)
+				start := time.Now()
+				for range 10 {
+					_, again := c.Stat(t.Context(), testRef)
+					if tt.wait == 0 {
+						continue
+					}
+					if !errors.Is(again, classify(tt.err)) && !errors.Is(again, ErrRateLimited) && !errors.Is(again, ErrUnavailable) || RetryAfter(again) <= tt.wait-time.Minute ||
+						!strings.Contains(again.Error(), "it is not asked before") {
+						t.Fatalf("first %v, then %v", err, again)
+					}
+				}
+				if n := b.tries.Load(); (n == 0) != (tt.wait > 0) || tt.wait > 0 && time.Since(start) > 0 {
+					t.Errorf("%d tries in %v, though the service has had enough", n, time.Since(start))
+				}
+				if tt.wait == 0 {
+					return
+				}
+				if _, err := c.Open(t.Context(), testImage, 0, -1); err == nil || b.tries.Load() != 0 && name == "" {
+					t.Error(err)
+				}
+				// A listing is another question.
+				for range 2 {
+					if _, err := Collect(c.List(t.Context(), "")); err == nil {
+						t.Error("a listing of a service that has had enough")
+					}
+				}
+				time.Sleep(tt.wait + tt.wait/10 + time.Second)
+				b.tries.Store(0)
+				_, _ = c.Stat(t.Context(), testRef)
+				if b.tries.Load() == 0 {
+					t.Error("not asked when the time was over")
+				}
+			})
+		})
+	}
+}
+
 func TestClient_silence(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -30,7 +32,15 @@ var (
 	ErrReadOnly = errors.New("remote is read-only")
 	// ErrNotAllowed: the registry could, but the configuration forbids it.
 	ErrNotAllowed = errors.New("not allowed by the configuration")
+	// ErrNotImage: a file that is no image by its first bytes. It is not given out, and
+	// so an fs.ErrPermission too.
+	ErrNotImage error = notImage{}
 )
+
+type notImage struct{}
+
+func (notImage) Error() string        { return "not an image" }
+func (notImage) Is(target error) bool { return target == fs.ErrPermission }
 
 var errExists = Saying(fs.ErrExist, "the tag is taken")
 
@@ -94,9 +104,12 @@ func RetryAfter(err error) time.Duration {
 	return 0
 }
 
-// LocalDisk returns the errno in err when it tells of a full or broken disk of
-// this machine rather than of a registry: ENOSPC, EDQUOT, EFBIG, EROFS, EIO.
-func LocalDisk(err error) (syscall.Errno, bool) {
+// LocalErrno returns the errno in err when it tells of this machine rather than of
+// a registry: ENOSPC, EDQUOT, EFBIG, EROFS, EIO of a disk; EMFILE, ENFILE, ENOMEM.
+func LocalErrno(err error) (syscall.Errno, bool) {
+	if e, ok := Shortage(err); ok {
+		return e, true
+	}
 	e, ok := errors.AsType[syscall.Errno](err)
 	if !ok {
 		return 0, false
@@ -104,6 +117,20 @@ func LocalDisk(err error) (syscall.Errno, bool) {
 	switch e {
 	case syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EROFS, syscall.EIO:
 		return e, true
+	}
+	return 0, false
+}
+
+// Shortage returns the errno in err when this process, or this machine, has no
+// descriptor or no memory left: EMFILE, ENFILE, ENOMEM. What was to be asked then was
+// not asked.
+func Shortage(err error) (syscall.Errno, bool) {
+	dns, isDNS := errors.AsType[*net.DNSError](err) // the resolver keeps the text only
+	// The text of EMFILE is the beginning of that of ENFILE.
+	for _, e := range []syscall.Errno{syscall.ENFILE, syscall.EMFILE, syscall.ENOMEM} {
+		if errors.Is(err, e) || isDNS && strings.Contains(dns.Err, e.Error()) {
+			return e, true
+		}
 	}
 	return 0, false
 }

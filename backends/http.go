@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -139,6 +140,11 @@ func (rt *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp, err := transport.RoundTrip(out)
 	if err != nil {
+		// Where one connection has lost its other end the idle ones often have, too:
+		// the next try is to make a new one.
+		if !errors.Is(context.Cause(ctx), context.Canceled) {
+			transport.CloseIdleConnections()
+		}
 		err = dog.reason(ctx, err)
 		dog.end()
 		return nil, err

@@ -6,12 +6,16 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -365,6 +369,14 @@ func TestTransportError(t *testing.T) {
 	_, err = get(t, hc, strings.Replace(plain.URL, "http:", "https:", 1))
 	if err = TransportError(err); !errors.Is(err, ErrUnavailable) || transient(err) {
 		t.Errorf("TLS to a plain server: %v", err)
+	}
+	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM} {
+		for _, cause := range []error{os.NewSyscallError("socket", e), &net.DNSError{Err: "dial udp: socket: " + e.Error()}} {
+			err := TransportError(&url.Error{Op: "Get", URL: "https://lab.org/?sig=secret", Err: &net.OpError{Op: "dial", Err: cause}})
+			if !errors.Is(err, e) || errors.Is(err, ErrUnavailable) || transient(err) || strings.Contains(err.Error(), "secret") {
+				t.Errorf("%v: %v", e, err)
+			}
+		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

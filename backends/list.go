@@ -35,7 +35,7 @@ func (c *Client) List(ctx context.Context, collection string) iter.Seq2[Entry, e
 		}()
 		told, untold := false, error(nil)
 		list := func(ctx context.Context) iter.Seq2[Entry, error] { return lister.List(ctx, collection) }
-		more := stream(ctx, c, list, func(e Entry, err error) bool {
+		more := stream(ctx, c, &c.lists, list, func(e Entry, err error) bool {
 			if err != nil {
 				yield(e, c.failAll("list", collection, err))
 				return false
@@ -89,7 +89,7 @@ func (c *Client) Search(ctx context.Context, query string) iter.Seq2[Image, erro
 	return func(yield func(Image, error) bool) {
 		hidden := 0
 		search := func(ctx context.Context) iter.Seq2[Image, error] { return searcher.Search(ctx, query) }
-		stream(ctx, c, search, func(img Image, err error) bool {
+		stream(ctx, c, &c.searches, search, func(img Image, err error) bool {
 			if err != nil {
 				return yield(img, c.failAll("search", query, err))
 			}
@@ -107,8 +107,9 @@ func (c *Client) Search(ctx context.Context, query string) iter.Seq2[Image, erro
 // stream yields what the backend's sequence does. Neither the time limit runs
 // nor a slot is held while the consumer has an element: it may well ask the
 // same remote for more. It reports whether the consumer wants more.
-func stream[T any](ctx context.Context, c *Client, open func(context.Context) iter.Seq2[T, error], yield func(T, error) bool) (more bool) {
+func stream[T any](ctx context.Context, c *Client, l *limit, open func(context.Context) iter.Seq2[T, error], yield func(T, error) bool) (more bool) {
 	d := c.delays(ctx)
+	d.limit = l
 	yielded, stopped := false, false
 	err := d.retry(ctx, func() error {
 		tried, t, err := c.begin(ctx, d.left(c.opts.MaxElapsed), c.gate.enter)
@@ -177,7 +178,7 @@ func (c *Client) Watch(ctx context.Context) iter.Seq2[Change, error] {
 			if time.Since(opened) > watchSettled {
 				d.exp.Reset()
 			}
-			if !pause(ctx, again.NextBackOff()) || !yield(Change{Below: true}, nil) {
+			if !pause(ctx, again.NextBackOff(), nil) || !yield(Change{Below: true}, nil) {
 				return
 			}
 		}

@@ -16,7 +16,7 @@ func (c *Client) Stat(ctx context.Context, ref Ref) (Image, error) {
 	if err := c.checkName(ref); err != nil {
 		return Image{}, c.fail("stat", ref, err)
 	}
-	img, err := once(ctx, c, func(ctx context.Context) (Image, error) { return c.backend.Stat(ctx, ref) })
+	img, err := once(ctx, c, &c.stats, func(ctx context.Context) (Image, error) { return c.backend.Stat(ctx, ref) })
 	if err == nil {
 		err = checkImage(img)
 	}

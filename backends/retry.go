@@ -4,6 +4,7 @@ package backends
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -13,25 +14,35 @@ import (
 const (
 	maxTries = 8                // of one operation
 	maxDelay = 10 * time.Second // between two of them, unless the service asks for more
+	// maxWait is maxDelay where somebody waits: when the service is back they go on
+	// soon after.
+	maxWait = 2 * time.Second
 )
+
+// limitShare is the part of an operation's time in which a limit that it did not meet itself
+// may end: it needs the rest, and those who look do not wait for long.
+const limitShare = 4
 
 // LeastProgress is how many bytes more a try must have brought, or stored, to be no
 // failure: what brings a byte at each try would be tried for ever.
 const LeastProgress = 16 << 10
 
-// delays is the backoff.BackOff of one operation: exponential with full jitter,
+// delays are those between the tries of one operation: exponential with full jitter,
 // never before the service's Retry-After, never past the operation's end.
 type delays struct {
 	exp      *backoff.ExponentialBackOff
 	breaker  *breaker
 	throttle *throttle
+	limit    *limit // nil: what is tried whatever the service said before
+	demand   demand
 	deadline time.Time
 	tries    int
 	after    time.Duration // asked for with the last error
+	last     error
 }
 
 func (c *Client) delays(ctx context.Context) *delays {
-	d := &delays{breaker: &c.breaker, throttle: &c.throttle, deadline: time.Now().Add(c.opts.MaxElapsed)}
+	d := &delays{breaker: &c.breaker, throttle: &c.throttle, demand: demandOf(ctx), deadline: time.Now().Add(c.opts.MaxElapsed)}
 	if end, ok := ctx.Deadline(); ok && end.Before(d.deadline) {
 		d.deadline = end
 	}
@@ -43,22 +54,25 @@ func (c *Client) delays(ctx context.Context) *delays {
 	return d
 }
 
-// NextBackOff implements backoff.BackOff.
-func (d *delays) NextBackOff() time.Duration {
+// next returns how long to wait before the next try, or that there is none.
+func (d *delays) next() (wait time.Duration, again bool) {
 	d.tries++
-	wait := d.exp.NextBackOff()
-	if d.after > 0 {
+	wait = d.exp.NextBackOff()
+	left := time.Until(d.deadline)
+	switch {
+	case d.after > 0:
 		// All who were turned away at once must not come back at once.
 		wait = d.after + rand.N(d.after/10+100*time.Millisecond)
+	case d.demand.raised():
+		return min(wait, maxWait, left), left > 0
 	}
-	if d.tries >= maxTries || d.breaker.open() || time.Now().Add(wait).After(d.deadline) {
-		return backoff.Stop
+	refused := !d.demand.raised() && (d.tries >= maxTries || d.breaker.open())
+	again = !refused && wait <= left
+	if !again && d.limit != nil && d.after == 0 && errors.Is(d.last, ErrRateLimited) {
+		d.limit.meet(d.last, limitPause)
 	}
-	return wait
+	return wait, again
 }
-
-// Reset implements backoff.BackOff; backoff.Retry calls it once, at its start.
-func (d *delays) Reset() { d.exp.Reset() }
 
 // progressed gives an operation that has come further all its tries again.
 func (d *delays) progressed(budget time.Duration) {
@@ -67,29 +81,58 @@ func (d *delays) progressed(budget time.Duration) {
 }
 
 // left is how long a try may be silent: half of the budget, so that there is a
-// second one, but never beyond the operation's end.
+// second one, but never beyond the operation's end. Where somebody waits, a sixth,
+// a third and a half: a connection that lost its other end says nothing either.
 func (d *delays) left(budget time.Duration) time.Duration {
-	return max(min(budget/2, time.Until(d.deadline)), time.Millisecond)
+	limit := budget / 2
+	if d.demand.raised() {
+		limit = min(budget/6<<min(d.tries, 2), limit)
+	}
+	return max(min(limit, time.Until(d.deadline)), time.Millisecond)
 }
 
 // retry calls op until it succeeds or there is no point in going on. The error
 // is op's last one, or ctx's if that ended during a pause.
 func (d *delays) retry(ctx context.Context, op func() error) error {
-	return backoff.Retry(func() error {
-		err := op()
-		if err != nil && !transient(err) {
-			return backoff.Permanent(err)
+	if d.limit != nil {
+		if err := d.limit.pass(ctx, time.Until(d.deadline)/limitShare); err != nil {
+			return err
 		}
-		d.after = RetryAfter(err)
+	}
+	for {
+		err := op()
+		if p, ok := errors.AsType[*backoff.PermanentError](err); ok {
+			return p.Err
+		}
+		if err == nil || !transient(err) {
+			return err
+		}
+		d.last, d.after = err, RetryAfter(err)
 		d.throttle.meet(err)
-		return err
-	}, backoff.WithContext(d, ctx))
+		if d.limit != nil && d.after > 0 {
+			d.limit.meet(err, d.after)
+		}
+		wait, again := d.next()
+		early := d.demand // what somebody begins to wait for is tried then
+		if d.after > 0 || d.demand.raised() {
+			early = nil
+		}
+		switch {
+		case again && pause(ctx, wait, early):
+		case ctx.Err() != nil:
+			return ctx.Err()
+		default:
+			return err
+		}
+	}
 }
 
 // once is for one request with a short answer: it is tried again while that can help.
-func once[T any](ctx context.Context, c *Client, fn func(context.Context) (T, error)) (T, error) {
+// A question has its limit.
+func once[T any](ctx context.Context, c *Client, l *limit, fn func(context.Context) (T, error)) (T, error) {
 	var v T
 	d := c.delays(ctx)
+	d.limit = l
 	err := d.retry(ctx, func() error {
 		tried, t, err := c.begin(ctx, d.left(c.opts.MaxElapsed), c.gate.enter)
 		if err != nil {
@@ -109,14 +152,14 @@ func permanent(err error) error {
 	return backoff.Permanent(err)
 }
 
-// pause waits, and reports whether ctx is still alive.
-func pause(ctx context.Context, d time.Duration) bool {
+// pause waits, but not beyond early, and reports whether ctx is still alive.
+func pause(ctx context.Context, d time.Duration, early <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return ctx.Err() == nil
+	case <-early:
 	case <-ctx.Done():
-		return false
 	}
+	return ctx.Err() == nil
 }

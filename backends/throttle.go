@@ -3,7 +3,10 @@
 package backends
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -40,4 +43,48 @@ func (c *Client) Throttled() (times int, until time.Time) {
 	c.throttle.mu.Lock()
 	defer c.throttle.mu.Unlock()
 	return c.throttle.times, c.throttle.until
+}
+
+// limitPause is how long a service is left alone that wants fewer requests and does not
+// say for how long.
+const limitPause = time.Minute
+
+// A limit is until when a service does not want to be asked questions of one kind. Many
+// count requests by the day: looking must not spend what reading needs. The zero value
+// limits nothing.
+type limit struct {
+	mu    sync.Mutex // guards the fields below
+	until time.Time
+	said  error
+}
+
+// meet notes that the service wants to be left alone for so long.
+func (l *limit) meet(err error, after time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if until := time.Now().Add(after); until.After(l.until) {
+		l.until, l.said = until, err
+		if delay, ok := errors.AsType[*DelayError](err); ok {
+			l.said = delay.Err
+		}
+	}
+}
+
+// pass waits until the service may be asked, if that is no longer than most.
+//
+// Errors: what the service said, with the time that is left; ctx's.
+func (l *limit) pass(ctx context.Context, most time.Duration) error {
+	l.mu.Lock()
+	until, said := l.until, l.said
+	l.mu.Unlock()
+	left := time.Until(until)
+	switch {
+	case left <= 0:
+		return nil
+	case left > most:
+		return &DelayError{Err: fmt.Errorf("%w; it is not asked before %s", said, until.Format(time.TimeOnly)), After: left}
+	case !pause(ctx, left+rand.N(left/10+100*time.Millisecond), nil): // not all at once
+		return ctx.Err()
+	}
+	return nil
 }

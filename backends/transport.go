@@ -25,6 +25,7 @@ import (
 //     and ErrUnauthorized of what it was configured with.
 //   - A server that wants another client certificate is ErrUnauthorized.
 //   - Silence is context.DeadlineExceeded.
+//   - EMFILE, ENFILE and ENOMEM stay: the service was not asked.
 //   - Anything else is ErrUnavailable; permanently so where asking again cannot
 //     help: a certificate, TLS spoken to something else.
 func TransportError(err error) error {
@@ -32,6 +33,9 @@ func TransportError(err error) error {
 		return nil
 	}
 	text := Redact(err.Error())
+	if e, ok := Shortage(err); ok {
+		return saying(e, text)
+	}
 	if wantsCertificate(err) {
 		return saying(ErrUnauthorized, text+" (the server wants a certificate of its clients: client_cert, client_key)")
 	}

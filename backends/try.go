@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http/httptrace"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,48 +22,78 @@ type try struct {
 	cancel context.CancelCauseFunc
 	leave  func()        // gives the slot back
 	limit  time.Duration // of silence; 0 for none
-	timer  *time.Timer
-	probe  atomic.Bool // until the breaker is told
-	heard  atomic.Bool // the service answered with at least a byte
+	probe  atomic.Bool   // until the breaker is told
+	heard  atomic.Bool   // the service answered with at least a byte
+
+	mu      sync.Mutex // guards the fields below
+	timer   *time.Timer
+	resting bool
 }
 
 var errSilence = errors.New("no answer in time")
 
-// begin waits for a slot and returns a try with its context. After a nil
-// error, end or keep must be called. Errors: a permanent one.
+// begin waits for a slot, and where somebody waits for the answer, for a turn. It
+// returns a try with its context. After a nil error, end or keep must be called.
+// Errors: a permanent one; where somebody waits, what may pass if neither came within
+// limit.
 func (c *Client) begin(ctx context.Context, limit time.Duration, enter func(context.Context) (func(), error)) (context.Context, *try, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, backoff.Permanent(err)
 	}
-	probe, err := c.breaker.allow()
-	if err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	tried, cancel := context.WithCancelCause(ctx)
 	t := &try{c: c, cancel: cancel, limit: limit}
 	if limit > 0 {
 		t.timer = time.AfterFunc(limit, func() { cancel(errSilence) })
 	}
-	t.leave, err = enter(ctx)
-	if err == nil && !probe {
-		// Those before us may have found out meanwhile that nobody answers.
-		if probe, err = c.breaker.allow(); err != nil {
-			t.stop()
-			t.leave()
-			return nil, nil, err
-		}
-	}
-	t.probe.Store(probe)
-	if err != nil {
+	if err := t.admit(tried, enter); err != nil {
 		t.stop()
-		c.breaker.done(probe, unknown, nil)
-		if errors.Is(err, errSilence) {
-			err = fmt.Errorf("%w: %d requests are under way for over %v", context.DeadlineExceeded, c.opts.Concurrency, limit)
+		if ctx.Err() != nil {
+			err = backoff.Permanent(ctx.Err())
 		}
-		return nil, nil, backoff.Permanent(err)
+		return nil, nil, err
 	}
 	trace := &httptrace.ClientTrace{GotFirstResponseByte: t.hear}
-	return httptrace.WithClientTrace(ctx, trace), t, nil
+	return OnProgress(httptrace.WithClientTrace(tried, trace), t.goesOn), t, nil
+}
+
+// admit asks the breaker and the gate. Errors: those of begin.
+func (t *try) admit(ctx context.Context, enter func(context.Context) (func(), error)) error {
+	if demandOf(ctx).raised() {
+		if err := t.c.breaker.turn(ctx); err != nil {
+			return err
+		}
+		return t.enter(ctx, enter)
+	}
+	probe, err := t.c.breaker.allow()
+	if err != nil {
+		return err
+	}
+	t.probe.Store(probe)
+	if err := t.enter(ctx, enter); err != nil || probe {
+		return err
+	}
+	// Those before us may have found out meanwhile that nobody answers.
+	probe, err = t.c.breaker.allow()
+	if err != nil {
+		t.leave()
+	}
+	t.probe.Store(probe)
+	return err
+}
+
+// enter waits for a slot. Errors: those of begin.
+func (t *try) enter(ctx context.Context, enter func(context.Context) (func(), error)) (err error) {
+	if t.leave, err = enter(ctx); err == nil {
+		return nil
+	}
+	t.c.breaker.done(t.probe.Swap(false), unknown, nil)
+	if errors.Is(err, errSilence) {
+		err = fmt.Errorf("%w: %d requests are under way for over %v", context.DeadlineExceeded, t.c.opts.Concurrency, t.limit)
+		if demandOf(ctx).raised() {
+			return err
+		}
+	}
+	return backoff.Permanent(err)
 }
 
 // enterAgain waits for a slot after leave, and for the service from then on.
@@ -77,7 +108,18 @@ func (t *try) enterAgain(tried context.Context) error {
 
 // alive starts the time limit anew.
 func (t *try) alive() {
-	if t.timer != nil {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.resting = false; t.timer != nil {
+		t.timer.Reset(t.limit)
+	}
+}
+
+// goesOn is alive while the time limit is not suspended.
+func (t *try) goesOn() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.timer != nil && !t.resting {
 		t.timer.Reset(t.limit)
 	}
 }
@@ -93,7 +135,9 @@ func (t *try) hear() {
 
 // rest suspends the time limit until alive is called.
 func (t *try) rest() {
-	if t.timer != nil {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.resting = true; t.timer != nil {
 		t.timer.Stop()
 	}
 }
@@ -135,6 +179,9 @@ func (t *try) settle(ctx, tried context.Context, err error) error {
 		if errors.Is(err, ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
 			o = silence
 		}
+		if _, ok := Shortage(err); ok {
+			o = unknown // it was not asked
+		}
 	}
 	if o == silence && t.heard.Load() {
 		o = answered
@@ -150,6 +197,9 @@ func classify(err error) error {
 		if errors.Is(err, s) {
 			return err
 		}
+	}
+	if _, ok := Shortage(err); ok {
+		return TransportError(err)
 	}
 	// Before the sentinels of package fs: a refused connection can hold EACCES,
 	// which is one of them.

@@ -112,6 +112,9 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	b.pace.wait()
 	n, err := b.ReadCloser.Read(p)
 	b.pace.rest(n)
+	if n > 0 {
+		progressed(b.ctx)
+	}
 	if errors.Is(err, io.EOF) {
 		return n, err
 	}

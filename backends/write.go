@@ -12,8 +12,9 @@ import (
 
 // Push is Pusher.Push. A push that broke off is tried again for as long as each
 // try stores more than the last one did; with src.Session, or where the service
-// knows what it has, that is not from the start. If a try was accepted but its
-// answer lost, the next finds its own image and that is success.
+// knows what it has, that is not from the start. That ref names the same bytes
+// already is success, whatever src.Replaces says: a try was accepted whose answer was
+// lost, or somebody else has pushed them. Nothing is changed then.
 //
 // Errors: those of Pusher; ErrReadOnly.
 func (c *Client) Push(ctx context.Context, ref Ref, src Source) (Image, error) {
@@ -34,7 +35,7 @@ func (c *Client) push(ctx context.Context, ref Ref, src Source) (Image, error) {
 	}
 	var img Image
 	d := c.delays(ctx)
-	tries, best := 0, int64(0)
+	best := int64(0)
 	err := d.retry(ctx, func() error {
 		tried, t, err := c.begin(ctx, pushSilence*c.opts.MaxElapsed, c.gate.enterBody)
 		if err != nil {
@@ -52,12 +53,11 @@ func (c *Client) push(ctx context.Context, ref Ref, src Source) (Image, error) {
 				src.Progress(stored)
 			}
 		}
-		tries++
 		err = Guard(c.opts.Log, func() (err error) { img, err = pusher.Push(tried, ref, watched); return err })
 		return t.end(ctx, tried, err)
 	})
-	if tries > 1 && (errors.Is(err, fs.ErrExist) || errors.Is(err, ErrChanged)) {
-		if now, statErr := c.Stat(ctx, ref); statErr == nil && now.Digest == src.Digest {
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, ErrChanged) {
+		if now, err := c.StatSource(ctx, ref, src); err == nil && now.Digest == src.Digest {
 			return now, nil
 		}
 	}
@@ -65,6 +65,23 @@ func (c *Client) push(ctx context.Context, ref Ref, src Source) (Image, error) {
 		err = checkImage(img)
 	}
 	return img, err
+}
+
+// StatSource is Stat for who wants to know whether ref names the bytes of src: then the
+// result has their digest. A store on this machine tells no digest that others could
+// have made up, but reads a file that is asked for by its digest.
+//
+// Errors: those of Stat.
+func (c *Client) StatSource(ctx context.Context, ref Ref, src Source) (Image, error) {
+	img, err := c.Stat(ctx, ref)
+	if err != nil || img.Digest != "" || img.Size != src.Size || !c.Caps().Has(CanOpenFile) {
+		return img, err
+	}
+	ref.Version = src.Digest
+	if exact, err := c.Stat(ctx, ref); err == nil && exact.Version == img.Version {
+		img.Digest = src.Digest
+	}
+	return img, nil
 }
 
 func (c *Client) checkPush(ref Ref, src Source) error {
@@ -108,7 +125,7 @@ func (c *Client) Delete(ctx context.Context, img Image) error {
 		return c.fail("delete", img.Ref, err)
 	}
 	tries := 0
-	_, err := once(ctx, c, func(ctx context.Context) (struct{}, error) {
+	_, err := once(ctx, c, nil, func(ctx context.Context) (struct{}, error) {
 		tries++
 		return struct{}{}, deleter.Delete(ctx, img)
 	})
@@ -136,7 +153,7 @@ func (c *Client) Move(ctx context.Context, img Image, to Ref, replaces string) (
 		}
 	}
 	tries := 0
-	now, err := once(ctx, c, func(ctx context.Context) (Image, error) {
+	now, err := once(ctx, c, nil, func(ctx context.Context) (Image, error) {
 		tries++
 		return mover.Move(ctx, img, to, replaces)
 	})

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -133,6 +134,7 @@ func (b *Blob) State() State {
 // here. When ctx ends only this wait ends, never the download.
 //
 // Errors: io.EOF as io.ReaderAt; ctx's; those of backends.Backend.Open;
+// of those that may pass each only when nothing came in for the client's Timeout;
 // context.DeadlineExceeded when nothing came in for Options.Patience;
 // backends.ErrCorrupt once the digest did not match; ErrClosed.
 func (b *Blob) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
@@ -249,6 +251,44 @@ func readFile(f *os.File, p []byte, off int64) (int, error) {
 // ReadAt is ReadAtContext without end.
 func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
 	return b.ReadAtContext(context.Background(), p, off)
+}
+
+// Check fetches the first byte that is not here, unless something came in just now:
+// a registry that has another version by now says so before anybody reads. It keeps
+// nobody from reading what is here: other errors than that are for reads to give.
+//
+// Errors: backends.ErrChanged, fs.ErrNotExist.
+func (b *Blob) Check(ctx context.Context) error {
+	if b.local != nil {
+		return nil
+	}
+	d := b.data.Load()
+	off, ok := d.unchecked()
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkPatience)
+	defer cancel()
+	if err := outward(d.await(ctx, off, off+1, off+1)); errors.Is(err, backends.ErrChanged) || errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+const (
+	checkPatience = 3 * time.Second // as long as a look-up waits for a registry whose last answer is known
+	checkAge      = time.Second
+)
+
+// unchecked returns the first byte that is not here; ok is false if there is none, or
+// bytes came in within checkAge.
+func (d *data) unchecked() (off int64, ok bool) {
+	if d.phase.Load() != partial || d.complete() {
+		return 0, false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.have.firstMissing(0, chunks(d.size)) * chunkSize, time.Since(d.heard) >= checkAge
 }
 
 // Has reports whether a read of n bytes at off would be served from the disk at

@@ -31,6 +31,8 @@ type Cache struct {
 	told    atomic.Int64   // bytes that metadata takes, as last measured
 	growth  atomic.Int64   // bytes written since the limits were looked at
 	tidy    chan struct{}  // wakes the janitor
+	leave   chan struct{}  // closed to end the janitor alone
+	left    chan struct{}  // closed when it has ended
 	full    chan struct{}  // wakes it to trim
 	spared  chan struct{}  // wakes it to close spares
 	trims   sync.Mutex     // held while evicting
@@ -40,7 +42,8 @@ type Cache struct {
 	single  streams // downloads of blobs of unknown size
 	traffic traffic // requests under way
 
-	unguarded atomic.Pointer[error] // why fs-verity is not to be had
+	unguarded  atomic.Pointer[error] // why fs-verity is not to be had
+	handedOver atomic.Bool           // the directory is another process's, see HandOver; set with mu held
 
 	mu       sync.Mutex // guards the fields below; the last lock taken
 	closed   bool
@@ -87,7 +90,8 @@ type Options struct {
 	// FillDelay is how long after the first read of a blob the rest of it is
 	// fetched, if it is still open by then; default 1 s.
 	FillDelay time.Duration
-	// Patience is how long a read waits without any progress; default 60 s.
+	// Patience is how long a read waits without any progress; default a little more
+	// than the client's Timeout.
 	Patience time.Duration
 
 	dirtyAge time.Duration // see maxDirtyAge; for tests
@@ -107,7 +111,6 @@ func (o Options) withDefaults(dir string) Options {
 	}
 	o.StrictSize = cmp.Or(o.StrictSize, 16<<20)
 	o.FillDelay = cmp.Or(o.FillDelay, time.Second)
-	o.Patience = cmp.Or(o.Patience, time.Minute)
 	o.dirtyAge = cmp.Or(o.dirtyAge, maxDirtyAge)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -201,6 +204,7 @@ func Open(dir string, opts Options) (*Cache, error) {
 	}
 	c := &Cache{
 		dir: layout(dir), opts: opts.withDefaults(dir),
+		leave: make(chan struct{}), left: make(chan struct{}),
 		tidy: make(chan struct{}, 1), full: make(chan struct{}, 1), spared: make(chan struct{}, 1),
 		items: map[Key]*item{}, pins: map[Key]bool{},
 		stale: map[Key]bool{}, dropped: map[Key]bool{},
@@ -216,8 +220,8 @@ func Open(dir string, opts Options) (*Cache, error) {
 	return c, nil
 }
 
-// Close ends all fetching, makes what is here durable and saves the index.
-// Open handles give errors afterwards. A second Close does nothing.
+// Close ends all fetching, makes what is here durable and saves the index (unless that
+// was handed over). Open handles give errors afterwards. A second Close does nothing.
 func (c *Cache) Close() error {
 	c.mu.Lock()
 	was := c.closed
@@ -232,6 +236,9 @@ func (c *Cache) Close() error {
 		it.closeFiles()
 	}
 	c.spares.close(0)
+	if c.handedOver.Load() {
+		return nil
+	}
 	return c.save()
 }
 

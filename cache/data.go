@@ -3,7 +3,9 @@
 package cache
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -43,6 +45,7 @@ type data struct {
 	ctx    context.Context //nolint:containedctx // of the flights, which serve many callers; ends with the cache or when they are in vain
 	cancel context.CancelFunc
 	kick   chan struct{} // wakes the keeper
+	kept   chan struct{} // closed when the keeper has ended
 
 	disk    sync.Mutex // held while the map or the names of the files change
 	written *os.File   // for writing; nil when whole
@@ -58,8 +61,11 @@ type data struct {
 	sources    []source   // where it can be fetched, the best first
 	owner      map[int64]*flight
 	flights    int
-	stream     *flight // the last one of a service without ranges; may have landed
-	dirty      int64   // bytes that the map does not know of
+	received   int64     // bytes that came in
+	heard      time.Time // when the last of them did
+	awaited    int       // readers that wait for all of the blob
+	stream     *flight   // the last one of a service without ranges; may have landed
+	dirty      int64     // bytes that the map does not know of
 	dirtySince time.Time
 	stolen     int64 // bytes asked for twice to hurry up
 	trouble    trouble
@@ -211,11 +217,13 @@ func (d *data) closeWriter() {
 	d.recent = nil
 }
 
-// trouble is the last failure of a demanded fetch. Until it is over, whoever
-// asks for what is missing gets it at once: the service is not asked again for
-// each of a thousand reads.
+// trouble is the last failure that a reader was told of. Until it is over, whoever
+// begins to ask for what is missing gets it at once: the service is not asked again
+// for each of a thousand reads. What may pass is not told to those who waited already:
+// they have a time of their own, see reader.
 type trouble struct {
 	err   error
+	at    time.Time
 	until time.Time
 	row   int // failures in a row
 }
@@ -228,15 +236,55 @@ const (
 // meet notes another failure.
 func (t *trouble) meet(err error) {
 	pause := min(troubleMin<<min(t.row, 10), troubleMax)
-	*t = trouble{err: err, until: time.Now().Add(pause), row: t.row + 1}
+	now := time.Now()
+	*t = trouble{err: err, at: now, until: now.Add(pause), row: t.row + 1}
 }
 
-// now returns the failure if it still holds.
-func (t *trouble) now() error {
-	if t.err != nil && time.Now().Before(t.until) {
-		return t.err
+// now returns the failure if it still holds for who began to wait then.
+func (t *trouble) now(began time.Time) error {
+	if t.err == nil || !time.Now().Before(t.until) || began.Before(t.at) && mayPass(t.err) {
+		return nil
 	}
-	return nil
+	return t.err
+}
+
+// A reader is somebody who waits for bytes. He gets an error that may pass only when
+// nothing has come for as long as the remote's timeout allows: until then a registry
+// that is away only makes him wait.
+type reader struct {
+	began time.Time
+	moved time.Time // when what he waits for came further
+	seen  int64     // how far that was, where it is all of the blob
+}
+
+func newReader() *reader {
+	now := time.Now()
+	return &reader{began: now, moved: now}
+}
+
+// note notes how many bytes came in so far.
+func (r *reader) note(received int64) {
+	if received-r.seen >= backends.LeastProgress {
+		r.seen, r.moved = received, time.Now()
+	}
+}
+
+// patience is how long a reader waits without any progress. The client gives up a
+// little earlier, and knows the reason.
+func (d *data) patience() time.Duration {
+	return cmp.Or(d.item.cache.opts.Patience, d.source().client.Timeout()+5*time.Second)
+}
+
+// ends returns err if it is the end of r's wait. Call with mu held.
+func (d *data) ends(r *reader, err error) error {
+	final := !mayPass(err) || errors.Is(err, errDrips) || backends.RetryAfter(err) > 0
+	if !final && time.Since(r.moved) < d.sources[0].client.Timeout() {
+		return nil
+	}
+	if _, short := backends.Shortage(err); !short && d.trouble.now(time.Now()) == nil { // else another reader has noted it
+		d.trouble.meet(err)
+	}
+	return err
 }
 
 func errNoProgress(patience time.Duration) error {

@@ -77,12 +77,13 @@ func (w *window) keen() bool {
 // fetching those up to ahead. Errors: those of Blob.ReadAtContext; errNoRoom if
 // they cannot be put into the file.
 func (d *data) await(ctx context.Context, off, end, ahead int64) error {
+	r := newReader()
 	for {
-		f, target, err := d.need(off, end, min(ahead, d.size))
+		f, target, err := d.need(r, off, end, min(ahead, d.size))
 		if err != nil || f == nil {
 			return err
 		}
-		if err := d.wait(ctx, f, target); err != nil {
+		if err := d.wait(ctx, r, f, target); err != nil {
 			return err
 		}
 	}
@@ -91,7 +92,7 @@ func (d *data) await(ctx context.Context, off, end, ahead int64) error {
 // need starts what is missing of [off, ahead). It returns the flight that brings
 // the first byte of [off, end) that cannot be read yet, and how far it must get;
 // nil if all can be read.
-func (d *data) need(off, end, ahead int64) (*flight, int64, error) {
+func (d *data) need(r *reader, off, end, ahead int64) (*flight, int64, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.frontier = end
@@ -99,7 +100,7 @@ func (d *data) need(off, end, ahead int64) (*flight, int64, error) {
 	if d.phase.Load() == whole {
 		return nil, 0, nil
 	}
-	switch err := d.usable(); {
+	switch err := d.usable(r.began); {
 	case err == nil:
 		d.launch(off, max(end, ahead))
 	case d.phase.Load() == partial && (first < 0 || d.owner[chunkOf(first)] != nil):
@@ -121,8 +122,9 @@ func (d *data) need(off, end, ahead int64) (*flight, int64, error) {
 	return nil, 0, ErrClosed // nothing could be started
 }
 
-// usable says why nothing can be fetched now. Call with mu held.
-func (d *data) usable() error {
+// usable says why nothing can be fetched now for who began to wait then. Call with
+// mu held.
+func (d *data) usable(began time.Time) error {
 	switch {
 	case d.phase.Load() == dead:
 		return d.failure
@@ -131,7 +133,7 @@ func (d *data) usable() error {
 	case time.Now().Before(d.full):
 		return errNoRoom
 	}
-	return d.trouble.now()
+	return d.trouble.now(began)
 }
 
 // absent returns the first byte of [off, end) that cannot be read yet, or -1.
@@ -263,7 +265,7 @@ func (d *data) demanded(off int64, w *window, quiet bool) {
 	now := w.keen()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.idle || d.ctx.Err() != nil || d.usable() != nil {
+	if d.idle || d.ctx.Err() != nil || d.usable(time.Now()) != nil {
 		return
 	}
 	if now {

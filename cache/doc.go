@@ -25,7 +25,8 @@
 // A reader starts what is missing of its range and of a window ahead of it
 // (demand.go) and waits for the watermark of the flight that brings its first
 // missing byte: never for a whole request, and never with its own context in the
-// request, so that readers who give up take nothing from others.
+// request, so that readers who give up take nothing from others. A registry that is
+// away makes it wait, for as long as the remote's timeout allows (reader, in data.go).
 //
 // The filler of a blob (fill.go) fetches the rest, from the last reader's place on:
 // a second after the first read if the blob is still open then; at once when a

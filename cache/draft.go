@@ -3,7 +3,10 @@
 package cache
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"sync/atomic"
@@ -16,7 +19,7 @@ import (
 type Target struct {
 	Remote   string       `json:"remote"`
 	Ref      backends.Ref `json:"ref"`
-	Replaces string       `json:"replaces,omitempty"` // as backends.Source.Replaces
+	Replaces string       `json:"replaces,omitempty"` // as backends.Source.Replaces, or OnlySame
 	Format   string       `json:"format,omitempty"`   // "sif", "simg", ""
 	Async    bool         `json:"async,omitempty"`    // publish in the background, also after a restart
 	InPlace  bool         `json:"in_place,omitempty"` // it began as an image, which is changed in place
@@ -25,6 +28,10 @@ type Target struct {
 	File    string `json:"file,omitempty"`
 	Follows string `json:"follows,omitempty"` // the draft whose publication it replaces: the same open file wrote both
 }
+
+// OnlySame as Target.Replaces: the name means an image that may not be replaced, and
+// only the very bytes that it has are published, which changes nothing.
+const OnlySame = "="
 
 // DraftState is how far a draft has come.
 type DraftState string
@@ -66,7 +73,8 @@ func (i DraftInfo) Queued() bool { return i.Target.Async && i.State.settled() }
 // A Draft is a handle on one file of the spool, with full random access. Methods
 // may be called from many goroutines at once, and give ErrClosed once this
 // handle or the spool is closed. Handles on one draft share everything else.
-// While a handle is open its draft is not discarded, unless the handle is idle.
+// While a handle is open its draft is not discarded, unless the handle is idle. An idle
+// handle takes no file descriptor.
 //
 // Errors of writing methods: ENOSPC, EDQUOT, EFBIG; fs.ErrInvalid for a negative
 // offset or size; ErrInUse while the draft is being published (from Source or
@@ -74,9 +82,21 @@ func (i DraftInfo) Queued() bool { return i.Target.Async && i.State.settled() }
 // and when a registry on this disk has linked its data already.
 type Draft struct {
 	entry  *entry
-	file   *os.File
 	idle   bool // guarded by spool.mu
+	kept   bool // open though idle; likewise
 	closed atomic.Bool
+}
+
+// use calls fn with the data file.
+func (d *Draft) use(fn func(*os.File) error) error {
+	if err := d.live(); err != nil {
+		return err
+	}
+	file, err := d.entry.acquire()
+	if err != nil {
+		return err
+	}
+	return errors.Join(fn(file), d.entry.letGo())
 }
 
 // Info returns the record as it is now, also of a draft that is gone.
@@ -111,18 +131,21 @@ func (d *Draft) Retarget(target Target) error {
 	})
 }
 
-// SetAttr stores the time and mode that a copying tool sets; a zero modTime
-// leaves the time as it is. A later write changes the time again.
+// SetAttr notes the time and mode that a copying tool sets; a zero modTime
+// leaves the time as it is. A later write changes the time again. They are in the
+// journal after the next Sync, Keep, Idle, Seal or Close: tools set them by the
+// thousand.
 func (d *Draft) SetAttr(modTime time.Time, mode uint32) error {
 	if err := d.live(); err != nil {
 		return err
 	}
-	return d.entry.change(func(r *record) {
+	d.entry.note(func(r *record) {
 		if !modTime.IsZero() {
 			r.ModTime = storable(modTime)
 		}
 		r.Mode = mode
 	})
+	return nil
 }
 
 // storable brings t into the years that JSON can hold: a copying tool is not
@@ -141,14 +164,18 @@ func storable(t time.Time) time.Time {
 
 // ReadAt is io.ReaderAt.
 func (d *Draft) ReadAt(p []byte, off int64) (int, error) {
-	if err := d.live(); err != nil {
-		return 0, err
-	}
 	if off < 0 {
 		return 0, errNegative(off)
 	}
-	n, err := d.file.ReadAt(p, off)
-	return n, readError(err)
+	var n int
+	var end error
+	err := d.use(func(file *os.File) (err error) {
+		if n, err = file.ReadAt(p, off); errors.Is(err, io.EOF) {
+			end, err = io.EOF, nil
+		}
+		return spoolError("read", err)
+	})
+	return n, cmp.Or(err, end)
 }
 
 // WriteAt is io.WriterAt. Writing to a sealed draft unseals it, durably, before
@@ -163,7 +190,12 @@ func (d *Draft) WriteAt(p []byte, off int64) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	return d.entry.write(d.file, p, off)
+	var n int
+	err := d.use(func(file *os.File) (err error) {
+		n, err = d.entry.write(file, p, off)
+		return err
+	})
+	return n, err
 }
 
 // Truncate sets the size in bytes. The size that it has already changes nothing.
@@ -174,7 +206,7 @@ func (d *Draft) Truncate(size int64) error {
 	if size < 0 {
 		return errNegative(size)
 	}
-	return d.entry.truncate(d.file, size)
+	return d.use(func(file *os.File) error { return d.entry.truncate(file, size) })
 }
 
 // Allocate reserves n bytes of the disk from off, as fallocate(2); without
@@ -187,17 +219,15 @@ func (d *Draft) Allocate(off, n int64, keepSize bool) error {
 	if off < 0 || n <= 0 {
 		return errNegative(min(off, n))
 	}
-	return d.entry.allocate(d.file, off, n, keepSize)
+	return d.use(func(file *os.File) error { return d.entry.allocate(file, off, n, keepSize) })
 }
 
 // Sync makes the data written so far and the journal durable, without sealing:
 // what fsync(2) means for a file that somebody still has open.
 func (d *Draft) Sync() error {
-	if err := d.live(); err != nil {
+	err := d.use(func(file *os.File) error { return spoolError("sync", file.Sync()) })
+	if err != nil {
 		return err
-	}
-	if err := d.file.Sync(); err != nil {
-		return spoolError("sync", err)
 	}
 	return d.entry.syncJournal()
 }
@@ -224,28 +254,74 @@ func (d *Draft) Keep(broken error) error {
 }
 
 // Idle lets the draft be discarded while this handle is open: whoever has it does
-// not write. Hold takes that back.
+// not write. It takes no descriptor from then on, but while KeepOpen holds. Hold takes
+// that back.
 func (d *Draft) Idle() {
+	if d.closed.Load() {
+		return
+	}
+	d.entry.save()
 	d.entry.spool.mu.Lock()
-	defer d.entry.spool.mu.Unlock()
-	if !d.idle && !d.closed.Load() {
-		d.idle = true
-		d.entry.busy--
+	file := d.letGoLocked(false)
+	d.entry.spool.mu.Unlock()
+	if err := closeData(file); err != nil {
+		d.entry.spool.opts.Log.Warn("closing a draft", "draft", d.entry.id, "err", err)
 	}
 }
 
-// Hold takes Idle back. Errors: fs.ErrNotExist if the draft was discarded.
+// letGoLocked makes the handle idle, and for good also lets go of what KeepOpen holds.
+// It returns what is to be closed then, or nil. Call with spool.mu held.
+func (d *Draft) letGoLocked(forGood bool) (last *os.File) {
+	if !d.idle {
+		d.idle = true
+		d.entry.busy--
+		last = d.entry.letGoLocked()
+	}
+	if forGood && d.kept {
+		d.kept = false
+		last = d.entry.letGoLocked()
+	}
+	return last
+}
+
+// Hold takes Idle back. Errors: fs.ErrNotExist if the draft was discarded; the local
+// disk's.
 func (d *Draft) Hold() error {
 	d.entry.spool.mu.Lock()
 	defer d.entry.spool.mu.Unlock()
 	if d.entry.doomed.Load() {
 		return errNoDraft(d.entry.id)
 	}
-	if d.idle {
+	if !d.idle {
+		return nil
+	}
+	_, err := d.entry.acquireLocked()
+	if err == nil {
 		d.idle = false
 		d.entry.busy++
 	}
-	return nil
+	return err
+}
+
+// KeepOpen keeps the data file open, or no longer, also while the handle is idle: then
+// it can be read whatever becomes of the draft. Errors: the local disk's.
+func (d *Draft) KeepOpen(keep bool) error {
+	if err := d.live(); err != nil {
+		return err
+	}
+	d.entry.spool.mu.Lock()
+	var file *os.File
+	var err error
+	switch {
+	case keep && !d.kept:
+		_, err = d.entry.acquireLocked()
+		d.kept = err == nil
+	case !keep && d.kept:
+		d.kept = false
+		file = d.entry.letGoLocked()
+	}
+	d.entry.spool.mu.Unlock()
+	return errors.Join(err, closeData(file))
 }
 
 // Gone reports whether the draft was removed, discarded or published.

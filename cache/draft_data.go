@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -33,6 +32,7 @@ type entry struct {
 	journal sync.Mutex // serialises changes of rec and meta.json, and guards the fields below
 	gone    bool       // the folder is no more
 	durable bool       // meta.json and the names in the folder outlive power loss as they are
+	noted   bool       // rec has what meta.json has not
 
 	sealing chan struct{} // one seat: whoever seals
 
@@ -45,7 +45,8 @@ type entry struct {
 
 	refs int      // handles; guarded by spool.mu
 	busy int      // of them, those that are not idle; likewise
-	file *os.File // open while there are handles; guarded by spool.mu
+	uses int      // of file: a busy handle, one that is held open, and each call; likewise
+	file *os.File // open while uses > 0; guarded by spool.mu
 }
 
 func newEntry(s *Spool, id string) *entry {
@@ -91,7 +92,7 @@ func (e *entry) store(r *record, durable bool) error {
 	if err := e.dir.write(r, durable); err != nil {
 		return spoolError("journal of "+e.id, err)
 	}
-	e.durable = durable
+	e.durable, e.noted = durable, false
 	return nil
 }
 
@@ -157,12 +158,31 @@ func (e *entry) changed() {
 	e.dirty.Store(true)
 	e.touched.Store(time.Now().UnixNano())
 	if rec := e.rec.Load(); !rec.ModTime.IsZero() {
-		// Worth no write to the disk: the journal follows at the next change.
-		e.journal.Lock()
-		next := *e.rec.Load()
-		next.ModTime = time.Time{}
-		e.rec.Store(&next)
-		e.journal.Unlock()
+		e.note(func(r *record) { r.ModTime = time.Time{} })
+	}
+}
+
+// note makes a change of the record that is worth no write to the disk: the journal
+// follows with the next change, or save.
+func (e *entry) note(fn func(*record)) {
+	e.journal.Lock()
+	defer e.journal.Unlock()
+	next := *e.rec.Load()
+	fn(&next)
+	e.rec.Store(&next)
+	e.durable, e.noted = false, true
+}
+
+// save writes what was only noted.
+func (e *entry) save() {
+	e.journal.Lock()
+	defer e.journal.Unlock()
+	if !e.noted {
+		return
+	}
+	rec := e.rec.Load()
+	if err := e.store(rec, rec.State.settled()); err != nil {
+		e.spool.opts.Log.Warn("the times and modes of a draft are not in its journal", "draft", e.id, "err", err)
 	}
 }
 
@@ -241,21 +261,63 @@ func (e *entry) allocate(file *os.File, off, n int64, keepSize bool) error {
 	return nil
 }
 
-// release gives up one handle.
-func (e *entry) release(d *Draft) error {
+// acquire returns the data file, which it opens if it is not. letGo gives it back.
+func (e *entry) acquire() (*os.File, error) {
 	e.spool.mu.Lock()
-	var file *os.File
-	if !d.idle {
-		e.busy--
+	defer e.spool.mu.Unlock()
+	return e.acquireLocked()
+}
+
+// acquireLocked is acquire for who has spool.mu.
+func (e *entry) acquireLocked() (*os.File, error) {
+	if e.file == nil {
+		file, err := e.dir.open()
+		if err != nil {
+			return nil, spoolError("open "+e.id, err)
+		}
+		e.file = file
 	}
-	if e.refs--; e.refs == 0 {
-		file, e.file = e.file, nil
-	}
+	e.uses++
+	return e.file, nil
+}
+
+// letGo closes the data file after its last use.
+func (e *entry) letGo() error {
+	e.spool.mu.Lock()
+	file := e.letGoLocked()
 	e.spool.mu.Unlock()
+	return closeData(file)
+}
+
+// letGoLocked is letGo for who has spool.mu. It returns what is to be closed then, or
+// nil.
+func (e *entry) letGoLocked() (last *os.File) {
+	if e.uses--; e.uses == 0 && !e.spool.closed.Load() {
+		last, e.file = e.file, nil
+	}
+	return last
+}
+
+func closeData(file *os.File) error {
 	if file == nil {
 		return nil
 	}
-	err := errors.Join(spoolError("close", file.Close()), e.abandon())
+	return spoolError("close", file.Close())
+}
+
+// release gives up one handle.
+func (e *entry) release(d *Draft) error {
+	e.spool.mu.Lock()
+	file := d.letGoLocked(true)
+	e.refs--
+	last := e.refs == 0
+	e.spool.mu.Unlock()
+	err := closeData(file)
+	if !last {
+		return err
+	}
+	e.save()
+	err = errors.Join(err, e.abandon())
 	if e.doomed.Load() {
 		err = errors.Join(err, e.drop())
 	}
@@ -313,12 +375,4 @@ func (e *entry) syncJournal() error {
 		return nil
 	}
 	return e.store(e.rec.Load(), true)
-}
-
-// readError lets the end of the file pass as it is.
-func readError(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.EOF
-	}
-	return spoolError("read", err)
 }

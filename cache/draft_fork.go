@@ -37,7 +37,7 @@ func (d *Draft) fork() (*Draft, error) {
 	rec := e.rec.Load()
 	target := rec.Target
 	target.InPlace, target.Follows = true, e.id
-	if e.moved {
+	if e.moved && target.Replaces != OnlySame {
 		target.Replaces = rec.Version
 	}
 	return e.spool.Create(target)
@@ -51,11 +51,7 @@ func (d *Draft) Fill(ctx context.Context, src io.ReaderAt, size int64) error {
 	if err := d.live(); err != nil {
 		return err
 	}
-	file, _ := src.(*os.File)
-	if other, ok := src.(*Draft); ok {
-		file = other.file
-	}
-	if file != nil && d.entry.clone(d.file, file, size) == nil {
+	if d.use(func(to *os.File) error { return d.entry.share(to, src, size) }) == nil {
 		return nil
 	}
 	buf := make([]byte, 1<<20)
@@ -73,6 +69,17 @@ func (d *Draft) Fill(ctx context.Context, src io.ReaderAt, size int64) error {
 		off += int64(n)
 	}
 	return nil
+}
+
+// share is clone where src is a file or a draft.
+func (e *entry) share(to *os.File, src io.ReaderAt, size int64) error {
+	switch src := src.(type) {
+	case *os.File:
+		return e.clone(to, src, size)
+	case *Draft:
+		return src.use(func(from *os.File) error { return e.clone(to, from, size) })
+	}
+	return errors.ErrUnsupported
 }
 
 // clone makes file share the blocks of src.

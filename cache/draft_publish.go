@@ -39,6 +39,7 @@ func (d *Draft) Source() (backends.Source, error) {
 		Digest:   rec.Digest,
 		Format:   rec.Target.Format,
 		Modified: e.info().ModTime,
+		Mode:     fs.FileMode(rec.Mode) & fs.ModePerm,
 		Path:     e.dir.data(),
 		Give:     true,
 		Replaces: rec.Target.Replaces,

@@ -34,7 +34,7 @@ func (d *Draft) Seal(ctx context.Context, complete func(r io.ReaderAt, size int6
 	if e.rec.Load().State.settled() && !e.dirty.Load() {
 		return d.Info(), nil
 	}
-	err := e.seal(ctx, d.file, complete)
+	err := d.use(func(file *os.File) error { return e.seal(ctx, file, complete) })
 	return d.Info(), err
 }
 

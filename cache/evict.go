@@ -73,7 +73,7 @@ func (it *item) evict() int64 {
 	read := it.readAsPart()
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	if it.gone || it.data != nil || it.rec.OnDisk == 0 || it.cache.pinned(it.key) || read {
+	if it.cache.handedOver.Load() || it.gone || it.data != nil || it.rec.OnDisk == 0 || it.cache.pinned(it.key) || read {
 		return 0
 	}
 	n := it.rec.OnDisk

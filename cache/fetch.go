@@ -17,8 +17,9 @@ import (
 const (
 	bufferSize = 256 << 10
 	// A body that broke off is asked for again, from where it ended. It may do so
-	// any number of times as long as each brings backends.LeastProgress; this many
-	// times without, and for no longer than the remote's timeout.
+	// any number of times as long as each brings backends.LeastProgress; without, for
+	// no longer than the remote's timeout, and this many times where nobody waits, or
+	// something came each time.
 	maxRetries = 5
 	retryMin   = 100 * time.Millisecond
 	// fullPause is how long the disk counts as full before it is tried again.
@@ -31,18 +32,16 @@ var (
 	errStalled     = errors.New("the transfer stalled")
 	errNoRanges    = errors.New("the service sends only whole images")
 	errNothingLeft = errors.New("others fetch the rest")
+	errDrips       = errors.New("the registry sends next to nothing at a time")
 )
 
 // settle draws the conclusions from how a flight ended. Call with mu held.
-func (d *data) settle(f *flight, err error) {
+func (d *data) settle(err error) {
 	switch {
 	case err == nil:
 		d.trouble = trouble{}
 	case errors.Is(err, errNoRoom):
 		d.full = time.Now().Add(fullPause)
-	case errors.Is(err, errNoRanges) || d.ctx.Err() != nil:
-	case f.urgent:
-		d.trouble.meet(err)
 	}
 }
 
@@ -54,7 +53,7 @@ func (d *data) fetch(f *flight) error {
 		return err
 	}
 	moved := time.Now()
-	for misses := 0; ; {
+	for tries, drips := 0, 0; ; {
 		before := f.pos
 		src := d.source()
 		err := d.attempt(f, src)
@@ -62,7 +61,7 @@ func (d *data) fetch(f *flight) error {
 			f.resumed = f.whole
 		}
 		if f.pos-before >= backends.LeastProgress {
-			misses, moved = 0, time.Now()
+			tries, drips, moved = 0, 0, time.Now()
 		}
 		switch {
 		case d.ctx.Err() != nil:
@@ -83,15 +82,31 @@ func (d *data) fetch(f *flight) error {
 		case errors.Is(err, errStalled):
 			src.lane.slow()
 		}
-		misses++
-		wait := jitter(retryMin << misses)
-		if misses > maxRetries || time.Since(moved)+wait > src.client.Timeout() || !d.item.open(d) {
-			return gaveUp(err) // or nobody is left who would wait for it
+		tries++
+		if f.pos > before {
+			drips++
 		}
-		if err := sleep(d.ctx, wait); err != nil {
-			return ErrClosed
+		if drips > maxRetries {
+			return fmt.Errorf("%w: %w", errDrips, gaveUp(err))
+		}
+		if err := d.rest(f, tries, src.client.Timeout()-time.Since(moved), err); err != nil {
+			return err
 		}
 	}
+}
+
+// rest waits before the rest of the flight is asked for again, after that many tries
+// without progress; left is what is left of the remote's timeout. It returns err, for
+// the flight's end, if there is no point in going on.
+func (d *data) rest(f *flight, tries int, left time.Duration, err error) error {
+	wait := retryWait(tries)
+	if left <= 0 || !f.isWanted() && (tries > maxRetries || wait > left) || !d.item.open(d) {
+		return gaveUp(err) // or nobody is left who would wait for it
+	}
+	if sleep(d.ctx, min(wait, left)) != nil {
+		return ErrClosed
+	}
+	return nil
 }
 
 // attempt makes one request for what is left of the flight, and a second one if
@@ -105,7 +120,7 @@ func (d *data) attempt(f *flight, src source) error {
 	if f.whole && !f.resumed {
 		off = 0
 	}
-	first := newAnswer(d.ctx, off)
+	first := newAnswer(backends.Demanded(d.ctx, f.wanted), off)
 	defer first.close()
 	v := d.watch(f, src, first.cancel)
 	err := first.open(src, f.end-off)
@@ -333,6 +348,9 @@ func gaveUp(err error) error {
 	}
 	return err
 }
+
+// retryWait is how long to wait before a body is asked for again.
+func retryWait(tries int) time.Duration { return jitter(retryMin << min(tries, 4)) }
 
 // jitter returns a random time of at most 2·d, d on average.
 func jitter(d time.Duration) time.Duration { return rand.N(max(2*d, 1)) }

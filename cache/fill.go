@@ -258,6 +258,8 @@ func (d *data) worthWhile(err error, row int) bool {
 		return false
 	case errors.Is(err, errNoRanges):
 		return true
+	case errors.As(err, &opened) && d.isAwaited():
+		return false // the client has tried for as long as they wait
 	case errors.As(err, &opened), !d.item.open(d):
 		return row < 1 && mayPass(err) // the client has tried for long, or nobody waits any more
 	}
@@ -268,7 +270,10 @@ func (d *data) worthWhile(err error, row int) bool {
 func (d *data) wholly(ctx context.Context, progress func(have int64)) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	defer d.wantAll()()
+	r := newReader()
 	for {
+		r.note(d.progress())
 		d.mu.Lock()
 		var f *filler
 		if d.phase.Load() == partial {
@@ -289,8 +294,8 @@ func (d *data) wholly(ctx context.Context, progress func(have int64)) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-filled:
-			if f.err != nil {
-				return outward(f.err)
+			if err := d.filled(r, f.err); err != nil {
+				return outward(err)
 			}
 		case <-tick.C:
 			progress(d.present())

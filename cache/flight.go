@@ -4,7 +4,10 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // A flight is one range on its way from a registry into the file. Its fields
@@ -14,15 +17,16 @@ import (
 // (data.owner), and a chunk that is present is never written again: otherwise a
 // second answer could replace bytes that were hashed already.
 type flight struct {
-	off, end int64   // the range; off is the start of a chunk, end that of another or the blob's
-	pos      int64   // the watermark: what lies before it was written, where the flight owns it
-	urgent   bool    // a reader waits for it
-	demanded bool    // it was made for a reader: others yield to it
-	hedged   bool    // it has been asked for twice
-	lane     *lane   // of the attempt under way
-	ticket   *ticket // nil between attempts
-	whole    bool    // a stream from the blob's start, for services without ranges
-	resumed  bool    // whole, but broken off: the rest is asked for before all is again
+	off, end int64         // the range; off is the start of a chunk, end that of another or the blob's
+	pos      int64         // the watermark: what lies before it was written, where the flight owns it
+	urgent   bool          // a reader waits for it
+	demanded bool          // it was made for a reader: others yield to it
+	hedged   bool          // it has been asked for twice
+	lane     *lane         // of the attempt under way
+	ticket   *ticket       // nil between attempts
+	whole    bool          // a stream from the blob's start, for services without ranges
+	resumed  bool          // whole, but broken off: the rest is asked for before all is again
+	wanted   chan struct{} // closed once somebody waits for it, see backends.Demanded
 	waiters  []*waiter
 	done     chan struct{} // closed when it has landed
 	err      error         // valid once done
@@ -37,7 +41,10 @@ type waiter struct {
 // claim makes a flight for the chunks of [off, end) that neither are here nor
 // have an owner; there must be one, and it must be the first. Call with mu held.
 func (d *data) claim(off, end int64, urgent bool) *flight {
-	f := &flight{off: off, end: end, pos: off, urgent: urgent, demanded: urgent, done: make(chan struct{})}
+	f := &flight{off: off, end: end, pos: off, urgent: urgent, demanded: urgent, wanted: make(chan struct{}), done: make(chan struct{})}
+	if urgent || d.awaited > 0 {
+		f.want()
+	}
 	for c := chunkOf(off); c < chunks(end); c++ {
 		if !d.have.has(c) && d.owner[c] == nil {
 			d.owner[c] = f
@@ -47,9 +54,27 @@ func (d *data) claim(off, end int64, urgent bool) *flight {
 	return f
 }
 
+// want notes that somebody waits for the flight. Call with mu held.
+func (f *flight) want() {
+	if !f.isWanted() {
+		close(f.wanted)
+	}
+}
+
+// isWanted reports whether somebody waits for the flight.
+func (f *flight) isWanted() bool {
+	select {
+	case <-f.wanted:
+		return true
+	default:
+		return false
+	}
+}
+
 // promote makes a flight urgent. Call with mu held.
 func (f *flight) promote() {
 	f.urgent = true
+	f.want()
 	if f.ticket != nil {
 		f.lane.promote(f.ticket)
 	}
@@ -80,6 +105,7 @@ func (d *data) advance(f *flight, n int64) {
 	d.mu.Lock()
 	c := chunkOf(f.pos)
 	f.pos += n
+	d.received, d.heard = d.received+n, time.Now()
 	complete := f.pos == min((c+1)*chunkSize, d.size) && d.owner[c] == f
 	if complete {
 		delete(d.owner, c)
@@ -130,7 +156,7 @@ func (d *data) land(f *flight, err error) {
 	d.disown(f)
 	f.err = err
 	d.flights--
-	d.settle(f, err)
+	d.settle(err)
 	for _, w := range f.waiters {
 		w.wake <- struct{}{}
 	}
@@ -150,24 +176,25 @@ func (d *data) disown(f *flight) {
 }
 
 // wait returns when the flight's watermark has reached target or it has landed.
-// Errors: ctx's; context.DeadlineExceeded after patience without progress.
-func (d *data) wait(ctx context.Context, f *flight, target int64) error {
+// Errors: ctx's; context.DeadlineExceeded after patience without progress; why it
+// landed before, if that is the end of the reader's wait.
+func (d *data) wait(ctx context.Context, r *reader, f *flight, target int64) error {
 	w := &waiter{target: target, wake: make(chan struct{}, 1)}
 	d.mu.Lock()
 	last, landed := f.pos, f.landed()
 	if landed || last >= target {
 		d.mu.Unlock()
-		return nil
+		return d.landedFor(r, f, last, target)
 	}
 	f.waiters = append(f.waiters, w)
 	d.mu.Unlock()
-	patience := d.item.cache.opts.Patience
-	timer := time.NewTimer(patience)
+	patience := d.patience()
+	timer := time.NewTimer(max(patience-time.Since(r.moved), 0))
 	defer timer.Stop()
-	for {
+	for first := last; ; {
 		select {
 		case <-w.wake:
-			return nil
+			return d.landedFor(r, f, first, target)
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-timer.C:
@@ -181,6 +208,25 @@ func (d *data) wait(ctx context.Context, f *flight, target int64) error {
 		last = now
 		timer.Reset(patience)
 	}
+}
+
+// landedFor returns why f, which had come to first when r began to wait for it, got
+// no further than before target, if r is to be told: else the rest is asked for again.
+func (d *data) landedFor(r *reader, f *flight, first, target int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if f.pos >= target || f.pos-first >= backends.LeastProgress {
+		r.moved = time.Now()
+	}
+	if f.pos >= target || f.err == nil {
+		return nil
+	}
+	for _, own := range []error{errNoRanges, errNoRoom, ErrClosed} { // need knows what to do
+		if errors.Is(f.err, own) {
+			return nil
+		}
+	}
+	return d.ends(r, f.err)
 }
 
 // landed is called with mu held.

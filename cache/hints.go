@@ -2,6 +2,8 @@
 
 package cache
 
+import "time"
+
 // hint asks once what else somebody who reads the head of a blob will want, and
 // fetches that while they read on.
 func (d *data) hint() {
@@ -28,7 +30,7 @@ func (d *data) prefetch(r Range) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.phase.Load() == partial && d.usable() == nil {
+	if d.phase.Load() == partial && d.usable(time.Now()) == nil {
 		d.launch(off, end)
 	}
 }

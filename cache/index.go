@@ -173,8 +173,10 @@ func (c *Cache) poke(ch chan struct{}) {
 	}
 }
 
-// janitor saves records and keeps the limits. It ends with the cache.
+// janitor saves records and keeps the limits. It ends with the cache, or when that is
+// handed over.
 func (c *Cache) janitor() {
+	defer close(c.left)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var due <-chan time.Time
@@ -185,6 +187,8 @@ func (c *Cache) janitor() {
 	for {
 		select {
 		case <-c.ctx.Done():
+			return
+		case <-c.leave:
 			return
 		case <-c.full:
 			c.trim(0)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,6 +28,8 @@ type item struct {
 	// that the kernel was asked to watch over its file.
 	busy    chan struct{}
 	guarded bool
+
+	nameless atomic.Bool // its files have lost their names to another process, see HandOver
 
 	parts map[origin]*item // of a main one; guarded by Cache.mu
 
@@ -57,7 +60,13 @@ func (it *item) newPart(from origin) *item {
 }
 
 // slot returns where the item's files are.
-func (it *item) slot() slot { return it.cache.dir.slot(it.key, it.from) }
+func (it *item) slot() slot {
+	dir := it.cache.dir
+	if it.nameless.Load() {
+		dir = dir.nowhere()
+	}
+	return dir.slot(it.key, it.from)
+}
 
 // id is what the map beside the files calls them.
 func (it *item) id() Key {
@@ -81,7 +90,7 @@ func (c *Cache) take(ctx context.Context, key Key) (*item, error) {
 		it.mu.Lock()
 		gone := it.gone
 		it.mu.Unlock()
-		if !gone {
+		if !gone && !c.handedOver.Load() {
 			return it, nil
 		}
 		<-it.busy
@@ -104,7 +113,7 @@ func (it *item) seize(ctx context.Context) error {
 func (c *Cache) lookup(key Key) (*item, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.closed || c.handedOver.Load() {
 		return nil, ErrClosed
 	}
 	it := c.items[key]

@@ -19,6 +19,7 @@ const (
 // hashes it as it comes in, makes it durable, and at the end verifies it and puts
 // it in its place. It ends with that, or when nobody uses the blob any more.
 func (d *data) keep() {
+	defer close(d.kept)
 	defer d.leave()
 	age := d.item.cache.opts.dirtyAge
 	timer := time.NewTimer(age)
@@ -126,6 +127,9 @@ func (d *data) finish() {
 	d.disk.Lock()
 	defer d.disk.Unlock()
 	switch {
+	case d.phase.Load() == partial && verdict == nil && d.item.nameless.Load():
+		d.turnWhole() // and gets no name
+		return
 	case d.phase.Load() != partial:
 		return
 	case verdict != nil:

@@ -64,14 +64,15 @@ func (d *data) copyLoose(ctx context.Context, p []byte, number, off int64) error
 	if err != nil {
 		return err
 	}
-	timer := time.NewTimer(d.item.cache.opts.Patience)
+	patience := d.patience()
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-c.done:
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-timer.C:
-		return errNoProgress(d.item.cache.opts.Patience)
+		return errNoProgress(patience)
 	}
 	if c.err != nil {
 		return outward(c.err)
@@ -123,7 +124,7 @@ func (d *data) readFrom(b []byte, off int64) error {
 		return ErrClosed
 	}
 	defer src.lane.leave(t)
-	body, err := src.client.Open(d.ctx, src.image, off, int64(len(b)))
+	body, err := src.client.Open(backends.Demanded(d.ctx, nil), src.image, off, int64(len(b)))
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		return errNoRoom // it takes the whole image to read a part of it

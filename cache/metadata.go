@@ -58,6 +58,9 @@ func (c *Cache) metadata() (files []metaFile) {
 // trimMetadata removes files of the backends as long as still says so, and returns
 // how many bytes it freed.
 func (c *Cache) trimMetadata(still func() bool) (freed int64) {
+	if c.handedOver.Load() {
+		return 0
+	}
 	for _, f := range c.metadata() {
 		if !still() {
 			break

@@ -53,7 +53,7 @@ func (it *item) opened(d *data) {
 
 // newData returns the common part.
 func (it *item) newData(size int64, digest string) *data {
-	d := &data{item: it, size: size, digest: digest, settled: make(chan struct{}), kick: make(chan struct{}, 1)}
+	d := &data{item: it, size: size, digest: digest, settled: make(chan struct{}), kick: make(chan struct{}, 1), kept: make(chan struct{})}
 	d.ctx, d.cancel = context.WithCancel(it.cache.ctx)
 	return d
 }
@@ -297,7 +297,7 @@ func localError(op string, err error) error {
 	if errors.Is(err, os.ErrClosed) {
 		return ErrClosed
 	}
-	if errno, ok := backends.LocalDisk(err); ok {
+	if errno, ok := backends.LocalErrno(err); ok {
 		return fmt.Errorf("cache: %s: %w", op, errno)
 	}
 	return fmt.Errorf("cache: %s: %v", op, err)
@@ -305,12 +305,12 @@ func localError(op string, err error) error {
 
 // isFull reports whether an error of the local disk says that there is no room.
 func isFull(err error) bool {
-	errno, ok := backends.LocalDisk(err)
+	errno, ok := backends.LocalErrno(err)
 	return ok && (errno == syscall.ENOSPC || errno == syscall.EDQUOT)
 }
 
 // isDamage reports whether an error of the local disk says that bytes are lost.
 func isDamage(err error) bool {
-	errno, ok := backends.LocalDisk(err)
+	errno, ok := backends.LocalErrno(err)
 	return ok && errno == syscall.EIO
 }

@@ -31,7 +31,7 @@ type Spool struct {
 	room   room
 	closed atomic.Bool
 
-	mu     sync.Mutex // guards drafts, and refs and file of each of them
+	mu     sync.Mutex // guards drafts, and refs, busy, uses and file of each of them
 	drafts map[string]*entry
 }
 
@@ -109,6 +109,7 @@ func (s *Spool) Close() error {
 	s.mu.Unlock()
 	var errs []error
 	for e, file := range open {
+		e.save()
 		errs = append(errs, spoolError("close", file.Close()), e.abandon())
 	}
 	return errors.Join(errs...)
@@ -141,9 +142,9 @@ func (s *Spool) Create(target Target) (*Draft, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.file, e.refs, e.busy = file, 1, 1
+	e.file, e.refs, e.busy, e.uses = file, 1, 1, 1
 	s.drafts[id] = e
-	return &Draft{entry: e, file: file}, nil
+	return &Draft{entry: e}, nil
 }
 
 func randomHex() string {
@@ -166,10 +167,30 @@ func (s *Spool) Drafts() []DraftInfo {
 	return infos
 }
 
+// Held reports whether somebody has the draft with that ID open and is not idle.
+func (s *Spool) Held(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.drafts[id]
+	return e != nil && e.busy > 0
+}
+
 // Draft opens the draft with that ID again, sharing state with whoever has it
 // open. The caller closes the handle.
 // Errors: fs.ErrNotExist; ErrClosed; the local disk's.
 func (s *Spool) Draft(id string) (*Draft, error) {
+	d, err := s.Standby(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.Hold(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// Standby is Draft with a handle that is idle.
+func (s *Spool) Standby(id string) (*Draft, error) {
 	if s.closed.Load() {
 		return nil, ErrClosed
 	}
@@ -179,16 +200,8 @@ func (s *Spool) Draft(id string) (*Draft, error) {
 	if e == nil || e.doomed.Load() {
 		return nil, errNoDraft(id)
 	}
-	if e.file == nil {
-		file, err := e.dir.open()
-		if err != nil {
-			return nil, spoolError("open "+id, err)
-		}
-		e.file = file
-	}
 	e.refs++
-	e.busy++
-	return &Draft{entry: e, file: e.file}, nil
+	return &Draft{entry: e, idle: true}, nil
 }
 
 // Discard drops a draft and its data, durably.
@@ -277,7 +290,7 @@ func spoolError(op string, err error) error {
 	if errors.Is(err, os.ErrClosed) {
 		return ErrClosed
 	}
-	if errno, ok := backends.LocalDisk(err); ok {
+	if errno, ok := backends.LocalErrno(err); ok {
 		return fmt.Errorf("spool: %s: %w", op, errno)
 	}
 	if errors.Is(err, errors.ErrUnsupported) {

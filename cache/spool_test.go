@@ -681,3 +681,63 @@ func TestSpoolError(t *testing.T) {
 		}
 	}
 }
+
+// Times and modes are set by the thousand (tar, rsync, touch): they cost no write of
+// the journal each, and are in it once the file is closed or synced.
+func TestSetAttr_journal(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, err := OpenSpool(dir, SpoolOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	when := time.Date(2001, 2, 3, 4, 5, 6, 7, time.UTC)
+	ends := map[string]func(d *Draft) error{
+		"sync": (*Draft).Sync, "keep": func(d *Draft) error { return d.Keep(nil) }, "close": (*Draft).Close,
+		"idle":        func(d *Draft) error { d.Idle(); return nil },
+		"spool close": func(*Draft) error { return nil },
+	}
+	ids := make(map[string]string)
+	for name, end := range ends {
+		d, err := s.Create(Target{Remote: "web", File: ".x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[d.Info().ID] = name
+		held := filepath.Join(t.TempDir(), "journal") // so that no other file gets its inode
+		if err := os.Link(d.entry.dir.journal(), held); err != nil {
+			t.Fatal(err)
+		}
+		before, err := os.Stat(held)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 100 {
+			if err := d.SetAttr(when.Add(time.Duration(i-99)*time.Second), 0o640); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if info := d.Info(); !info.ModTime.Equal(when) || info.Mode != 0o640 {
+			t.Errorf("%s: %v, %o", name, info.ModTime, info.Mode)
+		}
+		after, err := os.Stat(d.entry.dir.journal())
+		if err != nil || !os.SameFile(before, after) {
+			t.Errorf("%s: the journal was written (%v)", name, err)
+		}
+		if err := end(d); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = OpenSpool(dir, SpoolOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, info := range s.Drafts() {
+		if !info.ModTime.Equal(when) || info.Mode != 0o640 {
+			t.Errorf("%s: after a restart %v, %o", ids[info.ID], info.ModTime, info.Mode)
+		}
+	}
+}

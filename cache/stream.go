@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -195,6 +196,7 @@ func (c *Cache) downloadOnce(ctx context.Context, path string, key Key, src sour
 // receiveAll writes the whole image to f. A body that breaks off begins anew:
 // without a size nothing tells whether the rest would fit.
 func (c *Cache) receiveAll(ctx context.Context, f *os.File, src source) error {
+	began := time.Now()
 	for tries := 0; ; tries++ {
 		n, err := c.receiveOnce(ctx, f, src)
 		switch {
@@ -202,10 +204,10 @@ func (c *Cache) receiveAll(ctx context.Context, f *os.File, src source) error {
 			return ErrClosed
 		case err == nil:
 			return localError("write", f.Truncate(n))
-		case !passing(err) || tries >= maxRetries:
+		case !passing(err) || tries >= maxRetries && time.Since(began) > src.client.Timeout():
 			return outward(gaveUp(err))
 		}
-		if sleep(ctx, jitter(retryMin<<tries)) != nil {
+		if sleep(ctx, retryWait(tries)) != nil {
 			return ErrClosed
 		}
 	}
@@ -217,7 +219,7 @@ func (c *Cache) receiveOnce(ctx context.Context, f *os.File, src source) (int64,
 		return 0, err
 	}
 	defer src.lane.leave(t)
-	body, err := src.client.Open(ctx, src.image, 0, -1)
+	body, err := src.client.Open(backends.Demanded(ctx, nil), src.image, 0, -1)
 	if err != nil {
 		return 0, &openError{err}
 	}

@@ -97,7 +97,7 @@ func (d *data) awaitEnd(ctx context.Context, end func() <-chan struct{}) error {
 		if err := d.awaitAll(ctx); err != nil {
 			return err
 		}
-		again := time.NewTimer(d.item.cache.opts.Patience)
+		again := time.NewTimer(d.patience())
 		select {
 		case <-end():
 			again.Stop()
@@ -123,17 +123,18 @@ func (d *data) awaitAll(ctx context.Context) error {
 	if d.size <= maxWindow {
 		return d.await(ctx, 0, d.size, d.size)
 	}
-	patience := d.item.cache.opts.Patience
+	defer d.wantAll()()
+	r, patience := newReader(), d.patience()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for last := d.progress(); ; {
-		f, err := d.filling()
+		f, err := d.filling(r)
 		if err != nil || f == nil {
 			return err
 		}
 		select {
 		case <-f.done:
-			if err := d.filled(f.err); err != nil {
+			if err := d.filled(r, f.err); err != nil {
 				return err
 			}
 		case <-d.settled:
@@ -145,19 +146,41 @@ func (d *data) awaitAll(ctx context.Context) error {
 			if now == last {
 				return errNoProgress(patience)
 			}
+			r.note(now)
 			last = now
 			timer.Reset(patience)
 		}
 	}
 }
 
+// wantAll notes that somebody waits for all of the blob, until done is called.
+func (d *data) wantAll() (done func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.awaited++
+	for _, f := range d.owner {
+		f.want()
+	}
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.awaited--
+	}
+}
+
+func (d *data) isAwaited() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.awaited > 0
+}
+
 // filling returns the filler, which it starts if need be; nil if nothing is
 // missing.
-func (d *data) filling() (*filler, error) {
+func (d *data) filling(r *reader) (*filler, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.filler == nil && d.phase.Load() == partial && !d.complete() {
-		if err := d.usable(); err != nil {
+		if err := d.usable(r.began); err != nil {
 			return nil, err
 		}
 	}
@@ -169,28 +192,21 @@ func (d *data) filling() (*filler, error) {
 	return f, nil
 }
 
-// filled takes note of how a filler ended that somebody waited for.
-func (d *data) filled(err error) error {
+// filled returns why a filler ended that r waited for, if that is the end of the wait.
+func (d *data) filled(r *reader, err error) error {
 	if err == nil || errors.Is(err, errNoRoom) || d.ctx.Err() != nil {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.trouble.now() == nil { // else another who waited has noted it
-		d.trouble.meet(err)
-	}
-	return err
+	return d.ends(r, err)
 }
 
-// progress returns a number that changes whenever a byte comes in.
+// progress returns how many bytes came in so far.
 func (d *data) progress() int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n := d.have.count()
-	for _, f := range d.owner {
-		n += f.pos
-	}
-	return n
+	return d.received
 }
 
 // awaitVerified returns the verified data, which can be that of a second

@@ -9,6 +9,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // idlePatience is how many times longer than for a reader a stalled request is
@@ -98,7 +100,7 @@ type vigil struct {
 // watch begins to watch over a request of f; end must be called.
 func (d *data) watch(f *flight, src source, cancel context.CancelCauseFunc) *vigil {
 	v := &vigil{data: d, flight: f, src: src, cancel: cancel,
-		stuck: src.lane.answers.stalled(), gone: d.item.cache.opts.Patience / 3}
+		stuck: src.lane.answers.stalled(), gone: d.patience() / 3}
 	v.period = min(v.stuck, v.gone)
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -166,7 +168,7 @@ func (v *vigil) look() {
 		return
 	}
 	if v.racing == nil && v.idle >= v.stuck && v.mayHedge() {
-		second := newAnswer(v.data.ctx, 0)
+		second := newAnswer(backends.Demanded(v.data.ctx, v.flight.wanted), 0)
 		if v.data.item.cache.spawn(func() { v.race(second) }) {
 			v.racing = second
 		}

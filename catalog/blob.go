@@ -5,6 +5,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
@@ -13,7 +14,9 @@ import (
 // Blob opens an image's bytes. An image opened by name on a remote that cannot
 // list is listed from then on. The caller closes it.
 //
-// Errors: those of cache.Cache.Blob.
+// Errors: those of cache.Cache.Blob; backends.ErrNotImage for a file without an
+// extension that is none; backends.ErrChanged if the tag means another version by
+// now, which Lookup returns from then on.
 func (c *Catalog) Blob(ctx context.Context, remote string, img backends.Image) (*cache.Blob, error) {
 	r, err := c.live(remote)
 	if err != nil {
@@ -23,15 +26,63 @@ func (c *Catalog) Blob(ctx context.Context, remote string, img backends.Image) (
 	if err != nil {
 		return nil, err
 	}
-	b, err := s.Cache.Blob(ctx, r.Client, img)
-	switch {
-	case r.atHand():
-	case err == nil:
-		c.noteOpened(s.Store, r, img, b.Size())
-	case errors.Is(err, backends.ErrChanged):
-		c.doubt(s.Store, r.Name, img.Ref)
+	if img.Format == noImage {
+		return nil, notImage(r, img)
 	}
-	return b, err
+	b, err := s.Cache.Blob(ctx, r.Client, c.sized(ctx, s, r, img))
+	if err == nil {
+		b, err = c.sniffed(ctx, s.Store, r, img, b)
+	}
+	if r.atHand() {
+		return b, err
+	}
+	if err == nil {
+		if err = b.Check(ctx); err == nil {
+			c.noteOpened(s.Store, r, img, b.Size())
+			c.learnFormat(s, r, img)
+			return b, nil
+		}
+		shut(b)
+	}
+	return nil, c.replaced(ctx, s.Store, r, img, err)
+}
+
+// replaced returns backends.ErrChanged if err is because the tag of img means another
+// version than that by now; else err. It asks the registry.
+func (c *Catalog) replaced(ctx context.Context, s Store, r Remote, img backends.Image, err error) error {
+	if img.Ref.Version != "" || !errors.Is(err, backends.ErrChanged) && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	c.doubt(s, r.Name, img.Ref)
+	now, asked := c.Lookup(ctx, r.Name, img.Ref)
+	if asked != nil || now.Version == img.Version {
+		return err
+	}
+	return &backends.Error{Op: "open", Remote: r.Name, Ref: img.Ref, Err: backends.ErrChanged}
+}
+
+// sized returns img with the size that the registry tells if it is asked about this one
+// image, where only a listing has told of it: without a size the cache would have to fetch
+// the whole at once. A question that fails is no harm.
+func (c *Catalog) sized(ctx context.Context, s *State, r Remote, img backends.Image) backends.Image {
+	ref := img.Ref
+	ref.Version = ""
+	if img.Size >= 0 || r.atHand() || s.Cache.InfoOf(r.Client, img).State == cache.Cached {
+		return img
+	}
+	e, ok := readEntry(s.Store, r.Name, ref)
+	if !ok || e.image.Version != img.Version || !e.is(fromList) {
+		return img
+	}
+	if e.image.Size < 0 && e.seen.IsZero() {
+		now, err := c.ask(ctx, s.Store, r, ref)
+		if err != nil || now.Version != img.Version {
+			return img
+		}
+		e.image.Size = now.Size
+	}
+	img.Size = e.image.Size
+	return img
 }
 
 // BlobInfo tells how much of an image is here, without touching it. Before the
@@ -89,9 +140,10 @@ func (c *Catalog) noteOpened(s Store, r Remote, img backends.Image, size int64) 
 		c.opts.Log.Warn("an opened image could not be stored", "remote", r.Name, "image", ref.String(), "err", err)
 		return
 	}
-	if show || len(above) > 0 {
-		c.tellListed(r.Name, ref.Collection, above)
+	if show {
+		c.watchers.emit(Event{Kind: ListingChanged, Remote: r.Name, Collection: ref.Collection})
 	}
+	c.tellAbove(r.Name, ref.Collection, above)
 	// A size that was learnt is no change: nobody had believed another.
 }
 
@@ -119,10 +171,9 @@ func ancestors(s Store, remote, collection string, why entryFlags) []KV {
 	return changes
 }
 
-// tellListed emits that a name came into a collection, which itself came into
-// as many parents as there are new ancestors.
-func (c *Catalog) tellListed(remote, collection string, ancestors []KV) {
-	c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: collection})
+// tellAbove emits that a collection came into as many parents as there are new
+// ancestors.
+func (c *Catalog) tellAbove(remote, collection string, ancestors []KV) {
 	for range ancestors {
 		collection, _ = parentOf(collection)
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: collection})

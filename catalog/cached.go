@@ -191,7 +191,7 @@ func (c *Catalog) nameBlobs(ctx context.Context, s Store, all map[cache.Key]*Cac
 	if len(all) == 0 {
 		return nil
 	}
-	for _, r := range c.remotes {
+	for _, r := range c.remotes.all() {
 		if r.atHand() {
 			continue // nothing of it is in the cache
 		}

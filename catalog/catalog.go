@@ -9,38 +9,14 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 
-	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 )
-
-// A Remote is one configured registry.
-type Remote struct {
-	Name   string
-	Type   string           // key in backends/all
-	URL    string           // for display and to match a host; may be ""
-	Client *backends.Client // nil if the backend could not be opened
-	Err    error            // why not
-	Policy Policy
-	// Guessed says that nobody has said anything of this remote: as long as it
-	// cannot be reached, a search of all remotes does without it.
-	Guessed bool
-}
-
-// A Policy says what the configuration allows on a remote beyond reading.
-type Policy struct {
-	ReadOnly  bool // no writes at all
-	Overwrite bool // a published tag may be replaced
-	Delete    bool // an image may be deleted through the mount
-	Async     bool // close(2) returns once the file is durable here
-}
 
 // State is what a Catalog keeps on the local disk.
 type State struct {
@@ -73,28 +49,29 @@ var ErrClosed = errors.New("catalog: closed")
 // goroutines at once. Errors of a registry are *backends.Error.
 type Catalog struct {
 	opts    Options
-	remotes []Remote // in the order of their names
+	remotes remotes
 	clock   *clock
 	expired atomic.Int64
 
-	watchers  watchers
-	tasks     tasks
-	asking    singleflight.Group // questions about one image
-	listing   singleflight.Group // listings of one collection
-	health    health
-	absent    memory   // names that the registry does not have
-	failed    failures // listings that did not come
-	own       ownWrites
-	ahead     readahead      // facts fetched before they are asked for
-	records   records        // pins, collections made by hand
-	locks     [64]sync.Mutex // guard the stored entries of a collection, see lock
-	trees     sync.Mutex     // held while collections come and go; after one of locks
-	uploads   *uploads       // drafts on their way
-	opening   sync.Mutex     // held while the state is opened and closed
-	state     atomic.Pointer[State]
-	closed    atomic.Bool
-	closeOnce sync.Once
-	closeErr  error
+	watchers watchers
+	tasks    tasks
+	asking   singleflight.Group // questions about one image
+	listing  singleflight.Group // listings of one collection
+	health   health
+	absent   memory   // names that the registry does not have
+	failed   failures // listings that did not come
+	own      ownWrites
+	ahead    readahead      // facts fetched before they are asked for
+	records  records        // pins, collections made by hand
+	locks    [64]sync.Mutex // guard the stored entries of a collection, see lock
+	trees    sync.Mutex     // held while collections come and go; after one of locks
+	uploads  *uploads       // drafts on their way
+	pushes   pushes         // files of the user's on their way
+	opening  sync.Mutex     // held while the state is opened and closed
+	state    atomic.Pointer[State]
+	closed   atomic.Bool
+	ending   sync.Mutex // held while it is handed over or closed; guards the field below
+	rest     *State     // what HandOver has left for Close; nil before
 }
 
 // New returns a catalogue. It makes no request and opens nothing yet.
@@ -107,10 +84,9 @@ func New(opts Options) (*Catalog, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Catalog{opts: opts, clock: newClock(), remotes: slices.Clone(opts.Remotes), uploads: newUploads()}
-	slices.SortFunc(c.remotes, func(a, b Remote) int { return strings.Compare(a.Name, b.Name) })
-	for i, r := range c.remotes {
-		if i > 0 && c.remotes[i-1].Name == r.Name {
+	c := &Catalog{opts: opts, clock: newClock(), uploads: newUploads()}
+	for _, r := range opts.Remotes {
+		if c.remotes.set(r) {
 			return nil, fmt.Errorf("%w: two remotes are named %q", fs.ErrInvalid, r.Name)
 		}
 	}
@@ -128,91 +104,58 @@ func (c *Catalog) Start(ctx context.Context) error {
 	}
 	c.tasks.start(func(ctx context.Context) { c.sweepVersions(ctx, s) })
 	c.startUploads(ctx)
-	for _, r := range c.remotes {
-		if r.Client != nil && r.Client.Caps().Has(backends.CanWatch) {
-			c.tasks.start(func(own context.Context) {
-				own, cancel := context.WithCancel(own)
-				defer cancel()
-				defer context.AfterFunc(ctx, cancel)()
-				c.follow(own, r)
-			})
-		}
+	for _, r := range c.remotes.start(func(r Remote) { c.watchRemote(ctx, r) }) {
+		c.watchRemote(ctx, r)
 	}
 	return nil
 }
 
-// Close waits for queued and running uploads until ctx ends, then closes the
-// state if it was opened. A second Close does nothing.
+// Drain waits for queued and running uploads until ctx ends.
+func (c *Catalog) Drain(ctx context.Context) { c.uploads.drain(ctx) }
+
+// Close drains, and then closes the state if it was opened. A second Close does nothing.
 func (c *Catalog) Close(ctx context.Context) error {
-	c.closeOnce.Do(func() {
-		c.uploads.drain(ctx)
-		c.closed.Store(true)
-		c.tasks.stop()
-		c.opening.Lock()
-		defer c.opening.Unlock()
-		if s := c.state.Swap(nil); s != nil {
-			c.closeErr = s.close()
-		}
-	})
-	return c.closeErr
+	return c.end(ctx, (*cache.Cache).Close)
 }
 
-// close closes the bytes before the index that remembers them.
-func (s *State) close() error {
+// HandOver is Close for a state that another process shall have, while images are open:
+// what [Catalog.Blob] gave out can be read until Close. ctx bounds what takes time.
+func (c *Catalog) HandOver(ctx context.Context) error {
+	return c.end(ctx, func(b *cache.Cache) error { return b.HandOver(ctx) })
+}
+
+// end ends all but the cache, which it lets go of by letGo: the bytes before the index
+// that remembers them.
+func (c *Catalog) end(ctx context.Context, letGo func(*cache.Cache) error) error {
+	c.ending.Lock()
+	defer c.ending.Unlock()
+	if c.rest != nil {
+		if c.rest.Cache != nil {
+			return letGo(c.rest.Cache)
+		}
+		return nil
+	}
+	c.Drain(ctx)
+	c.closed.Store(true)
+	c.tasks.stop()
+	c.opening.Lock()
+	defer c.opening.Unlock()
+	s := c.state.Swap(nil)
+	if s == nil {
+		s = &State{}
+	}
+	c.rest = &State{Cache: s.Cache}
 	var errs []error
 	if s.Spool != nil {
 		errs = append(errs, s.Spool.Close())
 	}
 	if s.Cache != nil {
-		errs = append(errs, s.Cache.Close())
+		errs = append(errs, letGo(s.Cache))
 	}
 	if s.Store != nil {
 		errs = append(errs, s.Store.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// Remotes returns all remotes in the order of their names.
-func (c *Catalog) Remotes() []Remote { return slices.Clone(c.remotes) }
-
-// Remote returns one remote. Errors: fs.ErrNotExist.
-func (c *Catalog) Remote(name string) (Remote, error) {
-	i, ok := slices.BinarySearchFunc(c.remotes, name, func(r Remote, name string) int {
-		return strings.Compare(r.Name, name)
-	})
-	if ok {
-		return c.remotes[i], nil
-	}
-	var known []string
-	for _, r := range c.remotes {
-		known = append(known, r.Name)
-	}
-	return Remote{}, backends.NotFound("no remote is named %q%s", name, backends.DidYouMean(name, known))
-}
-
-// live returns the remote of that name if it can be asked.
-func (c *Catalog) live(name string) (Remote, error) {
-	r, err := c.Remote(name)
-	if err == nil && r.Client == nil {
-		return r, r.unopened()
-	}
-	return r, err
-}
-
-// unopened is why a remote without a client cannot be asked.
-func (r Remote) unopened() error {
-	err := r.Err
-	if err == nil {
-		err = backends.ErrUnavailable
-	}
-	return &backends.Error{Op: "open", Remote: r.Name, Err: err}
-}
-
-// atHand reports whether the remote's images are files of this machine: asking
-// costs nothing, and what was put there by hand must show at once, so nothing
-// of it is stored.
-func (r Remote) atHand() bool {
-	return r.Client != nil && r.Client.Caps().Has(backends.CanOpenFile)
 }
 
 // open returns the local state, and opens it at the first call. After an error

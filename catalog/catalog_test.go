@@ -403,7 +403,7 @@ func TestList_untold(t *testing.T) {
 			t.Fatal(err)
 		}
 		blob.Close()
-		wantDiff(t, "events", b.took(), []string{"listing ", "listing library"})
+		wantDiff(t, "events", b.took(), []string{"listing "})
 		wantDiff(t, "opened", b.names(""), []string{"library/", "mine/"})
 		time.Sleep(time.Hour)
 		if err := b.Refresh(t.Context(), "lab", ""); err != nil {

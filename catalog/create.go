@@ -17,11 +17,23 @@ import (
 //
 // Errors: those of Target; those of cache.Spool.Create.
 func (c *Catalog) Create(ctx context.Context, remote string, ref backends.Ref, format string, excl bool) (*cache.Draft, error) {
+	before := c.uploads.published.Load()
 	target, err := c.Target(ctx, remote, ref, format, excl)
 	if err != nil {
 		return nil, err
 	}
-	return c.Stage(target)
+	d, err := c.Stage(target)
+	// What was published before the draft was there, rebase did not tell it of.
+	for now := c.uploads.published.Load(); err == nil && now != before; now = c.uploads.published.Load() {
+		before = now
+		if target, err = c.Target(ctx, remote, ref, format, excl); err == nil {
+			err = d.Retarget(target)
+		}
+		if err != nil {
+			return nil, errors.Join(err, d.Remove(), d.Close())
+		}
+	}
+	return d, err
 }
 
 // Stage starts a draft without asking whether its target may be published: for
@@ -44,11 +56,11 @@ func (c *Catalog) Stage(target cache.Target) (*cache.Draft, error) {
 // Target says where a draft for ref is to be published, after the checks that
 // need not wait for the bytes: may it be written, is the name possible, is the
 // tag free or may it be replaced. What the tag means now is what the draft will
-// replace: if it is another version by the time of publishing, that fails.
+// replace: if it is another version by the time of publishing, that fails. If it may
+// not be replaced, Publish takes the same bytes only: see Taken.
 //
 // Errors: backends.ErrReadOnly, ErrUnauthorized; fs.ErrInvalid for a name that
-// the registry cannot hold; fs.ErrExist if the tag is taken and excl is set,
-// backends.ErrNotAllowed if it is taken and may not be overwritten.
+// the registry cannot hold; fs.ErrExist if the tag is taken and excl is set.
 func (c *Catalog) Target(ctx context.Context, remote string, ref backends.Ref, format string, excl bool) (cache.Target, error) {
 	fail := func(err error) (cache.Target, error) {
 		return cache.Target{}, &backends.Error{Op: "create", Remote: remote, Ref: ref, Err: err}
@@ -77,11 +89,18 @@ func (c *Catalog) Target(ctx context.Context, remote string, ref backends.Ref, f
 	case excl:
 		return fail(backends.Saying(fs.ErrExist, "the tag is taken"))
 	case !r.Policy.Overwrite:
-		return fail(fmt.Errorf("%w: the tag is taken (allow_overwrite of the remote, or --allow-overwrite, permits replacing it)",
-			backends.ErrNotAllowed))
+		target.Replaces = cache.OnlySame
+	default:
+		target.Replaces = img.Version
 	}
-	target.Replaces = img.Version
 	return target, nil
+}
+
+// Taken is the error of replacing an image by other bytes where the configuration
+// forbids that: a backends.ErrNotAllowed.
+func Taken(remote string, ref backends.Ref) error {
+	return &backends.Error{Op: "create", Remote: remote, Ref: ref, Err: fmt.Errorf(
+		"%w: the tag is taken by another image (allow_overwrite of the remote, or --allow-overwrite, permits replacing it)", backends.ErrNotAllowed)}
 }
 
 // takes returns why ref cannot be pushed to the remote, if it cannot.

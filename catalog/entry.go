@@ -35,7 +35,7 @@ const (
 func (e entry) is(f entryFlags) bool { return e.flags&f == f }
 
 // shown reports whether the entry belongs into a listing.
-func (e entry) shown() bool { return e.flags&(listed|opened) != 0 }
+func (e entry) shown() bool { return e.flags&(listed|opened) != 0 && e.image.Format != noImage }
 
 // The first byte of every value; others are from another program version and
 // count as missing.
@@ -328,7 +328,7 @@ func merge(old entry, img backends.Image) backends.Image {
 	if img.URL == "" {
 		img.URL = o.URL
 	}
-	if img.Format == "" {
+	if img.Format == "" || o.Format == noImage {
 		img.Format = o.Format
 	}
 	return img

@@ -22,6 +22,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/badger"
 )
 
 // A weakStore takes so many more changes, then none: a full disk, or a process
@@ -305,4 +306,37 @@ func TestGoneIndex(t *testing.T) {
 			t.Errorf("List of what is not there: %v", err)
 		}
 	})
+}
+
+// What was pushed and deleted here shows here, also when the index cannot be written
+// any more: its directory was deleted under the program.
+func TestIndexDeleted(t *testing.T) {
+	t.Parallel()
+	svc := newService()
+	svc.put("c/a:1", []byte("1"))
+	svc.put("c/m:1", []byte("2"))
+	index := filepath.Join(t.TempDir(), "index")
+	db, err := badger.Open(index, badger.Options{Ballast: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	b := newBench(t, svc, func(b *bench) { b.store.Store = db })
+	wantDiff(t, "names", b.names("c"), []string{"a:1", "m:1"})
+	if err := os.RemoveAll(index); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"z:1", "b:1"} {
+		publish(t, b, "c/"+name, tiny(t, name))
+	}
+	publish(t, b, "new/x:1", tiny(t, "x"))
+	wantDiff(t, "names", b.names("c"), []string{"a:1", "b:1", "m:1", "z:1"})
+	wantDiff(t, "names of a new collection", b.names("new"), []string{"x:1"})
+	if _, err := b.Remove(t.Context(), "lab://c/m:1", ""); err != nil {
+		t.Fatal(err)
+	}
+	wantDiff(t, "names without one", b.names("c"), []string{"a:1", "b:1", "z:1"})
+	if err := os.Mkdir(index, 0o700); err != nil { // so that closing it has nothing to say
+		t.Fatal(err)
+	}
 }

@@ -51,6 +51,29 @@ func (c *Catalog) findFrom(ctx context.Context, uri, without string) (Remote, ba
 	return r, img, err
 }
 
+// withImage calls use with what uri means, and once more where that turns out to have
+// been replaced meanwhile.
+func (c *Catalog) withImage(ctx context.Context, uri string, use func(Remote, backends.Image) error) error {
+	r, img, err := c.find(ctx, uri)
+	if err != nil {
+		return err
+	}
+	if err = use(r, img); !errors.Is(err, backends.ErrChanged) && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s, stateErr := c.store()
+	if stateErr != nil || r.Client == nil {
+		return err
+	}
+	if err = c.replaced(ctx, s, r, img, err); !errors.Is(err, backends.ErrChanged) {
+		return err
+	}
+	if r, img, err = c.find(ctx, uri); err != nil {
+		return err
+	}
+	return use(r, img)
+}
+
 // openHere opens the file with the image's bytes; it is nil if they are not here
 // whole.
 func (c *Catalog) openHere(ctx context.Context, r Remote, img backends.Image) (*os.File, error) {

@@ -83,7 +83,7 @@ func (c *Catalog) images(ctx context.Context, query, remote string, mode func(Re
 			yield(Record{}, err)
 			return
 		}
-		remotes := c.remotes
+		remotes := c.remotes.all()
 		if remote != "" {
 			r, err := c.Remote(remote)
 			if err != nil {

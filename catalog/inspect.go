@@ -24,10 +24,15 @@ type Inspection struct {
 //
 // Errors: those of Resolve and Lookup, and of backends.Backend.Open.
 func (c *Catalog) Inspect(ctx context.Context, uri string) (Inspection, error) {
-	r, img, err := c.find(ctx, uri)
-	if err != nil {
-		return Inspection{}, err
-	}
+	var found Inspection
+	err := c.withImage(ctx, uri, func(r Remote, img backends.Image) (err error) {
+		found, err = c.inspect(ctx, r, img, uri)
+		return err
+	})
+	return found, err
+}
+
+func (c *Catalog) inspect(ctx context.Context, r Remote, img backends.Image, uri string) (Inspection, error) {
 	bytes, err := c.peek(ctx, r, img)
 	if err != nil {
 		return Inspection{}, err

@@ -19,11 +19,13 @@ import (
 //	h remote collection                 when the collection was listed
 //	v remote collection name version    an image by its version, see versions.go
 //	b key                               a blob of the cache
+//	p remote image digest origin        how far a push came, see session.go
 const (
 	kindEntry   = 'e'
 	kindHeader  = 'h'
 	kindVersion = 'v'
 	kindBlob    = 'b'
+	kindSession = 'p'
 
 	entryImage = 'i'
 	entryChild = 'c'

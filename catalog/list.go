@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io/fs"
 	"iter"
+	"maps"
+	"slices"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -110,7 +112,7 @@ func (l *lister) add(e *Listed) bool {
 // end yields what was made by hand, and the error unless it can be passed over:
 // what came is all, or nobody can tell more.
 func (l *lister) end(err error) {
-	for collection := range l.made {
+	for _, collection := range slices.Sorted(maps.Keys(l.made)) {
 		if l.ended || !l.add(&Listed{Collection: collection}) {
 			return
 		}
@@ -156,8 +158,10 @@ func (l *lister) stored(s Store, remote, collection string, err error) {
 }
 
 // IsCollection reports whether the remote has a collection of that name, from
-// the stored listings, or by listing it. Where collections cannot be listed
-// there may be any: it reports true.
+// the stored listings, or by listing it. One that cannot be listed, or not by who
+// asks, may be there, and what is in it can be had by name: it reports true.
+//
+// Errors: those of backends.Lister that say nothing of the collection.
 func (c *Catalog) IsCollection(ctx context.Context, remote, collection string) (bool, error) {
 	r, err := c.Remote(remote)
 	if err != nil {
@@ -188,7 +192,7 @@ func (c *Catalog) IsCollection(ctx context.Context, remote, collection string) (
 		err = c.discover(ctx, s, r, collection)
 	}
 	switch {
-	case err == nil || errors.Is(err, errors.ErrUnsupported):
+	case err == nil || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrPermission):
 		return true, nil
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil

@@ -130,7 +130,7 @@ func (l *Listed) unpack(value []byte) bool {
 	if e.is(full | otherRef) {
 		l.Ref = backends.Ref{Collection: d.string(), Name: d.string(), Tag: d.string()}
 	}
-	return !d.bad && len(d.b) == 0 && e.shown()
+	return !d.bad && len(d.b) == 0 && e.shown() && l.Format != noImage
 }
 
 // noVersion is what appendDigest writes of "".

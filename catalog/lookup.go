@@ -144,9 +144,14 @@ func (c *Catalog) statNow(ctx context.Context, r Remote, ref backends.Ref) (back
 	if r.Client == nil {
 		return backends.Image{}, r.unopened()
 	}
+	return c.askNow(ctx, r, func(ctx context.Context) (backends.Image, error) { return r.Client.Stat(ctx, ref) })
+}
+
+// askNow puts a question to a registry that can be asked.
+func (c *Catalog) askNow(ctx context.Context, r Remote, stat func(context.Context) (backends.Image, error)) (backends.Image, error) {
 	limited, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
-	img, err := r.Client.Stat(limited, ref)
+	img, err := stat(limited)
 	if ctx.Err() == nil { // else it is the caller who had no time
 		c.health.note(r.Name, err, c.now())
 	}
@@ -154,8 +159,11 @@ func (c *Catalog) statNow(ctx context.Context, r Remote, ref backends.Ref) (back
 }
 
 // ask puts a question to the registry, once however many want to know, and
-// stores the answer. The question does not end with ctx: others may wait for it.
+// stores the answer; a refusal is not asked for again at once. The question does not end with ctx: others may wait for it.
 func (c *Catalog) ask(ctx context.Context, s Store, r Remote, ref backends.Ref) (backends.Image, error) {
+	if err := c.failed.recent(string(refKey(r.Name, ref)), c.now()); err != nil {
+		return backends.Image{}, err
+	}
 	answer := c.asking.DoChan(string(refKey(r.Name, ref)), func() (any, error) {
 		var img backends.Image
 		err := c.tasks.run(func(ctx context.Context) (err error) {
@@ -184,6 +192,8 @@ func (c *Catalog) learn(ctx context.Context, s Store, r Remote, ref backends.Ref
 			c.absent.add(string(refKey(r.Name, ref)), c.now())
 			c.forget(s, r.Name, ref)
 		}
+	case errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized): // whoever logs in need not wait
+		c.failed.add(string(refKey(r.Name, ref)), err, c.now().Add(c.failureLife(err)))
 	}
 	return backends.Image{}, err
 }
@@ -220,7 +230,7 @@ func (c *Catalog) keep(s Store, remote string, ref backends.Ref, img backends.Im
 	if ref.Version == "" && have && changed(old, now) {
 		c.watchers.emit(Event{Kind: ImageChanged, Remote: remote, Collection: ref.Collection, Ref: ref})
 	}
-	if ref.Version == "" && old.shown() && renamed(old, now) {
+	if ref.Version == "" && have && (old.shown() != now.shown() || old.shown() && renamed(old, now)) {
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: ref.Collection})
 	}
 	return now.image
@@ -229,7 +239,8 @@ func (c *Catalog) keep(s Store, remote string, ref backends.Ref, img backends.Im
 // renamed reports whether an image has another file name than before: a listing
 // of names can but guess the format.
 func renamed(old, now entry) bool {
-	return backends.Ext(old.image.Format) != backends.Ext(now.image.Format)
+	a, b := old.image.Format, now.image.Format
+	return backends.Ext(a) != backends.Ext(b) || a != b && backends.IsPlain(a)
 }
 
 // changed reports whether a tree has to look again at an image.
@@ -244,7 +255,7 @@ func (c *Catalog) forget(s Store, remote string, ref backends.Ref) {
 	old, have := readEntry(s, remote, ref)
 	var err error
 	if have {
-		err = s.Apply(KV{Key: refKey(remote, ref)})
+		err = applyOwn(s, KV{Key: refKey(remote, ref)})
 	}
 	unlock()
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/sregfs/sregfs/backends"
@@ -23,12 +25,23 @@ type memo struct {
 	mu      sync.Mutex // guards the fields below
 	headers map[string][]byte
 	changed int // counts the calls of Apply with a header in them
+	// unsaved is what applyOwn could not store: values, nil of keys that are gone.
+	unsaved map[string][]byte
 }
 
 func newMemo(s Store) *memo { return &memo{Store: s} }
 
 // Get implements Store.
 func (m *memo) Get(key []byte) ([]byte, error) {
+	m.mu.Lock()
+	own, ok := m.unsaved[string(key)]
+	m.mu.Unlock()
+	switch {
+	case ok && own == nil:
+		return nil, fs.ErrNotExist
+	case ok:
+		return bytes.Clone(own), nil
+	}
 	if len(key) == 0 || key[0] != kindHeader {
 		return m.Store.Get(key)
 	}
@@ -60,17 +73,98 @@ func (m *memo) Apply(changes ...KV) error {
 	// Also after an error: some changes may have been made.
 	m.forgetHeaders(changes)
 	m.names.note(changes)
+	if err == nil {
+		m.saved(changes)
+	}
 	return storeError(err)
+}
+
+// applyOwn is Apply for what this process has done itself. Where it cannot be
+// stored it is remembered until it can: whoever did it expects to see it, though
+// the directory of the index was deleted or its disk is full.
+func applyOwn(s Store, changes ...KV) error {
+	err := s.Apply(changes...)
+	m, ok := s.(*memo)
+	if err == nil || !ok || errors.Is(err, fs.ErrClosed) {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.unsaved == nil {
+		m.unsaved = make(map[string][]byte)
+	}
+	for _, kv := range changes {
+		m.unsaved[string(kv.Key)] = bytes.Clone(kv.Value)
+	}
+	return err
+}
+
+// saved forgets what is stored now, and tries to store the rest.
+func (m *memo) saved(changes []KV) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.unsaved) == 0 {
+		return
+	}
+	for _, kv := range changes {
+		delete(m.unsaved, string(kv.Key))
+	}
+	rest := make([]KV, 0, len(m.unsaved))
+	for key, value := range m.unsaved {
+		rest = append(rest, KV{[]byte(key), value})
+	}
+	if m.Store.Apply(rest...) == nil {
+		m.unsaved = nil
+	}
+}
+
+// unsavedBelow returns what could not be stored of the pairs that Scan would yield,
+// in the order of the keys.
+func (m *memo) unsavedBelow(prefix, from []byte) []KV {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var own []KV
+	for key, value := range m.unsaved {
+		if strings.HasPrefix(key, string(prefix)) && key >= string(from) {
+			own = append(own, KV{[]byte(key), value})
+		}
+	}
+	slices.SortFunc(own, func(a, b KV) int { return bytes.Compare(a.Key, b.Key) })
+	return own
 }
 
 // Scan implements Store.
 func (m *memo) Scan(prefix, from []byte) iter.Seq2[KV, error] {
 	return func(yield func(KV, error) bool) {
+		own := m.unsavedBelow(prefix, from)
+		// before yields those of our own that come before a key, or all.
+		before := func(key []byte) bool {
+			for len(own) > 0 && (key == nil || bytes.Compare(own[0].Key, key) < 0) {
+				kv := own[0]
+				if own = own[1:]; kv.Value != nil && !yield(kv, nil) {
+					return false
+				}
+			}
+			return true
+		}
 		for kv, err := range m.Store.Scan(prefix, from) {
-			if !yield(kv, storeError(err)) {
+			if err != nil {
+				if before(nil) {
+					yield(KV{}, storeError(err))
+				}
+				return
+			}
+			if !before(kv.Key) {
+				return
+			}
+			if len(own) > 0 && bytes.Equal(own[0].Key, kv.Key) {
+				continue // ours comes in its place
+			}
+			if !yield(kv, nil) {
 				return
 			}
 		}
+		before(nil)
 	}
 }
 
@@ -86,7 +180,7 @@ func storeError(err error) error {
 	case errors.Is(err, fs.ErrClosed), errors.Is(err, fs.ErrInvalid):
 		return fmt.Errorf("%w: %w", errStore, err)
 	}
-	if errno, ok := backends.LocalDisk(err); ok {
+	if errno, ok := backends.LocalErrno(err); ok {
 		return fmt.Errorf("%w: %v: %w", errStore, err, errno)
 	}
 	return fmt.Errorf("%w: %v", errStore, err)

@@ -60,8 +60,9 @@ func (m *memory) clear() {
 	m.m = nil
 }
 
-// failures are the listings that could not be made a short while ago: a service
-// that is down must not cost every look a full timeout.
+// failures are the listings that could not be made a short while ago, and the images that
+// were refused: a service that is down must not cost every look a full timeout, and one
+// that counts requests not a request.
 type failures struct {
 	mu sync.Mutex
 	m  map[string]failure
@@ -73,6 +74,9 @@ type failure struct {
 }
 
 func (f *failures) add(key string, err error, until time.Time) {
+	if _, short := backends.Shortage(err); short {
+		return // it says nothing about the listing
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.m == nil || len(f.m) >= maxRemembered {
@@ -125,7 +129,8 @@ type remoteHealth struct {
 
 // note records the outcome of a question.
 func (h *health) note(remote string, err error, now time.Time) {
-	if errors.Is(err, context.Canceled) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, ErrClosed) || errors.Is(err, errStore) {
+	_, short := backends.Shortage(err)
+	if short || errors.Is(err, context.Canceled) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, ErrClosed) || errors.Is(err, errStore) {
 		return
 	}
 	h.mu.Lock()

@@ -3,6 +3,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
@@ -12,10 +13,9 @@ import (
 )
 
 // Mkdir makes a collection that stays here until an image is pushed into it.
-// The name need not be one that the registry could hold: copying tools make
-// folders of their own for a while.
 //
-// Errors: fs.ErrExist; backends.ErrReadOnly; fs.ErrInvalid.
+// Errors: fs.ErrExist; backends.ErrReadOnly; fs.ErrInvalid for a name that the
+// registry cannot hold.
 func (c *Catalog) Mkdir(ctx context.Context, remote, collection string) error {
 	fail := func(err error) error {
 		return &backends.Error{Op: "mkdir", Remote: remote, Subject: backends.EscapePath(collection), Err: err}
@@ -28,6 +28,9 @@ func (c *Catalog) Mkdir(ctx context.Context, remote, collection string) error {
 		return fail(err)
 	}
 	if err := checkCollection(collection); err != nil {
+		return fail(err)
+	}
+	if err := r.holds(collection); err != nil {
 		return fail(err)
 	}
 	// A registry that does not answer does not keep anybody from preparing a folder.
@@ -44,6 +47,23 @@ func (c *Catalog) Mkdir(ctx context.Context, remote, collection string) error {
 	return nil
 }
 
+// mostParts is how many parts of a name a service may want beyond a collection that
+// is made: the library has entity, collection and container.
+const mostParts = 3
+
+// holds returns why no image can ever be in a collection of the remote, or below it.
+func (r Remote) holds(collection string) (err error) {
+	for range mostParts {
+		try := r.takes(backends.Ref{Collection: collection, Name: "x", Tag: backends.DefaultTag})
+		if try == nil {
+			return nil
+		}
+		err = cmp.Or(err, try)
+		collection = joinCollection(collection, "x")
+	}
+	return err
+}
+
 // writable returns backends.ErrReadOnly, with the reason, unless images can be
 // pushed to the remote.
 func (r Remote) writable() error {
@@ -58,9 +78,9 @@ func (r Remote) writable() error {
 	return nil
 }
 
-// Rmdir removes a collection made by Mkdir that is still empty.
+// Rmdir removes a collection made by Mkdir that is empty.
 // Errors: fs.ErrNotExist; cache.ErrInUse if it is not empty; backends.ErrNotAllowed
-// if it exists in the registry.
+// if it exists in the registry, though nothing in it can be listed.
 func (c *Catalog) Rmdir(ctx context.Context, remote, collection string) error {
 	fail := func(err error) error {
 		return &backends.Error{Op: "rmdir", Remote: remote, Subject: backends.EscapePath(collection), Err: err}
@@ -69,7 +89,17 @@ func (c *Catalog) Rmdir(ctx context.Context, remote, collection string) error {
 	if err != nil {
 		return err
 	}
-	if collection == "" || !c.records.isMade(remote, collection) {
+	made := collection != "" && c.records.isMade(remote, collection)
+	for _, err := range c.List(ctx, remote, collection) {
+		if err == nil {
+			return fail(fmt.Errorf("%w: it is not empty", cache.ErrInUse))
+		}
+		if made {
+			return fail(err) // nobody knows whether it is
+		}
+		break
+	}
+	if !made {
 		is, err := c.IsCollection(ctx, remote, collection)
 		switch {
 		case err != nil:
@@ -78,12 +108,6 @@ func (c *Catalog) Rmdir(ctx context.Context, remote, collection string) error {
 			return fail(fmt.Errorf("%w: it is in the registry; it goes with its last image", backends.ErrNotAllowed))
 		}
 		return fail(backends.NotFound("no such collection"))
-	}
-	for _, err := range c.List(ctx, remote, collection) {
-		if err == nil {
-			return fail(fmt.Errorf("%w: it is not empty", cache.ErrInUse))
-		}
-		return fail(err) // nobody knows whether it is
 	}
 	if c.isTarget(remote, collection) {
 		return fail(fmt.Errorf("%w: an image is being copied into it", cache.ErrInUse))
@@ -138,7 +162,9 @@ func (c *Catalog) isTarget(remote, collection string) bool {
 	}
 	for _, d := range s.Spool.Drafts() {
 		in := d.Target.Ref.Collection
-		if d.Target.Remote == remote && (in == collection || below(in, collection)) {
+		// What failed or was cut is in the spool, and in no directory.
+		comes := d.State == cache.Writing || d.State == cache.Publishing || d.Queued()
+		if comes && d.Target.Remote == remote && (in == collection || below(in, collection)) {
 			return true
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
 )
 
 // Move gives an image another name at its service, provided that its name still means
@@ -24,6 +25,9 @@ func (c *Catalog) Move(ctx context.Context, remote string, img backends.Image, t
 		return &backends.Error{Op: "move", Remote: remote, Ref: img.Ref, Err: errors.ErrUnsupported}
 	}
 	target, err := c.Target(ctx, remote, to, img.Format, excl)
+	if err == nil && target.Replaces == cache.OnlySame {
+		err = Taken(remote, to)
+	}
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func gate(target cache.Target) func(r io.ReaderAt, size int64) error {
 // Publish seals the draft and publishes it where its target says; with
 // Target.Async it returns once the draft is sealed and queued. After success the
 // draft is gone (its data is the warm cache entry, or the local image). The same
-// bytes under the same name already there is success. A second Publish of a
+// bytes under the same name already there is success, whatever the policy. A second Publish of a
 // draft under way waits for the first. When ctx ends before the registry has
 // all, the draft stays, sealed; what others wait for goes on.
 //
@@ -62,7 +62,9 @@ func (c *Catalog) Publish(ctx context.Context, d *cache.Draft) error {
 		return publishError(info.Target, err)
 	}
 	d.Supersede()
-	if info.Target.Async && c.enqueue(info.ID, maxPending) {
+	// Whether the bytes are the same is known only from the registry: nobody is told
+	// before that they are safe.
+	if info.Target.Async && info.Target.Replaces != cache.OnlySame && c.enqueue(info.ID, maxPending) {
 		return nil
 	}
 	return c.publishNow(ctx, info.ID, nil)
@@ -115,7 +117,9 @@ func (c *Catalog) uploadDraft(ctx context.Context, r Remote, d *cache.Draft, tar
 	if err != nil {
 		return backends.Image{}, publishError(target, err)
 	}
-	src.Replaces = target.Replaces
+	if src.Replaces = target.Replaces; target.Replaces == cache.OnlySame {
+		src.Replaces = ""
+	}
 	if src.Format, err = inspect.Complete(src.Content, src.Size); err != nil {
 		return backends.Image{}, publishError(target, err)
 	}
@@ -125,19 +129,23 @@ func (c *Catalog) uploadDraft(ctx context.Context, r Remote, d *cache.Draft, tar
 		tell(stored, src.Size)
 	}
 	src.Commit = func() error { return c.uploads.mayCommit(run, d.Info().ID) }
-	return c.push(ctx, r, target.Ref, src)
+	img, err := c.push(ctx, r, target.Ref, src)
+	if target.Replaces == cache.OnlySame && errors.Is(err, fs.ErrExist) {
+		err = Taken(target.Remote, target.Ref)
+	}
+	return img, err
 }
 
 // push is Client.Push with a look before it (why send what is there, or will be
 // refused?) and one after it: what the registry says it has must be what was sent.
 // What an odd answer to the look says is doubtful, never a refusal.
 func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src backends.Source) (backends.Image, error) {
-	current, err := c.statFor(ctx, r, ref, src)
+	current, err := c.askNow(ctx, r, func(ctx context.Context) (backends.Image, error) { return r.Client.StatSource(ctx, ref, src) })
 	switch {
 	case err == nil && current.Digest == src.Digest && backends.SameName(ref, current.Ref) == nil:
 		return current, nil
 	case err == nil || errors.Is(err, fs.ErrNotExist):
-		if refused := src.ReplaceAllowed(ref, current, err == nil); refused != nil && !perhapsOurs(current, src) {
+		if refused := src.ReplaceAllowed(ref, current, err == nil); refused != nil && !perhapsSame(current, src) {
 			return backends.Image{}, pushError(r, ref, refused)
 		}
 	case !errors.Is(err, fs.ErrPermission): // who may write need not be allowed to read
@@ -151,36 +159,13 @@ func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src back
 		}
 		return withDigest(clean(img), src), nil
 	}
-	// The name may be taken by the very bytes: the answer of a try that did
-	// arrive was lost, or somebody else pushed them.
-	if errors.Is(err, fs.ErrExist) || errors.Is(err, backends.ErrChanged) {
-		if now, statErr := c.statFor(ctx, r, ref, src); statErr == nil && now.Digest == src.Digest {
-			return now, nil
-		}
-	}
 	return backends.Image{}, judged(err)
 }
 
-// perhapsOurs reports whether an image that is in the way can be what an earlier try
-// of this push has published without our hearing of it. Where the service tells no
-// SHA-256 the backend decides, which has saved what it sent.
-func perhapsOurs(current backends.Image, src backends.Source) bool {
-	return !isSHA256(current.Digest) && src.Session != nil && len(src.Session.Load()) > 0
-}
-
-// statFor is statNow for who wants to know whether these are the bytes of src. A
-// directory of this machine tells no digest that others could have made up, but
-// reads a file that is asked for by its digest.
-func (c *Catalog) statFor(ctx context.Context, r Remote, ref backends.Ref, src backends.Source) (backends.Image, error) {
-	img, err := c.statNow(ctx, r, ref)
-	if err != nil || !r.atHand() || img.Digest != "" || img.Size != src.Size {
-		return img, err
-	}
-	ref.Version = src.Digest
-	if exact, err := c.statNow(ctx, r, ref); err == nil && exact.Version == img.Version {
-		img.Digest = src.Digest
-	}
-	return img, nil
+// perhapsSame reports whether an image that is in the way can be what is pushed.
+// Where the service tells no SHA-256 the backend decides.
+func perhapsSame(current backends.Image, src backends.Source) bool {
+	return !isSHA256(current.Digest) && (current.Size < 0 || current.Size == src.Size)
 }
 
 func pushError(r Remote, ref backends.Ref, err error) error {
@@ -236,13 +221,13 @@ func (c *Catalog) uploadFailed(ctx context.Context, d *cache.Draft, target cache
 func (c *Catalog) uploaded(s *State, r Remote, d *cache.Draft, img backends.Image) error {
 	info, told := d.Info(), false
 	err := d.Publish(img.Version, func(path string) error {
-		c.rebase(s, info, img)
 		if !r.atHand() && s.Cache != nil && isSHA256(img.Digest) {
 			if err := s.Cache.Adopt(path, img.Digest, info.Size); err != nil {
 				c.opts.Log.Warn("a pushed image could not be kept in the cache", "image", info.Target.Ref.String(), "err", err)
 			}
 		}
 		c.published(s.Store, r, info.Target.Ref, img)
+		c.rebase(s, info, img) // once the name is known to be taken: who creates it meanwhile looks again
 		told = true
 		return nil
 	})
@@ -255,14 +240,19 @@ func (c *Catalog) uploaded(s *State, r Remote, d *cache.Draft, img backends.Imag
 	return nil
 }
 
-// rebase lets the later drafts for the same name replace what an earlier one
-// just published: they were made by somebody who had seen that one, or by the
-// same open file, whose own publication it is.
+// rebase lets the other drafts for the same name, which will be published after this
+// one, replace what it has become: they were made by somebody who had seen it, or are
+// written side by side with it, or by the same open file, whose own publication it
+// is. One that failed before this one was made is none of these.
 func (c *Catalog) rebase(s *State, done cache.DraftInfo, img backends.Image) {
+	c.uploads.published.Add(1)
 	for _, later := range s.Spool.Drafts() {
 		t := later.Target
-		if t.Remote != done.Target.Remote || t.Ref != done.Target.Ref || t.Follows != done.ID &&
-			(later.ID <= done.ID || t.Replaces != done.Target.Replaces || !c.overwritable(t.Remote)) {
+		if later.ID == done.ID || t.Replaces == cache.OnlySame || t.Remote != done.Target.Remote || t.Ref != done.Target.Ref {
+			continue
+		}
+		comes := later.ID > done.ID || s.Spool.Held(later.ID) || later.State == cache.Writing || later.Queued()
+		if t.Follows != done.ID && (!comes || t.Replaces != done.Target.Replaces || !c.overwritable(t.Remote)) {
 			continue
 		}
 		d, err := s.Spool.Draft(later.ID)
@@ -295,6 +285,7 @@ func (c *Catalog) published(store Store, r Remote, ref backends.Ref, img backend
 	}
 	key := string(imageKey(r.Name, ref))
 	c.absent.drop(key)
+	c.failed.drop(key)
 	c.asking.Forget(key)
 	for at := ref.Collection; at != ""; at, _ = parentOf(at) {
 		c.failed.drop(string(headerKey(r.Name, at)))
@@ -307,12 +298,13 @@ func (c *Catalog) published(store Store, r Remote, ref backends.Ref, img backend
 	now := entry{flags: listed | full, seen: c.now(), image: img}
 	changes := append([]KV{{[]byte(key), encodeEntry(now, ref)}}, c.history(store, r.Name, ref, old, now)...)
 	parents := ancestors(store, r.Name, ref.Collection, listed)
-	err := store.Apply(append(changes, parents...)...)
+	err := applyOwn(store, append(changes, parents...)...)
 	c.trees.Unlock()
 	unlock()
 	if err != nil {
 		c.opts.Log.Warn("a pushed image could not be stored", "remote", r.Name, "image", ref.String(), "err", err)
 	}
-	c.tellListed(r.Name, ref.Collection, parents)
+	c.watchers.emit(Event{Kind: ListingChanged, Remote: r.Name, Collection: ref.Collection})
+	c.tellAbove(r.Name, ref.Collection, parents)
 	c.watchers.emit(Event{Kind: ImageChanged, Remote: r.Name, Collection: ref.Collection, Ref: ref})
 }

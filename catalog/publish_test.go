@@ -142,7 +142,7 @@ func TestPublish_refused(t *testing.T) {
 		excl   bool
 		want   error
 	}{
-		{"taken", catalog.Policy{}, "c/x:1", false, backends.ErrNotAllowed},
+		{"taken", catalog.Policy{}, "c/x:1", false, nil},
 		{"taken, exclusive", catalog.Policy{Overwrite: true}, "c/x:1", true, fs.ErrExist},
 		{"read-only", catalog.Policy{ReadOnly: true, Overwrite: true}, "c/y:1", false, backends.ErrReadOnly},
 		{"a version", catalog.Policy{}, "c/y:1@sha256:00", false, fs.ErrInvalid},
@@ -154,13 +154,44 @@ func TestPublish_refused(t *testing.T) {
 			b := newBench(t, svc, func(b *bench) { b.policy = tc.policy })
 			target, err := b.Target(t.Context(), "lab", mustRef(t, tc.ref), "sif", tc.excl)
 			wantErr(t, "Target", err, tc.want)
-			if err == nil && tc.ref == "c/x:1" && target.Replaces != old.Version {
-				t.Errorf("replaces %q, want %q", target.Replaces, old.Version)
+			replaces := map[string]string{"taken": cache.OnlySame, "may be replaced": old.Version}[tc.name]
+			if err == nil && target.Replaces != replaces {
+				t.Errorf("replaces %q, want %q", target.Replaces, replaces)
 			}
 			if n := svc.count("push"); n != 0 {
 				t.Errorf("something was sent")
 			}
 		})
+	}
+}
+
+// An image that may not be replaced takes the bytes that it has, and no others.
+func TestPublish_onlySame(t *testing.T) {
+	t.Parallel()
+	for _, async := range []bool{false, true} {
+		svc := newService()
+		svc.put("c/x:1", tiny(t, "old"))
+		b := newBench(t, svc, func(b *bench) { b.policy = catalog.Policy{Async: async} })
+		same := draft(t, b, "c/x:1", tiny(t, "old"))
+		defer same.Close()
+		if err := b.Publish(t.Context(), same); err != nil {
+			t.Errorf("the same bytes: %v", err)
+		}
+		// What the same open file writes afterwards replaces nothing either.
+		next, err := same.Fork(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer next.Close()
+		if got := next.Info().Target.Replaces; got != cache.OnlySame {
+			t.Errorf("the fork replaces %q", got)
+		}
+		other := draft(t, b, "c/x:1", tiny(t, "other"))
+		defer other.Close()
+		wantErr(t, "Publish of others", b.Publish(t.Context(), other), backends.ErrNotAllowed)
+		if n := svc.count("push"); n != 0 {
+			t.Errorf("the registry got %d pushes", n)
+		}
 	}
 }
 
@@ -415,7 +446,7 @@ func TestMkdir(t *testing.T) {
 	ctx := t.Context()
 	wantErr(t, "taken", b.Mkdir(ctx, "lab", "c"), fs.ErrExist)
 	wantErr(t, "bad", b.Mkdir(ctx, "lab", "a/../b"), fs.ErrInvalid)
-	wantErr(t, "registry's", b.Rmdir(ctx, "lab", "c"), backends.ErrNotAllowed)
+	wantErr(t, "registry's", b.Rmdir(ctx, "lab", "c"), cache.ErrInUse)
 	wantErr(t, "missing", b.Rmdir(ctx, "lab", "nowhere"), fs.ErrNotExist)
 	for _, dir := range []string{"new", "new/sub"} {
 		if err := b.Mkdir(ctx, "lab", dir); err != nil {
@@ -434,7 +465,7 @@ func TestMkdir(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.Close()
-	wantErr(t, "published into", b.Rmdir(ctx, "lab", "new/sub"), backends.ErrNotAllowed)
+	wantErr(t, "published into", b.Rmdir(ctx, "lab", "new/sub"), cache.ErrInUse)
 	if _, err := b.Remove(ctx, "lab://new/sub/x:1", ""); err != nil {
 		t.Fatal(err)
 	}

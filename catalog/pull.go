@@ -24,25 +24,25 @@ func (c *Catalog) Pull(ctx context.Context, uri, to string, force bool, p Progre
 	if err := checkDestination(to, force); err != nil {
 		return Record{}, err
 	}
-	r, img, err := c.find(ctx, uri)
-	if err != nil {
-		return Record{}, err
-	}
-	var path string
-	err = c.fetchWhole(ctx, r, img, p, func(file *os.File) error {
-		path = file.Name()
-		if to == "" {
-			return nil
+	var rec Record
+	err := c.withImage(ctx, uri, func(r Remote, img backends.Image) error {
+		rec = Record{}
+		var path string
+		err := c.fetchWhole(ctx, r, img, p, func(file *os.File) error {
+			path = file.Name()
+			if to == "" {
+				return nil
+			}
+			path = to
+			return exportFile(ctx, file, to, force, nil)
+		})
+		if err == nil {
+			rec = c.record(r.Name, img)
+			rec.Path = path
 		}
-		path = to
-		return exportFile(ctx, file, to, force, nil)
+		return err
 	})
-	if err != nil {
-		return Record{}, err
-	}
-	rec := c.record(r.Name, img)
-	rec.Path = path
-	return rec, nil
+	return rec, err
 }
 
 // checkDestination refuses before anything is downloaded.

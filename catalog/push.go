@@ -58,6 +58,10 @@ func (c *Catalog) pushFile(ctx context.Context, r Remote, ref backends.Ref, o pu
 		return fail(err)
 	}
 	defer f.Close()
+	if s != nil {
+		src.Session = c.session(s, r, ref, src.Digest)
+	}
+	defer c.pushes.watch(backends.URI{Remote: r.Name, Ref: ref}.String(), o.path, &src)()
 	release, err := c.uploads.turn(ctx, string(imageKey(r.Name, ref)))
 	if err != nil {
 		return fail(err)
@@ -119,7 +123,7 @@ func describeSource(ctx context.Context, f *os.File, o pushOptions) (backends.So
 		return backends.Source{}, fileError(o.path, err)
 	}
 	src := backends.Source{
-		Content: f, Size: info.Size(), Digest: digest, Format: format, Modified: info.ModTime(),
+		Content: f, Size: info.Size(), Digest: digest, Format: format, Modified: info.ModTime(), Mode: info.Mode().Perm(),
 		Path: o.path, Give: o.give,
 	}
 	if o.force {

@@ -70,7 +70,7 @@ func (c *Catalog) Standing() []*cache.Draft {
 		if !info.Queued() && info.Target.File == "" {
 			continue
 		}
-		d, err := s.Spool.Draft(info.ID)
+		d, err := s.Spool.Standby(info.ID)
 		if err != nil {
 			c.opts.Log.Warn("a draft cannot be read", "draft", info.ID, "err", err)
 			continue

@@ -12,35 +12,28 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 )
 
-// records are what cannot be found again: two small JSON files, each replaced
-// as a whole. Another process may have written them since: a change reads the
-// file again first. The zero value keeps them in memory.
+// records are what cannot be found again: a small JSON file of pins, replaced as a
+// whole, and the collections made by hand. Another process may have written them
+// since: a change reads what is new first. The zero value keeps them in memory.
 type records struct {
-	dir string
+	dir  string
+	made madeCollections
 
-	mu          sync.Mutex // guards the fields below
-	loaded      bool
-	pins        []pin
-	collections []madeCollection
+	mu     sync.Mutex // guards the fields below
+	loaded bool
+	pins   []pin
 }
 
 // A pin keeps a blob from eviction.
 type pin struct {
 	Key cache.Key `json:"key"`
 	URI string    `json:"uri"` // by which it was pinned; for people
-}
-
-// A madeCollection has no image yet.
-type madeCollection struct {
-	Remote     string `json:"remote"`
-	Collection string `json:"collection"`
 }
 
 // maxRecords bounds one of the files in bytes.
@@ -51,7 +44,7 @@ const (
 	collectionsFile = "collections.json"
 )
 
-// load reads both files. A damaged one counts as empty, but is kept beside.
+// load reads the pins. A damaged file counts as empty, but is kept beside.
 func (r *records) load() error {
 	if r.dir == "" {
 		return nil
@@ -60,11 +53,7 @@ func (r *records) load() error {
 	if err != nil {
 		return err
 	}
-	collections, err := readJSON[[]madeCollection](filepath.Join(r.dir, collectionsFile))
-	if err != nil {
-		return err
-	}
-	r.pins, r.collections, r.loaded = pins, collections, true
+	r.pins, r.loaded = pins, true
 	return nil
 }
 
@@ -93,7 +82,7 @@ func (r *records) change(f func()) error {
 	if err := r.load(); err != nil {
 		return err
 	}
-	pins, collections := slices.Clone(r.pins), slices.Clone(r.collections)
+	pins := slices.Clone(r.pins)
 	f()
 	if r.dir == "" {
 		return nil
@@ -101,12 +90,6 @@ func (r *records) change(f func()) error {
 	if !slices.Equal(pins, r.pins) {
 		if err := writeJSON(r.dir, pinsFile, r.pins); err != nil {
 			r.pins = pins
-			return err
-		}
-	}
-	if !slices.Equal(collections, r.collections) {
-		if err := writeJSON(r.dir, collectionsFile, r.collections); err != nil {
-			r.collections = collections
 			return err
 		}
 	}
@@ -160,7 +143,7 @@ func writeJSON(dir, name string, v any) (err error) {
 // what errno tells passes through: a file of ours that is missing must not read
 // as "no such image".
 func diskError(what string, err error) error {
-	if errno, ok := backends.LocalDisk(err); ok {
+	if errno, ok := backends.LocalErrno(err); ok {
 		return fmt.Errorf("%s: %w", what, errno)
 	}
 	return fmt.Errorf("%s: %v", what, err)
@@ -199,43 +182,5 @@ func (r *records) pin(p pin) error {
 func (r *records) unpin(key cache.Key) error {
 	return r.change(func() {
 		r.pins = slices.DeleteFunc(r.pins, func(p pin) bool { return p.Key == key })
-	})
-}
-
-// isMade reports whether a collection was made by hand, or lies above one.
-func (r *records) isMade(remote, collection string) (is bool) {
-	r.read(func() {
-		is = slices.ContainsFunc(r.collections, func(m madeCollection) bool {
-			return m.Remote == remote && (m.Collection == collection || below(m.Collection, collection))
-		})
-	})
-	return is
-}
-
-// children returns the full names of the collections directly below one.
-func (r *records) children(remote, collection string) map[string]bool {
-	names := make(map[string]bool)
-	r.read(func() {
-		for _, m := range r.collections {
-			if m.Remote != remote || !below(m.Collection, collection) {
-				continue
-			}
-			rest := strings.TrimPrefix(strings.TrimPrefix(m.Collection, collection), "/")
-			first, _, _ := strings.Cut(rest, "/")
-			names[joinCollection(collection, first)] = true
-		}
-	})
-	return names
-}
-
-func (r *records) make(remote, collection string) error {
-	return r.change(func() { r.collections = append(r.collections, madeCollection{remote, collection}) })
-}
-
-func (r *records) unmake(remote, collection string) error {
-	return r.change(func() {
-		r.collections = slices.DeleteFunc(r.collections, func(m madeCollection) bool {
-			return m.Remote == remote && m.Collection == collection
-		})
 	})
 }

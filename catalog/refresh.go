@@ -16,7 +16,7 @@ const (
 	maxListing   = 1_000_000 // entries of one collection; a service may be endless
 	listingBatch = 512       // entries that are compared and stored at once
 	// A listing that goes on ends after this many times Options.Timeout; without
-	// a new entry it ends after one.
+	// a new entry, nor a byte of an answer, it ends after one.
 	listingTimeouts = 20
 )
 
@@ -71,10 +71,8 @@ func (c *Catalog) join(ctx context.Context, s Store, r Remote, collection string
 			switch {
 			case err == nil, collection != "" && c.own.since(childKey(r.Name, collection), asked):
 				c.failed.drop(key)
-			case errors.Is(err, errors.ErrUnsupported):
-				c.failed.add(key, err, c.now().Add(c.opts.ListTTL))
 			case !errors.Is(err, context.Canceled):
-				c.failed.add(key, err, c.now().Add(c.opts.NegTTL))
+				c.failed.add(key, err, c.now().Add(c.failureLife(err)))
 			}
 			return err
 		})
@@ -85,6 +83,14 @@ func (c *Catalog) join(ctx context.Context, s Store, r Remote, collection string
 	case <-ctx.Done():
 		return listError(r.Name, collection, ctx.Err())
 	}
+}
+
+// failureLife is how long the registry is not asked again what it answered with err.
+func (c *Catalog) failureLife(err error) time.Duration {
+	if errors.Is(err, errors.ErrUnsupported) {
+		return c.opts.ListTTL
+	}
+	return c.opts.NegTTL
 }
 
 func listError(remote, collection string, err error) error {
@@ -117,6 +123,7 @@ func (l *relisting) fetch(ctx context.Context, client *backends.Client) (truncat
 	idle := time.AfterFunc(timeout, func() { giveUp(context.DeadlineExceeded) })
 	defer idle.Stop()
 	n := 0
+	ctx = backends.OnProgress(ctx, func() { idle.Reset(timeout) })
 	for e, err := range client.List(ctx, l.collection) {
 		if err != nil {
 			if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {

@@ -25,7 +25,7 @@ type relisting struct {
 	prefix     []byte    // of the keys
 	started    time.Time // when the registry was asked: what it tells is true as of then
 	old        header
-	first      bool            // there was no listing before
+	first      bool            // nobody was shown anything before, not even that there is nothing: whatever comes is no change
 	untold     map[string]bool // names of images whose tags the registry does not tell; "": any name
 
 	batch  []listedName
@@ -52,7 +52,8 @@ func newRelisting(c *Catalog, s Store, remote, collection string, started time.T
 	old, had := readHeader(s, remote, collection)
 	return &relisting{
 		c: c, store: s, remote: remote, collection: collection,
-		prefix: listPrefix(remote, collection), started: started, old: old, first: !had,
+		prefix: listPrefix(remote, collection), started: started, old: old,
+		first: !had && !hasEntries(s, remote, collection) && !c.records.isMade(remote, collection),
 	}
 }
 
@@ -300,8 +301,7 @@ func (l *relisting) end() {
 			l.c.lookAgain(l.store, r, collection)
 		}
 	}
-	// Of a first listing nobody has seen anything before.
-	if l.names {
+	if l.names && !l.first {
 		l.c.watchers.emit(Event{Kind: ListingChanged, Remote: l.remote, Collection: l.collection})
 	}
 }

@@ -172,7 +172,7 @@ func (c *Catalog) pruneOne(s Store, remote, collection string) bool {
 	}
 	c.own.add(c.now(), childKey(remote, collection))
 	gone := encodeEntry(entry{flags: emptied}, backends.Ref{})
-	err := s.Apply(KV{childKey(remote, collection), gone}, KV{Key: headerKey(remote, collection)})
+	err := applyOwn(s, KV{childKey(remote, collection), gone}, KV{Key: headerKey(remote, collection)})
 	if err != nil {
 		c.opts.Log.Warn("an empty collection could not be forgotten", "remote", remote, "collection", collection, "err", err)
 	}

@@ -38,7 +38,11 @@ func (c *Catalog) resolve(ctx context.Context, uri, without string, reading bool
 	}
 	switch {
 	case u.Remote != "":
-		return c.resolveScheme(uri, u)
+		r, ref, err := c.resolveScheme(uri, u)
+		if err == nil && reading && u.Bare {
+			ref = c.orAtRoot(ctx, r, ref)
+		}
+		return r, ref, err
 	case u.Host != "":
 		r, err := c.remoteOfHost(u)
 		return r, u.Ref, err
@@ -69,9 +73,30 @@ func (c *Catalog) resolve(ctx context.Context, uri, without string, reading bool
 		fs.ErrInvalid, u.Ref, strings.Join(names, ", "))
 }
 
+// orAtRoot returns ref, which is in the default collection because none was written, or
+// the image of that name beside the collections, if only that is there: a folder of files
+// has its images so.
+func (c *Catalog) orAtRoot(ctx context.Context, r Remote, ref backends.Ref) backends.Ref {
+	root := ref
+	root.Collection = ""
+	if ref.Collection != backends.DefaultCollection {
+		return ref
+	}
+	if !c.knows(ctx, r, ref) && c.knows(ctx, r, root) {
+		return root
+	}
+	if _, err := c.Lookup(ctx, r.Name, ref); !errors.Is(err, fs.ErrNotExist) {
+		return ref
+	}
+	if _, err := c.Lookup(ctx, r.Name, root); err != nil {
+		return ref
+	}
+	return root
+}
+
 // remoteOfHost returns the remote of a URI that begins with a host.
 func (c *Catalog) remoteOfHost(u backends.URI) (Remote, error) {
-	for _, r := range c.remotes {
+	for _, r := range c.remotes.all() {
 		at, err := url.Parse(r.URL)
 		if err == nil && at.Host == "" {
 			at, err = url.Parse("//" + r.URL)
@@ -89,7 +114,7 @@ func (c *Catalog) remoteOfHost(u backends.URI) (Remote, error) {
 // told without a request.
 func (c *Catalog) whoKnows(ctx context.Context, ref backends.Ref, besides string) []Remote {
 	var who []Remote
-	for _, r := range c.remotes {
+	for _, r := range c.remotes.all() {
 		if r.Name != besides && c.knows(ctx, r, ref) {
 			who = append(who, r)
 		}

@@ -25,22 +25,25 @@ var schemes = map[string][]string{
 	"ghcr":    {"ghcr"},
 	"quay":    {"quay"},
 	"gitlab":  {"gitlab"},
+	registry:  {"sregistry"},
 }
+
+// registry is the sregistry client's word for a Singularity Registry Server.
+const registry = "registry"
 
 // resolveScheme resolves a URI that has something before "://": the name of a
 // remote, or a word that stands for a kind of registry.
 func (c *Catalog) resolveScheme(uri string, u backends.URI) (Remote, backends.Ref, error) {
 	r, err := c.Remote(u.Remote)
 	named := err == nil
-	if named && (u.Remote != "docker" || r.Type != "docker") {
+	if named && (u.Remote != "docker" || r.Type != "docker") && (u.Remote != registry || r.Type != "sregistry") {
 		return r, u.Ref, nil
 	}
-	if u.Remote == "docker" || u.Remote == "oras" {
-		// No account of Docker Hub has a dot in its name.
-		at, err := backends.ParseURI(strings.TrimPrefix(uri, u.Remote+"://"))
-		if err == nil && at.Host != "" {
-			r, err := c.remoteAt(u.Remote, at)
-			return r, at.Ref, err
+	if at, ok := hostAfter(uri, u.Remote); ok {
+		there, err := c.remoteAt(u.Remote, at)
+		// Accounts of Docker Hub have no dot in their names, old collections of such a server have.
+		if err == nil || u.Remote != registry || !named || strings.Contains(at.Host, ":") {
+			return there, at.Ref, err
 		}
 	}
 	switch types := schemes[u.Remote]; {
@@ -55,11 +58,21 @@ func (c *Catalog) resolveScheme(uri string, u backends.URI) (Remote, backends.Re
 	return Remote{}, backends.Ref{}, err
 }
 
+// hostAfter reads what stands after a scheme that a host can follow. The sregistry client
+// takes the first of at least three parts for one.
+func hostAfter(uri, scheme string) (at backends.URI, ok bool) {
+	if scheme != "docker" && scheme != "oras" && scheme != registry {
+		return at, false
+	}
+	at, err := backends.ParseURI(strings.TrimPrefix(uri, scheme+"://"))
+	return at, err == nil && at.Host != "" && (scheme != registry || !at.Bare)
+}
+
 // remoteOfType returns the one remote that is of one of the types.
 func (c *Catalog) remoteOfType(u backends.URI, types []string) (Remote, error) {
 	var found []Remote
 	var uris []string
-	for _, r := range c.remotes {
+	for _, r := range c.remotes.all() {
 		if slices.Contains(types, r.Type) {
 			found = append(found, r)
 			uris = append(uris, backends.URI{Remote: r.Name, Ref: u.Ref}.String())
@@ -80,13 +93,16 @@ func (c *Catalog) remoteAt(scheme string, at backends.URI) (Remote, error) {
 	r, err := c.remoteOfHost(at)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Remote{}, backends.NotFound("%s://%s is on the host %q, and no remote has it (type: sreg remote add %s)",
-			scheme, at, at.Host, toAdd(at.Host))
+			scheme, at, at.Host, toAdd(scheme, at.Host))
 	}
 	return r, err
 }
 
 // toAdd returns what to say to "sreg remote add" for a registry's host.
-func toAdd(host string) string {
+func toAdd(scheme, host string) string {
+	if scheme == registry {
+		return "NAME sregistry url=https://" + host
+	}
 	switch canonical(host) {
 	case "docker.io":
 		return "docker docker"

@@ -21,6 +21,8 @@ func TestResolve_schemes(t *testing.T) {
 		remote("old", "hub", ""), remote("lib1", "library", "https://a.example"), remote("lib2", "library", "https://b.example"),
 	}
 	named := []catalog.Remote{remote("docker", "docker", "https://docker.io"), remote("oras", "oci", "https://x.example")}
+	regs := []catalog.Remote{remote("registry", "sregistry", "https://reg.example"), remote("lab", "sregistry", "http://127.0.0.1:6200/sub/api")}
+	reg := []catalog.Remote{remote("lab", "sregistry", "http://127.0.0.1:6200")}
 	other := []catalog.Remote{remote("docker", "oci", "https://mirror.example")}
 	for _, tc := range []struct {
 		remotes []catalog.Remote
@@ -49,6 +51,16 @@ func TestResolve_schemes(t *testing.T) {
 		{named, "docker://docker.io/me/tool", "docker://me/tool:latest", nil},
 		{named, "docker://quay.io/a/b", `"quay.io", and no remote has it`, fs.ErrNotExist},
 		{named, "oras://ghcr.io/a/b", "oras://ghcr.io/a/b:latest", nil}, // the name of a remote goes first
+		// As the sregistry client takes it: a host may come first, as a part more than it needs.
+		{regs, "registry://vanessa/tacos:1", "registry://vanessa/tacos:1", nil},
+		{regs, "registry://127.0.0.1:6200/vanessa/tacos:1", "lab://vanessa/tacos:1", nil},
+		{regs, "registry://reg.example/vanessa/tacos", "registry://vanessa/tacos:latest", nil},
+		{regs, "registry://Old_Style.Name/x_y:1", "registry://Old_Style.Name/x_y:1", nil},
+		{regs, "registry://Old_Style.Name/team/x:1", "registry://Old_Style.Name/team/x:1", nil},
+		{regs, "registry://127.0.0.1:7000/vanessa/tacos:1", `the host "127.0.0.1:7000", and no remote has it (type: sreg remote add NAME sregistry url=https://127.0.0.1:7000)`, fs.ErrNotExist},
+		{reg, "registry://vanessa/tacos:1", "lab://vanessa/tacos:1", nil},
+		{reg, "registry://127.0.0.1:6200/vanessa/tacos:1", "lab://vanessa/tacos:1", nil},
+		{reg, "registry://reg.example/vanessa/tacos:1", `the host "reg.example", and no remote has it (type: sreg remote add NAME sregistry url=https://reg.example)`, fs.ErrNotExist},
 		{other, "docker://quay.io/a/b", "docker://quay.io/a/b:latest", nil},
 	} {
 		c, err := catalog.New(catalog.Options{Remotes: append([]catalog.Remote{{Name: "local", Type: "dir"}}, tc.remotes...)})

@@ -62,7 +62,7 @@ func (c *Catalog) Search(ctx context.Context, query, remote string) iter.Seq2[Re
 func (c *Catalog) askSearchers(ctx context.Context, query, remote string) func() ([]Record, error) {
 	var g errgroup.Group
 	var searchers []Remote
-	for _, r := range c.remotes {
+	for _, r := range c.remotes.all() {
 		// The files of this machine are walked by Images; a glob is nothing that
 		// a service would understand.
 		if r.Client != nil && !r.atHand() && r.Client.Caps().Has(backends.CanSearch) && (remote == "" || remote == r.Name) {

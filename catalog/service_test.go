@@ -33,6 +33,7 @@ type service struct {
 	images    map[backends.Ref]stored
 	history   map[string]stored // by version
 	namesOnly bool              // listings tell no facts
+	noSizes   bool              // listings tell no sizes
 	noList    bool              // 501 for listings
 	keeps     map[string]bool   // collections that are listed without an image, if not nil
 	untold    string            // a collection that its parent's listing lacks
@@ -45,6 +46,7 @@ type service struct {
 	late      func(kind string)                   // called between the answer and its arrival
 	down      bool                                // the network is
 	lie       func(backends.Image) backends.Image // what a push answers
+	session   string                              // what the backend remembered of the last push
 }
 
 type stored struct {
@@ -68,6 +70,18 @@ func (s *service) put(ref string, content []byte) backends.Image {
 		panic(err)
 	}
 	return s.store(r, content)
+}
+
+// putPlain is put for a file without an extension.
+func (s *service) putPlain(ref string, content []byte) { s.putAs(ref, content, backends.FormatPlain) }
+
+// putAs is put for an image of which the service tells that format.
+func (s *service) putAs(ref string, content []byte, format string) {
+	img := s.put(ref, content)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	img.Format = format
+	s.images[img.Ref] = stored{img, content}
 }
 
 func (s *service) store(ref backends.Ref, content []byte) backends.Image {
@@ -113,6 +127,9 @@ func (s *service) RoundTrip(req *http.Request) (*http.Response, error) {
 	kind := strings.TrimPrefix(req.URL.Path, "/")
 	s.mu.Lock()
 	s.asked[kind]++
+	if kind == "push" {
+		s.session = req.URL.Query().Get("session")
+	}
 	s.running[kind]++
 	s.peak[kind] = max(s.peak[kind], s.running[kind])
 	down, slow, late, fault := s.down, s.slow, s.late, s.fault
@@ -188,6 +205,12 @@ func (s *service) list(w http.ResponseWriter, collection string) {
 			img := have.Image
 			if s.namesOnly {
 				img = backends.Image{Ref: ref, Size: -1}
+				if backends.IsPlain(have.Image.Format) { // that a name tells, too
+					img.Format = have.Image.Format
+				}
+			}
+			if s.noSizes {
+				img.Size = -1
 			}
 			entries = append(entries, backends.Entry{Image: img})
 		} else if strings.HasPrefix(ref.Collection, prefix) {
@@ -271,8 +294,8 @@ func (b remote) do(ctx context.Context, kind string, ref backends.Ref, extra url
 	sentinel := map[int]error{
 		http.StatusNotFound: fs.ErrNotExist, http.StatusConflict: fs.ErrExist, http.StatusPreconditionFailed: backends.ErrChanged,
 		http.StatusUnauthorized: backends.ErrUnauthorized, http.StatusNotImplemented: errors.ErrUnsupported,
-		http.StatusTooManyRequests: backends.ErrRateLimited,
-		http.StatusBadRequest:      backends.ErrBadAnswer, http.StatusUnprocessableEntity: backends.ErrCorrupt,
+		http.StatusTooManyRequests: backends.ErrRateLimited, http.StatusForbidden: fs.ErrPermission,
+		http.StatusBadRequest: backends.ErrBadAnswer, http.StatusUnprocessableEntity: backends.ErrCorrupt,
 	}[resp.StatusCode]
 	if sentinel == nil {
 		sentinel = backends.ErrUnavailable
@@ -348,10 +371,21 @@ func (b remote) Push(ctx context.Context, ref backends.Ref, src backends.Source)
 	if src.Progress != nil {
 		src.Progress(src.Size)
 	}
+	q := url.Values{"replaces": {src.Replaces}}
+	if src.Session != nil {
+		q.Set("session", string(src.Session.Load()))
+		if err := src.Session.Save([]byte("begun")); err != nil {
+			return backends.Image{}, err
+		}
+	}
 	if err := src.MayCommit(); err != nil {
 		return backends.Image{}, err
 	}
-	return ask[backends.Image](ctx, b, "push", ref, url.Values{"replaces": {src.Replaces}}, io.NewSectionReader(src.Content, 0, src.Size))
+	img, err := ask[backends.Image](ctx, b, "push", ref, q, io.NewSectionReader(src.Content, 0, src.Size))
+	if err == nil && src.Session != nil {
+		err = src.Session.Save(nil)
+	}
+	return img, err
 }
 
 func (b remote) Delete(ctx context.Context, img backends.Image) error {

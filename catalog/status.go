@@ -22,7 +22,30 @@ type Status struct {
 	Remotes []RemoteStatus    `json:"remotes"`
 	Cache   CacheStatus       `json:"cache"`
 	Uploads []cache.DraftInfo `json:"uploads"`
+	Pushes  []Pushing         `json:"pushes"` // by "sreg push" and "sreg add", in this process
 	Spool   SpoolStatus       `json:"spool"`
+
+	Refusals []Refusal `json:"refusals,omitempty"` // set by the mounting program: the last ones, the newest at the end
+}
+
+// A Refusal is a change through the mount that was refused: the program that tried it
+// has seen an errno only.
+type Refusal struct {
+	Time  time.Time `json:"time"` // the last time
+	Op    string    `json:"op"`
+	Path  string    `json:"path"` // below the mount point
+	Errno string    `json:"errno"`
+	Error string    `json:"error"`
+	Count int       `json:"count"` // how often
+}
+
+// Pushing is a file of the user's that is being pushed, without a draft.
+type Pushing struct {
+	URI    string    `json:"uri"`
+	Path   string    `json:"path"`
+	Stored int64     `json:"stored"` // bytes that the service has
+	Size   int64     `json:"size"`
+	Since  time.Time `json:"since"`
 }
 
 // SpoolStatus is what the uploads take on this machine.
@@ -67,8 +90,8 @@ func (c *Catalog) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	st := Status{Version: c.opts.Version, PID: os.Getpid(), Uploads: []cache.DraftInfo{}}
-	for _, r := range c.remotes {
+	st := Status{Version: c.opts.Version, PID: os.Getpid(), Uploads: []cache.DraftInfo{}, Pushes: c.pushes.all()}
+	for _, r := range c.remotes.all() {
 		st.Remotes = append(st.Remotes, c.remoteStatus(ctx, s.Store, r))
 	}
 	if s.Spool != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
@@ -19,7 +20,8 @@ const giveUpWait = 5 * time.Second
 
 // uploads are the drafts on their way. Make one with newUploads.
 type uploads struct {
-	slots chan empty // one for each background push at work
+	slots     chan empty   // one for each background push at work
+	published atomic.Int64 // counts what was published, before rebase looks for who must know
 
 	mu      sync.Mutex // guards the fields below
 	started bool

@@ -446,3 +446,40 @@ func TestStatus(t *testing.T) {
 	_, err = b.Lookup(t.Context(), "bad", mustRef(t, "c/x:1"))
 	wantErr(t, "unopened remote", err, fs.ErrInvalid)
 }
+
+// TestStatus_push looks while "sreg push" sends a file, which makes no draft.
+func TestStatus_push(t *testing.T) {
+	t.Parallel()
+	svc, sending, answer := newService(), make(chan struct{}), make(chan struct{})
+	b := newBench(t, svc)
+	content := tiny(t, "a")
+	path := file(t, content)
+	svc.set(func() {
+		svc.slow = func(kind string) {
+			if kind == "push" {
+				close(sending)
+				<-answer
+			}
+		}
+	})
+	done := make(chan error, 1)
+	go func() {
+		_, err := b.Push(t.Context(), path, "lab://c/x:1", false, nil)
+		done <- err
+	}()
+	<-sending
+	st, err := b.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(st.Pushes) != 1 || st.Pushes[0].URI != "lab://c/x:1" || st.Pushes[0].Path != path || st.Pushes[0].Size != int64(len(content)) {
+		t.Errorf("Pushes = %+v, want that of %s", st.Pushes, path)
+	}
+	close(answer)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if st, err = b.Status(t.Context()); err != nil || len(st.Pushes) != 0 {
+		t.Errorf("afterwards: Pushes = %+v, %v, want none", st.Pushes, err)
+	}
+}

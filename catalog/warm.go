@@ -38,16 +38,21 @@ type Warmed struct {
 // Errors: those of Pull; fs.ErrExist if the file at Options.To is something else;
 // backends.ErrCorrupt if the copy cannot be read back.
 func (c *Catalog) Warm(ctx context.Context, uri string, o WarmOptions, p Progress) (Warmed, error) {
-	r, img, err := c.find(ctx, uri)
-	if err != nil {
-		return Warmed{}, err
-	}
+	var w Warmed
+	err := c.withImage(ctx, uri, func(r Remote, img backends.Image) (err error) {
+		w, err = c.warm(ctx, r, img, o, p)
+		return err
+	})
+	return w, err
+}
+
+func (c *Catalog) warm(ctx context.Context, r Remote, img backends.Image, o WarmOptions, p Progress) (w Warmed, err error) {
 	if o.Pin && !r.atHand() {
 		if err := c.setPinOf(r, img, true); err != nil {
 			return Warmed{}, err
 		}
 	}
-	w := Warmed{Image: c.record(r.Name, img)}
+	w = Warmed{Image: c.record(r.Name, img)}
 	if o.To != "" {
 		w.Image.Path = o.To
 		w.Here, err = c.warmCopy(ctx, r, img, o, p)

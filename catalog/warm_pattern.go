@@ -98,7 +98,7 @@ func (c *Catalog) Choose(ctx context.Context, text string) iter.Seq2[Record, err
 }
 
 func (c *Catalog) chooseMany(ctx context.Context, p *pattern, yield func(Record, error) bool) {
-	remotes := c.remotes
+	remotes := c.remotes.all()
 	if p.remote != "" {
 		r, err := c.Remote(p.remote)
 		if err != nil {

@@ -21,8 +21,12 @@ type Change struct {
 	Key cache.Key
 }
 
-// Path returns the names that lead from the root to the directory.
+// Path returns the names that lead from the root to the directory: none to the
+// root itself, which has no Remote.
 func (c Change) Path() []string {
+	if c.Remote == "" {
+		return nil
+	}
 	path := []string{c.Remote}
 	if c.Collection != "" {
 		for part := range strings.SplitSeq(c.Collection, "/") {
@@ -89,18 +93,20 @@ func changeOf(e catalog.Event) (Change, bool) {
 // for those with a version: what they mean does not change.
 func namesOf(ref backends.Ref) []string {
 	ref.Version = ""
-	plain := backends.EscapePart(ref.Name)
-	tagged := plain + ":" + backends.EscapePart(ref.Tag)
+	tagged := backends.EscapePart(ref.Name) + ":" + backends.EscapePart(ref.Tag)
 	names := []string{tagged, tagged + backends.Ext(backends.FormatArchive)}
 	for _, format := range backends.Formats() {
-		names = append(names, fileName(ref, format))
+		names = append(names, NamesPlus.fileName(ref, format))
+		if format != backends.FormatArchive {
+			names = append(names, NamesColon.fileName(ref, format))
+		}
 	}
 	if ref.Tag != backends.DefaultTag {
 		return names
 	}
-	names = append(names, plain)
+	names = append(names, backends.EscapePart(ref.Name))
 	for _, format := range backends.Formats() {
-		names = append(names, plain+backends.Ext(format))
+		names = append(names, escapePlus(ref.Name)+backends.Ext(format))
 	}
 	return names
 }

@@ -68,8 +68,8 @@ func (d *Dir) Fresh() bool {
 // Lookup returns what name means in d for that caller: mostly the same for all,
 // but for who was just told ErrRetry.
 //
-// Besides the listed names it knows "image:tag" and "image" without extension,
-// and "image:tag@version", with or without.
+// Besides the listed names it knows those of the other Names, "image:tag" and
+// "image" without extension, and "image:tag@version", with or without.
 //
 // Errors: fs.ErrNotExist, also for names that nothing can have; those of
 // backends.Backend.Stat.
@@ -83,7 +83,10 @@ func (d *Dir) Lookup(ctx context.Context, name string, who Caller) (Node, error)
 	if len(name) > MaxName {
 		return nil, ErrNameTooLong
 	}
-	if draft := d.draft(name); draft != nil && draft.shownTo(who) {
+	if draft := d.draftOf(name, who); draft != nil {
+		return draft, nil
+	}
+	if draft := d.draft(name); draft != nil && draft.counts() {
 		return draft, nil
 	}
 	if child := d.toolDir(name); child != nil && d.fs.hasToolDir(child) {
@@ -140,17 +143,17 @@ func mayBeShorthand(name string) bool {
 	return !strings.HasPrefix(name, ".") && !strings.Contains(name, ":")
 }
 
-// lookupRemote finds what the catalogue knows. Names without a colon are first
-// taken for directories, those of container images last.
+// lookupRemote finds what the catalogue knows. Names without a separator are first
+// taken for directories, those with a plus last.
 func (d *Dir) lookupRemote(ctx context.Context, name string) (Node, error) {
 	if isShort(name) {
 		if node, err := d.lookupShort(ctx, name); node != nil || err != nil {
 			return node, err
 		}
 	}
-	archive := isArchiveName(name)
+	plus := isPlusName(name)
 	var dirErr error
-	if !archive && !strings.ContainsAny(name, ":@") {
+	if !plus && !strings.ContainsAny(name, ":@") && !d.isBare(name) {
 		var child *Dir
 		if child, dirErr = d.child(ctx, name); child != nil {
 			return child, nil
@@ -160,13 +163,13 @@ func (d *Dir) lookupRemote(ctx context.Context, name string) (Node, error) {
 	if err == nil {
 		return img, nil
 	}
-	if archive && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid)) {
+	if plus && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid)) {
 		if child, _ := d.child(ctx, name); child != nil {
 			return child, nil
 		}
 	}
-	if dirErr != nil && errors.Is(err, fs.ErrNotExist) {
-		return nil, dirErr
+	if dirErr != nil && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid)) {
+		return nil, dirErr // that no image has the name is no answer to whether a collection has
 	}
 	return nil, err
 }
@@ -186,6 +189,31 @@ func (d *Dir) child(ctx context.Context, name string) (*Dir, error) {
 		return nil, err
 	}
 	return child, nil
+}
+
+// Glimpse returns the image that name means, as a listing showed it, where that is a
+// file without an extension: for who only looks, without a request. Opening what is
+// only known by its name asks, and is ErrRetry.
+func (d *Dir) Glimpse(name string) (*Image, bool) {
+	if d.remote == "" || d.tool != "" || len(name) > MaxName || d.draft(name) != nil || d.toolDir(name) != nil {
+		return nil, false
+	}
+	ref, _, err := parseFile(name)
+	if err != nil {
+		return nil, false
+	}
+	ref.Collection = d.collection
+	img, ok := d.fs.cat.Glimpse(d.remote, ref)
+	if !ok {
+		return nil, false
+	}
+	return newImage(d.fs, d.remote, img), true
+}
+
+// isBare reports whether a name without a tag is known to be that of an image.
+func (d *Dir) isBare(name string) bool {
+	img, ok := d.Glimpse(name)
+	return ok && img.img.Format == backends.FormatBare
 }
 
 func (d *Dir) lookupImage(ctx context.Context, name string) (*Image, error) {
@@ -214,11 +242,16 @@ func (d *Dir) lookupShort(ctx context.Context, name string) (Node, error) {
 		switch {
 		case e.Collection != "" && dirName(lastPart(e.Collection)) == name:
 			return &Dir{fs: d.fs, remote: d.remote, collection: e.Collection}, nil
-		case e.Collection == "" && fileName(e.Image.Ref, e.Image.Format) == name:
+		case e.Collection == "" && isListedName(name, e.Image):
 			return d.image(ctx, e.Image.Ref)
 		}
 	}
 	return nil, nil
+}
+
+// isListedName reports whether an image is listed under that name, as Names can be.
+func isListedName(name string, img backends.Image) bool {
+	return name == NamesColon.fileName(img.Ref, img.Format) || name == NamesPlus.fileName(img.Ref, img.Format)
 }
 
 func lastPart(collection string) string {
@@ -257,7 +290,7 @@ func (d *Dir) Mkdir(ctx context.Context, name string) (*Dir, error) {
 // Rmdir removes a collection that Mkdir made and that is empty.
 //
 // Errors: fs.ErrNotExist; ErrNotDir; ErrNotEmpty; backends.ErrNotAllowed if it
-// exists in the registry.
+// exists in the registry, though nothing in it can be listed.
 func (d *Dir) Rmdir(ctx context.Context, name string) error {
 	if d.remote == "" {
 		return fmt.Errorf("%w: remotes are made in the configuration", backends.ErrNotAllowed)
@@ -295,7 +328,14 @@ func (d *Dir) Rmdir(ctx context.Context, name string) error {
 func (d *Dir) Unlink(ctx context.Context, name string) error {
 	node, err := d.Lookup(ctx, name, Caller{})
 	if draft, ok := node.(*Draft); ok && err == nil {
-		if err = draft.unlink(ctx); !errors.Is(err, catalog.ErrPublished) {
+		err = draft.unlink(ctx)
+		for err == nil { // as many as write it
+			if draft = d.draft(name); draft == nil {
+				return nil
+			}
+			err = draft.remove()
+		}
+		if !errors.Is(err, catalog.ErrPublished) {
 			return err
 		}
 		node, err = d.Lookup(ctx, name, Caller{}) // the image that it has become

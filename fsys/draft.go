@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +35,20 @@ func (d *Dir) place(name string) place {
 		p.name = ref.String()
 	}
 	return p
+}
+
+// change is that of what stood there under that name, or one of its others. What is
+// in a tool's directory the kernel asks for each time.
+func (p place) change(name string) Change {
+	c := Change{Remote: p.remote, Collection: p.collection}
+	switch ref, _, err := parseFile(name); {
+	case p.tool != "":
+	case p.temporary || err != nil:
+		c.Names = []string{name}
+	default:
+		c.Names = namesOf(ref)
+	}
+	return c
 }
 
 // staged is the target of a file whose name in d is temporary.
@@ -74,6 +89,7 @@ type AttrChange struct {
 // A Draft is a file that is being written, or was and is not published.
 type Draft struct {
 	fs  *FS
+	id  uint64 // tells drafts apart that have the inode number of one image
 	ino uint64
 
 	// turn is held while the draft is published, or its place changes. It is
@@ -85,51 +101,100 @@ type Draft struct {
 	place     place
 	name      string // of the file, as it was created
 	attr      Attr
-	writers   map[*File]struct{} // handles open for writing
-	handles   int                // all handles
-	claimant  uint32             // thread that was told ErrRetry, and since when
-	claimedAt time.Time
-	flushed   time.Time // when a descriptor of it was closed last
-	dirty     bool      // written since it was last published
-	broken    bool      // a write failed: the data is not what was meant
+	writers   map[*File]struct{}   // handles open for writing
+	handles   int                  // all handles
+	claims    map[uint32]time.Time // threads that were told ErrRetry, and when
+	opened    bool                 // somebody had it open
+	flushed   time.Time            // when a descriptor of it was closed last
+	dirty     bool                 // written since it was last published
+	broken    bool                 // a write failed: the data is not what was meant
 	err       error
 	published bool          // the name means the image now
 	accepted  bool          // sealed and queued: it counts as published, but only we have it
 	gone      bool          // removed, or replaced by another
+	same      *Image        // which may not be replaced: other bytes are refused
 	idle      chan struct{} // closed when the last handle for writing is; nil if there is none
 }
 
 func (f *FS) newDraft(data *cache.Draft, p place, name string) *Draft {
+	id := inode("draft", data.Info().ID)
 	return &Draft{
-		fs: f, ino: inode("draft", data.Info().ID), turn: make(chan struct{}, 1),
+		fs: f, id: id, ino: id, turn: make(chan struct{}, 1),
 		data: data, place: p, name: name, writers: make(map[*File]struct{}),
 		attr: Attr{Mode: 0o755, ModTime: time.Now()},
 	}
 }
 
-// draft returns the draft at a place, nil if there is none.
-func (f *FS) draft(p place) *Draft {
+// standing returns the drafts at a place, the newest first.
+func (f *FS) standing(p place) []*Draft {
 	f.mu.Lock()
-	d := f.drafts[p]
+	all := slices.Clone(f.drafts[p])
 	f.mu.Unlock()
-	if d == nil || !d.lapse() {
-		return d
+	slices.Reverse(all)
+	return slices.DeleteFunc(all, func(d *Draft) bool {
+		lapsed := d.lapse()
+		if lapsed {
+			f.forget(d)
+			d.release()
+		}
+		return lapsed
+	})
+}
+
+// draft returns the draft that others than those who write find at a place: what
+// counts as a file already, else the newest; nil if there is none.
+func (f *FS) draft(p place) *Draft {
+	all := f.standing(p)
+	for _, d := range all {
+		if d.counts() {
+			return d
+		}
 	}
-	f.forget(d)
-	d.release()
+	for _, d := range all {
+		if d.visible() {
+			return d
+		}
+	}
+	if len(all) > 0 {
+		return all[0]
+	}
 	return nil
 }
 
 // draft returns the draft of that name in d, nil if there is none. Mostly nobody
 // writes anything, and then the name need not be taken apart.
 func (d *Dir) draft(name string) *Draft {
-	d.fs.mu.Lock()
-	none := len(d.fs.drafts) == 0
-	d.fs.mu.Unlock()
-	if none {
+	if d.fs.idle() {
 		return nil
 	}
 	return d.fs.draft(d.place(name))
+}
+
+// draftOf returns the draft of that name which the caller writes, or was told to
+// look up; nil if there is none.
+func (d *Dir) draftOf(name string, who Caller) *Draft {
+	if d.fs.idle() {
+		return nil
+	}
+	for _, draft := range d.fs.standing(d.place(name)) {
+		if draft.writtenBy(who) {
+			return draft
+		}
+	}
+	return nil
+}
+
+// Written reports whether somebody writes a file of that name: then what it means
+// depends on who asks.
+func (d *Dir) Written(name string) bool {
+	return !d.fs.idle() && len(d.fs.standing(d.place(name))) > 0
+}
+
+// idle reports whether there are no drafts at all.
+func (f *FS) idle() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.drafts) == 0
 }
 
 // drafts returns what Lookup could find in d.
@@ -151,52 +216,109 @@ func (d *Dir) drafts() []*Draft {
 	return visible
 }
 
-// start makes a draft and puts it in its place, taking over the place of one
-// that nobody has open.
-func (f *FS) start(ctx context.Context, d *Dir, name string, who Caller, excl bool) (*Draft, error) {
-	p := d.place(name)
-	if old := f.draft(p); old != nil {
+// A beginning is a file that somebody begins to write.
+type beginning struct {
+	in       *Dir
+	name     string
+	who      Caller
+	excl     bool        // it must not be there
+	mode     fs.FileMode // of a new file
+	replaces Node        // whose inode number it has, nil if nothing's: that of a file stays when it is truncated
+}
+
+// start makes a draft for the caller and puts it in its place, beside those that
+// others write there: each publishes its own, whole, and the last one stays. Of a
+// temporary name there is one file, as on any disk.
+func (f *FS) start(ctx context.Context, b beginning) (*Draft, error) {
+	p := b.in.place(b.name)
+	old := f.draft(p)
+	switch {
+	case old == nil:
+	case b.excl && old.visible():
+		return nil, fmt.Errorf("%s: %w", b.name, fs.ErrExist)
+	case p.temporary && old.visible():
+		return old, nil
+	case old.counts() && !f.overwrites(b.in.remote):
 		if err := old.wait(ctx); err != nil {
 			return nil, err
 		}
-		if excl && old.visible() {
-			return nil, fmt.Errorf("%s: %w", name, fs.ErrExist)
-		}
 	}
-	data, err := f.createData(ctx, d, name, excl)
+	draft, err := f.begin(ctx, b)
+	if err == nil {
+		err = f.place(draft)
+	}
+	return draft, err
+}
+
+// begin makes a draft that has no place yet.
+func (f *FS) begin(ctx context.Context, b beginning) (*Draft, error) {
+	data, err := f.createData(ctx, b.in, b.name, b.excl)
 	if err != nil {
 		return nil, err
 	}
-	draft := f.newDraft(data, p, name)
-	draft.claim(who) // until it is opened: nobody else may take the place
-	old, ok := f.put(draft)
-	if !ok {
-		draft.drop() //nolint:errcheck // it is empty, and the spool drops it later
-		return nil, fmt.Errorf("%s: %w", name, ErrBusy)
+	data.Idle() // until it is opened
+	draft := f.newDraft(data, b.in.place(b.name), b.name)
+	if target := data.Info().Target; target.Replaces == cache.OnlySame {
+		draft.same, _ = b.in.image(ctx, target.Ref) // else publishing tells
 	}
-	if old != nil {
-		return draft, old.drop()
+	if b.replaces != nil {
+		draft.ino = b.replaces.Attr().Ino
 	}
-	return draft, nil
+	mode := b.mode
+	if b.replaces != nil {
+		mode = b.replaces.Attr().Mode.Perm()
+	}
+	draft.claim(b.who)
+	return draft, draft.SetAttr(ctx, AttrChange{Mode: &mode})
 }
 
-// put gives the draft its place, and returns who had it. It is refused while
-// that one is busy.
-func (f *FS) put(d *Draft) (old *Draft, ok bool) {
+// place puts a draft in its place, and drops what nobody has open there.
+func (f *FS) place(d *Draft) error {
+	var err error
+	for _, old := range f.put(d) {
+		err = errors.Join(err, old.drop())
+	}
+	return err
+}
+
+// put gives a draft its place, and returns those that had it and are to be dropped:
+// who is busy goes on beside it. A temporary name has one file.
+func (f *FS) put(d *Draft) (old []*Draft) {
 	d.mu.Lock()
 	p := d.place
 	d.mu.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	old = f.drafts[p]
-	if old == d {
-		return nil, true
+	var stay []*Draft
+	for _, other := range f.drafts[p] {
+		switch {
+		case other == d:
+		case !p.temporary && other.busy():
+			stay = append(stay, other)
+		default:
+			old = append(old, other)
+		}
 	}
-	if old != nil && old.busy() {
-		return old, false
+	f.drafts[p] = append(stay, d)
+	return old
+}
+
+// take takes a draft from a place, if it is there.
+func (f *FS) take(d *Draft, p place) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	left := slices.DeleteFunc(f.drafts[p], func(other *Draft) bool { return other == d })
+	if len(left) == 0 {
+		delete(f.drafts, p)
+		return
 	}
-	f.drafts[p] = d
-	return old, true
+	f.drafts[p] = left
+}
+
+// overwrites reports whether images of a remote can be replaced.
+func (f *FS) overwrites(remote string) bool {
+	r, err := f.cat.Remote(remote)
+	return err == nil && r.Policy.Overwrite
 }
 
 func (f *FS) createData(ctx context.Context, d *Dir, name string, excl bool) (*cache.Draft, error) {
@@ -226,12 +348,13 @@ func (d *Dir) parse(name string) (backends.Ref, string, error) {
 	return ref, format, nil
 }
 
-// Create makes a file and opens it for writing.
+// Create makes a file and opens it for writing. The mode is what the maker's umask has
+// left of it: who may not read the file then, never may, see Draft.
 //
 // Errors: fs.ErrExist if excl is set and the name is taken; ErrBusy; fs.ErrInvalid
 // and ErrNameTooLong for a name that cannot be; backends.ErrNotAllowed in the
 // root; those of catalog.Create.
-func (d *Dir) Create(ctx context.Context, name string, who Caller, excl bool) (*Draft, *File, error) {
+func (d *Dir) Create(ctx context.Context, name string, mode fs.FileMode, who Caller, excl bool) (*Draft, *File, error) {
 	if d.remote == "" {
 		return nil, nil, fmt.Errorf("%w: only remotes stand here", backends.ErrNotAllowed)
 	}
@@ -241,7 +364,7 @@ func (d *Dir) Create(ctx context.Context, name string, who Caller, excl bool) (*
 	if _, err := d.fs.writableRemote(d.remote); err != nil {
 		return nil, nil, err
 	}
-	draft, err := d.fs.start(ctx, d, name, who, excl)
+	draft, err := d.fs.start(ctx, beginning{in: d, name: name, who: who, excl: excl, mode: mode.Perm()})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -249,12 +372,18 @@ func (d *Dir) Create(ctx context.Context, name string, who Caller, excl bool) (*
 	return draft, file, err
 }
 
+// Generation tells drafts apart that have one inode number.
+func (d *Draft) Generation() uint64 { return d.id }
+
 // Attr implements Node.
 func (d *Draft) Attr() Attr {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	a := d.attr
 	a.Ino, a.Changes = d.ino, true
+	if d.accepted { // it counts as an image, which whoever may read it may run
+		a.Mode |= a.Mode & 0o444 >> 2
+	}
 	if d.data != nil {
 		a.Size = d.data.Size()
 	}
@@ -297,7 +426,7 @@ func (d *Draft) SetAttr(ctx context.Context, change AttrChange) error {
 		d.attr.ModTime = *change.ModTime
 	}
 	if change.Mode != nil {
-		d.attr.Mode = *change.Mode & fs.ModePerm
+		d.attr.Mode = max(*change.Mode&fs.ModePerm, 0o200) // 0 stands for "not set" in the journal
 	}
 	return d.data.SetAttr(d.attr.ModTime, uint32(d.attr.Mode))
 }
@@ -319,17 +448,36 @@ func (d *Draft) truncate(size int64) error {
 func (d *Draft) claim(who Caller) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.claimant, d.claimedAt = who.Thread, time.Now()
+	if d.claims == nil {
+		d.claims = make(map[uint32]time.Time)
+	}
+	d.claims[who.Thread] = time.Now()
 }
 
-// shownTo reports whether the draft hides an image of the same name.
-func (d *Draft) shownTo(who Caller) bool {
+// writtenBy reports whether the caller has the draft open for writing, or is to
+// open it: for its process the name means the draft then.
+func (d *Draft) writtenBy(who Caller) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.over() {
 		return false
 	}
-	return d.place.temporary || d.accepted || d.claimed() && d.claimant == who.Thread
+	if at, ok := d.claims[who.Thread]; ok && time.Since(at) < claimTime {
+		return true
+	}
+	for h := range d.writers {
+		if who.Process != 0 && h.opener == who.Process && d.err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// counts reports whether the draft hides an image of the same name from everybody.
+func (d *Draft) counts() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.over() && (d.place.temporary || d.accepted)
 }
 
 // visible reports whether the draft is shown where no image has its name: while
@@ -355,16 +503,26 @@ func (d *Draft) busy() bool {
 // a copy right after one that failed would find it in use.
 const patience = 2 * time.Second
 
-// wait waits for a writer to finish. Errors: ErrBusy if it does not; ctx's.
+// wait waits until nobody writes the file, as long as patience lasts.
+// Errors: ErrBusy if somebody still does; ctx's.
 func (d *Draft) wait(ctx context.Context) error {
-	if err := d.awaitWriters(ctx); err != nil {
-		return err
-	}
-	if d.busy() {
-		return fmt.Errorf("%s: %w", d.currentName(), ErrBusy)
+	for deadline := time.Now().Add(patience); d.busy(); {
+		if !time.Now().Before(deadline) {
+			return fmt.Errorf("%s: %w", d.currentName(), ErrBusy)
+		}
+		d.mu.Lock()
+		idle := d.idle
+		d.mu.Unlock()
+		// What is queued, claimed or being renamed does not tell when that is over.
+		if err := d.awaitIdle(ctx, idle, min(time.Until(deadline), lookAgain)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
+
+// lookAgain is how long wait waits at most before it looks again.
+const lookAgain = 20 * time.Millisecond
 
 // awaitWriters waits until nobody writes any more, as long as patience lasts.
 // Errors: ctx's.
@@ -415,7 +573,12 @@ func (d *Draft) currentName() string {
 
 // claimed needs mu.
 func (d *Draft) claimed() bool {
-	return !d.claimedAt.IsZero() && time.Since(d.claimedAt) < claimTime
+	for _, at := range d.claims {
+		if time.Since(at) < claimTime {
+			return true
+		}
+	}
+	return false
 }
 
 // remove drops the draft with its data; open handles keep it until they close.
@@ -445,10 +608,6 @@ func (f *FS) forget(d *Draft) {
 	d.mu.Lock()
 	p := d.place
 	d.mu.Unlock()
-	f.mu.Lock()
-	if f.drafts[p] == d {
-		delete(f.drafts, p)
-	}
-	f.mu.Unlock()
+	f.take(d, p)
 	d.changed()
 }

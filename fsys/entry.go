@@ -66,7 +66,7 @@ func (d *Draft) listedName() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if ref, format, err := parseFile(d.name); err == nil && !d.place.temporary {
-		return fileName(ref, format)
+		return d.fs.opts.Names.fileName(ref, format)
 	}
 	return d.name
 }

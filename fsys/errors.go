@@ -10,8 +10,8 @@ var (
 	ErrNameTooLong = errors.New("name too long")
 	// ErrNotEmpty: a directory that still holds something.
 	ErrNotEmpty = errors.New("directory not empty")
-	// ErrBusy: somebody else is writing the file.
-	ErrBusy = errors.New("being written by another process")
+	// ErrBusy: the file is on its way to the registry, or somebody else renames it.
+	ErrBusy = errors.New("on its way to the registry")
 	// ErrCrossDevice: a rename that copying and deleting can do instead.
 	ErrCrossDevice = errors.New("cannot be renamed, only copied")
 	// ErrIsDir: a directory where a file is meant.

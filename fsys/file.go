@@ -3,9 +3,11 @@
 package fsys
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"time"
 
@@ -23,19 +25,76 @@ type File struct {
 }
 
 // Open opens a draft. Whoever opens it while another process writes to it shares
-// it, as with any file; only truncating it has to wait a moment for the other.
+// it, as with any file. Who would truncate what another process writes under an
+// image's name gets a draft of its own instead, by looking up the name again.
 //
-// Errors: ErrRetry once it is published, or removed: its name means something
-// else now; ErrBusy; the local disk's; ctx's.
+// Errors: ErrRetry for that reason; and once the draft is published or removed: its
+// name means something else now, and what that is can be opened; ErrBusy if it is on
+// its way; the local disk's; ctx's.
 func (d *Draft) Open(ctx context.Context, who Caller, write, truncate bool) (*File, error) {
-	file, err := d.open(who, write, truncate)
-	if errors.Is(err, ErrBusy) {
-		if err := d.wait(ctx); err != nil {
+	if write && truncate && d.startsOver(who) {
+		return nil, d.startOver(ctx, who)
+	}
+	for deadline := time.Now().Add(patience); ; {
+		file, err := d.open(who, write, truncate)
+		switch {
+		case write && errors.Is(err, ErrRetry):
+			return nil, d.openInstead(ctx, who, truncate)
+		case !errors.Is(err, ErrBusy) || !time.Now().Before(deadline):
+			return file, err
+		}
+		if err := d.awaitIdle(ctx, nil, lookAgain); err != nil {
 			return nil, err
 		}
-		return d.open(who, write, truncate)
 	}
-	return file, err
+}
+
+// startOver makes a draft beside this one, which the caller finds at the next look.
+// It returns ErrRetry.
+func (d *Draft) startOver(ctx context.Context, who Caller) error {
+	in, name := d.stands()
+	if _, err := d.fs.start(ctx, beginning{in: in, name: name, who: who, replaces: d}); err != nil {
+		return err
+	}
+	return ErrRetry
+}
+
+// openInstead readies what the name means now for the caller, who asks once more and
+// not twice: the kernel gives up then. It returns ErrRetry.
+func (d *Draft) openInstead(ctx context.Context, who Caller, truncate bool) error {
+	in, name := d.stands()
+	node, err := in.Lookup(ctx, name, who)
+	switch n := node.(type) {
+	case *Image:
+		return n.OpenWrite(ctx, who, truncate)
+	case *Draft:
+		if err == nil && truncate && n.startsOver(who) {
+			return n.startOver(ctx, who)
+		}
+	}
+	return ErrRetry
+}
+
+// stands returns the directory and the name of the draft.
+func (d *Draft) stands() (in *Dir, name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return &Dir{fs: d.fs, remote: d.place.remote, collection: d.place.collection, tool: d.place.tool}, d.name
+}
+
+// startsOver reports whether truncating the draft would take it from others.
+func (d *Draft) startsOver(who Caller) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over() || d.place.temporary {
+		return false
+	}
+	for h := range d.writers {
+		if h.opener != who.Process {
+			return true
+		}
+	}
+	return d.accepted || len(d.turn) > 0
 }
 
 func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
@@ -48,42 +107,33 @@ func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
 	}
 	h := &File{d: d, write: write, opener: who.Process}
 	if write {
-		if err := d.mayWrite(who, truncate); err != nil {
-			return nil, err
+		if d.accepted || len(d.turn) > 0 {
+			return nil, fmt.Errorf("%s: %w", d.name, ErrBusy)
 		}
 		if truncate && d.data.Size() > 0 {
 			if err := d.truncate(0); err != nil {
 				return nil, err
 			}
 		}
-		d.claimedAt = time.Time{}
+		delete(d.claims, who.Thread)
 		if len(d.writers) == 0 {
-			if err := d.data.Hold(); err != nil {
+			switch err := d.data.Hold(); {
+			case errors.Is(err, fs.ErrNotExist):
 				return nil, ErrRetry
+			case err != nil:
+				return nil, err
 			}
 			d.idle = make(chan struct{})
 		}
 		d.writers[h] = struct{}{}
 	}
+	d.opened = true
+	// Who has it open reads on when it is removed.
+	if err := d.data.KeepOpen(true); err != nil { // not for a writer, who holds it
+		return nil, err
+	}
 	d.handles++
 	return h, nil
-}
-
-// mayWrite needs mu.
-func (d *Draft) mayWrite(who Caller, truncate bool) error {
-	busy := fmt.Errorf("%s: %w", d.name, ErrBusy)
-	switch {
-	case d.accepted, len(d.turn) > 0:
-		return busy
-	case d.claimed() && d.claimant != who.Thread:
-		return busy
-	}
-	for h := range d.writers {
-		if truncate && h.opener != who.Process {
-			return busy
-		}
-	}
-	return nil
 }
 
 // closing needs mu. It reports whether all who write have closed the file, though
@@ -111,6 +161,9 @@ func (h *File) ReadAt(p []byte, off int64) (int, error) {
 	}
 }
 
+// Size returns the file's size in bytes.
+func (h *File) Size() int64 { return h.d.Attr().Size }
+
 func (h *File) data() *cache.Draft {
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
@@ -127,39 +180,76 @@ func (h *File) data() *cache.Draft {
 // Errors: fs.ErrPermission on a handle for reading; the local disk's; ctx's.
 func (h *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 	var n int
+	other := h.d.checkHead(ctx, p, off)
 	err := h.change(ctx, func() (err error) {
-		n, err = h.d.data.WriteAt(p, off)
+		if n, err = 0, other; err == nil {
+			n, err = h.d.data.WriteAt(p, off)
+		}
 		return err
 	})
 	return n, err
 }
 
-// Allocate reserves n bytes from off, and grows the file to them unless keepSize.
-// Errors: as WriteAt.
-func (h *File) Allocate(ctx context.Context, off, n int64, keepSize bool) error {
-	return h.change(ctx, func() error { return h.d.data.Allocate(off, n, keepSize) })
+// headSize is how much of an image is compared while it is copied: two SIFs differ
+// there, in their UUIDs and times.
+const headSize = 4 << 10
+
+// checkHead refuses bytes that are not those of the image which the file may not
+// replace. Closing the file compares all of it; but who copies ten gigabytes to a name
+// that is taken is told at once.
+//
+// Errors: backends.ErrNotAllowed.
+func (d *Draft) checkHead(ctx context.Context, p []byte, off int64) error {
+	d.mu.Lock()
+	image, temporary := d.same, d.place.temporary
+	d.mu.Unlock()
+	if image == nil || temporary || off >= headSize {
+		return nil
+	}
+	blob, err := image.open(ctx)
+	if err != nil {
+		return nil //nolint:nilerr // closing finds out
+	}
+	defer blob.Close() //nolint:errcheck // only read
+	p = p[:min(int64(len(p)), headSize-off)]
+	old := make([]byte, len(p))
+	n, err := blob.ReadAtContext(ctx, old, off)
+	if err != nil && !errors.Is(err, io.EOF) || bytes.Equal(old[:n], p) {
+		return nil //nolint:nilerr // as above
+	}
+	return catalog.Taken(image.remote, image.img.Ref)
 }
 
-// change does write with mu held. The spool is local and its writes are short.
+// Allocate reserves n bytes from off, and grows the file to them unless keepSize.
+// A failure changes nothing. Errors: as WriteAt.
+func (h *File) Allocate(ctx context.Context, off, n int64, keepSize bool) error {
+	err := h.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer h.d.mu.Unlock()
+	if err := h.d.data.Allocate(off, n, keepSize); err != nil {
+		return err
+	}
+	h.changed()
+	return nil
+}
+
+// change does write. The spool is local and its writes are short. A failure spoils
+// the file.
 func (h *File) change(ctx context.Context, write func() error) error {
 	d := h.d
-	if !h.write {
-		return fmt.Errorf("%w: opened for reading", fs.ErrPermission)
-	}
-	err := d.lockData(ctx)
+	err := h.lock(ctx)
 	if err != nil {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		if ctx.Err() == nil {
+		if h.write && ctx.Err() == nil && !errors.Is(err, ErrRetry) {
 			d.broken, d.err = true, err
 		}
 		return err
 	}
 	defer d.mu.Unlock()
-	if d.data == nil {
-		return ErrRetry
-	}
-	d.dirty, h.closing, d.attr.ModTime = true, false, time.Now()
+	h.changed()
 	if err := write(); err != nil {
 		d.broken, d.err = true, err
 		return err
@@ -169,6 +259,25 @@ func (h *File) change(ctx context.Context, write func() error) error {
 	}
 	return nil
 }
+
+// lock takes the draft's mu when its data may be changed. Whatever it returns but
+// nil, mu is not held.
+func (h *File) lock(ctx context.Context) error {
+	if !h.write {
+		return fmt.Errorf("%w: opened for reading", fs.ErrPermission)
+	}
+	if err := h.d.lockData(ctx); err != nil {
+		return err
+	}
+	if h.d.data == nil {
+		h.d.mu.Unlock()
+		return ErrRetry
+	}
+	return nil
+}
+
+// changed needs mu.
+func (h *File) changed() { h.d.dirty, h.closing, h.d.attr.ModTime = true, false, time.Now() }
 
 // Flush publishes the file if it was written, is an image by its name, and who
 // is the process that opened it: other processes inherit descriptors, and close
@@ -233,7 +342,11 @@ func (h *File) Close(ctx context.Context) {
 		d.endWriting(ctx, h)
 	}
 	d.mu.Lock()
-	d.handles--
+	if d.handles--; d.handles == 0 && d.data != nil {
+		if err := d.data.KeepOpen(false); err != nil && !errors.Is(err, cache.ErrClosed) {
+			d.fs.opts.Log.Warn("closing a draft", "file", d.name, "err", err)
+		}
+	}
 	// What remains under a temporary name, or was accepted, is still a file. What is on
 	// its way to another name belongs to who renames it.
 	keep := !d.over() && (d.place.temporary || d.accepted || len(d.turn) > 0)

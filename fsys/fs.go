@@ -3,6 +3,8 @@
 package fsys
 
 import (
+	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"sync"
 	"time"
@@ -14,7 +16,9 @@ import (
 // Options tune a tree. The zero value has the defaults.
 type Options struct {
 	ReadOnly bool // nothing can be written, whatever the remotes allow
-	OpenWait bool // Image.Open returns only when the image is whole and verified here
+	Names    Names
+	GID      uint32 // group of the files where they are shown
+	OpenWait bool   // Image.Open returns only when the image is whole and verified here
 	// Disk is a directory on the disk that statfs(2) answers from, normally the
 	// cache's. "" means the temporary directory's.
 	Disk string
@@ -28,9 +32,10 @@ type FS struct {
 	cat     *catalog.Catalog
 	opts    Options
 	started time.Time
+	seed    maphash.Seed // of the offsets in directories
 
-	mu       sync.Mutex // guards the fields below
-	drafts   map[place]*Draft
+	mu       sync.Mutex         // guards the fields below
+	drafts   map[place][]*Draft // those of one image are written side by side; the newest is the last
 	toolDirs map[place]struct{}
 	watchers map[int]func(Change)
 	watched  int
@@ -46,7 +51,8 @@ func New(cat *catalog.Catalog, opts Options) *FS {
 		cat:      cat,
 		opts:     opts,
 		started:  time.Now(),
-		drafts:   make(map[place]*Draft),
+		seed:     maphash.MakeSeed(),
+		drafts:   make(map[place][]*Draft),
 		toolDirs: make(map[place]struct{}),
 		watchers: make(map[int]func(Change)),
 	}
@@ -77,8 +83,14 @@ func (f *FS) remote(name string) (catalog.Remote, error) {
 // writableRemote is remote, and refuses if it takes no writes.
 func (f *FS) writableRemote(name string) (catalog.Remote, error) {
 	r, err := f.remote(name)
-	if err == nil && !f.writable(r) {
-		err = backends.ErrReadOnly
+	switch {
+	case err != nil || f.writable(r):
+	case f.opts.ReadOnly:
+		err = fmt.Errorf("%w: the mount is (--read-only)", backends.ErrReadOnly)
+	case r.Policy.ReadOnly:
+		err = fmt.Errorf("%w: remote %s is (read_only)", backends.ErrReadOnly, name)
+	default:
+		err = fmt.Errorf("%w: remote %s, of type %s, takes no images", backends.ErrReadOnly, name, r.Type)
 	}
 	return r, err
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sync/atomic"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
@@ -46,15 +47,40 @@ func (i *Image) Attr() Attr {
 	if i.img.Format == backends.FormatArchive || i.img.Format == backends.FormatIMGGz {
 		mode = 0o444 // no kernel and no launch line starts it
 	}
+	mode &^= i.fs.unreadable(&i.img)
 	if r, err := i.fs.cat.Remote(i.remote); err == nil && r.Policy.Overwrite && i.fs.writable(r) {
 		mode |= 0o200
 	}
 	when := i.img.Modified
 	if when.IsZero() {
-		when = i.fs.started
+		when = undated(&i.img)
 	}
 	size := i.size.Load()
 	return Attr{Ino: i.ino, Mode: mode, Size: size, ModTime: when, Changes: size < 0}
+}
+
+// unreadable returns the permissions that the mount must not give on an image whose
+// file on this machine others may not read. The group of the files in the mount is
+// mostly another than that of the file.
+func (f *FS) unreadable(img *backends.Image) (mode fs.FileMode) {
+	if img.Mode == 0 || img.Mode&0o004 != 0 {
+		return 0
+	}
+	mode = 0o007
+	if img.Mode&0o040 == 0 || img.GID != f.opts.GID {
+		mode |= 0o070
+	}
+	return mode
+}
+
+// undated returns the time of an image of which nobody tells one: the same at each
+// start and for every client, so that copying tools do not copy it again, and another
+// for another version, so that they do then. It lies in January 1980, which nobody
+// takes for a date (zip files know none before).
+func undated(img *backends.Image) time.Time {
+	var space [128]byte
+	const january = 31 * 24 * 60 * 60 // seconds
+	return time.Unix(315532800+int64(inodeOf(catalog.AppendVersion(space[:0], img))%january), 0)
 }
 
 func imageIno(remote string, img *backends.Image) uint64 {
@@ -79,7 +105,7 @@ func (i *Image) Epoch() cache.Epoch { return i.fs.cat.BlobInfo(i.remote, i.img).
 // backends.Backend.Open; the local disk's.
 func (i *Image) Open(ctx context.Context) (*cache.Blob, error) {
 	dir := &Dir{fs: i.fs, remote: i.remote, collection: i.img.Ref.Collection}
-	if draft := dir.draft(fileName(i.img.Ref, i.img.Format)); draft != nil {
+	for _, draft := range i.fs.standing(dir.place(i.fs.opts.Names.fileName(i.img.Ref, i.img.Format))) {
 		over, err := draft.awaitEnd(ctx)
 		if err != nil {
 			return nil, err
@@ -92,6 +118,12 @@ func (i *Image) Open(ctx context.Context) (*cache.Blob, error) {
 }
 
 func (i *Image) open(ctx context.Context) (*cache.Blob, error) {
+	if i.img.Version == "" { // see Dir.Glimpse
+		if _, err := i.fs.cat.Lookup(ctx, i.remote, i.img.Ref); err != nil {
+			return nil, err
+		}
+		return nil, ErrRetry
+	}
 	blob, err := i.fs.cat.Blob(ctx, i.remote, i.img)
 	if err != nil {
 		return nil, err
@@ -136,7 +168,8 @@ func (i *Image) Measure(ctx context.Context) error {
 // opens that.
 //
 // Without truncate the draft begins as a copy of the image, and is that which
-// somebody changes in place already, if so.
+// somebody changes in place already, if so. With truncate it is made also where
+// nothing may be replaced: the same bytes may be copied again.
 //
 // Errors: ErrRetry; ErrBusy; backends.ErrReadOnly, ErrNotAllowed; those of
 // catalog.Create and of Open.
@@ -145,41 +178,57 @@ func (i *Image) OpenWrite(ctx context.Context, who Caller, truncate bool) error 
 	if err != nil {
 		return err
 	}
-	if !r.Policy.Overwrite {
-		return fmt.Errorf("%w: overwriting %s on remote %s (--allow-overwrite)", backends.ErrNotAllowed, i.img.Ref, i.remote)
+	if !r.Policy.Overwrite && !truncate {
+		return catalog.Taken(i.remote, i.img.Ref) // what is changed in place is another image
 	}
 	dir := &Dir{fs: i.fs, remote: i.remote, collection: i.img.Ref.Collection}
-	name := fileName(i.img.Ref, i.img.Format)
+	name := i.fs.opts.Names.fileName(i.img.Ref, i.img.Format)
 	if !truncate && i.fs.join(dir.place(name), who) {
 		return ErrRetry
 	}
-	draft, err := i.fs.start(ctx, dir, name, who, false)
+	begin := beginning{in: dir, name: name, who: who, replaces: i}
+	if truncate {
+		if _, err := i.fs.start(ctx, begin); err != nil {
+			return err
+		}
+		return ErrRetry
+	}
+	draft, err := i.fs.begin(ctx, begin)
 	if err != nil {
 		return err
 	}
-	if !truncate {
-		if err := i.copyTo(ctx, draft); err != nil {
-			draft.remove() //nolint:errcheck // the copy's error is the one to tell
-			return err
+	if err := i.copyTo(ctx, draft); err != nil {
+		draft.drop() //nolint:errcheck // the copy's error is the one to tell
+		if now, lookErr := dir.Lookup(ctx, name, who); errors.Is(err, ErrRetry) && lookErr == nil {
+			if other, ok := now.(*Image); ok && other.img.Version != i.img.Version {
+				return other.OpenWrite(ctx, who, truncate) // not with the next look: the kernel gives up then
+			}
 		}
+		return err
 	}
-	draft.claim(who)
+	if i.fs.join(dir.place(name), who) { // somebody else was faster
+		draft.drop() //nolint:errcheck // it is a copy
+		return ErrRetry
+	}
+	if err := i.fs.place(draft); err != nil {
+		return err
+	}
 	return ErrRetry
 }
 
-// join lets the caller find the draft at that place, if somebody writes to it.
+// join lets the caller find the draft at that place which somebody writes, or is
+// about to open.
 func (f *FS) join(p place, who Caller) bool {
-	d := f.draft(p)
-	if d == nil {
-		return false
+	for _, d := range f.standing(p) {
+		d.mu.Lock()
+		joined := (len(d.writers) > 0 || d.claimed()) && !d.over() && !d.accepted
+		d.mu.Unlock()
+		if joined {
+			d.claim(who)
+			return true
+		}
 	}
-	d.mu.Lock()
-	joined := len(d.writers) > 0 && !d.over() && !d.accepted && !d.claimed()
-	d.mu.Unlock()
-	if joined {
-		d.claim(who)
-	}
-	return joined
+	return false
 }
 
 // copyTo fills a draft with the image's bytes.

@@ -4,14 +4,15 @@ package fsys
 
 import (
 	"context"
+	"hash/maphash"
 
 	"github.com/sregfs/sregfs/backends"
 )
 
-// A Listing reads a directory step by step, and can go elsewhere in it. Entries
-// are numbered from 1 on. It keeps some pieces of the directory, whatever its size:
-// going back further reads the directory anew. While the caller looks at one piece
-// the next is made. It is not safe for concurrent use.
+// A Listing reads a directory step by step, and can go elsewhere in it. It keeps
+// some pieces of the directory, whatever its size: going back further reads the
+// directory anew. While the caller looks at one piece the next is made. It is not
+// safe for concurrent use.
 type Listing struct {
 	dir    *Dir
 	piece  *piece // valid until the next one is received
@@ -53,23 +54,77 @@ func (l *Listing) Next(ctx context.Context) (*Entry, error) {
 	return e, nil
 }
 
-// Offset is the number of the entry that Next returned last; 0 at the start.
-func (l *Listing) Offset() int { return l.at }
+// An offset says after which entry to go on: a hash of its name, by which it is
+// found when others have come and gone, and the number of entries until then, for
+// when it is gone itself. It means the same to all listings of one tree.
+const (
+	numberBits = 24 // of an offset; the other 38 are the hash
+	maxNumber  = 1<<numberBits - 1
+)
 
-// Seek goes on after the entry of that number, or after the last one. Going to
-// the start reads the directory as it is then.
-func (l *Listing) Seek(ctx context.Context, offset int) error {
-	if offset < l.before || offset == 0 {
-		l.Close()
-		*l = Listing{dir: l.dir, piece: new(piece)}
+func (l *Listing) hash(name string) uint64 {
+	return maphash.String(l.dir.fs.seed, name) >> (2 + numberBits)
+}
+
+// Offset tells where the entry stands that Next returned last, for Seek; 0 at the
+// start. It is less than 1<<62.
+func (l *Listing) Offset() uint64 {
+	if l.at == l.before {
+		return 0
 	}
-	for l.before+len(l.piece.entries) < offset && !l.ended {
+	name := l.piece.entries[l.at-l.before-1].Name
+	return l.hash(name)<<numberBits | uint64(min(l.at, maxNumber))
+}
+
+// Seek goes on after the entry of that offset; if that is not there any more,
+// near where it was. Going to the start reads the directory as it is then.
+//
+// Errors: ctx's.
+func (l *Listing) Seek(ctx context.Context, offset uint64) error {
+	number, hash := int(offset&maxNumber), offset>>numberBits
+	if number <= l.before {
+		l.rewind()
+	}
+	if number == 0 {
+		return nil
+	}
+	same := func(_ int, name string) bool { return l.hash(name) == hash }
+	there := func(n int, _ string) bool { return n == number }
+	fromHere := l.before > 0
+	found, err := l.find(ctx, same)
+	if !found && err == nil && fromHere {
+		l.rewind()
+		found, err = l.find(ctx, same)
+	}
+	if !found && err == nil {
+		l.rewind()
+		_, err = l.find(ctx, there)
+	}
+	return err
+}
+
+// rewind begins anew.
+func (l *Listing) rewind() {
+	l.Close()
+	*l = Listing{dir: l.dir, piece: new(piece)}
+}
+
+// find goes on after the first entry, from the piece at hand on, that is the one;
+// else to the end.
+func (l *Listing) find(ctx context.Context, is func(number int, name string) bool) (found bool, err error) {
+	for {
+		for i := range l.piece.entries {
+			if l.at = l.before + i + 1; is(l.at, l.piece.entries[i].Name) {
+				return true, nil
+			}
+		}
+		if l.ended {
+			return false, nil
+		}
 		if err := l.read(ctx); err != nil {
-			return err
+			return false, err
 		}
 	}
-	l.at = min(offset, l.before+len(l.piece.entries))
-	return nil
 }
 
 // Close ends the listing. A second Close does nothing.

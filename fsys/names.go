@@ -22,31 +22,48 @@ const MaxName = 255
 //
 // or has the extension of another format (backends.Ext), with each part escaped
 // as in a URI (backends.EscapePart), so that ":" and "@" occur only where they
-// separate, and never in the name of a directory. A name that would be longer
-// than MaxName ends in "~" and eight digits of its hash: such a name can be found
-// in its listing, but not turned back by itself.
+// separate, and never in the name of a directory. The same file has a name without
+// a colon, because many programs end a path there ("-B PATH:/x",
+// "oci-archive:PATH"):
 //
-// The name of a container image is without a colon:
+//	<name>+<tag>[@<version>].sif
 //
-//	<name>+<tag>[@<version>].oci.tar
+// with "+" escaped in name and tag, and ":" in the version. Names without an
+// extension have no such other spelling: "g++" is a name. Which of the two is
+// listed, Names says. That of a container image has no colon in either case
+// (decision 26).
 //
-// because in "oci-archive:PATH" the programs that read such files take what
-// follows the first colon of PATH for something else (decision 26).
+// What the registry has as a file without an extension is listed so (decision 76):
+//
+//	<name>:<tag>[@<version>], or <name> for the tag "latest" (backends.FormatBare)
+//
+// A name that would be longer than MaxName ends in "~" and eight digits of its
+// hash: such a name can be found in its listing, but not turned back by itself.
 
-// PathOf returns the path of an image below the mount point, with slashes. The
-// format is that of backends.Image.
-func PathOf(remote string, ref backends.Ref, format string) string {
+// Names is how the names of images are spelled in listings and in paths that are
+// printed; any other value is NamesColon. Both spellings open everywhere.
+type Names string
+
+// What stands between an image's name and its tag.
+const (
+	NamesColon Names = "colon" // but in the names of container images
+	NamesPlus  Names = "plus"
+)
+
+// PathOf returns the listed path of an image below the mount point, with slashes.
+// The format is that of backends.Image.
+func PathOf(n Names, remote string, ref backends.Ref, format string) string {
 	path := remote
 	if ref.Collection != "" {
 		for part := range strings.SplitSeq(ref.Collection, "/") {
 			path += "/" + dirName(part)
 		}
 	}
-	return path + "/" + fileName(ref, format)
+	return path + "/" + n.fileName(ref, format)
 }
 
-// ParsePath is the inverse of PathOf. It takes the shorter forms that the tree
-// knows too: without extension, without tag. The format is "" if the extension
+// ParsePath is the inverse of PathOf, of whatever Names. It takes the shorter forms
+// that the tree knows too: without extension, without tag. The format is "" if the extension
 // is missing.
 //
 // Errors: fs.ErrInvalid if path cannot be that of an image, or has a part that
@@ -81,14 +98,20 @@ func ParsePath(path string) (remote string, ref backends.Ref, format string, err
 }
 
 // fileName returns the listed name of an image; ref.Collection does not matter.
-func fileName(ref backends.Ref, format string) string {
-	return string(appendFileName(nil, ref, format))
+func (n Names) fileName(ref backends.Ref, format string) string {
+	return string(n.appendFileName(nil, ref, format))
 }
 
 // appendFileName appends an image's listed name to b.
-func appendFileName(b []byte, ref backends.Ref, format string) []byte {
+func (n Names) appendFileName(b []byte, ref backends.Ref, format string) []byte {
 	start := len(b)
-	if format == backends.FormatArchive {
+	if format == backends.FormatBare && ref.Tag == backends.DefaultTag && ref.Version == "" {
+		return append(b, shorten(backends.EscapePart(ref.Name), "")...)
+	}
+	if n == NamesPlus && backends.IsPlain(format) {
+		format = "" // a plus separates only where an extension follows
+	}
+	if n == NamesPlus || format == backends.FormatArchive {
 		b = append(b, escapePlus(ref.Name)+"+"+escapePlus(ref.Tag)...)
 		if ref.Version != "" {
 			b = append(b, "@"+backends.EscapePart(ref.Version)...)
@@ -114,12 +137,12 @@ func escapePlus(part string) string {
 	return strings.ReplaceAll(backends.EscapePart(part), "+", "%2B")
 }
 
-// isArchiveName reports whether name is one that appendFileName gives container
-// images. Directories can be named so, too.
-func isArchiveName(name string) bool {
+// isPlusName reports whether a "+" separates the parts of that file name. Directories
+// can be named so, too.
+func isPlusName(name string) bool {
 	rest, format := backends.CutExt(name)
 	rest, _, _ = strings.Cut(rest, "@")
-	return format == backends.FormatArchive && strings.Contains(rest, "+") && !strings.Contains(rest, ":")
+	return format != "" && strings.Contains(rest, "+") && !strings.Contains(rest, ":")
 }
 
 // parseFile is the inverse of fileName, and takes names without extension or
@@ -131,7 +154,7 @@ func parseFile(name string) (ref backends.Ref, format string, err error) {
 	rest, format := backends.CutExt(name)
 	rest, version, hasVersion := strings.Cut(rest, "@")
 	separator := ":"
-	if isArchiveName(name) {
+	if isPlusName(name) {
 		separator = "+"
 	}
 	rest, tag, hasTag := strings.Cut(rest, separator)
@@ -139,6 +162,8 @@ func parseFile(name string) (ref backends.Ref, format string, err error) {
 		tag = backends.DefaultTag
 	}
 	switch {
+	case separator == "+" && (rest == "" || tag == "" || strings.Contains(tag, "+")):
+		return bad("a \"+\" separates name and tag: write %2B for one that is part of them, or a colon between them")
 	case hasTag && tag == "" || hasVersion && version == "":
 		return bad("nothing after \":\" or \"@\"")
 	case strings.Contains(tag, ":"):

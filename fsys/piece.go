@@ -4,6 +4,8 @@ package fsys
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/sregfs/sregfs/catalog"
 )
@@ -92,7 +94,8 @@ func (f *filler) fill(ctx context.Context) error {
 			return nil
 		}
 	}
-	for name, draft := range drafts {
+	for _, name := range slices.Sorted(maps.Keys(drafts)) { // in the same order each time
+		draft := drafts[name]
 		if !f.add(Entry{Ino: draft.ino, draft: draft}, append(f.piece.names, name...)) {
 			break
 		}
@@ -112,7 +115,7 @@ func (f *filler) listed(l *catalog.Listed, drafts map[string]*Draft) (more bool)
 	if l.Ref.Check() != nil {
 		return true
 	}
-	names := appendFileName(p.names, l.Ref, l.Format)
+	names := d.fs.opts.Names.appendFileName(p.names, l.Ref, l.Format)
 	if len(drafts) > 0 {
 		name := string(names[start:])
 		if draft := drafts[name]; draft != nil && draft.hidesImage() {

@@ -89,8 +89,14 @@ func (d *Draft) resume(ctx context.Context) error {
 	}
 	d.mu.Lock()
 	d.data, d.published, d.accepted = next, false, false
+	err = next.KeepOpen(d.handles > 0)
 	d.mu.Unlock()
-	d.fs.put(d) // if another file has the place by now, publishing finds out whose image it is
+	if err != nil {
+		return err
+	}
+	if err := d.fs.place(d); err != nil {
+		d.fs.opts.Log.Warn("dropping a draft", "file", d.currentName(), "err", err)
+	}
 	if err := old.Close(); err != nil {
 		d.fs.opts.Log.Warn("closing a draft", "file", d.currentName(), "err", err)
 	}
@@ -110,6 +116,9 @@ func (d *Draft) settle(data *cache.Draft, err error) {
 	if info.Queued() {
 		d.accepted = true
 		d.mu.Unlock()
+		if err := d.fs.place(d); err != nil { // as the last one
+			d.fs.opts.Log.Warn("dropping a draft", "file", d.currentName(), "err", err)
+		}
 		d.changed()
 		return
 	}
@@ -126,7 +135,7 @@ func (f *FS) restore() {
 	for _, data := range f.cat.Standing() {
 		info := data.Info()
 		dir := &Dir{fs: f, remote: info.Target.Remote, collection: info.Target.Ref.Collection}
-		name := fileName(info.Target.Ref, info.Target.Format)
+		name := f.opts.Names.fileName(info.Target.Ref, info.Target.Format)
 		if info.Target.File != "" {
 			var err error
 			if dir, name, err = f.stagedAt(info.Target); err != nil {
@@ -140,23 +149,18 @@ func (f *FS) restore() {
 		if mode := fs.FileMode(info.Mode) & fs.ModePerm; mode != 0 {
 			d.attr.Mode = mode
 		}
-		if older := f.drafts[d.place]; older != nil {
+		for _, older := range f.drafts[d.place] {
 			older.release()
 		}
-		f.drafts[d.place] = d
+		f.drafts[d.place] = []*Draft{d}
 		data.Idle()
 	}
 }
 
-// changed tells who watches that the draft's name means something else. What is in a
-// tool's directory the kernel asks for each time.
+// changed tells who watches that the draft's name means something else.
 func (d *Draft) changed() {
 	d.mu.Lock()
 	p, name := d.place, d.name
 	d.mu.Unlock()
-	c := Change{Remote: p.remote, Collection: p.collection}
-	if p.tool == "" {
-		c.Names = []string{name}
-	}
-	d.fs.tell(c)
+	d.fs.tell(p.change(name))
 }

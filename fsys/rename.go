@@ -166,8 +166,8 @@ func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace b
 	if err := to.checkTarget(ctx, target, newName, noReplace); err != nil {
 		return err
 	}
-	if other := d.fs.draft(target); other != nil {
-		if err := other.wait(ctx); err != nil {
+	if other := d.fs.draft(target); other != nil && !target.temporary && other.counts() {
+		if err := other.wait(ctx); err != nil { // it is queued, and this one would overtake it
 			return err
 		}
 	}
@@ -175,21 +175,19 @@ func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace b
 	if err := d.retarget(ctx, to, newName, noReplace); err != nil {
 		return err
 	}
-	replaced, err := d.move(target, newName)
-	if err != nil {
-		return errors.Join(err, data.Retarget(old))
-	}
+	replaced := d.move(target, newName)
 	if err := d.finishRename(ctx, target); err != nil {
 		// The file keeps its old name, so that whoever renames can try again.
 		d.moveBack(from, oldName, replaced)
 		return errors.Join(err, data.Retarget(old))
 	}
-	d.fs.tell(Change{Remote: from.remote, Collection: from.collection, Names: []string{oldName}})
+	d.fs.tell(from.change(oldName))
 	d.changed()
-	if replaced != nil {
-		return replaced.drop()
+	var err error
+	for _, other := range replaced {
+		err = errors.Join(err, other.drop())
 	}
-	return nil
+	return err
 }
 
 // checkTarget refuses a temporary name that is taken, if it must not be. For
@@ -228,40 +226,23 @@ func (d *Draft) retarget(ctx context.Context, to *Dir, name string, noReplace bo
 }
 
 // move puts the draft in another place, and returns who had it. It needs the turn.
-func (d *Draft) move(target place, name string) (*Draft, error) {
+func (d *Draft) move(target place, name string) (replaced []*Draft) {
 	d.mu.Lock()
-	from, oldName := d.place, d.name
+	from := d.place
 	d.place, d.name = target, name
 	d.mu.Unlock()
-	replaced, ok := d.fs.put(d)
-	if !ok {
-		d.mu.Lock()
-		d.place, d.name = from, oldName
-		d.mu.Unlock()
-		return nil, fmt.Errorf("%s: %w", name, ErrBusy)
-	}
-	d.fs.mu.Lock()
-	if d.fs.drafts[from] == d {
-		delete(d.fs.drafts, from)
-	}
-	d.fs.mu.Unlock()
-	return replaced, nil
+	d.fs.take(d, from)
+	return d.fs.put(d)
 }
 
-func (d *Draft) moveBack(from place, name string, replaced *Draft) {
+func (d *Draft) moveBack(from place, name string, replaced []*Draft) {
 	d.mu.Lock()
-	target := d.place
-	d.place, d.name, d.err = from, name, nil
+	d.err = nil
 	d.mu.Unlock()
-	d.fs.mu.Lock()
-	defer d.fs.mu.Unlock()
-	if d.fs.drafts[target] == d {
-		delete(d.fs.drafts, target)
+	d.move(from, name)
+	for _, other := range replaced {
+		d.fs.put(other)
 	}
-	if replaced != nil {
-		d.fs.drafts[target] = replaced
-	}
-	d.fs.drafts[from] = d
 }
 
 // finishRename publishes a draft that has got an image's name and that nobody

@@ -214,8 +214,11 @@ func TestInPlace(t *testing.T) {
 	b.flush(file, copier, nil)
 	b.flush(again, stranger, nil)
 	b.published("o:1", clean)
-	if b.lookup("o:1.sif", stranger).(*fsys.Image) == nil {
-		t.Error("the image is not there meanwhile")
+	if _, ok := b.lookup("o:1.sif", fsys.Caller{Thread: 31, Process: 30}).(*fsys.Image); !ok {
+		t.Error("others do not see the image meanwhile")
+	}
+	if _, ok := b.lookup("o:1.sif", fsys.Caller{Thread: 22, Process: stranger.Process}).(*fsys.Draft); !ok {
+		t.Error("who writes it does not see it")
 	}
 	b.write(again, []byte{1, 0}, state) // unmounted
 	next := changed(clean, 5)
@@ -271,7 +274,7 @@ func TestInPlace_next(t *testing.T) {
 func TestOpen_published(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, catalog.Policy{})
-	draft, file, err := b.dir.Create(t.Context(), "new:1.sif", copier, false)
+	draft, file, err := b.dir.Create(t.Context(), "new:1.sif", 0o644, copier, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,5 +303,69 @@ func TestOpen_published(t *testing.T) {
 	reader.Close(t.Context())
 	if _, err := draft.Open(t.Context(), stranger, false, false); !errors.Is(err, fsys.ErrRetry) {
 		t.Errorf("opening when all is closed: %v, want %v", err, fsys.ErrRetry)
+	}
+}
+
+// Two who write one name at the same time have a file each, and the last one stays.
+func TestTwoWriters(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"new:1.sif", "old:1.sif"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, catalog.Policy{Overwrite: true})
+			openTruncated := func(who fsys.Caller) *fsys.File {
+				t.Helper()
+				for {
+					var file *fsys.File
+					var err error
+					switch n := b.lookup(name, who).(type) {
+					case nil:
+						_, file, err = b.dir.Create(t.Context(), name, 0o644, who, false)
+					case *fsys.Image:
+						err = n.OpenWrite(t.Context(), who, true)
+					case *fsys.Draft:
+						file, err = n.Open(t.Context(), who, true, true)
+					}
+					if err == nil {
+						return file
+					}
+					if !errors.Is(err, fsys.ErrRetry) {
+						t.Fatal(err)
+					}
+				}
+			}
+			first := openTruncated(copier)
+			b.write(first, content[:1000], 0)
+			second := openTruncated(stranger)
+			b.write(second, changed(content, 2), 0)
+			b.write(first, content[1000:], 1000)
+			b.flush(second, stranger, nil)
+			b.published(name[:5], changed(content, 2))
+			second.Close(t.Context())
+			b.flush(first, copier, nil)
+			first.Close(t.Context())
+			b.published(name[:5], content)
+
+			// One that was told to come back and does not is forgotten, and is in nobody's way.
+			lost := fsys.Caller{Thread: 41, Process: 40}
+			if err := b.lookup(name, copier).(*fsys.Image).OpenWrite(t.Context(), lost, true); !errors.Is(err, fsys.ErrRetry) {
+				t.Fatal(err)
+			}
+			drafts := b.Spool.Drafts()
+			if len(drafts) != 1 {
+				t.Fatalf("in the spool: %+v", drafts)
+			}
+			if err := b.Spool.Discard(drafts[0].ID); err != nil {
+				t.Errorf("discarding what nobody opened: %v", err)
+			}
+			third := openTruncated(copier)
+			b.write(third, changed(content, 3), 0)
+			b.flush(third, copier, nil)
+			third.Close(t.Context())
+			b.published(name[:5], changed(content, 3))
+			if states := b.states(); len(states) != 0 {
+				t.Errorf("left in the spool: %v", states)
+			}
+		})
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
@@ -68,16 +67,6 @@ func isTemporary(name string) bool {
 	return temporary.MatchString(name)
 }
 
-// foreign are extensions of files that are no images, or not as they are: a file so
-// named is not meant to be an image with a dot in its name.
-var foreign = strings.Fields(`
-	squashfs sqsh sqfs sfs iso qcow2 vmdk vdi ova wic
-	gz xz bz2 zst lz4 lzma zip 7z rar tar tgz txz tbz2
-	bak old orig new save sum sha256 sha512 md5 asc sig pem crt key
-	def md txt rst log json yaml yml toml xml csv tsv html htm pdf ini conf cfg
-	py sh bash pl rb js go cpp rs nf smk wdl cwl ipynb java
-	deb rpm apk whl jar exe so png jpg jpeg svg`)
-
 // checkName refuses what is neither an image's name nor a temporary one. Of a name
 // without an extension that is known, the bytes decide when the file is closed.
 func checkName(name string) error {
@@ -92,8 +81,8 @@ func checkName(name string) error {
 	if _, format := backends.CutExt(lower); format != "" {
 		return refuse("extensions of images are in lower case: write %s%s", name[:len(name)-len(format)-1], backends.Ext(format))
 	}
-	if i := strings.LastIndexByte(lower, '.'); i > 0 && slices.Contains(foreign, lower[i+1:]) {
-		return refuse("no image ends in %s: only images are kept here, as NAME:TAG.sif", name[i:])
+	if ext := backends.ForeignExt(name); ext != "" {
+		return refuse("no image ends in %s: only images are kept here, as NAME:TAG.sif", ext)
 	}
 	for _, format := range backends.Formats() {
 		if before, after, ok := strings.Cut(rest, backends.Ext(format)+"."); ok && before != "" && after != "" {

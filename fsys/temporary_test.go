@@ -34,7 +34,7 @@ func TestBareName(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"tool.SIF", "README.md", "tool.sif.gz"} {
-		if _, _, err := b.dir.Create(t.Context(), name, copier, false); !errors.Is(err, fs.ErrInvalid) {
+		if _, _, err := b.dir.Create(t.Context(), name, 0o644, copier, false); !errors.Is(err, fs.ErrInvalid) {
 			t.Errorf("creating %s: %v, want %v", name, err, fs.ErrInvalid)
 		}
 	}

@@ -65,22 +65,27 @@ func (f *FS) hasToolDir(d *Dir) bool {
 // holdsFiles reports whether a file or a tool's directory is in d, or below: not
 // whether it holds images.
 func (f *FS) holdsFiles(d *Dir) bool {
+	var in []place
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	for at := range f.toolDirs {
 		if at != d.at() && d.holds(at) {
+			f.mu.Unlock()
 			return true
 		}
 	}
-	for p, draft := range f.drafts {
-		if d.holds(p) && draft.visible() {
-			return true
+	for p := range f.drafts {
+		if d.holds(p) {
+			in = append(in, p)
 		}
 	}
-	return false
+	f.mu.Unlock()
+	return slices.ContainsFunc(in, func(p place) bool {
+		draft := f.draft(p)
+		return draft != nil && draft.visible()
+	})
 }
 
-// toolDirs returns the names of the tool's directories in d.
+// toolDirs returns the names of the tool's directories in d, sorted.
 func (d *Dir) toolDirs() []string {
 	d.fs.mu.Lock()
 	defer d.fs.mu.Unlock()
@@ -95,10 +100,10 @@ func (d *Dir) toolDirs() []string {
 	for at := range d.fs.toolDirs {
 		add(at)
 	}
-	for p, draft := range d.fs.drafts {
-		if draft.visible() {
+	for p, drafts := range d.fs.drafts {
+		if slices.ContainsFunc(drafts, (*Draft).visible) {
 			add(p)
 		}
 	}
-	return slices.Collect(maps.Keys(names))
+	return slices.Sorted(maps.Keys(names))
 }

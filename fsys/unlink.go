@@ -47,12 +47,22 @@ func (d *Draft) lapse() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	lapsed := d.lapsed()
+	if lapsed && !d.gone && d.abandoned() {
+		if err := d.data.Remove(); err != nil {
+			d.fs.opts.Log.Warn("removing a draft that nobody opened", "file", d.name, "err", err)
+		}
+	}
 	d.gone = d.gone || lapsed
 	return lapsed
 }
 
 // lapsed needs mu. While somebody writes, it is a file all the same.
 func (d *Draft) lapsed() bool {
-	return d.data != nil && len(d.writers) == 0 && len(d.turn) == 0 &&
-		(d.data.Gone() || d.accepted && !d.fs.cat.Pending(d.data.Info().ID))
+	if d.data == nil || len(d.writers) > 0 || len(d.turn) > 0 {
+		return false
+	}
+	return d.data.Gone() || d.abandoned() || d.accepted && !d.fs.cat.Pending(d.data.Info().ID)
 }
+
+// abandoned needs mu. It reports whether who was to open the draft never came.
+func (d *Draft) abandoned() bool { return !d.opened && len(d.claims) > 0 && !d.claimed() }

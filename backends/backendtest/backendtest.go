@@ -50,6 +50,9 @@ type Harness struct {
 	// Local says that there is no HTTP: the tests that inject faults there do
 	// not apply.
 	Local bool
+	// KeepsTime and KeepsFormat say that the service keeps, of what is pushed, the
+	// time of the file and its format, for all clients. It must not if they do not.
+	KeepsTime, KeepsFormat bool
 	// Open starts a fake service that holds seed, and opens the backend on it
 	// with hc. It ends both with t.Cleanup. It may be called many times, at once.
 	Open func(t *testing.T, seed Seed, hc *http.Client) backends.Backend
@@ -95,7 +98,7 @@ type suite struct{ Harness }
 
 func subtests() []subtest {
 	return slices.Concat(capsTests, statTests, listTests, openTests, searchTests, pushTests, foldedTests, deleteTests, moveTests, shareTests,
-		watchTests, namesTests, sizeTests, faultTests, answerTests, loginTests, brokenTests, divertedTests, dripTests, closeTests)
+		watchTests, namesTests, sizeTests, faultTests, awayTests, budgetTests, answerTests, loginTests, brokenTests, divertedTests, dripTests, closeTests)
 }
 
 // Run runs the suite as subtests of t.

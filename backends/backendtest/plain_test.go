@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestPlain(t *testing.T) {
 	t.Parallel()
 	backendtest.Run(t, backendtest.Harness{
-		Caps: backends.CanList | backends.CanPush | backends.CanDelete,
+		Caps: backends.CanList | backends.CanPush | backends.CanDelete, KeepsFormat: true,
 		Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
 			srv := httptest.NewServer(newFake(seed))
 			t.Cleanup(srv.Close)

@@ -64,6 +64,62 @@ var pushTests = []subtest{
 		}
 		wantImage(t, r, old)
 	}},
+	{name: "Push/same", needs: backends.CanPush, run: func(t *testing.T, s *suite) {
+		r := s.open(t, typical()...)
+		fresh := image("fresh/new:1")
+		push(t, r, fresh)
+		for _, img := range []SeedImage{r.seed.Images[0], fresh} {
+			before := stat(t.Context(), t, r, img.Ref)
+			other := stat(t.Context(), t, r, r.seed.Images[1].Ref).Version
+			for _, replaces := range []string{"", other} {
+				src := source(img.Content)
+				src.Replaces = replaces
+				if now, err := r.client.Push(t.Context(), img.Ref, src); err != nil || now.Version != before.Version {
+					t.Errorf("Push(%s) of the bytes that it has, in place of %q: version %q, %v, want %q", img.Ref, replaces, now.Version, err, before.Version)
+				}
+				wantImage(t, r, img)
+			}
+			if _, err := r.client.Push(t.Context(), img.Ref, source(content("other", len(img.Content)))); !errors.Is(err, fs.ErrExist) {
+				t.Errorf("Push(%s) of as many other bytes: %v, want fs.ErrExist", img.Ref, err)
+			}
+			wantImage(t, r, img)
+		}
+	}},
+	{name: "Push/facts", needs: backends.CanPush, run: func(t *testing.T, s *suite) {
+		r := s.open(t)
+		img := image("fresh/new:1")
+		src := source(append([]byte("hsqs"), img.Content...)) // a squashfs by its beginning
+		src.Format = backends.FormatSIMG
+		stored, err := r.client.Push(t.Context(), img.Ref, src)
+		if errors.Is(err, fs.ErrInvalid) {
+			return // only SIFs are kept there
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, now := range map[string]backends.Image{"Push": stored, "Stat": stat(t.Context(), t, r, img.Ref)} {
+			if keeps := now.Format == src.Format; keeps != s.KeepsFormat || !keeps && now.Format != "" {
+				t.Errorf("%s of a %s tells the format %q, and KeepsFormat is %v", what, src.Format, now.Format, s.KeepsFormat)
+			}
+			if keeps := now.Modified.Unix() == src.Modified.Unix(); keeps != s.KeepsTime {
+				t.Errorf("%s of a file of %v tells %v, and KeepsTime is %v", what, src.Modified, now.Modified, s.KeepsTime)
+			}
+		}
+		if !s.KeepsTime {
+			return
+		}
+		// Also that of one which replaces a newer one.
+		src = source(content("other", 900))
+		src.Modified, src.Replaces = src.Modified.AddDate(-3, 0, 0), stored.Version
+		if _, err := r.client.Push(t.Context(), img.Ref, src); err != nil {
+			t.Fatal(err)
+		}
+		if now := stat(t.Context(), t, r, img.Ref); now.Modified.Unix() != src.Modified.Unix() {
+			t.Errorf("replaced by a file of %v, Stat tells %v", src.Modified, now.Modified)
+		}
+		img.Content = content("other", 900)
+		wantImage(t, r, img)
+	}},
 	{name: "Push/replaces", needs: backends.CanPush, run: func(t *testing.T, s *suite) {
 		r := s.open(t, typical()...)
 		old := r.seed.Images[0]

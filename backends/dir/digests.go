@@ -51,10 +51,23 @@ const (
 	settledAfter = 3 * time.Second
 )
 
+// noImage in place of a digest says that a file is none.
+const noImage = "none"
+
 const digestLine = "%s %d %d %d %d %d\n"
 
 // of returns what is known; "" if nothing is.
 func (d *digests) of(s stamp) string {
+	if known := d.told(s); known != noImage {
+		return known
+	}
+	return ""
+}
+
+// isNoImage reports whether a file was found to be no image.
+func (d *digests) isNoImage(s stamp) bool { return d.told(s) == noImage }
+
+func (d *digests) told(s stamp) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.load()
@@ -84,13 +97,14 @@ func (d *digests) load() {
 		var digest string
 		var s stamp
 		n, _ := fmt.Sscanf(lines.Text()+"\n", digestLine, &digest, &s.device, &s.inode, &s.size, &s.modTime, &s.chgTime)
-		if n == 6 && backends.CheckDigest(digest) == nil {
+		if n == 6 && (digest == noImage || backends.CheckDigest(digest) == nil) {
 			d.known[s] = digest
 		}
 	}
 }
 
-// add notes the digest of what has that stamp. Losing it costs reading the file.
+// add notes the digest of what has that stamp, or noImage. Losing it costs reading the
+// file.
 func (d *digests) add(s stamp, began time.Time, digest string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -26,6 +26,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -44,6 +45,8 @@ var (
 // Config is the [remotes.NAME] table of the configuration file for type = "dir".
 type Config struct {
 	Path string `toml:"path"` // the root; required; made when the first image is stored
+	// Extensions says which files count as images besides the usual ones.
+	Extensions backends.Extensions `toml:"extensions"`
 }
 
 // Open is registered in backends/all. It reads nothing from the disk: the
@@ -63,7 +66,11 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: remote %s: path %q: %v", fs.ErrInvalid, env.Remote, cfg.Path, err)
 	}
+	if err := cfg.Extensions.Check(); err != nil {
+		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
+	}
 	c := &client{path: path}
+	c.also = cfg.Extensions
 	if env.Cache != "" {
 		c.digests.path = filepath.Join(env.Cache, digestsFile)
 	}
@@ -134,6 +141,7 @@ func (c *client) OpenFile(ctx context.Context, img backends.Image) (*os.File, er
 	if err != nil {
 		return nil, err
 	}
+	looked := time.Now()
 	f, err := v.openImage(found)
 	if err != nil {
 		return nil, localError(err)
@@ -145,6 +153,9 @@ func (c *client) OpenFile(ctx context.Context, img backends.Image) (*os.File, er
 	}
 	if err := checkImage(f); err != nil {
 		f.Close()
+		if backends.IsPlain(found.format) && errors.Is(err, backends.ErrNotImage) {
+			v.digests.add(stampOf(info), looked, noImage)
+		}
 		return nil, localError(err)
 	}
 	return f, nil
@@ -185,7 +196,7 @@ func localError(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	if errno, ok := backends.LocalDisk(err); ok {
+	if errno, ok := backends.LocalErrno(err); ok {
 		return fmt.Errorf("%w: %v", errno, err)
 	}
 	for _, s := range []error{fs.ErrPermission, backends.ErrCorrupt, backends.ErrChanged, fs.ErrInvalid, fs.ErrExist, errors.ErrUnsupported} {

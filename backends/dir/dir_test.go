@@ -23,7 +23,7 @@ const caps = backends.CanList | backends.CanSearch | backends.CanPush | backends
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	backendtest.Run(t, backendtest.Harness{Caps: caps, Local: true, Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
+	backendtest.Run(t, backendtest.Harness{Caps: caps, Local: true, KeepsTime: true, KeepsFormat: true, Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
 		root := t.TempDir()
 		for _, img := range seed.Images {
 			write(t, root, layout(img.Ref, sum(img.Content), extension(img.Format)), img.Content, img.Modified)
@@ -35,7 +35,7 @@ func TestConformance(t *testing.T) {
 // The same images where sregistry wrote no version, or an old one.
 func TestConformance_unversioned(t *testing.T) {
 	t.Parallel()
-	backendtest.Run(t, backendtest.Harness{Caps: caps, Local: true, Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
+	backendtest.Run(t, backendtest.Harness{Caps: caps, Local: true, KeepsTime: true, KeepsFormat: true, Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
 		root := t.TempDir()
 		for _, img := range seed.Images {
 			path := layout(img.Ref, "", extension(img.Format))

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -20,8 +21,9 @@ import (
 // A folder is what a directory held when it was read. It never changes: many
 // may use it.
 type folder struct {
-	leaves []leaf   // by image, then tag, then base
-	dirs   []string // names, in order
+	leaves   []leaf   // by image, then tag, then base
+	dirs     []string // names, in order
+	unpacked bool     // it is the root of a container: nothing in it is an image
 }
 
 // A leaf is a name in a directory that may be an image file's: what parse makes
@@ -33,24 +35,34 @@ type leaf struct {
 
 var nothing = new(folder)
 
-func newFolder(entries []fs.DirEntry) *folder {
-	f := new(folder)
+// rootMark is the directory that Singularity puts into the root of each container.
+const rootMark = ".singularity.d"
+
+// add takes in some entries of the directory.
+func (f *folder) add(entries []fs.DirEntry, also backends.Extensions) {
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), ".") {
+			f.unpacked = f.unpacked || e.Name() == rootMark && e.IsDir()
 			continue
 		}
-		if p, ok := parse(e.Name()); ok && maybeFile(e) {
+		if p, ok := parse(e.Name(), also); ok && maybeFile(e) {
 			f.leaves = append(f.leaves, leaf{p.image, p.tag, e.Name()})
 		} else if e.IsDir() {
 			f.dirs = append(f.dirs, e.Name())
 		}
+	}
+}
+
+// sort puts the entries in order once all are there.
+func (f *folder) sort() {
+	if f.unpacked {
+		f.leaves, f.dirs = nil, nil
 	}
 	f.leaves, f.dirs = slices.Clip(f.leaves), slices.Clip(f.dirs)
 	slices.SortFunc(f.leaves, func(a, b leaf) int {
 		return cmp.Or(strings.Compare(a.image, b.image), strings.Compare(a.tag, b.tag), strings.Compare(a.base, b.base))
 	})
 	slices.Sort(f.dirs)
-	return f
 }
 
 func maybeFile(e fs.DirEntry) bool {
@@ -158,8 +170,24 @@ func (v *view) tryFolder(dir string) (r reading[*folder], same bool, err error) 
 	}
 	r.of = stampOf(opened)
 	r.lasts = lasting(d, r.of)
-	entries, err := d.ReadDir(-1)
-	r.value = newFolder(entries)
+	r.value, err = v.readEntries(d)
 	r.size = r.value.size()
 	return r, true, localError(err)
+}
+
+// readEntries reads a directory a piece at a time: of a hundred thousand entries all at
+// once would take more memory than what is kept of them.
+func (v *view) readEntries(d *os.File) (*folder, error) {
+	f := new(folder)
+	defer f.sort()
+	for {
+		entries, err := d.ReadDir(1024)
+		f.add(entries, v.also)
+		if errors.Is(err, io.EOF) {
+			return f, nil
+		}
+		if err != nil {
+			return f, err
+		}
+	}
 }

@@ -21,6 +21,8 @@ import (
 //	c-i:t@v.simg              (root)      c-i    t       sregistry until 0.0.98
 //	c-i-t@v.simg              (root)      c-i-t  latest  sregistry until 0.2.15
 //	c/i.sif                   c           i      latest  a directory that somebody filled by hand
+//	c/i:t                     c           i      t       likewise: what its first bytes say (FormatPlain)
+//	c/i                       c           i      latest  likewise, if the setting has "" (FormatBare)
 //
 // The flat layouts with dashes do not tell where the collection ends
 // ("a-b-c" may be a/b-c or a-b/c), so it is not guessed: such an image is
@@ -45,29 +47,36 @@ type parsed struct {
 
 var formats = []struct{ ext, format string }{{".sif", "sif"}, {".simg", "simg"}, {".img", ""}}
 
-// parse reads a file's name; ok is false if it is not an image's.
-func parse(base string) (p parsed, ok bool) {
+// parse reads a file's name; ok is false if it is not an image's. also says which
+// count besides those with an extension and a tag.
+func parse(base string, also backends.Extensions) (p parsed, ok bool) {
 	if strings.HasPrefix(base, ".") {
 		return p, false
 	}
-	stem := ""
+	if p = split(base); p.format == backends.FormatPlain && !also.Plain(base) {
+		return p, false
+	}
+	return p, true
+}
+
+// split is parse for what is known to be an image's name.
+func split(base string) (p parsed) {
+	stem := base
+	p.format = backends.FormatPlain
 	for _, f := range formats {
 		if cut, has := strings.CutSuffix(base, f.ext); has {
-			stem, p.format, ok = cut, f.format, true
+			stem, p.format = cut, f.format
 		}
-	}
-	if !ok {
-		return p, false
 	}
 	stem, p.version, _ = strings.Cut(stem, "@")
 	p.version = decode(p.version)
 	image, tag, flat := strings.Cut(stem, ":")
 	if flat && image != "" && tag != "" {
 		p.image, p.tag = decode(image), decode(tag)
-		return p, true
+		return p
 	}
 	p.tag = cmp.Or(decode(stem), backends.DefaultTag)
-	return p, true
+	return p
 }
 
 // layout is the path that Push writes ref to.

@@ -147,7 +147,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, base string) {
-		p, ok := parse(base)
+		p, ok := parse(base, nil)
 		if !ok {
 			return
 		}
@@ -160,7 +160,7 @@ func FuzzParse(f *testing.F) {
 			ref = backends.Ref{Name: p.image, Tag: p.tag}
 		}
 		path := layout(ref, "00", ".sif")
-		again, ok := parse(path[strings.LastIndexByte(path, '/')+1:])
+		again, ok := parse(path[strings.LastIndexByte(path, '/')+1:], nil)
 		if !ok || again.tag != p.tag || again.image != p.image {
 			t.Errorf("parse(%q) = %+v, written as %q, read as %+v", base, p, path, again)
 		}

@@ -49,6 +49,9 @@ func (l *lister) list(ctx context.Context) error {
 		return err
 	}
 	for _, p := range l.places {
+		if p.unpacked {
+			return backends.NotFound("that is a container, unpacked, and no collection")
+		}
 		for _, base := range p.dirs {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -106,6 +109,9 @@ func (l *lister) child(parent, base string) error {
 	below := decodeCollection(base)
 	if l.collection == "" {
 		// Right below the root it can only be a collection, also while it is empty.
+		if l.isUnpacked(base) {
+			return nil
+		}
 		if l.once(below + "/") {
 			l.add(backends.Entry{Collection: below})
 		}
@@ -139,6 +145,16 @@ func (l *lister) child(parent, base string) error {
 	}
 	l.image(a.flat(l.places))
 	return nil
+}
+
+// isUnpacked reports whether a directory of the root is a container that somebody
+// unpacked: it would be named as an image is.
+func (l *lister) isUnpacked(base string) bool {
+	if !strings.Contains(base, ":") {
+		return false
+	}
+	f, err := l.folder(base)
+	return err == nil && f.unpacked
 }
 
 const maxDepth = 32 // of directories that are searched for an image
@@ -189,6 +205,9 @@ func (l *lister) image(a album) {
 			continue
 		}
 		f := versions[0]
+		if backends.IsPlain(f.format) && l.digests.isNoImage(stampOf(f.info)) {
+			continue
+		}
 		if l.add(backends.Entry{Image: l.describe(f, l.known(f))}); l.ended {
 			return
 		}

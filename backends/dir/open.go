@@ -3,8 +3,6 @@
 package dir
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -91,37 +89,17 @@ func openDir(root *os.Root, dir string) (*os.File, error) {
 	return root.OpenFile(fromSlash(dir), os.O_RDONLY|directory|backends.NoWait, 0)
 }
 
-// headSize is how much of a file tells whether it is an image: a launch line, and
-// an ext3 superblock after it.
-const headSize = 4 << 10
-
-// checkImage returns an fs.ErrPermission unless f begins as an image does. What
+// checkImage returns backends.ErrNotImage unless f begins as an image does. What
 // versions of the sregistry client stored are SIF; squashfs, as Singularity 2.4
 // made it, and ext3, as those before did, each with or without a launch line.
 func checkImage(f *os.File) error {
-	head := make([]byte, headSize)
+	head := make([]byte, backends.SniffSize)
 	n, err := f.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	if !isImage(head[:n]) {
-		return fmt.Errorf("%w: %s is no image: it begins neither as SIF nor as squashfs nor as ext3", fs.ErrPermission, f.Name())
+	if backends.Sniff(head[:n]) == "" {
+		return fmt.Errorf("%w: %s begins neither as SIF nor as squashfs nor as ext3", backends.ErrNotImage, f.Name())
 	}
 	return nil
-}
-
-func isImage(head []byte) bool {
-	if len(head) >= 42 && string(head[32:42]) == "SIF_MAGIC\x00" {
-		return true
-	}
-	if line, rest, ok := bytes.Cut(head, []byte("\n")); ok && bytes.HasPrefix(line, []byte("#!")) && isFilesystem(rest) {
-		return true
-	}
-	return isFilesystem(head)
-}
-
-func isFilesystem(head []byte) bool {
-	const superblock = 1024 + 56 // where ext3 has its magic number
-	return bytes.HasPrefix(head, []byte("hsqs")) ||
-		len(head) >= superblock+2 && binary.LittleEndian.Uint16(head[superblock:]) == 0xEF53
 }

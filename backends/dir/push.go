@@ -14,6 +14,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +30,7 @@ const staleAfter = 24 * time.Hour
 // Push implements backends.Pusher. The bytes are made durable beside the tree;
 // then one rename gives them their name, which has their digest in it; only
 // then the version that they replace is removed. Killed anywhere, it leaves
-// either image, or both with the new one as the tag.
+// either image, or both with the new one as the tag. The time of the file comes last.
 func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source) (backends.Image, error) {
 	sum, ok := strings.CutPrefix(src.Digest, "sha256:")
 	if !ok || len(sum) != hexDigits {
@@ -104,15 +105,39 @@ func (t *tree) publish(ctx context.Context, ref backends.Ref, src backends.Sourc
 	if err := src.MayCommit(); err != nil {
 		return backends.Image{}, err
 	}
-	return t.become(tmp, file{dir: path.Dir(target), base: path.Base(target), ref: ref, format: src.Format, info: info}, src.Digest, old)
+	f := file{dir: path.Dir(target), base: path.Base(target), ref: ref, format: src.Format, info: info}
+	img, err := t.become(tmp, f, src.Digest, old)
+	if err != nil || src.Modified.IsZero() {
+		return img, err
+	}
+	return t.date(f, src, img), nil
+}
+
+// date gives the file f, which is what the tag means, the time of the file that was
+// pushed, unless an older version that is kept would then be the newest.
+func (t *tree) date(f file, src backends.Source, now backends.Image) backends.Image {
+	versions, err := t.versions(f.ref)
+	if err != nil || slices.ContainsFunc(versions, func(v file) bool {
+		return (v.dir != f.dir || v.base != f.base) && !v.info.ModTime().Before(src.Modified)
+	}) {
+		return now
+	}
+	name := filepath.FromSlash(path.Join(f.dir, f.base))
+	if err := t.Chtimes(name, src.Modified, src.Modified); err != nil {
+		return now
+	}
+	if f.info, err = t.Lstat(name); err != nil {
+		return now
+	}
+	defer t.changed(f.dir)
+	t.note(f, src.Digest)
+	return t.describe(f, src.Digest)
 }
 
 // become makes the file at from f, which replaces old.
 func (t *tree) become(from string, f file, digest string, old *file) (backends.Image, error) {
 	defer t.changed(f.dir)
-	if digest != "" {
-		t.remember(f.dir, fact{file: f.base, digest: digest, size: f.info.Size(), modTime: f.info.ModTime().UnixNano(), inode: inode(f.info)})
-	}
+	t.note(f, digest)
 	if err := t.rename(from, path.Join(f.dir, f.base)); err != nil {
 		return backends.Image{}, err
 	}
@@ -124,6 +149,13 @@ func (t *tree) become(from string, f file, digest string, old *file) (backends.I
 		}
 	}
 	return t.describe(f, digest), nil
+}
+
+// note remembers the digest of a file, if it is known.
+func (t *tree) note(f file, digest string) {
+	if digest != "" {
+		t.remember(f.dir, fact{file: f.base, digest: digest, size: f.info.Size(), modTime: f.info.ModTime().UnixNano(), inode: inode(f.info)})
+	}
 }
 
 // rename moves the staged file to its place for good.
@@ -160,7 +192,7 @@ func (t *tree) stage(ctx context.Context, src backends.Source) (string, error) {
 		return "", err
 	}
 	tmp := filepath.Join(tmpDir, rand.Text())
-	out, err := t.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o777)
+	out, err := t.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, readers(src.Mode))
 	if err != nil {
 		return "", err
 	}
@@ -173,6 +205,19 @@ func (t *tree) stage(ctx context.Context, src backends.Source) (string, error) {
 		return "", err
 	}
 	return tmp, nil
+}
+
+// readers returns the permissions of an image that was copied from a file of that mode,
+// before the umask: whoever could read it may run it, and nobody else.
+func readers(mode fs.FileMode) fs.FileMode {
+	perm := fs.FileMode(0o777)
+	if mode != 0 && mode&0o040 == 0 {
+		perm &^= 0o070
+	}
+	if mode != 0 && mode&0o004 == 0 {
+		perm &^= 0o007
+	}
+	return perm
 }
 
 func fill(ctx context.Context, out *os.File, src backends.Source) error {

@@ -188,7 +188,7 @@ func TestPush_fullDisk(t *testing.T) {
 	src := source(string(text))
 	src.Replaces = backends.ReplaceAny
 	_, err := c.Push(t.Context(), ref, src)
-	if errno, ok := backends.LocalDisk(err); !ok {
+	if errno, ok := backends.LocalErrno(err); !ok {
 		t.Errorf("%v (%v), want ENOSPC", err, errno)
 	}
 	if now, err := c.Stat(t.Context(), ref); err != nil || now.Version != old.Version {

@@ -28,6 +28,14 @@ func inode(info fs.FileInfo) uint64 {
 	return 0
 }
 
+// group returns a file's group.
+func group(info fs.FileInfo) uint32 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Gid
+	}
+	return 0
+}
+
 // likeNew gives f the mode and the group of a file that was just made, where
 // its owner may. Errors: any, also where an access control list decides instead.
 func likeNew(f, fresh *os.File) error {

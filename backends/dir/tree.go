@@ -30,6 +30,7 @@ type view struct {
 
 // memories are what a client remembers of its store.
 type memories struct {
+	also    backends.Extensions // of files that count as images besides the usual ones
 	folders memory[*folder]
 	known   memory[facts]
 	digests digests
@@ -281,10 +282,13 @@ func (a album) tags() iter.Seq[string] {
 }
 
 func (a album) file(p part, l leaf) file {
-	told, _ := parse(l.base)
+	told := split(l.base)
 	tag := l.tag
 	if p.byHand {
 		tag = backends.DefaultTag
+		if told.format == backends.FormatPlain {
+			told.format = backends.FormatBare
+		}
 	}
 	return file{
 		dir: p.dir, base: l.base, format: told.format, flat: p.flat,
@@ -428,6 +432,7 @@ func (v *view) describe(f file, digest string) backends.Image {
 	ref.Version = ""
 	return backends.Image{
 		Ref: ref, Size: f.info.Size(), Version: versionOf(f.info), Modified: f.info.ModTime(), Format: f.format, Digest: digest,
+		Mode: f.info.Mode().Perm(), GID: group(f.info),
 		URL: (&url.URL{Scheme: "file", Path: filepath.ToSlash(v.abs(f.dir, f.base))}).String(),
 	}
 }

@@ -77,7 +77,7 @@ func TestConformance(t *testing.T) {
 				}
 				return b
 			}
-			backendtest.Run(t, backendtest.Harness{Caps: caps, Skip: skip, Logins: logins, OpenAs: openAs, Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
+			backendtest.Run(t, backendtest.Harness{Caps: caps, Skip: skip, KeepsTime: true, KeepsFormat: true, Logins: logins, OpenAs: openAs, Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
 				return openAs(t, seed, hc, token)
 			}})
 		})

@@ -192,8 +192,8 @@ func TestPush_lostAnswer(t *testing.T) {
 			if n := srv.Count("files/upload_session/start"); n > 1 && at.route != "files/upload_session/start" {
 				t.Errorf("%d sessions", n)
 			}
-			// The state is gone: the same push again is refused.
-			if _, err := c.Push(t.Context(), ref, source(text)); !errors.Is(err, fs.ErrExist) {
+			// The state is gone: another push is refused.
+			if _, err := c.Push(t.Context(), ref, source(append([]byte("x"), text[1:]...))); !errors.Is(err, fs.ErrExist) {
 				t.Errorf("the third: %v", err)
 			}
 		})
@@ -287,6 +287,8 @@ func TestPush_replaces(t *testing.T) {
 			t.Errorf("%s: %s, %v", name, img.Ref, err)
 		}
 		wantBytes(t, c, ref, []byte("new "+name))
+		src = source([]byte("NEW " + name))
+		src.Replaces = old.Version
 		if _, err := c.Push(t.Context(), ref, src); !errors.Is(err, backends.ErrChanged) {
 			t.Errorf("%s with the old version: %v", name, err)
 		}

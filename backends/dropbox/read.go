@@ -167,7 +167,7 @@ func makeImage(collection string, p parsed, f *files.FileMetadata) backends.Imag
 		Ref:      backends.Ref{Collection: collection, Name: p.name, Tag: p.tag},
 		Size:     int64(f.Size),
 		Version:  f.Rev,
-		Modified: time.Time(f.ServerModified),
+		Modified: time.Time(f.ClientModified), // of the file that was copied
 		URL:      f.PreviewUrl,
 		Format:   p.format,
 	}

@@ -40,6 +40,9 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 		return p.done(ctx, f, old)
 	}
 	if err := p.allowed(ctx, old); err != nil {
+		if len(old) > 0 && p.isTarget(old[0]) && p.same(old[0]) {
+			return p.image(ctx, old[0])
+		}
 		return backends.Image{}, err
 	}
 	commit := p.commitSmall
@@ -98,6 +101,16 @@ func (p *push) stored(old []*files.FileMetadata) *files.FileMetadata {
 		}
 	}
 	return nil
+}
+
+// same reports whether f has the bytes that are pushed, which are read for that.
+func (p *push) same(f *files.FileMetadata) bool {
+	if int64(f.Size) != p.src.Size || f.ContentHash == "" {
+		return false
+	}
+	sum := newContentHash()
+	_, err := io.Copy(sum, io.NewSectionReader(p.src.Content, 0, p.src.Size))
+	return err == nil && sum.sum() == f.ContentHash
 }
 
 // isTarget reports whether f is at the path that is pushed to, where Dropbox

@@ -3,6 +3,7 @@
 package http_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -388,5 +389,38 @@ func TestDigests_noVersion(t *testing.T) {
 		if text, err := r.read(t.Context(), img, 3, 3); text != "ten" || err != nil || !strings.HasPrefix(img.Version, "sha256:") {
 			t.Errorf("%+v: %q, %v", img, text, err)
 		}
+	}
+}
+
+// Of an index of more than 64 MiB what was read is told, in the order of the names, and
+// then that it is not all.
+func TestIndex_tooLong(t *testing.T) {
+	t.Parallel()
+	srv := serve(t, func(w nethttp.ResponseWriter, _ *nethttp.Request) {
+		out := bufio.NewWriter(w)
+		defer out.Flush()
+		w.Header().Set("Content-Type", "text/html")
+		spaces := strings.Repeat(" ", 64<<10)
+		for i := 1100; i > 0; i-- {
+			fmt.Fprintf(out, "<a href=%d%%3A1>%s\n", i, spaces)
+		}
+		fmt.Fprint(out, "<a href=last%3A1></html>")
+	})
+	r := open(t, backends.Env{}, map[string]any{"url": srv.URL})
+	images, last, failed := 0, "", error(nil)
+	for e, err := range r.client.List(t.Context(), "c") {
+		if failed = err; err != nil {
+			break
+		}
+		if images++; e.Image.Ref.Name <= last {
+			t.Fatalf("%s after %s", e.Image.Ref.Name, last)
+		}
+		last = e.Image.Ref.Name
+	}
+	if images < 1000 || images >= 1100 || failed == nil || !strings.Contains(failed.Error(), "64 MiB") {
+		t.Errorf("%d images, then %v", images, failed)
+	}
+	if n := len(r.asked()); n != 1 {
+		t.Errorf("%d requests", n)
 	}
 }

@@ -39,6 +39,8 @@ type Config struct {
 	// Sums is the name of the file with the SHA-256 digests of the files beside
 	// it, "SHA256SUMS" if it is not set. "" looks for none.
 	Sums string `toml:"sums"`
+	// Extensions says which files count as images besides the usual ones.
+	Extensions backends.Extensions `toml:"extensions"`
 }
 
 type client struct {
@@ -49,11 +51,16 @@ type client struct {
 	http    *nethttp.Client
 	log     *slog.Logger
 
+	naming naming
 	sums   sums
+	first  memory[string] // of folders, by address: the format that is looked for first
 	places memory[place]  // of names that were not where they are looked for first
 	held   memory[string] // what the server calls the version of a file whose digest is known
 	noHead atomic.Bool    // the server answers no HEAD
-	heads  atomic.Bool    // it has answered one
+	// The server's ETag was last seen to be another than nginx makes of a file's time
+	// and size.
+	ownTags atomic.Bool
+	heads   atomic.Bool // it has answered one
 }
 
 // Address implements backends.Addressed.
@@ -75,8 +82,12 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	if cfg.Sums != "" && !isPlain(cfg.Sums) {
 		return nil, fmt.Errorf("%w: remote %s: sums = %q is no file name", fs.ErrInvalid, env.Remote, cfg.Sums)
 	}
+	if err := cfg.Extensions.Check(); err != nil {
+		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
+	}
 	return &client{
-		home: home, user: env.User, secret: env.Secret, http: env.HTTP, log: env.Logger(), sums: sums{name: cfg.Sums},
+		naming: naming{cfg.Extensions, cfg.Sums},
+		home:   home, user: env.User, secret: env.Secret, http: env.HTTP, log: env.Logger(), sums: sums{name: cfg.Sums},
 	}, nil
 }
 

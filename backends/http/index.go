@@ -12,7 +12,6 @@ import (
 	nethttp "net/http"
 	"net/url"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"golang.org/x/net/html"
@@ -21,56 +20,34 @@ import (
 	"github.com/sregfs/sregfs/backends/internal/ranged"
 )
 
-const (
-	maxPage   = 32 << 20 // bytes of an index, or of a list of digests
-	maxNames  = 250_000  // in one folder
-	maxToken  = 1 << 20  // bytes of a style sheet or script within a page
-	maxStrays = 1_000    // links that are told of one page
-)
+const maxToken = 1 << 20 // bytes of a style sheet or script within a page
 
-// An item is what lies directly in a folder.
-type item struct {
-	name     string
-	folder   bool
-	size     int64     // -1 where the index does not tell it to the byte
-	modified time.Time // zero where the index does not tell it
-}
-
-// A page is what an index tells.
-type page struct {
-	items  []item
-	strays []string // what looks like an image and is not in the folder, or cannot be named
-	whole  bool     // the page has an end
-	untold error    // why this is of a list of digests, not of an index
-}
-
-// readIndex reads the answer to a request for folder.
+// read takes in the answer to a request for folder. After errLimit what came until
+// then is there.
 //
-// Errors: backends.ErrBadAnswer for what is no index; those of
+// Errors: errLimit; backends.ErrBadAnswer for what is no index; those of
 // backends.TransportError.
-func readIndex(resp *nethttp.Response, folder *url.URL) (page, error) {
+func (x *index) read(resp *nethttp.Response, folder *url.URL) error {
 	body := &capped{r: resp.Body, left: maxPage}
 	if ranged.IsPage(resp.Header) {
-		p, err := parseHTML(body, folder, maxNames)
-		if err == nil && !p.whole && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 {
+		err := x.parseHTML(body, folder)
+		if err == nil && !x.whole && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 {
 			// Its end is the end of the connection, which may have come early.
 			err = fmt.Errorf("%w: an index without an end", backends.ErrUnavailable)
 		}
-		return p, err
+		return err
 	}
 	if mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); mediaType == "application/json" {
-		return parseJSON(body, maxNames)
+		return x.parseJSON(body)
 	}
-	return page{}, fmt.Errorf("%w: neither a page nor JSON where an index should be", backends.ErrBadAnswer)
+	return fmt.Errorf("%w: neither a page nor JSON where an index should be", backends.ErrBadAnswer)
 }
 
 // parseHTML reads the links of a page. Sizes and times beside them are for
 // people: rounded, in no known time zone.
 //
-// Errors: backends.ErrBadAnswer for what is no index, or has more links than most;
-// those of backends.TransportError.
-func parseHTML(r io.Reader, folder *url.URL, most int) (page, error) {
-	p, seen, links := page{}, map[string]bool{}, 0
+// Errors: those of read.
+func (x *index) parseHTML(r io.Reader, folder *url.URL) error {
 	title, inTitle := "", false
 	z := html.NewTokenizer(r)
 	z.SetMaxBuf(maxToken)
@@ -78,30 +55,30 @@ func parseHTML(r io.Reader, folder *url.URL, most int) (page, error) {
 		switch z.Next() {
 		case html.ErrorToken:
 			if err := z.Err(); !errors.Is(err, io.EOF) {
-				return page{}, readError(err)
+				return readError(err)
 			}
-			if len(p.items) == 0 && !isIndexTitle(title, folder) {
+			if x.inside == 0 && !isIndexTitle(title, folder) {
 				// A login page, say. As an empty folder it would let every name vanish.
-				return page{}, fmt.Errorf("%w: a page that is no index", backends.ErrBadAnswer)
+				return fmt.Errorf("%w: a page that is no index", backends.ErrBadAnswer)
 			}
-			return p, nil
+			return nil
 		case html.StartTagToken:
 			tag, attrs := z.TagName()
 			inTitle = string(tag) == "title" && title == ""
-			if string(tag) == "a" && attrs {
-				p.link(folder, href(z), seen)
-				links++
+			if string(tag) != "a" || !attrs {
+				continue
 			}
+			if err := x.count(); err != nil {
+				return err
+			}
+			x.link(folder, href(z))
 		case html.EndTagToken:
 			tag, _ := z.TagName()
-			p.whole = p.whole || string(tag) == "html"
+			x.whole = x.whole || string(tag) == "html"
 		case html.TextToken:
 			if inTitle {
 				title, inTitle = string(z.Text()), false
 			}
-		}
-		if links > most {
-			return page{}, tooMany(most)
 		}
 	}
 }
@@ -119,23 +96,11 @@ func href(z *html.Tokenizer) string {
 }
 
 // link adds what a link leads to.
-func (p *page) link(folder *url.URL, href string, seen map[string]bool) {
-	name, isFolder, ok := child(folder, href)
-	switch {
-	case !ok:
-		p.stray(href)
-	case !seen[name]:
-		seen[name] = true
-		p.items = append(p.items, item{name: name, folder: isFolder, size: -1})
-	}
-}
-
-// stray notes a link that is not followed, if it looks like one to an image.
-func (p *page) stray(href string) {
-	before, _, _ := strings.Cut(href, "#")
-	before, _, _ = strings.Cut(before, "?")
-	if _, format := backends.CutExt(before); format != "" && len(p.strays) < maxStrays {
-		p.strays = append(p.strays, href)
+func (x *index) link(folder *url.URL, href string) {
+	if name, isFolder, ok := child(folder, href); ok {
+		x.add(item{name: name, folder: isFolder, size: -1})
+	} else {
+		x.stray(href)
 	}
 }
 
@@ -153,12 +118,13 @@ func isIndexTitle(title string, folder *url.URL) bool {
 }
 
 // parseJSON reads what nginx writes with "autoindex_format json": an array of
-// objects, at most so many. https://nginx.org/en/docs/http/ngx_http_autoindex_module.html
-func parseJSON(r io.Reader, most int) (page, error) {
-	p, seen, objects := page{}, map[string]bool{}, 0
+// objects. https://nginx.org/en/docs/http/ngx_http_autoindex_module.html
+//
+// Errors: those of read.
+func (x *index) parseJSON(r io.Reader) error {
 	dec := json.NewDecoder(r)
 	if begin, err := dec.Token(); err != nil || begin != json.Delim('[') {
-		return page{}, jsonError(err)
+		return jsonError(err)
 	}
 	for dec.More() {
 		var v struct {
@@ -168,7 +134,10 @@ func parseJSON(r io.Reader, most int) (page, error) {
 			MTime string          `json:"mtime"`
 		}
 		if err := dec.Decode(&v); err != nil {
-			return page{}, jsonError(err)
+			return jsonError(err)
+		}
+		if err := x.count(); err != nil {
+			return err
 		}
 		it := item{folder: v.Type == "directory", size: -1}
 		if v.Size != nil && *v.Size >= 0 {
@@ -177,22 +146,16 @@ func parseJSON(r io.Reader, most int) (page, error) {
 		it.modified, _ = nethttp.ParseTime(v.MTime)
 		// nginx writes the bytes of a name as they are. JSON has no way to say what
 		// is not UTF-8, and decoding it makes another name.
-		ok := utf8.Valid(v.Name) && json.Unmarshal(v.Name, &it.name) == nil && isPlain(it.name)
-		switch {
-		case !ok:
-			p.stray(string(bytes.Trim(v.Name, `"`)))
-		case !seen[it.name]:
-			seen[it.name] = true
-			p.items = append(p.items, it)
-		}
-		if objects++; objects > most {
-			return page{}, tooMany(most)
+		if utf8.Valid(v.Name) && json.Unmarshal(v.Name, &it.name) == nil && isPlain(it.name) {
+			x.add(it)
+		} else {
+			x.stray(string(bytes.Trim(v.Name, `"`)))
 		}
 	}
 	if _, err := dec.Token(); err != nil {
-		return page{}, jsonError(err)
+		return jsonError(err)
 	}
-	return p, nil
+	return nil
 }
 
 // jsonError says what an error of a decoder means; nil is JSON of another shape.
@@ -223,15 +186,12 @@ func (c *capped) Read(p []byte) (int, error) {
 	return n, err
 }
 
-var errTooLong = fmt.Errorf("%w: more bytes than a list of names can have", backends.ErrBadAnswer)
-
-func tooMany(most int) error {
-	return fmt.Errorf("%w: more than %d names", backends.ErrBadAnswer, most)
-}
-
 // readError says what an error while reading names means.
 func readError(err error) error {
-	if errors.Is(err, html.ErrBufferExceeded) {
+	switch {
+	case errors.Is(err, errLimit):
+		return err
+	case errors.Is(err, html.ErrBufferExceeded):
 		return fmt.Errorf("%w: a tag or a text of more than %d bytes", backends.ErrBadAnswer, maxToken)
 	}
 	return backends.TransportError(err)

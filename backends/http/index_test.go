@@ -29,17 +29,21 @@ func mustParse(t testing.TB, s string) *url.URL {
 	return u
 }
 
-func names(p page) (all []string) {
-	for _, it := range p.items {
-		name := it.name
-		if it.folder {
-			name += "/"
+// files are the names of the files of images in an index, and of folders, sorted.
+func files(x *index) (all []string) {
+	for _, name := range x.children() {
+		all = append(all, name+"/")
+	}
+	for img := range x.all() {
+		for _, it := range img.files {
+			all = append(all, it.name)
 		}
-		all = append(all, name)
 	}
 	slices.Sort(all)
 	return all
 }
+
+var usual = naming{sums: "SHA256SUMS"}
 
 // The pages of servers that no other test runs: rclone 1.60.1, Caddy 2.6.2 and
 // lighttpd 1.4.69 wrote them for the same directory; styles and pictures were cut
@@ -55,13 +59,14 @@ func TestParseHTML_recorded(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := parseHTML(text, mustParse(t, "http://h/"+folder+"/"), maxNames)
+			got := newIndex(usual)
+			err = got.parseHTML(text, mustParse(t, "http://h/"+folder+"/"))
 			text.Close()
 			if err != nil || !got.whole {
 				t.Errorf("%s, %s: %v, whole %v", server, folder, err, got.whole)
 			}
 			want = slices.DeleteFunc(slices.Clone(want), func(name string) bool { return slices.Contains(leaves, name) })
-			found := slices.DeleteFunc(names(got), func(name string) bool { return name[0] == '.' || strings.Contains(name, "␊") })
+			found := slices.DeleteFunc(files(got), func(name string) bool { return strings.Contains(name, "␊") })
 			if diff := cmp.Diff(want, found); diff != "" && len(want)+len(found) > 0 {
 				t.Errorf("%s, %s (-want +got):\n%s", server, folder, diff)
 			}
@@ -107,7 +112,7 @@ func TestParseHTML(t *testing.T) {
 	}{
 		`<a href="a.sif">`: {[]string{"a.sif"}, 0, nil},
 		`<A class=x HREF='a&amp;b.sif'>a</A> <a HREF=c.sif>`:                           {[]string{"a&b.sif", "c.sif"}, 0, nil},
-		`<a href="a.sif"><a href="a.sif"><a href="a.sif/">`:                            {[]string{"a.sif"}, 0, nil},
+		`<a href="a.sif"><a href="a.sif"><a href="b/"><a href="b/">`:                   {[]string{"a.sif", "b/"}, 0, nil},
 		`<!-- <a href="a.sif"> --><script>"<a href='b.sif'>"</script><a href="c/">`:    {[]string{"c/"}, 0, nil},
 		`<base href="http://evil/"><a href="a.sif">`:                                   {[]string{"a.sif"}, 0, nil},
 		`<a href="//evil/a.sif"><a href="../b.sif"><a href="c.sif?x"><a href="d.sif">`: {[]string{"d.sif"}, 3, nil},
@@ -118,9 +123,10 @@ func TestParseHTML(t *testing.T) {
 		`<title>Sign in</title><svg><title>Index of</title></svg>`:                     {nil, 0, backends.ErrBadAnswer},
 		``: {nil, 0, backends.ErrBadAnswer},
 	} {
-		p, err := parseHTML(iotest.OneByteReader(strings.NewReader(text)), folder, maxNames)
-		if !errors.Is(err, want.err) || (err == nil) != (want.err == nil) || len(p.strays) != want.strays || cmp.Diff(want.names, names(p)) != "" {
-			t.Errorf("%s: %q, %q, %v, want %+v", text, names(p), p.strays, err, want)
+		x := newIndex(usual)
+		err := x.parseHTML(iotest.OneByteReader(strings.NewReader(text)), folder)
+		if !errors.Is(err, want.err) || (err == nil) != (want.err == nil) || err == nil && (len(x.strays) != want.strays || cmp.Diff(want.names, files(x)) != "") {
+			t.Errorf("%s: %q, %q, %v, want %+v", text, files(x), x.strays, err, want)
 		}
 	}
 }
@@ -134,19 +140,20 @@ func TestParseJSON(t *testing.T) {
 	}{
 		"[\n]": {nil, 0, nil},
 		`[{"name":"a.sif","type":"file","size":1},{"name":"b","type":"directory"},{"name":"c\n.sif"}]`:                   {[]string{"a.sif", "b/", "c\n.sif"}, 0, nil},
-		`[{"name":"../a.sif"},{"name":"b/c.sif"},{"name":".."},{"name":"d\u0000.sif"},{"name":"\xff.sif"},{"name":"e"}]`: {[]string{"e"}, 3, backends.ErrBadAnswer},
-		"[{\"name\":\"\xff.sif\"},{\"name\":\"../a.sif\"},{\"name\":\"e\"},{\"name\":7},{\"name\":null},{}]":             {[]string{"e"}, 2, nil},
+		`[{"name":"../a.sif"},{"name":"b/c.sif"},{"name":".."},{"name":"d\u0000.sif"},{"name":"\xff.sif"},{"name":"e"}]`: {nil, 3, backends.ErrBadAnswer},
+		"[{\"name\":\"\xff.sif\"},{\"name\":\"../a.sif\"},{\"name\":\"e\"},{\"name\":7},{\"name\":null},{}]":             {nil, 2, nil},
 		`{}`: {nil, 0, backends.ErrBadAnswer}, `null`: {nil, 0, backends.ErrBadAnswer}, ``: {nil, 0, backends.ErrUnavailable}, `[1]`: {nil, 0, backends.ErrBadAnswer},
 		`[{"name":"a.sif","size":"1"}]`: {nil, 0, backends.ErrBadAnswer},
 		`[{"name":"a.sif"}`:             {nil, 0, backends.ErrUnavailable},
 		`[{"name":"a.sif"`:              {nil, 0, backends.ErrUnavailable},
 	} {
-		p, err := parseJSON(strings.NewReader(text), maxNames)
+		x := newIndex(usual)
+		err := x.parseJSON(strings.NewReader(text))
 		if !errors.Is(err, want.err) || (err == nil) != (want.err == nil) {
 			t.Errorf("%s: %v, want %v", text, err, want.err)
 		}
-		if err == nil && (len(p.strays) != want.strays || cmp.Diff(want.names, names(p)) != "") {
-			t.Errorf("%s: %q, %q, want %+v", text, names(p), p.strays, want)
+		if err == nil && (len(x.strays) != want.strays || cmp.Diff(want.names, files(x)) != "") {
+			t.Errorf("%s: %q, %q, want %+v", text, files(x), x.strays, want)
 		}
 	}
 }
@@ -174,9 +181,10 @@ func TestEndless(t *testing.T) {
 	t.Parallel()
 	const bytes, most = 2 << 20, 1000
 	folder := mustParse(t, "http://h/x/")
-	page := func(r io.Reader) error { _, err := parseHTML(r, folder, most); return err }
-	array := func(r io.Reader) error { _, err := parseJSON(r, most); return err }
-	sums := func(r io.Reader) error { _, err := parseSums(r, most); return err }
+	little := func() *index { x := newIndex(usual); x.most = most; return x }
+	page := func(r io.Reader) error { return little().parseHTML(r, folder) }
+	array := func(r io.Reader) error { return little().parseJSON(r) }
+	sums := func(r io.Reader) error { _, err := usual.parseSums(r, most); return err }
 	for _, c := range []struct {
 		kind       string
 		read       func(io.Reader) error
@@ -199,8 +207,25 @@ func TestEndless(t *testing.T) {
 	for i := range most + 1 {
 		fmt.Fprintf(&lines, "%064x  %d.sif\n", i, i)
 	}
-	if _, err := parseSums(strings.NewReader(lines.String()), most); !errors.Is(err, backends.ErrBadAnswer) {
+	if _, err := usual.parseSums(strings.NewReader(lines.String()), most); !errors.Is(err, backends.ErrBadAnswer) {
 		t.Errorf("%d names with digests: %v", most+1, err)
+	}
+}
+
+// A million names are taken, and no more; those are there then.
+func TestIndex_tooMany(t *testing.T) {
+	t.Parallel()
+	lines := 0
+	page := &generator{tail: "</html>", line: func() string {
+		if lines++; lines > maxNames+1 {
+			return ""
+		}
+		return fmt.Sprintf("<a href=%d%%3A1>", lines)
+	}}
+	x := newIndex(usual)
+	err := x.parseHTML(page, mustParse(t, "http://h/x/"))
+	if !errors.Is(err, errLimit) || !strings.Contains(err.Error(), "1000000 names") || len(x.images) != maxNames {
+		t.Errorf("%d names: %v with %d of them", maxNames+1, err, len(x.images))
 	}
 }
 
@@ -209,8 +234,8 @@ func TestEndless_answer(t *testing.T) {
 	t.Parallel()
 	r := &endless{text: strings.Repeat("<a href=a>", 1000)}
 	resp := &nethttp.Response{Header: nethttp.Header{"Content-Type": {"text/html"}}, Body: io.NopCloser(r)}
-	if _, err := readIndex(resp, mustParse(t, "http://h/x/")); !errors.Is(err, backends.ErrBadAnswer) || r.at > maxPage {
-		t.Errorf("%v after %d bytes, want ErrBadAnswer", err, r.at)
+	if err := newIndex(usual).read(resp, mustParse(t, "http://h/x/")); !errors.Is(err, errLimit) || r.at > maxPage {
+		t.Errorf("%v after %d bytes, want the limit", err, r.at)
 	}
 }
 
@@ -230,10 +255,51 @@ func TestParseSum(t *testing.T) {
 		}
 	}
 	lines := []string{hex + "  a.sif", hex + "  ./b.sif", hex + "  c/d.sif", hex + "  e.txt", hex + "  f.sif", strings.Repeat("1", 64) + "  f.sif", "-----BEGIN"}
-	got, err := parseSums(strings.NewReader(strings.Join(lines, "\n")), maxNames)
+	got, err := usual.parseSums(strings.NewReader(strings.Join(lines, "\n")), maxSummed)
 	if len(got) != 2 || got["a.sif"].String() != "sha256:"+hex || got["b.sif"] != got["a.sif"] || err != nil {
 		t.Errorf("%v, %v", got, err)
 	}
+}
+
+// With the setting, names without a tag count too.
+func TestParseName_extensions(t *testing.T) {
+	t.Parallel()
+	n := naming{also: backends.Extensions{"", ".sqsh"}, sums: "digests"}
+	for base, want := range map[string]string{
+		"samtools-1.20": "samtools-1.20 latest bare", "tool": "tool latest bare", "tool:latest": "tool latest plain", "a%2Fb": "a/b latest bare",
+		"a+b": "a+b latest bare", "x.sqsh": "x.sqsh latest bare", "x:1.sqsh": "x 1.sqsh plain", "tool.sif": "tool latest sif",
+	} {
+		name, tag, format, ok := n.parse(base)
+		if got := name + " " + tag + " " + format; !ok || got != want {
+			t.Errorf("%s is %q, want %q", base, got, want)
+		}
+	}
+	for _, base := range []string{"README", "digests", "index.html", "x.squashfs", ".tool", "MD5SUMS"} {
+		if name, tag, _, ok := n.parse(base); ok {
+			t.Errorf("%q is the image %s:%s", base, name, tag)
+		}
+	}
+}
+
+// A link that is read the short way means what it means as a URL.
+func FuzzChild(f *testing.F) {
+	for _, seed := range []string{"a.sif", "a%3A1/", "%2e%2e", "%2e%2e/", "a%2Fb", "%00", "%zz", "a+b", "~a", "-", "a%", "%2F", "..a", "a//", "%2e/"} {
+		f.Add(seed)
+	}
+	folder, err := url.Parse("http://h/my%20images/")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, href string) {
+		if bare, _ := strings.CutSuffix(href, "/"); !isSegment(bare) {
+			return
+		}
+		name, isFolder, ok := child(folder, href)
+		long, longFolder, longOK := child(folder, folder.String()+href) // that is no segment
+		if name != long || isFolder != longFolder || ok != longOK {
+			t.Errorf("%q is %q, %v, %v, and as a URL %q, %v, %v", href, name, isFolder, ok, long, longFolder, longOK)
+		}
+	})
 }
 
 func FuzzIndex(f *testing.F) {
@@ -248,20 +314,22 @@ func FuzzIndex(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		for _, parse := range []func() (page, error){
-			func() (page, error) { return parseHTML(strings.NewReader(text), folder, maxNames) },
-			func() (page, error) { return parseJSON(strings.NewReader(text), maxNames) },
+		for _, parse := range []func(*index) error{
+			func(x *index) error { return x.parseHTML(strings.NewReader(text), folder) },
+			func(x *index) error { return x.parseJSON(strings.NewReader(text)) },
 		} {
-			p, err := parse()
-			if err != nil {
+			x := newIndex(naming{also: backends.Extensions{""}})
+			if parse(x) != nil {
 				continue
 			}
-			for _, it := range p.items {
-				// What is asked for is the file that was named, and nothing outside.
-				if name, _, ok := child(folder, folder.String()+segment(it.name)); !isPlain(it.name) || !ok || name != it.name {
-					t.Errorf("%q tells of %q, which is asked for as %q", text, it.name, name)
+			for img := range x.all() {
+				for _, it := range img.files {
+					// What is asked for is the file that was named, and nothing outside.
+					if name, _, ok := child(folder, folder.String()+segment(it.name)); !isPlain(it.name) || !ok || name != it.name {
+						t.Errorf("%q tells of %q, which is asked for as %q", text, it.name, name)
+					}
+					roundTrip(t, it.name)
 				}
-				roundTrip(t, it.name)
 			}
 		}
 	})
@@ -273,7 +341,7 @@ func FuzzSums(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		digests, err := parseSums(strings.NewReader(text), maxNames)
+		digests, err := usual.parseSums(strings.NewReader(text), maxSummed)
 		if err != nil {
 			return
 		}
@@ -294,22 +362,23 @@ func TestParseName(t *testing.T) {
 	for base, want := range map[string]string{
 		"hello:2.0.sif": "hello 2.0 sif", "hello.simg": "hello latest simg", "a:b:c.sif": "a b:c sif", "a%3Ab:1.sif": "a:b 1 sif",
 		"hello+2.0.oci.tar": "hello 2.0 oci.tar", "hello:2.0.oci.tar": "hello 2.0 oci.tar", "a+b:c.oci.tar": "a+b c oci.tar",
+		"samtools:1.20--h50ea8bc_1": "samtools 1.20--h50ea8bc_1 plain", "a:b:c": "a b:c plain", "a+b:c": "a+b c plain", "a%3Ab:c": "a:b c plain",
 		"a+b.sif": "a+b latest sif", "hello.oci.tar": "hello latest oci.tar", "hello.img.gz": "hello latest img.gz",
 	} {
-		name, tag, format, ok := parse(base)
+		name, tag, format, ok := usual.parse(base)
 		if got := name + " " + tag + " " + format; !ok || got != want {
 			t.Errorf("%s is %q, want %q", base, got, want)
 		}
 	}
-	for _, base := range []string{".sif", ".hidden.sif", "README", "x.tar", "a/b.sif", "..", ""} {
-		if name, tag, _, ok := parse(base); ok {
+	for _, base := range []string{".sif", ".hidden.sif", "README", "samtools-1.20", "SHA256SUMS", "x:1.md5", ":1", "x:", "x.tar", "a/b.sif", "..", ""} {
+		if name, tag, _, ok := usual.parse(base); ok {
 			t.Errorf("%q is the image %s:%s", base, name, tag)
 		}
 	}
 }
 
 func FuzzName(f *testing.F) {
-	for _, seed := range []string{"a:1.sif", "a.sif", ":1.sif", "a:.simg", "a%2Fb:1.img.gz", "100%:1.sif", "a@b:c@d.sif", "a:b:c.oci.tar", "%2Ehidden.sif", "\xff:1.img"} {
+	for _, seed := range []string{"a:1", "a", "a:1.sqsh", "100%:1", "a:1.sif", "a.sif", ":1.sif", "a:.simg", "a%2Fb:1.img.gz", "100%:1.sif", "a@b:c@d.sif", "a:b:c.oci.tar", "%2Ehidden.sif", "\xff:1.img"} {
 		f.Add(seed)
 	}
 	f.Fuzz(roundTrip)
@@ -317,7 +386,8 @@ func FuzzName(f *testing.F) {
 
 // roundTrip checks that a file is found under the name that it is shown by.
 func roundTrip(t *testing.T, base string) {
-	name, tag, _, ok := parse(base)
+	all := naming{also: backends.Extensions{"", ".sqsh"}}
+	name, tag, _, ok := all.parse(base)
 	if !ok {
 		return
 	}
@@ -325,7 +395,9 @@ func roundTrip(t *testing.T, base string) {
 	if err := ref.Check(); err != nil {
 		return // left out of listings, and counted
 	}
-	if !slices.Contains(slices.Collect(files(ref, "")), base) {
-		t.Errorf("%q is %+v, which is looked for as %q", base, ref, slices.Collect(files(ref, "")))
+	for _, first := range append(order(""), "") {
+		if got := slices.Collect(all.files(ref, "", first)); !slices.Contains(got, base) {
+			t.Errorf("%q is %+v, which is looked for as %q", base, ref, got)
+		}
 	}
 }

@@ -21,32 +21,61 @@ import (
 //	i:t.simg        (root)      i      t
 //	c/i.sif         c           i      latest  also written c/i:latest.sif, which goes before
 //	c/i+t.oci.tar   c           i      t       as the mount shows container images
+//	c/i:t           c           i      t       what its first bytes say (FormatPlain)
+//	c/i             c           i      latest  likewise, if the setting has "" (FormatBare)
 //
 // Nothing else in a name has a meaning: "i_1.0.sif", as apptainer names what it
 // pulls, is the image i_1.0, because "my_tool.sif" may not be the image my. The
 // parts are escaped as everywhere (backends.EscapePart). A part that is no such
 // escape, "100%" for one, stands for itself.
 
+// A naming is what settings make of names.
+type naming struct {
+	also backends.Extensions // of files that count as images besides the usual ones
+	sums string              // the file with digests
+}
+
 // parse reads a file's name; ok is false if it is not an image's.
-func parse(base string) (name, tag, format string, ok bool) {
+func (n naming) parse(base string) (name, tag, format string, ok bool) {
 	stem, format := backends.CutExt(base)
-	if format == "" || stem == "" || stem[0] == '.' || !isPlain(base) {
+	if stem == "" || stem[0] == '.' || !isPlain(base) || base == n.sums {
 		return "", "", "", false
+	}
+	if format == "" {
+		if format = backends.FormatPlain; !n.also.Plain(base) {
+			return "", "", "", false
+		}
 	}
 	left, right, tagged := strings.Cut(stem, ":")
 	if !tagged && format == backends.FormatArchive {
 		left, right, tagged = strings.Cut(stem, "+")
 	}
-	if tagged && left != "" && right != "" {
+	switch {
+	case tagged && left != "" && right != "":
 		return decode(left), decode(right), format, true
+	case format == backends.FormatPlain:
+		format = backends.FormatBare
 	}
 	return decode(stem), backends.DefaultTag, format, true
 }
 
+// order lists the formats as they are looked for; first goes before the others, if
+// it is one of them.
+func order(first string) []string {
+	all := []string{backends.FormatSIF, backends.FormatPlain, backends.FormatBare}
+	all = append(all, backends.Formats()[1:]...)
+	if i := slices.Index(all, first); i > 0 {
+		copy(all[1:], all[:i])
+		all[0] = first
+	}
+	return all
+}
+
 // files yields the names of files that ref can be, the one that counts before
-// the others first. With a format only those of it.
-func files(ref backends.Ref, format string) iter.Seq[string] {
-	formats := backends.Formats()
+// the others first, or those of a format that is known to be usual. With a format
+// only those of it.
+func (n naming) files(ref backends.Ref, format, usual string) iter.Seq[string] {
+	formats := order(usual)
 	if slices.Contains(formats, format) {
 		formats = []string{format}
 	}
@@ -55,8 +84,8 @@ func files(ref backends.Ref, format string) iter.Seq[string] {
 			for _, stem := range stems(ref, format) {
 				base := stem + backends.Ext(format)
 				// A name with a colon of its own cannot stand for itself.
-				name, tag, _, ok := parse(base)
-				if ok && name == ref.Name && tag == ref.Tag && !yield(base) {
+				name, tag, is, ok := n.parse(base)
+				if ok && name == ref.Name && tag == ref.Tag && is == format && !yield(base) {
 					return
 				}
 			}
@@ -65,24 +94,27 @@ func files(ref backends.Ref, format string) iter.Seq[string] {
 }
 
 func stems(ref backends.Ref, format string) (all []string) {
-	for _, name := range spellings(ref.Name, decode) {
-		for _, tag := range spellings(ref.Tag, decode) {
-			if format == backends.FormatArchive {
-				all = append(all, name+"+"+tag)
+	names := spellings(ref.Name, decode)
+	if format != backends.FormatBare {
+		for _, name := range names {
+			for _, tag := range spellings(ref.Tag, decode) {
+				if format == backends.FormatArchive {
+					all = append(all, name+"+"+tag)
+				}
+				all = append(all, name+":"+tag)
 			}
-			all = append(all, name+":"+tag)
 		}
 	}
-	if ref.Tag == backends.DefaultTag {
-		all = append(all, spellings(ref.Name, decode)...)
+	if ref.Tag == backends.DefaultTag && format != backends.FormatPlain {
+		all = append(all, names...)
 	}
 	return all
 }
 
 // rank is the place of base among files(ref).
-func rank(ref backends.Ref, base string) int {
+func (n naming) rank(ref backends.Ref, base, usual string) int {
 	i := 0
-	for other := range files(ref, "") {
+	for other := range n.files(ref, "", usual) {
 		if other == base {
 			break
 		}
@@ -130,6 +162,13 @@ func isPlain(name string) bool {
 // child reads a link on the page of folder: it must lead to what lies directly
 // in it.
 func child(folder *url.URL, href string) (name string, isFolder, ok bool) {
+	if bare, isFolder := strings.CutSuffix(href, "/"); isSegment(bare) { // as nearly all are
+		name, err := url.PathUnescape(bare)
+		if err != nil || !isPlain(name) {
+			return "", false, false
+		}
+		return name, isFolder, true
+	}
 	link, err := url.Parse(strings.Trim(href, " \t\r\n\f")) // as HTML strips them
 	if err != nil || link.RawQuery != "" || link.ForceQuery || link.Fragment != "" || link.Opaque != "" || link.User != nil {
 		return "", false, false
@@ -151,6 +190,19 @@ func child(folder *url.URL, href string) (name string, isFolder, ok bool) {
 		return "", false, false
 	}
 	return name, isFolder, true
+}
+
+// isSegment reports whether a link is one segment of a path, of which nothing has a
+// meaning but what is escaped.
+func isSegment(href string) bool {
+	for _, c := range []byte(href) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '~', c == '.', c == '%', c == '+':
+		default:
+			return false
+		}
+	}
+	return href != "" && href[0] != '.'
 }
 
 // decode is the inverse of EscapePart; what EscapePart would not have written

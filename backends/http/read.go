@@ -32,7 +32,8 @@ func (c *client) where(ref backends.Ref, format string) iter.Seq[place] {
 			return
 		}
 		for _, folder := range c.folders(ref.Collection) {
-			for base := range files(ref, format) {
+			usual, _ := c.first.get(folder)
+			for base := range c.naming.files(ref, format, usual) {
 				if p := (place{folder, base}); p != last && !yield(p) {
 					return
 				}
@@ -64,10 +65,13 @@ func (c *client) each(ref backends.Ref, format string, fn func(place) error) err
 	var other error
 	for p := range c.where(ref, format) {
 		err := fn(p)
+		_, listed := c.first.get(p.folder)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-		case errors.Is(err, errNoImage), errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized):
-			// Some servers say so of every name that they lack.
+		case errors.Is(err, errNoImage),
+			errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized) && !listed:
+			// Some servers say so of every name that they lack, but none that has listed
+			// what it has.
 			other = cmp.Or(other, err)
 		default:
 			if err == nil {
@@ -115,11 +119,12 @@ func (c *client) look(ctx context.Context, ref backends.Ref, p place) (img backe
 			return img, "", err
 		}
 	}
-	_, _, format, _ := parse(p.base)
+	_, _, format, _ := c.naming.parse(p.base)
 	ref.Version = ""
 	img = backends.Image{Ref: ref, Size: size, Format: format, URL: p.url()}
 	img.Modified, _ = nethttp.ParseTime(resp.Header.Get("Last-Modified"))
 	held = versionOf(resp.Header, size)
+	c.ownTags.Store(img.Modified.IsZero() || size < 0 || held != nginxTag(img.Modified, size))
 	sum, err := c.sum(ctx, p, held)
 	if err != nil {
 		return img, "", err
@@ -233,7 +238,7 @@ func (c *client) part(ctx context.Context, img backends.Image, p place, version 
 	if err != nil {
 		return nil, err
 	}
-	_, _, format, _ := parse(p.base)
+	_, _, format, _ := c.naming.parse(p.base)
 	if format == backends.FormatIMGGz {
 		ranged.Stored(resp)
 	}

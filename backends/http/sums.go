@@ -24,7 +24,9 @@ const (
 	// asked whether it has changed.
 	sumsLife    = 10 * time.Second
 	maxLine     = 64 << 10
-	maxListings = 250_000 // names of all lists of digests that are kept
+	maxSums     = 32 << 20 // bytes of a list
+	maxSummed   = 250_000  // names in it
+	maxListings = 250_000  // names of all lists of digests that are kept
 )
 
 // Sums are the lists of digests of the folders. The zero value knows none.
@@ -122,7 +124,7 @@ func (c *client) refresh(ctx context.Context, folder string, f *folderSums) erro
 		if ranged.IsPage(resp.Header) {
 			break // of a server that has one for everything that it lacks
 		}
-		if digests, err = parseSums(&capped{r: resp.Body, left: maxPage}, maxNames); err != nil {
+		if digests, err = c.naming.parseSums(&capped{r: resp.Body, left: maxSums}, maxSummed); err != nil {
 			return err
 		}
 		etag, modified = resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")
@@ -139,7 +141,7 @@ func (c *client) refresh(ctx context.Context, folder string, f *folderSums) erro
 //
 // Errors: backends.ErrBadAnswer for more names than most, or an endless line; those of
 // backends.TransportError.
-func parseSums(r io.Reader, most int) (map[string]digest, error) {
+func (n naming) parseSums(r io.Reader, most int) (map[string]digest, error) {
 	digests := map[string]digest{}
 	twice := map[string]bool{}
 	lines := bufio.NewScanner(r)
@@ -150,7 +152,7 @@ func parseSums(r io.Reader, most int) (map[string]digest, error) {
 			continue
 		}
 		name = strings.TrimPrefix(name, "./")
-		if _, _, _, isImage := parse(name); !isImage {
+		if _, _, _, isImage := n.parse(name); !isImage {
 			continue
 		}
 		if old, known := digests[name]; known && old != sum {

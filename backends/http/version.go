@@ -49,6 +49,12 @@ func versionOf(h nethttp.Header, size int64) string {
 	return ""
 }
 
+// nginxTag is the ETag that nginx gives to a file: its index in JSON tells time and
+// size, and so the version (ngx_http_set_etag).
+func nginxTag(modified time.Time, size int64) string {
+	return fmt.Sprintf(`"%x-%x"`, modified.Unix(), size)
+}
+
 // isETag reports whether s is a strong entity tag (RFC 9110, 8.8.3).
 func isETag(s string) bool {
 	if len(s) < 3 || len(s) > maxTag || s[0] != '"' || s[len(s)-1] != '"' {

@@ -104,7 +104,7 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 
 // image says in our words what m says.
 func (c *client) image(m image, ref backends.Ref) backends.Image {
-	img := backends.Image{Ref: ref, Size: m.Size, Format: backends.FormatSIF, Labels: m.labels(), URL: c.page(split(ref))}
+	img := backends.Image{Ref: ref, Size: m.Size, Labels: m.labels(), URL: c.page(split(ref))}
 	if m.Size == 0 { // not told: no image is empty
 		img.Size = -1
 	}

@@ -178,7 +178,7 @@ func (p *sending) published(ctx context.Context) (backends.Image, error) {
 		// The registry has it, which its backend has checked: the library looks
 		// there now and then.
 		img = backends.Image{
-			Ref: p.ref, Size: p.src.Size, Digest: p.src.Digest, Version: p.src.Digest, Format: backends.FormatSIF, URL: p.c.page(p.n),
+			Ref: p.ref, Size: p.src.Size, Digest: p.src.Digest, Version: p.src.Digest, URL: p.c.page(p.n),
 		}
 	case errors.Is(err, fs.ErrNotExist):
 		return backends.Image{}, fmt.Errorf("%w: the library took the image and does not have it", backends.ErrBadAnswer)

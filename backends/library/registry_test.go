@@ -4,6 +4,7 @@ package library_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,7 +12,9 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/sregfs/sregfs/backends"
@@ -86,4 +89,58 @@ func serving(t *testing.T, h http.HandlerFunc) string {
 	srv := httptest.NewServer(h)
 	t.Cleanup(srv.Close)
 	return srv.URL
+}
+
+// The same with the answers of the real server, as they are recorded: also what it says to
+// the questions of a login.
+func TestRegistryServer_recorded(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("testdata/recorded/registry_server.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var recorded struct {
+		Steps []struct {
+			Method, Path, As string
+			Answer           struct {
+				Status     int
+				Type, Text string
+				JSON       json.RawMessage
+			}
+		}
+	}
+	if err := json.Unmarshal(text, &recorded); err != nil || len(recorded.Steps) < 10 {
+		t.Fatal(len(recorded.Steps), err)
+	}
+	var address string
+	var unknown sync.Map
+	address = serving(t, func(w http.ResponseWriter, r *http.Request) {
+		as := map[string]string{"": "", "Bearer " + sregistrytest.Token: "bearer vanessa"}[r.Header.Get("Authorization")]
+		for _, whose := range []string{as, ""} {
+			for _, step := range recorded.Steps {
+				if step.Method != r.Method || step.Path != r.URL.RequestURI() || step.As != whose {
+					continue
+				}
+				w.Header().Set("Content-Type", step.Answer.Type)
+				w.WriteHeader(step.Answer.Status)
+				_, _ = w.Write(bytes.ReplaceAll(step.Answer.JSON, []byte("http://SERVER"), []byte(address)))
+				return
+			}
+		}
+		unknown.Store(r.Method+" "+r.URL.RequestURI(), true)
+		w.WriteHeader(http.StatusNotFound)
+	})
+	b := newRemote(t, config{"url": address, "entities": []string{sregistrytest.User}}, tokens(sregistrytest.Token))
+	ref := backendtest.Ref(t, sregistrytest.User+"/public/one:1")
+	_, pushed := b.Push(t.Context(), ref, backendtest.Source([]byte("another image")))
+	_, looked := b.Stat(t.Context(), ref)
+	_, listed := backends.Collect(b.List(t.Context(), sregistrytest.User))
+	for what, err := range map[string]error{"Push": pushed, "Stat": looked, "List": listed, "CheckLogin": b.CheckLogin(t.Context())} {
+		if !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), `type = "sregistry"`) {
+			t.Errorf("%s: %v, want to be told the right type", what, err)
+		}
+	}
+	for what := range unknown.Range {
+		t.Errorf("%s was not asked of the real server", what)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -62,6 +63,7 @@ func (c *client) libraryForm(ctx context.Context, repo string, ref backends.Ref,
 	if err != nil {
 		return form{}, err
 	}
+	src.Modified = time.Time{} // all tags of these bytes share the manifest
 	m, err := newManifest(ref, src, config)
 	if err != nil {
 		return form{}, err

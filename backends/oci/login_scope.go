@@ -61,8 +61,8 @@ func (l *login) readScopes() []string {
 	for _, file := range l.files {
 		names, _ := readNames(file) // stored says what is wrong with it
 		for _, name := range names.all {
-			if scope, ok := strings.CutPrefix(name, shortName(l.host)+"/"); ok && scope != "" {
-				scopes = append(scopes, strings.TrimSuffix(scope, "/"))
+			if scope, ok := scopeIn(name, shortName(l.host)); ok && scope != "" {
+				scopes = append(scopes, scope)
 			}
 		}
 	}
@@ -112,19 +112,38 @@ func readNames(file string) (fileNames, error) {
 	return fileNames{slices.Compact(all), content.CredHelpers, content.CredsStore}, nil
 }
 
-// of returns under which names to look for the login of a host.
+// of returns under which names to look for the login of a scope of a host.
 //
 // oras-go takes any name that begins with the host where there is none for the
-// host itself, one of several by chance: that of a part must not be among them.
-func (n fileNames) of(host string) []string {
-	if n.store != "" || slices.Contains(n.all, host) || !slices.ContainsFunc(n.all, func(s string) bool { return strings.HasPrefix(s, host+"/") }) {
-		return []string{host}
-	}
-	// As old programs wrote it: "https://HOST/v1/".
-	return slices.DeleteFunc(slices.Clone(n.all), func(s string) bool {
-		scheme, rest, ok := strings.Cut(s, "://")
-		return !ok || scheme != "https" && scheme != "http" || !strings.HasPrefix(rest+"/", host+"/")
+// host itself, one of several by chance: that of another part must not be among them.
+func (n fileNames) of(host, scope string) []string {
+	names := slices.DeleteFunc(slices.Clone(n.all), func(name string) bool {
+		in, ok := scopeIn(name, host)
+		return !ok || in != scope
 	})
+	if scope == "" && n.store != "" && !slices.Contains(names, host) {
+		names = append(names, host) // the store may know what the file does not list
+	}
+	// What is written as it is now goes before what old programs wrote.
+	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(strings.Count(a, "://"), strings.Count(b, "://")) })
+	return names
+}
+
+// scopeIn returns the scope that a name in a credentials file stands for, if it is of
+// that host. Old programs wrote "https://HOST/v1/" for the whole host.
+func scopeIn(name, host string) (scope string, ok bool) {
+	scheme, rest, hasScheme := strings.Cut(name, "://")
+	if !hasScheme {
+		rest = name
+	} else if scheme != "https" && scheme != "http" {
+		return "", false
+	}
+	rest, ok = strings.CutPrefix(strings.TrimRight(rest, "/")+"/", host+"/")
+	scope = strings.TrimSuffix(rest, "/")
+	if hasScheme && (scope == "v1" || scope == "v2") {
+		scope = ""
+	}
+	return scope, ok
 }
 
 // stored returns what a file, or the program that it names, has for the scope of a
@@ -141,11 +160,11 @@ func (l *login) stored(ctx context.Context, file, scope string) (auth.Credential
 	var ask []string
 	switch server := credentials.ServerAddressFromHostname(l.host); {
 	case scope != "":
-		ask = slices.DeleteFunc([]string{shortName(l.host) + "/" + scope}, func(s string) bool { return !slices.Contains(names.all, s) })
+		ask = names.of(shortName(l.host), scope)
 	case server != l.host: // Docker Hub: Docker's own name, and Podman's
-		ask = append([]string{server}, names.of(shortName(l.host))...)
+		ask = append([]string{server}, names.of(shortName(l.host), "")...)
 	default:
-		ask = names.of(l.host)
+		ask = names.of(l.host, "")
 	}
 	for _, name := range ask {
 		get := store.Get

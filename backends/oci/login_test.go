@@ -426,13 +426,16 @@ func TestLogin_scopes(t *testing.T) {
 		})
 	})
 	auth := func(user string) string { return base64.StdEncoding.EncodeToString([]byte(user + ":p:w")) }
-	for _, all := range []bool{true, false} {
+	for _, tc := range []struct {
+		all  bool   // the file has a login for the whole registry, too
+		name string // as its names are written
+	}{{true, "%s/%s"}, {false, "%s/%s"}, {true, "http://%s/%s"}, {false, "https://%s/%s/"}} {
+		all := tc.all
 		var entries []string
 		for scope, user := range logins {
-			if scope != "" {
-				entries = append(entries, fmt.Sprintf(`"%s/%s":{"auth":%q}`, reg.Host, scope, auth(user)))
-			} else if all {
-				entries = append(entries, fmt.Sprintf(`%q:{"auth":%q}`, reg.Host, auth(user)))
+			if scope != "" || all {
+				name := strings.TrimSuffix(fmt.Sprintf(tc.name, reg.Host, scope), "/")
+				entries = append(entries, fmt.Sprintf(`%q:{"auth":%q}`, name+strings.Repeat("/", strings.Count(tc.name, "/%s/")), auth(user)))
 			}
 		}
 		for range 10 { // a map has another order each time

@@ -216,8 +216,10 @@ func (c *client) image(ctx context.Context, repo string, m manifest, arch string
 // is shown as an archive of its blobs.
 func (c *client) imageOf(m manifest, doc document) (backends.Image, error) {
 	img := backends.Image{Version: m.digest, Modified: m.modified}
-	if created, err := time.Parse(time.RFC3339, doc.Annotations[ocispec.AnnotationCreated]); err == nil {
-		img.Modified = created
+	for _, name := range []string{ocispec.AnnotationCreated, annotationModified} {
+		if t, err := time.Parse(time.RFC3339, doc.Annotations[name]); err == nil {
+			img.Modified = t
+		}
 	}
 	if !isSIF(doc) {
 		a, err := archive.New(m.body)
@@ -233,6 +235,9 @@ func (c *client) imageOf(m manifest, doc document) (backends.Image, error) {
 		return backends.Image{}, fmt.Errorf("%w: layer of %d bytes with the digest %q", backends.ErrBadAnswer, layer.Size, layer.Digest)
 	}
 	img.Format, img.Size, img.Digest = backends.FormatSIF, layer.Size, layer.Digest.String()
+	if _, format := backends.CutExt(layer.Annotations[ocispec.AnnotationTitle]); format == backends.FormatSIMG {
+		img.Format = format
+	}
 	img.Labels = labels(layer.Annotations, doc.Annotations)
 	return img, nil
 }

@@ -68,7 +68,7 @@ func TestConformance_presets(t *testing.T) {
 				caps |= backends.CanList
 			}
 			backendtest.Run(t, backendtest.Harness{
-				Caps: caps,
+				Caps: caps, KeepsTime: true, KeepsFormat: true,
 				Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
 					namespace := names.next()
 					for _, img := range seed.Images {

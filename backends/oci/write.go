@@ -94,8 +94,13 @@ type sifDescriptor struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
+// annotationModified is the time of the file that was pushed (RFC 3339, with
+// nanoseconds), which a copying tool compares.
+const annotationModified = "com.github.sregfs.modified"
+
 // newManifest makes the manifest of src with that configuration. The title is the name of the file that
-// "oras pull" and "apptainer pull" write: as the latter names it by itself.
+// "oras pull" and "apptainer pull" write: as the latter names it by itself. What the
+// file is, its extension tells: programs that run images want the media type of a SIF.
 func newManifest(ref backends.Ref, src backends.Source, config []byte) (manifest, error) {
 	v := sifManifest{
 		SchemaVersion: 2,
@@ -105,11 +110,15 @@ func newManifest(ref backends.Ref, src backends.Source, config []byte) (manifest
 		},
 		Layers: []sifDescriptor{{
 			MediaType: sifLayer, Size: src.Size, Digest: src.Digest,
-			Annotations: map[string]string{ocispec.AnnotationTitle: ref.Name + "_" + ref.Tag + ".sif"},
+			Annotations: map[string]string{ocispec.AnnotationTitle: ref.Name + "_" + ref.Tag + backends.Ext(src.Format)},
 		}},
 	}
+	v.Annotations = map[string]string{}
 	if created := sifCreated(src.Content); !created.IsZero() {
-		v.Annotations = map[string]string{ocispec.AnnotationCreated: created.UTC().Format(time.RFC3339)}
+		v.Annotations[ocispec.AnnotationCreated] = created.UTC().Format(time.RFC3339)
+	}
+	if y := src.Modified.UTC().Year(); !src.Modified.IsZero() && 0 < y && y < 10_000 {
+		v.Annotations[annotationModified] = src.Modified.UTC().Format(time.RFC3339Nano)
 	}
 	body, err := json.Marshal(v)
 	if err != nil {

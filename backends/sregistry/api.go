@@ -18,6 +18,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
+	"github.com/sregfs/sregfs/backends/internal/ranged"
 )
 
 // An answerError is the server's refusal with what tells how to go on.
@@ -38,9 +39,20 @@ func statusOf(err error) int {
 	return 0
 }
 
+// limitPause is how long the views whose limit was met are left alone. They count by
+// the day, and do not say when it ends.
+const limitPause = 15 * time.Minute
+
 func answer(resp *http.Response) error {
 	date, _ := http.ParseTime(resp.Header.Get("Date"))
-	return &answerError{status: resp.StatusCode, date: date, err: httpx.Error(resp)}
+	e := &answerError{status: resp.StatusCode, date: date}
+	// A view refuses a person in JSON; with a page it refuses everybody.
+	over := resp.StatusCode == http.StatusForbidden && ranged.IsPage(resp.Header)
+	if e.err = httpx.Error(resp); over {
+		e.err = &backends.DelayError{After: limitPause, Err: fmt.Errorf(
+			"%w: HTTP 403 for everybody here: the server answers a number of requests a day (its VIEW_RATE_LIMIT)", backends.ErrRateLimited)}
+	}
+	return e
 }
 
 // url returns an address on the server. What stands in path is plain or escaped.

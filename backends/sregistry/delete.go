@@ -38,8 +38,12 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 	if m.Frozen {
 		return errFrozen
 	}
-	defer c.listing.forget()
-	err = c.signed(ctx, kindDelete, n, func(auth string) error { return c.remove(ctx, n, auth) })
+	defer c.forget()
+	as := n
+	if in := collectionIn(m.Collection); n.built(in, m.Name) {
+		as = name{in, m.Name, n.tag} // as the server has it
+	}
+	err = c.signed(ctx, kindDelete, as, func(auth string) error { return c.remove(ctx, n, auth) })
 	if statusOf(err) == http.StatusNotModified {
 		return errFrozen
 	}

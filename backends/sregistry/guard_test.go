@@ -4,7 +4,6 @@ package sregistry_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io/fs"
 	"net/http"
@@ -221,16 +220,6 @@ func TestSigned_oldName(t *testing.T) {
 	backendtest.WantRead(t, b, img, 0, -1, bytesOf("x", 900))
 	if err := b.Delete(t.Context(), img); err != nil {
 		t.Error(err)
-	}
-}
-
-// Without the library API there is nobody to ask.
-func TestCheckLogin_noLibrary(t *testing.T) {
-	t.Parallel()
-	srv := sregistrytest.Start(t, sregistrytest.Options{NoLibrary: true})
-	b := newRemote(t, srv.URL, "wrong").(interface{ CheckLogin(context.Context) error })
-	if err := b.CheckLogin(t.Context()); err != nil {
-		t.Errorf("CheckLogin = %v", err)
 	}
 }
 

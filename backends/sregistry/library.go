@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/libapi"
 )
 
@@ -25,6 +25,18 @@ const (
 // library sends the image to the object store: the server makes a nameless image
 // for the digest, hands out presigned URLs for its bytes, and the tag comes last.
 func (p *push) library(ctx context.Context, collection string) error {
+	known := p.memo.State.Nameless != ""
+	err := p.throughStore(ctx, collection)
+	if known && p.memo.State.Nameless != "" && errors.Is(err, fs.ErrNotExist) && !p.memo.State.Sent {
+		// Whoever runs the server clears away nameless images from time to time.
+		p.forgetNameless()
+		err = p.throughStore(ctx, collection)
+	}
+	p.leave(ctx, err)
+	return err
+}
+
+func (p *push) throughStore(ctx context.Context, collection string) error {
 	image, err := p.nameless(ctx)
 	if err != nil {
 		return err
@@ -47,44 +59,36 @@ func (p *push) library(ctx context.Context, collection string) error {
 	return p.c.bearer(ctx, http.MethodPost, tagsPath+escape(collection), map[string]string{"Tag": p.n.tag, "ImageID": image}, nil)
 }
 
-type identified struct {
-	ID word `json:"id"`
+// leaveTime bounds the request that deletes what a push leaves, which is made also when the
+// push was ended.
+const leaveTime = 10 * time.Second
+
+// leave deletes the nameless image that a push with that end would leave on the server. It
+// stays if another try can go on with the parts that are there, and from when it may have
+// its name: the request that deletes does not look at that.
+func (p *push) leave(ctx context.Context, err error) {
+	image := p.memo.State.Nameless
+	again := ctx.Err() != nil || errors.Is(err, backends.ErrUnavailable) || errors.Is(err, backends.ErrRateLimited) || errors.Is(err, context.DeadlineExceeded)
+	if image == "" || p.memo.State.Sent || again && len(p.memo.State.Parts) > 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
+	defer cancel()
+	err = p.c.bearer(ctx, http.MethodPut, "/v2/imagefile/"+escape(image)+"/_multipart_abort", map[string]any{}, nil)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		p.forgetNameless()
+		return
+	}
+	p.c.log.Warn("an image without a name stays on the server", "image", image, "for", p.ref.String(), "err", err)
 }
 
-// versionPath is where a server that has the library API says so, whoever asks.
-const versionPath = "/version"
+func (p *push) forgetNameless() {
+	p.memo.State.Nameless, p.memo.State.State = "", libapi.State{}
+	p.memo.Save()
+}
 
-// askLibrary reports whether the server has the library API and takes the token
-// there. To a token that it does not know the server says 404, as one without the
-// API does.
-//
-// Errors: fs.ErrNotExist if there is no library API; backends.ErrUnauthorized.
-func (c *client) askLibrary(ctx context.Context) error {
-	token, err := c.login.get(ctx, "")
-	if err != nil {
-		return err
-	}
-	ask := func() error { return c.bearer(ctx, http.MethodGet, "/v1/token-status", nil, nil) }
-	if err = ask(); !elsewhere(err) {
-		return err
-	}
-	req, asked := httpx.NewRequest(ctx, http.MethodGet, c.url(versionPath), nil)
-	if asked == nil {
-		asked = c.data(req, &struct{}{})
-	}
-	switch {
-	case elsewhere(asked) || errors.Is(asked, backends.ErrBadAnswer):
-		return backends.NotFound("the server has no library API")
-	case asked != nil:
-		return asked
-	}
-	if _, err := c.login.get(ctx, token); err != nil {
-		return err
-	}
-	if err = ask(); elsewhere(err) {
-		return fmt.Errorf("%w: the server does not know the token", backends.ErrUnauthorized)
-	}
-	return err
+type identified struct {
+	ID word `json:"id"`
 }
 
 // collection returns the number of the collection, which it makes if need be. Who
@@ -100,12 +104,12 @@ func (p *push) collection(ctx context.Context) (string, error) {
 	}
 	err := find()
 	if errors.Is(err, fs.ErrNotExist) {
-		var entity identified
-		if err := p.c.bearer(ctx, http.MethodGet, "/v1/entities/"+user, nil, &entity); err != nil {
-			return "", err
+		entity, noUser := p.c.entity(ctx)
+		if noUser != nil {
+			return "", noUser
 		}
 		err = p.c.bearer(ctx, http.MethodPost, "/v1/collections",
-			map[string]any{"entity": string(entity.ID), "name": p.n.collection, "private": p.c.private}, &found)
+			map[string]any{"entity": entity, "name": p.n.collection, "private": p.c.private}, &found)
 		if errors.Is(err, fs.ErrPermission) && find() == nil {
 			err = nil // another push made it in this moment
 		} else if errors.Is(err, fs.ErrPermission) {
@@ -121,21 +125,26 @@ func (p *push) collection(ctx context.Context) (string, error) {
 	return string(found.ID), err
 }
 
-// nameless returns an image for the digest whose bytes are to come: that of the
-// upload that was broken off, or one that the server makes. It makes another each
-// time, and does not say whether it has the bytes already.
+// nameless returns an image for the digest whose bytes are to come: that of an earlier
+// try, or one that the server makes. It makes another each time that it is asked, and does
+// not say whether it has the bytes already.
 func (p *push) nameless(ctx context.Context) (id string, err error) {
-	if under := p.memo.State.State; under.Upload != "" && under.Image != "" {
-		return under.Image, nil
+	if p.memo.State.Nameless != "" {
+		return p.memo.State.Nameless, nil
 	}
 	var found identified
 	path := "/v1/images/" + escape(p.c.login.user) + "/" + p.n.collection + "/" + p.n.container +
 		":sha256." + p.src.Digest[len("sha256:"):] + "?arch=" + escape(p.c.arch)
 	err = p.c.bearer(ctx, http.MethodGet, path, nil, &found)
-	if err == nil && found.ID == "" {
-		err = fmt.Errorf("%w: an image without an id", backends.ErrBadAnswer)
+	switch {
+	case err != nil:
+		return "", err
+	case found.ID == "":
+		return "", fmt.Errorf("%w: an image without an id", backends.ErrBadAnswer)
 	}
-	return string(found.ID), err
+	p.memo.State.Nameless = string(found.ID)
+	p.memo.Save()
+	return string(found.ID), nil
 }
 
 // store sends the bytes, in parts if there are many.

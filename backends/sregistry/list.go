@@ -7,10 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -24,8 +22,7 @@ const (
 	// gives ten by itself. Each brings the names of all its containers along.
 	pageSize = 100
 	maxPages = 1_000
-	// maxPage bounds the bytes of one page, maxListed the names of a listing.
-	maxPage   = 32 << 20
+	// maxListed bounds the names of a listing.
 	maxListed = 250_000
 	// listingLife is how long the names that came with the list of collections
 	// are good for, maxKept how many are kept.
@@ -67,6 +64,7 @@ func (c *client) List(ctx context.Context, at string) iter.Seq2[backends.Entry, 
 			yield(backends.Entry{}, err)
 			return
 		}
+		known := c.facts.of(ctx, c, len(names))
 		seen := map[string]bool{}
 		told := false
 		for _, n := range names {
@@ -76,6 +74,12 @@ func (c *client) List(ctx context.Context, at string) iter.Seq2[backends.Entry, 
 			}
 			told = true
 			e := backends.Entry{Image: backends.Image{Ref: n.ref(), Size: -1}}
+			if m, ok := known[n]; ok {
+				e.Image = c.image(m, n)
+				if p, ok := c.places.get(placeKey(e.Image)); ok {
+					e.Image.Size = p.size
+				}
+			}
 			if child, _, nested := strings.Cut(rest, "/"); nested {
 				e = backends.Entry{Collection: at + "/" + child}
 			}
@@ -102,11 +106,12 @@ func (c *client) listRoot(ctx context.Context) iter.Seq2[backends.Entry, error] 
 				yield(backends.Entry{}, err)
 				return
 			}
-			if !plainPart.MatchString(col.Name) {
+			top, names, ok := c.under(col)
+			if !ok {
 				c.log.Warn("collection left out of a listing", "name", col.Name)
 				continue
 			}
-			if fill.add(col.Name, c.usable(col)) && !yield(backends.Entry{Collection: col.Name}, nil) {
+			if fill.add(col.Name, top, names) && !yield(backends.Entry{Collection: top}, nil) {
 				return
 			}
 		}
@@ -119,20 +124,26 @@ func (c *client) listRoot(ctx context.Context) iter.Seq2[backends.Entry, error] 
 	}
 }
 
-// usable are the names in col that can be asked for.
-func (c *client) usable(col collection) (names []name) {
+// under returns the collection of ours that col is in, and the names in col that can be
+// asked for. A collection whose name has slashes is one of Google Cloud Build's, and has
+// but containers of that name.
+func (c *client) under(col collection) (top string, names []name, ok bool) {
+	top, _, slashed := strings.Cut(col.Name, "/")
+	if !plainPart.MatchString(top) {
+		return "", nil, false
+	}
 	for _, found := range col.Containers {
-		n := name{col.Name, found.Name, found.Tag}
+		n := nameOf(col.Name, found.Name, found.Tag)
 		if strings.HasPrefix(n.tag, dummyTag) {
 			continue // an upload under way
 		}
-		if n.tag == "" || c.CheckName(n.ref()) != nil {
-			c.log.Warn("name left out of a listing", "collection", n.collection, "name", found.Name, "tag", found.Tag)
+		if n.tag == "" || n.collection != top || c.CheckName(n.ref()) != nil {
+			c.log.Warn("name left out of a listing", "collection", col.Name, "name", found.Name, "tag", found.Tag)
 			continue
 		}
 		names = append(names, n)
 	}
-	return names
+	return top, names, !slashed || len(names) > 0
 }
 
 // names returns what is in the collection called top.
@@ -144,13 +155,10 @@ func (c *client) names(ctx context.Context, top string) ([]name, error) {
 	if !plainPart.MatchString(top) {
 		return nil, backends.NotFound("no collection can be called %q", top)
 	}
-	req, err := httpx.NewRequest(ctx, http.MethodGet, c.url("/api/collection/"+escape(top)), nil)
-	if err != nil {
-		return nil, err
-	}
 	var answer json.RawMessage
 	var col collection
-	if err = c.page(req, &answer); err == nil {
+	err := c.page(ctx, "/api/collection/"+escape(top), &answer)
+	if err == nil {
 		err = httpx.Decode(answer, &col)
 	}
 	switch {
@@ -158,39 +166,49 @@ func (c *client) names(ctx context.Context, top string) ([]name, error) {
 		return nil, c.whyBroken(ctx, err)
 	case err != nil:
 		return nil, err
-	case col.Name != top && top != strings.ToLower(top):
-		return c.namesInRoot(ctx, top) // the view looks for names in lower case alone
+	case col.Name != top && top != strings.ToLower(top), c.listing.built(top, col.Name == ""):
+		// The view looks for names in lower case alone, and for whole ones.
+		names, err := c.namesInRoot(ctx, top)
+		if statusOf(err) != 0 {
+			err = backends.BrokenOff(err)
+		}
+		return names, err
 	case string(answer) == "{}":
 		return nil, backends.NotFound("no such collection") // the server says {} with status 200
 	case col.Name != top:
 		return nil, fmt.Errorf("%w: collection %.100q for %q", backends.ErrBadAnswer, col.Name, top)
 	}
-	return c.usable(col), nil
+	_, names, _ := c.under(col)
+	return names, nil
 }
 
 // namesInRoot is names by the list of all collections.
-func (c *client) namesInRoot(ctx context.Context, top string) ([]name, error) {
+func (c *client) namesInRoot(ctx context.Context, top string) (names []name, err error) {
+	found := map[string]bool{}
 	for col, err := range c.collections(ctx) {
 		if err != nil {
 			return nil, err
 		}
-		if col.Name == top {
-			return c.usable(col), nil
+		if in, inside, ok := c.under(col); ok && in == top && !found[col.Name] {
+			found[col.Name], names = true, append(names, inside...)
 		}
 	}
-	return nil, backends.NotFound("no such collection")
+	if len(found) == 0 {
+		return nil, backends.NotFound("no such collection")
+	}
+	return names, nil
 }
 
 // whyBroken tells a private collection, for which the server's view breaks, from
-// a server that is broken.
+// a server that is broken: that has not just listed others, and does not now.
 func (c *client) whyBroken(ctx context.Context, err error) error {
-	req, reqErr := httpx.NewRequest(ctx, http.MethodGet, c.url("/api/collections/?limit=1"), nil)
-	if reqErr != nil {
-		return reqErr
-	}
-	var any struct{}
-	if c.page(req, &any) != nil {
-		return err
+	if !c.listing.lately() {
+		var any struct{}
+		if asked := c.page(ctx, "/api/collections/?limit=1", &any); errors.Is(asked, backends.ErrRateLimited) {
+			return asked
+		} else if asked != nil {
+			return err
+		}
 	}
 	return fmt.Errorf("%w: the server does not list private collections (what is named can be opened)", errors.ErrUnsupported)
 }
@@ -198,37 +216,14 @@ func (c *client) whyBroken(ctx context.Context, err error) error {
 // collections yields the public ones, page by page.
 func (c *client) collections(ctx context.Context) iter.Seq2[collection, error] {
 	return func(yield func(collection, error) bool) {
-		next := c.url(fmt.Sprintf("/api/collections/?limit=%d", pageSize))
-		seen := map[string]bool{}
 		listed := 0
-		for pages := 0; next != ""; pages++ {
-			if pages == maxPages || seen[next] {
-				yield(collection{}, fmt.Errorf("%w: the list of collections has no end", backends.ErrBadAnswer))
-				return
-			}
-			seen[next] = true
-			var page struct {
-				Next    string        `json:"next"`
-				Results *[]collection `json:"results"`
-			}
-			req, err := httpx.NewRequest(ctx, http.MethodGet, next, nil)
-			if err == nil {
-				err = c.page(req, &page)
-			}
-			if err == nil && page.Results == nil {
-				err = fmt.Errorf("%w: a page of collections without results", backends.ErrBadAnswer)
-			}
-			if err == nil {
-				next, err = c.nextPage(page.Next)
-			}
-			if pages > 0 {
-				err = backends.BrokenOff(err)
-			}
+		for page, err := range pages[collection](ctx, c, "/api/collections/") {
 			if err != nil {
 				yield(collection{}, err)
 				return
 			}
-			for _, col := range *page.Results {
+			c.listing.answered()
+			for _, col := range page.Results {
 				if listed += 1 + len(col.Containers); listed > maxListed {
 					yield(collection{}, fmt.Errorf("%w: more than %d names in one listing", backends.ErrBadAnswer, maxListed))
 					return
@@ -241,57 +236,32 @@ func (c *client) collections(ctx context.Context) iter.Seq2[collection, error] {
 	}
 }
 
-// nextPage takes from a "next" link what it adds to our own address: the server
-// often does not know by which name it is reached.
-func (c *client) nextPage(link string) (string, error) {
-	if link == "" {
-		return "", nil
-	}
-	u, err := url.Parse(link)
-	if err != nil {
-		return "", fmt.Errorf("%w: a link to the next page that is none", backends.ErrBadAnswer)
-	}
-	return c.url("/api/collections/?" + u.RawQuery), nil
-}
-
-// page is object for answers that may be larger than other metadata.
-func (c *client) page(req *http.Request, v any) error {
-	resp, err := c.do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
-	switch {
-	case err != nil:
-		return backends.TransportError(err)
-	case len(text) > maxPage:
-		return fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrBadAnswer, maxPage)
-	}
-	return decode(resp, text, v)
-}
-
 // A filler gathers the names of a listing while it is read.
 type filler struct {
 	generation int
+	seen       map[string]bool // the server's collections
 	names      map[string][]name
+	built      map[string]bool // collections in which are some of Google Cloud Build's
 	count      int
 }
 
 func newFiller(generation int) *filler {
-	return &filler{generation: generation, names: map[string][]name{}}
+	return &filler{generation: generation, seen: map[string]bool{}, names: map[string][]name{}, built: map[string]bool{}}
 }
 
-// add reports whether the collection is a new one.
-func (f *filler) add(collection string, names []name) bool {
-	if _, twice := f.names[collection]; twice {
+// add takes the names in col, which is top or in it, and reports whether top is new.
+func (f *filler) add(col, top string, names []name) bool {
+	if f.seen[col] {
 		return false
 	}
+	f.seen[col] = true
+	f.built[top] = f.built[top] || col != top
 	if f.count += len(names); f.count > maxKept {
 		names = nil
 	}
-	f.names[collection] = names
-	return true
+	_, old := f.names[top]
+	f.names[top] = append(f.names[top], names...)
+	return !old
 }
 
 func (f *filler) has(collection string) bool {
@@ -304,8 +274,47 @@ func (f *filler) has(collection string) bool {
 type listing struct {
 	mu     sync.Mutex // guards the fields below
 	names  map[string][]name
+	count  int // of all names
 	until  time.Time
-	forgot int // how many times, so that what was read before is not kept after
+	forgot int             // how many times, so that what was read before is not kept after
+	inside map[string]bool // as filler.built; nil before there was a whole listing
+	whole  time.Time       // when the server listed all of it last
+}
+
+// built reports whether a collection has containers of Google Cloud Build, which its own
+// page does not tell of; unknown is the answer before there was a listing.
+func (l *listing) built(collection string, unknown bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.inside == nil {
+		return unknown
+	}
+	return l.inside[collection]
+}
+
+// aliveFor is how long a server that has listed all is taken to be none that is broken.
+const aliveFor = 5 * time.Minute
+
+func (l *listing) answered() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.whole = time.Now()
+}
+
+// total is how many names the last listing of all had; 0 if there was none lately.
+func (l *listing) total() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if time.Now().After(l.until) {
+		return 0
+	}
+	return l.count
+}
+
+func (l *listing) lately() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Since(l.whole) < aliveFor
 }
 
 func (l *listing) generation() int {
@@ -318,10 +327,11 @@ func (l *listing) generation() int {
 func (l *listing) put(f *filler) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.inside = f.built
 	if f.generation != l.forgot || f.count > maxKept {
 		return
 	}
-	l.names, l.until = f.names, time.Now().Add(listingLife)
+	l.names, l.count, l.until = f.names, f.count, time.Now().Add(listingLife)
 }
 
 func (l *listing) get(collection string) ([]name, bool) {
@@ -340,4 +350,10 @@ func (l *listing) forget() {
 	defer l.mu.Unlock()
 	l.names = nil
 	l.forgot++
+}
+
+// forget is for when something changed on the server.
+func (c *client) forget() {
+	c.listing.forget()
+	c.facts.forget()
 }

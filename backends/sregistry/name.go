@@ -25,6 +25,21 @@ func split(ref backends.Ref) name {
 	return n
 }
 
+// built reports whether in is the collection of a container that Google Cloud Build has
+// made: server and container are then called by the whole path of a repository, and the
+// server finds "github/repo:tag" under that name. For us it is repo in github.
+func (n name) built(in, container string) bool {
+	return in == container && container == n.collection+"/"+n.container
+}
+
+// nameOf is what to ask for to get that container of that collection.
+func nameOf(in, container, tag string) name {
+	if top, rest, slashed := strings.Cut(in, "/"); slashed && in == container {
+		return name{top, rest, tag}
+	}
+	return name{in, container, tag}
+}
+
 // ref is the inverse of split.
 func (n name) ref() backends.Ref {
 	ref := backends.Ref{Collection: n.collection, Name: n.container, Tag: n.tag}

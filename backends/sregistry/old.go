@@ -14,6 +14,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/cenkalti/backoff/v4"
+
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/ranged"
 )
@@ -62,7 +64,8 @@ func overQuota(err error) error {
 	if statusOf(err) != http.StatusForbidden {
 		return err
 	}
-	return fmt.Errorf("%w (the server allows a number of downloads each week)", err)
+	// Of this image, or of its collection: others can be had, and this one in some days.
+	return backoff.Permanent(fmt.Errorf("%w: HTTP 403 (the server allows a number of downloads of an image each week)", backends.ErrRateLimited))
 }
 
 // hide takes secret, the path of a download, out of the text of err.

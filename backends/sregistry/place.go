@@ -3,6 +3,8 @@
 package sregistry
 
 import (
+	"errors"
+	"io/fs"
 	"maps"
 	"slices"
 	"sync"
@@ -86,4 +88,42 @@ func (s *set) names() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Sorted(maps.Keys(s.all))
+}
+
+// refusalLife is how long a refusal is believed: until somebody is given a permission.
+const refusalLife = 10 * time.Minute
+
+// Refusals remembers which images are not for us. The zero value is empty.
+type refusals struct {
+	mu  sync.Mutex // guards the field below
+	all map[name]refusal
+}
+
+type refusal struct {
+	err   error
+	until time.Time
+}
+
+// note remembers err if it says that n is not for us. A login that is refused is another
+// matter: the next one can be right.
+func (r *refusals) note(n name, err error) {
+	if !errors.Is(err, fs.ErrPermission) || errors.Is(err, backends.ErrUnauthorized) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.all == nil || len(r.all) >= maxKnown {
+		r.all = map[name]refusal{}
+	}
+	r.all[n] = refusal{err, time.Now().Add(refusalLife)}
+}
+
+// of returns the refusal of n, nil if there was none lately.
+func (r *refusals) of(n name) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if was, ok := r.all[n]; ok && time.Now().Before(was.until) {
+		return was.err
+	}
+	return nil
 }

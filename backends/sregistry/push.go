@@ -42,7 +42,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 		return img, err
 	}
 	err = p.send(ctx)
-	c.listing.forget()
+	c.forget()
 	if err != nil {
 		return backends.Image{}, err
 	}
@@ -111,14 +111,15 @@ type push struct {
 
 // A pushState is what is known of an earlier try of a push.
 type pushState struct {
-	Sent bool   `json:"sent,omitempty"` // the name may be ours, whatever the answer was
-	MD5  string `json:"md5,omitempty"`  // of what was sent in the old way, by which the server knows it at first
+	Sent     bool   `json:"sent,omitempty"`     // the name may be ours, whatever the answer was
+	MD5      string `json:"md5,omitempty"`      // of what was sent in the old way, by which the server knows it at first
+	Nameless string `json:"nameless,omitempty"` // the image that the library API has made for it
 
 	libapi.State // of an upload to the object store
 }
 
 // allowed decides whether the name may be replaced. It is done already if the
-// name means what an earlier try of this very push sent, or the same bytes.
+// name means the same bytes, as after an earlier try of this very push.
 func (p *push) allowed(ctx context.Context) (done bool, _ backends.Image, _ error) {
 	m, err := p.c.manifest(ctx, p.n)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -130,13 +131,13 @@ func (p *push) allowed(ctx context.Context) (done bool, _ backends.Image, _ erro
 	now := p.c.image(m, p.n)
 	err = p.src.ReplaceAllowed(p.ref, now, true)
 	switch {
-	case err != nil && p.memo.State.Sent && p.ours(now):
-		img, err := p.published(ctx)
-		return err == nil, img, err
 	case err != nil && p.memo.State.Sent && now.Digest == "":
 		// Neither "taken" nor "done" is known to be true.
 		return false, backends.Image{}, fmt.Errorf("%w: the server does not say yet whether it has this image or another", backends.ErrUnavailable)
 	case err != nil:
+		if done, img, unknown := p.unchanged(ctx, now); done && unknown == nil {
+			return true, img, nil
+		}
 		return false, backends.Image{}, err
 	case m.Frozen:
 		return false, backends.Image{}, errFrozen

@@ -32,7 +32,7 @@ type manifest struct {
 }
 
 // manifest asks for the container, and once more signed where the collection is
-// private.
+// private. One that was refused is not asked for again for a while.
 func (c *client) manifest(ctx context.Context, n name) (manifest, error) {
 	var m manifest
 	ask := func(auth string) error {
@@ -46,9 +46,13 @@ func (c *client) manifest(ctx context.Context, n name) (manifest, error) {
 		m = manifest{}
 		return c.object(req, &m)
 	}
+	if err := c.refusals.of(n); err != nil {
+		return m, err
+	}
 	var err error
 	if !c.closed.has(n.collection) {
-		if err = ask(""); err == nil || !kindPull.refused(err) || !c.login.known() {
+		if err = c.asUser(ctx, ask); err == nil || !c.wantsSignature(ctx, err) {
+			c.refusals.note(n, err)
 			return checked(m, n, err)
 		}
 	}
@@ -58,7 +62,20 @@ func (c *client) manifest(ctx context.Context, n name) (manifest, error) {
 	} else if open != nil && errors.Is(err, backends.ErrUnauthorized) && !errors.Is(open, backends.ErrUnauthorized) && errors.Is(open, fs.ErrPermission) {
 		err = open
 	}
+	c.refusals.note(n, err)
 	return checked(m, n, err)
+}
+
+// wantsSignature reports whether err, of a request without one, may go away with it. The
+// view of a private collection breaks over the framework's own login.
+func (c *client) wantsSignature(ctx context.Context, err error) bool {
+	switch statusOf(err) {
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+		return c.login.known() && !errors.Is(err, backends.ErrRateLimited)
+	case http.StatusInternalServerError:
+		return c.login.trusted(ctx) != ""
+	}
+	return false
 }
 
 // checked looks whether m answers the question for n. The server may spell a
@@ -69,7 +86,7 @@ func checked(m manifest, n name, err error) (manifest, error) {
 		return manifest{}, err
 	case m.ID == "" || m.Name == "" || m.Tag == "":
 		return manifest{}, fmt.Errorf("%w: a manifest without id, name or tag", backends.ErrBadAnswer)
-	case !strings.EqualFold(m.Name, n.container) || !strings.EqualFold(m.Tag, n.tag):
+	case !strings.EqualFold(m.Name, n.container) && !n.built(collectionIn(m.Collection), m.Name) || !strings.EqualFold(m.Tag, n.tag):
 		return manifest{}, fmt.Errorf("%w: a manifest of %.100q for %q", backends.ErrBadAnswer, m.Name+":"+m.Tag, n.container+":"+n.tag)
 	}
 	return m, nil
@@ -127,7 +144,9 @@ func (c *client) tagOf(ctx context.Context, n name, version string) (string, err
 
 // image says in our words what m says. Its size is not known.
 func (c *client) image(m manifest, n name) backends.Image {
-	n.container, n.tag = m.Name, m.Tag
+	if n.tag = m.Tag; strings.EqualFold(m.Name, n.container) {
+		n.container = m.Name
+	}
 	img := backends.Image{Ref: n.ref(), Size: -1, URL: c.url("/containers/" + escape(string(m.ID))), Labels: labels(m.Metadata)}
 	img.Version, img.Digest = parseVersion(m.Version)
 	if img.Version == "" { // until a worker of the server has looked at the file

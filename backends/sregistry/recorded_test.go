@@ -42,8 +42,9 @@ type recording struct {
 
 type recordedStep struct {
 	Freeze       string // "collection/name:tag", in place of a request
+	Build        string // "name:tag" of what Google Cloud Build makes, likewise
 	Method, Path string
-	As           string            // "bearer WHO", or "sign WHO KIND COLLECTION NAME TAG [HOURS]"
+	As           string            // "bearer WHO", "token WHO" (the framework's own), or "sign WHO KIND COLLECTION NAME TAG [HOURS]"
 	Type         *string           // the media type that is sent, if it is not what goes without saying
 	JSON         map[string]any    // what is sent
 	Content      []any             // what is sent: recordedBytes(…)
@@ -115,6 +116,11 @@ func (r replay) fill(text string) string {
 
 func (r replay) do(step recordedStep) {
 	r.t.Helper()
+	if step.Build != "" {
+		name, tag, _ := strings.Cut(step.Build, ":")
+		r.srv.Add(sregistrytest.Image{Collection: name, Name: name, Tag: tag, Content: recordedBytes(r.t, []any{"b", 700}), Old: true})
+		return
+	}
 	if step.Freeze != "" {
 		collection, rest, _ := strings.Cut(step.Freeze, "/")
 		name, tag, _ := strings.Cut(rest, ":")
@@ -305,8 +311,11 @@ func (r replay) authorization(as string) string {
 	}
 	user := words[1]
 	token := map[string]string{sregistrytest.User: sregistrytest.Token, sregistrytest.Guest: sregistrytest.GuestToken, "wrong": "n0t-a-t0k3n"}[user]
-	if words[0] == "bearer" {
+	switch words[0] {
+	case "bearer":
 		return "Bearer " + token
+	case "token":
+		return "Token " + token
 	}
 	if user == "wrong" {
 		user = sregistrytest.User

@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
 // maxFound is how many images a search yields.
@@ -120,30 +119,30 @@ func (c *client) containers(ctx context.Context, path string) ([]container, erro
 
 // search is containers where the server has to have the view.
 func (c *client) search(ctx context.Context, path string) ([]container, error) {
-	req, err := httpx.NewRequest(ctx, http.MethodGet, c.url(path), nil)
-	if err != nil {
-		return nil, err
-	}
 	var found []container
-	return found, c.page(req, &found)
+	err := c.page(ctx, path, &found)
+	return found, err
 }
 
 // name says which container f is. Servers differ in where they say it.
 func (f container) name() name {
-	n := name{container: f.Name, tag: f.Tag}
+	if in := collectionIn(f.Collection); in != "" {
+		return nameOf(in, f.Name, f.Tag)
+	}
+	return parseURI(f.URI)
+}
+
+// collectionIn returns the name in what the server tells of a container's collection; ""
+// if it has none.
+func collectionIn(told json.RawMessage) string {
 	var text string
 	var object struct {
 		Name string `json:"name"`
 	}
-	switch {
-	case json.Unmarshal(f.Collection, &text) == nil && text != "":
-		n.collection = text
-	case json.Unmarshal(f.Collection, &object) == nil && object.Name != "":
-		n.collection = object.Name
-	default:
-		return parseURI(f.URI)
+	if json.Unmarshal(told, &text) != nil && json.Unmarshal(told, &object) == nil {
+		return object.Name
 	}
-	return n
+	return text
 }
 
 // parseURI reads "collection/container:tag[@version]"; the zero name, which can
@@ -175,10 +174,7 @@ func (c *client) SearchLabels(ctx context.Context, key, value string) iter.Seq2[
 			Value      string   `json:"value"`
 			Containers []string `json:"containers"`
 		}
-		req, err := httpx.NewRequest(ctx, http.MethodGet, c.url(path), nil)
-		if err == nil {
-			err = c.page(req, &found)
-		}
+		err := c.page(ctx, path, &found)
 		if statusOf(err) == http.StatusNotFound {
 			return
 		}

@@ -12,7 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
@@ -42,43 +42,12 @@ func sign(user, token string, k kind, stamp string, n name) string {
 		k, encodeUser(user), stamp, hex.EncodeToString(mac.Sum(nil)))
 }
 
-// A login has the token of a user. It is read when it is first needed, and
-// again when it was refused.
-type login struct {
-	user   string
-	secret backends.SecretFunc
+// A clock is how far that of the server is ahead of ours, as far as an accepted
+// signature has shown. The zero value is in time.
+type clock struct{ ahead atomic.Int64 }
 
-	mu    sync.Mutex // guards the field below
-	token string
-}
-
-// get returns the token; a fresh one if the last is the one refused.
-// Errors: backends.ErrUnauthorized if there is none, or only the refused one.
-func (l *login) get(ctx context.Context, refused string) (string, error) {
-	if l.secret == nil {
-		return "", fmt.Errorf("%w: the remote has no token (set user and token_file)", backends.ErrUnauthorized)
-	}
-	l.mu.Lock()
-	token := l.token
-	l.mu.Unlock()
-	if token != "" && token != refused {
-		return token, nil
-	}
-	token, err := l.secret(ctx, refused != "")
-	if err != nil {
-		return "", err
-	}
-	if token == "" || token == refused {
-		return "", fmt.Errorf("%w: the server refuses the token", backends.ErrUnauthorized)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.token = token
-	return token, nil
-}
-
-// known reports whether there is a token to try with.
-func (l *login) known() bool { return l.secret != nil }
+func (c *clock) now() time.Time   { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *clock) set(at time.Time) { c.ahead.Store(int64(time.Until(at))) }
 
 // signed calls send with a signature; again with that of the hour in which the
 // server lives, and again with a fresh token, as long as it is refused. send
@@ -91,56 +60,80 @@ func (c *client) signed(ctx context.Context, k kind, n name, send func(auth stri
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	err = send(sign(c.login.user, token, k, stamp(now), n))
-	if !k.refused(err) {
+	try := func(token string, at time.Time) error { return send(sign(c.login.user, token, k, stamp(at), n)) }
+	at := c.clock.now()
+	if err = try(token, at); !k.refused(err) {
 		return err
 	}
-	stamped, told := neighbour(now, err)
+	other, told := neighbour(at, err)
 	if k == kindUpload && !told {
-		return notAccepted(err) // a whole image is not sent again for a guess
+		return c.notAccepted(ctx, k, err) // a whole image is not sent again for a guess
 	}
-	again := send(sign(c.login.user, token, k, stamp(stamped), n))
-	if !k.refused(again) || k == kindUpload {
-		return notAccepted(again)
+	if !other.IsZero() {
+		again := try(token, other)
+		if !k.refused(again) && told {
+			c.clock.set(other)
+		}
+		if !k.refused(again) || k == kindUpload {
+			return c.notAccepted(ctx, k, again)
+		}
 	}
-	fresh, noToken := c.login.get(ctx, token)
-	if noToken != nil {
-		return notAccepted(err)
+	if fresh, noToken := c.login.get(ctx, token); noToken == nil {
+		err = try(fresh, at)
 	}
-	return notAccepted(send(sign(c.login.user, fresh, k, stamp(now), n)))
+	return c.notAccepted(ctx, k, err)
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(stampLayout) }
 
-// neighbour returns the time to sign with when that of now was refused: the
-// server's own if it told another, or the hour that is nearest.
-func neighbour(now time.Time, refusal error) (_ time.Time, told bool) {
-	if e, ok := errors.AsType[*answerError](refusal); ok && !e.date.IsZero() && stamp(e.date) != stamp(now) {
+// hourEdge is how far the clocks of a server and of a proxy before it may be apart.
+const hourEdge = 5 // minutes
+
+// neighbour returns the time to sign with when that of at was refused: the server's
+// own if it told another hour; the hour that is nearest, if it does not tell its
+// time or an hour has just ended; the zero time if it was not the hour.
+func neighbour(at time.Time, refusal error) (_ time.Time, told bool) {
+	e, ok := errors.AsType[*answerError](refusal)
+	switch {
+	case ok && !e.date.IsZero() && stamp(e.date) != stamp(at):
 		return e.date, true
+	case ok && !e.date.IsZero() && at.Minute() >= hourEdge && at.Minute() < 60-hourEdge:
+		return time.Time{}, false
+	case at.Minute() < 30:
+		return at.Add(-time.Hour), false
 	}
-	if now.Minute() < 30 {
-		return now.Add(-time.Hour), false
-	}
-	return now.Add(time.Hour), false
+	return at.Add(time.Hour), false
 }
 
-// refused reports whether err can mean a signature that does not hold. Besides
-// 401 and 403 the server says 400 for it, and its upload views break with 500.
+// refused reports whether err can mean a signature that does not hold: the server says
+// 400 for it, to a deletion 403, and its upload views break with 500. For a pull 403
+// means that the user may not, whatever the signature is.
 func (k kind) refused(err error) bool {
+	if errors.Is(err, backends.ErrRateLimited) {
+		return false
+	}
 	switch statusOf(err) {
-	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+	case http.StatusBadRequest, http.StatusUnauthorized:
 		return true
+	case http.StatusForbidden:
+		return k != kindPull
 	case http.StatusInternalServerError:
 		return k == kindPush || k == kindUpload
 	}
 	return false
 }
 
-// notAccepted makes of a refusal what it most likely means.
-func notAccepted(err error) error {
-	if statusOf(err) != http.StatusBadRequest || errors.Is(err, fs.ErrPermission) {
+// notAccepted makes of a refusal what it means. That of an upload, which says nothing,
+// can mean the login or the collection: the login can be asked about.
+func (c *client) notAccepted(ctx context.Context, k kind, err error) error {
+	if !k.refused(err) || errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	return fmt.Errorf("%w: the server does not accept the signature: %v", backends.ErrUnauthorized, err)
+	if statusOf(err) != http.StatusInternalServerError {
+		return fmt.Errorf("%w: the server does not accept the signature: %v", backends.ErrUnauthorized, err)
+	}
+	if login := c.CheckLogin(ctx); login != nil {
+		return login
+	}
+	return fmt.Errorf("%w: the server refuses the push (a push into a collection needs to be its owner): %v", fs.ErrPermission, err)
 }

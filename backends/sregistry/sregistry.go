@@ -26,6 +26,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
@@ -78,10 +79,14 @@ type client struct {
 	login   *login
 	http    *http.Client
 	log     *slog.Logger
+	clock   clock
 
 	places   places          // where the bytes of images are
 	closed   set             // collections that are read only signed
+	refusals refusals        // images that are not for the login
 	listing  listing         // of all public collections, for a moment
+	facts    facts           // of all public containers, for a moment
+	perPage  atomic.Int64    // how many things the server gives on a page that is not the last; 0 if there was none
 	commits  uploads.Locks   // one publication of a name at a time
 	unsaved  uploads.Unsaved // the uploads that were broken off
 	partSize int64           // above which an upload is cut into parts
@@ -125,19 +130,4 @@ func (c *client) Address() string { return c.home.String() }
 // lets stand behind it.
 func parseURL(s string) (*url.URL, error) {
 	return httpx.Address(s, "/api", "/v1")
-}
-
-// CheckLogin asks the server whether it takes the token, and for nothing else. A
-// server without the library API has no such question: there any token passes.
-//
-// Errors: those of backends.Backend.Stat.
-func (c *client) CheckLogin(ctx context.Context) error {
-	if c.login.secret == nil {
-		return nil // public collections need none
-	}
-	err := c.askLibrary(ctx)
-	if elsewhere(err) {
-		return nil
-	}
-	return err
 }

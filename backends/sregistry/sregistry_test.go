@@ -439,15 +439,23 @@ func TestList_huge(t *testing.T) {
 	}
 }
 
-func TestList_viewLimit(t *testing.T) {
+func TestStat_viewLimit(t *testing.T) {
 	t.Parallel()
 	srv := sregistrytest.Start(t, sregistrytest.Options{ViewLimit: 2})
-	b := newRemote(t, srv.URL)
-	for i := range 3 {
-		_, err := backends.Collect(b.List(t.Context(), ""))
-		if i < 2 && err != nil || i == 2 && !errors.Is(err, fs.ErrPermission) {
+	srv.Add(sregistrytest.Image{Collection: "c", Name: "i", Tag: "1", Content: bytesOf("i", 700), Old: true, MD5: true})
+	b := newRemote(t, srv.URL, sregistrytest.Token)
+	for i := range 4 {
+		_, err := b.Stat(t.Context(), backendtest.Ref(t, "c/i:1"))
+		if i < 2 && err != nil {
 			t.Errorf("request %d of 2: %v", i+1, err)
 		}
+		if i >= 2 && (!errors.Is(err, backends.ErrRateLimited) || errors.Is(err, fs.ErrPermission) || backends.RetryAfter(err) <= 0 ||
+			!strings.Contains(err.Error(), "VIEW_RATE_LIMIT")) {
+			t.Errorf("request %d of 2: %v, want to be told of the limit", i+1, err)
+		}
+	}
+	if n := srv.Count("GET /api/container/"); n != 4 {
+		t.Errorf("%d requests for 4 questions: a page that refuses everybody wants no signature", n)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,14 +27,19 @@ import (
 // ErrNobody means that nothing serves the socket.
 var ErrNobody = errors.New("no mount is running")
 
+// ErrUnheard means that the other side ended before it read the request: nothing of it
+// was done, and another one may serve the socket soon.
+var ErrUnheard = errors.New("the mount ended before it heard")
+
 // A Client calls the verbs of a catalogue, which may be in another process. Its
 // methods are those of catalog.Catalog, with the same errors; file names must be
 // absolute. Methods may be called from many goroutines at once. When the context
 // of a call ends, so does the work on the other side.
 type Client struct {
 	http      *http.Client
-	transport io.Closer // nil if it runs in this process
-	pid       int       // of the other side; 0 if it is not known
+	transport io.Closer    // nil if it runs in this process
+	pid       int          // of the other side; 0 if it is not known
+	sent      atomic.Int64 // bytes that the other side could read
 }
 
 // dialTimeout is generous for a machine under load; a mount that is alive
@@ -50,9 +56,11 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &socketTransport{socket: socket, first: first}
+	c := &Client{pid: peerPID(first)}
+	t := &socketTransport{socket: socket, first: first, sent: &c.sent}
 	t.Transport = http.Transport{DialContext: t.dial, DisableCompression: true}
-	return &Client{http: &http.Client{Transport: t}, transport: t, pid: peerPID(first)}, nil
+	c.http, c.transport = &http.Client{Transport: t}, t
+	return c, nil
 }
 
 func dial(ctx context.Context, socket string) (net.Conn, error) {
@@ -75,6 +83,7 @@ func dial(ctx context.Context, socket string) (net.Conn, error) {
 type socketTransport struct {
 	http.Transport
 	socket string
+	sent   *atomic.Int64
 	mu     sync.Mutex // guards the field below
 	first  net.Conn
 }
@@ -84,10 +93,25 @@ func (t *socketTransport) dial(ctx context.Context, _, _ string) (net.Conn, erro
 	conn := t.first
 	t.first = nil
 	t.mu.Unlock()
-	if conn != nil {
-		return conn, nil
+	if conn == nil {
+		var err error
+		if conn, err = dial(ctx, t.socket); err != nil {
+			return nil, err
+		}
 	}
-	return dial(ctx, t.socket)
+	return counted{conn, t.sent}, nil
+}
+
+// A counted connection counts what was written.
+type counted struct {
+	net.Conn
+	sent *atomic.Int64
+}
+
+func (c counted) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.sent.Add(int64(n))
+	return n, err
 }
 
 // Close implements io.Closer.
@@ -153,7 +177,11 @@ func (c *Client) post(ctx context.Context, verb string, req any, fn func(frame) 
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set(protocolHeader, strconv.Itoa(Protocol))
 	r.Header.Set(umaskHeader, strconv.FormatUint(uint64(catalog.Umask()), 8))
+	sent := c.sent.Load()
 	resp, err := c.http.Do(r)
+	if err != nil && c.transport != nil && c.sent.Load() == sent && ctx.Err() == nil {
+		return fmt.Errorf("%w: %v", ErrUnheard, err)
+	}
 	if err != nil {
 		return transportError(ctx, err)
 	}
@@ -169,6 +197,10 @@ func (c *Client) post(ctx context.Context, verb string, req any, fn func(frame) 
 func transportError(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	// unix(7): the peer was closed with data unread, or before it was sent.
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return fmt.Errorf("%w: %v", ErrUnheard, err)
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return fmt.Errorf("talk to the mount: %w", op)
@@ -319,6 +351,20 @@ func (c *Client) Unpin(ctx context.Context, uri string) (catalog.Record, error) 
 // Status is catalog.Catalog.Status, with what the mounting program adds.
 func (c *Client) Status(ctx context.Context) (catalog.Status, error) {
 	return one(call[catalog.Status](ctx, c, "status", noneRequest{}, nil))
+}
+
+// Reloaded is what a mount made of its configuration when it read it again.
+type Reloaded struct {
+	Added   []string `json:"added"`   // remotes that are new
+	Waiting []string `json:"waiting"` // remotes that were changed or removed: the next mount takes that up
+}
+
+// Reload makes a mount read its configuration again: remotes that are new appear,
+// and the one called reopen, if any, gets the login that is stored for it now.
+//
+// Errors: those of the configuration; errors.ErrUnsupported without a mount.
+func (c *Client) Reload(ctx context.Context, reopen string) (Reloaded, error) {
+	return one(call[Reloaded](ctx, c, "reload", reloadRequest{Reopen: reopen}, nil))
 }
 
 // Retry is catalog.Catalog.Retry.

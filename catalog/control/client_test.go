@@ -344,3 +344,44 @@ func FuzzReadFrames(f *testing.F) {
 		t.Errorf("%q passes for a complete answer", text)
 	})
 }
+
+// A mount that ends has not heard who is just connecting: nothing was done, and asking
+// once more finds the next one.
+func TestClient_unheard(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Dial(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	go func() { // once the request was sent, unread
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_, _ = conn.Read(make([]byte, 1))
+		conn.Close()
+	}()
+	if _, err := c.Status(t.Context()); !errors.Is(err, ErrUnheard) {
+		t.Errorf("Status: %v, want ErrUnheard", err)
+	}
+	late, err := Dial(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	l.Close()
+	if _, err := late.Status(t.Context()); !errors.Is(err, ErrUnheard) {
+		t.Errorf("Status after the end: %v, want ErrUnheard", err)
+	}
+}

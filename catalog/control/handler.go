@@ -34,9 +34,14 @@ const (
 type Options struct {
 	Mount   string                   // mount point to report in Status; "" if none
 	Details func() map[string]string // more to report in Status; may be nil
+
+	Refusals func() []catalog.Refusal // also to report in Status; may be nil
 	// Settle returns when everybody who shows the tree shows it as it is now; may
 	// be nil. A verb that changes the tree waits for it, for settleTime at most.
 	Settle func(ctx context.Context) error
+	// Reload takes up what is new in the configuration; see Client.Reload. It may be
+	// nil: then there is nothing that outlives the call.
+	Reload func(ctx context.Context, reopen string) (Reloaded, error)
 	Log    *slog.Logger // gets each verb and its outcome; nil drops them
 }
 

@@ -4,6 +4,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"iter"
@@ -26,6 +27,9 @@ type (
 	}
 	uriRequest struct {
 		URI string `json:"uri"`
+	}
+	reloadRequest struct {
+		Reopen string `json:"reopen,omitempty"`
 	}
 	idRequest struct {
 		ID string `json:"id"`
@@ -115,6 +119,12 @@ func factVerbs(c *catalog.Catalog, opts Options) map[string]verb {
 		"pin": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
 			return sendOne[catalog.Record](out)(c.Pin(ctx, r.URI))
 		}),
+		"reload": opts.changing(verbOf(func(ctx context.Context, r reloadRequest, out *frameWriter) error {
+			if opts.Reload == nil {
+				return fmt.Errorf("%w: no mount is running", errors.ErrUnsupported)
+			}
+			return sendOne[Reloaded](out)(opts.Reload(ctx, r.Reopen))
+		})),
 		"unpin": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
 			return sendOne[catalog.Record](out)(c.Unpin(ctx, r.URI))
 		}),
@@ -234,6 +244,9 @@ func sendStatus(ctx context.Context, c *catalog.Catalog, opts Options, out *fram
 	st.Mount = opts.Mount
 	if opts.Details != nil {
 		st.Details = opts.Details()
+	}
+	if opts.Refusals != nil {
+		st.Refusals = opts.Refusals()
 	}
 	return out.item(st)
 }

@@ -194,7 +194,7 @@ func (b *web) do(ctx context.Context, method string, ref backends.Ref, header ht
 	}
 	resp, err := b.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", backends.ErrUnavailable, err)
+		return nil, backends.TransportError(err)
 	}
 	if resp.StatusCode < 300 {
 		return resp, nil
@@ -297,7 +297,7 @@ func (b *web) names(ctx context.Context) ([]string, error) {
 	}
 	resp, err := b.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", backends.ErrUnavailable, err)
+		return nil, backends.TransportError(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {

@@ -12,6 +12,7 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -42,8 +43,11 @@ type Options struct {
 	Web    catalog.Policy // of the remote "web"; "local" allows everything
 	Cache  cache.Options
 	OnDisk string // directory for cache, spool and local; default a temporary one
+	Extra  []catalog.Remote
 
 	MaxElapsed time.Duration // how long the remote "web" tries; default a minute
+	// Wire, if not nil, makes the transport of the remote "web" of the real one.
+	Wire func(next http.RoundTripper) http.RoundTripper
 }
 
 // New returns a tree with the remotes "local" and "web". It ends with the test.
@@ -60,14 +64,17 @@ func New(t testing.TB, opts Options) *World {
 		t.Fatal(err)
 	}
 	web := &web{url: w.Service.URL, http: backends.NewHTTPClient(backends.HTTPOptions{})}
+	if opts.Wire != nil {
+		web.http.Transport = opts.Wire(web.http.Transport)
+	}
 	opts.Cache.Log = log
 	w.Catalog, err = catalog.New(catalog.Options{
-		Remotes: []catalog.Remote{
+		Remotes: append([]catalog.Remote{
 			{Name: "local", Type: "dir", Client: backends.NewClient("local", local, backends.ClientOptions{Log: log}),
 				Policy: catalog.Policy{Overwrite: true, Delete: true}},
 			{Name: "web", Type: "web", Client: backends.NewClient("web", web, backends.ClientOptions{Log: log, MaxElapsed: opts.MaxElapsed}),
 				Policy: opts.Web},
-		},
+		}, opts.Extra...),
 		State: func() (*catalog.State, error) {
 			c, err := cache.Open(filepath.Join(base, "cache"), opts.Cache)
 			if err != nil {

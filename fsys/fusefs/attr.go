@@ -15,6 +15,7 @@ import (
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/sregfs/sregfs/fsys"
 )
@@ -27,7 +28,6 @@ const (
 	localNameTimeout = time.Second
 	// The attributes of an image never change: another version is another inode.
 	imageAttrTimeout = time.Hour
-	negativeTimeout  = 2 * time.Second
 	// noTimeout stands for 0 where go-fuse takes 0 for "the default".
 	noTimeout = time.Nanosecond
 )
@@ -63,11 +63,29 @@ func (m *Mounted) attrTimeout(a fsys.Attr) time.Duration {
 	return imageAttrTimeout
 }
 
-// getattr answers a GETATTR.
-func (m *Mounted) getattr(a fsys.Attr, out *fuse.AttrOut) syscall.Errno {
+// getattr answers a GETATTR, of a file that may have lost its name.
+func (m *Mounted) getattr(a fsys.Attr, nameless bool, out *fuse.AttrOut) syscall.Errno {
 	m.putAttr(a, &out.Attr)
+	if nameless {
+		out.Nlink = 0
+	}
 	out.SetTimeout(m.attrTimeout(a))
 	return 0
+}
+
+// seekHole answers lseek(2) with SEEK_DATA or SEEK_HOLE for a file that is data
+// from its beginning to its end. go-fuse by itself finds a hole at the end, where
+// lseek(2) has ENXIO.
+func seekHole(off, size uint64, whence uint32) (uint64, syscall.Errno) {
+	switch {
+	case whence != unix.SEEK_DATA && whence != unix.SEEK_HOLE:
+		return 0, syscall.EINVAL
+	case off >= size:
+		return 0, syscall.ENXIO
+	case whence == unix.SEEK_HOLE:
+		return size, 0
+	}
+	return off, 0
 }
 
 // changeOf reads a SETATTR. Owners are not kept: all files belong to who

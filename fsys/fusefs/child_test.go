@@ -59,6 +59,35 @@ func childMmap(args []string) error {
 	return nil
 }
 
+// childRun is a program in a container: it has an image mapped, and goes on with it
+// when it is told to.
+func childRun(args []string) error {
+	want, err := os.ReadFile(args[1])
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(args[0])
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	got, err := unix.Mmap(int(f.Fd()), 0, len(want), unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE)
+	if err != nil {
+		return err
+	}
+	if got[0] != want[0] {
+		return errors.New("the first byte differs")
+	}
+	fmt.Println("running")
+	if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, want) { // or SIGBUS
+		return errors.New("the mapped bytes differ")
+	}
+	return nil
+}
+
 // childMount mounts an empty tree and waits to be killed.
 func childMount(args []string) error {
 	if _, err := fusefs.Mount(nil, args[0], fsys.New(emptyCatalog(), fsys.Options{}), fusefs.Options{}); err != nil { //nolint:staticcheck // no context here
@@ -212,12 +241,38 @@ func childCalls(args []string) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
+	if err := seeksAsOnDisks(fd); err != nil {
+		return err
+	}
 	for _, name := range mustWork {
 		if err := calls[name](); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return os.Remove(tmp)
+}
+
+// seeksAsOnDisks tries what lseek(2) says of holes, in a file without any.
+func seeksAsOnDisks(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	for _, tc := range []struct {
+		off    int64
+		whence int
+		want   int64
+		err    error
+	}{
+		{0, unix.SEEK_HOLE, st.Size, nil}, {5, unix.SEEK_DATA, 5, nil}, {st.Size - 1, unix.SEEK_HOLE, st.Size, nil},
+		{st.Size, unix.SEEK_HOLE, 0, unix.ENXIO}, {st.Size, unix.SEEK_DATA, 0, unix.ENXIO}, {st.Size + 1, unix.SEEK_HOLE, 0, unix.ENXIO},
+	} {
+		got, err := unix.Seek(fd, tc.off, tc.whence)
+		if !errors.Is(err, tc.err) || err == nil && got != tc.want {
+			return fmt.Errorf("lseek(%d, %d) = %d, %v, want %d, %v", tc.off, tc.whence, got, err, tc.want, tc.err)
+		}
+	}
+	return nil
 }
 
 // mustWork are the calls whose failure would break a tool that works on disks.

@@ -18,7 +18,7 @@ import (
 type dirHandle struct {
 	n    *dirNode
 	list *fsys.Listing
-	at   uint64      // number of the entry read last: "." is 1, ".." is 2
+	at   uint64      // offset of the entry read last: "." is 1, ".." is 2, others come after that
 	last *fsys.Entry // read last, nil if it was one of the dots
 	dent fuse.DirEntry
 	kept bool // the kernel may answer from what it keeps
@@ -70,7 +70,7 @@ func (h *dirHandle) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Err
 		h.n.listed.Store(true)
 		return nil, 0
 	}
-	h.at, h.last = dots+uint64(h.list.Offset()), e
+	h.at, h.last = dots+h.list.Offset(), e
 	h.dent = fuse.DirEntry{Name: e.Name, Ino: e.Ino, Mode: syscall.S_IFREG, Off: h.at}
 	if e.Dir {
 		h.dent.Mode = syscall.S_IFDIR
@@ -82,8 +82,8 @@ func (h *dirHandle) Seekdir(ctx context.Context, off uint64) syscall.Errno {
 	ctx, end := await(ctx)
 	defer end()
 	h.at, h.last = min(off, dots), nil
-	err := h.list.Seek(ctx, int(off-h.at))
-	h.at += uint64(h.list.Offset())
+	err := h.list.Seek(ctx, off-h.at)
+	h.at += h.list.Offset()
 	return h.n.m.fail("seekdir", h.n.Path(nil), err)
 }
 

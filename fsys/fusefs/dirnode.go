@@ -6,9 +6,8 @@ package fusefs
 
 import (
 	"context"
-	"maps"
-	"slices"
-	"sync"
+	"io/fs"
+	"path"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -46,14 +45,14 @@ type dirNode struct {
 	m   *Mounted
 	dir *fsys.Dir
 
+	refusal atomic.Pointer[string] // what was refused in it last, and why; nil: nothing was
+
 	changed atomic.Int64 // when names in it changed last, in Unix nanoseconds; 0: not since it is known
+	told    atomic.Int64 // counts what the notifier passed on
 	listed  atomic.Bool  // all of it was listed since it is known: the kernel may have kept that
 	readers atomic.Int32 // handles that the kernel may answer from what it keeps
 	asked   atomic.Int32 // names looked up since the last opening
 	filled  atomic.Bool  // the kernel asked us for names since then
-
-	mu     sync.Mutex // guards denied
-	denied map[string]struct{}
 }
 
 // attr returns the directory's attributes. Its time is that of the last change
@@ -84,15 +83,23 @@ func (n *dirNode) child(ctx context.Context, name string, node fsys.Node, out *f
 		return n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFDIR, Gen: firstGen})
 	case *fsys.Image:
 		a := node.Attr()
+		if n.dir.Written(name) {
+			timeout = noTimeout // for whoever writes it the name means the draft
+		}
 		n.m.putEntry(a, timeout, out)
 		ops := &imageNode{m: n.m, image: node, gen: n.m.opened.generation(a.Ino)}
-		return n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFREG, Gen: ops.gen})
+		inode := n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFREG, Gen: ops.gen})
+		if known, ok := inode.Operations().(*imageNode); ok {
+			known.nameless.Store(false) // the same image is back
+			known.moved.Store(false)
+		}
+		return inode
 	default:
 		// Whether the name means the draft or an image depends on who asks, and when.
 		a := node.Attr()
 		n.m.putEntry(a, 0, out)
 		ops := &draftNode{m: n.m, draft: node.(*fsys.Draft)}
-		return n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFREG, Gen: firstGen})
+		return n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFREG, Gen: ops.draft.Generation()})
 	}
 }
 
@@ -108,66 +115,34 @@ func (n *dirNode) known(name string) gofs.InodeEmbedder {
 // Lookup tells the kernel what a name means, and for how long to believe it. A
 // change that the notifier passes on while we ask can be newer than the answer,
 // and pass by the kernel, which does not know the name yet: then it shall not
-// believe the answer.
+// believe the answer. That there is no such name it never believes (decision 66).
 func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	ctx, end := await(ctx)
 	defer end()
 	n.noteLookup()
-	asked := n.changed.Load()
-	node, err := n.dir.Lookup(ctx, name, caller(ctx, false))
+	asked := n.told.Load()
+	node, err := n.lookup(ctx, name)
 	if err != nil {
-		e := n.m.fail("lookup", name, err)
-		if e == syscall.ENOENT {
-			n.deny(name)
-		}
-		if n.dir.Fresh() || n.changed.Load() != asked {
-			out.SetEntryTimeout(noTimeout) // that it is not there is not believed
-		}
-		return nil, e
+		return nil, n.m.fail("lookup", name, err)
 	}
 	child := n.child(ctx, name, node, out)
-	if n.changed.Load() != asked {
+	if n.told.Load() != asked {
 		out.SetEntryTimeout(noTimeout)
 	}
 	return child, 0
 }
 
-// maxDenied bounds what is kept of a directory: names beyond it are believed
-// absent until the kernel asks again.
-const maxDenied = 1000
-
-// deny notes that the kernel was told there is no such name.
-func (n *dirNode) deny(name string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.denied == nil || len(n.denied) >= maxDenied {
-		n.denied = make(map[string]struct{})
+// lookup asks the registry for whom there is no other way to serve: "ls -l" of a
+// hundred thousand names that a listing told is no reason for as many requests.
+func (n *dirNode) lookup(ctx context.Context, name string) (fsys.Node, error) {
+	if img, ok := n.dir.Glimpse(name); ok && looksOnly(ctx) {
+		return img, nil
 	}
-	n.denied[name] = struct{}{}
-}
-
-// takeDenied returns the names that were denied, all or those of some names, and
-// forgets that.
-func (n *dirNode) takeDenied(all bool, of []string) []string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	var names []string
-	if all {
-		names = slices.Collect(maps.Keys(n.denied))
-		n.denied = nil
-		return names
-	}
-	for _, name := range of {
-		if _, ok := n.denied[name]; ok {
-			names = append(names, name)
-			delete(n.denied, name)
-		}
-	}
-	return names
+	return n.dir.Lookup(ctx, name, caller(ctx, n.dir.Written(name)))
 }
 
 func (n *dirNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	return n.m.getattr(n.attr(), out)
+	return n.m.getattr(n.attr(), false, out)
 }
 
 // Setattr accepts what cp -a and rsync -a set on directories, and changes nothing.
@@ -183,22 +158,23 @@ func (n *dirNode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 func (n *dirNode) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
 
 func (n *dirNode) Getxattr(_ context.Context, name string, dest []byte) (uint32, syscall.Errno) {
-	return getxattr(n.dir.Xattrs, name, dest)
+	return getxattr(n.xattrs, name, dest)
 }
 
 func (n *dirNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {
-	return listxattr(n.dir.Xattrs(), dest)
+	return listxattr(n.xattrs(), dest)
 }
 
 func (n *dirNode) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*gofs.Inode, gofs.FileHandle, uint32, syscall.Errno) {
 	ctx, end := await(ctx)
 	defer end()
-	draft, file, err := n.dir.Create(ctx, name, caller(ctx, true), flags&syscall.O_EXCL != 0)
+	draft, file, err := n.dir.Create(ctx, name, fs.FileMode(mode)&fs.ModePerm, caller(ctx, true), flags&syscall.O_EXCL != 0)
 	if err != nil {
-		return nil, nil, 0, n.m.fail("create", name, err)
+		return nil, nil, 0, n.refuse("create", name, err)
 	}
 	n.m.counts.written.Add(1)
-	return n.child(ctx, name, draft, out), &draftHandle{m: n.m, name: name, file: file}, 0, 0
+	child := n.child(ctx, name, draft, out)
+	return child, &draftHandle{m: n.m, name: path.Join(n.Path(nil), name), file: file, open: n.m.files.add(ctx, child, true)}, 0, 0
 }
 
 func (n *dirNode) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
@@ -206,7 +182,7 @@ func (n *dirNode) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.En
 	defer end()
 	dir, err := n.dir.Mkdir(ctx, name)
 	if err != nil {
-		return nil, n.m.fail("mkdir", name, err)
+		return nil, n.refuse("mkdir", name, err)
 	}
 	return n.child(ctx, name, dir, out), 0
 }
@@ -214,13 +190,28 @@ func (n *dirNode) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.En
 func (n *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 	ctx, end := await(ctx)
 	defer end()
-	return n.m.fail("rmdir", name, n.dir.Rmdir(ctx, name))
+	return n.refuse("rmdir", name, n.dir.Rmdir(ctx, name))
 }
 
 func (n *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 	ctx, end := await(ctx)
 	defer end()
-	return n.m.fail("unlink", name, n.dir.Unlink(ctx, name))
+	file := n.known(name)
+	err := n.dir.Unlink(ctx, name)
+	if err == nil {
+		loseName(file)
+	}
+	return n.refuse("unlink", name, err)
+}
+
+// loseName notes that a file, which can still be open, has no name any more.
+func loseName(file gofs.InodeEmbedder) {
+	switch n := file.(type) {
+	case *imageNode:
+		n.nameless.Store(true)
+	case *draftNode:
+		n.nameless.Store(true)
+	}
 }
 
 func (n *dirNode) Rename(ctx context.Context, name string, newParent gofs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
@@ -228,24 +219,31 @@ func (n *dirNode) Rename(ctx context.Context, name string, newParent gofs.InodeE
 	defer end()
 	to, ok := newParent.(*dirNode)
 	if !ok || flags&^unix.RENAME_NOREPLACE != 0 {
-		return syscall.EINVAL
+		return n.refuse("rename", name, errExchange)
 	}
+	file, replaced := n.known(name), to.known(newName)
 	err := n.dir.Rename(ctx, name, to.dir, newName, flags&unix.RENAME_NOREPLACE != 0)
-	return n.m.fail("rename", newName, err)
+	if err == nil && replaced != file {
+		loseName(replaced)
+	}
+	if image, ok := file.(*imageNode); ok && err == nil {
+		image.moved.Store(true)
+	}
+	return to.refuse("rename", newName, err)
 }
 
 // A registry has neither links nor devices.
 
-func (n *dirNode) Link(context.Context, gofs.InodeEmbedder, string, *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	return nil, syscall.EPERM
+func (n *dirNode) Link(_ context.Context, _ gofs.InodeEmbedder, name string, _ *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	return nil, n.refuse("link", name, errNoLinks)
 }
 
-func (n *dirNode) Symlink(context.Context, string, string, *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	return nil, syscall.EPERM
+func (n *dirNode) Symlink(_ context.Context, _, name string, _ *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	return nil, n.refuse("symlink", name, errNoLinks)
 }
 
-func (n *dirNode) Mknod(context.Context, string, uint32, uint32, *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	return nil, syscall.EPERM
+func (n *dirNode) Mknod(_ context.Context, name string, _, _ uint32, _ *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	return nil, n.refuse("mknod", name, errNoLinks)
 }
 
 // statfs answers from the cache's disk.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
@@ -35,17 +36,19 @@ type draftNode struct {
 	noXattrs
 	m     *Mounted
 	draft *fsys.Draft
+
+	nameless atomic.Bool // as imageNode.nameless
 }
 
 func (n *draftNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	return n.m.getattr(n.draft.Attr(), out)
+	return n.m.getattr(n.draft.Attr(), n.nameless.Load(), out)
 }
 
 func (n *draftNode) Setattr(ctx context.Context, _ gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
 	ctx, end := await(ctx)
 	defer end()
 	if err := n.draft.SetAttr(ctx, changeOf(in)); err != nil {
-		return n.m.fail("setattr", n.Path(nil), err)
+		return n.m.refuse("setattr", n.Path(nil), err)
 	}
 	return n.Getattr(ctx, nil, out)
 }
@@ -56,9 +59,12 @@ func (n *draftNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 	write := forWriting(flags)
 	file, err := n.draft.Open(ctx, caller(ctx, write), write, flags&syscall.O_TRUNC != 0)
 	if err != nil {
+		if write {
+			return nil, 0, n.m.refuse("open for writing", n.Path(nil), err)
+		}
 		return nil, 0, n.m.fail("open", n.Path(nil), err)
 	}
-	h := &draftHandle{m: n.m, name: n.Path(nil), file: file}
+	h := &draftHandle{m: n.m, name: n.Path(nil), file: file, open: n.m.files.add(ctx, n.EmbeddedInode(), write)}
 	if !write {
 		return h, fuse.FOPEN_NOFLUSH, 0
 	}
@@ -92,6 +98,7 @@ type draftHandle struct {
 	m    *Mounted
 	name string
 	file *fsys.File
+	open *openFile
 }
 
 var (
@@ -100,6 +107,7 @@ var (
 	_ gofs.FileFlusher   = (*draftHandle)(nil)
 	_ gofs.FileFsyncer   = (*draftHandle)(nil)
 	_ gofs.FileAllocater = (*draftHandle)(nil)
+	_ gofs.FileLseeker   = (*draftHandle)(nil)
 	_ gofs.FileReleaser  = (*draftHandle)(nil)
 )
 
@@ -115,7 +123,7 @@ func (h *draftHandle) Write(ctx context.Context, data []byte, off int64) (uint32
 	ctx, end := await(ctx)
 	defer end()
 	n, err := h.file.WriteAt(ctx, data, off)
-	return uint32(n), h.m.fail("write", h.name, err)
+	return uint32(n), h.m.refuse("write", h.name, err)
 }
 
 // Flush is close(2) of one descriptor: if it may be the last, the image is
@@ -123,27 +131,32 @@ func (h *draftHandle) Write(ctx context.Context, data []byte, off int64) (uint32
 func (h *draftHandle) Flush(ctx context.Context) syscall.Errno {
 	ctx, end := await(ctx)
 	defer end()
-	return h.m.fail("close", h.name, h.file.Flush(ctx, caller(ctx, true)))
+	return h.m.refuse("close", h.name, h.file.Flush(ctx, caller(ctx, true)))
 }
 
 // Fsync is fsync(2): the file is durable here, and no more. Closing publishes it.
 func (h *draftHandle) Fsync(context.Context, uint32) syscall.Errno {
-	return h.m.fail("fsync", h.name, h.file.Sync())
+	return h.m.refuse("fsync", h.name, h.file.Sync())
+}
+
+func (h *draftHandle) Lseek(_ context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
+	return seekHole(off, uint64(h.file.Size()), whence)
 }
 
 func (h *draftHandle) Allocate(ctx context.Context, off, size uint64, mode uint32) syscall.Errno {
 	if mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
-		return syscall.EOPNOTSUPP
+		return h.m.refuse("fallocate", h.name, errAllocate)
 	}
 	ctx, end := await(ctx)
 	defer end()
 	err := h.file.Allocate(ctx, int64(off), int64(size), mode != 0)
-	return h.m.fail("fallocate", h.name, err)
+	return h.m.refuse("fallocate", h.name, err)
 }
 
 // Release is the end of the handle, which nobody waits for: no request's context
 // may end what is still to do.
 func (h *draftHandle) Release(ctx context.Context) syscall.Errno {
 	h.file.Close(context.WithoutCancel(ctx))
+	h.m.files.remove(h.open)
 	return 0
 }

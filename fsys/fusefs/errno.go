@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"log/slog"
 	"syscall"
 
 	"github.com/sregfs/sregfs/backends"
@@ -56,7 +55,7 @@ func errno(err error) (e syscall.Errno, known bool) {
 	if err == nil {
 		return 0, true
 	}
-	if e, ok := backends.LocalDisk(err); ok {
+	if e, ok := backends.LocalErrno(err); ok {
 		return e, true
 	}
 	for _, m := range errnos {
@@ -71,16 +70,8 @@ func errno(err error) (e syscall.Errno, known bool) {
 // all that the caller will see. What is part of the daily run is not logged.
 func (m *Mounted) fail(op, name string, err error) syscall.Errno {
 	e, known := errno(err)
-	switch e {
-	case 0, syscall.EINTR, syscall.ESTALE, syscall.EXDEV:
-		return e
-	case syscall.ENOENT:
-		return e
+	if !isDaily(e) {
+		m.logFailure(op, name, e, known, err)
 	}
-	level := slog.LevelInfo
-	if !known || e == syscall.EIO {
-		level = slog.LevelWarn
-	}
-	m.log.Log(context.Background(), level, "refused", "op", op, "name", name, "errno", e.Error(), "err", err)
 	return e
 }

@@ -26,6 +26,9 @@ func Check(_ context.Context, _ string, _ Options) (string, error) {
 	return "", fmt.Errorf("%w: mounting on %s", errors.ErrUnsupported, runtime.GOOS)
 }
 
+// IsMounted reports whether a file system of ours is mounted on a path.
+func IsMounted(string) bool { return false }
+
 // Path returns the mount point.
 func (m *Mounted) Path() string { return "" }
 
@@ -38,5 +41,26 @@ func (m *Mounted) Settle(_ context.Context) error { return nil }
 // Unmount ends the mount.
 func (m *Mounted) Unmount(_ bool) error { return nil }
 
+// Drain refuses what is opened from now on.
+func (m *Mounted) Drain() {}
+
+// Retire refuses all but what is open.
+func (m *Mounted) Retire() {}
+
+// Written returns when no file is open for writing.
+func (m *Mounted) Written(_ context.Context) error { return nil }
+
+// Finished returns when no file is open for reading only.
+func (m *Mounted) Finished(_ context.Context) error { return nil }
+
+// Users returns the files that are open.
+func (m *Mounted) Users() []User { return nil }
+
+// Detached is closed when somebody has unmounted lazily.
+func (m *Mounted) Detached() <-chan struct{} { return nil }
+
 // Status tells how the mount works.
 func (m *Mounted) Status() map[string]string { return nil }
+
+// Refusals returns nothing: nothing is mounted.
+func (m *Mounted) Refusals() []Refusal { return nil }

@@ -71,6 +71,9 @@ type imageNode struct {
 	image *fsys.Image
 	gen   uint64
 
+	nameless atomic.Bool // deleted, or replaced by a rename
+	moved    atomic.Bool // has another name, under which it is another node; the kernel does not know yet
+
 	mu      sync.Mutex // guards the fields below
 	mode    mode
 	handles int32
@@ -88,12 +91,12 @@ func (n *imageNode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.At
 			return n.m.fail("learn the size of", n.image.Ref().String(), err)
 		}
 	}
-	return n.m.getattr(n.image.Attr(), out)
+	return n.m.getattr(n.image.Attr(), n.nameless.Load(), out)
 }
 
 func (n *imageNode) Setattr(ctx context.Context, _ gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
 	if err := n.image.SetAttr(changeOf(in)); err != nil {
-		return n.fail("setattr", err)
+		return n.m.refuse("setattr", n.Path(nil), err)
 	}
 	return n.Getattr(ctx, nil, out)
 }
@@ -120,7 +123,10 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 	defer end()
 	if forWriting(flags) {
 		err := n.image.OpenWrite(ctx, caller(ctx, true), flags&syscall.O_TRUNC != 0)
-		return nil, 0, n.fail("open for writing", err)
+		return nil, 0, n.m.refuse("open for writing", n.Path(nil), err)
+	}
+	if n.moved.Load() {
+		return nil, 0, syscall.ESTALE // the kernel looks the name up
 	}
 	sized := !n.image.Attr().Changes
 	blob, err := n.image.Open(ctx)
@@ -131,7 +137,7 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 	switch mode {
 	case passthrough:
 		n.m.counts.passthrough.Add(1)
-		return &passHandle{readHandle{n: n, blob: blob}}, fuse.FOPEN_NOFLUSH, 0
+		return &passHandle{readHandle{n: n, blob: blob, file: n.m.files.add(ctx, n.EmbeddedInode(), false)}}, fuse.FOPEN_NOFLUSH, 0
 	case cached:
 		n.m.counts.cached.Add(1)
 		how := uint32(fuse.FOPEN_NOFLUSH)
@@ -142,7 +148,7 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 		case keep:
 			how |= fuse.FOPEN_KEEP_CACHE
 		}
-		return &readHandle{n: n, blob: blob}, how, 0
+		return &readHandle{n: n, blob: blob, file: n.m.files.add(ctx, n.EmbeddedInode(), false)}, how, 0
 	}
 	// The file was taken from under a passthrough inode, or the download from under
 	// a cached one: the kernel comes back with the next generation.
@@ -237,6 +243,7 @@ func (n *imageNode) stale() bool {
 type readHandle struct {
 	n    *imageNode
 	blob *cache.Blob
+	file *openFile
 	told atomic.Uint32 // the errno that was logged last
 }
 
@@ -244,6 +251,7 @@ var (
 	_ gofs.FileReader   = (*readHandle)(nil)
 	_ gofs.FileReleaser = (*readHandle)(nil)
 	_ gofs.FileFlusher  = (*readHandle)(nil)
+	_ gofs.FileLseeker  = (*readHandle)(nil)
 )
 
 func (h *readHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
@@ -274,11 +282,16 @@ func (h *readHandle) fail(err error) syscall.Errno {
 	return h.n.fail("read", err)
 }
 
+func (h *readHandle) Lseek(_ context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
+	return seekHole(off, uint64(h.blob.Size()), whence)
+}
+
 func (h *readHandle) Flush(context.Context) syscall.Errno { return 0 }
 
 func (h *readHandle) Release(ctx context.Context) syscall.Errno {
 	_ = h.blob.Close()
 	h.n.leave(ctx.Done())
+	h.n.m.files.remove(h.file)
 	return 0
 }
 

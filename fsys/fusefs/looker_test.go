@@ -5,6 +5,7 @@
 package fusefs_test
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -81,6 +82,26 @@ func TestUnknownSize(t *testing.T) {
 			if !ok || err != nil || sum(got) != sum(content) {
 				t.Errorf("%d bytes came back of %d (%v, success %v): %s", len(got), len(content), err, ok, out)
 			}
+		})
+	}
+}
+
+// What is learnt of images while a tree is packed changes neither the directory nor
+// the file: tar would say so, and fail.
+func TestUnknownSize_tree(t *testing.T) {
+	t.Parallel()
+	for _, told := range []bool{true, false} {
+		t.Run(fmt.Sprint("told ", told), func(t *testing.T) {
+			t.Parallel()
+			w := fsystest.New(t, fsystest.Options{})
+			for i := range 12 {
+				w.Service.Put(fmt.Sprintf("vsoch/hello:%d", i), fsystest.Image(100_000+i, uint64(i)))
+			}
+			if !told {
+				untold(w, false)
+			}
+			dir, _ := fusetest.Mount(t, w.FS, fusefs.Options{})
+			fusetest.MustShell(t, filepath.Join(dir, "web"), "tar -cf "+filepath.Join(t.TempDir(), "x.tar")+" vsoch")
 		})
 	}
 }

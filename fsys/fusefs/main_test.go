@@ -16,13 +16,20 @@ import (
 // program must not do with its own mount, or not survive.
 var children = map[string]func(args []string) error{
 	"mmap":  childMmap,
+	"run":   childRun,
 	"mount": childMount,
 	"copy":  childCopy,
 	"calls": childCalls,
 	"stat":  childStat,
 	"open":  childOpen,
 
+	"getcwd":  childGetcwd,
+	"seekdir": childSeekdir,
+
 	"rewrite": childRewrite,
+	"same":    childSame,
+
+	"semantics": childSemantics,
 }
 
 func TestMain(m *testing.M) {

@@ -27,6 +27,7 @@ import (
 type Mounted struct {
 	opts   Options
 	path   string
+	device string // as in mountinfo; "" if it is not in this namespace
 	disk   string
 	log    *slog.Logger
 	tree   *fsys.FS
@@ -34,8 +35,10 @@ type Mounted struct {
 	root   *dirNode
 	done   chan struct{} // closed when the mount is over
 
+	files     openFiles
 	opened    opened
 	notifier  *notifier
+	refusals  refusals
 	backing   backing
 	readAhead string
 	counts    struct{ passthrough, cached, written atomic.Int64 }
@@ -71,12 +74,15 @@ func Mount(ctx context.Context, mountpoint string, tree *fsys.FS, opts Options) 
 		return nil, fmt.Errorf("mounting on %s: %w", path, err)
 	}
 	m.serve()
+	if entry, ok := findMountNow(path); ok {
+		m.device = entry.device
+	}
 	if err := m.waitMount(); err != nil {
 		m.Unmount(true) //nolint:errcheck // the first error is the one to tell
 		return nil, fmt.Errorf("mounting on %s: %v", path, err)
 	}
 	m.backing.start(m.server, !opts.NoPassthrough, m.disk, m.log)
-	m.readAhead = raiseReadAhead(path)
+	m.readAhead = raiseReadAhead(m.device)
 	return m, nil
 }
 
@@ -103,13 +109,14 @@ func (m *Mounted) serve() {
 // attach mounts: directly where we may, else by fusermount3. go-fuse passes the
 // same options to both, but mount(2) wants some of them as flags.
 func (m *Mounted) attach() (*fuse.Server, error) {
+	if isHanded(m.path) {
+		return fuse.NewServer(m.raw(), m.path, m.mountOptions())
+	}
+	flags, words := m.opts.kernelFlags()
 	if os.Geteuid() == 0 {
-		o := m.mountOptions("default_permissions")
+		o := m.mountOptions(append([]string{"default_permissions"}, m.opts.MountFlags.Labels...)...)
 		o.DirectMountStrict = true
-		o.DirectMountFlags = syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOATIME
-		if m.opts.ReadOnly {
-			o.DirectMountFlags |= syscall.MS_RDONLY
-		}
+		o.DirectMountFlags = flags
 		server, err := m.attachDirectly(o)
 		if err == nil || !haveFusermount() {
 			return server, err
@@ -117,11 +124,31 @@ func (m *Mounted) attach() (*fuse.Server, error) {
 		m.log.Info("mount(2) refused, trying fusermount3", "err", err)
 		m.root = &dirNode{m: m, dir: m.tree.Root()}
 	}
-	options := []string{"default_permissions", "nosuid", "nodev", "noatime"}
-	if m.opts.ReadOnly {
-		options = append(options, "ro")
+	return fuse.NewServer(m.raw(), m.path, m.mountOptions(append([]string{"default_permissions"}, words...)...))
+}
+
+// kernelFlags returns what the kernel shall see to, as flags for mount(2) and as words
+// for fusermount3.
+func (o Options) kernelFlags() (flags uintptr, words []string) {
+	for _, f := range []struct {
+		on   bool
+		flag uintptr
+		word string
+	}{
+		{true, syscall.MS_NOSUID, "nosuid"},
+		{true, syscall.MS_NODEV, "nodev"},
+		{true, syscall.MS_NOATIME, "noatime"},
+		{o.ReadOnly, syscall.MS_RDONLY, "ro"},
+		{o.MountFlags.NoExec, syscall.MS_NOEXEC, "noexec"},
+		{o.MountFlags.Sync, syscall.MS_SYNCHRONOUS, "sync"},
+		{o.MountFlags.DirSync, syscall.MS_DIRSYNC, "dirsync"},
+	} {
+		if f.on {
+			flags |= f.flag
+			words = append(words, f.word)
+		}
 	}
-	return fuse.NewServer(m.raw(), m.path, m.mountOptions(options...))
+	return flags, words
 }
 
 // attachDirectly keeps the kernel's device from the programs that we start:
@@ -144,25 +171,12 @@ func (m *Mounted) attachDirectly(o *fuse.MountOptions) (*fuse.Server, error) {
 }
 
 func (m *Mounted) raw() fuse.RawFileSystem {
-	// Timeouts are set for each entry. go-fuse caches "no such file" only where
-	// the whole file system does.
-	negative := negativeTimeout
-	return releases{gofs.NewNodeFS(m.root, &gofs.Options{
-		NegativeTimeout: &negative,
+	// Timeouts are set for each entry.
+	return gate{gofs.NewNodeFS(m.root, &gofs.Options{
 		NullPermissions: true,
 		RootStableAttr:  &gofs.StableAttr{Ino: fuse.FUSE_ROOT_ID, Gen: firstGen},
 		Logger:          slog.NewLogLogger(m.log.Handler(), slog.LevelWarn),
-	})}
-}
-
-// releases tells handles when the bridge is done with their release: the context of
-// a release, which nobody can interrupt, ends then.
-type releases struct{ fuse.RawFileSystem }
-
-func (r releases) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
-	over := make(chan struct{})
-	defer close(over)
-	r.RawFileSystem.Release(over, in)
+	}), &m.files}
 }
 
 func (m *Mounted) mountOptions(options ...string) *fuse.MountOptions {
@@ -215,7 +229,8 @@ func (m *Mounted) Settle(ctx context.Context) error { return m.notifier.wait(ctx
 // Unmount ends the mount and waits for that, but not for other mount namespaces
 // that have a copy of it: there it lives as long as this process. While files are open it gives
 // ErrBusy; with lazy the mount point is free at once and the files stay usable,
-// and Unmount does not wait for them: Wait does. A second Unmount does nothing.
+// and Unmount does not wait for them: Wait does. Where it is not mounted any more, or
+// was mounted by whoever handed the mount to us, Unmount does nothing.
 //
 // Errors: ErrBusy.
 func (m *Mounted) Unmount(lazy bool) error {
@@ -223,6 +238,10 @@ func (m *Mounted) Unmount(lazy bool) error {
 	case <-m.done:
 		return nil
 	default:
+	}
+	// What is there now may be another's: of whoever came after a lazy unmount.
+	if now, ok := findMountNow(m.path); !ok || now.device != m.device {
+		return nil
 	}
 	if err := unmount(m.path, lazy); err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -32,11 +33,41 @@ const (
 // Check finds out early why mounting would fail, and takes a dead mount of ours
 // away. It returns the absolute path of the mount point. Errors: those of Mount.
 func Check(ctx context.Context, mountpoint string, opts Options) (string, error) {
+	if isHanded(mountpoint) {
+		return mountpoint, checkHanded(mountpoint, opts)
+	}
 	path, err := checkMountpoint(ctx, mountpoint)
 	if err != nil {
 		return "", err
 	}
 	return path, checkFUSE(opts)
+}
+
+// handed is how a mount point begins that is the number of an open /dev/fuse: whoever
+// started us has mounted it somewhere (libfuse 3 and go-fuse have this form).
+const handed = "/dev/fd/"
+
+func isHanded(mountpoint string) bool {
+	_, err := strconv.Atoi(strings.TrimPrefix(mountpoint, handed))
+	return err == nil && strings.HasPrefix(mountpoint, handed)
+}
+
+// checkHanded makes sure that the number is that of a /dev/fuse, and that nothing is
+// asked for that only whoever mounted could have applied.
+func checkHanded(mountpoint string, opts Options) error {
+	fd, _ := strconv.Atoi(strings.TrimPrefix(mountpoint, handed))
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return fmt.Errorf("%s: %w: no such descriptor was handed over", mountpoint, fs.ErrInvalid)
+	}
+	// char device 10:229, Documentation/admin-guide/devices.txt
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(10, 229) {
+		return fmt.Errorf("%s: %w: it is no /dev/fuse", mountpoint, fs.ErrInvalid)
+	}
+	if f := opts.MountFlags; f.NoExec || f.Sync || f.DirSync || len(f.Labels) > 0 {
+		return fmt.Errorf("%s: %w: noexec, sync and labels are for whoever mounted it", mountpoint, fs.ErrInvalid)
+	}
+	return nil
 }
 
 // checkMountpoint returns the absolute path of a directory that can be mounted
@@ -214,6 +245,12 @@ func unmount(path string, lazy bool) error {
 	return fmt.Errorf("unmounting %s: %v: %s", path, err, text)
 }
 
+// IsMounted reports whether a file system of ours, dead or alive, is mounted on a path.
+func IsMounted(path string) bool {
+	entry, ok := findMountNow(path)
+	return ok && entry.fsType == fsType
+}
+
 func findMountNow(path string) (mountEntry, bool) {
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -228,12 +265,11 @@ const readAheadKB = "4096"
 
 // raiseReadAhead raises the mount's read-ahead, where we may, and tells what it
 // is. FUSE can only lower it while mounting.
-func raiseReadAhead(path string) string {
-	entry, ok := findMountNow(path)
-	if !ok {
+func raiseReadAhead(device string) string {
+	if device == "" {
 		return "unknown"
 	}
-	file := "/sys/class/bdi/" + entry.device + "/read_ahead_kb"
+	file := "/sys/class/bdi/" + device + "/read_ahead_kb"
 	os.WriteFile(file, []byte(readAheadKB), 0) //nolint:errcheck // not permitted to users: what counts is what is read back
 	now, err := os.ReadFile(file)
 	if err != nil {

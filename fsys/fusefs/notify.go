@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -178,13 +177,17 @@ func (n *notifier) tell(w waiting, done <-chan struct{}) {
 	}
 }
 
-// tell passes on what changed in a directory.
+// tell passes on what changed in a directory. Its time changes with its names only:
+// what is learnt of an image is no change of the directory (tar would say so).
 func (n *dirNode) tell(r *renamed, done <-chan struct{}) {
-	// The time comes before the notification, which makes the kernel ask for it.
-	// The list of names that the kernel keeps goes by the time: were its pages
-	// dropped while it is being filled, the kernel would never fill it again.
-	n.changed.Store(max(time.Now().UnixNano(), n.changed.Load()+1))
-	_ = n.NotifyContent(-1, 0)
+	n.told.Add(1)
+	if r.listing {
+		// The time comes before the notification, which makes the kernel ask for it.
+		// The list of names that the kernel keeps goes by the time: were its pages
+		// dropped while it is being filled, the kernel would never fill it again.
+		n.changed.Store(max(time.Now().UnixNano(), n.changed.Load()+1))
+		_ = n.NotifyContent(-1, 0)
+	}
 	for _, name := range n.affected(r) {
 		select {
 		case <-done:
@@ -195,16 +198,17 @@ func (n *dirNode) tell(r *renamed, done <-chan struct{}) {
 	}
 }
 
-// affected returns the names that the kernel may believe wrong things of. It is
-// called after the directory's time was set; see Lookup.
+// affected returns the names that the kernel may believe wrong things of: files. A
+// directory that is told of would lose its name for whoever is in it (getcwd), and
+// what it stands for does not change: should it go, the kernel asks in a moment.
 func (n *dirNode) affected(r *renamed) []string {
-	names := slices.Collect(maps.Keys(r.names))
-	affected := n.takeDenied(r.listing || r.all, names)
+	names := maps.Keys(r.names)
 	if r.all {
-		names = slices.Collect(maps.Keys(n.Children()))
+		names = maps.Keys(n.Children())
 	}
-	for _, name := range names {
-		if n.GetChild(name) != nil {
+	var affected []string
+	for name := range names {
+		if child := n.GetChild(name); child != nil && !child.IsDir() {
 			affected = append(affected, name)
 		}
 	}

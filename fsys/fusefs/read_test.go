@@ -56,6 +56,47 @@ func eachWay(t *testing.T, test func(t *testing.T, opts fusefs.Options)) {
 	}
 }
 
+// A tag that was replaced elsewhere: who opens it gets what it means now, though its
+// listing and its facts are fresh, and whether or not some of the old bytes are here.
+func TestReplaced(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{http.StatusPreconditionFailed, http.StatusNotFound} {
+		for _, size := range []int{40 << 10, 20 << 20} {
+			t.Run(fmt.Sprint(status, " ", size), func(t *testing.T) {
+				t.Parallel()
+				w := fsystest.New(t, fsystest.Options{Cache: cache.Options{NoBackground: true}})
+				old, now := fsystest.Image(size, 1), fsystest.Image(size+5000, 2)
+				w.Service.Put("c/a:1", fsystest.Image(size, 3))
+				w.Service.Put("c/b:1", old)
+				gone := func(rw http.ResponseWriter, r *http.Request) bool {
+					match := strings.Trim(r.Header.Get("If-Match"), `"`)
+					if r.Method == http.MethodGet && match != "" && match != "sha256:"+sum(w.Service.Get(strings.TrimPrefix(r.URL.Path, "/"))) {
+						rw.WriteHeader(status)
+						return true
+					}
+					return false
+				}
+				w.Service.Fault.Store(&gone)
+				dir, _ := fusetest.Mount(t, w.FS, fusefs.Options{})
+				fusetest.MustShell(t, dir, "ls -l web/c; head -c 100 web/c/b:1.sif > /dev/null")
+				w.Service.Put("c/a:1", now)
+				w.Service.Put("c/b:1", now)
+				<-time.After(1100 * time.Millisecond) // what came in within a second is not asked again
+				if got := fusetest.MustShell(t, dir, "cat web/c/a:1.sif"); got != string(now) {
+					t.Errorf("a replaced image: %d bytes, want %d", len(got), len(now))
+				}
+				want := now
+				if size <= 16<<20 {
+					want = old // all of it was here
+				}
+				if got := fusetest.MustShell(t, dir, "cat web/c/b:1.sif"); got != string(want) {
+					t.Errorf("a replaced image that was read before: %d bytes, want %d", len(got), len(want))
+				}
+			})
+		}
+	}
+}
+
 // Looking around costs no byte of any image, and a plain listing no question
 // about any.
 func TestBrowse(t *testing.T) {

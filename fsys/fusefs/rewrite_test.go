@@ -63,6 +63,66 @@ func TestRewrite(t *testing.T) {
 	}
 }
 
+// For whoever writes an image its name is the file that it writes: an editor that
+// compares the two does not take it for changed by somebody else.
+func TestRewrite_editor(t *testing.T) {
+	t.Parallel()
+	fusetest.NeedTool(t, "vi")
+	w := fsystest.New(t, fsystest.Options{Web: catalog.Policy{Overwrite: true}})
+	w.Service.Put("c/v:1", fsystest.Image(100_000, 1))
+	dir, _ := fusetest.Mount(t, w.FS, fusefs.Options{})
+	fusetest.MustShell(t, dir, fmt.Sprintf("mkdir local/c && cp %q local/c/v:1.sif", source(t, fsystest.Image(100_000, 1))))
+	for _, remote := range []string{"local", "web"} {
+		in, before := filepath.Join(dir, remote, "c"), filepath.Join(t.TempDir(), "before")
+		if out, err := child(t, "same", filepath.Join(in, "v:1.sif")).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", remote, err, out)
+		}
+		fusetest.MustShell(t, in, `
+cp v:1.sif `+before+`
+for how in auto yes no; do
+	vi -es -u NONE -b -c "set nobackup writebackup backupcopy=$how" -c 'normal G' -c 's/$/ /' -c wq! v:1.sif || exit 1
+	! cmp -s v:1.sif `+before+` || exit 1
+	test "$(ls -A)" = v:1.sif || { ls -lA; exit 1; }
+done`)
+	}
+}
+
+// childSame replaces a file, and compares what the descriptor and the name say of it.
+func childSame(args []string) error {
+	content, err := os.ReadFile(args[0])
+	if err != nil {
+		return err
+	}
+	before, err := os.Stat(args[0])
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o755)
+	if err != nil {
+		return err
+	}
+	for off := range len(content) {
+		if off%50_000 != 0 {
+			continue
+		}
+		if _, err := f.WriteAt(content[off:], int64(off)); err != nil {
+			return err
+		}
+		byName, err := os.Stat(args[0])
+		if err != nil {
+			return err
+		}
+		open, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		if !os.SameFile(before, open) || !os.SameFile(byName, open) || byName.Size() != open.Size() || !byName.ModTime().Equal(open.ModTime()) {
+			return fmt.Errorf("by its name %+v, by the descriptor %+v", byName.Sys(), open.Sys())
+		}
+	}
+	return f.Close()
+}
+
 // A container writes to the overlay of its image through a loop device: what others
 // read is the image of before, until the overlay is unmounted.
 func TestLoop(t *testing.T) {

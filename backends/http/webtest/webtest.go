@@ -30,6 +30,7 @@ import (
 type Options struct {
 	JSON    bool // the index of a directory is JSON
 	NoIndex bool // there is none: 403
+	Log     bool // requests are written to Server.Log, one a line: "GET /x"
 
 	// User and Password, if set, are needed for every request, as Basic
 	// credentials.
@@ -40,6 +41,7 @@ type Options struct {
 type Server struct {
 	URL  string // "http://127.0.0.1:PORT", without a slash
 	Root string // the directory that it serves
+	Log  string // file with the requests, if Options.Log is set
 
 	t    testing.TB
 	opts Options
@@ -69,6 +71,10 @@ func (s *Server) nginx(address string) string {
 	case s.opts.JSON:
 		index = "autoindex on; autoindex_format json;"
 	}
+	log := "access_log off;"
+	if s.opts.Log {
+		log = fmt.Sprintf(`log_format short "$request_method $request_uri"; access_log %q short;`, s.Log)
+	}
 	login := ""
 	if s.opts.User != "" {
 		login = fmt.Sprintf("auth_basic images; auth_basic_user_file %q;", s.passwords())
@@ -76,12 +82,12 @@ func (s *Server) nginx(address string) string {
 	return fmt.Sprintf(`daemon off; master_process off; pid %[1]q; error_log stderr;
 events {}
 http {
-	access_log off;
+	%[7]s
 	default_type application/octet-stream;
 	client_body_temp_path %[2]q; proxy_temp_path %[2]q; fastcgi_temp_path %[2]q; uwsgi_temp_path %[2]q; scgi_temp_path %[2]q;
 	server { listen %[3]s; root %[4]q; %[5]s %[6]s }
 }
-`, filepath.Join(s.dir, "pid"), filepath.Join(s.dir, "temp"), address, s.Root, index, login)
+`, filepath.Join(s.dir, "pid"), filepath.Join(s.dir, "temp"), address, s.Root, index, login, log)
 }
 
 // Apache runs Debian's apache2 until the test ends, with fancy indexes. Where it
@@ -146,7 +152,7 @@ func program(t testing.TB, name string) string {
 func newServer(t testing.TB, opts Options) *Server {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "webtest") //nolint:usetesting // see above
-	s := &Server{t: t, opts: opts, dir: dir, Root: filepath.Join(dir, "www"), mark: rand.Text()}
+	s := &Server{t: t, opts: opts, dir: dir, Root: filepath.Join(dir, "www"), Log: filepath.Join(dir, "requests"), mark: rand.Text()}
 	s.must(err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	s.must(os.Chmod(dir, 0o755))

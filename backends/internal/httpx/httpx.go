@@ -101,7 +101,7 @@ func NewRequest(ctx context.Context, method, address string, body any) (*http.Re
 //
 //	401 ErrUnauthorized   403 fs.ErrPermission   404 410 fs.ErrNotExist
 //	409 412 fs.ErrExist   405 501 errors.ErrUnsupported   416 fs.ErrInvalid
-//	429 ErrRateLimited    408 5xx ErrUnavailable     others ErrCorrupt
+//	429 ErrRateLimited    408 5xx ErrUnavailable     others ErrBadAnswer
 func Error(resp *http.Response) error {
 	if resp.StatusCode/100 == 2 {
 		return nil

@@ -23,7 +23,8 @@ type dict = map[string]any
 
 const addDate = "2019-07-12T14:00:00.000000Z"
 
-// A route is one view of the server. Its name is what quotas are counted by.
+// A route is one view of the server. Its name is what quotas are counted by: those
+// without one have no limit of their own.
 type route struct {
 	method string
 	path   *regexp.Regexp
@@ -36,22 +37,23 @@ func routes() []route {
 		return route{method, regexp.MustCompile("^" + path + "/?$"), name, serve}
 	}
 	return []route{
-		at("GET", "/api/collections", "collections", (*Server).listCollections),
-		at("GET", "/api/collection/(.+?)", "collection", (*Server).getCollection),
-		at("GET", "/api/container/search/collection/(.+?)/name/(.+?)/tag/(.+?)", "search", (*Server).search),
-		at("GET", "/api/container/search/collection/(.+?)/name/(.+?)()", "search", (*Server).search),
-		at("GET", "/api/container/search()/name/(.+?)/tag/(.+?)", "search", (*Server).search),
-		at("GET", "/api/container/search()/name/(.+?)()", "search", (*Server).search),
-		at("GET", "/api/labels/search(?:/(.+?)/key)?(?:/(.+?)/value)?", "labels", (*Server).labelSearch),
+		at("GET", "/api/collections", "", (*Server).listCollections),
+		at("GET", "/api/containers", "", (*Server).listContainers),
+		at("GET", "/api/collection/(.+?)", "", (*Server).getCollection),
+		at("GET", "/api/container/search/collection/(.+?)/name/(.+?)/tag/(.+?)", "", (*Server).search),
+		at("GET", "/api/container/search/collection/(.+?)/name/(.+?)()", "", (*Server).search),
+		at("GET", "/api/container/search()/name/(.+?)/tag/(.+?)", "", (*Server).search),
+		at("GET", "/api/container/search()/name/(.+?)()", "", (*Server).search),
+		at("GET", "/api/labels/search(?:/(.+?)/key)?(?:/(.+?)/value)?", "", (*Server).labelSearch),
 		at("GET", "/api/container/([^/]+?)/(.+?)(?::([^:@]+?))?(?:@.+)?", "manifest", (*Server).manifest),
 		at("DELETE", "/api/container/([^/]+?)/(.+?):([^:@]+?)", "delete", (*Server).remove),
 		at("POST", "/api/upload/chunked_upload", "upload", (*Server).openUpload),
 		at("POST", "/upload", "upload complete", (*Server).upload),
 		at("GET", "/containers/([0-9]+)/download/(.+?)", "download", (*Server).download),
-		at("GET", "/api/registry/identity", "identity", (*Server).identity),
-		at("GET", "/version", "version", (*Server).version),
+		at("GET", "/api/registry/identity", "", (*Server).identity),
+		at("GET", "/version", "", (*Server).version),
 		at("GET", "/v1/token-status", "", (*Server).tokenStatus),
-		at("GET", "/v1/entities/([^/]+)", "entity", (*Server).entity),
+		at("GET", "/v1/entities/([^/]+)", "", (*Server).entity),
 		at("GET", "/v1/collections/([^/]+)/([^/]+)", "library collection", (*Server).libraryCollection),
 		at("POST", "/v1/collections", "library collections", (*Server).makeCollection),
 		at("GET", `/v1/images/([^/]+)/([^/]+)/([^/]+):sha256[.](.+)`, "push image", (*Server).nameless),
@@ -81,7 +83,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		if m == nil || at.method != r.Method {
 			continue
 		}
-		switch over, throttled := s.limited(at); {
+		user, framework := strings.CutPrefix(r.Header.Get("Authorization"), "Token ")
+		framework = framework && !strings.HasPrefix(at.name, "upload") && at.name != "download"
+		switch over, throttled := s.limited(at, framework); {
+		case framework && user != Token && user != GuestToken:
+			reply(w, http.StatusForbidden, dict{"detail": "Invalid token."})
 		case throttled:
 			w.Header().Set("Retry-After", "86400")
 			reply(w, http.StatusTooManyRequests, dict{"detail": "Request was throttled. Expected available in 86400 seconds."})
@@ -96,11 +102,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 // limited counts a request. The limit of a view is its own, the other one that of
-// all views of the API, which uploads and downloads are not.
-func (s *Server) limited(at route) (over, throttled bool) {
+// all views of the API, which uploads and downloads are not, for who has not logged in
+// by the framework's own means (a signature is none).
+func (s *Server) limited(at route, loggedIn bool) (over, throttled bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !strings.HasPrefix(at.name, "upload") && at.name != "download" {
+	if !loggedIn && !strings.HasPrefix(at.name, "upload") && at.name != "download" {
 		s.views["*"]++
 		throttled = s.opts.Throttle > 0 && s.views["*"] > s.opts.Throttle
 	}
@@ -192,6 +199,30 @@ func (s *Server) describedCollection(col *collection) dict {
 func (s *Server) listCollections(w http.ResponseWriter, r *http.Request, _ []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var public []*collection
+	for _, col := range s.collections {
+		if !col.private {
+			public = append(public, col)
+		}
+	}
+	sort.Slice(public, func(i, j int) bool { return public[i].id < public[j].id })
+	s.replyPage(w, r, len(public), func(i int) dict { return s.describedCollection(public[i]) })
+}
+
+func (s *Server) listContainers(w http.ResponseWriter, r *http.Request, _ []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var public []*container
+	for _, c := range s.containers {
+		if !c.in.private {
+			public = append(public, c)
+		}
+	}
+	s.replyPage(w, r, len(public), func(i int) dict { return public[i].facts() })
+}
+
+// replyPage answers with the page of n things that is asked for.
+func (s *Server) replyPage(w http.ResponseWriter, r *http.Request, n int, describe func(int) dict) {
 	limit, err := strconv.Atoi(r.FormValue("limit"))
 	if err != nil || limit <= 0 {
 		limit = 10
@@ -200,25 +231,19 @@ func (s *Server) listCollections(w http.ResponseWriter, r *http.Request, _ []str
 		limit = min(limit, s.opts.MaxPage)
 	}
 	offset, _ := strconv.Atoi(r.FormValue("offset"))
-	var public []*collection
-	for _, col := range s.collections {
-		if !col.private {
-			public = append(public, col)
-		}
-	}
-	sort.Slice(public, func(i, j int) bool { return public[i].id < public[j].id })
-	end := min(offset+limit, len(public))
+	end := min(offset+limit, n)
 	results := []dict{}
-	for _, col := range public[min(offset, end):end] {
-		results = append(results, s.describedCollection(col))
+	for i := min(offset, end); i < end; i++ {
+		results = append(results, describe(i))
 	}
-	page := dict{"count": len(public), "next": nil, "previous": nil, "results": results}
+	// The server knows itself by another name than its clients do.
+	link := "http://registry.internal" + r.URL.Path + "?limit=%d&offset=%d"
+	page := dict{"count": n, "next": nil, "previous": nil, "results": results}
 	if offset > 0 {
-		page["previous"] = fmt.Sprintf("http://registry.internal/api/collections/?limit=%d&offset=%d", limit, max(offset-limit, 0))
+		page["previous"] = fmt.Sprintf(link, limit, max(offset-limit, 0))
 	}
-	if end < len(public) {
-		// The server knows itself by another name than its clients do.
-		page["next"] = fmt.Sprintf("http://registry.internal/api/collections/?limit=%d&offset=%d", limit, end)
+	if end < n {
+		page["next"] = fmt.Sprintf(link, limit, end)
 	}
 	reply(w, http.StatusOK, page)
 }
@@ -294,7 +319,7 @@ func (s *Server) manifest(w http.ResponseWriter, r *http.Request, m []string) {
 	if m[3] == "" {
 		m[3] = "latest"
 	}
-	c := s.find(m[1], m[2], m[3])
+	c := s.findBuilt(m[1], m[2], m[3])
 	if c == nil {
 		notFound(w)
 		return
@@ -322,13 +347,13 @@ func (s *Server) manifest(w http.ResponseWriter, r *http.Request, m []string) {
 func (s *Server) remove(w http.ResponseWriter, r *http.Request, m []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.find(m[1], m[2], m[3])
+	c := s.findBuilt(m[1], m[2], m[3])
 	switch {
 	case c == nil:
 		reply(w, http.StatusNotFound, dict{"detail": "Container Not Found"})
 	case c.frozen:
 		reply(w, http.StatusForbidden, dict{"detail": c.fullName() + " is frozen, delete not allowed."})
-	case !s.signedBy(r.Header.Get("Authorization"), "delete", m[1], m[2], m[3]):
+	case !s.signedBy(r.Header.Get("Authorization"), "delete", c.in.name, c.name, c.tag):
 		reply(w, http.StatusForbidden, dict{"detail": "Unauthorized"})
 	default:
 		s.clean(c)

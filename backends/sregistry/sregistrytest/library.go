@@ -55,7 +55,7 @@ func (s *Server) tokenStatus(w http.ResponseWriter, r *http.Request, _ []string)
 
 func (s *Server) entity(w http.ResponseWriter, r *http.Request, m []string) {
 	id := entities[m[1]]
-	if s.bearer(r) == "" || id == "" {
+	if id == "" || s.bearer(r) != m[1] {
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}

@@ -265,6 +265,26 @@ func (s *Server) Lose(in, name, tag string) {
 	delete(s.files, s.find(in, name, tag).path)
 }
 
+// Nameless returns how many images without a name uploads have left.
+func (s *Server) Nameless() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, c := range s.containers {
+		if strings.HasPrefix(c.tag, "DUMMY-") {
+			n++
+		}
+	}
+	return n
+}
+
+// DropNameless is what the server's command cleanup_dummy does.
+func (s *Server) DropNameless() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.containers = slices.DeleteFunc(s.containers, func(c *container) bool { return strings.HasPrefix(c.tag, "DUMMY-") })
+}
+
 // Freeze freezes an image.
 func (s *Server) Freeze(in, name, tag string) {
 	s.mu.Lock()
@@ -330,6 +350,15 @@ func (s *Server) find(in, name, tag string) *container {
 		}
 	}
 	return nil
+}
+
+// findBuilt is find, and finds what Google Cloud Build has made: container and collection
+// are called by both.
+func (s *Server) findBuilt(in, name, tag string) *container {
+	if c := s.find(in, name, tag); c != nil {
+		return c
+	}
+	return s.find(in+"/"+name, in+"/"+name, tag)
 }
 
 func (s *Server) append(c *container) {

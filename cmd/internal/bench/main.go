@@ -33,6 +33,7 @@ func suites() []suite {
 		{"names", "Listing directories", dirs},
 		{"stat", "Attributes of 10,000 names", stat},
 		{"memory", "Memory and start with a large catalogue", memory},
+		{"folder", "A folder of files without an extension", folder},
 		{"catalogue", "Commands with 100,000 images known", catalogue},
 	}, coldSuites())
 }

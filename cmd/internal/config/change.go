@@ -26,6 +26,9 @@ func Change(in Inputs, edit func(text []byte) ([]byte, error), check func(Settin
 	if path == "" {
 		return "", errors.New("there is no home directory: say --config FILE")
 	}
+	if isNull(path) {
+		return path, fmt.Errorf("%w: %s keeps nothing: say --config FILE", fs.ErrInvalid, path)
+	}
 	// A file that is a link, into somebody's collection of settings, say, stays one.
 	real, err := filepath.EvalSymlinks(path)
 	switch {

@@ -3,7 +3,9 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,7 +71,7 @@ func TestLoad_nothing(t *testing.T) {
 	}
 	want := Settings{
 		Storage: home + "/.local/share/sregfs/images", CacheDir: home + "/.cache/sregfs",
-		Open: "lazy", Push: "sync", Passthrough: "auto", Verify: "lazy", ListTTL: time.Minute, StopTimeout: 30 * time.Second, UID: -1, GID: -1,
+		Names: "colon", Open: "lazy", Push: "sync", Passthrough: "auto", Verify: "lazy", ListTTL: time.Minute, StopTimeout: 30 * time.Second, DrainTimeout: 7 * 24 * time.Hour, UID: -1, GID: -1,
 		Remotes: []Remote{{Name: "local", Common: Common{Type: "dir"}, Origin: "default",
 			Config: map[string]any{"path": home + "/.local/share/sregfs/images"}}},
 	}
@@ -224,6 +226,88 @@ func TestLoad_sregistry(t *testing.T) {
 	}
 }
 
+// Old versions wrote the settings of a registry under other names, which the client reads
+// still, after its own.
+func TestLoad_sregistryLegacy(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		`{"registry": {"base": "https://old.lab/", "username": "me", "token": "key"}}`: "https://old.lab me key",
+		`{"registry": {"base": "https://old.lab", "SREGISTRY_REGISTRY_BASE": "https://new.lab", "username": "me",
+			"SREGISTRY_REGISTRY_USERNAME": "you", "token": "key"}}`: "https://new.lab you key",
+		`{"registry": {"username": "me", "token": "key"}}`: "",
+		`{"hub": {"base": "https://old.lab"}}`:             "",
+		`{}`:                                               "",
+	} {
+		home := t.TempDir()
+		write(t, home+"/.sregistry", text, 0o600)
+		in := Inputs{Getenv: func(string) string { return "" }, Home: home, Types: []string{"dir", "sregistry", "hub"}}
+		var s Settings
+		flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+		s.Flags(flags)
+		if err := Load(&s, flags, in); err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, r := range s.Remotes {
+			if r.Type == "sregistry" {
+				got = fmt.Sprint(r.URL, " ", r.User, " ", r.Token)
+				if r.Origin != home+"/.sregistry" && r.Origin != "SREGISTRY_REGISTRY_BASE" {
+					t.Errorf("%s: from %q", text, r.Origin)
+				}
+			}
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// The client makes the file when it is first needed: until then there are no secrets, and
+// nothing is wrong.
+func TestLoad_sregistryNoFile(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	s, err := loadIn(t, home, map[string]string{"SREGISTRY_CLIENT_SECRETS": "HOME/none.json", "SREGISTRY_DROPBOX_TOKEN": "key"})
+	if err != nil || len(s.Remotes) != 2 || s.Remotes[0].Token != "key" {
+		t.Errorf("%+v, %v", s.Remotes, err)
+	}
+	if _, err := os.Stat(home + "/none.json"); err == nil {
+		t.Error("the file was made")
+	}
+	// One that is there and cannot be read is a mistake.
+	write(t, home+"/bad.json", "{", 0o600)
+	for _, name := range []string{"bad.json", "."} {
+		if _, err := loadIn(t, home, map[string]string{"SREGISTRY_CLIENT_SECRETS": "HOME/" + name}); err == nil {
+			t.Errorf("%s was taken", name)
+		}
+	}
+}
+
+// SREGISTRY_HTTPS_NOVERIFY is for what comes out of the settings of that client alone.
+func TestLoad_sregistryNoVerify(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]bool{"": false, "no": false, "false": false, "0": false, "yes": true, "True": true, "1": true, "t": true} {
+		env := map[string]string{
+			"SREGISTRY_HTTPS_NOVERIFY": value, "SREGISTRY_DROPBOX_TOKEN": "key", "SREGISTRY_DOCKERHUB_BASE": "reg.lab",
+		}
+		in := Inputs{
+			Getenv: func(name string) string { return env[name] }, Home: t.TempDir(), Remotes: []string{"mine=oci,url=https://x.lab"},
+			Types: []string{"dir", "docker", "dropbox", "oci"},
+		}
+		var s Settings
+		flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+		s.Flags(flags)
+		if err := Load(&s, flags, in); err != nil || len(s.Remotes) != 4 {
+			t.Fatal(s.Remotes, err)
+		}
+		for _, r := range s.Remotes {
+			if r.Insecure != (want && r.Name == "docker") {
+				t.Errorf("%q: certificates of %s are not checked: %v", value, r.Name, r.Insecure)
+			}
+		}
+	}
+}
+
 // The hub needs no settings: sregistry makes a table for it in each settings file.
 func TestLoad_sregistryHub(t *testing.T) {
 	t.Parallel()
@@ -293,6 +377,19 @@ func TestLoad_sregistryRegistries(t *testing.T) {
 		},
 		{map[string]string{"SREGISTRY_AWS_ID": "12", "SREGISTRY_AWS_ZONE": "eu-1"}, "aws aws    map[account:12 region:eu-1]"},
 		{map[string]string{"SREGISTRY_AWS_BASE": "x.amazonaws.com"}, "aws aws https://x.amazonaws.com   map[url:https://x.amazonaws.com]"},
+		{
+			map[string]string{"SREGISTRY_REGISTRY_BASE": "reg.lab/api", "SREGISTRY_REGISTRY_USERNAME": "me", "SREGISTRY_REGISTRY_TOKEN": "key"},
+			"registry sregistry https://reg.lab/api me key map[url:https://reg.lab/api]",
+		},
+		// To this client any value means it, and an address that has a scheme keeps it.
+		{
+			map[string]string{"SREGISTRY_REGISTRY_BASE": "127.0.0.1:6200", "SREGISTRY_REGISTRY_NOHTTPS": "no"},
+			"registry sregistry http://127.0.0.1:6200   map[url:http://127.0.0.1:6200]",
+		},
+		{
+			map[string]string{"SREGISTRY_REGISTRY_BASE": "https://reg.lab", "SREGISTRY_REGISTRY_NOHTTPS": "yes"},
+			"registry sregistry https://reg.lab   map[url:https://reg.lab]",
+		},
 	} {
 		in := Inputs{
 			Getenv: func(name string) string { return tt.env[name] }, Home: t.TempDir(),
@@ -349,7 +446,6 @@ func TestLoad_bad(t *testing.T) {
 		{"remote flag", "", nil, []string{"--remote=lab"}, "NAME=TYPE"},
 		{"remote flag part", "", nil, []string{"--remote=lab=oci,insecure"}, "not key=value"},
 		{"token in arguments", "", nil, []string{"--remote=lab=oci,token=hunter2"}, "token_file="},
-		{"sregistry file", "", map[string]string{"SREGISTRY_CLIENT_SECRETS": "/nowhere.json"}, nil, "SREGISTRY_CLIENT_SECRETS"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -445,5 +541,21 @@ func TestLoad_cacheTable(t *testing.T) {
 	write(t, filepath.Join(home, ".config/sregfs/config.toml"), "[cache]\nshared_dir = \"/x\"\n", 0o600)
 	if _, err := loadIn(t, home, nil); err == nil || !strings.Contains(err.Error(), "config.toml:2") || !strings.Contains(err.Error(), "cache_shared") {
 		t.Errorf("a wrong key: %v", err)
+	}
+}
+
+// The null device is an empty file; nothing can be kept in it.
+func TestLoad_null(t *testing.T) {
+	t.Parallel()
+	in := Inputs{Getenv: func(name string) string { return map[string]string{"SREGFS_CONFIG": os.DevNull}[name] }, Home: t.TempDir(), Dir: "/"}
+	var s Settings
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	s.Flags(flags)
+	if err := Load(&s, flags, in); err != nil || len(s.Remotes) != 1 {
+		t.Errorf("Load: %v, remotes %v", err, s.Remotes)
+	}
+	edit := func([]byte) ([]byte, error) { return []byte("list_ttl = \"5s\"\n"), nil }
+	if _, err := Change(in, edit, func(Settings) error { return nil }); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("Change: %v", err)
 	}
 }

@@ -29,8 +29,22 @@ type file struct {
 	lines map[string]int // of dotted keys
 }
 
-// readFile reads the file at path. A missing one is nil unless it is required.
+// isNull reports whether path is the null device, the usual way to say "no file".
+func isNull(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode()&fs.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err == nil && os.SameFile(info, null)
+}
+
+// readFile reads the file at path, which may be the null device. A missing one is nil
+// unless it is required.
 func readFile(path string, required bool) (*file, error) {
+	if isNull(path) {
+		return parseFile(path, 0o600, nil)
+	}
 	in, err := backends.OpenRegular(path, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) && !required {
 		return nil, nil

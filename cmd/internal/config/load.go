@@ -38,6 +38,16 @@ func Load(s *Settings, fs *pflag.FlagSet, in Inputs) error {
 	return s.load(fs, f, in)
 }
 
+// LoadRemotes returns the remotes that Load would find now, without the flags of
+// the settings, of which only those of a file name matter here.
+func LoadRemotes(in Inputs) ([]Remote, error) {
+	var s Settings
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	s.Flags(flags)
+	err := Load(&s, flags, in)
+	return s.Remotes, err
+}
+
 // load is Load with the file read already; f is nil if there is none.
 func (s *Settings) load(fs *pflag.FlagSet, f *file, in Inputs) error {
 	old, err := readSregistry(in)

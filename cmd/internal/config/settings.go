@@ -30,6 +30,7 @@ type Settings struct {
 	AllowOverwrite bool
 	AllowDelete    bool
 	AllowOther     bool
+	Names          string // "colon" or "plus"
 	Open           string // "lazy" or "wait"
 	Push           string // "sync" or "async"
 	Passthrough    string // "auto" or "off"
@@ -38,6 +39,7 @@ type Settings struct {
 	MaxStreams     int // requests for one image at once; 0 means as many as are of use
 	ListTTL        time.Duration
 	StopTimeout    time.Duration
+	DrainTimeout   time.Duration
 	UID, GID       int // -1 means who mounts
 	Umask          int // bits that the modes in the mount have not
 	LogFile        string
@@ -60,16 +62,18 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&s.AllowOverwrite, "allow-overwrite", false, "let published tags be replaced")
 	fs.BoolVar(&s.AllowDelete, "allow-delete", false, "let images be deleted through the mount")
 	fs.BoolVar(&s.AllowOther, "allow-other", false, "let other users see the mount")
-	s.Open, s.Push, s.Passthrough, s.Verify = "lazy", "sync", "auto", "lazy"
+	s.Names, s.Open, s.Push, s.Passthrough, s.Verify = "colon", "lazy", "sync", "auto", "lazy"
+	fs.Var(oneOf{&s.Names, []string{"colon", "plus"}}, "names", "how listings spell the names of images, both of which open: IMAGE:TAG.sif or IMAGE+TAG.sif: `colon|plus`")
 	fs.Var(oneOf{&s.Open, []string{"lazy", "wait"}}, "open", "whether open(2) waits until the image is whole and verified: `lazy|wait`")
 	fs.Var(oneOf{&s.Push, []string{"sync", "async"}}, "push", "whether close(2) waits until a copied file is published: `sync|async`")
 	fs.Var(oneOf{&s.Passthrough, []string{"auto", "off"}}, "passthrough", "whether the kernel may read whole images without us: `auto|off`")
 	fs.Var(oneOf{&s.Verify, []string{"lazy", "strict"}}, "verify", "whether bytes are given out before the whole image was compared with its digest: `lazy|strict`")
 	fs.BoolVar(&s.FSVerity, "fs-verity", false, "let the kernel guard whole images in the cache, where the filesystem can (ext4, btrfs, f2fs)")
 	fs.Var(upTo{&s.MaxStreams, 16}, "max-streams", "most requests for one image at once in the background; 0 means as many as are of use, up to 16")
-	s.ListTTL, s.StopTimeout = time.Minute, 30*time.Second
+	s.ListTTL, s.StopTimeout, s.DrainTimeout = time.Minute, 30*time.Second, 7*24*time.Hour
 	fs.Var((*Duration)(&s.ListTTL), "list-ttl", "age at which a listing is refreshed")
-	fs.Var((*Duration)(&s.StopTimeout), "stop-timeout", "how long stopping may wait for uploads")
+	fs.Var((*Duration)(&s.StopTimeout), "stop-timeout", "how long stopping may wait for uploads, and for files that are being written")
+	fs.Var((*Duration)(&s.DrainTimeout), "drain-timeout", "how long after that files that are open can be read; 0 ends with them open")
 	s.UID, s.GID = -1, -1
 	fs.Var(upTo{&s.UID, maxID}, "uid", "owner of the files, by `number` (default who mounts)")
 	fs.Var(upTo{&s.GID, maxID}, "gid", "group of the files, by `number`")

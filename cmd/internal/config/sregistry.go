@@ -4,6 +4,7 @@ package config
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -19,7 +20,8 @@ import (
 // and write neither.
 
 // legacy says which of its backends become a remote of ours, and how. Where
-// several variables are named, the first that is set counts.
+// several variables are named, the first that is set counts; those in lower case are
+// what old versions wrote into the file, and no variables of the environment.
 var legacy = []struct {
 	client string // its name for the backend, and our remote's
 	typ    string // ours
@@ -33,8 +35,8 @@ var legacy = []struct {
 	config map[string]string // settings of ours to variables
 }{
 	{client: "dropbox", typ: "dropbox", needs: "SREGISTRY_DROPBOX_TOKEN", token: "SREGISTRY_DROPBOX_TOKEN"},
-	{client: "registry", typ: "sregistry", needs: "SREGISTRY_REGISTRY_BASE", url: "SREGISTRY_REGISTRY_BASE",
-		user: "SREGISTRY_REGISTRY_USERNAME", token: "SREGISTRY_REGISTRY_TOKEN"},
+	{client: "registry", typ: "sregistry", needs: "SREGISTRY_REGISTRY_BASE base", url: "SREGISTRY_REGISTRY_BASE base", http: "SREGISTRY_REGISTRY_NOHTTPS",
+		user: "SREGISTRY_REGISTRY_USERNAME username", token: "SREGISTRY_REGISTRY_TOKEN token"},
 	{client: hub, typ: "hub", alone: true, table: true},
 	{client: "docker", typ: "docker", alone: true,
 		needs: "SREGISTRY_DOCKERHUB_BASE SREGISTRY_DOCKERHUB_USERNAME SINGULARITY_DOCKER_USERNAME",
@@ -84,16 +86,17 @@ func checkLegacy(path string) (warning string, err error) {
 	if err != nil {
 		return "", err
 	}
-	switch mode := info.Mode().Perm(); {
-	case mode&0o002 != 0:
+	switch mode, others := info.Mode().Perm(), foreign(info); {
+	case others&0o002 != 0:
 		return "", fmt.Errorf("%s can be written by everybody (mode %#o): chmod 600 it", path, mode)
-	case mode&0o077 != 0:
+	case others != 0:
 		return fmt.Sprintf("%s can be read by others (mode %#o), and may hold passwords: chmod 600 it", path, mode), nil
 	}
 	return "", nil
 }
 
-// readSregistry reads the settings file. A missing one is as good as an empty one.
+// readSregistry reads the settings file. A missing one is as good as an empty one: the
+// client makes it when it first has something to write.
 func readSregistry(in Inputs) (sregistrySettings, error) {
 	s := sregistrySettings{values: map[string]map[string]string{}}
 	path := in.Getenv("SREGISTRY_CLIENT_SECRETS")
@@ -102,10 +105,10 @@ func readSregistry(in Inputs) (sregistrySettings, error) {
 		path = filepath.Join(in.Home, ".sregistry")
 	}
 	text, err := backends.ReadRegular(path, 0, maxFile)
-	if err != nil {
-		if named {
-			return s, fmt.Errorf("SREGISTRY_CLIENT_SECRETS: %w", err)
-		}
+	switch {
+	case err != nil && named && !errors.Is(err, fs.ErrNotExist):
+		return s, fmt.Errorf("SREGISTRY_CLIENT_SECRETS: %w", err)
+	case err != nil:
 		return s, nil
 	}
 	if s.warning, err = checkLegacy(path); err != nil {
@@ -151,6 +154,9 @@ func (s sregistrySettings) remotes(in Inputs) (all []Remote, notes []string) {
 	for _, l := range legacy {
 		get := func(names string) string { _, value := s.first(in, l.client, names); return value }
 		origin, _ := s.first(in, l.client, l.needs)
+		if origin != strings.ToUpper(origin) {
+			origin = s.path
+		}
 		if origin == "" && l.alone {
 			origin = s.setUp(l.client, l.table, in)
 		}
@@ -162,8 +168,10 @@ func (s sregistrySettings) remotes(in Inputs) (all []Remote, notes []string) {
 			continue
 		}
 		r := Remote{Name: l.client, Origin: origin, Guessed: true, Config: map[string]any{}}
-		r.URL = address(get(l.url), l.typ, isTrue(get(l.http)))
+		r.URL = address(get(l.url), l.typ, get(l.http))
 		r.Type, r.User, r.Token = l.typ, get(l.user), get(l.token)
+		// Dropbox's own library is not told of it.
+		r.Insecure = l.typ != "dropbox" && isTrue(in.Getenv("SREGISTRY_HTTPS_NOVERIFY"))
 		if r.URL != "" {
 			r.Config["url"] = r.URL
 		}
@@ -181,7 +189,7 @@ func (s sregistrySettings) remotes(in Inputs) (all []Remote, notes []string) {
 // environment or else in the file.
 func (s sregistrySettings) first(in Inputs, client, names string) (name, value string) {
 	for name := range strings.FieldsSeq(names) {
-		if v := in.Getenv(name); v != "" {
+		if v := in.Getenv(name); v != "" && name == strings.ToUpper(name) {
 			return name, v
 		}
 		if v := s.values[client][name]; v != "" {
@@ -192,23 +200,26 @@ func (s sregistrySettings) first(in Inputs, client, names string) (name, value s
 }
 
 // address makes of an address as sregistry's clients of registries take it, with
-// or without a scheme and with the version of the API, one as we do. Those of
-// other clients are the same here and there.
-func address(base, typ string, plain bool) string {
-	if base == "" || typ == "sregistry" {
-		return base
+// or without a scheme and with the version of the API, one as we do. noHTTPS is the
+// switch for those without a scheme. The client of its own server goes by its being set
+// at all, and leaves the scheme of an address; to the others a true one goes before that.
+func address(base, typ, noHTTPS string) string {
+	if base == "" {
+		return ""
 	}
 	base = strings.TrimSuffix(strings.TrimRight(base, "/"), "/v2")
-	if _, host, ok := strings.Cut(base, "://"); ok && plain {
-		base = host
-	}
+	scheme, host, ok := strings.Cut(base, "://")
 	switch {
-	case plain:
+	case typ == "sregistry" && ok:
+	case typ == "sregistry" && noHTTPS != "":
 		return "http://" + base
-	case !strings.Contains(base, "://"):
-		return "https://" + base
+	case !ok:
+		scheme, host = "https", base
 	}
-	return base
+	if typ != "sregistry" && isTrue(noHTTPS) {
+		scheme = "http"
+	}
+	return scheme + "://" + host
 }
 
 // isTrue reads a switch as sregistry does.

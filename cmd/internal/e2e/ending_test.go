@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -82,6 +84,40 @@ func TestStateDiskFails(t *testing.T) {
 				t.Errorf("sregfs: exit %d\n%s", failed.ExitCode(), &m.log)
 			}
 			m.detach()
+		})
+	}
+}
+
+// One signal ends sreg while it waits for somebody to write into a pipe, opened or not.
+func TestSignalWhileReading(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "lab=oci,url=http://127.0.0.1:1")
+	pipe := w.path("pipe")
+	must(t, syscall.Mkfifo(pipe, 0o600))
+	// The test has it open for both, so that opening it does not wait.
+	open, err := os.OpenFile(pipe, os.O_RDWR, 0)
+	must(t, err)
+	defer open.Close()
+	silent := w.path("silent")
+	must(t, syscall.Mkfifo(silent, 0o600))
+	for name, args := range map[string][]string{
+		"open":  {"warm", "--from", silent},
+		"read":  {"warm", "--from", pipe},
+		"stdin": {"warm", "--from", "-"},
+		"token": {"login", "lab", "--user", "me", "--token-stdin"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.Command(binaries+"/sreg", append(w.args, args...)...)
+			cmd.Env, cmd.Stdin = w.env, open
+			must(t, cmd.Start())
+			// It has its handlers, and reads, once it sleeps for good: before that the signal
+			// ends it in another way, which is no less right.
+			w.eventually("sreg waits", func() bool {
+				stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "syscall"))
+				return err == nil && !strings.HasPrefix(string(stat), "running")
+			})
+			must(t, cmd.Process.Signal(syscall.SIGTERM))
+			_ = within(t, "sreg", time.Minute, cmd)
 		})
 	}
 }

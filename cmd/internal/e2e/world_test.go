@@ -56,7 +56,9 @@ type world struct {
 	env  []string
 	args []string // remotes, for both programs
 
-	umask string // of sregfs
+	umask string              // of sregfs
+	files string              // soft and hard limit of its open files, for ulimit; "" for ours
+	who   *syscall.Credential // who runs the programs; nil for us
 }
 
 func newWorld(t *testing.T, remotes ...string) *world {
@@ -82,7 +84,19 @@ type mounted struct {
 	w   *world
 	dir string
 	cmd *exec.Cmd
-	log bytes.Buffer
+	log logText
+}
+
+// A logText is what a program prints, in a file: a pipe would stay open for as long as
+// any process of it runs, and a buffer cannot be read meanwhile.
+type logText struct{ path string }
+
+func (l *logText) String() string {
+	text, err := os.ReadFile(l.path)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
 }
 
 // mount starts sregfs in the foreground and waits until the kernel has it.
@@ -91,9 +105,17 @@ func (w *world) mount(flags ...string) *mounted {
 	m := &mounted{w: w, dir: w.path("mnt")}
 	must(w.t, os.MkdirAll(m.dir, 0o755))
 	args := append(append([]string{"-f"}, w.args...), flags...)
-	m.cmd = exec.Command("sh", append([]string{"-c", "umask " + w.umask + `; exec "$0" "$@"`, binaries + "/sregfs"}, append(args, m.dir)...)...)
+	script := "umask " + w.umask
+	if soft, hard, ok := strings.Cut(w.files, " "); ok {
+		script += "; ulimit -Sn " + soft + "; ulimit -Hn " + hard
+	}
+	m.cmd = exec.Command("sh", append([]string{"-c", script + `; exec "$0" "$@"`, binaries + "/sregfs"}, append(args, m.dir)...)...)
 	m.cmd.Env = w.env
-	m.cmd.Stdout, m.cmd.Stderr = &m.log, &m.log
+	f, err := os.CreateTemp(w.dir, "log-*")
+	must(w.t, err)
+	defer f.Close()
+	m.log.path = f.Name()
+	m.cmd.Stdout, m.cmd.Stderr = f, f
 	must(w.t, m.cmd.Start())
 	w.t.Cleanup(m.stop)
 	w.eventually("the mount appears", func() bool {
@@ -149,8 +171,17 @@ func (w *world) run(name string, args ...string) result {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
-	if name == "sreg" {
-		cmd = exec.CommandContext(ctx, binaries+"/sreg", append(w.args[:len(w.args):len(w.args)], args...)...)
+	bin := binaries
+	if w.who != nil {
+		bin = w.dir
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: w.who}
+	}
+	switch name {
+	case "sreg":
+		args = append(w.args[:len(w.args):len(w.args)], args...)
+		fallthrough
+	case "sregfs":
+		cmd.Path, cmd.Args, cmd.Err = bin+"/"+name, append([]string{name}, args...), nil
 	}
 	var stdout, stderr bytes.Buffer
 	cmd.Env, cmd.Stdout, cmd.Stderr = w.env, &stdout, &stderr

@@ -47,8 +47,8 @@ type Options struct {
 }
 
 // Configure completes the settings, whose flags were declared on flags and
-// parsed, and chooses the state directory. It creates nothing. Its errors have
-// exit codes; what is returned with one is enough for ChangeConfig.
+// parsed, and chooses the state directory. It creates nothing. Whom the warnings of the
+// settings concern the caller knows. Its errors have exit codes; what is returned with one is enough for ChangeConfig.
 func Configure(s *config.Settings, flags *pflag.FlagSet, src Source) (Options, error) {
 	o := Options{Settings: s, Backends: all.Backends, Getenv: src.Getenv, Log: src.Log, Notice: src.Notice, Home: homeDir(src.Getenv)}
 	dir, err := os.Getwd()
@@ -65,7 +65,6 @@ func Configure(s *config.Settings, flags *pflag.FlagSet, src Source) (Options, e
 	}
 	for _, warning := range s.Warnings {
 		o.Log.Warn(warning)
-		o.Notice(warning)
 	}
 	for _, note := range s.Notes {
 		o.Log.Info(note)

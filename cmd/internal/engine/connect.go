@@ -16,6 +16,7 @@ import (
 type Session struct {
 	Client *control.Client
 	Mount  string  // mount point of the running mount; "" if none is
+	Names  string  // how names are spelled there: fsys.Names
 	engine *Engine // nil if it runs in another process
 }
 
@@ -42,7 +43,7 @@ func Connect(ctx context.Context, o Options) (*Session, error) {
 		case holder.Socket != "":
 			c, err := control.Dial(ctx, holder.Socket)
 			if err == nil {
-				return &Session{Client: c, Mount: holder.Mount}, nil
+				return &Session{Client: c, Mount: holder.Mount, Names: holder.Names}, nil
 			}
 			if !errors.Is(err, control.ErrNobody) || waited > startWait {
 				return nil, exit.WithCode(exit.Locked, errors.Join(err, &statedir.HeldError{Path: o.State, Holder: holder}))

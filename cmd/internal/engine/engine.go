@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/badger"
 	"github.com/sregfs/sregfs/catalog/inspect"
+	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
 	"github.com/sregfs/sregfs/cmd/internal/version"
@@ -29,6 +31,9 @@ import (
 type Engine struct {
 	Catalog *catalog.Catalog
 	opts    Options
+
+	reloading sync.Mutex      // held by Reload; guards remotes
+	remotes   []config.Remote // as they are in the catalogue
 
 	mu    sync.Mutex // guards the fields below
 	dir   *statedir.Dir
@@ -45,7 +50,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{opts: o}
+	e := &Engine{opts: o, remotes: slices.Clone(o.Settings.Remotes)}
 	e.Catalog, err = catalog.New(catalog.Options{
 		Remotes: remotes,
 		Default: o.Settings.Default,
@@ -65,15 +70,33 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 // Close ends the catalogue, which waits for uploads until ctx ends, and gives
 // the state up.
 func (e *Engine) Close(ctx context.Context) error {
-	err := e.Catalog.Close(ctx)
+	return errors.Join(e.Catalog.Close(ctx), e.giveUp())
+}
+
+// HandOver gives the state up for another process while images are open, which can be
+// read until Close.
+//
+// Errors: those of the local disk, and ctx's. The engine is closed then.
+func (e *Engine) HandOver(ctx context.Context) error {
+	if err := e.Catalog.HandOver(ctx); err != nil {
+		return errors.Join(err, e.Close(ctx))
+	}
+	return e.giveUp()
+}
+
+// giveUp unlocks the state and the cache.
+func (e *Engine) giveUp() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.cache != nil {
 		e.cache.release()
+		e.cache = nil
 	}
-	if e.dir != nil {
-		err = errors.Join(err, e.dir.Unlock())
+	if e.dir == nil {
+		return nil
 	}
+	err := e.dir.Unlock()
+	e.dir = nil
 	return err
 }
 
@@ -116,7 +139,7 @@ func (e *Engine) lockLocked(ctx context.Context) (*statedir.Dir, error) {
 			return dir, nil
 		case !isHeld:
 			return nil, fmt.Errorf("state directory: %w", err)
-		case held.Holder.Socket != "":
+		case held.Holder.Socket != "" && held.Holder.Ends.IsZero():
 			e.held = held
 			return nil, exit.WithCode(exit.Locked, held)
 		case !told && time.Since(start) > lockNotice:

@@ -277,7 +277,7 @@ func TestLockDoesNotWaitForAMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Unlock()
-	if err := other.Announce("/somewhere/control.sock", "/mnt"); err != nil {
+	if err := other.Announce("/somewhere/control.sock", "/mnt", ""); err != nil {
 		t.Fatal(err)
 	}
 	e := open(t, o)
@@ -369,7 +369,7 @@ func TestConnect(t *testing.T) {
 	go func() {
 		served <- control.Serve(ctx, l, control.Handler(e.Catalog, control.Options{Mount: "/mnt"}), o.Log)
 	}()
-	if err := dir.Announce(socket, "/mnt"); err != nil {
+	if err := dir.Announce(socket, "/mnt", ""); err != nil {
 		t.Fatal(err)
 	}
 	s := session()
@@ -398,7 +398,7 @@ func TestSessionThatLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Unlock()
-	if err := other.Announce("/somewhere", "/mnt"); err != nil {
+	if err := other.Announce("/somewhere", "/mnt", ""); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Client.Status(t.Context()); err == nil || !s.Held() {

@@ -17,39 +17,49 @@ import (
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 )
 
-// openRemotes opens the backend of every remote. One that cannot be opened is
-// kept with its error; but a mistake in what somebody wrote into the
-// configuration ends the program before it does half of what was meant.
+// openRemotes opens the backends of all remotes, or of none: a mistake in what
+// somebody wrote into the configuration ends the program before it does half of
+// what was meant.
 func openRemotes(ctx context.Context, o Options) ([]catalog.Remote, error) {
 	var all []catalog.Remote
 	for _, r := range o.Settings.Remotes {
-		remote := catalog.Remote{Name: r.Name, Type: r.Type, URL: r.URL, Policy: policyOf(o.Settings, r)}
-		remote.Guessed = r.Guessed && len(r.Config) == 0 && r.Token == ""
-		if path, ok := r.Config["path"].(string); ok && remote.URL == "" {
-			remote.URL = path
-		}
-		backend, err := o.OpenBackend(ctx, r)
-		switch {
-		case err == nil:
-			if remote.URL == "" {
-				remote.URL = backends.AddressOf(backend)
-			}
-			remote.Client = backends.NewClient(r.Name, backend, backends.ClientOptions{
-				ReadOnly:   remote.Policy.ReadOnly,
-				MaxElapsed: time.Duration(r.Timeout),
-				Origin:     r.Type + " " + remote.URL,
-				Log:        o.Log,
-			})
-		case errors.Is(err, fs.ErrInvalid) && !r.Guessed:
+		remote, err := o.openRemote(ctx, r)
+		if err != nil {
 			closeRemotes(all)
-			return nil, exit.WithCode(exit.Usage, fmt.Errorf("%s: %w%s", r.Origin, err, nearCommon(r.Config)))
-		default:
-			o.Log.Warn("remote cannot be used", "remote", r.Name, "err", err)
-			remote.Err = err
+			return nil, err
 		}
 		all = append(all, remote)
 	}
 	return all, nil
+}
+
+// openRemote opens the backend of a remote. One that cannot be opened is kept with
+// its error, unless that is a mistake in what somebody wrote.
+func (o Options) openRemote(ctx context.Context, r config.Remote) (catalog.Remote, error) {
+	remote := catalog.Remote{Name: r.Name, Type: r.Type, URL: r.URL, Policy: policyOf(o.Settings, r)}
+	remote.Guessed = r.Guessed && len(r.Config) == 0 && r.Token == ""
+	if path, ok := r.Config["path"].(string); ok && remote.URL == "" {
+		remote.URL = path
+	}
+	backend, err := o.OpenBackend(ctx, r)
+	switch {
+	case err == nil:
+		if remote.URL == "" {
+			remote.URL = backends.AddressOf(backend)
+		}
+		remote.Client = backends.NewClient(r.Name, backend, backends.ClientOptions{
+			ReadOnly:   remote.Policy.ReadOnly,
+			MaxElapsed: time.Duration(r.Timeout),
+			Origin:     r.Type + " " + remote.URL,
+			Log:        o.Log,
+		})
+	case errors.Is(err, fs.ErrInvalid) && !r.Guessed:
+		return remote, exit.WithCode(exit.Usage, fmt.Errorf("%s: %w%s", r.Origin, err, nearCommon(r.Config)))
+	default:
+		o.Log.Warn("remote cannot be used", "remote", r.Name, "err", err)
+		remote.Err = err
+	}
+	return remote, nil
 }
 
 func closeRemotes(all []catalog.Remote) {

@@ -55,7 +55,7 @@ func WithCode(code int, err error) error {
 // that a script must know about first wins.
 func Code(err error) int {
 	coded, isCoded := errors.AsType[*CodeError](err)
-	_, diskFull := backends.LocalDisk(err)
+	_, diskFull := backends.LocalErrno(err)
 	is := func(target error) bool { return errors.Is(err, target) }
 	switch {
 	case err == nil:

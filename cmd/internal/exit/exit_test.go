@@ -41,6 +41,7 @@ var table = []struct {
 	{backends.ErrUnauthorized, NotAllowed},
 	{backends.ErrNotAllowed, NotAllowed},
 	{backends.ErrReadOnly, NotAllowed},
+	{backends.ErrNotImage, NotAllowed},
 	{backends.ErrUnavailable, Unreachable},
 	{backends.ErrRateLimited, Unreachable},
 	{context.DeadlineExceeded, Unreachable},

@@ -32,7 +32,7 @@ func (s *script) impostor(ts *testscript.TestScript, _ bool, _ []string) {
 	socket := control.SocketPath(dir.Path(), "", 0)
 	l, err := control.Listen(socket)
 	ts.Check(err)
-	ts.Check(dir.Announce(socket, "/nowhere"))
+	ts.Check(dir.Announce(socket, "/nowhere", ""))
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan struct{})
 	go func() {

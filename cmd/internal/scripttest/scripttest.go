@@ -6,7 +6,8 @@
 //
 //	exits CODE PROGRAM ARGS…   run it; its exit code must be CODE
 //	registry [delete] [login]  start a registry; $REGISTRY is its URL. With login
-//	                           it wants the user "me" and the password "hunter2"
+//	                           it wants the user "me" and the password "hunter2"; with log
+//	                           $WEB_LOG has its requests, with json its index is JSON
 //	registry-image REPO TAG    push a container image there, as docker does
 //	registry-refuse            let it answer 403 to everything but reading
 //	registry-stop              let it answer 502 to everything
@@ -19,9 +20,10 @@
 //	dropbox-accept TOKEN       let it take this one
 //	sregistry                  start a Singularity Registry Server; $SREGISTRY is its
 //	                           URL, $SREGISTRY_USER and $SREGISTRY_TOKEN log in
-//	web [login]                start a web server; $WEB is its URL, $WEB_ROOT the
+//	web [login] [log] [json]   start a web server; $WEB is its URL, $WEB_ROOT the
 //	                           directory that it shows. With login it wants the
-//	                           user "me" and the password "hunter2"
+//	                           user "me" and the password "hunter2"; with log
+//	                           $WEB_LOG has its requests, with json its index is JSON
 //	web-expire                 let it take no password that it took
 //	web-accept PASSWORD        let it take this one
 //	hub                        start an archive of Singularity Hub; $HUB is the URL of its

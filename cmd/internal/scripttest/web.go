@@ -12,13 +12,14 @@ import (
 )
 
 func (s *script) startWeb(ts *testscript.TestScript, _ bool, args []string) {
-	opts := webtest.Options{}
+	opts := webtest.Options{Log: slices.Contains(args, "log"), JSON: slices.Contains(args, "json")}
 	if slices.Contains(args, "login") {
 		opts.User, opts.Password = "me", "hunter2"
 	}
 	s.web = webtest.Nginx(s.t, opts)
 	ts.Setenv("WEB", s.web.URL)
 	ts.Setenv("WEB_ROOT", s.web.Root)
+	ts.Setenv("WEB_LOG", s.web.Log)
 }
 
 func (s *script) webExpire(*testscript.TestScript, bool, []string) { s.web.Login("me", rand.Text()) }

@@ -18,6 +18,7 @@ import (
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
+	"github.com/sregfs/sregfs/fsys"
 )
 
 // An app is one run of the command.
@@ -35,8 +36,11 @@ type app struct {
 	format       format
 	quiet, debug bool
 
-	lines *bufio.Reader // of in, where somebody is asked
-	mount string        // where the running mount is, "" if none; set by with
+	warns      bool          // tell the warnings about the configuration, once
+	lines      *bufio.Reader // of in, where somebody is asked
+	mount      string        // where the running mount is, "" if none; set by with
+	mountNames fsys.Names    // how names are spelled there
+	state      string        // the state directory; set by with
 }
 
 // A format is how the answer is printed.
@@ -81,9 +85,9 @@ func (a *app) with(ctx context.Context, fn func(*control.Client) error) error {
 		if err != nil {
 			return err
 		}
-		a.mount = s.Mount
+		a.mount, a.mountNames, a.state = s.Mount, fsys.Names(s.Names), o.State
 		err = fn(s.Client)
-		again := err != nil && s.Held() && try < 3
+		again := err != nil && (s.Held() || errors.Is(err, control.ErrUnheard)) && try < 3
 		if closeErr := s.Close(ctx); !again {
 			return errors.Join(err, closeErr)
 		}
@@ -91,9 +95,16 @@ func (a *app) with(ctx context.Context, fn func(*control.Client) error) error {
 }
 
 func (a *app) options() (engine.Options, error) {
-	return engine.Configure(&a.settings, a.settingFlags, engine.Source{
+	o, err := engine.Configure(&a.settings, a.settingFlags, engine.Source{
 		Getenv: a.getenv, Config: a.config, Remotes: a.remotes, Log: a.log(), Notice: a.notice,
 	})
+	for _, warning := range a.settings.Warnings {
+		if a.warns {
+			a.notice(warning)
+		}
+	}
+	a.warns = false
+	return o, err
 }
 
 // log returns where the work in this process tells what it does. Without --debug

@@ -146,8 +146,11 @@ func (p *probe) steps(ctx context.Context, o engine.Options, ref backends.Ref) [
 	if err != nil {
 		return []step{reach, skipped("login"), skipped("list"), skipped("read"), p.push()}
 	}
-	err = p.login(ctx)
+	err = p.proven(ctx, o)
 	login := p.outcome("login", loginSource(o, p.remote), err)
+	if errors.Is(err, errUnproven) {
+		login, err = step{Step: "login", Result: resultNo, Detail: err.Error()}, nil
+	}
 	if err != nil {
 		return []step{reach, login, skipped("list"), skipped("read"), p.push()}
 	}

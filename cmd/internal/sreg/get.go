@@ -3,12 +3,16 @@
 package sreg
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/fsys"
 )
@@ -18,7 +22,7 @@ func (a *app) getCmd() *cobra.Command {
 		Use:   "get URI",
 		Short: "Print the path of an image's file",
 		Long: `Print one path and nothing else: of the file with the image's bytes, if they are
-on this machine, or else of the image in the running mount.`,
+on this machine, or else of the image in the running mount. What is printed is there.`,
 		Example: "  singularity run $(sreg get vsoch/hello:2.0)",
 		Args:    needArgs(1, 1),
 
@@ -27,13 +31,10 @@ on this machine, or else of the image in the running mount.`,
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				r, err := c.Get(cmd.Context(), args[0])
 				if err != nil {
-					return err
+					return a.unread(err)
 				}
-				if r.Path == "" && a.mount != "" {
-					r.Path = filepath.Join(a.mount, fsys.PathOf(r.Remote, r.Ref, r.Format))
-				}
-				if r.Path == "" {
-					return backends.NotFound("get %s: not on this machine: run \"sreg pull %s\" first, or mount with sregfs", r.URI, r.URI)
+				if r.Path, err = a.pathOf(r); err != nil {
+					return fmt.Errorf("get %s: %w", r.URI, err)
 				}
 				if a.format == asJSON {
 					return a.printJSON(r)
@@ -44,4 +45,38 @@ on this machine, or else of the image in the running mount.`,
 			})
 		},
 	}
+}
+
+// pathOf returns the path of an image's file: that of its bytes, else in the running mount,
+// provided that whoever asked finds it there.
+func (a *app) pathOf(r catalog.Record) (string, error) {
+	switch {
+	case r.Path != "":
+		return r.Path, nil
+	case a.mount == "":
+		return "", backends.NotFound("not on this machine: run \"sreg pull %s\" first, or mount with sregfs", r.URI)
+	}
+	path := filepath.Join(a.mount, fsys.PathOf(a.mountNames, r.Remote, r.Ref, r.Format))
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("the mount at %s does not show it here (\"sreg pull %s\" fetches it): %w", a.mount, r.URI, err)
+	}
+	return path, nil
+}
+
+// unread adds to an error of the local catalogue that somebody else's may know the image:
+// the sregistry client keeps records of files that it moved elsewhere, and of addresses.
+func (a *app) unread(err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	dir := a.getenv("SREGISTRY_DATABASE")
+	if home := a.getenv("HOME"); dir == "" && home != "" {
+		dir = filepath.Join(home, ".singularity")
+	}
+	path := filepath.Join(dir, "sregistry.db")
+	if info, statErr := os.Stat(path); dir == "" || statErr != nil || !info.Mode().IsRegular() {
+		return err
+	}
+	return fmt.Errorf("%w (the database of the sregistry client, %s, may know it: sreg does not read that, only the files in the store; "+
+		"\"sregistry get\" tells where the file is, and \"sreg add FILE URI\" takes it in)", err, path)
 }

@@ -61,18 +61,20 @@ func (a *app) login(ctx context.Context, name string, f loginFlags) error {
 	if err != nil {
 		return err
 	}
-	if err := a.tryLogin(ctx, o, r, l); err != nil {
+	untried, err := a.tryLogin(ctx, o, r, l)
+	if err != nil {
 		return fmt.Errorf("login %s: %w", name, err)
 	}
-	_, before := o.ReadLogin(r)
 	path, err := o.StoreLogin(r, l)
 	if err != nil {
 		return fmt.Errorf("login %s: %w", name, err)
 	}
-	a.notice(fmt.Sprintf("logged in to %s; the login is in %s", name, path))
-	if mount := runningMount(o); mount != "" && errors.Is(before, fs.ErrNotExist) && !engine.LoginOnly(r.Type) {
-		a.notice(fmt.Sprintf("the mount at %s knows of no login for %s yet: restart it to use this one", mount, name))
+	if untried == nil {
+		a.notice(fmt.Sprintf("logged in to %s; the login is in %s", name, path))
+	} else {
+		a.notice(fmt.Sprintf("the login for %s is in %s, but it could not be tried: %v", name, path, backends.Printable(untried.Error())))
 	}
+	a.reload(ctx, o, name)
 	return nil
 }
 
@@ -145,7 +147,7 @@ func (a *app) askLogin(ctx context.Context, o engine.Options, r config.Remote, f
 		return l, err
 	}
 	if f.stdin {
-		l.Secret, err = a.readAll()
+		l.Secret, err = a.readAll(ctx)
 	} else {
 		l.Secret, err = a.askSecret(ctx, "Password or token: ")
 	}
@@ -195,27 +197,25 @@ func (a *app) webLogin(ctx context.Context, web loginStarter) (string, error) {
 }
 
 // tryLogin returns an error if the service refuses the login. One that cannot be
-// asked now may take it later.
-func (a *app) tryLogin(ctx context.Context, o engine.Options, r config.Remote, l engine.Login) error {
+// asked now may take it later, and some take any: untried says why nobody knows.
+func (a *app) tryLogin(ctx context.Context, o engine.Options, r config.Remote, l engine.Login) (untried, err error) {
 	if r.User == "" {
 		r.User = l.User
 	}
 	r.Token = l.Secret
 	p, err := newProbe(ctx, o, r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer p.close()
-	err = p.login(ctx)
+	err = p.proven(ctx, o)
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return nil, ctx.Err()
 	case errors.Is(err, fs.ErrPermission):
-		return err
-	case err != nil:
-		a.notice(fmt.Sprintf("the login is stored, but could not be tried: %v", backends.Printable(err.Error())))
+		return nil, err
 	}
-	return nil
+	return err, nil
 }
 
 // runningMount returns where this user's mount is, "" if none is running.

@@ -15,8 +15,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
+	"github.com/sregfs/sregfs/backends/http/webtest"
+	"github.com/sregfs/sregfs/backends/library/librarytest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
+	"github.com/sregfs/sregfs/backends/sregistry/sregistrytest"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 )
@@ -151,5 +155,105 @@ func TestLogin_wrongCode(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(home, ".config/sregfs/credentials")); err == nil {
 		t.Error("something is stored")
+	}
+}
+
+// Of every kind of remote: the right login is taken, a wrong one refused, and then the one
+// before is there still. Only what the right one alone can do counts: all these give what
+// is public to anybody.
+func TestLogin_proven(t *testing.T) {
+	t.Parallel()
+	registry := sregistrytest.Start(t, sregistrytest.Options{})
+	oldRegistry := sregistrytest.Start(t, sregistrytest.Options{NoLibrary: true})
+	for _, srv := range []*sregistrytest.Server{registry, oldRegistry} {
+		srv.Add(sregistrytest.Image{Collection: "public", Name: "i", Tag: "1", Content: []byte("x"), Old: true})
+	}
+	web := webtest.Nginx(t, webtest.Options{User: "me", Password: "secret"})
+	basic := ocitest.Start(t, ocitest.Options{User: "me", Password: "secret"})
+	token := ocitest.Start(t, ocitest.Options{User: "me", Password: "secret", TokenAuth: true, AnonymousPull: true})
+	box := dropboxtest.Start(t, dropboxtest.Options{})
+	box.Accept("sl.token")
+	for name, tt := range map[string]struct {
+		typ, url, user, secret, wrongUser string
+	}{
+		"registry":     {"sregistry", registry.URL, sregistrytest.User, sregistrytest.Token, sregistrytest.Guest},
+		"old-registry": {"sregistry", oldRegistry.URL, sregistrytest.User, sregistrytest.Token, ""},
+		"library":      {"library", librarytest.Start(t, librarytest.Options{}).URL, "", librarytest.Token, ""},
+		"web":          {"http", web.URL, "me", "secret", "you"},
+		"basic":        {"oci", basic.URL, "me", "secret", "you"},
+		"token":        {"oci", token.URL, "me", "secret", "you"},
+		"box":          {"dropbox", box.URL, "", "sl.token", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			home := t.TempDir()
+			run(t, home, "", "remote", "add", name, tt.typ, "url="+tt.url)
+			args := []string{"login", name, "--token-stdin"}
+			login := func(user, secret string) (string, error) {
+				if user != "" {
+					args = append(args[:3:3], "--user", user)
+				}
+				var stderr bytes.Buffer
+				a, _ := newApp(home, strings.NewReader(secret+"\n"), &stderr)
+				err := a.run(t.Context(), args)
+				return stderr.String(), err
+			}
+			path := filepath.Join(home, ".config/sregfs/credentials", name)
+			if said, err := login(tt.user, "wrong"); !errors.Is(err, backends.ErrUnauthorized) {
+				t.Errorf("a wrong first login: %v\n%s", err, said)
+			}
+			if _, err := os.Stat(path); err == nil {
+				t.Fatal("the wrong login is stored")
+			}
+			if said, err := login(tt.user, tt.secret); err != nil || !strings.Contains(said, "logged in to "+name) {
+				t.Fatalf("the right login: %v\n%s", err, said)
+			}
+			stored, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wrong := map[string]string{tt.user: "wrong"}
+			if tt.wrongUser != "" {
+				wrong[tt.wrongUser] = tt.secret
+			}
+			for user, secret := range wrong {
+				if said, err := login(user, secret); !errors.Is(err, backends.ErrUnauthorized) || exit.Code(err) != exit.NotAllowed {
+					t.Errorf("login of %q with %q: %v, exit code %d\n%s", user, secret, err, exit.Code(err), said)
+				}
+			}
+			if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, stored) {
+				t.Errorf("the login before is not there any more: %v", err)
+			}
+			if got := run(t, home, "", "remote", "test", name); !strings.Contains(got, "login  ok") {
+				t.Errorf("remote test with the right login:\n%s", got)
+			}
+			if err := os.WriteFile(path, bytes.Replace(stored, []byte(tt.secret), []byte("expired"), 1), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			a, out := newApp(home, strings.NewReader(""), io.Discard)
+			if err := a.run(t.Context(), []string{"remote", "test", name}); exit.Code(err) != exit.NotAllowed || !strings.Contains(out.String(), "login  failed") {
+				t.Errorf("remote test with a login that has expired: %v\n%s", err, out.String())
+			}
+		})
+	}
+}
+
+// A service that looks at no login cannot say that one is right: nobody is told that it is.
+func TestLogin_unproven(t *testing.T) {
+	t.Parallel()
+	open := ocitest.Start(t, ocitest.Options{})
+	web := webtest.Nginx(t, webtest.Options{})
+	home := t.TempDir()
+	for name, add := range map[string][]string{"reg": {"oci", "url=" + open.URL}, "web": {"http", "url=" + web.URL}} {
+		run(t, home, "", append([]string{"remote", "add", name}, add...)...)
+		var stderr bytes.Buffer
+		a, _ := newApp(home, strings.NewReader("any\n"), &stderr)
+		if err := a.run(t.Context(), []string{"login", name, "--user", "me", "--token-stdin"}); err != nil ||
+			strings.Contains(stderr.String(), "logged in") || !strings.Contains(stderr.String(), "could not be tried") {
+			t.Errorf("login %s: %v\n%s", name, err, stderr.String())
+		}
+		if got := run(t, home, "", "remote", "test", name); !strings.Contains(got, "login  no") {
+			t.Errorf("remote test %s:\n%s", name, got)
+		}
 	}
 }

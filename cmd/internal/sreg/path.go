@@ -75,7 +75,7 @@ func (a *app) printPath(ctx context.Context, c *control.Client, uri string) erro
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(a.mount, fsys.PathOf(r.Remote, r.Ref, r.Format))
+	path := filepath.Join(a.mount, fsys.PathOf(a.mountNames, r.Remote, r.Ref, r.Format))
 	if a.format == asJSON {
 		return a.printJSON(map[string]string{"path": path})
 	}

@@ -127,6 +127,39 @@ func (p *probe) login(ctx context.Context) error {
 	return err
 }
 
+// errUnproven is for a login that the service has taken, as it takes any other.
+var errUnproven = errors.New("the service takes any login for reading; whether this one is right only a push shows")
+
+// proven is login, and looks whether the answer means anything: one that nobody has, of a
+// user who is not there (so that nobody's account is locked), must be refused.
+//
+// Errors: those of login; errUnproven.
+func (p *probe) proven(ctx context.Context, o engine.Options) error {
+	if err := p.login(ctx); err != nil || !hasLogin(o, p.remote) {
+		return err
+	}
+	r := p.remote
+	r.User, r.Token = "sregfs-nobody", strings.Repeat("0", 40)
+	nobody, err := newProbe(ctx, o, r)
+	if err != nil {
+		return nil //nolint:nilerr // such a login cannot even be tried
+	}
+	defer nobody.close()
+	if nobody.login(ctx) == nil {
+		return errUnproven
+	}
+	return nil
+}
+
+// hasLogin reports whether there is a login of ours for a remote.
+func hasLogin(o engine.Options, r config.Remote) bool {
+	if r.Type == "hub" || r.Type == "dir" {
+		return false
+	}
+	_, err := o.ReadLogin(r)
+	return tokenSource(r) != "" || err == nil
+}
+
 // maxListed is how many entries of a collection are looked at.
 const maxListed = 100
 

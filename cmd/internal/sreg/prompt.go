@@ -23,28 +23,34 @@ func (a *app) ask(ctx context.Context, question string) (string, error) {
 	if a.lines == nil {
 		a.lines = bufio.NewReader(io.LimitReader(a.in, maxInput))
 	}
-	type answer struct {
-		text string
-		err  error
-	}
-	answers := make(chan answer, 1)
-	// The goroutine stays in its read if the question is interrupted; the process
-	// ends then.
-	go func() {
+	return interruptible(ctx, func() (string, error) {
 		line, err := a.lines.ReadString('\n')
-		if line != "" {
-			err = nil
+		if err != nil && line == "" {
+			return "", fmt.Errorf("no answer: %w", err)
 		}
-		answers <- answer{strings.TrimSpace(line), err}
+		return strings.TrimSpace(line), nil
+	})
+}
+
+// interruptible returns what read does, or ctx's error. A pipe keeps both open(2) and
+// read(2) waiting for somebody who writes to it, which nothing ends: read may go on
+// until the process ends.
+func interruptible[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := read()
+		done <- result{v, err}
 	}()
 	select {
+	case r := <-done:
+		return r.v, r.err
 	case <-ctx.Done():
-		return "", ctx.Err()
-	case got := <-answers:
-		if got.err != nil {
-			return "", fmt.Errorf("no answer: %w", got.err)
-		}
-		return got.text, nil
+		var zero T
+		return zero, ctx.Err()
 	}
 }
 
@@ -65,9 +71,10 @@ func (a *app) askSecret(ctx context.Context, question string) (string, error) {
 	return a.ask(ctx, question)
 }
 
-// readAll returns all of the standard input, without the space around it.
-func (a *app) readAll() (string, error) {
-	text, err := io.ReadAll(io.LimitReader(a.in, maxInput+1))
+// readAll returns all of the standard input, without the space around it. Errors: also
+// ctx's.
+func (a *app) readAll(ctx context.Context) (string, error) {
+	text, err := interruptible(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(a.in, maxInput+1)) })
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("standard input: %w", err)

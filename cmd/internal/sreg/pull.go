@@ -55,7 +55,7 @@ func (a *app) pull(ctx context.Context, c *control.Client, uri, to string, force
 	if to == "-" {
 		return a.pullOut(ctx, c, uri)
 	}
-	uri, to, err := target(ctx, c, uri, to)
+	uri, to, err := a.target(ctx, c, uri, to)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (a *app) pullOut(ctx context.Context, c *control.Client, uri string) error 
 
 // target returns the absolute name of the file to write, "" if none is wanted, and
 // the image: where the file is named after it, it is the one that was looked at.
-func target(ctx context.Context, c *control.Client, uri, to string) (image, path string, err error) {
+func (a *app) target(ctx context.Context, c *control.Client, uri, to string) (image, path string, err error) {
 	if to == "" {
 		return uri, "", nil
 	}
@@ -122,5 +122,5 @@ func target(ctx context.Context, c *control.Client, uri, to string) (image, path
 	if err != nil {
 		return "", "", err
 	}
-	return r.URI, filepath.Join(abs, filepath.Base(fsys.PathOf(r.Remote, r.Ref, r.Format))), nil
+	return r.URI, filepath.Join(abs, filepath.Base(fsys.PathOf(fsys.Names(a.settings.Names), r.Remote, r.Ref, r.Format))), nil
 }

@@ -29,7 +29,8 @@ func (a *app) remoteCmd() *cobra.Command {
 		Short: "Show, try and change the configured registries",
 		Long: `Show, try and change the configured registries. Changes are made in the
 configuration file, of which everything else stays as it is. A running mount
-keeps the remotes that it was started with.`,
+shows a remote that is added at once; one that is changed or removed it keeps as
+it was until it is restarted.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: group,
 	}
@@ -121,7 +122,7 @@ func (a *app) addRemote(ctx context.Context, name, typ string, texts []string) e
 	if err != nil {
 		return fmt.Errorf("remote add %s: %w", name, err)
 	}
-	a.changed(o, path, name+" is added")
+	a.changed(ctx, o, path, name+" is added")
 	return nil
 }
 
@@ -153,11 +154,34 @@ func has(keys []config.Key, name string) bool {
 	return slices.ContainsFunc(keys, func(k config.Key) bool { return k.Name == name })
 }
 
-// changed says what became of a change of the configuration.
-func (a *app) changed(o engine.Options, path, what string) {
+// changed says what became of a change of the configuration, and has a running
+// mount take up what it can of it.
+func (a *app) changed(ctx context.Context, o engine.Options, path, what string) {
 	a.notice(what + " (" + path + ")")
-	if mount := runningMount(o); mount != "" {
-		a.notice(fmt.Sprintf("the mount at %s keeps the remotes that it was started with: restart it", mount))
+	a.reload(ctx, o, "")
+}
+
+// reload has a running mount read its configuration again, and says what came of
+// it. reopen is the remote that got another login; "" if none did.
+func (a *app) reload(ctx context.Context, o engine.Options, reopen string) {
+	mount := runningMount(o)
+	if mount == "" {
+		return
+	}
+	var done control.Reloaded
+	s, err := engine.Connect(ctx, o)
+	if err == nil {
+		done, err = s.Client.Reload(ctx, reopen)
+		err = errors.Join(err, s.Close(ctx))
+	}
+	if err != nil {
+		a.notice(fmt.Sprintf("the mount at %s has not taken that up; restart it: %v", mount, err))
+	}
+	for _, name := range done.Added {
+		a.notice(fmt.Sprintf("the mount at %s has %s now", mount, name))
+	}
+	for _, name := range done.Waiting {
+		a.notice(fmt.Sprintf("the mount at %s keeps %s as it was until it is restarted", mount, name))
 	}
 }
 
@@ -185,7 +209,7 @@ func (a *app) removeRemote(ctx context.Context, name string, force bool) error {
 	if err != nil {
 		return fmt.Errorf("remote rm %s: %w%s", name, err, a.origin(name, err))
 	}
-	a.changed(o, path, name+" is removed")
+	a.changed(ctx, o, path, name+" is removed")
 	if a.settings.Default == name {
 		a.notice(fmt.Sprintf("the setting default = %q names it still", name))
 	}
@@ -274,7 +298,7 @@ func (a *app) renameRemote(ctx context.Context, from, to string, force bool) err
 	if err != nil {
 		return fmt.Errorf("remote rename %s: %w%s", from, err, a.origin(from, err))
 	}
-	a.changed(o, path, from+" is "+to+" now")
+	a.changed(ctx, o, path, from+" is "+to+" now")
 	if err := o.MoveLogin(from, to); err != nil {
 		return fmt.Errorf("remote rename %s: its login stays under the old name: %w", from, err)
 	}

@@ -80,6 +80,12 @@ func (a *app) root() *cobra.Command {
 		Args:          cobra.ArbitraryArgs,
 		RunE:          group,
 	}
+	// What is wrong with the configuration is for who looks after it, not for each command.
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		for ; cmd != nil; cmd = cmd.Parent() {
+			a.warns = a.warns || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
+		}
+	}
 	root.SetVersionTemplate("sreg {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	a.globalFlags(root.PersistentFlags())

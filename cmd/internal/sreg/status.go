@@ -16,6 +16,7 @@ import (
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/cmd/internal/statedir"
 	"github.com/sregfs/sregfs/cmd/internal/version"
 )
 
@@ -25,8 +26,12 @@ func (a *app) statusCmd() *cobra.Command {
 		Short: "Show the mount, the remotes, the cache and the uploads",
 		Long: `Show how things stand. No registry is asked.
 
-With -o json: {version, pid, mount, details, remotes, cache, uploads, spool}; there
-is no mount if none is running.`,
+A mount that was told to stop while files are open gives all else to the next one and
+serves them until they are closed: its process, and who has which file open, is shown
+below.
+
+With -o json: {version, pid, mount, details, remotes, cache, uploads, pushes, spool, refusals, retired};
+there is no mount if none is running, and retired are those processes.`,
 		Args: needArgs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o, err := a.options()
@@ -38,13 +43,26 @@ is no mount if none is running.`,
 				if err != nil {
 					return err
 				}
-				if a.format == asJSON {
-					return a.printJSON(st)
+				retired, err := statedir.AllRetired(a.state)
+				if err != nil {
+					return fmt.Errorf("state directory: %w", err)
 				}
-				return printStatus(a.out, st, o.StateNotes)
+				if a.format == asJSON {
+					return a.printJSON(statusRecord{st, retired})
+				}
+				if err := printStatus(a.out, st, o.StateNotes); err != nil {
+					return err
+				}
+				return printRetired(a.out, retired)
 			})
 		},
 	}
+}
+
+// A statusRecord is how things stand, with what is not in the running mount's hands.
+type statusRecord struct {
+	catalog.Status
+	Retired []statedir.Retired `json:"retired,omitempty"`
 }
 
 func printStatus(w io.Writer, st catalog.Status, notes []string) error {
@@ -79,12 +97,57 @@ func printStatus(w io.Writer, st catalog.Status, notes []string) error {
 	if err := printBusy(w, st.Cache); err != nil {
 		return err
 	}
+	if err := printPushes(w, st.Pushes); err != nil {
+		return err
+	}
+	if err := printRefusals(w, st.Refusals); err != nil {
+		return err
+	}
 	fmt.Fprintln(w)
 	if err := printRemotes(w, st.Remotes); err != nil || len(st.Uploads) == 0 {
 		return err
 	}
 	fmt.Fprintln(w)
 	return printUploads(w, st.Uploads)
+}
+
+// printRetired prints the processes that only serve what is open.
+func printRetired(w io.Writer, all []statedir.Retired) error {
+	for _, p := range all {
+		fmt.Fprintln(w)
+		if _, err := fmt.Fprintf(w, "pid %d (%s) was stopped and serves what is open of its mount at %s until that is closed, or %s\n",
+			p.PID, backends.Printable(p.Version), backends.Printable(p.Mount), moment(p.Ends)); err != nil {
+			return err
+		}
+		t := newTable(w, "OPEN", "PID", "PROGRAM")
+		for _, f := range p.Open {
+			pid := ""
+			if f.PID != 0 {
+				pid = strconv.Itoa(f.PID)
+			}
+			t.row(f.Name, pid, f.Program)
+		}
+		if p.More > 0 {
+			t.row(fmt.Sprintf("%d more", p.More))
+		}
+		if err := t.flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printRefusals prints what was refused through the mount.
+func printRefusals(w io.Writer, refusals []catalog.Refusal) error {
+	if len(refusals) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t := newTable(w, "REFUSED", "TIMES", "OPERATION", "FILE", "WHY")
+	for _, r := range refusals {
+		t.row(moment(r.Time), strconv.Itoa(r.Count), r.Op, r.Path, r.Error)
+	}
+	return t.flush()
 }
 
 // states counts the uploads of each state.
@@ -137,6 +200,19 @@ func printBusy(w io.Writer, st catalog.CacheStatus) error {
 	t := newTable(w, "REFUSED UNTIL", "IMAGE", "WHY")
 	for _, b := range st.Refused {
 		t.row(moment(b.Refused), cachedName(b), b.Error)
+	}
+	return t.flush()
+}
+
+// printPushes prints what "sreg push" and "sreg add" are at.
+func printPushes(w io.Writer, pushes []catalog.Pushing) error {
+	if len(pushes) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t := newTable(w, "PUSHED", "OF", "DONE", "TO", "FROM")
+	for _, p := range pushes {
+		t.row(size(p.Stored), size(p.Size), portion(p.Stored, p.Size), p.URI, p.Path)
 	}
 	return t.flush()
 }

@@ -70,7 +70,7 @@ func (a *app) warmCmd() *cobra.Command {
   sreg warm --from images.txt --to /scratch/images`,
 		ValidArgsFunction: a.completeImages,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			patterns, err := a.readPatterns(args, from)
+			patterns, err := a.readPatterns(cmd.Context(), args, from)
 			if err != nil {
 				return err
 			}

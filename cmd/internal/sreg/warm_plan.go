@@ -18,21 +18,22 @@ import (
 	"github.com/sregfs/sregfs/fsys"
 )
 
-// readPatterns returns the arguments and the lines of a list.
-func (a *app) readPatterns(args []string, from string) ([]string, error) {
+// readPatterns returns the arguments and the lines of a list. Errors: also ctx's.
+func (a *app) readPatterns(ctx context.Context, args []string, from string) ([]string, error) {
 	if from == "" {
 		return args, nil
 	}
-	in := a.in
-	if from != "-" {
+	lines, err := interruptible(ctx, func() ([]string, error) {
+		if from == "-" {
+			return readList(a.in)
+		}
 		f, err := os.Open(from)
 		if err != nil {
 			return nil, err
 		}
 		defer f.Close()
-		in = f
-	}
-	lines, err := readList(in)
+		return readList(f)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", from, err)
 	}
@@ -121,7 +122,7 @@ func (w *warming) target(pattern string, rec catalog.Record) warmTarget {
 	}
 	t := warmTarget{uri: backends.URI{Remote: rec.Remote, Ref: ref}.String(), rec: rec}
 	if w.to != "" {
-		t.to = filepath.Join(w.to, filepath.FromSlash(fsys.PathOf(rec.Remote, ref, rec.Format)))
+		t.to = filepath.Join(w.to, filepath.FromSlash(fsys.PathOf(fsys.Names(w.settings.Names), rec.Remote, ref, rec.Format)))
 	}
 	return t
 }

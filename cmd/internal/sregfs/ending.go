@@ -8,7 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"sync/atomic"
+	"sync"
 	"syscall"
 	"time"
 
@@ -22,8 +22,11 @@ type ending struct {
 	asked   context.Context //nolint:containedctx // of the process; done once a signal asks for the end
 	ask     context.CancelCauseFunc
 	hangups chan struct{}
-	begun   atomic.Bool
 	signals chan os.Signal
+
+	mu    sync.Mutex  // guards the fields below
+	by    time.Time   // when uploads must be through; zero before begin
+	limit *time.Timer // ends the process; nil before begin, and while files are served
 }
 
 // endGrace is how long all may take that is not uploads: unmounting, saving the
@@ -45,6 +48,7 @@ func (e *ending) forget() {
 }
 
 func (e *ending) listen() {
+	signalled := false
 	for sig := range e.signals {
 		switch {
 		case sig == syscall.SIGHUP:
@@ -52,7 +56,8 @@ func (e *ending) listen() {
 			case e.hangups <- struct{}{}:
 			default: // one is waiting
 			}
-		case e.asked.Err() == nil && !e.begun.Load():
+		case !signalled:
+			signalled = true
 			e.ask(errors.New("signal: " + sig.String()))
 		default:
 			os.Exit(exit.Interrupted)
@@ -60,14 +65,38 @@ func (e *ending) listen() {
 	}
 }
 
-// begin is called once nothing is to be done any more but to end. A disk that takes no
-// writes, or a file system that hangs, must not keep the process for ever.
-func (e *ending) begin(uploads time.Duration, log *slog.Logger) {
-	if e.begun.Swap(true) {
-		return
+// begin is called when there is nothing to do any more but to end. It returns when what
+// is being written and uploaded must be through; endGrace later the process ends: a disk
+// that takes no writes, or a file system that hangs, must not keep it for ever. pause
+// takes that back until the next begin.
+func (e *ending) begin(uploads time.Duration, log *slog.Logger) (by time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.by.IsZero() {
+		e.by = time.Now().Add(uploads)
 	}
-	time.AfterFunc(uploads+endGrace, func() {
-		log.Error("the end takes too long: what was acknowledged is on the disk, the rest is left as after a crash", "after", uploads+endGrace)
-		os.Exit(exit.Failed)
-	})
+	if e.limit == nil {
+		limit := max(time.Until(e.by), 0) + endGrace
+		e.limit = time.AfterFunc(limit, func() {
+			log.Error("the end takes too long: what was acknowledged is on the disk, the rest is left as after a crash", "after", limit)
+			os.Exit(exit.Failed)
+		})
+	}
+	return e.by
+}
+
+func (e *ending) pause() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.limit != nil {
+		e.limit.Stop()
+		e.limit = nil
+	}
+}
+
+// begun returns when uploads must be through; zero before begin.
+func (e *ending) begun() time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.by
 }

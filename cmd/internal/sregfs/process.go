@@ -6,15 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sregfs/sregfs/cmd/internal/secrecy"
 )
-
-// maxFiles is the limit of open files that we ask for. Each open image is one,
-// and each request to a registry another.
-const maxFiles = 1 << 20
 
 // fewFiles is what a person is told about: the index alone takes some dozens.
 const fewFiles = 512
@@ -24,24 +21,21 @@ func harden(log *slog.Logger, notice func(string)) {
 	if err := secrecy.Hide(); err != nil {
 		log.Warn("memory can be read by other processes", "err", err)
 	}
-	if n := raiseFiles(); n < fewFiles {
+	if n := mostFiles(); n < fewFiles {
 		text := fmt.Sprintf("at most %d files can be open, each open image and each request takes one: raise the limit (ulimit -n, LimitNOFILE= of a systemd unit)", n)
 		log.Warn(text)
 		notice(text)
 	}
 }
 
-// raiseFiles returns how many files may be open now.
-func raiseFiles() uint64 {
+// mostFiles returns how many files may be open: the hard limit, to which Go's runtime
+// raises the soft one when a program starts. The programs that we start get the soft
+// one that we were given (package syscall, rlimit.go), unless somebody here sets it:
+// some close all descriptors up to it, or use select(2).
+func mostFiles() uint64 {
 	var limit unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Cur >= maxFiles {
-		return maxFiles
-	}
-	// Beyond the hard limit only root may go.
-	for _, hard := range []uint64{max(limit.Max, maxFiles), limit.Max} {
-		if unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: min(hard, maxFiles), Max: hard}) == nil {
-			return min(hard, maxFiles)
-		}
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return math.MaxUint64
 	}
 	return limit.Cur
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,7 @@ import (
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 	"github.com/sregfs/sregfs/cmd/internal/secrecy"
 	"github.com/sregfs/sregfs/cmd/internal/version"
+	"github.com/sregfs/sregfs/fsys/fusefs"
 )
 
 // A command is one run of the program.
@@ -31,14 +33,17 @@ type command struct {
 	config     string
 	remotes    []string
 	options    []string // of -o, not yet split
+	mountFlags fusefs.MountFlags
 	foreground bool
 	verbose    int
-	mountpoint string // absolute, once the arguments are read
+	mountpoint string   // absolute, once the arguments are read; or as fdMount has it
+	mountFile  *os.File // of an fdMount that the starter has passed on
 }
 
 // Main runs the command with the process's arguments and returns its exit code.
 func Main() int {
-	_ = secrecy.Hide() // as early as can be; harden says where the kernel refuses
+	closeInherited(os.Args, os.Getenv) // before anything is opened
+	_ = secrecy.Hide()                 // as early as can be; harden says where the kernel refuses
 	out := exit.NewOutput(os.Stdout)
 	c := &command{args: os.Args, out: out, err: os.Stderr, getenv: os.Getenv}
 	err := c.run(context.Background())
@@ -76,7 +81,7 @@ variables of sregistry. The remote "local" is always there.
 Every setting can also be given as the variable SREGFS_NAME, as a key of the
 configuration file, and as a mount option. In /etc/fstab:
 
-  sregfs  /home/me/images  fuse.sregfs  noauto,user,config=/home/me/sregfs.toml  0  0
+  sregfs  /home/me/images  fuse.sregfs  noauto,user,exec,config=/home/me/sregfs.toml  0  0
 
 Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 not found, 4 not
 permitted, 5 unreachable, 7 already running, 130 interrupted.`
@@ -130,12 +135,20 @@ func (c *command) mount(ctx context.Context, args []string) error {
 	if err := c.applyArgs(args); err != nil {
 		return err
 	}
-	ready, err := takeReadyPipe(c.getenv)
+	starter, err := c.takeStarter()
+	var handed error // before it is handed on
+	if _, ok := fdMount(c.mountpoint); ok && starter == nil {
+		_, handed = fusefs.Check(ctx, c.mountpoint, fusefs.Options{MountFlags: c.mountFlags})
+	}
 	switch {
 	case err != nil:
 		return err
-	case ready != nil:
-		return ready.report(c.serve(ctx, ready))
+	case starter != nil:
+		return starter.report(c.serve(ctx, starter))
+	case handed != nil:
+		return handed
+	case c.foreground && c.getenv("NOTIFY_SOCKET") != "":
+		return c.supervise()
 	case c.foreground:
 		return c.serve(ctx, nil)
 	}
@@ -150,6 +163,10 @@ func (c *command) applyArgs(args []string) error {
 	}
 	if len(args) == 2 && filepath.IsAbs(args[0]) && c.config == "" {
 		c.config = args[0]
+	}
+	if fd, ok := fdMount(args[len(args)-1]); ok {
+		c.mountpoint = fdPrefix + strconv.Itoa(fd)
+		return nil
 	}
 	abs, err := filepath.Abs(args[len(args)-1])
 	if err != nil {

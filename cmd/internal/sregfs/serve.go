@@ -3,6 +3,7 @@
 package sregfs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,15 +12,16 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
-
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
+	"github.com/sregfs/sregfs/cmd/internal/statedir"
 	"github.com/sregfs/sregfs/cmd/internal/version"
 	"github.com/sregfs/sregfs/fsys"
 	"github.com/sregfs/sregfs/fsys/fusefs"
@@ -37,13 +39,16 @@ type server struct {
 	end     *ending
 	mounted atomic.Pointer[fusefs.Mounted] // nil until it is
 	logName string                         // of the log file; "" for the standard error
-	ready   *readyPipe
+	starter *starter                       // nil in the foreground
+	dir     *statedir.Dir                  // nil until it is locked
+	started time.Time
 }
 
 // serve mounts, stays until the mount ends or a signal comes, and cleans up.
-func (c *command) serve(ctx context.Context, ready *readyPipe) error {
-	s := &server{command: c, ready: ready, end: newEnding(ctx)}
+func (c *command) serve(ctx context.Context, starter *starter) error {
+	s := &server{command: c, starter: starter, end: newEnding(ctx), started: time.Now()}
 	defer s.end.forget()
+	starter.watch(s.end.ask)
 	err := s.serve(s.end.asked)
 	if s.end.asked.Err() != nil && errors.Is(err, context.Canceled) {
 		return exit.WithCode(exit.Interrupted, err)
@@ -61,7 +66,7 @@ func (s *server) serve(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, note := range s.opts.StateNotes {
+	for _, note := range slices.Concat(c.settings.Warnings, s.opts.StateNotes) {
 		s.opts.Notice(note)
 	}
 	logFile, err := s.openLog()
@@ -76,23 +81,20 @@ func (s *server) serve(ctx context.Context) (err error) {
 		return err
 	}
 	err = s.run(ctx, working, logFile)
-	s.end.begin(s.settings.StopTimeout, s.opts.Log)
 	// Everything that was accepted is in the journal: what does not get through in
 	// time goes on at the next start.
-	drain, stop := context.WithTimeout(working, c.settings.StopTimeout)
+	drain, stop := context.WithDeadline(working, s.end.begin(s.settings.StopTimeout, s.opts.Log))
 	defer stop()
-	if closeErr := s.engine.Close(drain); !errors.Is(closeErr, context.DeadlineExceeded) {
-		err = errors.Join(err, closeErr)
-	} else {
-		s.opts.Log.Warn("uploads are not finished; they go on at the next start")
-	}
-	return err
+	return errors.Join(err, s.engine.Close(drain))
 }
+
+// detached reports whether this process has left whoever started it.
+func (s *server) detached() bool { return s.starter != nil && !s.starter.supervises() }
 
 // openLog sends the log to its file: in the background always, else if one is named.
 func (s *server) openLog() (*logFile, error) {
 	s.logName = s.settings.LogFile
-	if s.logName == "" && s.ready != nil {
+	if s.logName == "" && s.detached() {
 		s.logName = filepath.Join(s.opts.State, "sregfs.log")
 	}
 	if s.logName == "" {
@@ -110,6 +112,9 @@ func (s *server) openLog() (*logFile, error) {
 // run mounts and waits for the end. The engine is closed by the caller, who ends
 // what goes on meanwhile with ctx.
 func (s *server) run(starting, ctx context.Context, logFile *logFile) error {
+	if err := s.awaitFormer(starting); err != nil {
+		return err
+	}
 	// Before the lock: who has mistyped the directory is told of that.
 	if _, err := fusefs.Check(starting, s.mountpoint, s.mountOptions()); err != nil {
 		return mountError(err)
@@ -118,8 +123,8 @@ func (s *server) run(starting, ctx context.Context, logFile *logFile) error {
 	if err != nil {
 		return err
 	}
-	serving := s.serveControl(ctx, socket)
-	defer serving()
+	stopControl := s.serveControl(ctx, socket)
+	defer stopControl()
 	if err := s.attach(starting); err != nil {
 		return err
 	}
@@ -127,20 +132,56 @@ func (s *server) run(starting, ctx context.Context, logFile *logFile) error {
 		return errors.Join(err, s.detach())
 	}
 	s.opts.Log.Info("mounted", "at", s.mountpoint, "version", version.String(), "pid", os.Getpid(), "state", s.opts.State)
-	if s.ready != nil {
-		err := logFile.redirect()
-		if err == nil {
-			err = s.ready.ready()
-		}
-		if err != nil {
+	if s.detached() {
+		if err := logFile.redirect(); err != nil {
 			return errors.Join(err, s.detach())
 		}
-	} else {
-		// Outside of systemd there is nobody to tell, which is no error.
-		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS=mounted at "+s.mountpoint)
 	}
-	return s.wait()
+	if s.starter != nil {
+		if err := s.starter.ready(); err != nil {
+			return errors.Join(err, s.detach())
+		}
+	}
+	if s.wait() {
+		return nil
+	}
+	return s.stop(ctx, stopControl)
 }
+
+// awaitFormer waits for a mount on our state directory that was told to end, or was
+// unmounted lazily just now, and says whom it waits for. Errors: ctx's.
+func (s *server) awaitFormer(ctx context.Context) error {
+	tick := time.NewTicker(formerPoll)
+	defer tick.Stop()
+	notices := time.Now().Add(noticeTime)
+	for told := false; ; {
+		holder, err := statedir.Holder(s.opts.State)
+		ends := holder.Ends
+		if ends.IsZero() && holder.Mount == s.mountpoint && !fusefs.IsMounted(s.mountpoint) {
+			ends = notices
+		}
+		if err != nil || !time.Now().Before(ends) {
+			return nil //nolint:nilerr // nobody holds it, or taking the lock will tell
+		}
+		if !told {
+			told = true
+			held := &statedir.HeldError{Path: s.opts.State, Holder: holder}
+			s.opts.Log.Info("waiting for the former mount", "state", held)
+			s.opts.Notice("waiting: " + held.Error())
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+const (
+	formerPoll = 50 * time.Millisecond
+	// noticeTime is how long a mount may take to notice that it was unmounted.
+	noticeTime = 5 * time.Second
+)
 
 // takeState takes the lock and listens, so that a sreg finds us rather than
 // waiting for the lock.
@@ -156,9 +197,10 @@ func (s *server) takeState(ctx context.Context) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := dir.Announce(path, s.mountpoint); err != nil {
+	if err := dir.Announce(path, s.mountpoint, s.settings.Names); err != nil {
 		return nil, errors.Join(fmt.Errorf("state directory: %w", err), socket.Close())
 	}
+	s.dir = dir
 	return socket, nil
 }
 
@@ -167,7 +209,7 @@ func (s *server) takeState(ctx context.Context) (net.Listener, error) {
 func (s *server) serveControl(ctx context.Context, socket net.Listener) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	handler := control.Handler(s.engine.Catalog, control.Options{
-		Mount: s.mountpoint, Details: s.details, Settle: s.settle, Log: s.opts.Log,
+		Mount: s.mountpoint, Details: s.details, Refusals: s.refusals, Settle: s.settle, Reload: s.engine.Reload, Log: s.opts.Log,
 	})
 	done := make(chan struct{})
 	go func() {
@@ -196,6 +238,10 @@ func (s *server) details() map[string]string {
 	if m := s.mounted.Load(); m != nil {
 		all = m.Status()
 	}
+	if by := s.end.begun(); !by.IsZero() {
+		all["stopping"] = fmt.Sprintf("what is written and uploaded has until %s: %s", by.Format(time.TimeOnly), s.users())
+	}
+	all["since"] = s.started.Format(time.DateTime)
 	all["state"] = s.opts.State
 	all["verify"] = s.settings.Verify
 	if s.logName != "" {
@@ -204,9 +250,19 @@ func (s *server) details() map[string]string {
 	return all
 }
 
+// refusals is what status shows of changes that were refused.
+func (s *server) refusals() (all []catalog.Refusal) {
+	if m := s.mounted.Load(); m != nil {
+		for _, r := range m.Refusals() {
+			all = append(all, catalog.Refusal(r))
+		}
+	}
+	return all
+}
+
 func (s *server) attach(ctx context.Context) error {
 	tree := fsys.New(s.engine.Catalog, fsys.Options{
-		ReadOnly: s.settings.ReadOnly, OpenWait: s.settings.Open == "wait", Disk: existing(s.settings.CacheDir), Log: s.opts.Log,
+		Names: fsys.Names(s.settings.Names), GID: s.mountOptions().GID, ReadOnly: s.settings.ReadOnly, OpenWait: s.settings.Open == "wait", Disk: existing(s.settings.CacheDir), Log: s.opts.Log,
 	})
 	m, err := fusefs.Mount(ctx, s.mountpoint, tree, s.mountOptions())
 	if err != nil {
@@ -229,8 +285,8 @@ func existing(dir string) string {
 func (s *server) mountOptions() fusefs.Options {
 	set := s.settings
 	return fusefs.Options{
-		AllowOther: set.AllowOther, ReadOnly: set.ReadOnly, UID: owner(set.UID), GID: owner(set.GID), Umask: fs.FileMode(set.Umask),
-		NoPassthrough: set.Passthrough == "off", Log: s.opts.Log,
+		AllowOther: set.AllowOther, ReadOnly: set.ReadOnly, UID: owner(set.UID), GID: cmp.Or(owner(set.GID), uint32(os.Getgid())), Umask: fs.FileMode(set.Umask),
+		MountFlags: s.mountFlags, NoPassthrough: set.Passthrough == "off", Log: s.opts.Log,
 	}
 }
 
@@ -244,40 +300,14 @@ func mountError(err error) error {
 // owner is 0, whoever mounts, where nothing is said.
 func owner(id int) uint32 { return uint32(max(id, 0)) }
 
-// wait returns when the mount is over: by a signal, or because somebody has
-// unmounted it and the last file is closed.
-func (s *server) wait() error {
-	over := make(chan error, 1)
-	go func() { over <- s.mounted.Load().Wait() }() // ends with the mount, or the process
-	for {
-		select {
-		case err := <-over:
-			s.opts.Log.Info("unmounted from outside")
-			s.stopping()
-			return err
-		case <-s.end.hangups:
-			s.opts.Log.Info("listings are asked for again")
-			s.engine.Catalog.Expire()
-		case <-s.end.asked.Done():
-			s.opts.Log.Info("stopping", "cause", context.Cause(s.end.asked))
-			s.stopping()
-			return s.detach()
-		}
+// reload takes up what changed outside: listings, and remotes that are new in the
+// configuration.
+func (s *server) reload() {
+	s.engine.Catalog.Expire()
+	done, err := s.engine.Reload(s.end.asked, "")
+	if err != nil {
+		s.opts.Log.Error("the configuration stays as it was; listings are asked for again", "err", err)
+		return
 	}
-}
-
-func (s *server) stopping() {
-	s.end.begin(s.settings.StopTimeout, s.opts.Log)
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
-}
-
-// detach takes the mount away. Where files are open, it disappears from the tree
-// and those who have them keep them for as long as uploads take to finish.
-func (s *server) detach() error {
-	err := s.mounted.Load().Unmount(false)
-	if errors.Is(err, fusefs.ErrBusy) {
-		s.opts.Log.Info("files are open: unmounting lazily")
-		err = s.mounted.Load().Unmount(true)
-	}
-	return err
+	s.opts.Log.Info("listings are asked for again, and the configuration was read", "added", done.Added, "at the next start", done.Waiting)
 }

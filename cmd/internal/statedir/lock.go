@@ -15,6 +15,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/badger"
+	"github.com/sregfs/sregfs/cmd/internal/version"
 )
 
 // A Process is who holds a state directory.
@@ -25,6 +26,12 @@ type Process struct {
 	Start  time.Time `json:"start"`            // when it took the directory
 	Socket string    `json:"socket,omitempty"` // where it listens, if it does
 	Mount  string    `json:"mount,omitempty"`  // what it has mounted, if anything
+	Names  string    `json:"names,omitempty"`  // how the names there are spelled: fsys.Names
+
+	Version string `json:"version,omitempty"` // of the program
+	// Ends is when a process that was told to end gives the directory up at the latest; of
+	// a retired one, when it ends at the latest; zero before that.
+	Ends time.Time `json:"ends,omitzero"`
 }
 
 // A HeldError says that another process has the state directory.
@@ -48,6 +55,9 @@ func (e *HeldError) Error() string {
 	}
 	if h.Socket != "" {
 		fmt.Fprintf(&b, ", socket %s", h.Socket)
+	}
+	if !h.Ends.IsZero() {
+		fmt.Fprintf(&b, "; it is stopping, and publishes what is being written, until %s at the latest", h.Ends.Local().Format(time.TimeOnly))
 	}
 	return b.String()
 }
@@ -83,7 +93,7 @@ func self() Process {
 	if err != nil {
 		host = "localhost"
 	}
-	return Process{PID: os.Getpid(), Host: host, BootID: bootID(), Start: time.Now().Truncate(time.Second)}
+	return Process{PID: os.Getpid(), Host: host, BootID: bootID(), Version: version.String(), Start: time.Now().Truncate(time.Second)}
 }
 
 // Private makes the directory path (0700) if it is missing, and makes sure that it
@@ -138,17 +148,23 @@ func mayClose(path string, info fs.FileInfo) error {
 		fs.ErrPermission, path, info.Mode().Perm())
 }
 
-// openLock takes the lock. A Holder in another process looks by locking for an
-// instant, which must not be taken for a holder: so it tries more than once.
+// openLock takes the lock.
 func openLock(path string) (*os.File, error) {
+	f, err := lockFile(lockPath(path))
+	if errors.Is(err, errLocked) {
+		holder, _ := read(path) // unreadable: nobody is named
+		return nil, &HeldError{Path: path, Holder: holder}
+	}
+	return f, err
+}
+
+// lockFile opens and locks a file. Others look by locking for an instant, which must not
+// be taken for a holder: so it tries more than once. Errors: errLocked.
+func lockFile(name string) (*os.File, error) {
 	for try := 1; ; try++ {
-		f, err := tryLock(lockPath(path))
-		if !errors.Is(err, errLocked) {
+		f, err := tryLock(name)
+		if !errors.Is(err, errLocked) || try == 5 {
 			return f, err
-		}
-		if try == 5 {
-			holder, _ := read(path) // unreadable: nobody is named
-			return nil, &HeldError{Path: path, Holder: holder}
 		}
 		time.Sleep(time.Duration(try) * 5 * time.Millisecond)
 	}
@@ -181,26 +197,36 @@ func samePath(f *os.File) bool {
 }
 
 // Announce lets others find this process: by the socket it listens at, and the
-// mount point, both "" if there is none. It is not safe for concurrent use.
-func (d *Dir) Announce(socket, mount string) error {
-	d.self.Socket, d.self.Mount = socket, mount
+// mount point with the spelling of its names, all "" if there is none. It is not safe
+// for concurrent use.
+func (d *Dir) Announce(socket, mount, names string) error {
+	d.self.Socket, d.self.Mount, d.self.Names = socket, mount, names
 	return d.write(d.self)
 }
 
-// write replaces the content of the lock file by one write of a fixed size:
-// others read it at any time, and it takes no new block of a full disk.
-func (d *Dir) write(p Process) error {
-	text, err := json.Marshal(p)
+// AnnounceEnd tells others that this process gives the directory up, at that time at
+// the latest: whoever wants it may wait. It is not safe for concurrent use.
+func (d *Dir) AnnounceEnd(latest time.Time) error {
+	d.self.Ends = latest.Truncate(time.Second)
+	return d.write(d.self)
+}
+
+func (d *Dir) write(p Process) error { return writeTo(d.lock, p) }
+
+// writeTo replaces the content of a file by one write of a fixed size: others read it
+// at any time, and it takes no new block of a full disk.
+func writeTo(f *os.File, content any) error {
+	text, err := json.Marshal(content)
 	if err != nil {
 		return err
 	}
 	if n := textSize - 1 - len(text); n > 0 {
 		text = append(text, bytes.Repeat([]byte{' '}, n)...)
 	}
-	if _, err := d.lock.WriteAt(append(text, '\n'), 0); err != nil {
+	if _, err := f.WriteAt(append(text, '\n'), 0); err != nil {
 		return err
 	}
-	return d.lock.Truncate(int64(len(text) + 1))
+	return f.Truncate(int64(len(text) + 1))
 }
 
 // textSize is the least size of the lock file, in bytes: more than most

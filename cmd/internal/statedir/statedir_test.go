@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 func hold(path string) {
 	d, err := statedir.Lock(path)
 	if err == nil {
-		err = d.Announce("/run/test.sock", "/mnt/test")
+		err = d.Announce("/run/test.sock", "/mnt/test", "colon")
 	}
 	fmt.Println(err == nil, err)
 	io.Copy(io.Discard, os.Stdin)
@@ -87,11 +87,11 @@ func TestLock(t *testing.T) {
 			t.Errorf("%s: %v, %v, want %v", name, info.Mode(), err, want)
 		}
 	}
-	if err := d.Announce("/run/x.sock", "/mnt/x"); err != nil {
+	if err := d.Announce("/run/x.sock", "/mnt/x", "plus"); err != nil {
 		t.Fatal(err)
 	}
 	got, err := statedir.Holder(path)
-	if err != nil || got.PID != os.Getpid() || got.Socket != "/run/x.sock" || got.Mount != "/mnt/x" || time.Since(got.Start) > time.Minute {
+	if err != nil || got.PID != os.Getpid() || got.Socket != "/run/x.sock" || got.Mount != "/mnt/x" || got.Names != "plus" || time.Since(got.Start) > time.Minute {
 		t.Errorf("Holder = %+v, %v, want this process", got, err)
 	}
 	for range 2 {
