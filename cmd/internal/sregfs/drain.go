@@ -32,6 +32,8 @@ const (
 	renameGrace = time.Second
 	// retellEvery is how often the entry of a retired process is brought up to date.
 	retellEvery = 2 * time.Second
+	// endDelay is how long after its mount point a mount without open files may end.
+	endDelay = time.Second
 	// maxNamed bounds how many open files a line of the log names.
 	maxNamed = 10
 )
@@ -53,8 +55,14 @@ func (s *server) wait() (over bool) {
 			s.starter.tell(stopping)
 			return true
 		case <-detached:
-			s.opts.Log.Info("unmounted lazily from outside")
-			return false
+			// After a plain unmount, too, the mount point is gone a moment before the end.
+			select {
+			case <-ended:
+			case <-time.After(endDelay):
+				s.opts.Log.Info("unmounted lazily from outside")
+				return false
+			}
+			detached = nil
 		case <-s.end.hangups:
 			s.reload()
 		case <-s.end.asked.Done():
