@@ -84,8 +84,8 @@ func TestSize_huge(t *testing.T) {
 		t.Errorf("%d bytes are here after a restart", have)
 	}
 	for _, img.Size = range []int64{backends.MaxSize + 1, 1 << 60, math.MaxInt64} {
-		if _, err := c.Blob(t.Context(), client, img); !errors.Is(err, backends.ErrCorrupt) {
-			t.Errorf("Blob of %d bytes = %v, want ErrCorrupt", img.Size, err)
+		if _, err := c.Blob(t.Context(), client, img); !errors.Is(err, backends.ErrBadAnswer) {
+			t.Errorf("Blob of %d bytes = %v, want ErrBadAnswer", img.Size, err)
 		}
 	}
 	img.Size = backends.MaxSize // more than some disks take: that is the image's error
