@@ -95,6 +95,15 @@ func (t *tree) publish(ctx context.Context, ref backends.Ref, src backends.Sourc
 	if old != nil && !now.After(old.info.ModTime()) {
 		now = old.info.ModTime().Add(time.Millisecond)
 	}
+	// Its own time at once, where that makes it the newest: whoever sees the file
+	// takes the time for a part of its version.
+	versions, err := t.versions(ref)
+	dated := err == nil && !src.Modified.IsZero() && !slices.ContainsFunc(versions, func(v file) bool {
+		return !v.info.ModTime().Before(src.Modified)
+	})
+	if dated {
+		now = src.Modified
+	}
 	if err := t.Chtimes(tmp, now, now); err != nil {
 		return backends.Image{}, err
 	}
@@ -107,7 +116,7 @@ func (t *tree) publish(ctx context.Context, ref backends.Ref, src backends.Sourc
 	}
 	f := file{dir: path.Dir(target), base: path.Base(target), ref: ref, format: src.Format, info: info}
 	img, err := t.become(tmp, f, src.Digest, old)
-	if err != nil || src.Modified.IsZero() {
+	if err != nil || dated || src.Modified.IsZero() {
 		return img, err
 	}
 	return t.date(f, src, img), nil
