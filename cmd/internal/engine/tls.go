@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/backends/oci"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/version"
 )
@@ -138,7 +137,7 @@ type certificates struct {
 // A key that we may not read is passed over: Docker's is read by its daemon alone.
 func (o Options) certsOfTools(r config.Remote) (found certificates) {
 	host := r.Host()
-	if host == "" || !oci.IsType(r.Type) {
+	if host == "" || !o.typeOf(r).OCI {
 		return found
 	}
 	for _, dir := range o.certDirs() {
