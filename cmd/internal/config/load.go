@@ -232,7 +232,7 @@ func (s *Settings) gather(f *file, old sregistrySettings, in Inputs) (map[string
 		}
 	}
 	for _, spec := range in.Remotes {
-		r, err := parseRemoteFlag(spec, in)
+		r, err := parseRemoteFlag(spec)
 		if err != nil {
 			return nil, fmt.Errorf("--remote: %w", err)
 		}

@@ -98,7 +98,7 @@ func (d *Duration) Type() string { return "duration" }
 
 // newRemote splits a table into what all remotes share and what belongs to the
 // backend. The error does not say where the table was.
-func newRemote(name string, table map[string]any, in Inputs) (Remote, error) {
+func newRemote(name string, table map[string]any) (Remote, error) {
 	r := Remote{Name: name, Config: map[string]any{}}
 	if err := backends.CheckRemoteName(name); err != nil {
 		return r, err
@@ -182,7 +182,7 @@ func (r *Remote) expand(home, dir string) {
 
 // parseRemoteFlag reads "NAME=TYPE[,key=value…]". A value is a string unless it
 // reads true, false, a number, or stands in brackets or quotes, as in the file.
-func parseRemoteFlag(spec string, in Inputs) (Remote, error) {
+func parseRemoteFlag(spec string) (Remote, error) {
 	parts := splitOutsideQuotes(spec, ',')
 	name, typ, ok := strings.Cut(parts[0], "=")
 	if !ok {
@@ -199,7 +199,7 @@ func parseRemoteFlag(spec string, in Inputs) (Remote, error) {
 		}
 		table[key] = flagValue(value)
 	}
-	r, err := newRemote(name, table, in)
+	r, err := newRemote(name, table)
 	if err != nil {
 		return Remote{}, fmt.Errorf("%s: %w", name, err)
 	}
