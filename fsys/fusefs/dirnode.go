@@ -27,7 +27,6 @@ var (
 	_ gofs.NodeStatfser       = (*dirNode)(nil)
 	_ gofs.NodeFsyncer        = (*dirNode)(nil)
 	_ gofs.NodeGetxattrer     = (*dirNode)(nil)
-	_ gofs.NodeListxattrer    = (*dirNode)(nil)
 	_ gofs.NodeCreater        = (*dirNode)(nil)
 	_ gofs.NodeMkdirer        = (*dirNode)(nil)
 	_ gofs.NodeRmdirer        = (*dirNode)(nil)
@@ -157,10 +156,6 @@ func (n *dirNode) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno 
 
 func (n *dirNode) Getxattr(_ context.Context, name string, dest []byte) (uint32, syscall.Errno) {
 	return getxattr(n.xattrs, name, dest)
-}
-
-func (n *dirNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {
-	return listxattr(n.xattrs(), dest)
 }
 
 func (n *dirNode) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*gofs.Inode, gofs.FileHandle, uint32, syscall.Errno) {

@@ -26,7 +26,6 @@ var (
 	_ gofs.NodeOpener      = (*imageNode)(nil)
 	_ gofs.NodeOnForgetter = (*imageNode)(nil)
 	_ gofs.NodeGetxattrer  = (*imageNode)(nil)
-	_ gofs.NodeListxattrer = (*imageNode)(nil)
 	_ gofs.NodeStatfser    = (*imageNode)(nil)
 	_ gofs.NodeFsyncer     = (*imageNode)(nil)
 )
@@ -103,10 +102,6 @@ func (n *imageNode) Setattr(ctx context.Context, _ gofs.FileHandle, in *fuse.Set
 
 func (n *imageNode) Getxattr(_ context.Context, name string, dest []byte) (uint32, syscall.Errno) {
 	return getxattr(n.xattrs, name, dest)
-}
-
-func (n *imageNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {
-	return listxattr(n.xattrs(), dest)
 }
 
 func (n *imageNode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
