@@ -206,17 +206,25 @@ func (c *client) tags(ctx context.Context, repo string) ([]string, error) {
 	return slices.Compact(all), err
 }
 
-// toldNames is a list in an answer: an object without it is an answer to something
-// else, not an empty list.
-type toldNames struct {
-	names []string
-	told  bool // also by null
+// A list is one in an answer: an object without it is an answer to something else,
+// not an empty list.
+type list[T any] struct {
+	all  []T
+	told bool // also by null
 }
 
 // UnmarshalJSON implements json.Unmarshaler.
-func (n *toldNames) UnmarshalJSON(text []byte) error {
-	n.told = true
-	return json.Unmarshal(text, &n.names)
+func (l *list[T]) UnmarshalJSON(text []byte) error {
+	l.told = true
+	return json.Unmarshal(text, &l.all)
+}
+
+// check returns an error if the answer had no list of what there should be.
+func (l *list[T]) check(of string) error {
+	if l.told {
+		return nil
+	}
+	return fmt.Errorf("%w: no list of %s", backends.ErrBadAnswer, of)
 }
 
 // tagPages hands the tags of repo to use, a page at a time, each page in order.
@@ -224,24 +232,24 @@ func (c *client) tagPages(ctx context.Context, repo string, use func(tags []stri
 	ctx = c.scoped(ctx, repo, pull)
 	var page struct {
 		Name string
-		Tags toldNames // null after the last one was deleted
+		Tags list[string] // null after the last one was deleted
 	}
 	n := 0
 	for err := range c.pages(ctx, fmt.Sprintf("/v2/%s/tags/list?n=%d", repo, pageSize), func(body io.Reader) error {
-		page.Tags = toldNames{} // the one before is somebody else's
+		page.Tags = list[string]{} // the one before is somebody else's
 		err := httpx.JSON(body, &page)
-		if err == nil && !page.Tags.told && page.Name == "" {
-			err = fmt.Errorf("%w: no list of tags", backends.ErrBadAnswer)
+		if err == nil && page.Name == "" {
+			err = page.Tags.check("tags")
 		}
 		return err
 	}) {
 		if err != nil {
 			return err
 		}
-		if n += len(page.Tags.names); n > maxNames {
+		if n += len(page.Tags.all); n > maxNames {
 			return errEndless
 		}
-		tags := slices.DeleteFunc(page.Tags.names, func(tag string) bool { return !tagRule.MatchString(tag) })
+		tags := slices.DeleteFunc(page.Tags.all, func(tag string) bool { return !tagRule.MatchString(tag) })
 		slices.Sort(tags)
 		if err := use(slices.Compact(tags)); err != nil {
 			return err
@@ -258,15 +266,15 @@ func (c *client) repositories(ctx context.Context) ([]string, error) {
 	var err error
 	scoped := auth.AppendScopesForHost(ctx, c.base.Host, auth.ScopeRegistryCatalog)
 	for err = range c.pages(scoped, fmt.Sprintf("/v2/_catalog?n=%d", pageSize), func(body io.Reader) error {
-		var page struct{ Repositories toldNames }
+		var page struct{ Repositories list[string] }
 		if err := httpx.JSON(body, &page); err != nil {
 			return err
 		}
-		if !page.Repositories.told {
-			return fmt.Errorf("%w: no list of repositories", backends.ErrBadAnswer)
+		if err := page.Repositories.check("repositories"); err != nil {
+			return err
 		}
 		begun = true
-		for _, repo := range page.Repositories.names {
+		for _, repo := range page.Repositories.all {
 			if checkRepository(repo) == nil && strings.HasPrefix(repo, c.prefix("")) {
 				all = append(all, repo)
 			}

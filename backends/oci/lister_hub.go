@@ -37,16 +37,19 @@ func (l *hubLister) start(namespace string) []string {
 func (l *hubLister) page(ctx context.Context, namespace, target string) ([]string, string, error) {
 	var page struct {
 		Next    string `json:"next"` // null on the last one
-		Results []struct {
+		Results list[struct {
 			Name string `json:"name"`
 			Type string `json:"repository_type"` // "image", "plugin"; null of old ones
-		} `json:"results"`
+		}] `json:"results"`
 	}
 	if _, err := l.get(ctx, target, &page); err != nil {
 		return nil, "", err
 	}
+	if err := page.Results.check("results"); err != nil {
+		return nil, "", err
+	}
 	var repos []string
-	for _, r := range page.Results {
+	for _, r := range page.Results.all {
 		if r.Type == "" || r.Type == "image" {
 			repos = append(repos, namespace+"/"+r.Name)
 		}

@@ -90,18 +90,21 @@ func (l quayLister) start(namespace string) []string {
 
 func (l quayLister) page(ctx context.Context, _, target string) ([]string, string, error) {
 	var page struct {
-		Repositories []struct {
+		Repositories list[struct {
 			Namespace string `json:"namespace"`
 			Name      string `json:"name"`
 			Kind      string `json:"kind"` // "image", "application"
-		} `json:"repositories"`
+		}] `json:"repositories"`
 		Next string `json:"next_page"` // missing on the last one
 	}
 	if _, err := l.get(ctx, target, &page); err != nil {
 		return nil, "", err
 	}
+	if err := page.Repositories.check("repositories"); err != nil {
+		return nil, "", err
+	}
 	var repos []string
-	for _, r := range page.Repositories {
+	for _, r := range page.Repositories.all {
 		if r.Kind == "" || r.Kind == "image" {
 			repos = append(repos, r.Namespace+"/"+r.Name)
 		}

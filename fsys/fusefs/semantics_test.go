@@ -196,9 +196,10 @@ var refusals = map[string]func(tr trial) error{
 		if err != nil {
 			return err
 		}
-		return each(func() error { return write(tr.image, content, os.O_TRUNC) }, func() error { return write(tr.image, nil, os.O_TRUNC) })
+		return write(tr.image, content, os.O_TRUNC)
 	},
-	"open an image with `O_CREAT` and `O_EXCL`": func(tr trial) error { return write(tr.image, nil, os.O_CREATE|os.O_EXCL) },
+	"truncate an image (`O_TRUNC`), and write nothing": func(tr trial) error { return write(tr.image, nil, os.O_TRUNC) },
+	"open an image with `O_CREAT` and `O_EXCL`":        func(tr trial) error { return write(tr.image, nil, os.O_CREATE|os.O_EXCL) },
 	"truncate(2) of an image to another size": func(tr trial) error {
 		return each(func() error { return unix.Truncate(tr.image, 100) }, func() error { return unix.Truncate(tr.image, 0) },
 			func() error { return unix.Truncate(tr.image, 1<<30) })
