@@ -70,7 +70,9 @@ func (v *view) root() (*os.Root, error) {
 	return root, nil
 }
 
-func (v *view) noStore() error { return backends.Saying(fs.ErrInvalid, "%s is not a directory", v.path) }
+func (v *view) noStore() error {
+	return backends.Saying(fs.ErrInvalid, "%s is not a directory", v.path)
+}
 
 // Close releases the view.
 func (v *view) Close() {
