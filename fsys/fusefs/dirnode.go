@@ -6,6 +6,7 @@ package fusefs
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"path"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/fsys"
 )
 
@@ -119,7 +121,10 @@ func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	n.noteLookup()
 	asked := n.told.Load()
 	node, err := n.lookup(ctx, name)
-	if err != nil {
+	switch {
+	case errors.Is(err, backends.ErrNoVariant):
+		return nil, n.refuse("lookup", name, err)
+	case err != nil:
 		return nil, n.m.fail("lookup", name, err)
 	}
 	child := n.child(ctx, name, node, out)

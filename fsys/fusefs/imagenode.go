@@ -16,6 +16,7 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/fsys"
 )
@@ -154,6 +155,9 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 // fail is Mounted.fail, and leaves the error for the attribute.
 func (n *imageNode) fail(op string, err error) syscall.Errno {
 	n.image.Fail(err)
+	if errors.Is(err, backends.ErrNoVariant) {
+		return n.m.refuse(op, n.Path(nil), err)
+	}
 	return n.m.fail(op, n.image.Ref().String(), err)
 }
 
