@@ -182,6 +182,10 @@ func (d *Dir) child(ctx context.Context, name string) (*Dir, error) {
 	}
 	child := &Dir{fs: d.fs, remote: d.remote, collection: join(d.collection, part)}
 	ok, err := d.fs.cat.IsCollection(ctx, d.remote, child.collection)
+	if !ok && d.fs.holdsFiles(child) { // the registry's last image went; files with temporary names are still there
+		d.keep(ctx, child.collection)
+		return child, nil
+	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) || err == nil && !ok {
 		return nil, nil
 	}
@@ -357,7 +361,7 @@ func (d *Dir) Unlink(ctx context.Context, name string) error {
 		if err := d.fs.cat.Delete(ctx, d.remote, n.img); err != nil {
 			return err
 		}
-		d.keep(ctx)
+		d.keep(ctx, d.collection)
 		return nil
 	}
 	return ErrIsDir

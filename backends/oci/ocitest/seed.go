@@ -194,3 +194,33 @@ func (r *Registry) send(repo string, req *http.Request) *http.Response {
 	r.must(err)
 	return resp
 }
+
+// Untag takes a tag away, as somebody else may. The registry deletes by digest only,
+// and with a manifest all its tags: the others of these bytes are put back.
+func (r *Registry) Untag(repo, tag string, manifest []byte) {
+	r.t.Helper()
+	var others []string
+	for _, other := range r.Tags(repo) {
+		if body, ok := r.Manifest(repo, other); ok && other != tag && bytes.Equal(body, manifest) {
+			others = append(others, other)
+		}
+	}
+	r.do(repo, http.MethodDelete, "/v2/"+repo+"/manifests/"+Digest(manifest), "", nil)
+	for _, other := range others {
+		r.PutManifest(repo, other, OCIManifest, manifest)
+	}
+}
+
+// Tags returns the tags of a repository, of which there may be none.
+func (r *Registry) Tags(repo string) []string {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, r.direct()+"/v2/"+repo+"/tags/list", nil)
+	r.must(err)
+	resp := r.send(repo, req)
+	defer resp.Body.Close()
+	var page struct{ Tags []string }
+	if resp.StatusCode == http.StatusOK {
+		r.must(json.NewDecoder(resp.Body).Decode(&page))
+	}
+	return page.Tags
+}
