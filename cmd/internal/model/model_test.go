@@ -94,6 +94,9 @@ func want(r result, allowed ...string) error {
 func (m *model) wantOr(remote string, r result, allowed ...string) error {
 	if m.troubled(remote) {
 		allowed = append(allowed, troubles...)
+		if m.async { // a name that was not listed counts as free
+			allowed = append(allowed, "ENOENT")
+		}
 	}
 	return want(r, allowed...)
 }
@@ -193,7 +196,7 @@ func (m *model) own(key string, v *version, by *draft) {
 // publish checks what publishing a draft came to.
 func (m *model) publish(d *draft, r result) error {
 	kind := kindOf(d.data)
-	if kind != isPart && kind != isOther { // a newer whole copy replaces one that failed
+	if kind == isWhole || kind == isStrange && r.Err != "EIO" && r.Err != "EINVAL" { // a newer whole copy replaces one that failed
 		m.left = slices.DeleteFunc(m.left, func(o *draft) bool { return o.key == d.key && o.states["failed"] })
 	}
 	if err := want(r, m.mayPublish(d, kind)...); err != nil {
@@ -367,6 +370,9 @@ func (m *model) wrote(f *file, r result) {
 
 func (m *model) write(f *file, r result, p []byte, off int64) error {
 	d := f.draft
+	if len(p) == 0 {
+		return want(r, "")
+	}
 	if d.same != nil && !d.temporary && !d.over && off < 4096 {
 		head := p[:min(int64(len(p)), 4096-off)]
 		old := d.same.data[min(off, int64(len(d.same.data))):]
@@ -580,6 +586,9 @@ func (m *model) uploads(r result) error {
 	}
 	for _, d := range m.standing {
 		states := map[string]bool{"writing": true}
+		if d.temporary { // until it is written again
+			states["kept"], states["incomplete"] = true, true
+		}
 		switch {
 		case d.accepted:
 			states = map[string]bool{"sealed": true, "publishing": true, "failed": true, "": true}
@@ -591,7 +600,9 @@ func (m *model) uploads(r result) error {
 			if d.cutOff || kindOf(d.data) == isStrange {
 				states["incomplete"], states["kept"] = true, true
 			}
-			states[""] = len(d.data) == 0
+			if len(d.data) == 0 {
+				states[""], states["incomplete"] = true, true
+			}
 		}
 		if err := drop(d, states); err != nil {
 			return err

@@ -145,6 +145,7 @@ func (m *model) checkWorld(o op, r result) error {
 		return m.read(f, r, o.num(1), o.num(2))
 	case "heal", "sync":
 		if o.verb == "heal" {
+			m.lied()
 			m.fault = ""
 		}
 		clear(m.pending)
@@ -160,6 +161,17 @@ func (m *model) checkWorld(o op, r result) error {
 		m.fault = o.verb
 	}
 	return want(r, "")
+}
+
+// lied notes what may have been refused for a lie, which is remembered for a while.
+func (m *model) lied() {
+	for key := range m.truth {
+		for _, v := range m.meanings(key) {
+			if v != nil && m.fault == "lie" && parseName(key).remote == "lab" {
+				m.tainted[sha256.Sum256(v.data)] = true
+			}
+		}
+	}
 }
 
 // legal reports whether the model can say what an operation comes to.
@@ -178,8 +190,8 @@ func (m *model) legal(o op) bool {
 		if o.verb == "ls" || o.verb == "mkdir" || o.verb == "rmdir" {
 			n = parseName(p + "/x.sif")
 		}
-		// A directory that may not be listed may be there, and one of a temporary name too.
-		if m.fault == "nolist" && n.remote == "lab" && (n.temporary || m.dirs[n.dir] != "yes") {
+		// A directory that may not be listed may be there.
+		if m.fault == "nolist" && n.remote == "lab" && m.dirs[n.dir] != "yes" {
 			return false
 		}
 		if n.dir != "" && m.pending[n.key] && (o.verb == "mv" || o.verb == "rm" || o.verb == "open" && o.arg(2) != "r") {

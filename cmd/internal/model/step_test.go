@@ -83,7 +83,7 @@ func (m *model) checkFile(o op, r result, f *file) error {
 // open checks an open(2), and returns the file if there is one.
 func (m *model) open(who string, n name, flag string, r result) (*file, error) {
 	if m.dirs[n.dir] == "no" {
-		return nil, want(r, "ENOENT")
+		return nil, m.wantOr(n.remote, r, "ENOENT")
 	}
 	d, vs := m.view(who, n)
 	present := slices.DeleteFunc(slices.Clone(vs), func(v *version) bool { return v == nil })
@@ -154,7 +154,7 @@ func (m *model) copy(o op, r result) error {
 	good := result{From: r.From, To: r.To}
 	d, _ := m.view(o.who, n)
 	if m.dirs[n.dir] == "no" {
-		return want(r, "ENOENT")
+		return m.wantOr(n.remote, r, "ENOENT")
 	}
 	if m.dirs[n.dir] == "maybe" && r.Err == "ENOENT" {
 		return nil
@@ -228,7 +228,7 @@ func (m *model) cat(o op, r result) error {
 func (m *model) stat(o op, r result) error {
 	n := parseName(o.arg(0))
 	if m.dirs[n.dir] == "no" {
-		return want(r, "ENOENT")
+		return m.wantOr(n.remote, r, "ENOENT")
 	}
 	d, vs := m.view(o.who, n)
 	if d != nil {
@@ -282,7 +282,7 @@ func (m *model) list(dir string, r result) error {
 	if r.Err != "" {
 		switch {
 		case m.dirs[dir] == "no":
-			return want(r, "ENOENT")
+			return m.wantOr(parseName(dir).remote, r, "ENOENT")
 		case m.dirs[dir] == "maybe":
 			return m.wantOr(parseName(dir).remote, r, "ENOENT")
 		case m.fault == "nolist":
@@ -351,7 +351,7 @@ func (m *model) makeDir(verb, dir string, r result) error {
 
 func (m *model) unlink(who string, n name, r result) error {
 	if m.dirs[n.dir] == "no" {
-		return want(r, "ENOENT")
+		return m.wantOr(n.remote, r, "ENOENT")
 	}
 	d, vs := m.view(who, n)
 	if d != nil {
@@ -389,7 +389,7 @@ func (m *model) removed(n name) {
 
 func (m *model) rename(who string, from, to name, r result) error {
 	if m.dirs[from.dir] == "no" || m.dirs[to.dir] == "no" {
-		return want(r, "ENOENT")
+		return m.wantOr("lab", r, "ENOENT")
 	}
 	d, vs := m.view("", from)
 	switch {
@@ -397,12 +397,12 @@ func (m *model) rename(who string, from, to name, r result) error {
 		return m.renameDraft(d, to, r)
 	case vs[0] == nil:
 		return want(r, "ENOENT")
+	case to.key == from.key: // one inode under two names: the kernel does nothing
+		return want(r, "")
 	case !m.overwrites(from.remote):
 		return want(r, "EPERM")
 	case to.temporary || to.remote != from.remote:
 		return want(r, "EXDEV")
-	case to.key == from.key:
-		return want(r, "")
 	}
 	if err := want(r, ""); err != nil {
 		return err
