@@ -181,7 +181,7 @@ func (m *model) legal(o op) bool {
 		return m.legalSreg(o)
 	case "other":
 		n := parseName(o.arg(0) + ".sif")
-		return !m.pending[n.key] && (o.verb == "put" || m.truth[n.key] != nil)
+		return !m.pending[n.key] && (o.verb == "put" || m.truth[n.key] != nil) && (!m.async || n.remote != "lab" || len(m.at(n.key)) == 0)
 	case "world":
 		return m.legalWorld(o)
 	}
@@ -228,7 +228,8 @@ func (m *model) legalOpen(o op, n name) bool {
 	if m.troubled(n.remote) && !n.temporary && o.arg(2) != "r" && o.arg(2) != "w" {
 		return false
 	}
-	if o.arg(2) != "r" && m.dirs[n.dir] == "maybe" {
+	vague := len(m.loose[n.key]) > 0 && n.remote == "lab"
+	if o.arg(2) != "r" && (m.dirs[n.dir] == "maybe" || vague && m.async) || o.arg(2) == "r" && vague && len(m.at(n.key)) > 0 {
 		return false
 	}
 	return o.arg(2) != "u" || len(m.loose[n.key]) == 0 && (n.remote != "lab" || m.fault == "")
