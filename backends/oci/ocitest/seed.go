@@ -195,19 +195,28 @@ func (r *Registry) send(repo string, req *http.Request) *http.Response {
 	return resp
 }
 
-// Untag takes a tag away, as somebody else may. The registry deletes by digest only,
-// and with a manifest all its tags: the others of these bytes are put back.
-func (r *Registry) Untag(repo, tag string, manifest []byte) {
+// Untag takes a tag away, as somebody else may, and with the last tag of these bytes the
+// image whose blob is layer. The registry deletes by digest only, and with a manifest all
+// its tags: the others of the same manifest are put back.
+func (r *Registry) Untag(repo, tag, layer string) {
 	r.t.Helper()
-	var others []string
+	manifest, _ := r.Manifest(repo, tag)
+	var same []string
+	used := false
 	for _, other := range r.Tags(repo) {
-		if body, ok := r.Manifest(repo, other); ok && other != tag && bytes.Equal(body, manifest) {
-			others = append(others, other)
+		if body, _ := r.Manifest(repo, other); other != tag {
+			used = used || bytes.Contains(body, []byte(layer))
+			if bytes.Equal(body, manifest) {
+				same = append(same, other)
+			}
 		}
 	}
 	r.do(repo, http.MethodDelete, "/v2/"+repo+"/manifests/"+Digest(manifest), "", nil)
-	for _, other := range others {
+	for _, other := range same {
 		r.PutManifest(repo, other, OCIManifest, manifest)
+	}
+	if !used {
+		r.do(repo, http.MethodDelete, "/v2/"+repo+"/blobs/"+layer, "", nil)
 	}
 }
 

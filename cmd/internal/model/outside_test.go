@@ -128,6 +128,11 @@ func (m *model) checkRetry(r result) error {
 	return nil
 }
 
+// loses reports whether what a name meant goes with it.
+func (m *model) loses(o op, old *version) bool {
+	return o.verb == "del" || !bytes.Equal(old.data, whole(o.arg(1)))
+}
+
 func (m *model) checkOther(o op) error {
 	n := parseName(o.arg(0) + ".sif")
 	if o.verb == "del" {

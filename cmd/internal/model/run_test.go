@@ -229,8 +229,8 @@ func (w *world) doOther(o op) (r result) {
 	n := parseName(o.arg(0) + ".sif")
 	repo, tag, _ := strings.Cut(strings.TrimPrefix(n.key, n.remote+"/"), ":")
 	if n.remote == "lab" {
-		if old, ok := w.reg.Manifest(repo, tag); ok {
-			w.reg.Untag(repo, tag, old)
+		if old := w.m.truth[n.key]; old != nil && w.m.loses(o, old) {
+			w.reg.Untag(repo, tag, ocitest.Digest(old.data))
 		}
 		if o.verb == "put" {
 			w.reg.PushSIF(repo, tag, whole(o.arg(1)), nil)
