@@ -246,7 +246,7 @@ func (m *model) legalMove(who string, from, to name) bool {
 	if mine != d || m.dirs[from.dir] == "maybe" || m.dirs[to.dir] == "maybe" || len(m.loose[from.key])+len(m.loose[to.key]) > 0 {
 		return false
 	}
-	if m.fault != "" && (from.remote == "lab" || to.remote == "lab") {
+	if m.fault != "" && (from.remote == "lab" && !from.temporary || to.remote == "lab" && !to.temporary) {
 		return false
 	}
 	if d != nil && (!d.temporary || d.over) || m.pending[to.key] {

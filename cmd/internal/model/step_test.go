@@ -182,21 +182,13 @@ func (m *model) copy(o op, r result) error {
 		f.draft.data, f.draft.over, f.draft.states = whole(o.arg(0)), true, map[string]bool{"failed": true, "incomplete": true, "": true}
 		m.left = append(m.left, f.draft)
 		return nil
-	} else if same != nil && r.Err == "EPERM" {
+	} else if same != nil && r.Err == "EPERM" && !bytes.Equal(cut(same.data, 0, 4096), content(o.arg(0), 0, 4096)) {
 		wrote.Err = "EPERM"
 	}
-	if err := m.write(f, wrote, whole(o.arg(0)), 0); err != nil && wrote.Err == "" {
-		return m.refusedLate(f, r, err)
+	if err := m.write(f, wrote, whole(o.arg(0)), 0); err != nil {
+		return err
 	}
 	return m.closeOne(f, r)
-}
-
-// refusedLate tells what write refused that cp should have been told.
-func (m *model) refusedLate(f *file, r result, err error) error {
-	if e := m.closeOne(f, result{Err: "EPERM"}); e != nil {
-		return e
-	}
-	return fmt.Errorf("%w (cp: %v)", err, r)
 }
 
 func (m *model) cat(o op, r result) error {
