@@ -9,26 +9,33 @@ import (
 	"strings"
 )
 
-// A generator makes operations up. Its few names let clients meet.
-type generator struct{ *rand.Rand }
+// A generator makes operations up. Few names, and that which was named last more often than
+// any other, let clients meet.
+type generator struct {
+	*rand.Rand
+	last string // URI
+}
 
-func pick[T any](g generator, from ...T) T { return from[g.IntN(len(from))] }
+func pick[T any](g *generator, from ...T) T { return from[g.IntN(len(from))] }
 
-func (g generator) settings() settings {
+func (g *generator) settings() settings {
 	s := settings{overwrite: g.IntN(2) == 0, async: g.IntN(5) == 0, passthrough: g.IntN(2) == 0}
 	s.overwrite = s.overwrite || s.async
 	return s
 }
 
-func (g generator) dir() string {
+func (g *generator) dir() string {
 	return pick(g, "lab", "lab", "local") + "/" + pick(g, "c1", "c1", "c2")
 }
 
-func (g generator) uri() string {
-	return strings.Replace(g.dir(), "/", "://", 1) + "/" + pick(g, "x", "x", "y", "z") + ":" + pick(g, "1", "1", "2")
+func (g *generator) uri() string {
+	if g.last == "" || g.IntN(5) < 2 {
+		g.last = strings.Replace(g.dir(), "/", "://", 1) + "/" + pick(g, "x", "x", "y", "z") + ":" + pick(g, "1", "1", "2")
+	}
+	return g.last
 }
 
-func (g generator) file() string {
+func (g *generator) file() string {
 	p := strings.Replace(g.uri(), "://", "/", 1) + ".sif"
 	if g.IntN(10) == 0 {
 		p = strings.Replace(p, ":", "+", 1)
@@ -37,17 +44,17 @@ func (g generator) file() string {
 }
 
 // any is a path: of an image, or a temporary one.
-func (g generator) any() string {
+func (g *generator) any() string {
 	if g.IntN(4) == 0 {
 		return g.dir() + "/" + pick(g, ".t1", "t2.part")
 	}
 	return g.file()
 }
 
-func (g generator) image() string { return pick(g, "0", "0", "1", "2", "3", "4", "5") }
+func (g *generator) image() string { return pick(g, "0", "0", "1", "2", "3", "4", "5") }
 
 // piece is an image, and a piece of it.
-func (g generator) piece() string {
+func (g *generator) piece() string {
 	image := g.image()
 	switch g.IntN(6) {
 	case 0:
@@ -61,7 +68,7 @@ func (g generator) piece() string {
 }
 
 // next makes up an operation. Which files are open decides what there is to do.
-func (g generator) next(m *model) op {
+func (g *generator) next(m *model) op {
 	client := pick(g, "c0", "c0", "c1", "c2")
 	handle := pick(g, "a", "b", "d")
 	if n := g.IntN(100); n < 40 && m.fds[client+handle] != nil {
@@ -77,7 +84,7 @@ func (g generator) next(m *model) op {
 	return parseOp(g.line(client, handle, m))
 }
 
-func (g generator) line(client, handle string, m *model) string {
+func (g *generator) line(client, handle string, m *model) string {
 	switch n := g.IntN(100); {
 	case n < 16:
 		return client + " open " + handle + " " + g.any() + " " + pick(g, "r", "r", "w", "w", "W", "x", "u")
@@ -111,7 +118,7 @@ func (g generator) line(client, handle string, m *model) string {
 }
 
 // sequence returns what plays up to n random operations, after the directories are there.
-func (g generator) sequence(n int) func(*model) (op, bool) {
+func (g *generator) sequence(n int) func(*model) (op, bool) {
 	begin := []op{}
 	for _, dir := range []string{"lab/c1", "lab/c2", "local/c1", "local/c2"} {
 		if g.IntN(8) > 0 {

@@ -68,7 +68,7 @@ func TestModel(t *testing.T) {
 	}
 	begun, sequences, operations := time.Now(), 0, 0
 	for ; time.Since(begun) < lasts && !t.Failed(); seed++ {
-		g := generator{rand.New(rand.NewPCG(seed, 0))}
+		g := &generator{Rand: rand.New(rand.NewPCG(seed, 0))}
 		s := g.settings()
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			done, err := play(t, s, g.sequence(length))

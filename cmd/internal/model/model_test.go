@@ -65,7 +65,7 @@ type model struct {
 	here     map[[32]byte]bool     // what the cache has whole
 	tainted  map[[32]byte]bool     // what the registry lied about
 	pending  map[string]bool       // keys that are published in the background
-	dropped  []*draft              // by the last operation; the daemon learns of the end of a file after close(2)
+	ending   string                // key of a file that was closed and not published: the daemon learns of its end after close(2)
 	fault    string
 }
 
@@ -277,7 +277,10 @@ func (m *model) closeOne(f *file, r result) error {
 	}
 	d := f.draft
 	delete(d.writers, f)
-	if len(d.writers) > 0 || d.over || d.accepted || d.temporary {
+	if len(d.writers) > 0 || d.over || d.accepted {
+		return err
+	}
+	if m.ending = d.key; d.temporary {
 		return err
 	}
 	m.take(d)
@@ -290,8 +293,6 @@ func (m *model) closeOne(f *file, r result) error {
 			d.states["incomplete"] = true
 		}
 		m.left = append(m.left, d)
-	} else {
-		m.dropped = append(m.dropped, d)
 	}
 	return err
 }
@@ -541,10 +542,6 @@ func (m *model) names(dir string, may map[string]bool) (must []string) {
 // among the uploads.
 func (m *model) killed() {
 	clear(m.fds)
-	for _, d := range m.dropped {
-		d.states = map[string]bool{"incomplete": true, "": true}
-		m.left = append(m.left, d)
-	}
 	for _, d := range slices.Clone(m.standing) {
 		d.cutOff = d.cutOff || len(d.writers) > 0
 		clear(d.writers)

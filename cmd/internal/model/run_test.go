@@ -346,6 +346,13 @@ func play(t testing.TB, s settings, next func(*model) (op, bool)) (done script, 
 		if err := w.m.check(o, r); err != nil {
 			return fmt.Errorf("%s: %w", o, err)
 		}
+		if key := w.m.ending; key != "" {
+			w.eventually("the daemon knows that "+key+" is closed", func() bool {
+				return !slices.ContainsFunc(w.doSreg(op{verb: "uploads"}).Names, func(s string) bool {
+					return strings.HasPrefix(s, key+" ") && strings.HasSuffix(s, " writing")
+				})
+			})
+		}
 		return nil
 	}
 	for o, ok := next(w.m); ok && err == nil; o, ok = next(w.m) {

@@ -12,9 +12,7 @@ import (
 
 // check compares what an operation came to with what it may come to, and goes on from there.
 func (m *model) check(o op, r result) error {
-	if o.verb != "kill" {
-		m.dropped = nil
-	}
+	m.ending = ""
 	switch {
 	case r.Err == "HANGS" || r.Err == "?" || r.Err == "ENOSYS":
 		return fmt.Errorf("got %v", r)
@@ -176,7 +174,7 @@ func (m *model) copy(o op, r result) error {
 	}
 	f.fds = 1
 	wrote := good
-	if same := f.draft.same; same != nil && r.Err == "EPERM" && f.draft.unsure { // from write, or from close
+	if same := f.draft.same; same != nil && r.Err == "EPERM" && (f.draft.unsure || m.fault != "") { // from write, or from close
 		delete(f.draft.writers, f)
 		m.take(f.draft)
 		f.draft.data, f.draft.over, f.draft.states = whole(o.arg(0)), true, map[string]bool{"failed": true, "incomplete": true, "": true}
