@@ -197,7 +197,7 @@ func (m *model) own(key string, v *version, by *draft) {
 func (m *model) publish(d *draft, r result) error {
 	kind := kindOf(d.data)
 	if kind == isWhole || kind == isStrange && r.Err != "EIO" && r.Err != "EINVAL" { // a newer whole copy replaces one that failed
-		m.left = slices.DeleteFunc(m.left, func(o *draft) bool { return o.key == d.key && o.states["failed"] })
+		m.dropLeft(d.key, "failed")
 	}
 	if err := want(r, m.mayPublish(d, kind)...); err != nil {
 		return err
@@ -220,6 +220,17 @@ func (m *model) publish(d *draft, r result) error {
 	d.over = true
 	m.take(d)
 	return nil
+}
+
+// dropLeft drops what is left of a name in one state.
+func (m *model) dropLeft(key, state string) {
+	m.left = slices.DeleteFunc(m.left, func(d *draft) bool {
+		if d.key != key || !d.states[state] {
+			return false
+		}
+		d.states[""] = true // for good if it can be in no other state
+		return len(d.states) == 2
+	})
 }
 
 // mayPublish returns what publishing a draft may come to.
@@ -326,7 +337,7 @@ func (m *model) begin(client string, n name, flag string) *file {
 	d := &draft{name: n, writers: map[*file]bool{}, private: flag == "W", excl: flag == "x"}
 	if !n.temporary {
 		d.base = m.truth[n.key]
-		m.left = slices.DeleteFunc(m.left, func(o *draft) bool { return o.key == n.key && o.states["incomplete"] })
+		m.dropLeft(n.key, "incomplete")
 	}
 	if len(m.loose[n.key]) > 0 && !n.temporary {
 		d.unsure = true // the mount may take the name for what it was

@@ -158,7 +158,7 @@ func (m *model) copy(o op, r result) error {
 		return nil
 	}
 	if m.troubled(n.remote) && !n.temporary && slices.Contains(troubles, r.Err) {
-		m.left = slices.DeleteFunc(m.left, func(o *draft) bool { return o.key == n.key && o.states["incomplete"] })
+		m.dropLeft(n.key, "incomplete")
 		for _, l := range m.left {
 			l.states[""] = true // whether the new one got that far nobody sees
 		}
@@ -442,7 +442,7 @@ func (m *model) renameDraft(d *draft, to name, r result) error {
 			return err
 		}
 	default:
-		m.left = slices.DeleteFunc(m.left, func(o *draft) bool { return o.key == to.key && o.states["incomplete"] })
+		m.dropLeft(to.key, "incomplete")
 		if err := m.publish(d, r); err != nil || r.Err == "" {
 			return err
 		}
