@@ -348,9 +348,13 @@ func play(t testing.TB, s settings, next func(*model) (op, bool)) (done script, 
 		}
 		if key := w.m.ending; key != "" {
 			w.eventually("the daemon knows that "+key+" is closed", func() bool {
-				return !slices.ContainsFunc(w.doSreg(op{verb: "uploads"}).Names, func(s string) bool {
-					return strings.HasPrefix(s, key+" ") && strings.HasSuffix(s, " writing")
-				})
+				writing := 0
+				for _, s := range w.doSreg(op{verb: "uploads"}).Names {
+					if strings.HasPrefix(s, key+" ") && strings.HasSuffix(s, " writing") {
+						writing++
+					}
+				}
+				return writing <= len(w.m.at(key))
 			})
 		}
 		return nil
