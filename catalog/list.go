@@ -200,6 +200,17 @@ func (c *Catalog) IsCollection(ctx context.Context, remote, collection string) (
 	return false, err
 }
 
+// IsListed reports whether a collection is one for certain, which IsCollection does not:
+// it was made here, or a listing has shown it. No registry is asked.
+func (c *Catalog) IsListed(remote, collection string) bool {
+	r, err := c.Remote(remote)
+	if err != nil || r.atHand() || c.records.isMade(remote, collection) {
+		return err == nil // who has the files at hand does not guess
+	}
+	s, err := c.store()
+	return err == nil && stored(s, remote, collection)
+}
+
 // stored reports whether a collection is known.
 func stored(s Store, remote, collection string) bool {
 	if isEmptied(s, remote, collection) {

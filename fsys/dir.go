@@ -107,20 +107,21 @@ func (d *Dir) Lookup(ctx context.Context, name string, who Caller) (Node, error)
 			return draft, nil
 		}
 	}
-	if err != nil && d.free(ctx, name, err) {
+	if isUnavailable(err) && (isTemporary(name) || d.free(ctx, name)) {
 		return nil, backends.NotFound("it was not listed before %v", err)
 	}
 	return node, err
+}
+
+func isUnavailable(err error) bool {
+	return errors.Is(err, backends.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // free reports whether a name counts as free though the registry could not be
 // asked: where uploads are published later, a registry that is down keeps nobody
 // from copying to a name that it never listed. The kernel asks for the name
 // before it creates the file. Publishing finds out whether the name is taken.
-func (d *Dir) free(ctx context.Context, name string, err error) bool {
-	if !errors.Is(err, backends.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
-		return false
-	}
+func (d *Dir) free(ctx context.Context, name string) bool {
 	r, remoteErr := d.fs.writableRemote(d.remote)
 	if remoteErr != nil || !r.Policy.Async || !r.Client.Caps().Has(backends.CanList) {
 		return false
@@ -182,7 +183,16 @@ func (d *Dir) child(ctx context.Context, name string) (*Dir, error) {
 	}
 	child := &Dir{fs: d.fs, remote: d.remote, collection: join(d.collection, part)}
 	ok, err := d.fs.cat.IsCollection(ctx, d.remote, child.collection)
+	if !ok && d.fs.holdsFiles(child) { // the registry's last image went; files with temporary names are still there
+		d.keep(ctx, child.collection)
+		return child, nil
+	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) || err == nil && !ok {
+		return nil, nil
+	}
+	// Where the registry does not list, every name may be a collection's. One that a
+	// new file can have is none then.
+	if (isTemporary(name) || isPlusName(name)) && !d.fs.cat.IsListed(d.remote, child.collection) {
 		return nil, nil
 	}
 	if err != nil {
@@ -357,7 +367,7 @@ func (d *Dir) Unlink(ctx context.Context, name string) error {
 		if err := d.fs.cat.Delete(ctx, d.remote, n.img); err != nil {
 			return err
 		}
-		d.keep(ctx)
+		d.keep(ctx, d.collection)
 		return nil
 	}
 	return ErrIsDir

@@ -256,7 +256,9 @@ func (f *FS) begin(ctx context.Context, b beginning) (*Draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	data.Idle() // until it is opened
+	// Until it is opened; the journal has its mode then: what nobody may read stays so
+	// through a crash.
+	defer data.Idle()
 	draft := f.newDraft(data, b.in.place(b.name), b.name)
 	if target := data.Info().Target; target.Replaces == cache.OnlySame {
 		draft.same, _ = b.in.image(ctx, target.Ref) // else publishing tells

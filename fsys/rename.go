@@ -109,15 +109,15 @@ func (d *Dir) renameImage(ctx context.Context, img *Image, to *Dir, newName stri
 		return fmt.Errorf("%s: %w", img.img.Ref, ErrCrossDevice)
 	}
 	if err == nil {
-		d.keep(ctx)
+		d.keep(ctx, d.collection)
 	}
 	return err
 }
 
-// keep lets the directory stay, also without its last image.
-func (d *Dir) keep(ctx context.Context) {
-	if err := d.fs.cat.Keep(ctx, d.remote, d.collection); err != nil {
-		d.fs.opts.Log.Warn("an emptied collection could not be kept", "remote", d.remote, "collection", d.collection, "err", err)
+// keep lets a directory stay, also without its last image.
+func (d *Dir) keep(ctx context.Context, collection string) {
+	if err := d.fs.cat.Keep(ctx, d.remote, collection); err != nil {
+		d.fs.opts.Log.Warn("an emptied collection could not be kept", "remote", d.remote, "collection", collection, "err", err)
 	}
 }
 

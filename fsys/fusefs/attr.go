@@ -30,8 +30,6 @@ const (
 	localNameTimeout = time.Second
 	// The attributes of an image never change: another version is another inode.
 	imageAttrTimeout = time.Hour
-	// noTimeout stands for 0 where go-fuse takes 0 for "the default".
-	noTimeout = time.Nanosecond
 )
 
 // putAttr fills in what stat(2) shows.

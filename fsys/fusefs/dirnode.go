@@ -83,7 +83,7 @@ func (n *dirNode) child(ctx context.Context, name string, node fsys.Node, out *f
 	case *fsys.Image:
 		a := node.Attr()
 		if n.dir.Written(name) {
-			timeout = noTimeout // for whoever writes it the name means the draft
+			timeout = 0 // for whoever writes it the name means the draft
 		}
 		n.m.putEntry(a, timeout, out)
 		ops := &imageNode{m: n.m, image: node, gen: n.m.opened.generation(a.Ino)}
@@ -129,7 +129,7 @@ func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	}
 	child := n.child(ctx, name, node, out)
 	if n.told.Load() != asked {
-		out.SetEntryTimeout(noTimeout)
+		out.SetEntryTimeout(0) // a nanosecond would be a tick of the kernel, 4 ms and more
 	}
 	return child, 0
 }

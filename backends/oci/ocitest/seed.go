@@ -194,3 +194,42 @@ func (r *Registry) send(repo string, req *http.Request) *http.Response {
 	r.must(err)
 	return resp
 }
+
+// Untag takes a tag away, as somebody else may, and with the last tag of these bytes the
+// image whose blob is layer. The registry deletes by digest only, and with a manifest all
+// its tags: the others of the same manifest are put back.
+func (r *Registry) Untag(repo, tag, layer string) {
+	r.t.Helper()
+	manifest, _ := r.Manifest(repo, tag)
+	var same []string
+	used := false
+	for _, other := range r.Tags(repo) {
+		if body, _ := r.Manifest(repo, other); other != tag {
+			used = used || bytes.Contains(body, []byte(layer))
+			if bytes.Equal(body, manifest) {
+				same = append(same, other)
+			}
+		}
+	}
+	r.do(repo, http.MethodDelete, "/v2/"+repo+"/manifests/"+Digest(manifest), "", nil)
+	for _, other := range same {
+		r.PutManifest(repo, other, OCIManifest, manifest)
+	}
+	if !used {
+		r.do(repo, http.MethodDelete, "/v2/"+repo+"/blobs/"+layer, "", nil)
+	}
+}
+
+// Tags returns the tags of a repository, of which there may be none.
+func (r *Registry) Tags(repo string) []string {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, r.direct()+"/v2/"+repo+"/tags/list", nil)
+	r.must(err)
+	resp := r.send(repo, req)
+	defer resp.Body.Close()
+	var page struct{ Tags []string }
+	if resp.StatusCode == http.StatusOK {
+		r.must(json.NewDecoder(resp.Body).Decode(&page))
+	}
+	return page.Tags
+}
