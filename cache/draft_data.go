@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // An entry is what all handles on a draft share. Its locks are taken in the
@@ -137,7 +139,7 @@ func (e *entry) begin(file *os.File) error {
 		if err != nil {
 			return spoolError("write", err)
 		}
-		if linked(info) {
+		if disk.Names(info) > 1 {
 			return fmt.Errorf("%w: the data of draft %s is linked into a registry: copy the file anew", ErrInUse, e.id)
 		}
 	}
@@ -251,7 +253,7 @@ func (e *entry) allocate(file *os.File, off, n int64, keepSize bool) error {
 	if err := e.begin(file); err != nil {
 		return err
 	}
-	if err := e.withRoom(func() error { return allocate(file, off, n, keepSize) }); err != nil {
+	if err := e.withRoom(func() error { return disk.Allocate(file, off, n, keepSize) }); err != nil {
 		return spoolError("allocate", err)
 	}
 	if end := off + n; !keepSize && end > e.size.Load() {
@@ -363,7 +365,7 @@ func (e *entry) drop() error {
 	e.spool.mu.Lock()
 	delete(e.spool.drafts, e.id)
 	e.spool.mu.Unlock()
-	err := syncFolder(e.spool.dir)
+	err := disk.SyncDir(e.spool.dir)
 	return spoolError("remove "+e.id, errors.Join(err, os.RemoveAll(grave)))
 }
 

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"os"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // Fork starts a draft with the content of d, that is to replace what d was
@@ -89,7 +91,7 @@ func (e *entry) clone(file, src *os.File, size int64) error {
 	if err := e.begin(file); err != nil {
 		return err
 	}
-	if err := clone(file, src); err != nil {
+	if err := disk.Clone(file, src); err != nil {
 		return err
 	}
 	if err := file.Truncate(size); err != nil { // src may have grown

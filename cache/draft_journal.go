@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // A record is what the journal holds of a draft. It is never changed in place:
@@ -216,43 +217,17 @@ func (f folder) read(id string) (*record, error) {
 
 // write replaces the journal, atomically; with durable it outlives power loss,
 // and so do the folder and the data file as names.
-func (f folder) write(r *record, durable bool) (err error) {
+func (f folder) write(r *record, durable bool) error {
 	data, err := encodeJournal(r)
 	if err != nil {
 		return err
 	}
-	tmp := f.journal() + ".tmp"
-	file, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
+	how := disk.Replacement{Safety: disk.Volatile, Suffix: ".tmp"}
+	if durable {
+		how.Safety = disk.Durable
+	}
+	if err := disk.Replace(f.journal(), data, how); err != nil || !durable {
 		return err
 	}
-	_, err = file.Write(data)
-	if err == nil && durable {
-		err = file.Sync()
-	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, f.journal()); err != nil || !durable {
-		return err
-	}
-	return f.sync()
-}
-
-// sync makes the names in f, and f's own, durable.
-func (f folder) sync() error {
-	return errors.Join(syncFolder(string(f)), syncFolder(filepath.Dir(string(f))))
-}
-
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	err = d.Sync()
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrPermission) {
-		return nil // not every system can sync a directory: Windows refuses the handle
-	}
-	return err
+	return disk.SyncDir(filepath.Dir(string(f)))
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"syscall"
 	"testing"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // smallDisk mounts a tmpfs of that many bytes.
@@ -45,7 +47,7 @@ func TestSpool_diskFull(t *testing.T) {
 			if !errors.Is(err, syscall.ENOSPC) {
 				t.Fatalf("writing %d bytes to 8 MiB: %v, want ENOSPC", off, err)
 			}
-			free, ok := folder(dir).free()
+			free, _, ok := disk.Space(dir)
 			if !ok || free < reserve {
 				t.Errorf("%d bytes left free, want %d", free, reserve)
 			}

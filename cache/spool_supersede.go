@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // Copies that fail, are cut or interrupted leave their drafts: what they hold may be
@@ -75,7 +76,7 @@ func (e *entry) reclaim() bool {
 		if !failed && (old.State != Incomplete || s.orphan(old.ID)) || s.Discard(old.ID) != nil {
 			continue
 		}
-		_ = syncFolder(s.dir) // some disks give room back only then
+		_ = disk.SyncDir(s.dir) // some disks give room back only then
 		s.opts.Log.Warn("no room: dropped a copy that was not whole or failed", "draft", old.ID,
 			"remote", old.Target.Remote, "image", old.Target.Ref.String(), "file", old.Target.File, "bytes", old.Size)
 		return true
@@ -86,7 +87,7 @@ func (e *entry) reclaim() bool {
 // freeData gives the room of a file back that has no name any more, though handles
 // are open.
 func freeData(file *os.File) {
-	if info, err := file.Stat(); err == nil && unlinked(info) {
+	if info, err := file.Stat(); err == nil && disk.Names(info) == 0 {
 		_ = file.Truncate(0)
 	}
 }
@@ -97,7 +98,7 @@ func (s *Spool) Usage() (dir string, bytes int64) {
 	defer s.mu.Unlock()
 	for _, e := range s.drafts {
 		if info, err := os.Lstat(e.dir.data()); err == nil {
-			bytes += allocated(info)
+			bytes += disk.Allocated(info)
 		}
 	}
 	return s.dir, bytes
