@@ -16,13 +16,14 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 )
 
 // State is what a Catalog keeps on the local disk.
 type State struct {
 	Store Store
 	Cache *cache.Cache
-	Spool *cache.Spool
+	Spool *spool.Spool
 }
 
 // Options configure a Catalog.

@@ -10,7 +10,7 @@ import (
 	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog/inspect"
 )
 
@@ -23,7 +23,7 @@ func CompleteImage(r io.ReaderAt, size int64) error {
 	return err
 }
 
-// IsWhole reports whether r holds a whole image: see cache.SpoolOptions.Whole.
+// IsWhole reports whether r holds a whole image: see spool.Options.Whole.
 func IsWhole(r io.ReaderAt, size int64) bool { return CompleteImage(r, size) == nil }
 
 // Mounted reports whether a file system in the image is mounted for writing: what
@@ -33,7 +33,7 @@ func Mounted(r io.ReaderAt, size int64) bool {
 }
 
 // gate returns what a draft for that target must pass before it is published.
-func gate(target cache.Target) func(r io.ReaderAt, size int64) error {
+func gate(target spool.Target) func(r io.ReaderAt, size int64) error {
 	if !target.InPlace {
 		return CompleteImage
 	}
@@ -55,8 +55,8 @@ func gate(target cache.Target) func(r io.ReaderAt, size int64) error {
 // Errors: those of CompleteImage if it is not a whole image, inspect.ErrMounted for
 // one that was changed in place and still is; fs.ErrExist or
 // backends.ErrChanged if the name means something else than it did when the
-// copy began; those of backends.Pusher; those of cache.Draft.Seal.
-func (c *Catalog) Publish(ctx context.Context, d *cache.Draft) error {
+// copy began; those of backends.Pusher; those of spool.Draft.Seal.
+func (c *Catalog) Publish(ctx context.Context, d *spool.Draft) error {
 	info, err := d.Seal(ctx, gate(d.Info().Target))
 	if err != nil {
 		return publishError(info.Target, err)
@@ -64,13 +64,13 @@ func (c *Catalog) Publish(ctx context.Context, d *cache.Draft) error {
 	d.Supersede()
 	// Whether the bytes are the same is known only from the registry: nobody is told
 	// before that they are safe.
-	if info.Target.Async && info.Target.Replaces != cache.OnlySame && c.enqueue(info.ID, maxPending) {
+	if info.Target.Async && info.Target.Replaces != spool.OnlySame && c.enqueue(info.ID, maxPending) {
 		return nil
 	}
 	return c.publishNow(ctx, info.ID, nil)
 }
 
-func publishError(target cache.Target, err error) error {
+func publishError(target spool.Target, err error) error {
 	if _, ok := errors.AsType[*backends.Error](err); ok {
 		return err
 	}
@@ -101,7 +101,7 @@ func (c *Catalog) upload(ctx context.Context, s *State, id string, run *run) err
 	if err != nil {
 		return c.uploadFailed(ctx, d, target, err)
 	}
-	if err := d.SetState(cache.Publishing, nil); err != nil {
+	if err := d.SetState(spool.Publishing, nil); err != nil {
 		return publishError(target, err)
 	}
 	img, err := c.uploadDraft(ctx, r, d, target, run)
@@ -112,12 +112,12 @@ func (c *Catalog) upload(ctx context.Context, s *State, id string, run *run) err
 }
 
 // uploadDraft pushes the sealed draft, unless the registry has it already.
-func (c *Catalog) uploadDraft(ctx context.Context, r Remote, d *cache.Draft, target cache.Target, run *run) (backends.Image, error) {
+func (c *Catalog) uploadDraft(ctx context.Context, r Remote, d *spool.Draft, target spool.Target, run *run) (backends.Image, error) {
 	src, err := d.Source()
 	if err != nil {
 		return backends.Image{}, publishError(target, err)
 	}
-	if src.Replaces = target.Replaces; target.Replaces == cache.OnlySame {
+	if src.Replaces = target.Replaces; target.Replaces == spool.OnlySame {
 		src.Replaces = ""
 	}
 	if src.Format, err = inspect.Complete(src.Content, src.Size); err != nil {
@@ -130,7 +130,7 @@ func (c *Catalog) uploadDraft(ctx context.Context, r Remote, d *cache.Draft, tar
 	}
 	src.Commit = func() error { return c.uploads.mayCommit(run, d.Info().ID) }
 	img, err := c.push(ctx, r, target.Ref, src)
-	if target.Replaces == cache.OnlySame && errors.Is(err, fs.ErrExist) {
+	if target.Replaces == spool.OnlySame && errors.Is(err, fs.ErrExist) {
 		err = Taken(target.Remote, target.Ref)
 	}
 	return img, err
@@ -201,10 +201,10 @@ func withDigest(img backends.Image, src backends.Source) backends.Image {
 }
 
 // uploadFailed keeps the draft for another try.
-func (c *Catalog) uploadFailed(ctx context.Context, d *cache.Draft, target cache.Target, cause error) error {
-	state, note := cache.Failed, cause
+func (c *Catalog) uploadFailed(ctx context.Context, d *spool.Draft, target spool.Target, cause error) error {
+	state, note := spool.Failed, cause
 	if ctx.Err() != nil {
-		state, note = cache.Sealed, nil // given up by who waited, not refused
+		state, note = spool.Sealed, nil // given up by who waited, not refused
 		if !errors.Is(cause, context.Canceled) {
 			cause = &backends.Error{Op: "push", Remote: target.Remote, Ref: target.Ref, Err: ctx.Err()}
 		}
@@ -218,7 +218,7 @@ func (c *Catalog) uploadFailed(ctx context.Context, d *cache.Draft, target cache
 // uploaded ends a draft that the registry has: nothing that goes wrong here is an
 // error any more. The draft goes last: should the program end before, the next one
 // finds it, and its bytes in the registry, and does what is left to do.
-func (c *Catalog) uploaded(s *State, r Remote, d *cache.Draft, img backends.Image) error {
+func (c *Catalog) uploaded(s *State, r Remote, d *spool.Draft, img backends.Image) error {
 	info, told := d.Info(), false
 	err := d.Publish(img.Version, func(path string) error {
 		if !r.atHand() && s.Cache != nil && isSHA256(img.Digest) {
@@ -244,14 +244,14 @@ func (c *Catalog) uploaded(s *State, r Remote, d *cache.Draft, img backends.Imag
 // one, replace what it has become: they were made by somebody who had seen it, or are
 // written side by side with it, or by the same open file, whose own publication it
 // is. One that failed before this one was made is none of these.
-func (c *Catalog) rebase(s *State, done cache.DraftInfo, img backends.Image) {
+func (c *Catalog) rebase(s *State, done spool.Info, img backends.Image) {
 	c.uploads.published.Add(1)
 	for _, later := range s.Spool.Drafts() {
 		t := later.Target
-		if later.ID == done.ID || t.Replaces == cache.OnlySame || t.Remote != done.Target.Remote || t.Ref != done.Target.Ref {
+		if later.ID == done.ID || t.Replaces == spool.OnlySame || t.Remote != done.Target.Remote || t.Ref != done.Target.Ref {
 			continue
 		}
-		comes := later.ID > done.ID || s.Spool.Held(later.ID) || later.State == cache.Writing || later.Queued()
+		comes := later.ID > done.ID || s.Spool.Held(later.ID) || later.State == spool.Writing || later.Queued()
 		if t.Follows != done.ID && (!comes || t.Replaces != done.Target.Replaces || !c.overwritable(t.Remote)) {
 			continue
 		}

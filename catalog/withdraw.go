@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 )
 
 // ErrPublished means that what was to be given up is published.
@@ -20,10 +20,10 @@ var ErrPublished = errors.New("the upload is published already")
 // same name is published any more, and then calls drop, which takes the draft's data
 // away. An upload under way is stopped first.
 //
-// Errors: ErrPublished; cache.ErrInUse if an upload cannot be stopped, because the
+// Errors: ErrPublished; spool.ErrInUse if an upload cannot be stopped, because the
 // registry was told to publish it and has not answered yet; those of drop; ctx's.
 // After an error all is as it was, but that uploads under way may have to begin anew.
-func (c *Catalog) Withdraw(ctx context.Context, d *cache.Draft, drop func() error) error {
+func (c *Catalog) Withdraw(ctx context.Context, d *spool.Draft, drop func() error) error {
 	s, err := c.open()
 	if err != nil {
 		return err
@@ -43,7 +43,7 @@ func (c *Catalog) Withdraw(ctx context.Context, d *cache.Draft, drop func() erro
 // Discard gives an upload up, and deletes its data here. A push under way is
 // stopped first.
 //
-// Errors: fs.ErrNotExist; cache.ErrInUse while a program has the file open; those of
+// Errors: fs.ErrNotExist; spool.ErrInUse while a program has the file open; those of
 // Withdraw.
 func (c *Catalog) Discard(ctx context.Context, id string) error {
 	s, err := c.open()
@@ -52,7 +52,7 @@ func (c *Catalog) Discard(ctx context.Context, id string) error {
 	}
 	err = c.withdraw(ctx, s, id, func() error {
 		err := s.Spool.Discard(id)
-		if errors.Is(err, cache.ErrInUse) {
+		if errors.Is(err, spool.ErrInUse) {
 			err = fmt.Errorf("%w (in a mount, rm of its file does it)", err)
 		}
 		return err
@@ -68,7 +68,7 @@ func (c *Catalog) withdraw(ctx context.Context, s *State, id string, drop func()
 	u := c.uploads
 	r, alone := u.withdraw(id)
 	if !alone {
-		return fmt.Errorf("%w: draft %s is being discarded already", cache.ErrInUse, id)
+		return fmt.Errorf("%w: draft %s is being discarded already", spool.ErrInUse, id)
 	}
 	defer u.keep(id)
 	if r != nil {
@@ -122,7 +122,7 @@ func stopped(ctx context.Context, r *run) error {
 		}
 		return nil
 	case <-timer.C:
-		return fmt.Errorf("%w: the upload cannot be stopped now, its registry may be about to publish it", cache.ErrInUse)
+		return fmt.Errorf("%w: the upload cannot be stopped now, its registry may be about to publish it", spool.ErrInUse)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -162,7 +162,7 @@ func (u *uploads) isUnsure(id string) bool {
 
 // unpublished looks whether the registry has what it was told to publish without our
 // ever hearing of it.
-// Errors: cache.ErrInUse if it does, or if that cannot be told.
+// Errors: spool.ErrInUse if it does, or if that cannot be told.
 func (c *Catalog) unpublished(ctx context.Context, s *State, id string) error {
 	d, err := s.Spool.Draft(id)
 	if err != nil {
@@ -181,5 +181,5 @@ func (c *Catalog) unpublished(ctx context.Context, s *State, id string) error {
 		err == nil && isSHA256(now.Digest) && now.Digest != info.Digest:
 		return nil
 	}
-	return fmt.Errorf("%w: the registry may have published the upload, its answer was lost (sreg uploads retry %s finds out)", cache.ErrInUse, id)
+	return fmt.Errorf("%w: the registry may have published the upload, its answer was lost (sreg uploads retry %s finds out)", spool.ErrInUse, id)
 }

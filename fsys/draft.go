@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 )
 
 // A place is where a draft stands: its directory, and either the image that it
@@ -52,13 +52,13 @@ func (p place) change(name string) Change {
 }
 
 // staged is the target of a file whose name in d is temporary.
-func (d *Dir) staged(name string) cache.Target {
-	return cache.Target{Remote: d.remote, File: path.Join(backends.EscapePath(d.collection), d.tool, name)}
+func (d *Dir) staged(name string) spool.Target {
+	return spool.Target{Remote: d.remote, File: path.Join(backends.EscapePath(d.collection), d.tool, name)}
 }
 
 // stagedAt is the inverse of staged: a tool's directory begins with the first part
 // that begins with a dot.
-func (f *FS) stagedAt(target cache.Target) (d *Dir, name string, err error) {
+func (f *FS) stagedAt(target spool.Target) (d *Dir, name string, err error) {
 	d = &Dir{fs: f, remote: target.Remote}
 	parts := strings.Split(target.File, "/")
 	last := len(parts) - 1
@@ -97,7 +97,7 @@ type Draft struct {
 	turn chan struct{}
 
 	mu        sync.Mutex // guards the fields below
-	data      *cache.Draft
+	data      *spool.Draft
 	place     place
 	name      string // of the file, as it was created
 	attr      Attr
@@ -116,7 +116,7 @@ type Draft struct {
 	idle      chan struct{} // closed when the last handle for writing is; nil if there is none
 }
 
-func (f *FS) newDraft(data *cache.Draft, p place, name string) *Draft {
+func (f *FS) newDraft(data *spool.Draft, p place, name string) *Draft {
 	id := inode("draft", data.Info().ID)
 	return &Draft{
 		fs: f, id: id, ino: id, turn: make(chan struct{}, 1),
@@ -258,7 +258,7 @@ func (f *FS) begin(ctx context.Context, b beginning) (*Draft, error) {
 	}
 	data.Idle() // until it is opened
 	draft := f.newDraft(data, b.in.place(b.name), b.name)
-	if target := data.Info().Target; target.Replaces == cache.OnlySame {
+	if target := data.Info().Target; target.Replaces == spool.OnlySame {
 		draft.same, _ = b.in.image(ctx, target.Ref) // else publishing tells
 	}
 	if b.replaces != nil {
@@ -321,7 +321,7 @@ func (f *FS) overwrites(remote string) bool {
 	return err == nil && r.Policy.Overwrite
 }
 
-func (f *FS) createData(ctx context.Context, d *Dir, name string, excl bool) (*cache.Draft, error) {
+func (f *FS) createData(ctx context.Context, d *Dir, name string, excl bool) (*spool.Draft, error) {
 	if d.place(name).temporary {
 		return f.cat.Stage(d.staged(name))
 	}

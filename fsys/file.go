@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 )
 
@@ -155,7 +155,7 @@ func (h *File) ReadAt(p []byte, off int64) (int, error) {
 			return 0, ErrRetry
 		}
 		n, err := data.ReadAt(p, off)
-		if !errors.Is(err, cache.ErrClosed) || data == h.data() {
+		if !errors.Is(err, spool.ErrClosed) || data == h.data() {
 			return n, err
 		}
 	}
@@ -164,7 +164,7 @@ func (h *File) ReadAt(p []byte, off int64) (int, error) {
 // Size returns the file's size in bytes.
 func (h *File) Size() int64 { return h.d.Attr().Size }
 
-func (h *File) data() *cache.Draft {
+func (h *File) data() *spool.Draft {
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
 	return h.d.data
@@ -347,7 +347,7 @@ func (h *File) Close(ctx context.Context) {
 	}
 	d.mu.Lock()
 	if d.handles--; d.handles == 0 && d.data != nil {
-		if err := d.data.KeepOpen(false); err != nil && !errors.Is(err, cache.ErrClosed) {
+		if err := d.data.KeepOpen(false); err != nil && !errors.Is(err, spool.ErrClosed) {
 			d.fs.opts.Log.Warn("closing a draft", "file", d.name, "err", err)
 		}
 	}
@@ -428,7 +428,7 @@ func (d *Draft) rest() {
 }
 
 // keep notes that a file with a temporary name was closed.
-func (d *Draft) keep(data *cache.Draft, broken error) {
+func (d *Draft) keep(data *spool.Draft, broken error) {
 	if err := data.Keep(cut(data, broken)); err != nil {
 		d.fs.opts.Log.Warn("a file that is kept cannot be noted", "file", d.currentName(), "err", err)
 	}
@@ -436,7 +436,7 @@ func (d *Draft) keep(data *cache.Draft, broken error) {
 
 // cut returns why a file is not what was meant: a write failed, or it is a part of an
 // image. Tools keep other things under temporary names, too.
-func cut(data *cache.Draft, broken error) error {
+func cut(data *spool.Draft, broken error) error {
 	if broken != nil {
 		return broken
 	}

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"io/fs"
 
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 )
 
 // lock takes the draft's turn: publishing and renaming exclude each other, and
@@ -104,7 +104,7 @@ func (d *Draft) resume(ctx context.Context) error {
 }
 
 // settle keeps what publishing came to.
-func (d *Draft) settle(data *cache.Draft, err error) {
+func (d *Draft) settle(data *spool.Draft, err error) {
 	info := data.Info()
 	d.mu.Lock()
 	d.err = err

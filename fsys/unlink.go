@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 )
 
@@ -28,7 +28,7 @@ func (d *Draft) unlink(ctx context.Context) error {
 		return d.remove()
 	})
 	switch {
-	case errors.Is(err, cache.ErrInUse):
+	case errors.Is(err, spool.ErrInUse):
 		return fmt.Errorf("%s: %w: %v", d.currentName(), ErrBusy, err)
 	case errors.Is(err, catalog.ErrPublished):
 		if err := d.lock(ctx); err != nil {

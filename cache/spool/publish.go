@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ import (
 // Source returns the sealed draft as something to push, whose upload session is
 // kept in the journal. It is valid until the handle is closed. From now on the
 // draft cannot be written to, until SetState(Failed) or SetState(Sealed) ends
-// the try. Its Progress fills DraftInfo.Stored; whoever sets another calls it.
+// the try. Its Progress fills Info.Stored; whoever sets another calls it.
 //
 // Errors: fs.ErrInvalid if the draft is not sealed; ErrInUse after Publish.
 func (d *Draft) Source() (backends.Source, error) {
@@ -81,7 +81,7 @@ func (s session) Save(state []byte) error {
 //
 // Errors: fs.ErrInvalid for another state, or if the draft is not sealed; the
 // local disk's.
-func (d *Draft) SetState(state DraftState, cause error) error {
+func (d *Draft) SetState(state State, cause error) error {
 	if err := d.live(); err != nil {
 		return err
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"bytes"
@@ -33,7 +33,7 @@ func TestSpool_diskFull(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := smallDisk(t, "8m")
-			s := openSpool(t, dir, SpoolOptions{Reserve: reserve})
+			s := openSpool(t, dir, Options{Reserve: reserve})
 			kept := create(t, s, "acknowledged")
 			want := seal(t, kept).Digest
 			d := create(t, s, "")
@@ -65,7 +65,7 @@ func TestSpool_diskFull(t *testing.T) {
 			}
 			// A start while the disk is full, and life after space came back.
 			s.Close()
-			s = openSpool(t, dir, SpoolOptions{Reserve: reserve})
+			s = openSpool(t, dir, Options{Reserve: reserve})
 			list := s.Drafts()
 			if len(list) != 2 || list[0].Digest != want || list[1].State != Incomplete {
 				t.Fatalf("after a restart: %+v", list)
@@ -80,7 +80,7 @@ func TestSpool_diskFull(t *testing.T) {
 
 func TestSpool_tooLarge(t *testing.T) {
 	t.Parallel()
-	d := create(t, openSpool(t, t.TempDir(), SpoolOptions{}), "x")
+	d := create(t, openSpool(t, t.TempDir(), Options{}), "x")
 	if _, err := d.WriteAt([]byte("x"), 1<<62); !errors.Is(err, syscall.EFBIG) && !errors.Is(err, syscall.EINVAL) {
 		t.Errorf("write at 2^62: %v, want EFBIG", err)
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"errors"
@@ -27,13 +27,13 @@ func (d *Draft) Supersede() {
 	}
 }
 
-func (e *entry) supersedes(old DraftInfo) bool {
+func (e *entry) supersedes(old Info) bool {
 	return e.useless(old, e.rec.Load().State.settled() && !e.dirty.Load())
 }
 
 // useless reports whether an older draft for the same name is worth nothing, now or
 // when this one is whole.
-func (e *entry) useless(old DraftInfo, whole bool) bool {
+func (e *entry) useless(old Info, whole bool) bool {
 	t := e.rec.Load().Target
 	if t.Ref == (backends.Ref{}) || old.ID == e.id || old.Target.Remote != t.Remote || old.Target.Ref != t.Ref {
 		return false

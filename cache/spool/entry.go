@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"crypto/sha256"
@@ -25,7 +25,7 @@ type entry struct {
 
 	rec     atomic.Pointer[record] // the journal's content; replaced by change only
 	size    atomic.Int64           // bytes in the data file
-	stored  atomic.Int64           // as DraftInfo.Stored
+	stored  atomic.Int64           // as Info.Stored
 	touched atomic.Int64           // time of the last write or change, ns
 	dirty   atomic.Bool
 	doomed  atomic.Bool // removed: cannot be opened again
@@ -56,8 +56,8 @@ func newEntry(s *Spool, id string) *entry {
 		sealing: make(chan struct{}, 1), hash: sha256.New()}
 }
 
-func (e *entry) info() DraftInfo {
-	info := e.rec.Load().DraftInfo
+func (e *entry) info() Info {
+	info := e.rec.Load().Info
 	info.Size, info.Stored = e.size.Load(), e.stored.Load()
 	if t := time.Unix(0, e.touched.Load()); t.After(info.Changed) {
 		info.Changed = t
@@ -92,7 +92,7 @@ func (e *entry) store(r *record, durable bool) error {
 	}
 	e.durable = false
 	if err := e.dir.write(r, durable); err != nil {
-		return spoolError("journal of "+e.id, err)
+		return diskError("journal of "+e.id, err)
 	}
 	e.durable, e.noted = durable, false
 	return nil
@@ -137,7 +137,7 @@ func (e *entry) begin(file *os.File) error {
 	if rec.State.settled() {
 		info, err := file.Stat()
 		if err != nil {
-			return spoolError("write", err)
+			return diskError("write", err)
 		}
 		if disk.Names(info) > 1 {
 			return fmt.Errorf("%w: the data of draft %s is linked into a registry: copy the file anew", ErrInUse, e.id)
@@ -215,7 +215,7 @@ func (e *entry) write(file *os.File, p []byte, off int64) (int, error) {
 		e.size.Store(max(e.size.Load(), off+int64(n)))
 		e.changed()
 	}
-	return n, spoolError("write", err)
+	return n, diskError("write", err)
 }
 
 // rehash forgets the running digest. The caller holds data.
@@ -237,7 +237,7 @@ func (e *entry) truncate(file *os.File, size int64) error {
 		e.rehash()
 	}
 	if err := file.Truncate(size); err != nil {
-		return spoolError("truncate", err)
+		return diskError("truncate", err)
 	}
 	e.size.Store(size)
 	e.changed()
@@ -254,7 +254,7 @@ func (e *entry) allocate(file *os.File, off, n int64, keepSize bool) error {
 		return err
 	}
 	if err := e.withRoom(func() error { return disk.Allocate(file, off, n, keepSize) }); err != nil {
-		return spoolError("allocate", err)
+		return diskError("allocate", err)
 	}
 	if end := off + n; !keepSize && end > e.size.Load() {
 		e.size.Store(end)
@@ -275,7 +275,7 @@ func (e *entry) acquireLocked() (*os.File, error) {
 	if e.file == nil {
 		file, err := e.dir.open()
 		if err != nil {
-			return nil, spoolError("open "+e.id, err)
+			return nil, diskError("open "+e.id, err)
 		}
 		e.file = file
 	}
@@ -304,7 +304,7 @@ func closeData(file *os.File) error {
 	if file == nil {
 		return nil
 	}
-	return spoolError("close", file.Close())
+	return diskError("close", file.Close())
 }
 
 // release gives up one handle.
@@ -337,7 +337,7 @@ func (e *entry) abandon() error {
 }
 
 // warn tells once of a file that is kept.
-func (e *entry) warn(info DraftInfo) {
+func (e *entry) warn(info Info) {
 	if e.warned.Swap(true) {
 		return
 	}
@@ -359,14 +359,14 @@ func (e *entry) drop() error {
 	}
 	grave := string(e.dir) + goneSuffix
 	if err := os.Rename(string(e.dir), grave); err != nil {
-		return spoolError("remove "+e.id, err)
+		return diskError("remove "+e.id, err)
 	}
 	e.gone = true
 	e.spool.mu.Lock()
 	delete(e.spool.drafts, e.id)
 	e.spool.mu.Unlock()
 	err := disk.SyncDir(e.spool.dir)
-	return spoolError("remove "+e.id, errors.Join(err, os.RemoveAll(grave)))
+	return diskError("remove "+e.id, errors.Join(err, os.RemoveAll(grave)))
 }
 
 // syncJournal makes the journal durable as it is.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"bufio"
@@ -28,7 +28,7 @@ func TestSpoolChild(t *testing.T) {
 	if dir == "" {
 		t.Skip("runs as a child of TestSpool_killed")
 	}
-	s, err := OpenSpool(dir, SpoolOptions{Reserve: -1})
+	s, err := Open(dir, Options{Reserve: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,12 +82,12 @@ func TestSpool_killed(t *testing.T) {
 	if testing.Short() {
 		rounds = 5
 	}
-	states := map[DraftState]int{}
+	states := map[State]int{}
 	for round := range rounds {
 		dir := filepath.Join(t.TempDir(), "spool")
 		said := runAndKill(t, dir, 3+round%7, time.Duration(rand.IntN(4000))*time.Microsecond)
-		s := openSpool(t, dir, SpoolOptions{})
-		found := map[string]DraftInfo{}
+		s := openSpool(t, dir, Options{})
+		found := map[string]Info{}
 		for _, info := range s.Drafts() {
 			found[info.ID] = info
 			states[info.State]++
@@ -111,7 +111,7 @@ func TestSpool_killed(t *testing.T) {
 }
 
 // checkRecovered demands that what the spool says of a draft after a crash is true.
-func checkRecovered(t *testing.T, s *Spool, info DraftInfo) {
+func checkRecovered(t *testing.T, s *Spool, info Info) {
 	t.Helper()
 	switch info.State {
 	case Sealed, Failed:
@@ -205,7 +205,7 @@ func TestSpool_damagedJournal(t *testing.T) {
 		"flipped bit":  {func(b []byte) []byte { b[len(b)/3] ^= 1; return b }, "journal"},
 		"appended":     {func(b []byte) []byte { return append(b, "{}"...) }, "follows"},
 		"other record": {func([]byte) []byte {
-			b, _ := encodeJournal(&record{DraftInfo: DraftInfo{ID: "another", State: Incomplete}})
+			b, _ := encodeJournal(&record{Info: Info{ID: "another", State: Incomplete}})
 			return b
 		}, "another draft"},
 	}
@@ -213,7 +213,7 @@ func TestSpool_damagedJournal(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			s := openSpool(t, dir, SpoolOptions{})
+			s := openSpool(t, dir, Options{})
 			d := create(t, s, "acknowledged")
 			id := seal(t, d).ID
 			s.Close()
@@ -231,7 +231,7 @@ func TestSpool_damagedJournal(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			s = openSpool(t, dir, SpoolOptions{})
+			s = openSpool(t, dir, Options{})
 			list := s.Drafts()
 			if len(list) != 1 || list[0].State != Incomplete || !strings.Contains(list[0].Error, tt.reason) || list[0].Size != 12 {
 				t.Fatalf("drafts %+v, want one incomplete with %q", list, tt.reason)
@@ -258,9 +258,9 @@ func TestSpool_damagedJournal(t *testing.T) {
 func TestSpool_damagedFolder(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
-		state  DraftState
+		state  State
 		damage func(dir folder) error
-		want   DraftState // "" if the draft is to be gone
+		want   State // "" if the draft is to be gone
 	}{
 		"sealed, data cut":       {Sealed, func(f folder) error { return os.Truncate(f.data(), 3) }, Incomplete},
 		"sealed, data missing":   {Sealed, func(f folder) error { return os.Remove(f.data()) }, Failed},
@@ -281,7 +281,7 @@ func TestSpool_damagedFolder(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			d := create(t, openSpool(t, dir, SpoolOptions{}), "some data")
+			d := create(t, openSpool(t, dir, Options{}), "some data")
 			id := d.Info().ID
 			if tt.state.settled() {
 				seal(t, d)
@@ -294,8 +294,8 @@ func TestSpool_damagedFolder(t *testing.T) {
 			}
 			// Twice: what the first start found is what the second finds.
 			for range 2 {
-				var got DraftState
-				for _, info := range openSpool(t, dir, SpoolOptions{}).Drafts() {
+				var got State
+				for _, info := range openSpool(t, dir, Options{}).Drafts() {
 					got = info.State
 				}
 				if got != tt.want {
@@ -312,7 +312,7 @@ func TestSpool_damagedFolder(t *testing.T) {
 func TestJournal_roundTrip(t *testing.T) {
 	t.Parallel()
 	when := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
-	want := &record{Session: []byte{0, 255}, Orphan: true, DraftInfo: DraftInfo{
+	want := &record{Session: []byte{0, 255}, Orphan: true, Info: Info{
 		ID: "x", Target: testTarget, State: Failed, Size: 1 << 40, Digest: digestOf(nil), Stored: 7,
 		Created: when, Changed: when, Attempts: 3, Error: "a\nb", ModTime: when, Mode: 0o7777}}
 	data, err := encodeJournal(want)
@@ -329,7 +329,7 @@ func TestJournal_roundTrip(t *testing.T) {
 }
 
 func FuzzJournal(f *testing.F) {
-	good, err := encodeJournal(&record{DraftInfo: DraftInfo{ID: "x", Target: testTarget, State: Sealed, Digest: digestOf(nil)}})
+	good, err := encodeJournal(&record{Info: Info{ID: "x", Target: testTarget, State: Sealed, Digest: digestOf(nil)}})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"bytes"
@@ -24,7 +24,7 @@ import (
 // A record is what the journal holds of a draft. It is never changed in place:
 // see entry.change.
 type record struct {
-	DraftInfo
+	Info
 	Session []byte // of the upload; nil if there is none
 	Orphan  bool   // may have been acknowledged, but cannot be published: a person must drop it
 }
@@ -122,8 +122,8 @@ func decodeJournal(data []byte, id string) (*record, error) {
 	if why := p.check(id); why != "" {
 		return bad(why)
 	}
-	r := &record{Session: p.Session, Orphan: p.Orphan, DraftInfo: DraftInfo{
-		ID: p.ID, State: DraftState(p.State), Size: p.Size, Digest: p.Digest, Stored: p.Stored,
+	r := &record{Session: p.Session, Orphan: p.Orphan, Info: Info{
+		ID: p.ID, State: State(p.State), Size: p.Size, Digest: p.Digest, Stored: p.Stored,
 		Created: p.Created, Changed: p.Changed, ModTime: p.ModTime, Mode: p.Mode,
 		Attempts: p.Attempts, Error: p.Error,
 		Target: Target{Format: p.Format, Async: p.Async, InPlace: p.InPlace, Follows: p.Follows},
@@ -158,7 +158,7 @@ func strictJSON(data []byte, v any) error {
 
 // check returns what makes p unfit for the draft with that ID, "" if nothing.
 func (p *page) check(id string) string {
-	state := DraftState(p.State)
+	state := State(p.State)
 	switch {
 	case p.Version != pageVersion:
 		return fmt.Sprintf("version %d", p.Version)

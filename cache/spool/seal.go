@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"context"
@@ -20,7 +20,7 @@ import (
 //
 // Errors: what complete returns (the draft is then Incomplete); ctx's; ErrInUse
 // if somebody wrote to the draft meanwhile; the local disk's.
-func (d *Draft) Seal(ctx context.Context, complete func(r io.ReaderAt, size int64) error) (DraftInfo, error) {
+func (d *Draft) Seal(ctx context.Context, complete func(r io.ReaderAt, size int64) error) (Info, error) {
 	if err := d.live(); err != nil {
 		return d.Info(), err
 	}
@@ -53,7 +53,7 @@ func (e *entry) seal(ctx context.Context, file *os.File, complete func(r io.Read
 		return e.unlessWritten(snap.gen, err)
 	}
 	if err := file.Sync(); err != nil {
-		return spoolError("seal", err)
+		return diskError("seal", err)
 	}
 	e.data.Lock()
 	defer e.data.Unlock()
@@ -115,11 +115,11 @@ func (e *entry) snapshot() (snapshot, error) {
 	defer e.data.Unlock()
 	state, err := e.hash.(encoding.BinaryMarshaler).MarshalBinary()
 	if err != nil {
-		return snapshot{}, spoolError("seal", err)
+		return snapshot{}, diskError("seal", err)
 	}
 	s := snapshot{gen: e.gen, size: e.size.Load(), hash: sha256.New(), hashed: e.hashed}
 	if err := s.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(state); err != nil {
-		return snapshot{}, spoolError("seal", err)
+		return snapshot{}, diskError("seal", err)
 	}
 	return s, nil
 }
@@ -133,7 +133,7 @@ func (s *snapshot) finish(ctx context.Context, file *os.File) error {
 		}
 		n, err := file.ReadAt(buf[:min(int64(len(buf)), s.size-s.hashed)], s.hashed)
 		if n == 0 {
-			return spoolError("seal", fmt.Errorf("%d bytes are missing at the end: %w", s.size-s.hashed, err))
+			return diskError("seal", fmt.Errorf("%d bytes are missing at the end: %w", s.size-s.hashed, err))
 		}
 		s.hash.Write(buf[:n])
 		s.hashed += int64(n)
