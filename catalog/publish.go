@@ -14,17 +14,20 @@ import (
 	"github.com/sregfs/sregfs/catalog/inspect"
 )
 
-// CompleteImage is the completeness gate: is r a whole SIF or squashfs image?
+// CompleteImage is the completeness gate: is r a whole SIF or squashfs image, and
+// which?
 //
 // Errors: inspect.ErrIncomplete, which is a backends.ErrCorrupt, and
 // inspect.ErrNotImage, which is an fs.ErrInvalid, with what is wrong; those of r.
-func CompleteImage(r io.ReaderAt, size int64) error {
-	_, err := inspect.Complete(r, size)
-	return err
+func CompleteImage(r io.ReaderAt, size int64) (format string, err error) {
+	return inspect.Complete(r, size)
 }
 
 // IsWhole reports whether r holds a whole image: see spool.Options.Whole.
-func IsWhole(r io.ReaderAt, size int64) bool { return CompleteImage(r, size) == nil }
+func IsWhole(r io.ReaderAt, size int64) bool {
+	_, err := CompleteImage(r, size)
+	return err == nil
+}
 
 // Mounted reports whether a file system in the image is mounted for writing: what
 // is in the file is then no state to publish, but one on the way to the next.
@@ -33,13 +36,13 @@ func Mounted(r io.ReaderAt, size int64) bool {
 }
 
 // gate returns what a draft for that target must pass before it is published.
-func gate(target spool.Target) func(r io.ReaderAt, size int64) error {
+func gate(target spool.Target) spool.Check {
 	if !target.InPlace {
 		return CompleteImage
 	}
-	return func(r io.ReaderAt, size int64) error {
+	return func(r io.ReaderAt, size int64) (string, error) {
 		if err := inspect.Unmounted(r, size); err != nil {
-			return err
+			return "", err
 		}
 		return CompleteImage(r, size)
 	}
@@ -64,10 +67,10 @@ func (c *Catalog) Publish(ctx context.Context, d *spool.Draft) error {
 	d.Supersede()
 	// Whether the bytes are the same is known only from the registry: nobody is told
 	// before that they are safe.
-	if info.Target.Async && info.Target.Replaces != spool.OnlySame && c.enqueue(info.ID, maxPending) {
+	if info.Target.Async && info.Target.Replaces != spool.OnlySame && d.Withdrawn() == nil && c.enqueue(info.ID, maxPending) {
 		return nil
 	}
-	return c.publishNow(ctx, info.ID, nil)
+	return c.publishNow(ctx, d, nil)
 }
 
 func publishError(target spool.Target, err error) error {
@@ -78,15 +81,7 @@ func publishError(target spool.Target, err error) error {
 }
 
 // upload is one try to publish a sealed draft.
-func (c *Catalog) upload(ctx context.Context, s *State, id string, run *run) error {
-	d, err := s.Spool.Draft(id)
-	if err != nil {
-		return err
-	}
-	defer shut(d)
-	if _, err := d.Seal(ctx, gate(d.Info().Target)); err != nil {
-		return publishError(d.Info().Target, err)
-	}
+func (c *Catalog) upload(ctx context.Context, s *State, d *spool.Draft, run *run) error {
 	target := d.Info().Target
 	release, err := c.uploads.turn(ctx, string(imageKey(target.Remote, target.Ref)))
 	if err != nil {
@@ -101,34 +96,27 @@ func (c *Catalog) upload(ctx context.Context, s *State, id string, run *run) err
 	if err != nil {
 		return c.uploadFailed(ctx, d, target, err)
 	}
-	if err := d.SetState(spool.Publishing, nil); err != nil {
+	src, err := d.Begin()
+	if err != nil {
 		return publishError(target, err)
 	}
-	img, err := c.uploadDraft(ctx, r, d, target, run)
+	img, err := c.uploadSource(ctx, r, target, src, run)
 	if err != nil {
 		return c.uploadFailed(ctx, d, target, err)
 	}
 	return c.uploaded(s, r, d, img)
 }
 
-// uploadDraft pushes the sealed draft, unless the registry has it already.
-func (c *Catalog) uploadDraft(ctx context.Context, r Remote, d *spool.Draft, target spool.Target, run *run) (backends.Image, error) {
-	src, err := d.Source()
-	if err != nil {
-		return backends.Image{}, publishError(target, err)
-	}
-	if src.Replaces = target.Replaces; target.Replaces == spool.OnlySame {
+// uploadSource pushes the sealed draft, unless the registry has it already.
+func (c *Catalog) uploadSource(ctx context.Context, r Remote, target spool.Target, src backends.Source, run *run) (backends.Image, error) {
+	if target.Replaces == spool.OnlySame {
 		src.Replaces = ""
-	}
-	if src.Format, err = inspect.Complete(src.Content, src.Size); err != nil {
-		return backends.Image{}, publishError(target, err)
 	}
 	store, tell := src.Progress, run.told(c.uploads)
 	src.Progress = func(stored int64) {
 		store(stored)
 		tell(stored, src.Size)
 	}
-	src.Commit = func() error { return c.uploads.mayCommit(run, d.Info().ID) }
 	img, err := c.push(ctx, r, target.Ref, src)
 	if target.Replaces == spool.OnlySame && errors.Is(err, fs.ErrExist) {
 		err = Taken(target.Remote, target.Ref)
@@ -202,15 +190,18 @@ func withDigest(img backends.Image, src backends.Source) backends.Image {
 
 // uploadFailed keeps the draft for another try.
 func (c *Catalog) uploadFailed(ctx context.Context, d *spool.Draft, target spool.Target, cause error) error {
-	state, note := spool.Failed, cause
+	note := cause
 	if ctx.Err() != nil {
-		state, note = spool.Sealed, nil // given up by who waited, not refused
+		note = nil // given up by who waited, not refused
 		if !errors.Is(cause, context.Canceled) {
 			cause = &backends.Error{Op: "push", Remote: target.Remote, Ref: target.Ref, Err: ctx.Err()}
 		}
 	}
-	if err := d.SetState(state, note); err != nil {
+	if err := d.End(note); err != nil {
 		c.opts.Log.Warn("the state of an upload could not be noted", "draft", d.Info().ID, "err", err)
+	}
+	if d.Withdrawn() == nil && (final(cause) || errors.Is(cause, fs.ErrPermission)) {
+		d.Answered()
 	}
 	return publishError(target, cause)
 }

@@ -90,7 +90,7 @@ func (c *Catalog) enqueue(id string, most int) bool {
 	if _, waiting := u.queued[id]; waiting {
 		return true
 	}
-	if !u.started || u.withdrawn[id] || len(u.queued) >= most {
+	if !u.started || len(u.queued) >= most {
 		return false
 	}
 	if !c.tasks.start(func(ctx context.Context) { c.publishLater(ctx, id) }) {
@@ -206,7 +206,7 @@ func (c *Catalog) giveUp(s *State, id string, cause error) spool.Target {
 	return target
 }
 
-// publishTurn is publishNow when one of the workers is free.
+// publishTurn is publishID when one of the workers is free.
 func (c *Catalog) publishTurn(ctx context.Context, s *State, id string) error {
 	select {
 	case c.uploads.slots <- empty{}:
@@ -215,11 +215,11 @@ func (c *Catalog) publishTurn(ctx context.Context, s *State, id string) error {
 	}
 	defer func() { <-c.uploads.slots }()
 	for _, earlier := range c.earlier(s, id) {
-		if err := c.publishNow(ctx, earlier, nil); err != nil && !final(err) {
+		if err := c.publishID(ctx, earlier, nil); err != nil && !final(err) {
 			return err
 		}
 	}
-	return c.publishNow(ctx, id, nil)
+	return c.publishID(ctx, id, nil)
 }
 
 // earlier returns the queued drafts that were made before this one for the same

@@ -96,24 +96,23 @@ type Draft struct {
 	// taken before mu.
 	turn chan struct{}
 
-	mu        sync.Mutex // guards the fields below
-	data      *spool.Draft
-	place     place
-	name      string // of the file, as it was created
-	attr      Attr
-	writers   map[*File]struct{}   // handles open for writing
-	handles   int                  // all handles
-	claims    map[uint32]time.Time // threads that were told ErrRetry, and when
-	opened    bool                 // somebody had it open
-	flushed   time.Time            // when a descriptor of it was closed last
-	dirty     bool                 // written since it was last published
-	broken    bool                 // a write failed: the data is not what was meant
-	err       error
-	published bool          // the name means the image now
-	accepted  bool          // sealed and queued: it counts as published, but only we have it
-	gone      bool          // removed, or replaced by another
-	same      *Image        // which may not be replaced: other bytes are refused
-	idle      chan struct{} // closed when the last handle for writing is; nil if there is none
+	mu       sync.Mutex // guards the fields below
+	data     *spool.Draft
+	place    place
+	name     string // of the file, as it was created
+	attr     Attr
+	writers  map[*File]struct{}   // handles open for writing
+	handles  int                  // all handles
+	claims   map[uint32]time.Time // threads that were told ErrRetry, and when
+	opened   bool                 // somebody had it open
+	flushed  time.Time            // when a descriptor of it was closed last
+	dirty    bool                 // written since it was last published
+	broken   bool                 // a write failed: the data is not what was meant
+	err      error
+	promised bool          // closing it succeeded: its data is published, or will be
+	gone     bool          // removed, or replaced by another
+	same     *Image        // which may not be replaced: other bytes are refused
+	idle     chan struct{} // closed when the last handle for writing is; nil if there is none
 }
 
 func (f *FS) newDraft(data *spool.Draft, p place, name string) *Draft {
@@ -124,6 +123,13 @@ func (f *FS) newDraft(data *spool.Draft, p place, name string) *Draft {
 		attr: Attr{Mode: 0o755, ModTime: time.Now()},
 	}
 }
+
+// published needs mu. It reports whether the name means the image now.
+func (d *Draft) published() bool { return d.promised && (d.data == nil || d.data.Published()) }
+
+// accepted needs mu. It reports whether the draft is sealed and queued: it counts as
+// published, but only we have it.
+func (d *Draft) accepted() bool { return d.promised && !d.published() }
 
 // standing returns the drafts at a place, the newest first.
 func (f *FS) standing(p place) []*Draft {
@@ -381,7 +387,7 @@ func (d *Draft) Attr() Attr {
 	defer d.mu.Unlock()
 	a := d.attr
 	a.Ino, a.Changes = d.ino, true
-	if d.accepted { // it counts as an image, which whoever may read it may run
+	if d.accepted() { // it counts as an image, which whoever may read it may run
 		a.Mode |= a.Mode & 0o444 >> 2
 	}
 	if d.data != nil {
@@ -403,7 +409,7 @@ func (d *Draft) SetAttr(ctx context.Context, change AttrChange) error {
 		d.mu.Lock()
 	}
 	defer d.mu.Unlock()
-	if d.data == nil || d.published || d.accepted {
+	if d.data == nil || d.promised {
 		if change.Size != nil && *change.Size != d.attr.Size {
 			return ErrRetry
 		}
@@ -477,7 +483,7 @@ func (d *Draft) writtenBy(who Caller) bool {
 func (d *Draft) counts() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return !d.over() && (d.place.temporary || d.accepted)
+	return !d.over() && (d.place.temporary || d.accepted())
 }
 
 // visible reports whether the draft is shown where no image has its name: while
@@ -487,7 +493,7 @@ func (d *Draft) counts() bool {
 func (d *Draft) visible() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return !d.over() && (d.place.temporary || d.accepted || len(d.writers) > 0 && d.err == nil)
+	return !d.over() && (d.place.temporary || d.accepted() || len(d.writers) > 0 && d.err == nil)
 }
 
 // busy reports whether nobody else may write the file: somebody does, or what it
@@ -495,7 +501,7 @@ func (d *Draft) visible() bool {
 func (d *Draft) busy() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return !d.over() && (len(d.writers) > 0 || d.accepted || d.claimed() || len(d.turn) > 0)
+	return !d.over() && (len(d.writers) > 0 || d.accepted() || d.claimed() || len(d.turn) > 0)
 }
 
 // patience is how long a second writer waits for the first. The kernel tells us
@@ -562,7 +568,7 @@ func (d *Draft) awaitEnd(ctx context.Context) (over bool, err error) {
 	err = d.awaitIdle(ctx, idle, most)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.published, err
+	return d.published(), err
 }
 
 func (d *Draft) currentName() string {

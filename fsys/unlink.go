@@ -46,6 +46,9 @@ func (d *Draft) unlink(ctx context.Context) error {
 func (d *Draft) lapse() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.published() {
+		return true
+	}
 	lapsed := d.lapsed()
 	if lapsed && !d.gone && d.abandoned() {
 		if err := d.data.Remove(); err != nil {
@@ -61,7 +64,7 @@ func (d *Draft) lapsed() bool {
 	if d.data == nil || len(d.writers) > 0 || len(d.turn) > 0 {
 		return false
 	}
-	return d.data.Gone() || d.abandoned() || d.accepted && !d.fs.cat.Pending(d.data.Info().ID)
+	return d.data.Gone() || d.abandoned() || d.accepted() && !d.fs.cat.Pending(d.data.Info().ID)
 }
 
 // abandoned needs mu. It reports whether who was to open the draft never came.

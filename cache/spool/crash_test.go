@@ -50,7 +50,7 @@ func TestSpoolChild(t *testing.T) {
 		fmt.Printf("sealed %s %s\n", info.ID, info.Digest)
 		switch n % 4 {
 		case 1:
-			err = d.SetState(Publishing, nil)
+			err = begin(d)
 		case 2:
 			fmt.Printf("unsealing %s\n", info.ID)
 			_, err = d.WriteAt([]byte("changed"), 5)
@@ -285,8 +285,10 @@ func TestSpool_damagedFolder(t *testing.T) {
 			id := d.Info().ID
 			if tt.state.settled() {
 				seal(t, d)
-				if err := d.SetState(tt.state, nil); err != nil {
-					t.Fatal(err)
+				if tt.state == Publishing {
+					if err := begin(d); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
 			if err := tt.damage(folder(filepath.Join(dir, id))); err != nil {

@@ -33,22 +33,6 @@ type Target struct {
 // only the very bytes that it has are published, which changes nothing.
 const OnlySame = "="
 
-// State is how far a draft has come.
-type State string
-
-// The states of a draft.
-const (
-	Writing    State = "writing"    // being copied in
-	Incomplete State = "incomplete" // closed, or left by a crash, without being a whole image
-	Kept       State = "kept"       // closed under a name that is no image's: stays until somebody renames or drops it
-	Sealed     State = "sealed"     // whole, digest known, durable; not published
-	Publishing State = "publishing" // on its way
-	Failed     State = "failed"     // the last try to publish failed; the data is kept
-)
-
-// settled reports whether the draft is whole and durable in that state.
-func (s State) settled() bool { return s == Sealed || s == Publishing || s == Failed }
-
 // Info is the journal's record of a draft.
 type Info struct {
 	ID       string    `json:"id"` // sorts by time of creation
@@ -64,6 +48,7 @@ type Info struct {
 	ModTime  time.Time `json:"modtime,omitzero"` // set by SetAttr, else of the last write
 	Mode     uint32    `json:"mode,omitempty"`   // set by SetAttr, else 0
 	Version  string    `json:"-"`                // once published: as backends.Image.Version
+	InDoubt  bool      `json:"-"`                // a registry was told to publish it, and did not answer
 }
 
 // Queued reports whether the draft is whole and waits to be published in the
@@ -77,9 +62,8 @@ func (i Info) Queued() bool { return i.Target.Async && i.State.settled() }
 // handle takes no file descriptor.
 //
 // Errors of writing methods: ENOSPC, EDQUOT, EFBIG; fs.ErrInvalid for a negative
-// offset or size; ErrInUse while the draft is being published (from Source or
-// SetState(Publishing) to SetState(Sealed or Failed)), after it was published,
-// and when a registry on this disk has linked its data already.
+// offset or size; ErrInUse while the draft is being published (from Begin to End),
+// after it was published, and when a registry on this disk has linked its data already.
 type Draft struct {
 	entry  *entry
 	idle   bool // guarded by spool.mu
@@ -104,10 +88,6 @@ func (d *Draft) Info() Info { return d.entry.info() }
 
 // Size returns the size in bytes now.
 func (d *Draft) Size() int64 { return d.entry.size.Load() }
-
-// Dirty reports writes since the draft was created, opened after a restart, or
-// last sealed with success.
-func (d *Draft) Dirty() bool { return d.entry.dirty.Load() }
 
 // Retarget changes where the draft will be published (a rename). It is as
 // durable as the state the draft is in. Errors: ErrInUse as for a write; the
@@ -303,6 +283,15 @@ func (d *Draft) Hold() error {
 	return err
 }
 
+// Share returns another handle on the draft, which the caller closes.
+// Errors: fs.ErrNotExist if the draft was discarded; the local disk's.
+func (d *Draft) Share() (*Draft, error) {
+	if err := d.live(); err != nil {
+		return nil, err
+	}
+	return d.entry.held()
+}
+
 // KeepOpen keeps the data file open, or no longer, also while the handle is idle: then
 // it can be read whatever becomes of the draft. Errors: the local disk's.
 func (d *Draft) KeepOpen(keep bool) error {
@@ -323,6 +312,9 @@ func (d *Draft) KeepOpen(keep bool) error {
 	d.entry.spool.mu.Unlock()
 	return errors.Join(err, closeData(file))
 }
+
+// Published reports whether the draft is gone because Publish has ended it.
+func (d *Draft) Published() bool { return d.Gone() && d.entry.rec.Load().State == published }
 
 // Gone reports whether the draft was removed, discarded or published.
 func (d *Draft) Gone() bool { return d.entry.doomed.Load() }

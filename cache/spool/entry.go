@@ -27,9 +27,8 @@ type entry struct {
 	size    atomic.Int64           // bytes in the data file
 	stored  atomic.Int64           // as Info.Stored
 	touched atomic.Int64           // time of the last write or change, ns
-	dirty   atomic.Bool
-	doomed  atomic.Bool // removed: cannot be opened again
-	warned  atomic.Bool // somebody was told that it is kept
+	doomed  atomic.Bool            // removed: cannot be opened again
+	warned  atomic.Bool            // somebody was told that it is kept
 
 	journal sync.Mutex // serialises changes of rec and meta.json, and guards the fields below
 	gone    bool       // the folder is no more
@@ -42,8 +41,9 @@ type entry struct {
 	gen    uint64     // counts them
 	hash   hash.Hash  // of the first hashed bytes of the content
 	hashed int64
-	lent   bool // a Source is out
-	moved  bool // the data belongs to somebody else
+	format string // of the image, as Seal found it; "" if nobody looked since the last change
+
+	withdrawn atomic.Bool // no try may begin, or commit; changed under data
 
 	refs int      // handles; guarded by spool.mu
 	busy int      // of them, those that are not idle; likewise
@@ -58,6 +58,7 @@ func newEntry(s *Spool, id string) *entry {
 
 func (e *entry) info() Info {
 	info := e.rec.Load().Info
+	info.State = info.State.stored()
 	info.Size, info.Stored = e.size.Load(), e.stored.Load()
 	if t := time.Unix(0, e.touched.Load()); t.After(info.Changed) {
 		info.Changed = t
@@ -71,18 +72,39 @@ func (e *entry) info() Info {
 // change makes fn's change of the record, in the journal first. It is durable if
 // the draft is settled before or after: a plain rename over a durable journal
 // could leave neither after power loss.
+// Errors: fs.ErrInvalid for a state that does not follow on the one it is in; the disk's.
 func (e *entry) change(fn func(*record)) error {
 	e.journal.Lock()
 	defer e.journal.Unlock()
-	old := e.rec.Load()
-	next := *old
-	fn(&next)
-	next.Size, next.Changed = e.size.Load(), time.Now()
-	if err := e.store(&next, old.State.settled() || next.State.settled()); err != nil {
+	old, next, err := e.changed(fn)
+	if err != nil {
 		return err
 	}
-	e.rec.Store(&next)
+	next.Size, next.Changed = e.size.Load(), time.Now()
+	if err := e.store(next, old.State.settled() || next.State.settled()); err != nil {
+		return err
+	}
+	e.rec.Store(next)
 	return nil
+}
+
+// changed returns the record before and after fn. The caller holds journal.
+func (e *entry) changed(fn func(*record)) (old, next *record, err error) {
+	old = e.rec.Load()
+	after := *old
+	fn(&after)
+	return old, &after, old.mayBecome(after.State)
+}
+
+// mark is change in memory only. Errors: fs.ErrInvalid.
+func (e *entry) mark(fn func(*record)) error {
+	e.journal.Lock()
+	defer e.journal.Unlock()
+	_, next, err := e.changed(fn)
+	if err == nil {
+		e.rec.Store(next)
+	}
+	return err
 }
 
 // store writes the journal. The caller holds journal.
@@ -105,21 +127,15 @@ func (e *entry) remember(fn func(*record)) error {
 	if err == nil {
 		return nil
 	}
-	e.journal.Lock()
-	defer e.journal.Unlock()
-	next := *e.rec.Load()
-	fn(&next)
-	next.Changed = time.Now()
-	e.rec.Store(&next)
-	return err
+	return errors.Join(err, e.mark(func(r *record) { fn(r); r.Changed = time.Now() }))
 }
 
 // writable returns why the content cannot be changed now. The caller holds data.
 func (e *entry) writable() error {
-	switch {
-	case e.moved:
+	switch state := e.rec.Load().State; {
+	case state == published:
 		return fmt.Errorf("%w: draft %s was published", ErrInUse, e.id)
-	case e.lent || e.rec.Load().State == Publishing:
+	case state.underWay():
 		return fmt.Errorf("%w: draft %s is being published", ErrInUse, e.id)
 	}
 	return nil
@@ -143,21 +159,17 @@ func (e *entry) begin(file *os.File) error {
 			return fmt.Errorf("%w: the data of draft %s is linked into a registry: copy the file anew", ErrInUse, e.id)
 		}
 	}
-	err := e.change(func(r *record) {
+	e.format = ""
+	return e.change(func(r *record) {
 		r.State, r.Digest, r.Error = Writing, "", ""
 		r.Session, r.Stored, r.Attempts = nil, 0, 0
 		e.stored.Store(0)
 	})
-	if err == nil && rec.State.settled() {
-		e.dirty.Store(true) // the seal is broken, even if the write then fails
-	}
-	return err
 }
 
-// changed notes a change of the content. The caller holds data.
-func (e *entry) changed() {
+// written notes a change of the content. The caller holds data.
+func (e *entry) written() {
 	e.gen++
-	e.dirty.Store(true)
 	e.touched.Store(time.Now().UnixNano())
 	if rec := e.rec.Load(); !rec.ModTime.IsZero() {
 		e.note(func(r *record) { r.ModTime = time.Time{} })
@@ -213,7 +225,7 @@ func (e *entry) write(file *os.File, p []byte, off int64) (int, error) {
 			e.hashed += int64(n)
 		}
 		e.size.Store(max(e.size.Load(), off+int64(n)))
-		e.changed()
+		e.written()
 	}
 	return n, diskError("write", err)
 }
@@ -240,7 +252,7 @@ func (e *entry) truncate(file *os.File, size int64) error {
 		return diskError("truncate", err)
 	}
 	e.size.Store(size)
-	e.changed()
+	e.written()
 	return nil
 }
 
@@ -258,7 +270,7 @@ func (e *entry) allocate(file *os.File, off, n int64, keepSize bool) error {
 	}
 	if end := off + n; !keepSize && end > e.size.Load() {
 		e.size.Store(end)
-		e.changed()
+		e.written()
 	}
 	return nil
 }
@@ -305,6 +317,29 @@ func closeData(file *os.File) error {
 		return nil
 	}
 	return diskError("close", file.Close())
+}
+
+// standby returns an idle handle. Errors: fs.ErrNotExist.
+func (e *entry) standby() (*Draft, error) {
+	e.spool.mu.Lock()
+	defer e.spool.mu.Unlock()
+	if e.doomed.Load() {
+		return nil, errNoDraft(e.id)
+	}
+	e.refs++
+	return &Draft{entry: e, idle: true}, nil
+}
+
+// held is standby with a handle that is not idle. Errors: also the local disk's.
+func (e *entry) held() (*Draft, error) {
+	d, err := e.standby()
+	if err != nil {
+		return nil, err
+	}
+	if err := d.Hold(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
 }
 
 // release gives up one handle.

@@ -39,7 +39,7 @@ func (d *Draft) fork() (*Draft, error) {
 	rec := e.rec.Load()
 	target := rec.Target
 	target.InPlace, target.Follows = true, e.id
-	if e.moved && target.Replaces != OnlySame {
+	if rec.State == published && target.Replaces != OnlySame {
 		target.Replaces = rec.Version
 	}
 	return e.spool.Create(target)
@@ -99,6 +99,6 @@ func (e *entry) clone(file, src *os.File, size int64) error {
 	}
 	e.rehash()
 	e.size.Store(size)
-	e.changed()
+	e.written()
 	return nil
 }

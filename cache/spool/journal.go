@@ -85,7 +85,7 @@ func encodeJournal(r *record) ([]byte, error) {
 		Replaces:   backends.EscapePart(r.Target.Replaces),
 		Format:     r.Target.Format, Async: r.Target.Async,
 		InPlace: r.Target.InPlace, Follows: r.Target.Follows, File: backends.EscapePart(r.Target.File),
-		State: string(r.State), Size: r.Size, Digest: r.Digest, Stored: r.Stored,
+		State: string(r.State.stored()), Size: r.Size, Digest: r.Digest, Stored: r.Stored,
 		Created: r.Created.UTC(), Changed: r.Changed.UTC(), ModTime: r.ModTime.UTC(), Mode: r.Mode,
 		Attempts: r.Attempts, Error: r.Error, Session: r.Session, Orphan: r.Orphan,
 	})
@@ -166,7 +166,7 @@ func (p *page) check(id string) string {
 		return "record of another draft"
 	case p.Size < 0 || p.Stored < 0 || p.Attempts < 0:
 		return "negative count"
-	case state != Writing && state != Incomplete && state != Kept && !state.settled():
+	case from[state] == nil || state != state.stored():
 		return fmt.Sprintf("state %q", p.State)
 	case state.settled() && !isSHA256(p.Digest):
 		return fmt.Sprintf("digest %q", p.Digest)

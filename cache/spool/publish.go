@@ -4,6 +4,8 @@ package spool
 
 import (
 	"bytes"
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -11,33 +13,37 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// Source returns the sealed draft as something to push, whose upload session is
-// kept in the journal. It is valid until the handle is closed. From now on the
-// draft cannot be written to, until SetState(Failed) or SetState(Sealed) ends
-// the try. Its Progress fills Info.Stored; whoever sets another calls it.
+// Begin starts a try to publish a sealed draft, durably, and returns what is to be
+// pushed, whose upload session is kept in the journal. The draft cannot be written to
+// until End or Publish ends the try. The source is valid until the handle is closed. Its
+// Progress fills Info.Stored; whoever sets another calls it. So it is with Commit, after
+// which the try cannot be stopped any more.
 //
-// Errors: fs.ErrInvalid if the draft is not sealed; ErrInUse after Publish.
-func (d *Draft) Source() (backends.Source, error) {
+// Errors: fs.ErrInvalid if the draft is not sealed; ErrInUse after Publish; fs.ErrNotExist
+// while it is withdrawn; the local disk's.
+func (d *Draft) Begin() (backends.Source, error) {
 	if err := d.live(); err != nil {
 		return backends.Source{}, err
 	}
 	e := d.entry
 	e.data.Lock()
 	defer e.data.Unlock()
-	rec := e.rec.Load()
-	if e.moved {
+	switch state := e.rec.Load().State; {
+	case e.withdrawn.Load():
+		return backends.Source{}, errWithdrawn(e.id)
+	case state == published:
 		return backends.Source{}, e.writable()
+	case !state.underWay(): // else it is an earlier try that goes on
+		if err := e.change(func(r *record) { r.State, r.Error, r.Attempts = Publishing, "", r.Attempts+1 }); err != nil {
+			return backends.Source{}, err
+		}
 	}
-	if !rec.State.settled() || e.dirty.Load() {
-		return backends.Source{}, fmt.Errorf("%w: draft %s is not sealed", fs.ErrInvalid, e.id)
-	}
-	e.lent = true
-	size := e.size.Load()
+	rec, size := e.rec.Load(), e.size.Load()
 	return backends.Source{
 		Content:  content{d, size},
 		Size:     size,
 		Digest:   rec.Digest,
-		Format:   rec.Target.Format,
+		Format:   cmp.Or(e.format, rec.Target.Format),
 		Modified: e.info().ModTime,
 		Mode:     fs.FileMode(rec.Mode) & fs.ModePerm,
 		Path:     e.dir.data(),
@@ -45,7 +51,18 @@ func (d *Draft) Source() (backends.Source, error) {
 		Replaces: rec.Target.Replaces,
 		Progress: e.stored.Store,
 		Session:  session{e},
+		Commit:   e.commit,
 	}, nil
+}
+
+// commit is backends.Source.Commit. Errors: fs.ErrNotExist while the draft is withdrawn.
+func (e *entry) commit() error {
+	e.data.Lock()
+	defer e.data.Unlock()
+	if e.withdrawn.Load() {
+		return errWithdrawn(e.id)
+	}
+	return e.mark(func(r *record) { r.State = committed })
 }
 
 // content reads the draft as far as it was sealed.
@@ -75,34 +92,69 @@ func (s session) Save(state []byte) error {
 	})
 }
 
-// SetState records how publishing goes, durably: Publishing (which counts an
-// attempt), Sealed to wait for another one, or Failed, which cause goes with. It
-// holds in memory also where the local disk refuses.
+// End ends a try in vain, durably. With a cause the draft is Failed; without one it is
+// Sealed, to wait for another try. It holds in memory also where the local disk refuses.
+// A try that could not be begun may be ended, too.
 //
-// Errors: fs.ErrInvalid for another state, or if the draft is not sealed; the
-// local disk's.
-func (d *Draft) SetState(state State, cause error) error {
+// If the registry was told to publish the draft, whether it has is in doubt from then
+// on, see Info.InDoubt: who knows better calls Answered.
+//
+// Errors: fs.ErrInvalid if the draft is not sealed; the local disk's.
+func (d *Draft) End(cause error) error {
 	if err := d.live(); err != nil {
 		return err
 	}
 	e := d.entry
 	e.data.Lock()
 	defer e.data.Unlock()
-	if !state.settled() || !e.rec.Load().State.settled() || e.dirty.Load() {
-		return fmt.Errorf("%w: draft %s is %s, not to be set %s", fs.ErrInvalid, e.id, e.rec.Load().State, state)
+	if state := e.rec.Load().State; !state.settled() || state == published {
+		return fmt.Errorf("%w: draft %s is %s, not on its way", fs.ErrInvalid, e.id, state.stored())
 	}
-	if state != Publishing {
-		e.lent = false
-	}
+	return e.end(cause)
+}
+
+// end is End for who has data.
+func (e *entry) end(cause error) error {
 	return e.remember(func(r *record) {
-		if state == Publishing && r.State != Publishing {
-			r.Attempts++
-		}
-		r.State, r.Error, r.Stored = state, "", e.stored.Load()
+		r.InDoubt = r.InDoubt || r.State == committed
+		r.State, r.Error, r.Stored = Sealed, "", e.stored.Load()
 		if cause != nil {
-			r.Error = cause.Error()
+			r.State, r.Error = Failed, cause.Error()
 		}
 	})
+}
+
+// Answered notes that the registry has not published the draft, for sure.
+func (d *Draft) Answered() {
+	_ = d.entry.mark(func(r *record) { r.InDoubt = false }) // the state stays: no error
+}
+
+// Withdraw keeps the draft from being published until it is released: no try may begin,
+// nor tell the registry to publish it. It is too late if a
+// try has done so and is not over.
+//
+// Errors: ErrInUse if it is withdrawn already.
+func (d *Draft) Withdraw() (tooLate bool, release func(), err error) {
+	e := d.entry
+	e.data.Lock()
+	defer e.data.Unlock()
+	if e.withdrawn.Swap(true) {
+		return false, nil, fmt.Errorf("%w: draft %s is being discarded already", ErrInUse, e.id)
+	}
+	return e.rec.Load().State == committed, func() { e.withdrawn.Store(false) }, nil
+}
+
+// Withdrawn returns why no try to publish the draft may begin.
+// Errors: fs.ErrNotExist.
+func (d *Draft) Withdrawn() error {
+	if d.entry.withdrawn.Load() {
+		return errWithdrawn(d.entry.id)
+	}
+	return nil
+}
+
+func errWithdrawn(id string) error {
+	return backends.NotFound("draft %s was discarded", id)
 }
 
 // Publish ends a draft that its registry has, as that version: move gets the data
@@ -121,10 +173,7 @@ func (d *Draft) Publish(version string, move func(path string) error) error {
 	}
 	if move != nil {
 		if err := move(e.dir.data()); err != nil {
-			e.data.Lock()
-			e.moved = false
-			e.data.Unlock()
-			return err
+			return errors.Join(err, e.mark(func(r *record) { r.State = Publishing }))
 		}
 	}
 	if err := e.drop(); err != nil {
@@ -139,25 +188,15 @@ func (d *Draft) Publish(version string, move func(path string) error) error {
 func (e *entry) giveAway(version string) error {
 	e.data.Lock()
 	defer e.data.Unlock()
-	rec := e.rec.Load()
-	switch {
-	case e.moved:
+	switch state := e.rec.Load().State; {
+	case state == published:
 		return e.writable()
-	case !rec.State.settled() || e.dirty.Load():
-		return fmt.Errorf("%w: draft %s is not sealed", fs.ErrInvalid, e.id)
-	}
-	if rec.State != Publishing {
+	case !state.underWay():
 		if err := e.change(func(r *record) { r.State, r.Error = Publishing, "" }); err != nil {
 			return err
 		}
 	}
-	e.journal.Lock()
-	next := *e.rec.Load()
-	next.Version = version
-	e.rec.Store(&next)
-	e.journal.Unlock()
-	e.moved = true
-	return nil
+	return e.mark(func(r *record) { r.State, r.Version = published, version })
 }
 
 // Remove drops the draft and its data. It is gone for everyone at once, and

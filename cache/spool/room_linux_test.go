@@ -5,6 +5,7 @@ package spool
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"syscall"
 	"testing"
@@ -60,8 +61,8 @@ func TestSpool_diskFull(t *testing.T) {
 			if _, err := kept.WriteAt(block, 0); reserve > 0 && (!errors.Is(err, syscall.ENOSPC) || kept.Info().State != Sealed) {
 				t.Errorf("write to a sealed draft: %v, state %s", err, kept.Info().State)
 			}
-			if err := kept.SetState(Failed, nil); reserve > 0 && err != nil || kept.Info().State != Failed {
-				t.Errorf("SetState on a full disk: %v, %s", err, kept.Info().State)
+			if err := kept.End(io.ErrUnexpectedEOF); reserve > 0 && err != nil || kept.Info().State != Failed {
+				t.Errorf("End on a full disk: %v, %s", err, kept.Info().State)
 			}
 			// A start while the disk is full, and life after space came back.
 			s.Close()

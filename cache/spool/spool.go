@@ -187,29 +187,32 @@ func (s *Spool) Held(id string) bool {
 // open. The caller closes the handle.
 // Errors: fs.ErrNotExist; ErrClosed; the local disk's.
 func (s *Spool) Draft(id string) (*Draft, error) {
-	d, err := s.Standby(id)
+	e, err := s.find(id)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.Hold(); err != nil {
-		return nil, errors.Join(err, d.Close())
-	}
-	return d, nil
+	return e.held()
 }
 
 // Standby is Draft with a handle that is idle.
 func (s *Spool) Standby(id string) (*Draft, error) {
+	e, err := s.find(id)
+	if err != nil {
+		return nil, err
+	}
+	return e.standby()
+}
+
+func (s *Spool) find(id string) (*entry, error) {
 	if s.closed.Load() {
 		return nil, ErrClosed
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.drafts[id]
-	if e == nil || e.doomed.Load() {
-		return nil, errNoDraft(id)
+	if e := s.drafts[id]; e != nil {
+		return e, nil
 	}
-	e.refs++
-	return &Draft{entry: e, idle: true}, nil
+	return nil, errNoDraft(id)
 }
 
 // Discard drops a draft and its data, durably.

@@ -69,6 +69,8 @@ func seal(t *testing.T, d *Draft) Info {
 	return info
 }
 
+func begin(d *Draft) error { _, err := d.Begin(); return err }
+
 func digestOf(b []byte) string {
 	sum := sha256.Sum256(b)
 	return "sha256:" + hex.EncodeToString(sum[:])
@@ -79,8 +81,8 @@ func TestDraft_lifecycle(t *testing.T) {
 	dir := t.TempDir()
 	s := openSpool(t, dir, Options{})
 	d := create(t, s, "hello")
-	if info := d.Info(); info.State != Writing || info.Size != 5 || !d.Dirty() {
-		t.Errorf("after a write: %+v, dirty %v", info, d.Dirty())
+	if info := d.Info(); info.State != Writing || info.Size != 5 {
+		t.Errorf("after a write: %+v", info)
 	}
 	mod := time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
 	if err := d.SetAttr(mod, 0o640); err != nil {
@@ -90,7 +92,7 @@ func TestDraft_lifecycle(t *testing.T) {
 	want := Info{ID: info.ID, Target: testTarget, State: Sealed, Size: 5,
 		Digest: digestOf([]byte("hello")), ModTime: mod, Mode: 0o640}
 	ignore := cmpopts.IgnoreFields(Info{}, "Created", "Changed")
-	if diff := cmp.Diff(want, info, ignore); diff != "" || d.Dirty() {
+	if diff := cmp.Diff(want, info, ignore); diff != "" {
 		t.Errorf("sealed (-want +got):\n%s", diff)
 	}
 
@@ -106,7 +108,7 @@ func TestDraft_lifecycle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src, err := d.Source()
+	src, err := d.Begin()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,20 +220,20 @@ func TestDraft_rejected(t *testing.T) {
 	s := openSpool(t, dir, Options{})
 	d := create(t, s, "half")
 	bad := errors.New("half an image")
-	info, err := d.Seal(t.Context(), func(r io.ReaderAt, size int64) error {
+	info, err := d.Seal(t.Context(), func(r io.ReaderAt, size int64) (string, error) {
 		if b, err := io.ReadAll(io.NewSectionReader(r, 0, size+9)); string(b) != "half" || err != nil {
 			t.Errorf("complete sees %q, %v", b, err)
 		}
-		return bad
+		return "", bad
 	})
-	if !errors.Is(err, bad) || info.State != Incomplete || info.Error != bad.Error() || !d.Dirty() {
-		t.Errorf("Seal = %+v, %v; dirty %v", info, err, d.Dirty())
+	if !errors.Is(err, bad) || info.State != Incomplete || info.Error != bad.Error() {
+		t.Errorf("Seal = %+v, %v", info, err)
 	}
-	if _, err := d.Source(); !errors.Is(err, fs.ErrInvalid) {
-		t.Errorf("Source: %v, want fs.ErrInvalid", err)
+	if _, err := d.Begin(); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("Begin: %v, want fs.ErrInvalid", err)
 	}
-	if err := d.SetState(Publishing, nil); !errors.Is(err, fs.ErrInvalid) {
-		t.Errorf("SetState: %v, want fs.ErrInvalid", err)
+	if err := d.End(nil); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("End: %v, want fs.ErrInvalid", err)
 	}
 	if err := d.Publish("", nil); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("Publish: %v, want fs.ErrInvalid", err)
@@ -252,7 +254,7 @@ func TestDraft_sealIsCancelled(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := d.Seal(ctx, func(io.ReaderAt, int64) error { cancel(); return nil })
+	_, err := d.Seal(ctx, func(io.ReaderAt, int64) (string, error) { cancel(); return "sif", nil })
 	if !errors.Is(err, context.Canceled) || d.Info().State != Writing {
 		t.Errorf("Seal: %v, state %s", err, d.Info().State)
 	}
@@ -261,9 +263,9 @@ func TestDraft_sealIsCancelled(t *testing.T) {
 func TestDraft_writtenWhileSealed(t *testing.T) {
 	t.Parallel()
 	d := create(t, openSpool(t, t.TempDir(), Options{}), "one")
-	_, err := d.Seal(t.Context(), func(io.ReaderAt, int64) error {
+	_, err := d.Seal(t.Context(), func(io.ReaderAt, int64) (string, error) {
 		_, err := d.WriteAt([]byte("two"), 0)
-		return err
+		return "sif", err
 	})
 	if !errors.Is(err, ErrInUse) || d.Info().State != Writing {
 		t.Errorf("Seal: %v, state %s", err, d.Info().State)
@@ -278,8 +280,8 @@ func TestDraft_unsealsBeforeItWrites(t *testing.T) {
 	dir := t.TempDir()
 	d := create(t, openSpool(t, dir, Options{}), "one")
 	info := seal(t, d)
-	if err := d.Truncate(3); err != nil || d.Dirty() {
-		t.Errorf("Truncate to the same size: %v, dirty %v", err, d.Dirty())
+	if err := d.Truncate(3); err != nil || d.Info().State != Sealed {
+		t.Errorf("Truncate to the same size: %v, state %s", err, d.Info().State)
 	}
 	if _, err := d.WriteAt([]byte("x"), 1); err != nil {
 		t.Fatal(err)
@@ -295,7 +297,7 @@ func TestDraft_lent(t *testing.T) {
 	dir := t.TempDir()
 	d := create(t, openSpool(t, dir, Options{}), "bytes")
 	seal(t, d)
-	src, err := d.Source()
+	src, err := d.Begin()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,16 +308,16 @@ func TestDraft_lent(t *testing.T) {
 			t.Errorf("%s: write gives %v, want ErrInUse", when, err)
 		}
 	}
-	busy("after Source")
-	if err := d.SetState(Publishing, nil); err != nil {
+	busy("while publishing")
+	if err := src.MayCommit(); err != nil {
 		t.Fatal(err)
 	}
-	busy("while publishing")
+	busy("once committed")
 	link := filepath.Join(dir, "published")
 	if err := os.Link(src.Path, link); err != nil {
 		t.Skip(err)
 	}
-	if err := d.SetState(Failed, errors.New("disk on fire")); err != nil {
+	if err := d.End(errors.New("disk on fire")); err != nil {
 		t.Fatal(err)
 	}
 	if info := d.Info(); info.State != Failed || info.Error != "disk on fire" || info.Attempts != 1 {
@@ -339,7 +341,7 @@ func TestDraft_session(t *testing.T) {
 	s := openSpool(t, dir, Options{})
 	d := create(t, s, "bytes")
 	seal(t, d)
-	src, err := d.Source()
+	src, err := d.Begin()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -360,13 +362,13 @@ func TestDraft_session(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if src, err = d.Source(); err != nil {
+	if src, err = d.Begin(); err != nil {
 		t.Fatal(err)
 	}
 	if got := src.Session.Load(); string(got) != "\x00offset 3" || d.Info().Stored != 3 {
 		t.Errorf("session %q, stored %d", got, d.Info().Stored)
 	}
-	if err := d.SetState(Failed, nil); err != nil {
+	if err := d.End(io.ErrUnexpectedEOF); err != nil {
 		t.Fatal(err)
 	}
 	elsewhere := testTarget
@@ -601,8 +603,8 @@ func hammer(t *testing.T, d *Draft, rnd *rand.Rand) {
 	case 2:
 		_, err = d.Seal(t.Context(), nil)
 	case 3:
-		if _, err = d.Source(); err == nil {
-			err = d.SetState(Failed, io.ErrUnexpectedEOF)
+		if _, err = d.Begin(); err == nil {
+			err = d.End(io.ErrUnexpectedEOF)
 		}
 	case 4:
 		_, err = d.ReadAt(make([]byte, 100), 3)
@@ -621,7 +623,7 @@ func TestDraft_modTime(t *testing.T) {
 	t.Parallel()
 	d := create(t, openSpool(t, t.TempDir(), Options{}), "x")
 	written := seal(t, d).ModTime
-	if err := errors.Join(d.SetState(Publishing, nil), d.SetState(Failed, nil)); err != nil {
+	if err := errors.Join(begin(d), d.End(io.ErrUnexpectedEOF)); err != nil {
 		t.Fatal(err)
 	}
 	if got := d.Info().ModTime; !got.Equal(written) {

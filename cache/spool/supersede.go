@@ -28,7 +28,7 @@ func (d *Draft) Supersede() {
 }
 
 func (e *entry) supersedes(old Info) bool {
-	return e.useless(old, e.rec.Load().State.settled() && !e.dirty.Load())
+	return e.useless(old, e.rec.Load().State.settled())
 }
 
 // useless reports whether an older draft for the same name is worth nothing, now or

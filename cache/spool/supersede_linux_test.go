@@ -34,7 +34,7 @@ func TestDraft_supersede(t *testing.T) {
 			seal(t, d)
 		}
 		if state == Failed {
-			if err := d.SetState(Failed, io.ErrUnexpectedEOF); err != nil {
+			if err := d.End(io.ErrUnexpectedEOF); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -104,10 +104,10 @@ func TestSpool_reclaim(t *testing.T) {
 			cut.Idle() // a file of the tree, which nobody writes
 			failed, err2 := fill(target("1"), 4)
 			seal(t, failed)
-			err = errors.Join(err, err2, failed.SetState(Failed, io.ErrUnexpectedEOF), failed.Close())
+			err = errors.Join(err, err2, failed.End(io.ErrUnexpectedEOF), failed.Close())
 			kept, err2 := fill(target("2"), 1)
 			seal(t, kept)
-			if err = errors.Join(err, err2, kept.SetState(Failed, io.ErrUnexpectedEOF), kept.Close()); err != nil {
+			if err = errors.Join(err, err2, kept.End(io.ErrUnexpectedEOF), kept.Close()); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := fill(target("1"), 11); err != nil {
