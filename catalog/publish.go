@@ -62,7 +62,7 @@ func gate(target spool.Target) spool.Check {
 func (c *Catalog) Publish(ctx context.Context, d *spool.Draft) error {
 	info, err := d.Seal(ctx, gate(d.Info().Target))
 	if err != nil {
-		return publishError(info.Target, err)
+		return pushError(info.Target.Remote, info.Target.Ref, err)
 	}
 	d.Supersede()
 	// Whether the bytes are the same is known only from the registry: nobody is told
@@ -73,11 +73,12 @@ func (c *Catalog) Publish(ctx context.Context, d *spool.Draft) error {
 	return c.publishNow(ctx, d, nil)
 }
 
-func publishError(target spool.Target, err error) error {
+// pushError says which push it was that failed, unless err does.
+func pushError(remote string, ref backends.Ref, err error) error {
 	if _, ok := errors.AsType[*backends.Error](err); ok {
 		return err
 	}
-	return &backends.Error{Op: "push", Remote: target.Remote, Ref: target.Ref, Err: err}
+	return &backends.Error{Op: "push", Remote: remote, Ref: ref, Err: err}
 }
 
 // upload is one try to publish a sealed draft.
@@ -85,7 +86,7 @@ func (c *Catalog) upload(ctx context.Context, s *State, d *spool.Draft, run *run
 	target := d.Info().Target
 	release, err := c.uploads.turn(ctx, string(imageKey(target.Remote, target.Ref)))
 	if err != nil {
-		return publishError(target, err)
+		return pushError(target.Remote, target.Ref, err)
 	}
 	defer release()
 	target = d.Info().Target // an earlier upload to the same name may have changed it
@@ -98,7 +99,7 @@ func (c *Catalog) upload(ctx context.Context, s *State, d *spool.Draft, run *run
 	}
 	src, err := d.Begin()
 	if err != nil {
-		return publishError(target, err)
+		return pushError(target.Remote, target.Ref, err)
 	}
 	img, err := c.uploadSource(ctx, r, target, src, run)
 	if err != nil {
@@ -134,7 +135,7 @@ func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src back
 		return current, nil
 	case err == nil || errors.Is(err, fs.ErrNotExist):
 		if refused := src.ReplaceAllowed(ref, current, err == nil); refused != nil && !perhapsSame(current, src) {
-			return backends.Image{}, pushError(r, ref, refused)
+			return backends.Image{}, pushError(r.Name, ref, refused)
 		}
 	case !errors.Is(err, fs.ErrPermission): // who may write need not be allowed to read
 		return backends.Image{}, &doubtful{err}
@@ -143,7 +144,7 @@ func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src back
 	c.health.note(r.Name, err, c.now())
 	if err == nil {
 		if err := verifyPushed(img, src); err != nil {
-			return backends.Image{}, pushError(r, ref, err)
+			return backends.Image{}, pushError(r.Name, ref, err)
 		}
 		return withDigest(clean(img), src), nil
 	}
@@ -154,13 +155,6 @@ func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src back
 // Where the service tells no SHA-256 the backend decides.
 func perhapsSame(current backends.Image, src backends.Source) bool {
 	return !isSHA256(current.Digest) && (current.Size < 0 || current.Size == src.Size)
-}
-
-func pushError(r Remote, ref backends.Ref, err error) error {
-	if _, ok := errors.AsType[*backends.Error](err); ok {
-		return err
-	}
-	return &backends.Error{Op: "push", Remote: r.Name, Ref: ref, Err: err}
 }
 
 // verifyPushed compares what the registry says it stored with what was sent.
@@ -203,7 +197,7 @@ func (c *Catalog) uploadFailed(ctx context.Context, d *spool.Draft, target spool
 	if d.Withdrawn() == nil && (final(cause) || errors.Is(cause, fs.ErrPermission)) {
 		d.Answered()
 	}
-	return publishError(target, cause)
+	return pushError(target.Remote, target.Ref, cause)
 }
 
 // uploaded ends a draft that the registry has: nothing that goes wrong here is an

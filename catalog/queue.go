@@ -176,7 +176,7 @@ func rotten(ctx context.Context, s *State, id string) error {
 	info := d.Info()
 	sum, err := digestOf(ctx, io.NewSectionReader(d, 0, info.Size))
 	if err == nil && info.Digest != "" && sum != info.Digest {
-		return publishError(info.Target, fmt.Errorf("%w: its data on this disk is %s, not %s", backends.ErrCorrupt, sum, info.Digest))
+		return pushError(info.Target.Remote, info.Target.Ref, fmt.Errorf("%w: its data on this disk is %s, not %s", backends.ErrCorrupt, sum, info.Digest))
 	}
 	return nil
 }
@@ -247,11 +247,7 @@ func (c *Catalog) earlier(s *State, id string) []string {
 // pause waits before another try; drain does not wait for such drafts.
 func (u *uploads) pause(ctx context.Context, id string, wait time.Duration) bool {
 	u.mark(id, false)
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
+	if !backends.Pause(ctx, wait, nil) {
 		return false
 	}
 	u.mark(id, true)

@@ -58,6 +58,15 @@ type run struct {
 	listen  []Progress
 }
 
+func (r *run) ended() bool {
+	select {
+	case <-r.done:
+		return true
+	default:
+		return false
+	}
+}
+
 func (r *run) told(u *uploads) Progress {
 	return func(done, total int64) {
 		u.mu.Lock()
@@ -112,7 +121,7 @@ func (c *Catalog) publishID(ctx context.Context, id string, p Progress) error {
 	}
 	defer shut(d)
 	if info, err := d.Seal(ctx, gate(d.Info().Target)); err != nil {
-		return publishError(info.Target, err)
+		return pushError(info.Target.Remote, info.Target.Ref, err)
 	}
 	return c.publishNow(ctx, d, p)
 }
@@ -150,14 +159,9 @@ func (c *Catalog) leaveRun(ctx context.Context, r *run, id string) error {
 	u.mu.Unlock()
 	if last {
 		r.cancel()
-		timer := time.NewTimer(giveUpWait)
-		defer timer.Stop()
-		select {
-		case <-r.done:
-			if !errors.Is(r.err, context.Canceled) {
-				return r.err // it may be published after all
-			}
-		case <-timer.C:
+		backends.Pause(context.WithoutCancel(ctx), giveUpWait, r.done)
+		if r.ended() && !errors.Is(r.err, context.Canceled) {
+			return r.err // it may be published after all
 		}
 	}
 	return fmt.Errorf("publish draft %s: %w", id, ctx.Err())

@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"time"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
 )
 
@@ -101,19 +101,16 @@ func (u *uploads) stop(id string, may bool) *run {
 
 // stopped waits for the end of a run that is to be given up.
 func stopped(ctx context.Context, r *run) error {
-	timer := time.NewTimer(giveUpWait)
-	defer timer.Stop()
-	select {
-	case <-r.done:
-		if r.err == nil {
-			return ErrPublished
-		}
-		return nil
-	case <-timer.C:
-		return fmt.Errorf("%w: the upload cannot be stopped now, its registry may be about to publish it", spool.ErrInUse)
-	case <-ctx.Done():
+	if !backends.Pause(ctx, giveUpWait, r.done) {
 		return ctx.Err()
 	}
+	switch {
+	case !r.ended():
+		return fmt.Errorf("%w: the upload cannot be stopped now, its registry may be about to publish it", spool.ErrInUse)
+	case r.err == nil:
+		return ErrPublished
+	}
+	return nil
 }
 
 // unpublished looks whether the registry has what it was told to publish without our

@@ -543,12 +543,7 @@ func (d *Draft) awaitWriters(ctx context.Context) error {
 }
 
 func (d *Draft) awaitIdle(ctx context.Context, idle chan struct{}, most time.Duration) error {
-	timer := time.NewTimer(most)
-	defer timer.Stop()
-	select {
-	case <-idle:
-	case <-timer.C:
-	case <-ctx.Done():
+	if !backends.Pause(ctx, most, idle) {
 		return ctx.Err()
 	}
 	return nil

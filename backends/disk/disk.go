@@ -41,11 +41,11 @@ func SyncOpenDir(dir *os.File) error {
 type Safety int
 
 const (
-	// Durable: the new content, once Replace has returned nil.
+	// Durable means the new content, once Replace has returned nil.
 	Durable Safety = iota
-	// OldOrNew: the whole of the old or of the new content.
+	// OldOrNew means the whole of the old or of the new content.
 	OldOrNew
-	// Volatile: nothing; the file may be empty or missing.
+	// Volatile means nothing; the file may be empty or missing.
 	Volatile
 )
 

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 const childDir = "SREGFS_TEST_SPOOL_DIR"
@@ -326,6 +328,39 @@ func TestJournal_roundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// What earlier versions wrote is read, and written, as it was.
+func TestSpool_earlierJournal(t *testing.T) {
+	t.Parallel()
+	const id = "20261102-030405.000000-0a1b2c3d"
+	const journal = `{"draft":{"version":1,"id":"20261102-030405.000000-0a1b2c3d","remote":"lab","collection":"a%2Fb",` +
+		`"name":"na%FFme%0A\u003c\u0026\u003e","tag":"1.0","replaces":"W%2F\"etag\"","format":"sif","async":true,"in_place":true,` +
+		`"follows":"20261101-030405.000000-0a1b2c3d","state":"publishing","size":5,` +
+		`"digest":"sha256:277089d91c0bdf4f2e6862ba7e4a07605119431f5d13f726dd352b06f1b206a9","stored":3,` +
+		`"created":"2026-11-02T03:04:05.0000006Z","changed":"2026-11-02T03:04:05.0000006Z","modtime":"2026-11-02T03:04:05.0000006Z",` +
+		`"mode":416,"attempts":2,"session":"AP8="},"crc32c":"42e31575"}`
+	rec, err := decodeJournal([]byte(journal), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := encodeJournal(rec); err != nil || string(again) != journal {
+		t.Errorf("written as %s (%v)", again, err)
+	}
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, id), 0o700),
+		os.WriteFile(filepath.Join(dir, id, "data"), []byte("bytes"), 0o600),
+		os.WriteFile(filepath.Join(dir, id, "meta.json"), []byte(journal), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 11, 2, 3, 4, 5, 600, time.UTC)
+	want := []Info{{ID: id, State: Sealed, Size: 5, Digest: digestOf([]byte("bytes")), Stored: 3,
+		Created: at, Changed: at, ModTime: at, Mode: 0o640, Attempts: 2, Target: Target{
+			Remote: "lab", Ref: backends.Ref{Collection: "a/b", Name: "na\xffme\n<&>", Tag: "1.0"}, Replaces: "W/\"etag\"",
+			Format: "sif", Async: true, InPlace: true, Follows: "20261101-030405.000000-0a1b2c3d"}}}
+	if diff := cmp.Diff(want, openSpool(t, dir, Options{}).Drafts()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }

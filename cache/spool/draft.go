@@ -289,7 +289,18 @@ func (d *Draft) Share() (*Draft, error) {
 	if err := d.live(); err != nil {
 		return nil, err
 	}
-	return d.entry.held()
+	d.entry.spool.mu.Lock()
+	d.entry.refs++
+	d.entry.spool.mu.Unlock()
+	return (&Draft{entry: d.entry, idle: true}).held()
+}
+
+// held is Hold for a new handle.
+func (d *Draft) held() (*Draft, error) {
+	if err := d.Hold(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
 }
 
 // KeepOpen keeps the data file open, or no longer, also while the handle is idle: then

@@ -319,29 +319,6 @@ func closeData(file *os.File) error {
 	return diskError("close", file.Close())
 }
 
-// standby returns an idle handle. Errors: fs.ErrNotExist.
-func (e *entry) standby() (*Draft, error) {
-	e.spool.mu.Lock()
-	defer e.spool.mu.Unlock()
-	if e.doomed.Load() {
-		return nil, errNoDraft(e.id)
-	}
-	e.refs++
-	return &Draft{entry: e, idle: true}, nil
-}
-
-// held is standby with a handle that is not idle. Errors: also the local disk's.
-func (e *entry) held() (*Draft, error) {
-	d, err := e.standby()
-	if err != nil {
-		return nil, err
-	}
-	if err := d.Hold(); err != nil {
-		return nil, errors.Join(err, d.Close())
-	}
-	return d, nil
-}
-
 // release gives up one handle.
 func (e *entry) release(d *Draft) error {
 	e.spool.mu.Lock()

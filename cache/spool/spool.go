@@ -187,32 +187,26 @@ func (s *Spool) Held(id string) bool {
 // open. The caller closes the handle.
 // Errors: fs.ErrNotExist; ErrClosed; the local disk's.
 func (s *Spool) Draft(id string) (*Draft, error) {
-	e, err := s.find(id)
+	d, err := s.Standby(id)
 	if err != nil {
 		return nil, err
 	}
-	return e.held()
+	return d.held()
 }
 
 // Standby is Draft with a handle that is idle.
 func (s *Spool) Standby(id string) (*Draft, error) {
-	e, err := s.find(id)
-	if err != nil {
-		return nil, err
-	}
-	return e.standby()
-}
-
-func (s *Spool) find(id string) (*entry, error) {
 	if s.closed.Load() {
 		return nil, ErrClosed
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.drafts[id]; e != nil {
-		return e, nil
+	e := s.drafts[id]
+	if e == nil || e.doomed.Load() {
+		return nil, errNoDraft(id)
 	}
-	return nil, errNoDraft(id)
+	e.refs++
+	return &Draft{entry: e, idle: true}, nil
 }
 
 // Discard drops a draft and its data, durably.

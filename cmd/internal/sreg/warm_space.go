@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/backends/disk"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 )
@@ -113,10 +112,11 @@ func (w *warming) checkCopies(targets []warmTarget, dir string, need int64) erro
 		return nil
 	}
 	at := existing(w.to)
-	free, _, ok := disk.Space(at)
-	if !ok {
+	var st unix.Statfs_t
+	if unix.Statfs(at, &st) != nil {
 		return nil
 	}
+	free := int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert // of another type on other systems
 	var copies int64
 	for _, t := range targets {
 		if info, err := os.Lstat(t.to); err != nil || info.Size() != t.rec.Size {
