@@ -178,7 +178,7 @@ func (c *Client) Watch(ctx context.Context) iter.Seq2[Change, error] {
 			if time.Since(opened) > watchSettled {
 				d.exp.Reset()
 			}
-			if !pause(ctx, again.NextBackOff(), nil) || !yield(Change{Below: true}, nil) {
+			if !Pause(ctx, again.NextBackOff(), nil) || !yield(Change{Below: true}, nil) {
 				return
 			}
 		}

@@ -20,7 +20,7 @@ type dripping struct {
 }
 
 func (d dripping) Read(p []byte) (int, error) {
-	if !pause(d.ctx, d.interval, nil) {
+	if !Pause(d.ctx, d.interval, nil) {
 		return 0, d.ctx.Err()
 	}
 	return min(d.piece, len(p)), nil
@@ -104,7 +104,7 @@ func TestPace_upload(t *testing.T) {
 				start := time.Now()
 				for time.Since(start) < 10*time.Minute && ctx.Err() == nil {
 					n, _ := up.Read(buf)
-					pause(ctx, time.Duration(n)*time.Second/time.Duration(tt.rate), nil)
+					Pause(ctx, time.Duration(n)*time.Second/time.Duration(tt.rate), nil)
 				}
 				if cut := errors.Is(context.Cause(ctx), errIdle); cut != tt.cut {
 					t.Errorf("ended: %v, want %v", cut, tt.cut)

@@ -118,7 +118,7 @@ func (d *delays) retry(ctx context.Context, op func() error) error {
 			early = nil
 		}
 		switch {
-		case again && pause(ctx, wait, early):
+		case again && Pause(ctx, wait, early):
 		case ctx.Err() != nil:
 			return ctx.Err()
 		default:
@@ -152,8 +152,8 @@ func permanent(err error) error {
 	return backoff.Permanent(err)
 }
 
-// pause waits, but not beyond early, and reports whether ctx is still alive.
-func pause(ctx context.Context, d time.Duration, early <-chan struct{}) bool {
+// Pause waits for d, but not beyond early, which may be nil, and reports whether ctx is still alive.
+func Pause(ctx context.Context, d time.Duration, early <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

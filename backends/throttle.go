@@ -83,7 +83,7 @@ func (l *limit) pass(ctx context.Context, most time.Duration) error {
 		return nil
 	case left > most:
 		return &DelayError{Err: fmt.Errorf("%w; it is not asked before %s", said, until.Format(time.TimeOnly)), After: left}
-	case !pause(ctx, left+rand.N(left/10+100*time.Millisecond), nil): // not all at once
+	case !Pause(ctx, left+rand.N(left/10+100*time.Millisecond), nil): // not all at once
 		return ctx.Err()
 	}
 	return nil

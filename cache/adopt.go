@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // Adopt takes over the file at path as the whole and verified blob of a digest
@@ -168,7 +169,7 @@ func (it *item) adopt(path string, info os.FileInfo) error {
 	if err := os.Chmod(dst, wholeMode); err != nil {
 		return err
 	}
-	if err := syncFolder(filepath.Dir(dst)); err != nil {
+	if err := disk.SyncDir(filepath.Dir(dst)); err != nil {
 		return err
 	}
 	info, err := os.Lstat(dst)
@@ -184,7 +185,7 @@ func (it *item) adopt(path string, info os.FileInfo) error {
 // copy is durable, and then path is removed.
 func move(path, dst string, info os.FileInfo) error {
 	// A file with a second name belongs to somebody else too.
-	if !linked(info) && os.Rename(path, dst) == nil {
+	if disk.Names(info) <= 1 && os.Rename(path, dst) == nil {
 		return nil
 	}
 	src, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
@@ -209,7 +210,7 @@ func copyFile(path string, src *os.File) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, dst.Close()) }()
-	if cloneFile(dst, src) != nil {
+	if disk.Clone(dst, src) != nil {
 		if _, err := io.Copy(dst, src); err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // A Cache is a directory of blobs. All methods may be called from many
@@ -105,7 +106,7 @@ const (
 func (o Options) withDefaults(dir string) Options {
 	if o.MinFree == 0 {
 		o.MinFree = defaultMinFree
-		if _, total, ok := diskSpace(dir); ok {
+		if _, total, ok := disk.Space(dir); ok {
 			o.MinFree = min(o.MinFree, total/smallDiskShare)
 		}
 	}

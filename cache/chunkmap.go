@@ -12,6 +12,7 @@ import (
 	"os"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // A chunkMap is the record beside a blob's file: what of it can be trusted. It is
@@ -116,18 +117,6 @@ func mapFrom(r io.Reader) (*chunkMap, error) {
 // write replaces the map file at path. When it returns nil the bits are on
 // stable storage; a crash before that leaves the former map, whose bits are a
 // subset.
-func (m *chunkMap) write(path string) (err error) {
-	tmp := path + tmpSuffix
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(m.encode())
-	if err == nil {
-		err = fdatasync(f)
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(tmp))
-	}
-	return os.Rename(tmp, path)
+func (m *chunkMap) write(path string) error {
+	return disk.Replace(path, m.encode(), disk.Replacement{Safety: disk.OldOrNew, Suffix: tmpSuffix})
 }

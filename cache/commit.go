@@ -5,6 +5,8 @@ package cache
 import (
 	"os"
 	"time"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 const (
@@ -115,7 +117,7 @@ func (d *data) commit(c *commit) {
 	}
 	d.durable = c.have
 	if info, err := d.written.Stat(); err == nil {
-		d.item.measured(allocated(info))
+		d.item.measured(disk.Allocated(info))
 	}
 	if !d.inPlace() {
 		return // deleted under us: there is nothing to be found again

@@ -10,27 +10,12 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
-// control calls fn with f's descriptor, again while a signal interrupts it.
-func control(f *os.File, fn func(fd int) error) error {
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var inner error
-	err = conn.Control(func(fd uintptr) {
-		for {
-			if inner = fn(int(fd)); !errors.Is(inner, syscall.EINTR) {
-				return
-			}
-		}
-	})
-	return errors.Join(err, inner)
-}
-
 // fdatasync puts what was written to f, and its length, on stable storage.
-func fdatasync(f *os.File) error { return control(f, syscall.Fdatasync) }
+func fdatasync(f *os.File) error { return disk.Control(f, syscall.Fdatasync) }
 
 // unchanged reports whether both are of one file to which nothing happened in
 // between: neither its bytes nor its names nor its permissions changed.
@@ -39,24 +24,6 @@ func unchanged(a, b os.FileInfo) bool {
 	y, okY := b.Sys().(*syscall.Stat_t)
 	return okX && okY && x.Dev == y.Dev && x.Ino == y.Ino && x.Size == y.Size && x.Nlink == y.Nlink &&
 		x.Mode == y.Mode && x.Mtim == y.Mtim && x.Ctim == y.Ctim
-}
-
-// allocated returns the bytes of the disk that a file takes.
-func allocated(info os.FileInfo) int64 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return st.Blocks * 512
-	}
-	return info.Size()
-}
-
-// diskSpace returns the bytes that we may still write to the disk of dir, and
-// how many it has in all.
-func diskSpace(dir string) (free, total int64, ok bool) {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(dir, &st); err != nil {
-		return 0, 0, false
-	}
-	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, true
 }
 
 // nextData returns the first stretch of f from off on that is not a hole; off
@@ -85,16 +52,9 @@ var bootID = sync.OnceValue(func() string {
 	return strings.TrimSpace(string(id))
 })
 
-// cloneFile makes dst share src's blocks. Errors: any means "copy it".
-func cloneFile(dst, src *os.File) error {
-	return control(dst, func(to int) error {
-		return control(src, func(from int) error { return unix.IoctlFileClone(to, from) })
-	})
-}
-
 // dropPages makes the next reads of f come from the disk.
 func dropPages(f *os.File) {
-	_ = control(f, func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
+	_ = disk.Control(f, func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
 }
 
 // ownerOf returns the user to whom a file belongs; ok is false if that cannot be told.

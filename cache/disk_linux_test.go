@@ -5,6 +5,7 @@ package cache
 import (
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -185,4 +186,18 @@ func TestDisk_limit(t *testing.T) {
 			t.Errorf("blob %d is %s, want %s", i, got, want[i])
 		}
 	}
+}
+
+// smallDisk mounts a tmpfs of that many bytes.
+func smallDisk(t *testing.T, size string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		if os.Getenv("SREGFS_NOSKIP") == "1" {
+			t.Fatalf("mounting a tmpfs: %v", err)
+		}
+		t.Skipf("mounting a tmpfs: %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	return dir
 }

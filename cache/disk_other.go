@@ -14,15 +14,9 @@ func fdatasync(f *os.File) error { return f.Sync() }
 // unchanged cannot tell here: it says no.
 func unchanged(_, _ os.FileInfo) bool { return false }
 
-func allocated(info os.FileInfo) int64 { return info.Size() }
-
-func diskSpace(string) (free, total int64, ok bool) { return 0, 0, false }
-
 func nextData(_ *os.File, off, size int64) (start, end int64, ok bool) {
 	return off, size, off < size
 }
-
-func cloneFile(_, _ *os.File) error { return errors.ErrUnsupported }
 
 // bootID names the time since the machine was started; "" if it cannot be told.
 func bootID() string { return "" }

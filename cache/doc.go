@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package cache holds the bytes of images on the local disk: blobs that were
-// pulled, whole or in part, and the spool of files on their way to a registry.
+// pulled, whole or in part.
 //
 // A [Cache] keeps each whole blob once, under its digest, however many names it has
 // and however many readers. Before it is whole and verified, its bytes belong to the
 // remote that they come from (origin): ranges are fetched when they are asked for, the
 // rest is filled in the background, and what is on disk survives a crash. Files
 // are the truth; the [Index] only remembers what would take long to find again.
-//
-// A [Spool] keeps copied-in files durable until they are published.
 //
 // The package does not know what an image is, nor which names there are: it
 // fetches through a [backends.Client] and is told what to keep. Its errors never
@@ -50,5 +48,6 @@
 // matches, the reader of the last chunk gets it, the file is synced and renamed to
 // the blob's name, and the blob is whole.
 //
-// Start at [Cache.Open] and blob.go; Spool is in spool.go.
+// Start at [Cache.Open] and blob.go. Files on their way to a registry are in package
+// spool.
 package cache

@@ -6,8 +6,8 @@ import "errors"
 
 // Errors of this package; those of backends pass through.
 var (
-	// ErrInUse: a blob or draft is open or pinned.
+	// ErrInUse: a blob is open or pinned.
 	ErrInUse = errors.New("in use")
-	// ErrClosed: the cache, spool or handle was closed.
+	// ErrClosed: the cache or the handle was closed.
 	ErrClosed = errors.New("cache: closed")
 )

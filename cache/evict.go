@@ -5,6 +5,8 @@ package cache
 import (
 	"fmt"
 	"slices"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // trimStep is how much is written before the limits are looked at again.
@@ -42,7 +44,7 @@ func (c *Cache) over(need int64) bool {
 
 // fits reports whether the disk has room for n more bytes.
 func (c *Cache) fits(n int64) bool {
-	free, _, ok := diskSpace(string(c.dir))
+	free, _, ok := disk.Space(string(c.dir))
 	return !ok || free-n >= max(c.opts.MinFree, 0)
 }
 

@@ -5,6 +5,8 @@ package cache
 import (
 	"errors"
 	"time"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // saveDelay is how long changed records are gathered before they are saved.
@@ -92,7 +94,7 @@ func (c *Cache) recover(f *found, old Record) (rec Record, have int64, ok bool) 
 	}
 	switch {
 	case f.whole != nil:
-		rec = Record{Key: f.key, Size: f.whole.Size(), State: Cached, OnDisk: allocated(f.whole), Used: f.whole.ModTime()}
+		rec = Record{Key: f.key, Size: f.whole.Size(), State: Cached, OnDisk: disk.Allocated(f.whole), Used: f.whole.ModTime()}
 		have = rec.Size
 		if m != nil && m.verified == f.whole.ModTime().UnixNano() && m.size == rec.Size {
 			rec.Verified, rec.ModTime = f.whole.ModTime(), f.whole.ModTime()
@@ -104,7 +106,7 @@ func (c *Cache) recover(f *found, old Record) (rec Record, have int64, ok bool) 
 			rec.State = Partial
 		}
 	case f.part != nil && m != nil && m.key == f.key+"."+Key(f.from):
-		rec = Record{Key: f.key, Size: m.size, State: Partial, OnDisk: allocated(f.part), Used: f.part.ModTime()}
+		rec = Record{Key: f.key, Size: m.size, State: Partial, OnDisk: disk.Allocated(f.part), Used: f.part.ModTime()}
 		have = m.have.present(m.size)
 	default:
 		if err := at.drop(); err != nil {

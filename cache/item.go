@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // An item is what the cache knows of one blob from one origin, open or not. The
@@ -350,11 +352,11 @@ func (it *item) leaveData(d *data) {
 	switch phase := d.phase.Load(); {
 	case phase == partial:
 		if info, err := os.Lstat(it.slot().part()); err == nil {
-			onDisk, it.have, it.rec.State = allocated(info), d.present(), Partial
+			onDisk, it.have, it.rec.State = disk.Allocated(info), d.present(), Partial
 		}
 	case phase == whole && it.main == it:
 		if info, err := os.Lstat(it.cache.dir.file(it.key)); err == nil {
-			onDisk, it.have, it.rec.State = allocated(info), d.size, Cached
+			onDisk, it.have, it.rec.State = disk.Allocated(info), d.size, Cached
 		}
 	default: // nothing, or what is the main one's now
 		it.have, it.given = 0, nil
@@ -399,7 +401,7 @@ func (it *item) verified(info os.FileInfo) {
 	it.shared = false
 	it.rec.State, it.rec.Size, it.have = Cached, info.Size(), info.Size()
 	it.rec.Verified, it.rec.ModTime = time.Now(), info.ModTime()
-	it.setOnDisk(allocated(info))
+	it.setOnDisk(disk.Allocated(info))
 }
 
 // refill downloads a blob without a reader.

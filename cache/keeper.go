@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 const (
@@ -193,7 +195,7 @@ func (d *data) place() error {
 	if err := os.Rename(at.part(), dir.file(key)); err != nil {
 		return err
 	}
-	if err := syncFolder(filepath.Dir(dir.file(key))); err != nil {
+	if err := disk.SyncDir(filepath.Dir(dir.file(key))); err != nil {
 		return err
 	}
 	verdict(dir, key, d.digest, info, it.cache.opts.Log)

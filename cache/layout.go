@@ -16,6 +16,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/archive"
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // A layout is the cache's directory:
@@ -118,7 +119,7 @@ func (s slot) drop() error {
 		return err == nil
 	}
 	if remove(s.mapOf()) {
-		errs = append(errs, syncFolder(filepath.Dir(string(s))))
+		errs = append(errs, disk.SyncDir(filepath.Dir(string(s))))
 	}
 	remove(s.recent())
 	remove(s.part())

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // What registries told (manifests, an index) is kept by the backends in folders
@@ -45,8 +47,8 @@ func (c *Cache) metadata() (files []metaFile) {
 			return nil //nolint:nilerr // what cannot be read is not counted
 		}
 		if info, err := e.Info(); err == nil {
-			files = append(files, metaFile{path, allocated(info), info.ModTime()})
-			sum += allocated(info)
+			files = append(files, metaFile{path, disk.Allocated(info), info.ModTime()})
+			sum += disk.Allocated(info)
 		}
 		return nil
 	})

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // openUnder opens what is on the disk of a part, or begins anew. The result has one
@@ -46,7 +47,7 @@ func (it *item) opened(d *data) {
 	it.data, it.handles = d, 0
 	it.rec.Size, it.rec.State, it.shared = d.size, d.state(), d.shared
 	if info != nil && !d.shared {
-		it.setOnDisk(allocated(info))
+		it.setOnDisk(disk.Allocated(info))
 	}
 	it.addHandle(d)
 }
@@ -278,7 +279,7 @@ func openRegular(path string, flag int) (*os.File, os.FileInfo, error) {
 		return nil, nil, err
 	}
 	info, err := f.Stat()
-	if err == nil && (linked(info) || !backends.OnlyOurs(info)) {
+	if err == nil && (disk.Names(info) > 1 || !backends.OnlyOurs(info)) {
 		err = errNotOurs
 	}
 	if err != nil {

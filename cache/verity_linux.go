@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 const verityBlock = 4096 // what all filesystems with fs-verity take
@@ -42,7 +44,7 @@ func measureVerity(f *os.File) (string, error) {
 }
 
 func verityIoctl(f *os.File, request uintptr, arg unsafe.Pointer) error {
-	err := control(f, func(fd int) error {
+	err := disk.Control(f, func(fd int) error {
 		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg)); errno != 0 {
 			return errno
 		}

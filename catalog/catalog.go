@@ -17,13 +17,14 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 )
 
 // State is what a Catalog keeps on the local disk.
 type State struct {
 	Store Store
 	Cache *cache.Cache
-	Spool *cache.Spool
+	Spool *spool.Spool
 }
 
 // Options configure a Catalog.

@@ -22,6 +22,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/all"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/mem"
 )
@@ -86,8 +87,8 @@ func (b *bench) state() (*catalog.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	spool, err := cache.OpenSpool(filepath.Join(b.dir, "spool"), cache.SpoolOptions{Reserve: -1})
-	return &catalog.State{Store: b.store, Cache: blobs, Spool: spool}, err
+	drafts, err := spool.Open(filepath.Join(b.dir, "spool"), spool.Options{Reserve: -1})
+	return &catalog.State{Store: b.store, Cache: blobs, Spool: drafts}, err
 }
 
 func (b *bench) close() {

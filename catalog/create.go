@@ -9,14 +9,14 @@ import (
 	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 )
 
 // Create starts a draft that will be published as ref. What can be refused
 // early is refused here, before a byte is copied.
 //
-// Errors: those of Target; those of cache.Spool.Create.
-func (c *Catalog) Create(ctx context.Context, remote string, ref backends.Ref, format string, excl bool) (*cache.Draft, error) {
+// Errors: those of Target; those of spool.Spool.Create.
+func (c *Catalog) Create(ctx context.Context, remote string, ref backends.Ref, format string, excl bool) (*spool.Draft, error) {
 	before := c.uploads.published.Load()
 	target, err := c.Target(ctx, remote, ref, format, excl)
 	if err != nil {
@@ -38,10 +38,10 @@ func (c *Catalog) Create(ctx context.Context, remote string, ref backends.Ref, f
 
 // Stage starts a draft without asking whether its target may be published: for
 // files that only pass through, as the temporary ones of copying tools do.
-// Before they are published they get a target from Target (cache.Draft.Retarget).
+// Before they are published they get a target from Target (spool.Draft.Retarget).
 //
-// Errors: those of cache.Spool.Create.
-func (c *Catalog) Stage(target cache.Target) (*cache.Draft, error) {
+// Errors: those of spool.Spool.Create.
+func (c *Catalog) Stage(target spool.Target) (*spool.Draft, error) {
 	s, err := c.open()
 	if err != nil {
 		return nil, err
@@ -61,18 +61,18 @@ func (c *Catalog) Stage(target cache.Target) (*cache.Draft, error) {
 //
 // Errors: backends.ErrReadOnly, ErrUnauthorized; fs.ErrInvalid for a name that
 // the registry cannot hold; fs.ErrExist if the tag is taken and excl is set.
-func (c *Catalog) Target(ctx context.Context, remote string, ref backends.Ref, format string, excl bool) (cache.Target, error) {
-	fail := func(err error) (cache.Target, error) {
-		return cache.Target{}, &backends.Error{Op: "create", Remote: remote, Ref: ref, Err: err}
+func (c *Catalog) Target(ctx context.Context, remote string, ref backends.Ref, format string, excl bool) (spool.Target, error) {
+	fail := func(err error) (spool.Target, error) {
+		return spool.Target{}, &backends.Error{Op: "create", Remote: remote, Ref: ref, Err: err}
 	}
 	r, err := c.live(remote)
 	if err != nil {
-		return cache.Target{}, err
+		return spool.Target{}, err
 	}
 	if err := r.takes(ref); err != nil {
 		return fail(err)
 	}
-	target := cache.Target{Remote: remote, Ref: ref, Format: format, Async: r.Policy.Async}
+	target := spool.Target{Remote: remote, Ref: ref, Format: format, Async: r.Policy.Async}
 	img, err := c.current(ctx, r, ref)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -80,7 +80,7 @@ func (c *Catalog) Target(ctx context.Context, remote string, ref backends.Ref, f
 	case err != nil && r.Policy.Async && passing(err):
 		return target, nil // it is published when the registry is back, and checked then
 	case err != nil:
-		return cache.Target{}, err
+		return spool.Target{}, err
 	}
 	if err := backends.SameName(ref, img.Ref); err != nil {
 		return fail(err)
@@ -89,7 +89,7 @@ func (c *Catalog) Target(ctx context.Context, remote string, ref backends.Ref, f
 	case excl:
 		return fail(backends.Saying(fs.ErrExist, "the tag is taken"))
 	case !r.Policy.Overwrite:
-		target.Replaces = cache.OnlySame
+		target.Replaces = spool.OnlySame
 	default:
 		target.Replaces = img.Version
 	}

@@ -43,7 +43,7 @@
 //
 // [Catalog.Create] refuses what can be refused before a byte is copied, and
 // notes which version the name means. [Catalog.Publish] lets the draft become
-// durable (cache.Draft.Seal), looks whether the registry has these bytes already
+// durable (spool.Draft.Seal), looks whether the registry has these bytes already
 // or another version than the noted one, pushes, compares what the registry says it stored, and
 // only then gives the draft's file to the cache. Whatever fails before, the
 // draft stays; whatever fails after, the image is published. A process that is

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 )
 
 // Mkdir makes a collection that stays here until an image is pushed into it.
@@ -163,7 +164,7 @@ func (c *Catalog) isTarget(remote, collection string) bool {
 	for _, d := range s.Spool.Drafts() {
 		in := d.Target.Ref.Collection
 		// What failed or was cut is in the spool, and in no directory.
-		comes := d.State == cache.Writing || d.State == cache.Publishing || d.Queued()
+		comes := d.State == spool.Writing || d.State == spool.Publishing || d.Queued()
 		if comes && d.Target.Remote == remote && (in == collection || below(in, collection)) {
 			return true
 		}

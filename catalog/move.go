@@ -7,7 +7,7 @@ import (
 	"errors"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 )
 
 // Move gives an image another name at its service, provided that its name still means
@@ -25,7 +25,7 @@ func (c *Catalog) Move(ctx context.Context, remote string, img backends.Image, t
 		return &backends.Error{Op: "move", Remote: remote, Ref: img.Ref, Err: errors.ErrUnsupported}
 	}
 	target, err := c.Target(ctx, remote, to, img.Format, excl)
-	if err == nil && target.Replaces == cache.OnlySame {
+	if err == nil && target.Replaces == spool.OnlySame {
 		err = Taken(remote, to)
 	}
 	if err != nil {

@@ -10,21 +10,24 @@ import (
 	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog/inspect"
 )
 
-// CompleteImage is the completeness gate: is r a whole SIF or squashfs image?
+// CompleteImage is the completeness gate: is r a whole SIF or squashfs image, and
+// which?
 //
 // Errors: inspect.ErrIncomplete, which is a backends.ErrCorrupt, and
 // inspect.ErrNotImage, which is an fs.ErrInvalid, with what is wrong; those of r.
-func CompleteImage(r io.ReaderAt, size int64) error {
-	_, err := inspect.Complete(r, size)
-	return err
+func CompleteImage(r io.ReaderAt, size int64) (format string, err error) {
+	return inspect.Complete(r, size)
 }
 
-// IsWhole reports whether r holds a whole image: see cache.SpoolOptions.Whole.
-func IsWhole(r io.ReaderAt, size int64) bool { return CompleteImage(r, size) == nil }
+// IsWhole reports whether r holds a whole image: see spool.Options.Whole.
+func IsWhole(r io.ReaderAt, size int64) bool {
+	_, err := CompleteImage(r, size)
+	return err == nil
+}
 
 // Mounted reports whether a file system in the image is mounted for writing: what
 // is in the file is then no state to publish, but one on the way to the next.
@@ -33,13 +36,13 @@ func Mounted(r io.ReaderAt, size int64) bool {
 }
 
 // gate returns what a draft for that target must pass before it is published.
-func gate(target cache.Target) func(r io.ReaderAt, size int64) error {
+func gate(target spool.Target) spool.Check {
 	if !target.InPlace {
 		return CompleteImage
 	}
-	return func(r io.ReaderAt, size int64) error {
+	return func(r io.ReaderAt, size int64) (string, error) {
 		if err := inspect.Unmounted(r, size); err != nil {
-			return err
+			return "", err
 		}
 		return CompleteImage(r, size)
 	}
@@ -55,42 +58,35 @@ func gate(target cache.Target) func(r io.ReaderAt, size int64) error {
 // Errors: those of CompleteImage if it is not a whole image, inspect.ErrMounted for
 // one that was changed in place and still is; fs.ErrExist or
 // backends.ErrChanged if the name means something else than it did when the
-// copy began; those of backends.Pusher; those of cache.Draft.Seal.
-func (c *Catalog) Publish(ctx context.Context, d *cache.Draft) error {
+// copy began; those of backends.Pusher; those of spool.Draft.Seal.
+func (c *Catalog) Publish(ctx context.Context, d *spool.Draft) error {
 	info, err := d.Seal(ctx, gate(d.Info().Target))
 	if err != nil {
-		return publishError(info.Target, err)
+		return pushError(info.Target.Remote, info.Target.Ref, err)
 	}
 	d.Supersede()
 	// Whether the bytes are the same is known only from the registry: nobody is told
 	// before that they are safe.
-	if info.Target.Async && info.Target.Replaces != cache.OnlySame && c.enqueue(info.ID, maxPending) {
+	if info.Target.Async && info.Target.Replaces != spool.OnlySame && d.Withdrawn() == nil && c.enqueue(info.ID, maxPending) {
 		return nil
 	}
-	return c.publishNow(ctx, info.ID, nil)
+	return c.publishNow(ctx, d, nil)
 }
 
-func publishError(target cache.Target, err error) error {
+// pushError says which push it was that failed, unless err does.
+func pushError(remote string, ref backends.Ref, err error) error {
 	if _, ok := errors.AsType[*backends.Error](err); ok {
 		return err
 	}
-	return &backends.Error{Op: "push", Remote: target.Remote, Ref: target.Ref, Err: err}
+	return &backends.Error{Op: "push", Remote: remote, Ref: ref, Err: err}
 }
 
 // upload is one try to publish a sealed draft.
-func (c *Catalog) upload(ctx context.Context, s *State, id string, run *run) error {
-	d, err := s.Spool.Draft(id)
-	if err != nil {
-		return err
-	}
-	defer shut(d)
-	if _, err := d.Seal(ctx, gate(d.Info().Target)); err != nil {
-		return publishError(d.Info().Target, err)
-	}
+func (c *Catalog) upload(ctx context.Context, s *State, d *spool.Draft, run *run) error {
 	target := d.Info().Target
 	release, err := c.uploads.turn(ctx, string(imageKey(target.Remote, target.Ref)))
 	if err != nil {
-		return publishError(target, err)
+		return pushError(target.Remote, target.Ref, err)
 	}
 	defer release()
 	target = d.Info().Target // an earlier upload to the same name may have changed it
@@ -101,36 +97,29 @@ func (c *Catalog) upload(ctx context.Context, s *State, id string, run *run) err
 	if err != nil {
 		return c.uploadFailed(ctx, d, target, err)
 	}
-	if err := d.SetState(cache.Publishing, nil); err != nil {
-		return publishError(target, err)
+	src, err := d.Begin()
+	if err != nil {
+		return pushError(target.Remote, target.Ref, err)
 	}
-	img, err := c.uploadDraft(ctx, r, d, target, run)
+	img, err := c.uploadSource(ctx, r, target, src, run)
 	if err != nil {
 		return c.uploadFailed(ctx, d, target, err)
 	}
 	return c.uploaded(s, r, d, img)
 }
 
-// uploadDraft pushes the sealed draft, unless the registry has it already.
-func (c *Catalog) uploadDraft(ctx context.Context, r Remote, d *cache.Draft, target cache.Target, run *run) (backends.Image, error) {
-	src, err := d.Source()
-	if err != nil {
-		return backends.Image{}, publishError(target, err)
-	}
-	if src.Replaces = target.Replaces; target.Replaces == cache.OnlySame {
+// uploadSource pushes the sealed draft, unless the registry has it already.
+func (c *Catalog) uploadSource(ctx context.Context, r Remote, target spool.Target, src backends.Source, run *run) (backends.Image, error) {
+	if target.Replaces == spool.OnlySame {
 		src.Replaces = ""
-	}
-	if src.Format, err = inspect.Complete(src.Content, src.Size); err != nil {
-		return backends.Image{}, publishError(target, err)
 	}
 	store, tell := src.Progress, run.told(c.uploads)
 	src.Progress = func(stored int64) {
 		store(stored)
 		tell(stored, src.Size)
 	}
-	src.Commit = func() error { return c.uploads.mayCommit(run, d.Info().ID) }
 	img, err := c.push(ctx, r, target.Ref, src)
-	if target.Replaces == cache.OnlySame && errors.Is(err, fs.ErrExist) {
+	if target.Replaces == spool.OnlySame && errors.Is(err, fs.ErrExist) {
 		err = Taken(target.Remote, target.Ref)
 	}
 	return img, err
@@ -146,7 +135,7 @@ func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src back
 		return current, nil
 	case err == nil || errors.Is(err, fs.ErrNotExist):
 		if refused := src.ReplaceAllowed(ref, current, err == nil); refused != nil && !perhapsSame(current, src) {
-			return backends.Image{}, pushError(r, ref, refused)
+			return backends.Image{}, pushError(r.Name, ref, refused)
 		}
 	case !errors.Is(err, fs.ErrPermission): // who may write need not be allowed to read
 		return backends.Image{}, &doubtful{err}
@@ -155,7 +144,7 @@ func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src back
 	c.health.note(r.Name, err, c.now())
 	if err == nil {
 		if err := verifyPushed(img, src); err != nil {
-			return backends.Image{}, pushError(r, ref, err)
+			return backends.Image{}, pushError(r.Name, ref, err)
 		}
 		return withDigest(clean(img), src), nil
 	}
@@ -166,13 +155,6 @@ func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src back
 // Where the service tells no SHA-256 the backend decides.
 func perhapsSame(current backends.Image, src backends.Source) bool {
 	return !isSHA256(current.Digest) && (current.Size < 0 || current.Size == src.Size)
-}
-
-func pushError(r Remote, ref backends.Ref, err error) error {
-	if _, ok := errors.AsType[*backends.Error](err); ok {
-		return err
-	}
-	return &backends.Error{Op: "push", Remote: r.Name, Ref: ref, Err: err}
 }
 
 // verifyPushed compares what the registry says it stored with what was sent.
@@ -201,24 +183,27 @@ func withDigest(img backends.Image, src backends.Source) backends.Image {
 }
 
 // uploadFailed keeps the draft for another try.
-func (c *Catalog) uploadFailed(ctx context.Context, d *cache.Draft, target cache.Target, cause error) error {
-	state, note := cache.Failed, cause
+func (c *Catalog) uploadFailed(ctx context.Context, d *spool.Draft, target spool.Target, cause error) error {
+	note := cause
 	if ctx.Err() != nil {
-		state, note = cache.Sealed, nil // given up by who waited, not refused
+		note = nil // given up by who waited, not refused
 		if !errors.Is(cause, context.Canceled) {
 			cause = &backends.Error{Op: "push", Remote: target.Remote, Ref: target.Ref, Err: ctx.Err()}
 		}
 	}
-	if err := d.SetState(state, note); err != nil {
+	if err := d.End(note); err != nil {
 		c.opts.Log.Warn("the state of an upload could not be noted", "draft", d.Info().ID, "err", err)
 	}
-	return publishError(target, cause)
+	if d.Withdrawn() == nil && (final(cause) || errors.Is(cause, fs.ErrPermission)) {
+		d.Answered()
+	}
+	return pushError(target.Remote, target.Ref, cause)
 }
 
 // uploaded ends a draft that the registry has: nothing that goes wrong here is an
 // error any more. The draft goes last: should the program end before, the next one
 // finds it, and its bytes in the registry, and does what is left to do.
-func (c *Catalog) uploaded(s *State, r Remote, d *cache.Draft, img backends.Image) error {
+func (c *Catalog) uploaded(s *State, r Remote, d *spool.Draft, img backends.Image) error {
 	info, told := d.Info(), false
 	err := d.Publish(img.Version, func(path string) error {
 		if !r.atHand() && s.Cache != nil && isSHA256(img.Digest) {
@@ -244,14 +229,14 @@ func (c *Catalog) uploaded(s *State, r Remote, d *cache.Draft, img backends.Imag
 // one, replace what it has become: they were made by somebody who had seen it, or are
 // written side by side with it, or by the same open file, whose own publication it
 // is. One that failed before this one was made is none of these.
-func (c *Catalog) rebase(s *State, done cache.DraftInfo, img backends.Image) {
+func (c *Catalog) rebase(s *State, done spool.Info, img backends.Image) {
 	c.uploads.published.Add(1)
 	for _, later := range s.Spool.Drafts() {
 		t := later.Target
-		if later.ID == done.ID || t.Replaces == cache.OnlySame || t.Remote != done.Target.Remote || t.Ref != done.Target.Ref {
+		if later.ID == done.ID || t.Replaces == spool.OnlySame || t.Remote != done.Target.Remote || t.Ref != done.Target.Ref {
 			continue
 		}
-		comes := later.ID > done.ID || s.Spool.Held(later.ID) || later.State == cache.Writing || later.Queued()
+		comes := later.ID > done.ID || s.Spool.Held(later.ID) || later.State == spool.Writing || later.Queued()
 		if t.Follows != done.ID && (!comes || t.Replaces != done.Target.Replaces || !c.overwritable(t.Remote)) {
 			continue
 		}

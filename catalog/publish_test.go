@@ -16,11 +16,12 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 )
 
 // draft copies content into a draft for ref.
-func draft(t testing.TB, b *bench, ref string, content []byte) *cache.Draft {
+func draft(t testing.TB, b *bench, ref string, content []byte) *spool.Draft {
 	t.Helper()
 	d, err := b.Create(context.Background(), "lab", mustRef(t, ref), "simg", false)
 	if err != nil {
@@ -42,13 +43,13 @@ func publish(t testing.TB, b *bench, ref string, content []byte) {
 }
 
 // uploads returns the states of all drafts.
-func uploads(t testing.TB, b *bench) []cache.DraftState {
+func uploads(t testing.TB, b *bench) []spool.State {
 	t.Helper()
 	st, err := b.Status(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	var states []cache.DraftState
+	var states []spool.State
 	for _, d := range st.Uploads {
 		states = append(states, d.State)
 	}
@@ -80,7 +81,7 @@ func TestPublish(t *testing.T) {
 	publish(t, b, "c/sub/x:1", content)
 	wantDiff(t, "events", b.took(), []string{"changed c/sub/x:1", "listing ", "listing c", "listing c/sub"})
 	wantDiff(t, "c", b.names("c"), []string{"c/sub/", "other:1"})
-	wantDiff(t, "drafts", uploads(t, b), []cache.DraftState(nil))
+	wantDiff(t, "drafts", uploads(t, b), []spool.State(nil))
 	asked := svc.count("stat")
 	img := b.mustLookup("c/sub/x:1")
 	if img.Digest != digest(content) || svc.count("stat") != asked {
@@ -109,7 +110,7 @@ func TestPublish_sameAgain(t *testing.T) {
 	if n := svc.count("push"); n != 0 {
 		t.Errorf("sent %d times what was there", n)
 	}
-	wantDiff(t, "drafts", uploads(t, b), []cache.DraftState(nil))
+	wantDiff(t, "drafts", uploads(t, b), []spool.State(nil))
 }
 
 func TestPublish_lostAnswer(t *testing.T) {
@@ -154,7 +155,7 @@ func TestPublish_refused(t *testing.T) {
 			b := newBench(t, svc, func(b *bench) { b.policy = tc.policy })
 			target, err := b.Target(t.Context(), "lab", mustRef(t, tc.ref), "sif", tc.excl)
 			wantErr(t, "Target", err, tc.want)
-			replaces := map[string]string{"taken": cache.OnlySame, "may be replaced": old.Version}[tc.name]
+			replaces := map[string]string{"taken": spool.OnlySame, "may be replaced": old.Version}[tc.name]
 			if err == nil && target.Replaces != replaces {
 				t.Errorf("replaces %q, want %q", target.Replaces, replaces)
 			}
@@ -183,7 +184,7 @@ func TestPublish_onlySame(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer next.Close()
-		if got := next.Info().Target.Replaces; got != cache.OnlySame {
+		if got := next.Info().Target.Replaces; got != spool.OnlySame {
 			t.Errorf("the fork replaces %q", got)
 		}
 		other := draft(t, b, "c/x:1", tiny(t, "other"))
@@ -204,7 +205,7 @@ func TestPublish_changedMeanwhile(t *testing.T) {
 	defer d.Close()
 	theirs := svc.put("c/x:1", tiny(t, "theirs"))
 	wantErr(t, "Publish", b.Publish(t.Context(), d), backends.ErrChanged)
-	wantDiff(t, "drafts", uploads(t, b), []cache.DraftState{cache.Failed})
+	wantDiff(t, "drafts", uploads(t, b), []spool.State{spool.Failed})
 	if got := svc.images[mustRef(t, "c/x:1")].Image.Version; got != theirs.Version {
 		t.Errorf("the other's image was replaced")
 	}
@@ -217,7 +218,7 @@ func TestPublish_incomplete(t *testing.T) {
 	d := draft(t, b, "c/x:1", tiny(t, "")[:200])
 	wantErr(t, "Publish", b.Publish(t.Context(), d), backends.ErrCorrupt)
 	d.Close()
-	wantDiff(t, "drafts", uploads(t, b), []cache.DraftState{cache.Incomplete})
+	wantDiff(t, "drafts", uploads(t, b), []spool.State{spool.Incomplete})
 	if n := svc.count("push"); n != 0 {
 		t.Errorf("half an image was sent")
 	}
@@ -232,9 +233,9 @@ func TestPublish_failureKeepsDraft(t *testing.T) {
 		svc.set(func() { svc.down = true })
 		wantErr(t, "Publish", b.Publish(t.Context(), d), backends.ErrUnavailable)
 		d.Close()
-		wantDiff(t, "drafts", uploads(t, b), []cache.DraftState{cache.Failed})
+		wantDiff(t, "drafts", uploads(t, b), []spool.State{spool.Failed})
 		b.restart()
-		wantDiff(t, "drafts after a restart", uploads(t, b), []cache.DraftState{cache.Failed})
+		wantDiff(t, "drafts after a restart", uploads(t, b), []spool.State{spool.Failed})
 		svc.set(func() { svc.down = false })
 		st, err := b.Status(t.Context())
 		if err != nil {
@@ -245,7 +246,7 @@ func TestPublish_failureKeepsDraft(t *testing.T) {
 			t.Fatalf("Retry: %v", err)
 		}
 		wantDiff(t, "progress", progress, []int64{int64(len(content)), int64(len(content))})
-		wantDiff(t, "drafts", uploads(t, b), []cache.DraftState(nil))
+		wantDiff(t, "drafts", uploads(t, b), []spool.State(nil))
 		wantErr(t, "Retry again", b.Retry(t.Context(), st.Uploads[0].ID, nil), fs.ErrNotExist)
 		wantErr(t, "Discard", b.Discard(t.Context(), st.Uploads[0].ID), fs.ErrNotExist)
 	})
@@ -265,7 +266,7 @@ func TestPublish_storedOtherBytes(t *testing.T) {
 			d := draft(t, b, "c/x:1", tiny(t, ""))
 			defer d.Close()
 			wantErr(t, "Publish", b.Publish(t.Context(), d), backends.ErrCorrupt)
-			wantDiff(t, "drafts", uploads(t, b), []cache.DraftState{cache.Failed})
+			wantDiff(t, "drafts", uploads(t, b), []spool.State{spool.Failed})
 		})
 	}
 }
@@ -279,7 +280,7 @@ func TestPublish_interrupted(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 		defer cancel()
 		wantErr(t, "Publish", b.Publish(ctx, d), context.DeadlineExceeded)
-		wantDiff(t, "drafts", uploads(t, b), []cache.DraftState{cache.Sealed})
+		wantDiff(t, "drafts", uploads(t, b), []spool.State{spool.Sealed})
 		// Who waits with somebody else does not take the push away.
 		impatient, stop := context.WithTimeout(t.Context(), time.Millisecond)
 		defer stop()
@@ -327,7 +328,7 @@ func TestPublish_async(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Minute)
-		wantDiff(t, "drafts", uploads(t, b), []cache.DraftState(nil))
+		wantDiff(t, "drafts", uploads(t, b), []spool.State(nil))
 		if got := svc.images[mustRef(t, "c/x:1")].Content; !bytes.Equal(got, tiny(t, "second")) {
 			t.Errorf("the registry has %q", got[4096:])
 		}
@@ -339,11 +340,11 @@ func TestPublish_async(t *testing.T) {
 func TestPublish_asyncStoredWrongly(t *testing.T) {
 	for status, want := range map[int]struct {
 		pushes int // at most
-		state  cache.DraftState
+		state  spool.State
 		async  bool
 	}{
-		http.StatusUnprocessableEntity: {4, cache.Failed, false},
-		http.StatusBadRequest:          {1 << 20, cache.Failed, true},
+		http.StatusUnprocessableEntity: {4, spool.Failed, false},
+		http.StatusBadRequest:          {1 << 20, spool.Failed, true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			svc := newService()
@@ -431,7 +432,7 @@ func TestClose_hurries(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.open()
-		wantDiff(t, "drafts", uploads(t, b), []cache.DraftState{cache.Sealed})
+		wantDiff(t, "drafts", uploads(t, b), []spool.State{spool.Sealed})
 		if err := b.Publish(t.Context(), d); err == nil {
 			t.Error("a handle of an earlier spool published")
 		}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // Pull makes an image whole and verified here. If to is not empty, a copy is
@@ -133,7 +134,7 @@ func exportFile(ctx context.Context, src *os.File, to string, force bool, mark f
 		}
 		return fail(err)
 	}
-	if err := syncDir(filepath.Dir(to)); err != nil {
+	if err := disk.SyncDir(filepath.Dir(to)); err != nil {
 		return fail(err)
 	}
 	return nil
@@ -142,7 +143,7 @@ func exportFile(ctx context.Context, src *os.File, to string, force bool, mark f
 // cloneFile fills dst with what src holds, sharing the blocks where the file
 // system can; os.File copies within the kernel otherwise.
 func cloneFile(ctx context.Context, dst, src *os.File) error {
-	if reflink(dst, src) == nil {
+	if disk.Clone(dst, src) == nil {
 		return nil
 	}
 	for {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 )
 
 const (
@@ -37,7 +38,7 @@ func (c *Catalog) startUploads(ctx context.Context) {
 	c.uploads.started = true
 	c.uploads.mu.Unlock()
 	for _, d := range s.Spool.Drafts() {
-		if d.Target.Async && (d.State == cache.Sealed || d.State == cache.Failed) {
+		if d.Target.Async && (d.State == spool.Sealed || d.State == spool.Failed) {
 			c.enqueue(d.ID, math.MaxInt) // they have been accepted
 		}
 	}
@@ -60,12 +61,12 @@ func (c *Catalog) startUploads(ctx context.Context) {
 // Standing opens the drafts that are files of the tree, the oldest first, those that
 // an earlier process left among them: they wait to be published in the background, or
 // have a name that is no image's. It opens the state. The caller closes them.
-func (c *Catalog) Standing() []*cache.Draft {
+func (c *Catalog) Standing() []*spool.Draft {
 	s, err := c.open()
 	if err != nil || s.Spool == nil {
 		return nil // whoever needs the state is told why there is none
 	}
-	var standing []*cache.Draft
+	var standing []*spool.Draft
 	for _, info := range s.Spool.Drafts() {
 		if !info.Queued() && info.Target.File == "" {
 			continue
@@ -89,7 +90,7 @@ func (c *Catalog) enqueue(id string, most int) bool {
 	if _, waiting := u.queued[id]; waiting {
 		return true
 	}
-	if !u.started || u.withdrawn[id] || len(u.queued) >= most {
+	if !u.started || len(u.queued) >= most {
 		return false
 	}
 	if !c.tasks.start(func(ctx context.Context) { c.publishLater(ctx, id) }) {
@@ -113,7 +114,7 @@ func (c *Catalog) Pending(id string) bool {
 // publishLater tries until the draft is published, is gone, or cannot be
 // published as it is.
 func (c *Catalog) publishLater(ctx context.Context, id string) {
-	var gaveUp cache.Target
+	var gaveUp spool.Target
 	s, err := c.open()
 	if err == nil {
 		if err = c.keepTrying(ctx, s, id); err != nil {
@@ -175,7 +176,7 @@ func rotten(ctx context.Context, s *State, id string) error {
 	info := d.Info()
 	sum, err := digestOf(ctx, io.NewSectionReader(d, 0, info.Size))
 	if err == nil && info.Digest != "" && sum != info.Digest {
-		return publishError(info.Target, fmt.Errorf("%w: its data on this disk is %s, not %s", backends.ErrCorrupt, sum, info.Digest))
+		return pushError(info.Target.Remote, info.Target.Ref, fmt.Errorf("%w: its data on this disk is %s, not %s", backends.ErrCorrupt, sum, info.Digest))
 	}
 	return nil
 }
@@ -184,11 +185,11 @@ func rotten(ctx context.Context, s *State, id string) error {
 // that was refused for what it is is no upload in the background any more: the next
 // process would only ask for the same refusal. What the configuration is the reason
 // of may be other by then.
-func (c *Catalog) giveUp(s *State, id string, cause error) cache.Target {
+func (c *Catalog) giveUp(s *State, id string, cause error) spool.Target {
 	c.opts.Log.Error("upload given up; its data is kept (see sreg uploads)", "draft", id, "err", cause)
 	d, err := s.Spool.Draft(id)
 	if err != nil {
-		return cache.Target{}
+		return spool.Target{}
 	}
 	defer shut(d)
 	target := d.Info().Target
@@ -205,7 +206,7 @@ func (c *Catalog) giveUp(s *State, id string, cause error) cache.Target {
 	return target
 }
 
-// publishTurn is publishNow when one of the workers is free.
+// publishTurn is publishID when one of the workers is free.
 func (c *Catalog) publishTurn(ctx context.Context, s *State, id string) error {
 	select {
 	case c.uploads.slots <- empty{}:
@@ -214,11 +215,11 @@ func (c *Catalog) publishTurn(ctx context.Context, s *State, id string) error {
 	}
 	defer func() { <-c.uploads.slots }()
 	for _, earlier := range c.earlier(s, id) {
-		if err := c.publishNow(ctx, earlier, nil); err != nil && !final(err) {
+		if err := c.publishID(ctx, earlier, nil); err != nil && !final(err) {
 			return err
 		}
 	}
-	return c.publishNow(ctx, id, nil)
+	return c.publishID(ctx, id, nil)
 }
 
 // earlier returns the queued drafts that were made before this one for the same
@@ -246,11 +247,7 @@ func (c *Catalog) earlier(s *State, id string) []string {
 // pause waits before another try; drain does not wait for such drafts.
 func (u *uploads) pause(ctx context.Context, id string, wait time.Duration) bool {
 	u.mark(id, false)
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
+	if !backends.Pause(ctx, wait, nil) {
 		return false
 	}
 	u.mark(id, true)
@@ -272,7 +269,7 @@ func final(err error) bool {
 		return false
 	}
 	for _, target := range []error{fs.ErrExist, fs.ErrInvalid, fs.ErrNotExist, backends.ErrChanged, backends.ErrReadOnly,
-		backends.ErrCorrupt, backends.ErrNotAllowed, errors.ErrUnsupported, cache.ErrClosed, ErrClosed} {
+		backends.ErrCorrupt, backends.ErrNotAllowed, errors.ErrUnsupported, cache.ErrClosed, spool.ErrClosed, ErrClosed} {
 		if errors.Is(err, target) {
 			return true
 		}

@@ -3,18 +3,17 @@
 package catalog
 
 import (
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/disk"
 	"github.com/sregfs/sregfs/cache"
 )
 
@@ -124,19 +123,7 @@ func writeJSON(dir, name string, v any) (err error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
-	tmp, err := os.OpenFile(filepath.Join(dir, "."+name+"-"+rand.Text()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) //nolint:errcheck // it is gone after the rename
-	_, err = tmp.Write(append(text, '\n'))
-	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), filepath.Join(dir, name)); err != nil {
-		return err
-	}
-	return syncDir(dir)
+	return disk.Replace(filepath.Join(dir, name), append(text, '\n'), disk.Replacement{Perm: 0o666})
 }
 
 // diskError says what was done on the disk of this machine. Of the cause only
@@ -147,18 +134,6 @@ func diskError(what string, err error) error {
 		return fmt.Errorf("%s: %w", what, errno)
 	}
 	return fmt.Errorf("%s: %v", what, err)
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil // directories cannot be synced there
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 func (r *records) pinned() []cache.Key {

@@ -9,14 +9,14 @@ import (
 	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 )
 
 // Removable returns the image that Remove would delete: what the registry has now,
 // not what it had a minute ago. A uri without a remote means the local one and no
 // other.
 //
-// Errors: those of Resolve and of backends.Backend.Stat; cache.ErrInUse for what is
+// Errors: those of Resolve and of backends.Backend.Stat; spool.ErrInUse for what is
 // only being uploaded yet.
 func (c *Catalog) Removable(ctx context.Context, uri string) (Record, error) {
 	r, img, err := c.removable(ctx, uri)
@@ -31,7 +31,7 @@ func (c *Catalog) removable(ctx context.Context, uri string) (Remote, backends.I
 	if e, ok := errors.AsType[*backends.Error](err); ok && errors.Is(err, fs.ErrNotExist) {
 		if id := c.onItsWay(e.Remote, e.Ref); id != "" {
 			err = &backends.Error{Op: "delete", Remote: e.Remote, Ref: e.Ref,
-				Err: fmt.Errorf("%w: it is still on its way to the registry (to give it up: sreg uploads discard %s)", cache.ErrInUse, id)}
+				Err: fmt.Errorf("%w: it is still on its way to the registry (to give it up: sreg uploads discard %s)", spool.ErrInUse, id)}
 		}
 	}
 	return r, img, err

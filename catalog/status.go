@@ -11,6 +11,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 )
 
 // Status is how things stand.
@@ -21,7 +22,7 @@ type Status struct {
 	Details map[string]string `json:"details,omitempty"` // set by the mounting program: passthrough …
 	Remotes []RemoteStatus    `json:"remotes"`
 	Cache   CacheStatus       `json:"cache"`
-	Uploads []cache.DraftInfo `json:"uploads"`
+	Uploads []spool.Info      `json:"uploads"`
 	Pushes  []Pushing         `json:"pushes"` // by "sreg push" and "sreg add", in this process
 	Spool   SpoolStatus       `json:"spool"`
 
@@ -90,7 +91,7 @@ func (c *Catalog) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	st := Status{Version: c.opts.Version, PID: os.Getpid(), Uploads: []cache.DraftInfo{}, Pushes: c.pushes.all()}
+	st := Status{Version: c.opts.Version, PID: os.Getpid(), Uploads: []spool.Info{}, Pushes: c.pushes.all()}
 	for _, r := range c.remotes.all() {
 		st.Remotes = append(st.Remotes, c.remoteStatus(ctx, s.Store, r))
 	}

@@ -12,13 +12,15 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache/spool"
 )
 
 // How long one who gave up waits for a push to end, so that it can be told
 // whether the registry has the image after all.
 const giveUpWait = 5 * time.Second
 
-// uploads are the drafts on their way. Make one with newUploads.
+// uploads are who pushes which draft and who waits for it. How far a draft has come is
+// the spool's to know, see spool.State. Make one with newUploads.
 type uploads struct {
 	slots     chan empty   // one for each background push at work
 	published atomic.Int64 // counts what was published, before rebase looks for who must know
@@ -29,9 +31,6 @@ type uploads struct {
 	queued  map[string]bool       // by draft ID; false while it waits for another try
 	turns   map[string]chan empty // by name: one push to a name at a time
 	change  chan empty            // closed and replaced at each change of runs and queued
-
-	withdrawn map[string]bool // by draft ID: being given up, no run may begin
-	unsure    map[string]bool // by draft ID: the registry was told to publish it, and did not answer
 }
 
 type empty = struct{}
@@ -43,9 +42,6 @@ func newUploads() *uploads {
 		queued: make(map[string]bool),
 		turns:  make(map[string]chan empty),
 		change: make(chan empty),
-
-		withdrawn: make(map[string]bool),
-		unsure:    make(map[string]bool),
 	}
 }
 
@@ -56,11 +52,19 @@ type run struct {
 	cancel context.CancelFunc
 
 	// Guarded by uploads.mu:
-	waiters   int
-	gaveUp    bool // nobody waits any more: it is being broken off
-	stopped   bool // its draft is being given up
-	committed bool // the registry was told to publish it, or is about to be
-	listen    []Progress
+	waiters int
+	gaveUp  bool // nobody waits any more: it is being broken off
+	stopped bool // its draft is being given up
+	listen  []Progress
+}
+
+func (r *run) ended() bool {
+	select {
+	case <-r.done:
+		return true
+	default:
+		return false
+	}
 }
 
 func (r *run) told(u *uploads) Progress {
@@ -105,18 +109,35 @@ func (u *uploads) turn(ctx context.Context, name string) (release func(), err er
 	}
 }
 
-// publishNow publishes a draft, or joins whoever does, and waits. Should all who
+// publishID is publishNow for a draft that nobody has open.
+func (c *Catalog) publishID(ctx context.Context, id string, p Progress) error {
+	s, err := c.open()
+	if err != nil {
+		return err
+	}
+	d, err := s.Spool.Draft(id)
+	if err != nil {
+		return err
+	}
+	defer shut(d)
+	if info, err := d.Seal(ctx, gate(d.Info().Target)); err != nil {
+		return pushError(info.Target.Remote, info.Target.Ref, err)
+	}
+	return c.publishNow(ctx, d, p)
+}
+
+// publishNow publishes a sealed draft, or joins whoever does, and waits. Should all who
 // wait give up, the push is broken off.
-func (c *Catalog) publishNow(ctx context.Context, id string, p Progress) error {
+func (c *Catalog) publishNow(ctx context.Context, d *spool.Draft, p Progress) error {
 	for {
-		r, err := c.joinRun(id, p)
+		r, err := c.joinRun(d, p)
 		if err != nil {
 			return err
 		}
 		select {
 		case <-r.done:
 		case <-ctx.Done():
-			return c.leaveRun(ctx, r, id)
+			return c.leaveRun(ctx, r, d.Info().ID)
 		}
 		c.uploads.mu.Lock()
 		brokenOff := r.gaveUp
@@ -138,46 +159,33 @@ func (c *Catalog) leaveRun(ctx context.Context, r *run, id string) error {
 	u.mu.Unlock()
 	if last {
 		r.cancel()
-		timer := time.NewTimer(giveUpWait)
-		defer timer.Stop()
-		select {
-		case <-r.done:
-			if !errors.Is(r.err, context.Canceled) {
-				return r.err // it may be published after all
-			}
-		case <-timer.C:
+		backends.Pause(context.WithoutCancel(ctx), giveUpWait, r.done)
+		if r.ended() && !errors.Is(r.err, context.Canceled) {
+			return r.err // it may be published after all
 		}
 	}
 	return fmt.Errorf("publish draft %s: %w", id, ctx.Err())
 }
 
 // joinRun returns the run of a draft, which it begins if there is none.
-func (c *Catalog) joinRun(id string, p Progress) (*run, error) {
+func (c *Catalog) joinRun(d *spool.Draft, p Progress) (*run, error) {
 	s, err := c.open()
 	if err != nil {
 		return nil, err
 	}
-	u := c.uploads
+	u, id := c.uploads, d.Info().ID
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.withdrawn[id] {
-		return nil, errWithdrawn(id)
+	if err := d.Withdrawn(); err != nil {
+		return nil, err
 	}
 	r := u.runs[id]
 	if r == nil {
-		ctx, done, err := c.tasks.begin()
-		if err != nil {
+		if r, err = c.beginRun(s, d); err != nil {
 			return nil, err
 		}
-		ctx, cancel := context.WithCancel(ctx)
-		r = &run{done: make(chan empty), cancel: cancel}
 		u.runs[id] = r
 		u.changed()
-		go func() {
-			defer done()
-			defer cancel()
-			c.runUpload(ctx, s, id, r)
-		}()
 	}
 	r.waiters++
 	if p != nil {
@@ -186,12 +194,37 @@ func (c *Catalog) joinRun(id string, p Progress) (*run, error) {
 	return r, nil
 }
 
-func (c *Catalog) runUpload(ctx context.Context, s *State, id string, r *run) {
-	u := c.uploads
-	err := backends.Guard(c.opts.Log, func() error { return c.upload(ctx, s, id, r) })
+// beginRun starts a run, which has a handle of its own: whoever began it need not wait
+// for its end.
+func (c *Catalog) beginRun(s *State, d *spool.Draft) (*run, error) {
+	ctx, done, err := c.tasks.begin()
+	if err != nil {
+		return nil, err
+	}
+	own, err := d.Share()
+	if err != nil {
+		done()
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	r := &run{done: make(chan empty), cancel: cancel}
+	go func() {
+		defer done()
+		defer cancel()
+		err := backends.Guard(c.opts.Log, func() error { return c.upload(ctx, s, own, r) })
+		shut(own)
+		c.uploads.ended(r, d.Info().ID, err)
+	}()
+	return r, nil
+}
+
+// ended tells those who wait how a run has ended.
+func (u *uploads) ended(r *run, id string, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.ended(r, id, err)
+	if r.err = err; err != nil && r.stopped {
+		r.err = backends.NotFound("draft %s was discarded", id)
+	}
 	delete(u.runs, id)
 	u.changed()
 	close(r.done)
@@ -210,7 +243,7 @@ func (c *Catalog) Retry(ctx context.Context, id string, p Progress) error {
 			return fmt.Errorf("upload %s: %q is no image's name: rename the file in the mount: %w", id, d.Target.File, fs.ErrInvalid)
 		}
 	}
-	return c.publishNow(ctx, id, p)
+	return c.publishID(ctx, id, p)
 }
 
 // draftGone reports whether a draft was published or discarded meanwhile.

@@ -22,7 +22,7 @@ import (
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 	"github.com/sregfs/sregfs/backends/sregistry"
 	"github.com/sregfs/sregfs/backends/sregistry/sregistrytest"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 )
 
@@ -32,7 +32,7 @@ func TestDiscard_underWay(t *testing.T) {
 	for _, tc := range []struct {
 		at   string // the request that takes its time
 		want error
-	}{{"stat", nil}, {"push", cache.ErrInUse}} {
+	}{{"stat", nil}, {"push", spool.ErrInUse}} {
 		t.Run(tc.at, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				svc := newService()
@@ -71,7 +71,7 @@ func TestDiscard_underWay(t *testing.T) {
 				if _, ok := svc.images[mustRef(t, "c/x:1")]; ok != (tc.want != nil) {
 					t.Errorf("published: %v", ok)
 				}
-				wantDiff(t, "drafts", uploads(t, b), []cache.DraftState(nil))
+				wantDiff(t, "drafts", uploads(t, b), []spool.State(nil))
 			})
 		})
 	}
@@ -108,9 +108,9 @@ func TestDiscard_unsure(t *testing.T) {
 		}
 		d.Close()
 		time.Sleep(4 * time.Minute)
-		wantErr(t, "Discard while nobody answers", b.Discard(t.Context(), id), cache.ErrInUse)
+		wantErr(t, "Discard while nobody answers", b.Discard(t.Context(), id), spool.ErrInUse)
 		svc.set(func() { svc.down = false })
-		wantErr(t, "Discard of what is published", b.Discard(t.Context(), id), cache.ErrInUse)
+		wantErr(t, "Discard of what is published", b.Discard(t.Context(), id), spool.ErrInUse)
 		svc.drop("c/x:1")
 		svc.set(func() { svc.slow = nil })
 		time.Sleep(30 * time.Second) // the client leaves a registry that was down alone for a while
@@ -145,7 +145,7 @@ func TestRemove_onItsWay(t *testing.T) {
 		d.Close()
 		time.Sleep(time.Minute)
 		_, err := b.Remove(t.Context(), "lab://c/x:1", "")
-		wantErr(t, "Remove", err, cache.ErrInUse)
+		wantErr(t, "Remove", err, spool.ErrInUse)
 		if err != nil && !strings.Contains(err.Error(), "sreg uploads discard "+d.Info().ID) {
 			t.Errorf("error %q has no remedy", err)
 		}
@@ -163,7 +163,7 @@ func TestWithdraw_older(t *testing.T) {
 		if err := b.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		var drafts []*cache.Draft
+		var drafts []*spool.Draft
 		for _, seed := range []string{"first", "second"} {
 			d := draft(t, b, "c/x:1", tiny(t, seed))
 			if err := b.Publish(t.Context(), d); err != nil {
@@ -234,7 +234,7 @@ func away(t *testing.T, n *network, kind string, open backends.Opener, env backe
 	}
 }
 
-func draftFor(t *testing.T, b *bench, remote, ref string, content []byte) *cache.Draft {
+func draftFor(t *testing.T, b *bench, remote, ref string, content []byte) *spool.Draft {
 	t.Helper()
 	d, err := b.Create(t.Context(), remote, mustRef(t, ref), "simg", false)
 	if err != nil {
@@ -274,7 +274,7 @@ func TestQueue_portal(t *testing.T) {
 	for b.Pending(id) {
 		<-time.After(10 * time.Millisecond)
 	}
-	wantDiff(t, "drafts", uploads(t, b), []cache.DraftState(nil))
+	wantDiff(t, "drafts", uploads(t, b), []spool.State(nil))
 	if img, err := b.Lookup(t.Context(), "hub", mustRef(t, "c/x:1")); err != nil || img.Digest != digest(content) {
 		t.Errorf("Lookup = %+v, %v", img, err)
 	}
@@ -313,7 +313,7 @@ func TestRetry_lostAnswer(t *testing.T) {
 			if err := b.Retry(t.Context(), id, nil); err != nil {
 				t.Fatalf("Retry: %v", err)
 			}
-			wantDiff(t, "drafts", uploads(t, b), []cache.DraftState(nil))
+			wantDiff(t, "drafts", uploads(t, b), []spool.State(nil))
 			// Other bytes are no success.
 			other := draftFor(t, b, "hub", "c/y:1", tiny(t, "other"))
 			defer other.Close()
@@ -355,7 +355,7 @@ func TestQueue_refused(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		wantDiff(t, "drafts", uploads(t, b), []cache.DraftState{cache.Failed})
+		wantDiff(t, "drafts", uploads(t, b), []spool.State{spool.Failed})
 		if svc.count("stat") != asked {
 			t.Error("the next process tries again")
 		}

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 )
 
 // A place is where a draft stands: its directory, and either the image that it
@@ -52,13 +52,13 @@ func (p place) change(name string) Change {
 }
 
 // staged is the target of a file whose name in d is temporary.
-func (d *Dir) staged(name string) cache.Target {
-	return cache.Target{Remote: d.remote, File: path.Join(backends.EscapePath(d.collection), d.tool, name)}
+func (d *Dir) staged(name string) spool.Target {
+	return spool.Target{Remote: d.remote, File: path.Join(backends.EscapePath(d.collection), d.tool, name)}
 }
 
 // stagedAt is the inverse of staged: a tool's directory begins with the first part
 // that begins with a dot.
-func (f *FS) stagedAt(target cache.Target) (d *Dir, name string, err error) {
+func (f *FS) stagedAt(target spool.Target) (d *Dir, name string, err error) {
 	d = &Dir{fs: f, remote: target.Remote}
 	parts := strings.Split(target.File, "/")
 	last := len(parts) - 1
@@ -96,27 +96,26 @@ type Draft struct {
 	// taken before mu.
 	turn chan struct{}
 
-	mu        sync.Mutex // guards the fields below
-	data      *cache.Draft
-	place     place
-	name      string // of the file, as it was created
-	attr      Attr
-	writers   map[*File]struct{}   // handles open for writing
-	handles   int                  // all handles
-	claims    map[uint32]time.Time // threads that were told ErrRetry, and when
-	opened    bool                 // somebody had it open
-	flushed   time.Time            // when a descriptor of it was closed last
-	dirty     bool                 // written since it was last published
-	broken    bool                 // a write failed: the data is not what was meant
-	err       error
-	published bool          // the name means the image now
-	accepted  bool          // sealed and queued: it counts as published, but only we have it
-	gone      bool          // removed, or replaced by another
-	same      *Image        // which may not be replaced: other bytes are refused
-	idle      chan struct{} // closed when the last handle for writing is; nil if there is none
+	mu       sync.Mutex // guards the fields below
+	data     *spool.Draft
+	place    place
+	name     string // of the file, as it was created
+	attr     Attr
+	writers  map[*File]struct{}   // handles open for writing
+	handles  int                  // all handles
+	claims   map[uint32]time.Time // threads that were told ErrRetry, and when
+	opened   bool                 // somebody had it open
+	flushed  time.Time            // when a descriptor of it was closed last
+	dirty    bool                 // written since it was last published
+	broken   bool                 // a write failed: the data is not what was meant
+	err      error
+	promised bool          // closing it succeeded: its data is published, or will be
+	gone     bool          // removed, or replaced by another
+	same     *Image        // which may not be replaced: other bytes are refused
+	idle     chan struct{} // closed when the last handle for writing is; nil if there is none
 }
 
-func (f *FS) newDraft(data *cache.Draft, p place, name string) *Draft {
+func (f *FS) newDraft(data *spool.Draft, p place, name string) *Draft {
 	id := inode("draft", data.Info().ID)
 	return &Draft{
 		fs: f, id: id, ino: id, turn: make(chan struct{}, 1),
@@ -124,6 +123,13 @@ func (f *FS) newDraft(data *cache.Draft, p place, name string) *Draft {
 		attr: Attr{Mode: 0o755, ModTime: time.Now()},
 	}
 }
+
+// published needs mu. It reports whether the name means the image now.
+func (d *Draft) published() bool { return d.promised && (d.data == nil || d.data.Published()) }
+
+// accepted needs mu. It reports whether the draft is sealed and queued: it counts as
+// published, but only we have it.
+func (d *Draft) accepted() bool { return d.promised && !d.published() }
 
 // standing returns the drafts at a place, the newest first.
 func (f *FS) standing(p place) []*Draft {
@@ -260,7 +266,7 @@ func (f *FS) begin(ctx context.Context, b beginning) (*Draft, error) {
 	// through a crash.
 	defer data.Idle()
 	draft := f.newDraft(data, b.in.place(b.name), b.name)
-	if target := data.Info().Target; target.Replaces == cache.OnlySame {
+	if target := data.Info().Target; target.Replaces == spool.OnlySame {
 		draft.same, _ = b.in.image(ctx, target.Ref) // else publishing tells
 	}
 	if b.replaces != nil {
@@ -323,7 +329,7 @@ func (f *FS) overwrites(remote string) bool {
 	return err == nil && r.Policy.Overwrite
 }
 
-func (f *FS) createData(ctx context.Context, d *Dir, name string, excl bool) (*cache.Draft, error) {
+func (f *FS) createData(ctx context.Context, d *Dir, name string, excl bool) (*spool.Draft, error) {
 	if d.place(name).temporary {
 		return f.cat.Stage(d.staged(name))
 	}
@@ -383,7 +389,7 @@ func (d *Draft) Attr() Attr {
 	defer d.mu.Unlock()
 	a := d.attr
 	a.Ino, a.Changes = d.ino, true
-	if d.accepted { // it counts as an image, which whoever may read it may run
+	if d.accepted() { // it counts as an image, which whoever may read it may run
 		a.Mode |= a.Mode & 0o444 >> 2
 	}
 	if d.data != nil {
@@ -405,7 +411,7 @@ func (d *Draft) SetAttr(ctx context.Context, change AttrChange) error {
 		d.mu.Lock()
 	}
 	defer d.mu.Unlock()
-	if d.data == nil || d.published || d.accepted {
+	if d.data == nil || d.promised {
 		if change.Size != nil && *change.Size != d.attr.Size {
 			return ErrRetry
 		}
@@ -479,7 +485,7 @@ func (d *Draft) writtenBy(who Caller) bool {
 func (d *Draft) counts() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return !d.over() && (d.place.temporary || d.accepted)
+	return !d.over() && (d.place.temporary || d.accepted())
 }
 
 // visible reports whether the draft is shown where no image has its name: while
@@ -489,7 +495,7 @@ func (d *Draft) counts() bool {
 func (d *Draft) visible() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return !d.over() && (d.place.temporary || d.accepted || len(d.writers) > 0 && d.err == nil)
+	return !d.over() && (d.place.temporary || d.accepted() || len(d.writers) > 0 && d.err == nil)
 }
 
 // busy reports whether nobody else may write the file: somebody does, or what it
@@ -497,7 +503,7 @@ func (d *Draft) visible() bool {
 func (d *Draft) busy() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return !d.over() && (len(d.writers) > 0 || d.accepted || d.claimed() || len(d.turn) > 0)
+	return !d.over() && (len(d.writers) > 0 || d.accepted() || d.claimed() || len(d.turn) > 0)
 }
 
 // patience is how long a second writer waits for the first. The kernel tells us
@@ -539,12 +545,7 @@ func (d *Draft) awaitWriters(ctx context.Context) error {
 }
 
 func (d *Draft) awaitIdle(ctx context.Context, idle chan struct{}, most time.Duration) error {
-	timer := time.NewTimer(most)
-	defer timer.Stop()
-	select {
-	case <-idle:
-	case <-timer.C:
-	case <-ctx.Done():
+	if !backends.Pause(ctx, most, idle) {
 		return ctx.Err()
 	}
 	return nil
@@ -564,7 +565,7 @@ func (d *Draft) awaitEnd(ctx context.Context) (over bool, err error) {
 	err = d.awaitIdle(ctx, idle, most)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.published, err
+	return d.published(), err
 }
 
 func (d *Draft) currentName() string {

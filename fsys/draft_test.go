@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/fsys"
 	"github.com/sregfs/sregfs/fsys/fsystest"
@@ -79,8 +79,8 @@ func (b *bench) lookup(name string, who fsys.Caller) fsys.Node {
 	return node
 }
 
-func (b *bench) states() []cache.DraftState {
-	var states []cache.DraftState
+func (b *bench) states() []spool.State {
+	var states []spool.State
 	for _, d := range b.Spool.Drafts() {
 		states = append(states, d.State)
 	}
@@ -160,7 +160,7 @@ func TestFlush_incomplete(t *testing.T) {
 	b.flush(file, copier, backends.ErrCorrupt)
 	file.Close(t.Context())
 	b.published("other:1", nil)
-	if states := b.states(); len(states) != 1 || states[0] != cache.Incomplete {
+	if states := b.states(); len(states) != 1 || states[0] != spool.Incomplete {
 		t.Errorf("in the journal: %v", states)
 	}
 }
@@ -215,7 +215,7 @@ func TestFlush_interrupted(t *testing.T) {
 	b.Service.Fault.Store(nil)
 	file.Close(t.Context())
 	b.published("new:1", nil)
-	if states := b.states(); len(states) != 1 || states[0] != cache.Sealed {
+	if states := b.states(); len(states) != 1 || states[0] != spool.Sealed {
 		t.Errorf("in the journal: %v", states)
 	}
 }

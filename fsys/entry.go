@@ -75,7 +75,7 @@ func (d *Draft) listedName() string {
 func (d *Draft) hidesImage() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.accepted && !d.over()
+	return d.accepted() && !d.over()
 }
 
 // Steady reports whether List gives the same until Watch tells of a change: not

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 )
 
@@ -94,7 +94,7 @@ func (d *Draft) startsOver(who Caller) bool {
 			return true
 		}
 	}
-	return d.accepted || len(d.turn) > 0
+	return d.accepted() || len(d.turn) > 0
 }
 
 func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
@@ -102,12 +102,12 @@ func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
 	defer d.mu.Unlock()
 	// What was published is still a file to those who have it open, and open it again
 	// through /proc/self/fd.
-	if d.data == nil || d.gone || d.published && write && (truncate || len(d.writers) == 0) {
+	if d.data == nil || d.gone || d.published() && write && (truncate || len(d.writers) == 0) {
 		return nil, ErrRetry
 	}
 	h := &File{d: d, write: write, opener: who.Process}
 	if write {
-		if d.accepted || len(d.turn) > 0 {
+		if d.accepted() || len(d.turn) > 0 {
 			return nil, fmt.Errorf("%s: %w", d.name, ErrBusy)
 		}
 		if truncate && d.data.Size() > 0 {
@@ -155,7 +155,7 @@ func (h *File) ReadAt(p []byte, off int64) (int, error) {
 			return 0, ErrRetry
 		}
 		n, err := data.ReadAt(p, off)
-		if !errors.Is(err, cache.ErrClosed) || data == h.data() {
+		if !errors.Is(err, spool.ErrClosed) || data == h.data() {
 			return n, err
 		}
 	}
@@ -164,7 +164,7 @@ func (h *File) ReadAt(p []byte, off int64) (int, error) {
 // Size returns the file's size in bytes.
 func (h *File) Size() int64 { return h.d.Attr().Size }
 
-func (h *File) data() *cache.Draft {
+func (h *File) data() *spool.Draft {
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
 	return h.d.data
@@ -347,13 +347,13 @@ func (h *File) Close(ctx context.Context) {
 	}
 	d.mu.Lock()
 	if d.handles--; d.handles == 0 && d.data != nil {
-		if err := d.data.KeepOpen(false); err != nil && !errors.Is(err, cache.ErrClosed) {
+		if err := d.data.KeepOpen(false); err != nil && !errors.Is(err, spool.ErrClosed) {
 			d.fs.opts.Log.Warn("closing a draft", "file", d.name, "err", err)
 		}
 	}
 	// What remains under a temporary name, or was accepted, is still a file. What is on
 	// its way to another name belongs to who renames it.
-	keep := !d.over() && (d.place.temporary || d.accepted || len(d.turn) > 0)
+	keep := !d.over() && (d.place.temporary || d.accepted() || len(d.turn) > 0)
 	d.mu.Unlock()
 	if !keep {
 		d.release()
@@ -394,18 +394,18 @@ func (d *Draft) wake() {
 
 // due needs mu. It reports whether there is something to publish.
 func (d *Draft) due() bool {
-	return d.dirty && d.err == nil && !d.over() && !d.accepted && !d.place.temporary && d.data.Size() > 0
+	return d.dirty && d.err == nil && !d.over() && !d.accepted() && !d.place.temporary && d.data.Size() > 0
 }
 
 // over needs mu. It reports whether the name means something else now.
-func (d *Draft) over() bool { return d.gone || d.published || d.lapsed() }
+func (d *Draft) over() bool { return d.gone || d.published() || d.lapsed() }
 
 // rest settles what nobody writes any more. A file with a temporary name, or one
 // that was accepted, stays in the tree; the others were not published, and are taken
 // from it. Their data stays in the journal, if anybody wrote any.
 func (d *Draft) rest() {
 	d.mu.Lock()
-	over, temporary, accepted, data := d.over(), d.place.temporary, d.accepted, d.data
+	over, temporary, accepted, data := d.over(), d.place.temporary, d.accepted(), d.data
 	nothing := !d.dirty || data.Size() == 0 || d.broken
 	d.gone = d.gone || !over && !temporary && !accepted && !nothing
 	broken := d.err
@@ -428,7 +428,10 @@ func (d *Draft) rest() {
 }
 
 // keep notes that a file with a temporary name was closed.
-func (d *Draft) keep(data *cache.Draft, broken error) {
+func (d *Draft) keep(data *spool.Draft, broken error) {
+	if broken == nil && data.Info().State == spool.Kept {
+		return // by Flush, and nobody wrote since
+	}
 	if err := data.Keep(cut(data, broken)); err != nil {
 		d.fs.opts.Log.Warn("a file that is kept cannot be noted", "file", d.currentName(), "err", err)
 	}
@@ -436,11 +439,11 @@ func (d *Draft) keep(data *cache.Draft, broken error) {
 
 // cut returns why a file is not what was meant: a write failed, or it is a part of an
 // image. Tools keep other things under temporary names, too.
-func cut(data *cache.Draft, broken error) error {
+func cut(data *spool.Draft, broken error) error {
 	if broken != nil {
 		return broken
 	}
-	if err := catalog.CompleteImage(data, data.Size()); errors.Is(err, backends.ErrCorrupt) {
+	if _, err := catalog.CompleteImage(data, data.Size()); errors.Is(err, backends.ErrCorrupt) {
 		return err
 	}
 	return nil

@@ -221,7 +221,7 @@ func (i *Image) OpenWrite(ctx context.Context, who Caller, truncate bool) error 
 func (f *FS) join(p place, who Caller) bool {
 	for _, d := range f.standing(p) {
 		d.mu.Lock()
-		joined := (len(d.writers) > 0 || d.claimed()) && !d.over() && !d.accepted
+		joined := (len(d.writers) > 0 || d.claimed()) && !d.over() && !d.accepted()
 		d.mu.Unlock()
 		if joined {
 			d.claim(who)

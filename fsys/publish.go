@@ -7,7 +7,7 @@ import (
 	"errors"
 	"io/fs"
 
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 )
 
 // lock takes the draft's turn: publishing and renaming exclude each other, and
@@ -59,7 +59,7 @@ func (d *Draft) publishLocked(ctx context.Context) error {
 // Whatever it returns but nil, mu is not held.
 func (d *Draft) lockData(ctx context.Context) error {
 	d.mu.Lock()
-	for d.data != nil && (len(d.turn) > 0 || (d.published || d.accepted) && len(d.writers) > 0) {
+	for d.data != nil && (len(d.turn) > 0 || d.promised && len(d.writers) > 0) {
 		d.mu.Unlock()
 		if err := d.resume(ctx); err != nil {
 			return err
@@ -78,7 +78,7 @@ func (d *Draft) resume(ctx context.Context) error {
 	}
 	defer d.unlock()
 	d.mu.Lock()
-	old, done := d.data, d.published || d.accepted
+	old, done := d.data, d.promised
 	d.mu.Unlock()
 	if !done || old == nil {
 		return nil
@@ -88,7 +88,7 @@ func (d *Draft) resume(ctx context.Context) error {
 		return err
 	}
 	d.mu.Lock()
-	d.data, d.published, d.accepted = next, false, false
+	d.data, d.promised = next, false
 	err = next.KeepOpen(d.handles > 0)
 	d.mu.Unlock()
 	if err != nil {
@@ -104,27 +104,23 @@ func (d *Draft) resume(ctx context.Context) error {
 }
 
 // settle keeps what publishing came to.
-func (d *Draft) settle(data *cache.Draft, err error) {
-	info := data.Info()
+func (d *Draft) settle(data *spool.Draft, err error) {
 	d.mu.Lock()
 	d.err = err
-	if err != nil {
-		d.mu.Unlock()
-		return
+	if err == nil {
+		d.dirty, d.promised, d.attr.Size = false, true, data.Size()
 	}
-	d.dirty, d.attr.Size = false, data.Size()
-	if info.Queued() {
-		d.accepted = true
-		d.mu.Unlock()
+	d.mu.Unlock()
+	switch {
+	case err != nil:
+	case data.Info().Queued():
 		if err := d.fs.place(d); err != nil { // as the last one
 			d.fs.opts.Log.Warn("dropping a draft", "file", d.currentName(), "err", err)
 		}
 		d.changed()
-		return
+	default:
+		d.fs.forget(d)
 	}
-	d.published = true
-	d.mu.Unlock()
-	d.fs.forget(d)
 }
 
 // restore puts the files of an earlier process back into the tree: what was accepted
@@ -145,7 +141,7 @@ func (f *FS) restore() {
 			}
 		}
 		d := f.newDraft(data, dir.place(name), name)
-		d.accepted, d.attr.ModTime = info.Target.File == "", info.ModTime
+		d.promised, d.attr.ModTime = info.Target.File == "", info.ModTime
 		if mode := fs.FileMode(info.Mode) & fs.ModePerm; mode != 0 {
 			d.attr.Mode = mode
 		}

@@ -150,7 +150,7 @@ func (d *Draft) settleWriters(ctx context.Context) error {
 func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace bool) error {
 	d.mu.Lock()
 	data, from, oldName, sticky := d.data, d.place, d.name, d.err
-	over, busy := data == nil || d.over(), d.accepted
+	over, busy := data == nil || d.over(), d.accepted()
 	d.mu.Unlock()
 	target := to.place(newName)
 	switch {

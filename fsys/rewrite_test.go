@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/fsys"
 	"github.com/sregfs/sregfs/fsys/fsystest"
@@ -115,7 +115,7 @@ func TestFlush_againMoved(t *testing.T) {
 	b.flush(file, copier, backends.ErrChanged)
 	file.Close(t.Context())
 	b.published("new:1", other)
-	if states := b.states(); len(states) != 1 || states[0] != cache.Failed {
+	if states := b.states(); len(states) != 1 || states[0] != spool.Failed {
 		t.Errorf("in the journal: %v", states)
 	}
 }
@@ -235,7 +235,7 @@ func TestInPlace(t *testing.T) {
 	file.Close(t.Context())
 	b.published("o:1", next)
 	drafts := b.Spool.Drafts()
-	if len(drafts) != 1 || drafts[0].State != cache.Incomplete || drafts[0].Error == "" {
+	if len(drafts) != 1 || drafts[0].State != spool.Incomplete || drafts[0].Error == "" {
 		t.Errorf("in the journal: %+v", drafts)
 	}
 	if err := b.Catalog.Retry(t.Context(), drafts[0].ID, nil); !errors.Is(err, backends.ErrCorrupt) {

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/fsys"
 )
@@ -72,7 +72,7 @@ func TestTemporary_restart(t *testing.T) {
 		t.Error("a closed file cannot be given another size")
 	}
 	for _, state := range b.states() {
-		if state != cache.Kept {
+		if state != spool.Kept {
 			t.Errorf("in the journal: %v", b.states())
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 )
 
@@ -28,7 +28,7 @@ func (d *Draft) unlink(ctx context.Context) error {
 		return d.remove()
 	})
 	switch {
-	case errors.Is(err, cache.ErrInUse):
+	case errors.Is(err, spool.ErrInUse):
 		return fmt.Errorf("%s: %w: %v", d.currentName(), ErrBusy, err)
 	case errors.Is(err, catalog.ErrPublished):
 		if err := d.lock(ctx); err != nil {
@@ -46,6 +46,9 @@ func (d *Draft) unlink(ctx context.Context) error {
 func (d *Draft) lapse() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.published() {
+		return true
+	}
 	lapsed := d.lapsed()
 	if lapsed && !d.gone && d.abandoned() {
 		if err := d.data.Remove(); err != nil {
@@ -61,7 +64,7 @@ func (d *Draft) lapsed() bool {
 	if d.data == nil || len(d.writers) > 0 || len(d.turn) > 0 {
 		return false
 	}
-	return d.data.Gone() || d.abandoned() || d.accepted && !d.fs.cat.Pending(d.data.Info().ID)
+	return d.data.Gone() || d.abandoned() || d.accepted() && !d.fs.cat.Pending(d.data.Info().ID)
 }
 
 // abandoned needs mu. It reports whether who was to open the draft never came.

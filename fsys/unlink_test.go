@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/fsys"
 	"github.com/sregfs/sregfs/fsys/fsystest"
@@ -129,7 +129,7 @@ func TestAsync_refused(t *testing.T) {
 			}
 		}
 	}
-	if states := b.states(); len(states) != 1 || states[0] != cache.Failed {
+	if states := b.states(); len(states) != 1 || states[0] != spool.Failed {
 		t.Errorf("in the spool: %v, want the failed upload", states)
 	}
 	// It is nobody's file any more, so that it can be discarded, or retried.

@@ -8,7 +8,7 @@ import (
 	"strconv"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 )
 
 // XattrPrefix begins the name of each extended attribute.
@@ -63,7 +63,7 @@ func (d *Dir) Xattrs() map[string]string {
 func (d *Draft) Xattrs() map[string]string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	m := map[string]string{"remote": d.place.remote, "state": string(cache.Writing)}
+	m := map[string]string{"remote": d.place.remote, "state": string(spool.Writing)}
 	if !d.place.temporary && d.data != nil {
 		target := d.data.Info().Target
 		m["uri"] = backends.URI{Remote: target.Remote, Ref: target.Ref}.String()

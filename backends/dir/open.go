@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // Who may write to the store may not thereby have this process, which may be
@@ -87,6 +88,16 @@ func (v *view) openImage(f file) (*os.File, error) {
 // openDir opens a directory, and nothing else that has come in its place.
 func openDir(root *os.Root, dir string) (*os.File, error) {
 	return root.OpenFile(fromSlash(dir), os.O_RDONLY|directory|backends.NoWait, 0)
+}
+
+// syncDir makes the names in dir durable.
+func (t *tree) syncDir(dir string) error {
+	d, err := openDir(t.Root, dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return disk.SyncOpenDir(d)
 }
 
 // checkImage returns backends.ErrNotImage unless f begins as an image does. What

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 var tmpDir = filepath.Join(private, "tmp")
@@ -299,7 +300,7 @@ func cloneFrom(out *os.File, src backends.Source) error {
 		return err
 	}
 	defer in.Close()
-	return clone(out, in)
+	return disk.Clone(out, in)
 }
 
 // copyTo copies and checks.

@@ -13,11 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clone makes out share the blocks of in, where the file system can.
-func clone(out, in *os.File) error {
-	return unix.IoctlFileClone(int(out.Fd()), int(in.Fd()))
-}
-
 // hasACL reports whether more than a file's mode says who may open it: it got a
 // list from its directory.
 func hasACL(f *os.File) bool {

@@ -11,8 +11,6 @@ import (
 	"time"
 )
 
-func clone(_, _ *os.File) error { return errors.ErrUnsupported }
-
 func hasACL(*os.File) bool { return false }
 
 func reserve(*os.File, int64) error { return nil }

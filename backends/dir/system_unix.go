@@ -67,21 +67,6 @@ func likeNew(f, fresh *os.File) error {
 	return f.Chmod(want.Mode().Perm())
 }
 
-// syncDir makes the names in dir durable.
-func (t *tree) syncDir(dir string) error {
-	d, err := openDir(t.Root, dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	err = d.Sync()
-	// Some network file systems cannot, and have no need to.
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
-		return nil
-	}
-	return err
-}
-
 // lock keeps other writers out, in this process and others, for the moment in
 // which names change. Where the file system has no locks (Lustre without
 // "-o flock"), two pushes of one tag may both succeed; both images are then

@@ -19,6 +19,4 @@ func group(fs.FileInfo) uint32 { return 0 }
 
 func inode(fs.FileInfo) uint64 { return 0 }
 
-func (t *tree) syncDir(string) error { return nil }
-
 func (t *tree) lock(context.Context) (unlock func(), err error) { return func() {}, nil }

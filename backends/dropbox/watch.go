@@ -68,21 +68,9 @@ func (c *client) latest(ctx context.Context) (string, error) {
 			return "", err
 		}
 		// Nothing was stored yet.
-		if err := sleep(ctx, rootInterval); err != nil {
-			return "", err
+		if !backends.Pause(ctx, rootInterval, nil) {
+			return "", context.Cause(ctx)
 		}
-	}
-}
-
-// sleep waits. Errors: ctx's.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }
 
@@ -103,10 +91,10 @@ func (c *client) poll(ctx context.Context, cursor string) (bool, error) {
 	if !res.Changes && time.Since(began) < time.Second {
 		wait = max(wait, time.Second) // a service that does not wait must not keep us busy
 	}
-	if wait == 0 {
-		return res.Changes, nil
+	if wait > 0 && !backends.Pause(ctx, wait, nil) {
+		return res.Changes, context.Cause(ctx)
 	}
-	return res.Changes, sleep(ctx, wait)
+	return res.Changes, nil
 }
 
 // changes returns what changed since cursor, and the cursor after that.

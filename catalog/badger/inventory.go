@@ -12,6 +12,8 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // The inventory says which files the index had when it was closed. Badger would
@@ -36,19 +38,8 @@ func takeInventory(dir string) error {
 	if err != nil {
 		return err
 	}
-	temp := dir + inventorySuffix + ".new"
-	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(temp, dir+inventorySuffix)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	return nil // a rename that a power cut undoes leaves no inventory, which is allowed
+	// A rename that a power cut undoes leaves no inventory, which is allowed.
+	return disk.Replace(dir+inventorySuffix, text, disk.Replacement{Safety: disk.OldOrNew, Suffix: ".new"})
 }
 
 // checkInventory compares the index with its inventory. Without one, after a

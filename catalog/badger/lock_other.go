@@ -15,6 +15,3 @@ func lockFile(path string) (*os.File, error) {
 func unlock(f *os.File) error { return f.Close() }
 
 func awaitBadger(string) error { return nil }
-
-// syncOpenDir does nothing: a directory cannot be synced here.
-func syncOpenDir(*os.File) error { return nil }

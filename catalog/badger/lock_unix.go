@@ -57,5 +57,3 @@ func awaitBadger(dir string) error {
 	}
 	return fmt.Errorf("index %s: %w", dir, ErrInUse)
 }
-
-func syncOpenDir(f *os.File) error { return f.Sync() }

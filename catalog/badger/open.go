@@ -16,6 +16,8 @@ import (
 
 	badgerdb "github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // Open opens the index in dir, which is made if it is missing (0700). An index
@@ -204,7 +206,7 @@ func mark(dir string) error {
 	if err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(dir))
+	return disk.SyncDir(filepath.Dir(dir))
 }
 
 // setAside moves the index away, whole, and returns where it is. One such is
@@ -265,12 +267,4 @@ func openable(dir string) error {
 		defer f.Close()
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(syncOpenDir(f), f.Close())
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/inspect"
 )
@@ -42,6 +43,8 @@ var codes = []struct {
 	{"not-allowed", backends.ErrNotAllowed},
 	{"in-use", cache.ErrInUse},
 	{"cache-closed", cache.ErrClosed},
+	{"draft-in-use", spool.ErrInUse},
+	{"spool-closed", spool.ErrClosed},
 	{"catalog-closed", catalog.ErrClosed},
 	{"incomplete", inspect.ErrIncomplete},
 	{"not-image", inspect.ErrNotImage},

@@ -16,6 +16,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/dir"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/mem"
 )
@@ -35,8 +36,8 @@ func newCatalog(t *testing.T) *catalog.Catalog {
 		if err != nil {
 			return nil, err
 		}
-		spool, err := cache.OpenSpool(filepath.Join(tmp, "spool"), cache.SpoolOptions{})
-		return &catalog.State{Store: mem.New(), Cache: blobs, Spool: spool}, err
+		drafts, err := spool.Open(filepath.Join(tmp, "spool"), spool.Options{})
+		return &catalog.State{Store: mem.New(), Cache: blobs, Spool: drafts}, err
 	}
 	c, err := catalog.New(catalog.Options{
 		Remotes: []catalog.Remote{{Name: "local", Type: "dir", Client: backends.NewClient("local", b, backends.ClientOptions{}),
@@ -173,7 +174,7 @@ func checkReads(t *testing.T, c *Client, cat *catalog.Catalog) {
 	gotIn, err := c.Inspect(t.Context(), "a/b:1")
 	same("Inspect", wantIn, gotIn, err)
 	// A file with a temporary name goes nowhere yet.
-	draft, err := cat.Stage(cache.Target{Remote: "local"})
+	draft, err := cat.Stage(spool.Target{Remote: "local"})
 	if err != nil {
 		t.Fatal(err)
 	}

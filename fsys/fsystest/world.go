@@ -23,6 +23,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/dir"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/mem"
 	"github.com/sregfs/sregfs/fsys"
@@ -34,7 +35,7 @@ type World struct {
 	Catalog *catalog.Catalog
 	Service *Service // behind the remote "web"
 	Local   string   // directory of the remote "local"
-	Spool   *cache.Spool
+	Spool   *spool.Spool
 }
 
 // Options tune a World. The zero value has the defaults.
@@ -80,7 +81,7 @@ func New(t testing.TB, opts Options) *World {
 			if err != nil {
 				return nil, err
 			}
-			w.Spool, err = cache.OpenSpool(filepath.Join(base, "spool"), cache.SpoolOptions{Whole: catalog.IsWhole, Log: log})
+			w.Spool, err = spool.Open(filepath.Join(base, "spool"), spool.Options{Whole: catalog.IsWhole, Log: log})
 			if err != nil {
 				return nil, err
 			}

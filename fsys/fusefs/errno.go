@@ -12,6 +12,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/fsys"
 )
 
@@ -39,6 +40,7 @@ var errnos = []struct {
 	{context.DeadlineExceeded, syscall.ETIMEDOUT},
 	{backends.ErrUnavailable, syscall.EHOSTDOWN},
 	{cache.ErrInUse, syscall.EBUSY},
+	{spool.ErrInUse, syscall.EBUSY},
 	{fs.ErrNotExist, syscall.ENOENT},
 	{fs.ErrExist, syscall.EEXIST},
 	{fs.ErrPermission, syscall.EACCES},

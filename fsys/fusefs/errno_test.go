@@ -16,6 +16,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/fsys"
 )
@@ -43,6 +44,8 @@ var sentinels = map[error]syscall.Errno{
 	backends.ErrNotImage:     syscall.EACCES,
 	cache.ErrInUse:           syscall.EBUSY,
 	cache.ErrClosed:          syscall.EIO,
+	spool.ErrInUse:           syscall.EBUSY,
+	spool.ErrClosed:          syscall.EIO,
 	catalog.ErrClosed:        syscall.EIO,
 	fsys.ErrNameTooLong:      syscall.ENAMETOOLONG,
 	fsys.ErrNotEmpty:         syscall.ENOTEMPTY,

@@ -21,7 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/fsys/fsystest"
 	"github.com/sregfs/sregfs/fsys/fusefs"
@@ -252,7 +252,7 @@ func TestTruncatedCopy(t *testing.T) {
 				t.Error("a part was pushed")
 			}
 			for _, d := range w.Spool.Drafts() {
-				if d.State != cache.Incomplete {
+				if d.State != spool.Incomplete {
 					t.Errorf("in the journal: %+v", d)
 				}
 			}

@@ -9,29 +9,18 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // WriteSecret replaces the file path, or makes it, with mode 0600: whoever reads
 // it, and whatever breaks off, there is all of the old text or all of the new.
-func WriteSecret(path string, text []byte) (err error) {
+func WriteSecret(path string, text []byte) error {
 	// Made with mode 0600, under a name at which nobody can have laid a link.
-	tmp, err := os.CreateTemp(filepath.Dir(path), temporaryPrefix(path)+"*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	_, err = tmp.Write(text)
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+	if err := disk.Replace(path, text, disk.Replacement{Perm: 0o600}); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	if err = os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return nil
 }
 
 // RemoveSecret removes what WriteSecret has written, and what it may have left
@@ -46,23 +35,10 @@ func RemoveSecret(path string) error {
 	}
 	errs := []error{err, readErr}
 	for _, e := range left {
-		random, ok := strings.CutPrefix(e.Name(), temporaryPrefix(path))
+		random, ok := strings.CutPrefix(e.Name(), disk.TemporaryPrefix(path))
 		if ok && random != "" && strings.Trim(random, "0123456789") == "" {
 			errs = append(errs, os.Remove(filepath.Join(filepath.Dir(path), e.Name())))
 		}
 	}
-	return errors.Join(append(errs, syncDir(filepath.Dir(path)))...)
-}
-
-// temporaryPrefix is how the name begins under which path is written; digits follow.
-func temporaryPrefix(path string) string { return "." + filepath.Base(path) + "-" }
-
-// syncDir makes what was renamed or removed in a directory last.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return errors.Join(append(errs, disk.SyncDir(filepath.Dir(path)))...)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
@@ -49,20 +50,9 @@ func Connect(ctx context.Context, o Options) (*Session, error) {
 				return nil, exit.WithCode(exit.Locked, errors.Join(err, &statedir.HeldError{Path: o.State, Holder: holder}))
 			}
 		}
-		if err := sleep(ctx, holderPoll); err != nil {
-			return nil, err
+		if !backends.Pause(ctx, holderPoll, nil) {
+			return nil, ctx.Err()
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
 	}
 }
 

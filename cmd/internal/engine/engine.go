@@ -16,6 +16,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/badger"
 	"github.com/sregfs/sregfs/catalog/inspect"
@@ -178,15 +179,15 @@ func (e *Engine) openState(ctx context.Context) (_ *catalog.State, err error) {
 	if damage := store.Damage(); damage != nil {
 		e.opts.Log.Warn("the index was damaged and is filled again", "err", damage)
 	}
-	spool, err := cache.OpenSpool(dir.Spool(), cache.SpoolOptions{Whole: catalog.IsWhole, Log: e.opts.Log})
+	drafts, err := spool.Open(dir.Spool(), spool.Options{Whole: catalog.IsWhole, Log: e.opts.Log})
 	if err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
 	}
 	blobs, err := e.openCache(store)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("cache: %w", err), spool.Close())
+		return nil, errors.Join(fmt.Errorf("cache: %w", err), drafts.Close())
 	}
-	return &catalog.State{Store: store, Cache: blobs, Spool: spool}, nil
+	return &catalog.State{Store: store, Cache: blobs, Spool: drafts}, nil
 }
 
 func (e *Engine) openCache(store catalog.Store) (*cache.Cache, error) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 )
 
 // The exit codes of both commands.
@@ -76,7 +77,7 @@ func Code(err error) int {
 		return NotFound
 	case is(fs.ErrInvalid), is(errors.ErrUnsupported), is(syscall.ENAMETOOLONG):
 		return Usage
-	case is(cache.ErrInUse):
+	case is(cache.ErrInUse), is(spool.ErrInUse):
 		return Locked
 	}
 	return Failed

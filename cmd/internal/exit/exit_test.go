@@ -13,6 +13,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog/inspect"
 )
 
@@ -27,6 +28,8 @@ var table = []struct {
 	{backends.ErrChanged, Failed},
 	{cache.ErrInUse, Locked},
 	{cache.ErrClosed, Failed},
+	{spool.ErrInUse, Locked},
+	{spool.ErrClosed, Failed},
 	{inspect.ErrIncomplete, Corrupt},
 	{inspect.ErrNotImage, Usage},
 	{syscall.ENAMETOOLONG, Usage},

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
@@ -158,7 +158,7 @@ func printRefusals(w io.Writer, refusals []catalog.Refusal) error {
 }
 
 // states counts the uploads of each state.
-func states(uploads []cache.DraftInfo) string {
+func states(uploads []spool.Info) string {
 	n := map[string]int{}
 	for _, d := range uploads {
 		n[string(d.State)]++

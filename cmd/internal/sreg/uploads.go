@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog/control"
 )
 
@@ -48,7 +48,7 @@ changed, attempts, error, modtime, mode}.`,
 					return err
 				}
 				if a.format == asJSON {
-					return a.printJSON(append([]cache.DraftInfo{}, st.Uploads...))
+					return a.printJSON(append([]spool.Info{}, st.Uploads...))
 				}
 				return printUploads(a.out, st.Uploads)
 			})
@@ -56,7 +56,7 @@ changed, attempts, error, modtime, mode}.`,
 	}
 }
 
-func printUploads(w io.Writer, all []cache.DraftInfo) error {
+func printUploads(w io.Writer, all []spool.Info) error {
 	t := newTable(w, "UPLOAD", "STATE", "SIZE", "STORED", "CHANGED", "TO", "ERROR")
 	for _, d := range all {
 		t.row(d.ID, string(d.State), size(d.Size), size(d.Stored), moment(d.Changed), destination(d.Target), reason(d))
@@ -66,7 +66,7 @@ func printUploads(w io.Writer, all []cache.DraftInfo) error {
 
 // destination is where an upload goes, or where it stands: a file whose name is no
 // image's goes nowhere yet.
-func destination(to cache.Target) string {
+func destination(to spool.Target) string {
 	if to.Ref == (backends.Ref{}) {
 		return to.Remote + "://" + to.File + " (a temporary file)"
 	}
@@ -74,8 +74,8 @@ func destination(to cache.Target) string {
 }
 
 // reason is why an upload is not published.
-func reason(d cache.DraftInfo) string {
-	if d.State == cache.Kept {
+func reason(d spool.Info) string {
+	if d.State == spool.Kept {
 		return "WARN: it is only here: give it an image's name in the mount, or discard it"
 	}
 	return d.Error
@@ -114,7 +114,7 @@ func publishable(ctx context.Context, c *control.Client) ([]string, error) {
 	}
 	var ids []string
 	for _, d := range st.Uploads {
-		if d.State == cache.Failed || d.State == cache.Sealed {
+		if d.State == spool.Failed || d.State == spool.Sealed {
 			ids = append(ids, d.ID)
 		}
 	}
@@ -162,11 +162,11 @@ and --failed.`,
 
 // chosen returns the IDs of the uploads that are meant. An ID is meant whether there
 // is such an upload or not: the error says so.
-func chosen(uploads []cache.DraftInfo, args []string, all, failed bool) ([]string, error) {
+func chosen(uploads []spool.Info, args []string, all, failed bool) ([]string, error) {
 	var ids []string
 	for _, d := range uploads {
-		idle := d.State != cache.Writing && d.State != cache.Publishing
-		if idle && (all || failed && (d.State == cache.Failed || d.State == cache.Incomplete)) {
+		idle := d.State != spool.Writing && d.State != spool.Publishing
+		if idle && (all || failed && (d.State == spool.Failed || d.State == spool.Incomplete)) {
 			ids = append(ids, d.ID)
 		}
 	}
@@ -181,7 +181,7 @@ func chosen(uploads []cache.DraftInfo, args []string, all, failed bool) ([]strin
 			if err != nil {
 				return nil, usagef("pattern %q: %v", arg, err)
 			}
-			if ok && d.State != cache.Writing && d.State != cache.Publishing {
+			if ok && d.State != spool.Writing && d.State != spool.Publishing {
 				ids = append(ids, d.ID)
 			}
 		}
@@ -194,7 +194,7 @@ func chosen(uploads []cache.DraftInfo, args []string, all, failed bool) ([]strin
 }
 
 // meant reports whether a pattern means an upload. Its stars reach across slashes.
-func meant(pattern string, d cache.DraftInfo) (bool, error) {
+func meant(pattern string, d spool.Info) (bool, error) {
 	to := backends.URI{Remote: d.Target.Remote, Ref: d.Target.Ref}.String()
 	if d.Target.File != "" {
 		to = d.Target.Remote + "://" + d.Target.File

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
 	"github.com/sregfs/sregfs/fsys/fusefs"
 )
@@ -109,7 +110,7 @@ func (s *server) stop(ctx context.Context, stopControl func()) error {
 // finish waits for what is being written, and for uploads.
 func (s *server) finish(ctx context.Context, m *fusefs.Mounted) {
 	for s.writing(m) && m.Written(ctx) == nil && ctx.Err() == nil {
-		pause(ctx, renameGrace)
+		backends.Pause(ctx, renameGrace, nil)
 	}
 	if s.writing(m) {
 		s.opts.Log.Warn("files are still being written: what is here of them is kept as after a crash (sreg status), and the rest fails",
@@ -122,15 +123,6 @@ func (s *server) finish(ctx context.Context, m *fusefs.Mounted) {
 
 func (s *server) writing(m *fusefs.Mounted) bool {
 	return slices.ContainsFunc(m.Users(), func(u fusefs.User) bool { return u.Writing })
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }
 
 // An entry is what others find of this process once it has given the state up.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"errors"
@@ -15,13 +15,13 @@ import (
 // A new draft makes the failed ones of its name useless, and no other.
 func TestDraft_supersede(t *testing.T) {
 	t.Parallel()
-	s := openSpool(t, t.TempDir(), SpoolOptions{})
+	s := openSpool(t, t.TempDir(), Options{})
 	same := Target{Remote: "r", Ref: backends.Ref{Name: "x", Tag: "1"}}
 	async, other := same, same
 	async.Async = true
 	other.Ref.Tag = "2"
 	names := map[string]string{}
-	add := func(name string, target Target, state DraftState) *Draft {
+	add := func(name string, target Target, state State) *Draft {
 		t.Helper()
 		d, err := s.Create(target)
 		if err != nil {
@@ -34,7 +34,7 @@ func TestDraft_supersede(t *testing.T) {
 			seal(t, d)
 		}
 		if state == Failed {
-			if err := d.SetState(Failed, io.ErrUnexpectedEOF); err != nil {
+			if err := d.End(io.ErrUnexpectedEOF); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -84,7 +84,7 @@ func TestSpool_reclaim(t *testing.T) {
 	for name, reserve := range map[string]int64{"reserve": 2 << 20, "no reserve": -1} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := openSpool(t, smallDisk(t, "16m"), SpoolOptions{Reserve: reserve})
+			s := openSpool(t, smallDisk(t, "16m"), Options{Reserve: reserve})
 			block := make([]byte, 1<<20)
 			fill := func(target Target, blocks int) (*Draft, error) {
 				d, err := s.Create(target)
@@ -104,10 +104,10 @@ func TestSpool_reclaim(t *testing.T) {
 			cut.Idle() // a file of the tree, which nobody writes
 			failed, err2 := fill(target("1"), 4)
 			seal(t, failed)
-			err = errors.Join(err, err2, failed.SetState(Failed, io.ErrUnexpectedEOF), failed.Close())
+			err = errors.Join(err, err2, failed.End(io.ErrUnexpectedEOF), failed.Close())
 			kept, err2 := fill(target("2"), 1)
 			seal(t, kept)
-			if err = errors.Join(err, err2, kept.SetState(Failed, io.ErrUnexpectedEOF), kept.Close()); err != nil {
+			if err = errors.Join(err, err2, kept.End(io.ErrUnexpectedEOF), kept.Close()); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := fill(target("1"), 11); err != nil {

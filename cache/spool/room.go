@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"fmt"
 	"sync"
 	"syscall"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // A room keeps the spool from filling the disk to the last byte: the journal of
@@ -31,7 +33,7 @@ func (r *room) take(n int64) error {
 		return nil
 	}
 	r.left = 0
-	free, ok := folder(r.dir).free()
+	free, _, ok := disk.Space(r.dir)
 	if !ok {
 		return nil // the disk itself will say
 	}

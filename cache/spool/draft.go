@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"cmp"
@@ -33,42 +33,27 @@ type Target struct {
 // only the very bytes that it has are published, which changes nothing.
 const OnlySame = "="
 
-// DraftState is how far a draft has come.
-type DraftState string
-
-// The states of a draft.
-const (
-	Writing    DraftState = "writing"    // being copied in
-	Incomplete DraftState = "incomplete" // closed, or left by a crash, without being a whole image
-	Kept       DraftState = "kept"       // closed under a name that is no image's: stays until somebody renames or drops it
-	Sealed     DraftState = "sealed"     // whole, digest known, durable; not published
-	Publishing DraftState = "publishing" // on its way
-	Failed     DraftState = "failed"     // the last try to publish failed; the data is kept
-)
-
-// settled reports whether the draft is whole and durable in that state.
-func (s DraftState) settled() bool { return s == Sealed || s == Publishing || s == Failed }
-
-// DraftInfo is the journal's record of a draft.
-type DraftInfo struct {
-	ID       string     `json:"id"` // sorts by time of creation
-	Target   Target     `json:"target"`
-	State    DraftState `json:"state"`
-	Size     int64      `json:"size"`             // bytes
-	Digest   string     `json:"digest,omitempty"` // once sealed: "sha256:…"
-	Stored   int64      `json:"stored"`           // bytes that the registry has acknowledged
-	Created  time.Time  `json:"created"`
-	Changed  time.Time  `json:"changed"`          // last write, or change of state
-	Attempts int        `json:"attempts"`         // to publish
-	Error    string     `json:"error,omitempty"`  // of the last try, or why the draft is incomplete
-	ModTime  time.Time  `json:"modtime,omitzero"` // set by SetAttr, else of the last write
-	Mode     uint32     `json:"mode,omitempty"`   // set by SetAttr, else 0
-	Version  string     `json:"-"`                // once published: as backends.Image.Version
+// Info is the journal's record of a draft.
+type Info struct {
+	ID       string    `json:"id"` // sorts by time of creation
+	Target   Target    `json:"target"`
+	State    State     `json:"state"`
+	Size     int64     `json:"size"`             // bytes
+	Digest   string    `json:"digest,omitempty"` // once sealed: "sha256:…"
+	Stored   int64     `json:"stored"`           // bytes that the registry has acknowledged
+	Created  time.Time `json:"created"`
+	Changed  time.Time `json:"changed"`          // last write, or change of state
+	Attempts int       `json:"attempts"`         // to publish
+	Error    string    `json:"error,omitempty"`  // of the last try, or why the draft is incomplete
+	ModTime  time.Time `json:"modtime,omitzero"` // set by SetAttr, else of the last write
+	Mode     uint32    `json:"mode,omitempty"`   // set by SetAttr, else 0
+	Version  string    `json:"-"`                // once published: as backends.Image.Version
+	InDoubt  bool      `json:"-"`                // a registry was told to publish it, and did not answer
 }
 
 // Queued reports whether the draft is whole and waits to be published in the
 // background: who copied it in was told that it is safe.
-func (i DraftInfo) Queued() bool { return i.Target.Async && i.State.settled() }
+func (i Info) Queued() bool { return i.Target.Async && i.State.settled() }
 
 // A Draft is a handle on one file of the spool, with full random access. Methods
 // may be called from many goroutines at once, and give ErrClosed once this
@@ -77,9 +62,8 @@ func (i DraftInfo) Queued() bool { return i.Target.Async && i.State.settled() }
 // handle takes no file descriptor.
 //
 // Errors of writing methods: ENOSPC, EDQUOT, EFBIG; fs.ErrInvalid for a negative
-// offset or size; ErrInUse while the draft is being published (from Source or
-// SetState(Publishing) to SetState(Sealed or Failed)), after it was published,
-// and when a registry on this disk has linked its data already.
+// offset or size; ErrInUse while the draft is being published (from Begin to End),
+// after it was published, and when a registry on this disk has linked its data already.
 type Draft struct {
 	entry  *entry
 	idle   bool // guarded by spool.mu
@@ -100,14 +84,10 @@ func (d *Draft) use(fn func(*os.File) error) error {
 }
 
 // Info returns the record as it is now, also of a draft that is gone.
-func (d *Draft) Info() DraftInfo { return d.entry.info() }
+func (d *Draft) Info() Info { return d.entry.info() }
 
 // Size returns the size in bytes now.
 func (d *Draft) Size() int64 { return d.entry.size.Load() }
-
-// Dirty reports writes since the draft was created, opened after a restart, or
-// last sealed with success.
-func (d *Draft) Dirty() bool { return d.entry.dirty.Load() }
 
 // Retarget changes where the draft will be published (a rename). It is as
 // durable as the state the draft is in. Errors: ErrInUse as for a write; the
@@ -173,7 +153,7 @@ func (d *Draft) ReadAt(p []byte, off int64) (int, error) {
 		if n, err = file.ReadAt(p, off); errors.Is(err, io.EOF) {
 			end, err = io.EOF, nil
 		}
-		return spoolError("read", err)
+		return diskError("read", err)
 	})
 	return n, cmp.Or(err, end)
 }
@@ -225,7 +205,7 @@ func (d *Draft) Allocate(off, n int64, keepSize bool) error {
 // Sync makes the data written so far and the journal durable, without sealing:
 // what fsync(2) means for a file that somebody still has open.
 func (d *Draft) Sync() error {
-	err := d.use(func(file *os.File) error { return spoolError("sync", file.Sync()) })
+	err := d.use(func(file *os.File) error { return diskError("sync", file.Sync()) })
 	if err != nil {
 		return err
 	}
@@ -303,6 +283,26 @@ func (d *Draft) Hold() error {
 	return err
 }
 
+// Share returns another handle on the draft, which the caller closes.
+// Errors: fs.ErrNotExist if the draft was discarded; the local disk's.
+func (d *Draft) Share() (*Draft, error) {
+	if err := d.live(); err != nil {
+		return nil, err
+	}
+	d.entry.spool.mu.Lock()
+	d.entry.refs++
+	d.entry.spool.mu.Unlock()
+	return (&Draft{entry: d.entry, idle: true}).held()
+}
+
+// held is Hold for a new handle.
+func (d *Draft) held() (*Draft, error) {
+	if err := d.Hold(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
 // KeepOpen keeps the data file open, or no longer, also while the handle is idle: then
 // it can be read whatever becomes of the draft. Errors: the local disk's.
 func (d *Draft) KeepOpen(keep bool) error {
@@ -323,6 +323,9 @@ func (d *Draft) KeepOpen(keep bool) error {
 	d.entry.spool.mu.Unlock()
 	return errors.Join(err, closeData(file))
 }
+
+// Published reports whether the draft is gone because Publish has ended it.
+func (d *Draft) Published() bool { return d.Gone() && d.entry.rec.Load().State == published }
 
 // Gone reports whether the draft was removed, discarded or published.
 func (d *Draft) Gone() bool { return d.entry.doomed.Load() }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"bytes"
@@ -18,32 +18,45 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // A record is what the journal holds of a draft. It is never changed in place:
 // see entry.change.
 type record struct {
-	DraftInfo
+	Info
 	Session []byte // of the upload; nil if there is none
 	Orphan  bool   // may have been acknowledged, but cannot be published: a person must drop it
 }
 
-// A page is the form in which a record is stored. Names may hold any byte, which
-// JSON cannot: they are escaped as in URIs.
+// An escaped string may hold any byte, which JSON cannot: it is stored as in URIs.
+type escaped string
+
+// MarshalText implements encoding.TextMarshaler.
+func (s escaped) MarshalText() ([]byte, error) { return []byte(backends.EscapePart(string(s))), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *escaped) UnmarshalText(text []byte) error {
+	plain, err := backends.UnescapePart(string(text))
+	*s = escaped(plain)
+	return err
+}
+
+// A page is the form in which a record is stored.
 type page struct {
 	Version    int       `json:"version"`
 	ID         string    `json:"id"`
-	Remote     string    `json:"remote"`
-	Collection string    `json:"collection"`
-	Name       string    `json:"name"`
-	Tag        string    `json:"tag"`
-	Revision   string    `json:"revision,omitempty"`
-	Replaces   string    `json:"replaces"`
+	Remote     escaped   `json:"remote"`
+	Collection escaped   `json:"collection"`
+	Name       escaped   `json:"name"`
+	Tag        escaped   `json:"tag"`
+	Revision   escaped   `json:"revision,omitempty"`
+	Replaces   escaped   `json:"replaces"`
 	Format     string    `json:"format,omitempty"`
 	Async      bool      `json:"async,omitempty"`
 	InPlace    bool      `json:"in_place,omitempty"`
 	Follows    string    `json:"follows,omitempty"`
-	File       string    `json:"file,omitempty"`
+	File       escaped   `json:"file,omitempty"`
 	State      string    `json:"state"`
 	Size       int64     `json:"size"`
 	Digest     string    `json:"digest,omitempty"`
@@ -76,15 +89,15 @@ func encodeJournal(r *record) ([]byte, error) {
 	ref := r.Target.Ref
 	draft, err := json.Marshal(page{
 		Version: pageVersion, ID: r.ID,
-		Remote:     backends.EscapePart(r.Target.Remote),
-		Collection: backends.EscapePart(ref.Collection),
-		Name:       backends.EscapePart(ref.Name),
-		Tag:        backends.EscapePart(ref.Tag),
-		Revision:   backends.EscapePart(ref.Version),
-		Replaces:   backends.EscapePart(r.Target.Replaces),
+		Remote:     escaped(r.Target.Remote),
+		Collection: escaped(ref.Collection),
+		Name:       escaped(ref.Name),
+		Tag:        escaped(ref.Tag),
+		Revision:   escaped(ref.Version),
+		Replaces:   escaped(r.Target.Replaces),
 		Format:     r.Target.Format, Async: r.Target.Async,
-		InPlace: r.Target.InPlace, Follows: r.Target.Follows, File: backends.EscapePart(r.Target.File),
-		State: string(r.State), Size: r.Size, Digest: r.Digest, Stored: r.Stored,
+		InPlace: r.Target.InPlace, Follows: r.Target.Follows, File: escaped(r.Target.File),
+		State: string(r.State.stored()), Size: r.Size, Digest: r.Digest, Stored: r.Stored,
 		Created: r.Created.UTC(), Changed: r.Changed.UTC(), ModTime: r.ModTime.UTC(), Mode: r.Mode,
 		Attempts: r.Attempts, Error: r.Error, Session: r.Session, Orphan: r.Orphan,
 	})
@@ -121,26 +134,17 @@ func decodeJournal(data []byte, id string) (*record, error) {
 	if why := p.check(id); why != "" {
 		return bad(why)
 	}
-	r := &record{Session: p.Session, Orphan: p.Orphan, DraftInfo: DraftInfo{
-		ID: p.ID, State: DraftState(p.State), Size: p.Size, Digest: p.Digest, Stored: p.Stored,
+	return &record{Session: p.Session, Orphan: p.Orphan, Info: Info{
+		ID: p.ID, State: State(p.State), Size: p.Size, Digest: p.Digest, Stored: p.Stored,
 		Created: p.Created, Changed: p.Changed, ModTime: p.ModTime, Mode: p.Mode,
 		Attempts: p.Attempts, Error: p.Error,
-		Target: Target{Format: p.Format, Async: p.Async, InPlace: p.InPlace, Follows: p.Follows},
-	}}
-	t := &r.Target
-	for _, f := range []struct {
-		dst *string
-		src string
-	}{
-		{&t.Remote, p.Remote}, {&t.Ref.Collection, p.Collection}, {&t.Ref.Name, p.Name},
-		{&t.Ref.Tag, p.Tag}, {&t.Ref.Version, p.Revision}, {&t.Replaces, p.Replaces}, {&t.File, p.File},
-	} {
-		var err error
-		if *f.dst, err = backends.UnescapePart(f.src); err != nil {
-			return bad(err.Error())
-		}
-	}
-	return r, nil
+		Target: Target{
+			Remote:   string(p.Remote),
+			Ref:      backends.Ref{Collection: string(p.Collection), Name: string(p.Name), Tag: string(p.Tag), Version: string(p.Revision)},
+			Replaces: string(p.Replaces), Format: p.Format, Async: p.Async,
+			InPlace: p.InPlace, Follows: p.Follows, File: string(p.File),
+		},
+	}}, nil
 }
 
 func strictJSON(data []byte, v any) error {
@@ -157,7 +161,7 @@ func strictJSON(data []byte, v any) error {
 
 // check returns what makes p unfit for the draft with that ID, "" if nothing.
 func (p *page) check(id string) string {
-	state := DraftState(p.State)
+	state := State(p.State)
 	switch {
 	case p.Version != pageVersion:
 		return fmt.Sprintf("version %d", p.Version)
@@ -165,7 +169,7 @@ func (p *page) check(id string) string {
 		return "record of another draft"
 	case p.Size < 0 || p.Stored < 0 || p.Attempts < 0:
 		return "negative count"
-	case state != Writing && state != Incomplete && state != Kept && !state.settled():
+	case from[state] == nil || state != state.stored():
 		return fmt.Sprintf("state %q", p.State)
 	case state.settled() && !isSHA256(p.Digest):
 		return fmt.Sprintf("digest %q", p.Digest)
@@ -216,43 +220,17 @@ func (f folder) read(id string) (*record, error) {
 
 // write replaces the journal, atomically; with durable it outlives power loss,
 // and so do the folder and the data file as names.
-func (f folder) write(r *record, durable bool) (err error) {
+func (f folder) write(r *record, durable bool) error {
 	data, err := encodeJournal(r)
 	if err != nil {
 		return err
 	}
-	tmp := f.journal() + ".tmp"
-	file, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
+	how := disk.Replacement{Safety: disk.Volatile, Suffix: ".tmp"}
+	if durable {
+		how.Safety = disk.Durable
+	}
+	if err := disk.Replace(f.journal(), data, how); err != nil || !durable {
 		return err
 	}
-	_, err = file.Write(data)
-	if err == nil && durable {
-		err = file.Sync()
-	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, f.journal()); err != nil || !durable {
-		return err
-	}
-	return f.sync()
-}
-
-// sync makes the names in f, and f's own, durable.
-func (f folder) sync() error {
-	return errors.Join(syncFolder(string(f)), syncFolder(filepath.Dir(string(f))))
-}
-
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	err = d.Sync()
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrPermission) {
-		return nil // not every system can sync a directory: Windows refuses the handle
-	}
-	return err
+	return disk.SyncDir(filepath.Dir(string(f)))
 }

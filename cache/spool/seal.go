@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"context"
@@ -13,14 +13,17 @@ import (
 	"os"
 )
 
-// Seal makes the draft ready to publish: complete (which may be nil) judges
-// whether it is a whole image, the digest is computed, data and journal are made
-// durable, in this order. A draft that is sealed already is left alone. Of
-// several calls at once one does the work and the others wait for it.
+// A Check judges whether r is a whole image, and of which format.
+type Check func(r io.ReaderAt, size int64) (format string, err error)
+
+// Seal makes the draft ready to publish: it is checked (check may be nil), the digest is
+// computed, data and journal are made durable, in this order. A draft that is sealed
+// already is left alone, but checked if an earlier process sealed it. Of several calls
+// at once one does the work and the others wait for it.
 //
-// Errors: what complete returns (the draft is then Incomplete); ctx's; ErrInUse
-// if somebody wrote to the draft meanwhile; the local disk's.
-func (d *Draft) Seal(ctx context.Context, complete func(r io.ReaderAt, size int64) error) (DraftInfo, error) {
+// Errors: what check returns (the draft is then Incomplete, or Failed if it was sealed);
+// ctx's; ErrInUse if somebody wrote to the draft meanwhile; the local disk's.
+func (d *Draft) Seal(ctx context.Context, check Check) (Info, error) {
 	if err := d.live(); err != nil {
 		return d.Info(), err
 	}
@@ -31,47 +34,66 @@ func (d *Draft) Seal(ctx context.Context, complete func(r io.ReaderAt, size int6
 	case <-ctx.Done():
 		return d.Info(), ctx.Err()
 	}
-	if e.rec.Load().State.settled() && !e.dirty.Load() {
+	if e.sealed() && (check == nil || e.checked()) {
 		return d.Info(), nil
 	}
-	err := d.use(func(file *os.File) error { return e.seal(ctx, file, complete) })
+	err := d.use(func(file *os.File) error { return e.seal(ctx, file, check) })
 	return d.Info(), err
 }
 
-func (e *entry) seal(ctx context.Context, file *os.File, complete func(r io.ReaderAt, size int64) error) error {
+func (e *entry) sealed() bool { return e.rec.Load().State.settled() }
+
+// checked reports whether this process has checked the content.
+func (e *entry) checked() bool {
+	e.data.Lock()
+	defer e.data.Unlock()
+	return e.format != ""
+}
+
+func (e *entry) seal(ctx context.Context, file *os.File, check Check) error {
 	snap, err := e.snapshot()
 	if err != nil {
 		return err
 	}
-	if complete != nil {
-		if err := complete(io.NewSectionReader(file, 0, snap.size), snap.size); err != nil {
+	if check != nil {
+		if snap.format, err = check(io.NewSectionReader(file, 0, snap.size), snap.size); err != nil {
 			return e.reject(snap.gen, err)
 		}
+	}
+	if e.sealed() {
+		return e.accept(&snap)
 	}
 	// Writers go on meanwhile; what they do is seen by the count of changes.
 	if err := snap.finish(ctx, file); err != nil {
 		return e.unlessWritten(snap.gen, err)
 	}
 	if err := file.Sync(); err != nil {
-		return spoolError("seal", err)
+		return diskError("seal", err)
 	}
+	return e.accept(&snap)
+}
+
+// accept notes that a snapshot is whole, and seals the draft unless it is sealed.
+func (e *entry) accept(snap *snapshot) error {
 	e.data.Lock()
 	defer e.data.Unlock()
-	if e.gen != snap.gen || e.moved {
+	if e.gen != snap.gen {
 		return e.errWritten()
 	}
-	err = e.change(func(r *record) {
+	e.format = snap.format
+	if e.sealed() {
+		return nil
+	}
+	err := e.change(func(r *record) {
 		r.State, r.Digest, r.Error = Sealed, "sha256:"+hex.EncodeToString(snap.hash.Sum(nil)), ""
 		if r.ModTime.IsZero() {
 			r.ModTime = e.info().ModTime // tries to publish are no changes of the file
 		}
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		e.hash, e.hashed = snap.hash, snap.size
 	}
-	e.hash, e.hashed = snap.hash, snap.size
-	e.dirty.Store(false)
-	return nil
+	return err
 }
 
 // reject notes why the content of that generation is no image.
@@ -81,8 +103,13 @@ func (e *entry) reject(gen uint64, cause error) error {
 	if e.gen != gen {
 		return e.errWritten()
 	}
-	err := e.remember(func(r *record) { r.State, r.Error = Incomplete, cause.Error() })
-	if err != nil {
+	note := e.end
+	if !e.sealed() {
+		note = func(cause error) error {
+			return e.remember(func(r *record) { r.State, r.Error = Incomplete, cause.Error() })
+		}
+	}
+	if err := note(cause); err != nil {
 		e.spool.opts.Log.Warn("cannot note that a draft is incomplete", "draft", e.id, "err", err)
 	}
 	return cause
@@ -106,6 +133,7 @@ func (e *entry) errWritten() error {
 type snapshot struct {
 	gen    uint64
 	size   int64
+	format string // as checked
 	hash   hash.Hash
 	hashed int64
 }
@@ -115,11 +143,11 @@ func (e *entry) snapshot() (snapshot, error) {
 	defer e.data.Unlock()
 	state, err := e.hash.(encoding.BinaryMarshaler).MarshalBinary()
 	if err != nil {
-		return snapshot{}, spoolError("seal", err)
+		return snapshot{}, diskError("seal", err)
 	}
 	s := snapshot{gen: e.gen, size: e.size.Load(), hash: sha256.New(), hashed: e.hashed}
 	if err := s.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(state); err != nil {
-		return snapshot{}, spoolError("seal", err)
+		return snapshot{}, diskError("seal", err)
 	}
 	return s, nil
 }
@@ -133,7 +161,7 @@ func (s *snapshot) finish(ctx context.Context, file *os.File) error {
 		}
 		n, err := file.ReadAt(buf[:min(int64(len(buf)), s.size-s.hashed)], s.hashed)
 		if n == 0 {
-			return spoolError("seal", fmt.Errorf("%d bytes are missing at the end: %w", s.size-s.hashed, err))
+			return diskError("seal", fmt.Errorf("%d bytes are missing at the end: %w", s.size-s.hashed, err))
 		}
 		s.hash.Write(buf[:n])
 		s.hashed += int64(n)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"crypto/rand"
@@ -20,6 +20,14 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
+// Errors of this package; those of backends pass through.
+var (
+	// ErrInUse: a draft is open, or on its way to its registry.
+	ErrInUse = errors.New("in use")
+	// ErrClosed: the spool or the handle was closed.
+	ErrClosed = errors.New("spool: closed")
+)
+
 // A Spool is a directory of drafts: files being copied in, and finished ones
 // that are not in their registry yet. Each has a folder with the data and a
 // meta.json, which is the journal: what the spool says is durable is so after
@@ -27,7 +35,7 @@ import (
 // a time owns the directory.
 type Spool struct {
 	dir    string
-	opts   SpoolOptions
+	opts   Options
 	room   room
 	closed atomic.Bool
 
@@ -35,8 +43,8 @@ type Spool struct {
 	drafts map[string]*entry
 }
 
-// SpoolOptions tune a Spool. The zero value has the defaults.
-type SpoolOptions struct {
+// Options tune a Spool. The zero value has the defaults.
+type Options struct {
 	Reserve int64         // bytes of the disk to leave free: beyond it WriteAt gives ENOSPC; default 64 MiB; negative: none
 	KeepBad time.Duration // incomplete drafts are dropped this long after the last change; default 24 h
 	// Whole reports whether an incomplete draft is a whole image all the same: no timer drops one. Nil: none is.
@@ -54,7 +62,7 @@ const (
 // the moment from which the draft does not exist, whatever a crash leaves behind.
 const goneSuffix = ".gone"
 
-// OpenSpool makes a spool of dir, created if missing (0700). A draft that a
+// Open makes a spool of dir, created if missing (0700). A draft that a
 // crash left in state Writing becomes Incomplete; one left Sealed or Publishing
 // becomes Sealed if it was to be published in the background, else Failed, which
 // is what whoever copied it in was told. One whose journal cannot be read, or does not fit
@@ -62,7 +70,7 @@ const goneSuffix = ".gone"
 // discards it. Incomplete drafts older than KeepBad are dropped, see Sweep.
 //
 // Errors: those of the local disk. A single bad draft is no error.
-func OpenSpool(dir string, opts SpoolOptions) (*Spool, error) {
+func Open(dir string, opts Options) (*Spool, error) {
 	if opts.Reserve == 0 {
 		opts.Reserve = defaultReserve
 	}
@@ -74,10 +82,10 @@ func OpenSpool(dir string, opts SpoolOptions) (*Spool, error) {
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return nil, spoolError("open", err)
+		return nil, diskError("open", err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, spoolError("open", err)
+		return nil, diskError("open", err)
 	}
 	s := &Spool{dir: dir, opts: opts, drafts: map[string]*entry{}}
 	s.room = room{dir: dir, reserve: max(opts.Reserve, 0)}
@@ -110,7 +118,7 @@ func (s *Spool) Close() error {
 	var errs []error
 	for e, file := range open {
 		e.save()
-		errs = append(errs, spoolError("close", file.Close()), e.abandon())
+		errs = append(errs, diskError("close", file.Close()), e.abandon())
 	}
 	return errors.Join(errs...)
 }
@@ -127,10 +135,10 @@ func (s *Spool) Create(target Target) (*Draft, error) {
 	now := time.Now()
 	id := now.UTC().Format("20060102-150405.000000") + "-" + randomHex()
 	e := newEntry(s, id)
-	rec := &record{DraftInfo: DraftInfo{ID: id, Target: target, State: Writing, Created: now, Changed: now}}
+	rec := &record{Info: Info{ID: id, Target: target, State: Writing, Created: now, Changed: now}}
 	e.rec.Store(rec)
 	if err := os.Mkdir(string(e.dir), 0o700); err != nil {
-		return nil, spoolError("create", err)
+		return nil, diskError("create", err)
 	}
 	file, err := os.OpenFile(e.dir.data(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err == nil {
@@ -138,7 +146,7 @@ func (s *Spool) Create(target Target) (*Draft, error) {
 	}
 	if err != nil {
 		file.Close()
-		return nil, spoolError("create", errors.Join(err, os.RemoveAll(string(e.dir))))
+		return nil, diskError("create", errors.Join(err, os.RemoveAll(string(e.dir))))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,16 +162,16 @@ func randomHex() string {
 }
 
 // Drafts returns all records, oldest first.
-func (s *Spool) Drafts() []DraftInfo {
+func (s *Spool) Drafts() []Info {
 	s.mu.Lock()
-	var infos []DraftInfo
+	var infos []Info
 	for _, e := range s.drafts {
 		if !e.doomed.Load() {
 			infos = append(infos, e.info())
 		}
 	}
 	s.mu.Unlock()
-	slices.SortFunc(infos, func(a, b DraftInfo) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortFunc(infos, func(a, b Info) int { return strings.Compare(a.ID, b.ID) })
 	return infos
 }
 
@@ -183,10 +191,7 @@ func (s *Spool) Draft(id string) (*Draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.Hold(); err != nil {
-		return nil, errors.Join(err, d.Close())
-	}
-	return d, nil
+	return d.held()
 }
 
 // Standby is Draft with a handle that is idle.
@@ -233,7 +238,7 @@ func (s *Spool) Discard(id string) error {
 // Sweep drops the drafts that are not whole images, that nobody writes, and that
 // nobody touched for KeepBad. It returns how many. It warns of the files that are
 // kept for as long under a name that is no image's: they take room, and somebody may
-// wait for them. OpenSpool does so too, and warns of all; a long-running process
+// wait for them. Open does so too, and warns of all; a long-running process
 // calls it now and then.
 func (s *Spool) Sweep() int {
 	var n int
@@ -281,9 +286,9 @@ func (s *Spool) keepWhole(id string) bool {
 
 func errNoDraft(id string) error { return backends.NotFound("no draft %q", id) }
 
-// spoolError is the border to the disk: the errno that callers act on stay,
+// diskError is the border to the disk: the errno that callers act on stay,
 // and a missing file of our own must not read as "no such image".
-func spoolError(op string, err error) error {
+func diskError(op string, err error) error {
 	if err == nil {
 		return nil
 	}

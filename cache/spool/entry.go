@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"crypto/sha256"
@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // An entry is what all handles on a draft share. Its locks are taken in the
@@ -23,11 +25,10 @@ type entry struct {
 
 	rec     atomic.Pointer[record] // the journal's content; replaced by change only
 	size    atomic.Int64           // bytes in the data file
-	stored  atomic.Int64           // as DraftInfo.Stored
+	stored  atomic.Int64           // as Info.Stored
 	touched atomic.Int64           // time of the last write or change, ns
-	dirty   atomic.Bool
-	doomed  atomic.Bool // removed: cannot be opened again
-	warned  atomic.Bool // somebody was told that it is kept
+	doomed  atomic.Bool            // removed: cannot be opened again
+	warned  atomic.Bool            // somebody was told that it is kept
 
 	journal sync.Mutex // serialises changes of rec and meta.json, and guards the fields below
 	gone    bool       // the folder is no more
@@ -40,8 +41,9 @@ type entry struct {
 	gen    uint64     // counts them
 	hash   hash.Hash  // of the first hashed bytes of the content
 	hashed int64
-	lent   bool // a Source is out
-	moved  bool // the data belongs to somebody else
+	format string // of the image, as Seal found it; "" if nobody looked since the last change
+
+	withdrawn atomic.Bool // no try may begin, or commit; changed under data
 
 	refs int      // handles; guarded by spool.mu
 	busy int      // of them, those that are not idle; likewise
@@ -54,8 +56,9 @@ func newEntry(s *Spool, id string) *entry {
 		sealing: make(chan struct{}, 1), hash: sha256.New()}
 }
 
-func (e *entry) info() DraftInfo {
-	info := e.rec.Load().DraftInfo
+func (e *entry) info() Info {
+	info := e.rec.Load().Info
+	info.State = info.State.stored()
 	info.Size, info.Stored = e.size.Load(), e.stored.Load()
 	if t := time.Unix(0, e.touched.Load()); t.After(info.Changed) {
 		info.Changed = t
@@ -69,18 +72,39 @@ func (e *entry) info() DraftInfo {
 // change makes fn's change of the record, in the journal first. It is durable if
 // the draft is settled before or after: a plain rename over a durable journal
 // could leave neither after power loss.
+// Errors: fs.ErrInvalid for a state that does not follow on the one it is in; the disk's.
 func (e *entry) change(fn func(*record)) error {
 	e.journal.Lock()
 	defer e.journal.Unlock()
-	old := e.rec.Load()
-	next := *old
-	fn(&next)
-	next.Size, next.Changed = e.size.Load(), time.Now()
-	if err := e.store(&next, old.State.settled() || next.State.settled()); err != nil {
+	old, next, err := e.changed(fn)
+	if err != nil {
 		return err
 	}
-	e.rec.Store(&next)
+	next.Size, next.Changed = e.size.Load(), time.Now()
+	if err := e.store(next, old.State.settled() || next.State.settled()); err != nil {
+		return err
+	}
+	e.rec.Store(next)
 	return nil
+}
+
+// changed returns the record before and after fn. The caller holds journal.
+func (e *entry) changed(fn func(*record)) (old, next *record, err error) {
+	old = e.rec.Load()
+	after := *old
+	fn(&after)
+	return old, &after, old.mayBecome(after.State)
+}
+
+// mark is change in memory only. Errors: fs.ErrInvalid.
+func (e *entry) mark(fn func(*record)) error {
+	e.journal.Lock()
+	defer e.journal.Unlock()
+	_, next, err := e.changed(fn)
+	if err == nil {
+		e.rec.Store(next)
+	}
+	return err
 }
 
 // store writes the journal. The caller holds journal.
@@ -90,7 +114,7 @@ func (e *entry) store(r *record, durable bool) error {
 	}
 	e.durable = false
 	if err := e.dir.write(r, durable); err != nil {
-		return spoolError("journal of "+e.id, err)
+		return diskError("journal of "+e.id, err)
 	}
 	e.durable, e.noted = durable, false
 	return nil
@@ -103,21 +127,15 @@ func (e *entry) remember(fn func(*record)) error {
 	if err == nil {
 		return nil
 	}
-	e.journal.Lock()
-	defer e.journal.Unlock()
-	next := *e.rec.Load()
-	fn(&next)
-	next.Changed = time.Now()
-	e.rec.Store(&next)
-	return err
+	return errors.Join(err, e.mark(func(r *record) { fn(r); r.Changed = time.Now() }))
 }
 
 // writable returns why the content cannot be changed now. The caller holds data.
 func (e *entry) writable() error {
-	switch {
-	case e.moved:
+	switch state := e.rec.Load().State; {
+	case state == published:
 		return fmt.Errorf("%w: draft %s was published", ErrInUse, e.id)
-	case e.lent || e.rec.Load().State == Publishing:
+	case state.underWay():
 		return fmt.Errorf("%w: draft %s is being published", ErrInUse, e.id)
 	}
 	return nil
@@ -135,27 +153,23 @@ func (e *entry) begin(file *os.File) error {
 	if rec.State.settled() {
 		info, err := file.Stat()
 		if err != nil {
-			return spoolError("write", err)
+			return diskError("write", err)
 		}
-		if linked(info) {
+		if disk.Names(info) > 1 {
 			return fmt.Errorf("%w: the data of draft %s is linked into a registry: copy the file anew", ErrInUse, e.id)
 		}
 	}
-	err := e.change(func(r *record) {
+	e.format = ""
+	return e.change(func(r *record) {
 		r.State, r.Digest, r.Error = Writing, "", ""
 		r.Session, r.Stored, r.Attempts = nil, 0, 0
 		e.stored.Store(0)
 	})
-	if err == nil && rec.State.settled() {
-		e.dirty.Store(true) // the seal is broken, even if the write then fails
-	}
-	return err
 }
 
-// changed notes a change of the content. The caller holds data.
-func (e *entry) changed() {
+// written notes a change of the content. The caller holds data.
+func (e *entry) written() {
 	e.gen++
-	e.dirty.Store(true)
 	e.touched.Store(time.Now().UnixNano())
 	if rec := e.rec.Load(); !rec.ModTime.IsZero() {
 		e.note(func(r *record) { r.ModTime = time.Time{} })
@@ -211,9 +225,9 @@ func (e *entry) write(file *os.File, p []byte, off int64) (int, error) {
 			e.hashed += int64(n)
 		}
 		e.size.Store(max(e.size.Load(), off+int64(n)))
-		e.changed()
+		e.written()
 	}
-	return n, spoolError("write", err)
+	return n, diskError("write", err)
 }
 
 // rehash forgets the running digest. The caller holds data.
@@ -235,10 +249,10 @@ func (e *entry) truncate(file *os.File, size int64) error {
 		e.rehash()
 	}
 	if err := file.Truncate(size); err != nil {
-		return spoolError("truncate", err)
+		return diskError("truncate", err)
 	}
 	e.size.Store(size)
-	e.changed()
+	e.written()
 	return nil
 }
 
@@ -251,12 +265,12 @@ func (e *entry) allocate(file *os.File, off, n int64, keepSize bool) error {
 	if err := e.begin(file); err != nil {
 		return err
 	}
-	if err := e.withRoom(func() error { return allocate(file, off, n, keepSize) }); err != nil {
-		return spoolError("allocate", err)
+	if err := e.withRoom(func() error { return disk.Allocate(file, off, n, keepSize) }); err != nil {
+		return diskError("allocate", err)
 	}
 	if end := off + n; !keepSize && end > e.size.Load() {
 		e.size.Store(end)
-		e.changed()
+		e.written()
 	}
 	return nil
 }
@@ -273,7 +287,7 @@ func (e *entry) acquireLocked() (*os.File, error) {
 	if e.file == nil {
 		file, err := e.dir.open()
 		if err != nil {
-			return nil, spoolError("open "+e.id, err)
+			return nil, diskError("open "+e.id, err)
 		}
 		e.file = file
 	}
@@ -302,7 +316,7 @@ func closeData(file *os.File) error {
 	if file == nil {
 		return nil
 	}
-	return spoolError("close", file.Close())
+	return diskError("close", file.Close())
 }
 
 // release gives up one handle.
@@ -335,7 +349,7 @@ func (e *entry) abandon() error {
 }
 
 // warn tells once of a file that is kept.
-func (e *entry) warn(info DraftInfo) {
+func (e *entry) warn(info Info) {
 	if e.warned.Swap(true) {
 		return
 	}
@@ -357,14 +371,14 @@ func (e *entry) drop() error {
 	}
 	grave := string(e.dir) + goneSuffix
 	if err := os.Rename(string(e.dir), grave); err != nil {
-		return spoolError("remove "+e.id, err)
+		return diskError("remove "+e.id, err)
 	}
 	e.gone = true
 	e.spool.mu.Lock()
 	delete(e.spool.drafts, e.id)
 	e.spool.mu.Unlock()
-	err := syncFolder(e.spool.dir)
-	return spoolError("remove "+e.id, errors.Join(err, os.RemoveAll(grave)))
+	err := disk.SyncDir(e.spool.dir)
+	return diskError("remove "+e.id, errors.Join(err, os.RemoveAll(grave)))
 }
 
 // syncJournal makes the journal durable as it is.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"errors"
@@ -16,7 +16,7 @@ import (
 func (s *Spool) recover() error {
 	list, err := os.ReadDir(s.dir)
 	if err != nil {
-		return spoolError("open", err)
+		return diskError("open", err)
 	}
 	for _, item := range list {
 		path := filepath.Join(s.dir, item.Name())
@@ -50,7 +50,7 @@ func (s *Spool) recoverDraft(id string) error {
 	case err != nil && errors.Is(err, fs.ErrNotExist) && dataErr == nil && size == 0:
 		return os.RemoveAll(string(e.dir))
 	case err != nil:
-		rec = &record{Orphan: true, DraftInfo: DraftInfo{
+		rec = &record{Orphan: true, Info: Info{
 			ID: id, State: Incomplete, Created: modified, Changed: modified, Size: size,
 			Error: fmt.Sprintf("its journal cannot be read: %v", err)}}
 		e.adopt(rec, size)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"bytes"
@@ -34,12 +34,12 @@ var testTarget = Target{
 	Replaces: "W/\"etag\"", Format: "sif",
 }
 
-func openSpool(t *testing.T, dir string, opts SpoolOptions) *Spool {
+func openSpool(t *testing.T, dir string, opts Options) *Spool {
 	t.Helper()
 	if opts.Reserve == 0 {
 		opts.Reserve = -1
 	}
-	s, err := OpenSpool(dir, opts)
+	s, err := Open(dir, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func create(t *testing.T, s *Spool, content string) *Draft {
 	return d
 }
 
-func seal(t *testing.T, d *Draft) DraftInfo {
+func seal(t *testing.T, d *Draft) Info {
 	t.Helper()
 	info, err := d.Seal(t.Context(), nil)
 	if err != nil {
@@ -68,6 +68,8 @@ func seal(t *testing.T, d *Draft) DraftInfo {
 	}
 	return info
 }
+
+func begin(d *Draft) error { _, err := d.Begin(); return err }
 
 func digestOf(b []byte) string {
 	sum := sha256.Sum256(b)
@@ -77,36 +79,36 @@ func digestOf(b []byte) string {
 func TestDraft_lifecycle(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := openSpool(t, dir, SpoolOptions{})
+	s := openSpool(t, dir, Options{})
 	d := create(t, s, "hello")
-	if info := d.Info(); info.State != Writing || info.Size != 5 || !d.Dirty() {
-		t.Errorf("after a write: %+v, dirty %v", info, d.Dirty())
+	if info := d.Info(); info.State != Writing || info.Size != 5 {
+		t.Errorf("after a write: %+v", info)
 	}
 	mod := time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
 	if err := d.SetAttr(mod, 0o640); err != nil {
 		t.Fatal(err)
 	}
 	info := seal(t, d)
-	want := DraftInfo{ID: info.ID, Target: testTarget, State: Sealed, Size: 5,
+	want := Info{ID: info.ID, Target: testTarget, State: Sealed, Size: 5,
 		Digest: digestOf([]byte("hello")), ModTime: mod, Mode: 0o640}
-	ignore := cmpopts.IgnoreFields(DraftInfo{}, "Created", "Changed")
-	if diff := cmp.Diff(want, info, ignore); diff != "" || d.Dirty() {
+	ignore := cmpopts.IgnoreFields(Info{}, "Created", "Changed")
+	if diff := cmp.Diff(want, info, ignore); diff != "" {
 		t.Errorf("sealed (-want +got):\n%s", diff)
 	}
 
 	// Another run finds the same.
 	d.Close()
 	s.Close()
-	s = openSpool(t, dir, SpoolOptions{})
+	s = openSpool(t, dir, Options{})
 	want.State, want.Error = Failed, "the program ended before it was published"
-	if diff := cmp.Diff([]DraftInfo{want}, s.Drafts(), ignore); diff != "" {
+	if diff := cmp.Diff([]Info{want}, s.Drafts(), ignore); diff != "" {
 		t.Errorf("after a restart (-want +got):\n%s", diff)
 	}
 	d, err := s.Draft(info.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	src, err := d.Source()
+	src, err := d.Begin()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +152,7 @@ func TestDraft_oracle(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(6) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
-		s := openSpool(t, t.TempDir(), SpoolOptions{})
+		s := openSpool(t, t.TempDir(), Options{})
 		d := create(t, s, "")
 		var want []byte
 		grow := func(n int) { want = append(want, make([]byte, max(0, n-len(want)))...) }
@@ -198,7 +200,7 @@ func TestDraft_oracle(t *testing.T) {
 
 func TestDraft_allocate(t *testing.T) {
 	t.Parallel()
-	d := create(t, openSpool(t, t.TempDir(), SpoolOptions{}), "abc")
+	d := create(t, openSpool(t, t.TempDir(), Options{}), "abc")
 	if err := d.Allocate(0, 4096, true); errors.Is(err, errors.ErrUnsupported) {
 		t.Skip(err)
 	} else if err != nil || d.Size() != 3 {
@@ -215,23 +217,23 @@ func TestDraft_allocate(t *testing.T) {
 func TestDraft_rejected(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := openSpool(t, dir, SpoolOptions{})
+	s := openSpool(t, dir, Options{})
 	d := create(t, s, "half")
 	bad := errors.New("half an image")
-	info, err := d.Seal(t.Context(), func(r io.ReaderAt, size int64) error {
+	info, err := d.Seal(t.Context(), func(r io.ReaderAt, size int64) (string, error) {
 		if b, err := io.ReadAll(io.NewSectionReader(r, 0, size+9)); string(b) != "half" || err != nil {
 			t.Errorf("complete sees %q, %v", b, err)
 		}
-		return bad
+		return "", bad
 	})
-	if !errors.Is(err, bad) || info.State != Incomplete || info.Error != bad.Error() || !d.Dirty() {
-		t.Errorf("Seal = %+v, %v; dirty %v", info, err, d.Dirty())
+	if !errors.Is(err, bad) || info.State != Incomplete || info.Error != bad.Error() {
+		t.Errorf("Seal = %+v, %v", info, err)
 	}
-	if _, err := d.Source(); !errors.Is(err, fs.ErrInvalid) {
-		t.Errorf("Source: %v, want fs.ErrInvalid", err)
+	if _, err := d.Begin(); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("Begin: %v, want fs.ErrInvalid", err)
 	}
-	if err := d.SetState(Publishing, nil); !errors.Is(err, fs.ErrInvalid) {
-		t.Errorf("SetState: %v, want fs.ErrInvalid", err)
+	if err := d.End(nil); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("End: %v, want fs.ErrInvalid", err)
 	}
 	if err := d.Publish("", nil); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("Publish: %v, want fs.ErrInvalid", err)
@@ -247,12 +249,12 @@ func TestDraft_rejected(t *testing.T) {
 
 func TestDraft_sealIsCancelled(t *testing.T) {
 	t.Parallel()
-	d := create(t, openSpool(t, t.TempDir(), SpoolOptions{}), "")
+	d := create(t, openSpool(t, t.TempDir(), Options{}), "")
 	if err := d.Truncate(64 << 20); err != nil { // sparse: nothing was hashed on the way
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := d.Seal(ctx, func(io.ReaderAt, int64) error { cancel(); return nil })
+	_, err := d.Seal(ctx, func(io.ReaderAt, int64) (string, error) { cancel(); return "sif", nil })
 	if !errors.Is(err, context.Canceled) || d.Info().State != Writing {
 		t.Errorf("Seal: %v, state %s", err, d.Info().State)
 	}
@@ -260,10 +262,10 @@ func TestDraft_sealIsCancelled(t *testing.T) {
 
 func TestDraft_writtenWhileSealed(t *testing.T) {
 	t.Parallel()
-	d := create(t, openSpool(t, t.TempDir(), SpoolOptions{}), "one")
-	_, err := d.Seal(t.Context(), func(io.ReaderAt, int64) error {
+	d := create(t, openSpool(t, t.TempDir(), Options{}), "one")
+	_, err := d.Seal(t.Context(), func(io.ReaderAt, int64) (string, error) {
 		_, err := d.WriteAt([]byte("two"), 0)
-		return err
+		return "sif", err
 	})
 	if !errors.Is(err, ErrInUse) || d.Info().State != Writing {
 		t.Errorf("Seal: %v, state %s", err, d.Info().State)
@@ -276,10 +278,10 @@ func TestDraft_writtenWhileSealed(t *testing.T) {
 func TestDraft_unsealsBeforeItWrites(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	d := create(t, openSpool(t, dir, SpoolOptions{}), "one")
+	d := create(t, openSpool(t, dir, Options{}), "one")
 	info := seal(t, d)
-	if err := d.Truncate(3); err != nil || d.Dirty() {
-		t.Errorf("Truncate to the same size: %v, dirty %v", err, d.Dirty())
+	if err := d.Truncate(3); err != nil || d.Info().State != Sealed {
+		t.Errorf("Truncate to the same size: %v, state %s", err, d.Info().State)
 	}
 	if _, err := d.WriteAt([]byte("x"), 1); err != nil {
 		t.Fatal(err)
@@ -293,9 +295,9 @@ func TestDraft_unsealsBeforeItWrites(t *testing.T) {
 func TestDraft_lent(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	d := create(t, openSpool(t, dir, SpoolOptions{}), "bytes")
+	d := create(t, openSpool(t, dir, Options{}), "bytes")
 	seal(t, d)
-	src, err := d.Source()
+	src, err := d.Begin()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,16 +308,16 @@ func TestDraft_lent(t *testing.T) {
 			t.Errorf("%s: write gives %v, want ErrInUse", when, err)
 		}
 	}
-	busy("after Source")
-	if err := d.SetState(Publishing, nil); err != nil {
+	busy("while publishing")
+	if err := src.MayCommit(); err != nil {
 		t.Fatal(err)
 	}
-	busy("while publishing")
+	busy("once committed")
 	link := filepath.Join(dir, "published")
 	if err := os.Link(src.Path, link); err != nil {
 		t.Skip(err)
 	}
-	if err := d.SetState(Failed, errors.New("disk on fire")); err != nil {
+	if err := d.End(errors.New("disk on fire")); err != nil {
 		t.Fatal(err)
 	}
 	if info := d.Info(); info.State != Failed || info.Error != "disk on fire" || info.Attempts != 1 {
@@ -336,10 +338,10 @@ func TestDraft_lent(t *testing.T) {
 func TestDraft_session(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := openSpool(t, dir, SpoolOptions{})
+	s := openSpool(t, dir, Options{})
 	d := create(t, s, "bytes")
 	seal(t, d)
-	src, err := d.Source()
+	src, err := d.Begin()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,18 +357,18 @@ func TestDraft_session(t *testing.T) {
 	}
 	id := d.Info().ID
 
-	s = openSpool(t, dir, SpoolOptions{}) // as if the first had been killed
+	s = openSpool(t, dir, Options{}) // as if the first had been killed
 	d, err = s.Draft(id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if src, err = d.Source(); err != nil {
+	if src, err = d.Begin(); err != nil {
 		t.Fatal(err)
 	}
 	if got := src.Session.Load(); string(got) != "\x00offset 3" || d.Info().Stored != 3 {
 		t.Errorf("session %q, stored %d", got, d.Info().Stored)
 	}
-	if err := d.SetState(Failed, nil); err != nil {
+	if err := d.End(io.ErrUnexpectedEOF); err != nil {
 		t.Fatal(err)
 	}
 	elsewhere := testTarget
@@ -382,7 +384,7 @@ func TestDraft_session(t *testing.T) {
 func TestDraft_handles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := openSpool(t, dir, SpoolOptions{})
+	s := openSpool(t, dir, Options{})
 	a := create(t, s, "shared")
 	id := a.Info().ID
 	b, err := s.Draft(id)
@@ -417,7 +419,7 @@ func TestDraft_handles(t *testing.T) {
 func TestDraft_removedWhileOpen(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := openSpool(t, dir, SpoolOptions{})
+	s := openSpool(t, dir, Options{})
 	d := create(t, s, "unlinked")
 	if err := d.Remove(); err != nil {
 		t.Fatal(err)
@@ -437,7 +439,7 @@ func TestDraft_removedWhileOpen(t *testing.T) {
 
 func TestDraft_publishFails(t *testing.T) {
 	t.Parallel()
-	s := openSpool(t, t.TempDir(), SpoolOptions{})
+	s := openSpool(t, t.TempDir(), Options{})
 	d := create(t, s, "kept")
 	seal(t, d)
 	bad := errors.New("no room in the cache")
@@ -454,7 +456,7 @@ func TestDraft_publishFails(t *testing.T) {
 
 func TestDraft_badArguments(t *testing.T) {
 	t.Parallel()
-	d := create(t, openSpool(t, t.TempDir(), SpoolOptions{}), "x")
+	d := create(t, openSpool(t, t.TempDir(), Options{}), "x")
 	_, read := d.ReadAt(make([]byte, 1), -1)
 	_, write := d.WriteAt([]byte("x"), -1)
 	for name, err := range map[string]error{"read": read, "write": write,
@@ -470,7 +472,7 @@ func TestDraft_badArguments(t *testing.T) {
 
 func TestSpool_closed(t *testing.T) {
 	t.Parallel()
-	s := openSpool(t, t.TempDir(), SpoolOptions{})
+	s := openSpool(t, t.TempDir(), Options{})
 	d := create(t, s, "x")
 	if err := errors.Join(s.Close(), s.Close()); err != nil {
 		t.Fatal(err)
@@ -501,7 +503,7 @@ func TestSpool_sweep(t *testing.T) {
 			_, err := r.ReadAt(b, 0)
 			return err == nil && string(b) == "whole"
 		}
-		s := openSpool(t, dir, SpoolOptions{Whole: whole, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		s := openSpool(t, dir, Options{Whole: whole, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		drafts := map[string]*Draft{}
 		for _, name := range []string{"old", "open", "sealed", "whole", "named", "part", "idle", "held"} {
 			drafts[name] = create(t, s, name)
@@ -532,7 +534,7 @@ func TestSpool_sweep(t *testing.T) {
 		if n := s.Sweep() + s.Sweep(); n != 3 {
 			t.Errorf("swept %d, want 3", n)
 		}
-		left := map[string]DraftState{}
+		left := map[string]State{}
 		for _, info := range s.Drafts() {
 			for name, d := range drafts {
 				if d.Info().ID == info.ID {
@@ -540,7 +542,7 @@ func TestSpool_sweep(t *testing.T) {
 				}
 			}
 		}
-		want := map[string]DraftState{"open": Writing, "sealed": Sealed, "whole": Kept, "named": Kept, "held": Incomplete, "fresh": Incomplete}
+		want := map[string]State{"open": Writing, "sealed": Sealed, "whole": Kept, "named": Kept, "held": Incomplete, "fresh": Incomplete}
 		if diff := cmp.Diff(want, left); diff != "" {
 			t.Errorf("left (-want +got):\n%s", diff)
 		}
@@ -557,7 +559,7 @@ func TestSpool_sweep(t *testing.T) {
 // TestSpool_concurrent is for the race detector: everything at once on few drafts.
 func TestSpool_concurrent(t *testing.T) {
 	t.Parallel()
-	s := openSpool(t, t.TempDir(), SpoolOptions{})
+	s := openSpool(t, t.TempDir(), Options{})
 	var ids []string
 	for range 3 {
 		ids = append(ids, create(t, s, "start").Info().ID)
@@ -601,8 +603,8 @@ func hammer(t *testing.T, d *Draft, rnd *rand.Rand) {
 	case 2:
 		_, err = d.Seal(t.Context(), nil)
 	case 3:
-		if _, err = d.Source(); err == nil {
-			err = d.SetState(Failed, io.ErrUnexpectedEOF)
+		if _, err = d.Begin(); err == nil {
+			err = d.End(io.ErrUnexpectedEOF)
 		}
 	case 4:
 		_, err = d.ReadAt(make([]byte, 100), 3)
@@ -619,9 +621,9 @@ func hammer(t *testing.T, d *Draft, rnd *rand.Rand) {
 
 func TestDraft_modTime(t *testing.T) {
 	t.Parallel()
-	d := create(t, openSpool(t, t.TempDir(), SpoolOptions{}), "x")
+	d := create(t, openSpool(t, t.TempDir(), Options{}), "x")
 	written := seal(t, d).ModTime
-	if err := errors.Join(d.SetState(Publishing, nil), d.SetState(Failed, nil)); err != nil {
+	if err := errors.Join(begin(d), d.End(io.ErrUnexpectedEOF)); err != nil {
 		t.Fatal(err)
 	}
 	if got := d.Info().ModTime; !got.Equal(written) {
@@ -642,7 +644,7 @@ func TestDraft_modTime(t *testing.T) {
 // BenchmarkDraft_copy copies a file in from front to back and seals it, as cp
 // does through the mount.
 func BenchmarkDraft_copy(b *testing.B) {
-	s, err := OpenSpool(b.TempDir(), SpoolOptions{Reserve: -1})
+	s, err := Open(b.TempDir(), Options{Reserve: -1})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -669,14 +671,14 @@ func BenchmarkDraft_copy(b *testing.B) {
 	}
 }
 
-func TestSpoolError(t *testing.T) {
+func TestDiskError(t *testing.T) {
 	t.Parallel()
 	_, missing := os.Open(filepath.Join(t.TempDir(), "none"))
-	if err := spoolError("open", missing); errors.Is(err, fs.ErrNotExist) {
+	if err := diskError("open", missing); errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v reads as \"no such image\"", err)
 	}
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
-		if err := spoolError("write", &fs.PathError{Op: "write", Err: errno}); !errors.Is(err, errno) {
+		if err := diskError("write", &fs.PathError{Op: "write", Err: errno}); !errors.Is(err, errno) {
 			t.Errorf("%v lost its errno", err)
 		}
 	}
@@ -687,7 +689,7 @@ func TestSpoolError(t *testing.T) {
 func TestSetAttr_journal(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s, err := OpenSpool(dir, SpoolOptions{})
+	s, err := Open(dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -731,7 +733,7 @@ func TestSetAttr_journal(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if s, err = OpenSpool(dir, SpoolOptions{}); err != nil {
+	if s, err = Open(dir, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"context"
 	"errors"
 	"io"
 	"os"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // Fork starts a draft with the content of d, that is to replace what d was
@@ -37,7 +39,7 @@ func (d *Draft) fork() (*Draft, error) {
 	rec := e.rec.Load()
 	target := rec.Target
 	target.InPlace, target.Follows = true, e.id
-	if e.moved && target.Replaces != OnlySame {
+	if rec.State == published && target.Replaces != OnlySame {
 		target.Replaces = rec.Version
 	}
 	return e.spool.Create(target)
@@ -89,7 +91,7 @@ func (e *entry) clone(file, src *os.File, size int64) error {
 	if err := e.begin(file); err != nil {
 		return err
 	}
-	if err := clone(file, src); err != nil {
+	if err := disk.Clone(file, src); err != nil {
 		return err
 	}
 	if err := file.Truncate(size); err != nil { // src may have grown
@@ -97,6 +99,6 @@ func (e *entry) clone(file, src *os.File, size int64) error {
 	}
 	e.rehash()
 	e.size.Store(size)
-	e.changed()
+	e.written()
 	return nil
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"bufio"
@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 const childDir = "SREGFS_TEST_SPOOL_DIR"
@@ -28,7 +30,7 @@ func TestSpoolChild(t *testing.T) {
 	if dir == "" {
 		t.Skip("runs as a child of TestSpool_killed")
 	}
-	s, err := OpenSpool(dir, SpoolOptions{Reserve: -1})
+	s, err := Open(dir, Options{Reserve: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +52,7 @@ func TestSpoolChild(t *testing.T) {
 		fmt.Printf("sealed %s %s\n", info.ID, info.Digest)
 		switch n % 4 {
 		case 1:
-			err = d.SetState(Publishing, nil)
+			err = begin(d)
 		case 2:
 			fmt.Printf("unsealing %s\n", info.ID)
 			_, err = d.WriteAt([]byte("changed"), 5)
@@ -82,12 +84,12 @@ func TestSpool_killed(t *testing.T) {
 	if testing.Short() {
 		rounds = 5
 	}
-	states := map[DraftState]int{}
+	states := map[State]int{}
 	for round := range rounds {
 		dir := filepath.Join(t.TempDir(), "spool")
 		said := runAndKill(t, dir, 3+round%7, time.Duration(rand.IntN(4000))*time.Microsecond)
-		s := openSpool(t, dir, SpoolOptions{})
-		found := map[string]DraftInfo{}
+		s := openSpool(t, dir, Options{})
+		found := map[string]Info{}
 		for _, info := range s.Drafts() {
 			found[info.ID] = info
 			states[info.State]++
@@ -111,7 +113,7 @@ func TestSpool_killed(t *testing.T) {
 }
 
 // checkRecovered demands that what the spool says of a draft after a crash is true.
-func checkRecovered(t *testing.T, s *Spool, info DraftInfo) {
+func checkRecovered(t *testing.T, s *Spool, info Info) {
 	t.Helper()
 	switch info.State {
 	case Sealed, Failed:
@@ -205,7 +207,7 @@ func TestSpool_damagedJournal(t *testing.T) {
 		"flipped bit":  {func(b []byte) []byte { b[len(b)/3] ^= 1; return b }, "journal"},
 		"appended":     {func(b []byte) []byte { return append(b, "{}"...) }, "follows"},
 		"other record": {func([]byte) []byte {
-			b, _ := encodeJournal(&record{DraftInfo: DraftInfo{ID: "another", State: Incomplete}})
+			b, _ := encodeJournal(&record{Info: Info{ID: "another", State: Incomplete}})
 			return b
 		}, "another draft"},
 	}
@@ -213,7 +215,7 @@ func TestSpool_damagedJournal(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			s := openSpool(t, dir, SpoolOptions{})
+			s := openSpool(t, dir, Options{})
 			d := create(t, s, "acknowledged")
 			id := seal(t, d).ID
 			s.Close()
@@ -231,7 +233,7 @@ func TestSpool_damagedJournal(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			s = openSpool(t, dir, SpoolOptions{})
+			s = openSpool(t, dir, Options{})
 			list := s.Drafts()
 			if len(list) != 1 || list[0].State != Incomplete || !strings.Contains(list[0].Error, tt.reason) || list[0].Size != 12 {
 				t.Fatalf("drafts %+v, want one incomplete with %q", list, tt.reason)
@@ -258,9 +260,9 @@ func TestSpool_damagedJournal(t *testing.T) {
 func TestSpool_damagedFolder(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
-		state  DraftState
+		state  State
 		damage func(dir folder) error
-		want   DraftState // "" if the draft is to be gone
+		want   State // "" if the draft is to be gone
 	}{
 		"sealed, data cut":       {Sealed, func(f folder) error { return os.Truncate(f.data(), 3) }, Incomplete},
 		"sealed, data missing":   {Sealed, func(f folder) error { return os.Remove(f.data()) }, Failed},
@@ -281,12 +283,14 @@ func TestSpool_damagedFolder(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			d := create(t, openSpool(t, dir, SpoolOptions{}), "some data")
+			d := create(t, openSpool(t, dir, Options{}), "some data")
 			id := d.Info().ID
 			if tt.state.settled() {
 				seal(t, d)
-				if err := d.SetState(tt.state, nil); err != nil {
-					t.Fatal(err)
+				if tt.state == Publishing {
+					if err := begin(d); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
 			if err := tt.damage(folder(filepath.Join(dir, id))); err != nil {
@@ -294,8 +298,8 @@ func TestSpool_damagedFolder(t *testing.T) {
 			}
 			// Twice: what the first start found is what the second finds.
 			for range 2 {
-				var got DraftState
-				for _, info := range openSpool(t, dir, SpoolOptions{}).Drafts() {
+				var got State
+				for _, info := range openSpool(t, dir, Options{}).Drafts() {
 					got = info.State
 				}
 				if got != tt.want {
@@ -312,7 +316,7 @@ func TestSpool_damagedFolder(t *testing.T) {
 func TestJournal_roundTrip(t *testing.T) {
 	t.Parallel()
 	when := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
-	want := &record{Session: []byte{0, 255}, Orphan: true, DraftInfo: DraftInfo{
+	want := &record{Session: []byte{0, 255}, Orphan: true, Info: Info{
 		ID: "x", Target: testTarget, State: Failed, Size: 1 << 40, Digest: digestOf(nil), Stored: 7,
 		Created: when, Changed: when, Attempts: 3, Error: "a\nb", ModTime: when, Mode: 0o7777}}
 	data, err := encodeJournal(want)
@@ -328,8 +332,41 @@ func TestJournal_roundTrip(t *testing.T) {
 	}
 }
 
+// What earlier versions wrote is read, and written, as it was.
+func TestSpool_earlierJournal(t *testing.T) {
+	t.Parallel()
+	const id = "20261102-030405.000000-0a1b2c3d"
+	const journal = `{"draft":{"version":1,"id":"20261102-030405.000000-0a1b2c3d","remote":"lab","collection":"a%2Fb",` +
+		`"name":"na%FFme%0A\u003c\u0026\u003e","tag":"1.0","replaces":"W%2F\"etag\"","format":"sif","async":true,"in_place":true,` +
+		`"follows":"20261101-030405.000000-0a1b2c3d","state":"publishing","size":5,` +
+		`"digest":"sha256:277089d91c0bdf4f2e6862ba7e4a07605119431f5d13f726dd352b06f1b206a9","stored":3,` +
+		`"created":"2026-11-02T03:04:05.0000006Z","changed":"2026-11-02T03:04:05.0000006Z","modtime":"2026-11-02T03:04:05.0000006Z",` +
+		`"mode":416,"attempts":2,"session":"AP8="},"crc32c":"42e31575"}`
+	rec, err := decodeJournal([]byte(journal), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := encodeJournal(rec); err != nil || string(again) != journal {
+		t.Errorf("written as %s (%v)", again, err)
+	}
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, id), 0o700),
+		os.WriteFile(filepath.Join(dir, id, "data"), []byte("bytes"), 0o600),
+		os.WriteFile(filepath.Join(dir, id, "meta.json"), []byte(journal), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 11, 2, 3, 4, 5, 600, time.UTC)
+	want := []Info{{ID: id, State: Sealed, Size: 5, Digest: digestOf([]byte("bytes")), Stored: 3,
+		Created: at, Changed: at, ModTime: at, Mode: 0o640, Attempts: 2, Target: Target{
+			Remote: "lab", Ref: backends.Ref{Collection: "a/b", Name: "na\xffme\n<&>", Tag: "1.0"}, Replaces: "W/\"etag\"",
+			Format: "sif", Async: true, InPlace: true, Follows: "20261101-030405.000000-0a1b2c3d"}}}
+	if diff := cmp.Diff(want, openSpool(t, dir, Options{}).Drafts()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 func FuzzJournal(f *testing.F) {
-	good, err := encodeJournal(&record{DraftInfo: DraftInfo{ID: "x", Target: testTarget, State: Sealed, Digest: digestOf(nil)}})
+	good, err := encodeJournal(&record{Info: Info{ID: "x", Target: testTarget, State: Sealed, Digest: digestOf(nil)}})
 	if err != nil {
 		f.Fatal(err)
 	}

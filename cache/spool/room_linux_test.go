@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"syscall"
 	"testing"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // smallDisk mounts a tmpfs of that many bytes.
@@ -31,7 +34,7 @@ func TestSpool_diskFull(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := smallDisk(t, "8m")
-			s := openSpool(t, dir, SpoolOptions{Reserve: reserve})
+			s := openSpool(t, dir, Options{Reserve: reserve})
 			kept := create(t, s, "acknowledged")
 			want := seal(t, kept).Digest
 			d := create(t, s, "")
@@ -45,7 +48,7 @@ func TestSpool_diskFull(t *testing.T) {
 			if !errors.Is(err, syscall.ENOSPC) {
 				t.Fatalf("writing %d bytes to 8 MiB: %v, want ENOSPC", off, err)
 			}
-			free, ok := folder(dir).free()
+			free, _, ok := disk.Space(dir)
 			if !ok || free < reserve {
 				t.Errorf("%d bytes left free, want %d", free, reserve)
 			}
@@ -58,12 +61,12 @@ func TestSpool_diskFull(t *testing.T) {
 			if _, err := kept.WriteAt(block, 0); reserve > 0 && (!errors.Is(err, syscall.ENOSPC) || kept.Info().State != Sealed) {
 				t.Errorf("write to a sealed draft: %v, state %s", err, kept.Info().State)
 			}
-			if err := kept.SetState(Failed, nil); reserve > 0 && err != nil || kept.Info().State != Failed {
-				t.Errorf("SetState on a full disk: %v, %s", err, kept.Info().State)
+			if err := kept.End(io.ErrUnexpectedEOF); reserve > 0 && err != nil || kept.Info().State != Failed {
+				t.Errorf("End on a full disk: %v, %s", err, kept.Info().State)
 			}
 			// A start while the disk is full, and life after space came back.
 			s.Close()
-			s = openSpool(t, dir, SpoolOptions{Reserve: reserve})
+			s = openSpool(t, dir, Options{Reserve: reserve})
 			list := s.Drafts()
 			if len(list) != 2 || list[0].Digest != want || list[1].State != Incomplete {
 				t.Fatalf("after a restart: %+v", list)
@@ -78,7 +81,7 @@ func TestSpool_diskFull(t *testing.T) {
 
 func TestSpool_tooLarge(t *testing.T) {
 	t.Parallel()
-	d := create(t, openSpool(t, t.TempDir(), SpoolOptions{}), "x")
+	d := create(t, openSpool(t, t.TempDir(), Options{}), "x")
 	if _, err := d.WriteAt([]byte("x"), 1<<62); !errors.Is(err, syscall.EFBIG) && !errors.Is(err, syscall.EINVAL) {
 		t.Errorf("write at 2^62: %v, want EFBIG", err)
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package spool
 
 import (
 	"errors"
@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // Copies that fail, are cut or interrupted leave their drafts: what they hold may be
@@ -26,13 +27,13 @@ func (d *Draft) Supersede() {
 	}
 }
 
-func (e *entry) supersedes(old DraftInfo) bool {
-	return e.useless(old, e.rec.Load().State.settled() && !e.dirty.Load())
+func (e *entry) supersedes(old Info) bool {
+	return e.useless(old, e.rec.Load().State.settled())
 }
 
 // useless reports whether an older draft for the same name is worth nothing, now or
 // when this one is whole.
-func (e *entry) useless(old DraftInfo, whole bool) bool {
+func (e *entry) useless(old Info, whole bool) bool {
 	t := e.rec.Load().Target
 	if t.Ref == (backends.Ref{}) || old.ID == e.id || old.Target.Remote != t.Remote || old.Target.Ref != t.Ref {
 		return false
@@ -75,7 +76,7 @@ func (e *entry) reclaim() bool {
 		if !failed && (old.State != Incomplete || s.orphan(old.ID)) || s.Discard(old.ID) != nil {
 			continue
 		}
-		_ = syncFolder(s.dir) // some disks give room back only then
+		_ = disk.SyncDir(s.dir) // some disks give room back only then
 		s.opts.Log.Warn("no room: dropped a copy that was not whole or failed", "draft", old.ID,
 			"remote", old.Target.Remote, "image", old.Target.Ref.String(), "file", old.Target.File, "bytes", old.Size)
 		return true
@@ -86,7 +87,7 @@ func (e *entry) reclaim() bool {
 // freeData gives the room of a file back that has no name any more, though handles
 // are open.
 func freeData(file *os.File) {
-	if info, err := file.Stat(); err == nil && unlinked(info) {
+	if info, err := file.Stat(); err == nil && disk.Names(info) == 0 {
 		_ = file.Truncate(0)
 	}
 }
@@ -97,7 +98,7 @@ func (s *Spool) Usage() (dir string, bytes int64) {
 	defer s.mu.Unlock()
 	for _, e := range s.drafts {
 		if info, err := os.Lstat(e.dir.data()); err == nil {
-			bytes += allocated(info)
+			bytes += disk.Allocated(info)
 		}
 	}
 	return s.dir, bytes
