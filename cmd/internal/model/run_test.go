@@ -22,7 +22,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
-	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 )
 
 var binaries string // directory of the built programs
@@ -189,7 +189,7 @@ func (w *world) doSreg(o op) result {
 	case "retry":
 		args := []string{"uploads", "retry"}
 		for _, d := range w.uploads() {
-			if d.Target.File == "" && d.State != cache.Writing {
+			if d.Target.File == "" && d.State != spool.Writing {
 				args = append(args, d.ID)
 			}
 		}
@@ -215,7 +215,7 @@ func (w *world) doSreg(o op) result {
 	return r
 }
 
-func (w *world) uploads() (all []cache.DraftInfo) {
+func (w *world) uploads() (all []spool.Info) {
 	r := w.sreg("uploads", "ls", "-o", "json")
 	if r.Err != "" {
 		w.t.Fatalf("sreg uploads ls: %v", r)
@@ -280,7 +280,7 @@ func (w *world) doWorld(o op) (r result) {
 	}
 	if w.m.async && (o.verb == "sync" || o.verb == "heal") {
 		w.eventually("nothing is queued", func() bool {
-			return !slices.ContainsFunc(w.uploads(), cache.DraftInfo.Queued)
+			return !slices.ContainsFunc(w.uploads(), spool.Info.Queued)
 		})
 	}
 	return r
