@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // Adopt takes over the file at path as the whole and verified blob of a digest
@@ -100,8 +101,8 @@ func (d *data) turnTo(path string, size int64) error {
 	if size != d.size {
 		return fmt.Errorf("%w: the registry says %d bytes, the image has %d", backends.ErrCorrupt, d.size, size)
 	}
-	for c := range chunks(d.size) {
-		if !d.given.chunks.has(c) {
+	for c := range chunks.Count(d.size) {
+		if !d.given.chunks.Has(c) {
 			continue
 		}
 		off, end, ok := d.brought(old, c)
@@ -116,9 +117,9 @@ func (d *data) turnTo(path string, size int64) error {
 // brought returns the range of a chunk that readers may have got from old; ok is
 // false if that cannot be told.
 func (d *data) brought(old *os.File, c int64) (off, end int64, ok bool) {
-	off, end = c*chunkSize, min((c+1)*chunkSize, d.size)
+	off, end = c*chunks.Size, min((c+1)*chunks.Size, d.size)
 	d.mu.Lock()
-	f, here := d.owner[c], d.have.has(c)
+	f, here := d.owner[c], d.have.Has(c)
 	if f != nil && !here {
 		end = min(end, max(off, f.pos))
 	}

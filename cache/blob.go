@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // A Blob is one handle on an image's bytes. Its methods may be called from many
@@ -288,7 +289,7 @@ func (d *data) unchecked() (off int64, ok bool) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.have.firstMissing(0, chunks(d.size)) * chunkSize, time.Since(d.heard) >= checkAge
+	return d.have.FirstMissing(0, chunks.Count(d.size)) * chunks.Size, time.Since(d.heard) >= checkAge
 }
 
 // Has reports whether a read of n bytes at off would be served from the disk at

@@ -475,32 +475,6 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-func TestBitmap(t *testing.T) {
-	t.Parallel()
-	m := newBitmap(130)
-	for c := range int64(130) {
-		if c != 70 {
-			m.set(c)
-		}
-	}
-	if !m.all(0, 70) || m.all(0, 71) || m.all(60, 130) || !m.all(71, 130) || !m.all(5, 5) {
-		t.Error("all is wrong")
-	}
-	if got := m.firstMissing(3, 130); got != 70 {
-		t.Errorf("firstMissing = %d, want 70", got)
-	}
-	if got := m.count(); got != 129 {
-		t.Errorf("count = %d", got)
-	}
-	if got, want := m.present(129*chunkSize+5), int64(128*chunkSize+5); got != want {
-		t.Errorf("present = %d, want %d", got, want)
-	}
-	got, ok := parseBitmap(m.appendTo(nil), 130)
-	if !ok || got.count() != 129 || got.has(70) {
-		t.Error("round trip")
-	}
-}
-
 // Reads of what is here allocate nothing.
 func TestBlob_allocations(t *testing.T) {
 	r := newRegistry(t)

@@ -5,6 +5,8 @@ package cache
 import (
 	"os"
 	"time"
+
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 const (
@@ -21,8 +23,8 @@ const (
 // goroutine until done is closed.
 type commit struct {
 	dirty int64 // bytes that the map did not know of
-	have  bitmap
-	m     *chunkMap
+	have  chunks.Set
+	m     *chunks.Map
 	lost  bool // the disk did not take all of have
 	done  chan struct{}
 }
@@ -66,7 +68,7 @@ func (d *data) due() bool {
 func (d *data) commitBegin() {
 	c := &commit{done: make(chan struct{})}
 	d.mu.Lock()
-	c.dirty, c.have = d.dirty, d.have.clone()
+	c.dirty, c.have = d.dirty, d.have.Clone()
 	d.dirty = 0
 	d.mu.Unlock()
 	if c.dirty == 0 {
@@ -120,7 +122,7 @@ func (d *data) commit(c *commit) {
 	if !d.inPlace() {
 		return // deleted under us: there is nothing to be found again
 	}
-	if err := c.m.write(d.item.slot().mapOf()); err != nil {
+	if err := c.m.Write(d.item.slot().mapOf()); err != nil {
 		log.Warn("cannot write a chunk map", "key", d.item.key, "err", err)
 		d.mu.Lock()
 		d.dirty += c.dirty
@@ -131,10 +133,10 @@ func (d *data) commit(c *commit) {
 
 // describe returns the chunk map for bits, which are durable by the time it is
 // written. The hash went over none but chunks that were here before bits were taken.
-func (d *data) describe(bits bitmap) *chunkMap {
-	m := &chunkMap{key: d.item.id(), digest: d.digest, size: d.size, have: bits}
+func (d *data) describe(bits chunks.Set) *chunks.Map {
+	m := &chunks.Map{Blob: d.chunksOf(), Have: bits}
 	if d.hash != nil {
-		m.hashed, m.state = d.hash.pos, d.hash.save()
+		m.Hashed, m.HashState = d.hash.pos, d.hash.save()
 	}
 	return m
 }
@@ -142,16 +144,16 @@ func (d *data) describe(bits bitmap) *chunkMap {
 // forget drops the chunks of bits that are not durable: after a failed sync the
 // kernel may have dropped their pages, and says so only once
 // (lwn.net/Articles/752063). Call with disk held.
-func (d *data) forget(bits bitmap) {
+func (d *data) forget(bits chunks.Set) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for c := range chunks(d.size) {
-		if bits.has(c) && !d.durable.has(c) {
-			d.have.clear(c)
+	for c := range chunks.Count(d.size) {
+		if bits.Has(c) && !d.durable.Has(c) {
+			d.have.Remove(c)
 		}
 	}
-	if err := d.recent.replace(d.have); err != nil {
-		d.recent.close()
+	if err := d.recent.Replace(d.have); err != nil {
+		d.recent.Close()
 		d.recent = nil
 		_ = os.Remove(d.item.slot().recent())
 	}

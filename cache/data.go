@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // A data is the bytes of one blob while somebody has it open or it is being
@@ -34,7 +35,7 @@ type data struct {
 	info    os.FileInfo             // of the file, if it was whole when it was opened; else nil
 	shared  bool                    // the file is another cache's
 	phase   atomic.Int32            // partial, whole or dead
-	have    bitmap                  // chunks that can be read; empty if it was whole when it was opened
+	have    chunks.Set              // chunks that can be read; empty if it was whole when it was opened
 	settled chan struct{}           // closed when whole or dead
 	given   *given                  // which chunks readers got; nil if it was whole when it was opened
 	loose   loose                   // ranges in memory, when the disk is full
@@ -47,13 +48,13 @@ type data struct {
 	kick   chan struct{} // wakes the keeper
 	kept   chan struct{} // closed when the keeper has ended
 
-	disk    sync.Mutex // held while the map or the names of the files change
-	written *os.File   // for writing; nil when whole
-	hash    *hasher    // of the keeper; nil without a digest
-	under   *commit    // of the keeper: the one under way; nil if there is none
-	durable bitmap     // chunks on stable storage
-	recent  *recent    // chunks written since; guarded by mu
-	retired []*os.File // replaced ones that readers may still use
+	disk    sync.Mutex     // held while the map or the names of the files change
+	written *os.File       // for writing; nil when whole
+	hash    *hasher        // of the keeper; nil without a digest
+	under   *commit        // of the keeper: the one under way; nil if there is none
+	durable chunks.Set     // chunks on stable storage
+	recent  *chunks.Recent // chunks written since; guarded by mu
+	retired []*os.File     // replaced ones that readers may still use
 
 	mu         sync.Mutex // guards the fields below and those of flights
 	users      int        // handles and the keeper: the last one closes the files
@@ -126,7 +127,7 @@ func (s source) same(o source) bool {
 // has reports whether the bytes [off, end) can be read from the file now.
 // Without a lock: it may miss what is just coming in.
 func (d *data) has(off, end int64) bool {
-	return d.phase.Load() == whole || d.have.all(chunkOf(off), chunks(end))
+	return d.phase.Load() == whole || d.have.All(chunks.Of(off), chunks.Count(end))
 }
 
 // state tells how much is here.
@@ -134,7 +135,7 @@ func (d *data) state() State {
 	switch {
 	case d.phase.Load() == whole:
 		return Cached
-	case d.have.count() > 0:
+	case d.have.Len() > 0:
 		return Partial
 	}
 	return Remote
@@ -145,13 +146,13 @@ func (d *data) present() int64 {
 	if d.phase.Load() == whole {
 		return d.size
 	}
-	return d.have.present(d.size)
+	return d.have.Bytes(d.size)
 }
 
 // complete reports whether all chunks are here, verified or not.
 func (d *data) complete() bool {
-	n := chunks(d.size)
-	return d.have.firstMissing(0, n) == n
+	n := chunks.Count(d.size)
+	return d.have.FirstMissing(0, n) == n
 }
 
 // kickKeeper makes the keeper look again. It does not block.
@@ -213,7 +214,7 @@ func (d *data) closeWriter() {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.recent.close()
+	d.recent.Close()
 	d.recent = nil
 }
 

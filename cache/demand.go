@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 const (
@@ -103,7 +104,7 @@ func (d *data) need(r *reader, off, end, ahead int64) (*flight, int64, error) {
 	switch err := d.usable(r.began); {
 	case err == nil:
 		d.launch(off, max(end, ahead))
-	case d.phase.Load() == partial && (first < 0 || d.owner[chunkOf(first)] != nil):
+	case d.phase.Load() == partial && (first < 0 || d.owner[chunks.Of(first)] != nil):
 		// What is here, or on its way, needs no luck.
 	default:
 		return nil, 0, err
@@ -111,10 +112,10 @@ func (d *data) need(r *reader, off, end, ahead int64) (*flight, int64, error) {
 	if first < 0 {
 		return nil, 0, nil
 	}
-	c := chunkOf(first)
+	c := chunks.Of(first)
 	if f := d.owner[c]; f != nil {
 		if f = d.hurry(f, c); f != nil {
-			return f, min(end, (c+1)*chunkSize), nil
+			return f, min(end, (c+1)*chunks.Size), nil
 		}
 	} else if f = d.wholeFlight(); f != nil {
 		return f, d.size + 1, nil // it has passed the chunk: after it, another one
@@ -139,12 +140,12 @@ func (d *data) usable(began time.Time) error {
 // absent returns the first byte of [off, end) that cannot be read yet, or -1.
 // Call with mu held.
 func (d *data) absent(off, end int64) int64 {
-	for c := chunkOf(off); c*chunkSize < end; c++ {
-		if d.have.has(c) {
+	for c := chunks.Of(off); c*chunks.Size < end; c++ {
+		if d.have.Has(c) {
 			continue
 		}
-		if f := d.owner[c]; f == nil || f.pos < min(end, (c+1)*chunkSize) {
-			return max(off, c*chunkSize)
+		if f := d.owner[c]; f == nil || f.pos < min(end, (c+1)*chunks.Size) {
+			return max(off, c*chunks.Size)
 		}
 	}
 	return -1
@@ -168,7 +169,7 @@ func (d *data) launch(from, to int64) {
 			}
 		}
 	}
-	for c := chunkOf(from); c < chunks(to); c++ {
+	for c := chunks.Of(from); c < chunks.Count(to); c++ {
 		if f := d.owner[c]; f != nil {
 			f.promote()
 		}
@@ -186,14 +187,14 @@ func (d *data) streamed() bool {
 func (d *data) claimWhole(urgent bool) *flight {
 	if f := d.wholeFlight(); f != nil {
 		// What others gave up and it has not passed yet, it can bring too.
-		for c := chunks(f.pos); c < chunks(d.size); c++ {
-			if !d.have.has(c) && d.owner[c] == nil {
+		for c := chunks.Count(f.pos); c < chunks.Count(d.size); c++ {
+			if !d.have.Has(c) && d.owner[c] == nil {
 				d.owner[c] = f
 			}
 		}
 		return nil
 	}
-	if _, _, ok := d.gap(0, d.size, chunkSize); !ok {
+	if _, _, ok := d.gap(0, d.size, chunks.Size); !ok {
 		return nil
 	}
 	f := d.claim(0, d.size, urgent)
@@ -233,7 +234,7 @@ func (d *data) startThen(f *flight, after func()) bool {
 // hurry returns the flight to wait for to get chunk c: f, or another one where f
 // still has far to go and the bytes may be asked for twice. Call with mu held.
 func (d *data) hurry(f *flight, c int64) *flight {
-	at := c * chunkSize
+	at := c * chunks.Size
 	far := at-f.pos > max(stealDistance, 2*d.inTransit()) // else f would be there as early
 	if !far || f.whole || (d.stolen+minPiece)*stealShare > d.size {
 		return f
@@ -241,7 +242,7 @@ func (d *data) hurry(f *flight, c int64) *flight {
 	end := at
 	for ; end < min(at+minPiece, d.size) && d.owner[c] == f; c++ {
 		delete(d.owner, c)
-		end = min((c+1)*chunkSize, d.size)
+		end = min((c+1)*chunks.Size, d.size)
 	}
 	d.stolen += end - at
 	thief := d.claim(at, end, true)

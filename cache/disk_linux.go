@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // control calls fn with f's descriptor, again while a signal interrupts it.
@@ -77,12 +79,12 @@ func nextData(f *os.File, off, size int64) (start, end int64, ok bool) {
 }
 
 // bootID names the time since the machine was started; "" if it cannot be told.
-var bootID = sync.OnceValue(func() string {
+var bootID = sync.OnceValue(func() chunks.Boot {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""
 	}
-	return strings.TrimSpace(string(id))
+	return chunks.Boot(strings.TrimSpace(string(id)))
 })
 
 // cloneFile makes dst share src's blocks. Errors: any means "copy it".

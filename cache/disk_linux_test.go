@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // A chunk whose bytes are not on the disk is fetched again, whatever the map says.
@@ -89,7 +90,7 @@ func TestDisk_failedSync(t *testing.T) {
 	}
 	overdue()
 	eventually(t, "map", func() bool { _, err := readMap(mapOf); return err == nil })
-	if m, err := readMap(mapOf); err != nil || !m.have.has(0) || m.have.count() != chunks(mib) {
+	if m, err := readMap(mapOf); err != nil || !m.Have.Has(0) || m.Have.Len() != chunks.Count(mib) {
 		t.Errorf("after a sync the map is %+v (%v)", m, err)
 	}
 	mustRead(t, b, content, mib, mib)
@@ -107,7 +108,7 @@ func TestDisk_failedSync(t *testing.T) {
 	d.disk.Lock()
 	d.written = real
 	d.disk.Unlock()
-	if m, err := readMap(mapOf); err != nil || m.have.has(chunkOf(mib)) {
+	if m, err := readMap(mapOf); err != nil || m.Have.Has(chunks.Of(mib)) {
 		t.Errorf("after a failed sync the map is %+v (%v)", m, err)
 	}
 	if !d.has(0, mib) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 const (
@@ -195,7 +196,7 @@ func (d *data) receive(f *flight, body *alive, skip int64) error {
 	for f.pos < f.end {
 		m.yielded = l.yield(d.ctx, f.ticket) || m.yielded
 		// Not across a chunk's end, which would make two writes of it.
-		n, err := body.Read(buf[:min(bufferSize, chunkSize-f.pos%chunkSize, f.end-f.pos)])
+		n, err := body.Read(buf[:min(bufferSize, chunks.Size-f.pos%chunks.Size, f.end-f.pos)])
 		if werr := d.write(f, buf[:n]); werr != nil {
 			return werr
 		}
@@ -236,7 +237,7 @@ func (m *meter) look(pos int64) bool {
 // write puts p at the watermark, without what the flight does not own.
 func (d *data) write(f *flight, p []byte) error {
 	for len(p) > 0 {
-		n := min(int64(len(p)), chunkSize-f.pos%chunkSize)
+		n := min(int64(len(p)), chunks.Size-f.pos%chunks.Size)
 		switch mine, left := d.owns(f); {
 		case mine:
 			if err := d.writeFile(p[:n], f.pos); err != nil {

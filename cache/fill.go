@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 const (
@@ -171,7 +172,7 @@ func (f *filler) wanted() bool {
 	if !open && !f.sure {
 		return false
 	}
-	_, _, missing := d.gap(0, d.size, chunkSize)
+	_, _, missing := d.gap(0, d.size, chunks.Size)
 	return missing && (!d.streamed() || d.wholeFlight() == nil)
 }
 
@@ -206,9 +207,9 @@ func (d *data) claimNext() *flight {
 	if d.streamed() {
 		return d.claimWhole(false)
 	}
-	from, _, ok := d.gap(d.frontier, d.size, chunkSize)
+	from, _, ok := d.gap(d.frontier, d.size, chunks.Size)
 	if !ok {
-		from, _, ok = d.gap(0, d.size, chunkSize)
+		from, _, ok = d.gap(0, d.size, chunks.Size)
 	}
 	if !ok {
 		return nil
@@ -234,9 +235,9 @@ func (d *data) fillSize(off int64) int64 {
 	}
 	// What is under way counts too: else each claim would leave a rest for one
 	// more round trip.
-	left := (chunks(d.size) - d.have.count()) * chunkSize
+	left := (chunks.Count(d.size) - d.have.Len()) * chunks.Size
 	n = max(min(n, left/paceMax), floor)
-	return chunks(max(n, minFill)) * chunkSize
+	return chunks.Count(max(n, minFill)) * chunks.Size
 }
 
 // anyFlight returns a flight under way, nil if there is none.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // A flight is one range on its way from a registry into the file. Its fields
@@ -45,8 +46,8 @@ func (d *data) claim(off, end int64, urgent bool) *flight {
 	if urgent || d.awaited > 0 {
 		f.want()
 	}
-	for c := chunkOf(off); c < chunks(end); c++ {
-		if !d.have.has(c) && d.owner[c] == nil {
+	for c := chunks.Of(off); c < chunks.Count(end); c++ {
+		if !d.have.Has(c) && d.owner[c] == nil {
 			d.owner[c] = f
 		}
 	}
@@ -83,38 +84,38 @@ func (f *flight) promote() {
 // gap returns the first run of at most limit bytes in [off, end) of chunks that
 // neither are here nor on their way. Call with mu held.
 func (d *data) gap(off, end, limit int64) (from, to int64, ok bool) {
-	last := chunks(end)
-	c := chunkOf(off)
+	last := chunks.Count(end)
+	c := chunks.Of(off)
 	for ; ; c++ {
-		if c = d.have.firstMissing(c, last); c >= last {
+		if c = d.have.FirstMissing(c, last); c >= last {
 			return 0, 0, false
 		}
 		if d.owner[c] == nil {
 			break
 		}
 	}
-	from = c * chunkSize
-	for c++; c < last && c*chunkSize-from < limit && !d.have.has(c) && d.owner[c] == nil; c++ {
+	from = c * chunks.Size
+	for c++; c < last && c*chunks.Size-from < limit && !d.have.Has(c) && d.owner[c] == nil; c++ {
 	}
-	return from, min(c*chunkSize, d.size), true
+	return from, min(c*chunks.Size, d.size), true
 }
 
 // advance notes that the flight has come n bytes further, and wakes who waited
 // for them.
 func (d *data) advance(f *flight, n int64) {
 	d.mu.Lock()
-	c := chunkOf(f.pos)
+	c := chunks.Of(f.pos)
 	f.pos += n
 	d.received, d.heard = d.received+n, time.Now()
-	complete := f.pos == min((c+1)*chunkSize, d.size) && d.owner[c] == f
+	complete := f.pos == min((c+1)*chunks.Size, d.size) && d.owner[c] == f
 	if complete {
 		delete(d.owner, c)
-		d.have.set(c)
-		d.recent.note(c, d.have)
+		d.have.Add(c)
+		d.recent.Note(c, d.have)
 		if d.dirty == 0 {
 			d.dirtySince = time.Now()
 		}
-		d.dirty += chunkSize
+		d.dirty += chunks.Size
 	}
 	waiting := f.waiters[:0]
 	for _, w := range f.waiters {
@@ -137,11 +138,11 @@ func (d *data) advance(f *flight, n int64) {
 func (d *data) owns(f *flight) (mine, left bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c := chunkOf(f.pos)
+	c := chunks.Of(f.pos)
 	if d.owner[c] == f {
 		return true, true
 	}
-	for ; c < chunks(f.end); c++ {
+	for ; c < chunks.Count(f.end); c++ {
 		if d.owner[c] == f {
 			return false, true
 		}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 const (
@@ -85,11 +87,11 @@ func (d *data) hashSome() bool {
 	if d.hash == nil {
 		return false
 	}
-	first := chunkOf(d.hash.pos)
+	first := chunks.Of(d.hash.pos)
 	if d.hash.pos == d.size {
 		return false
 	}
-	ready := min(d.have.firstMissing(first, chunks(d.size))*chunkSize, d.size)
+	ready := min(d.have.FirstMissing(first, chunks.Count(d.size))*chunks.Size, d.size)
 	end := min(ready, d.hash.pos+hashStep)
 	if err := d.hash.take(d.ctx, d.file.Load(), end); err != nil && d.ctx.Err() == nil {
 		d.spoil(err)
@@ -138,7 +140,7 @@ func (d *data) finish() {
 	}
 	if err := fdatasync(d.written); err != nil {
 		d.item.cache.opts.Log.Warn("cannot make a blob durable", "key", d.item.key, "err", err)
-		d.forget(d.have.clone())
+		d.forget(d.have.Clone())
 		return
 	}
 	main.closeSpare()

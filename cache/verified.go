@@ -7,6 +7,8 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
+
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // Bytes are given out before the whole is here to be compared with its digest:
@@ -20,7 +22,7 @@ import (
 // openings of it, for as long as the bytes here stay the same ones.
 type given struct {
 	size     int64 // bytes
-	chunks   bitmap
+	chunks   chunks.Set
 	left     atomic.Int64 // how many nobody got yet
 	verified atomic.Bool  // what was given turned out to be right
 }
@@ -44,20 +46,20 @@ func (it *item) givenOf(size int64) *given {
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	if it.given == nil || it.given.size != size {
-		it.given = &given{size: size, chunks: newBitmap(chunks(size))}
-		it.given.left.Store(chunks(size))
+		it.given = &given{size: size, chunks: chunks.NewSet(chunks.Count(size))}
+		it.given.left.Store(chunks.Count(size))
 	}
 	return it.given
 }
 
 // some reports whether any reader got anything.
-func (g *given) some() bool { return g == nil || g.left.Load() < chunks(g.size) }
+func (g *given) some() bool { return g == nil || g.left.Load() < chunks.Count(g.size) }
 
 // gives notes that a reader is to get [off, end), and reports whether the digest
 // must match first, as somebody may have all of the blob then.
 func (d *data) gives(off, end int64) (verify bool) {
-	for c := chunkOf(off); c < chunks(end); c++ {
-		if d.given.chunks.add(c) {
+	for c := chunks.Of(off); c < chunks.Count(end); c++ {
+		if d.given.chunks.Add(c) {
 			d.given.left.Add(-1)
 		}
 	}

@@ -75,7 +75,7 @@ func (c *Cache) suspect(ctx context.Context, key Key) (*suspect, error) {
 	}
 	s := &suspect{key: key, digest: it.digestOf(source{}), file: f, info: info}
 	if m, err := readMap(c.dir.mapOf(key)); err == nil && s.digest == "" {
-		s.digest = m.digest
+		s.digest = m.Digest
 	}
 	return s, nil
 }

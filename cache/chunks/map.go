@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package chunks
 
 import (
 	"bytes"
@@ -14,28 +14,38 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// A chunkMap is the record beside a blob's file: what of it can be trusted. It is
+// A Blob is what chunks are of. Name tells it from others beside which chunks are
+// noted, Digest is the one that all of it must have ("" if the service keeps none).
+type Blob struct {
+	Name   string
+	Digest string
+	Size   int64 // bytes
+}
+
+// A Map is the record beside a blob's file: what of it can be trusted. It is
 // replaced as a whole, and only after the data it speaks of was synced.
-type chunkMap struct {
-	key    Key
-	digest string // of the image, "" if the service keeps none
-	size   int64  // bytes
-	have   bitmap // chunks that are on stable storage
+type Map struct {
+	Blob
+	Have Set // chunks that are on stable storage
 
-	// hashed bytes from the start went into the hash whose state is this, so
+	// Hashed bytes from the start went into the hash whose state is HashState, so
 	// that a large blob need not be read again after a restart.
-	hashed int64
-	state  []byte
+	Hashed    int64
+	HashState []byte
 
-	// verified is the modification time (Unix nanoseconds) of the whole file when
+	// Verified is the modification time (Unix nanoseconds) of the whole file when
 	// its digest matched; 0 if it did not yet.
-	verified int64
-	// verity is the kernel's hash of the whole file, if fs-verity is on for it: as
+	Verified int64
+	// Verity is the kernel's hash of the whole file, if fs-verity is on for it: as
 	// long as that is the same, the bytes are.
-	verity string
+	Verity string
 }
 
 const (
+	// TmpSuffix is that of a file that is being written, beside the one that it replaces.
+	TmpSuffix = ".tmp"
+
+	fileMode   = 0o600
 	mapMagic   = "SREGMAP3"
 	maxMapFile = 64 << 20 // four times that of the largest image: anything longer is no map
 )
@@ -47,23 +57,23 @@ var (
 
 // encode returns the file: magic, CRC-32C of the rest, then the fields, all
 // little-endian, strings with a length of two bytes.
-func (m *chunkMap) encode() []byte {
+func (m *Map) encode() []byte {
 	b := append([]byte(mapMagic), 0, 0, 0, 0)
-	for _, n := range []int64{chunkSize, m.size, m.hashed, m.verified} {
+	for _, n := range []int64{Size, m.Size, m.Hashed, m.Verified} {
 		b = binary.LittleEndian.AppendUint64(b, uint64(n))
 	}
-	for _, s := range [][]byte{[]byte(m.key), []byte(m.digest), m.state, []byte(m.verity)} {
+	for _, s := range [][]byte{[]byte(m.Name), []byte(m.Digest), m.HashState, []byte(m.Verity)} {
 		b = binary.LittleEndian.AppendUint16(b, uint16(len(s)))
 		b = append(b, s...)
 	}
-	b = m.have.appendTo(b)
+	b = m.Have.appendTo(b)
 	binary.LittleEndian.PutUint32(b[len(mapMagic):], crc32.Checksum(b[len(mapMagic)+4:], castagnoli))
 	return b
 }
 
-// decodeMap reads what encode wrote. Errors: errMap with what is wrong.
-func decodeMap(b []byte) (*chunkMap, error) {
-	bad := func(why string) (*chunkMap, error) { return nil, fmt.Errorf("%w: %s", errMap, why) }
+// decode reads what encode wrote. Errors: errMap with what is wrong.
+func decode(b []byte) (*Map, error) {
+	bad := func(why string) (*Map, error) { return nil, fmt.Errorf("%w: %s", errMap, why) }
 	body, ok := bytes.CutPrefix(b, []byte(mapMagic))
 	if !ok || len(body) < 4+4*8 {
 		return bad("no header")
@@ -84,47 +94,38 @@ func decodeMap(b []byte) (*chunkMap, error) {
 		n := 2 + int(binary.LittleEndian.Uint16(body))
 		fields[i], body = body[2:n], body[n:]
 	}
-	m := &chunkMap{size: nums[1], hashed: nums[2], verified: nums[3],
-		key: Key(fields[0]), digest: string(fields[1]), state: fields[2], verity: string(fields[3])}
-	if nums[0] != chunkSize || m.size < 0 || m.hashed < 0 || m.hashed > m.size || m.size > backends.MaxSize {
+	m := &Map{Blob: Blob{Name: string(fields[0]), Digest: string(fields[1]), Size: nums[1]},
+		Hashed: nums[2], HashState: fields[2], Verified: nums[3], Verity: string(fields[3])}
+	if nums[0] != Size || m.Size < 0 || m.Hashed < 0 || m.Hashed > m.Size || m.Size > backends.MaxSize {
 		return bad("impossible numbers")
 	}
-	if m.have, ok = parseBitmap(body, chunks(m.size)); !ok {
-		return bad("impossible bitmap")
+	if m.Have, ok = parseSet(body, Count(m.Size)); !ok {
+		return bad("impossible Set")
 	}
 	return m, nil
 }
 
-// readMap reads the map file at path. Errors: any means that there is no map.
-func readMap(path string) (*chunkMap, error) {
-	f, _, err := openRegular(path, os.O_RDONLY)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return mapFrom(f)
-}
-
-func mapFrom(r io.Reader) (*chunkMap, error) {
+// ReadMap reads a map file. Errors: any means that there is no map.
+func ReadMap(r io.Reader) (*Map, error) {
 	b, err := io.ReadAll(io.LimitReader(r, maxMapFile))
 	if err != nil {
 		return nil, err
 	}
-	return decodeMap(b)
+	return decode(b)
 }
 
-// write replaces the map file at path. When it returns nil the bits are on
+// Write replaces the map file at path. When it returns nil the bits are on
 // stable storage; a crash before that leaves the former map, whose bits are a
 // subset.
-func (m *chunkMap) write(path string) (err error) {
-	tmp := path + tmpSuffix
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+func (m *Map) Write(path string) error {
+	tmp := path + TmpSuffix
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(m.encode())
 	if err == nil {
-		err = fdatasync(f)
+		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(tmp))
