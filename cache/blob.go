@@ -69,7 +69,7 @@ func (c *Cache) blob(ctx context.Context, client *backends.Client, img backends.
 			return nil, err
 		}
 	}
-	src := source{client: client, image: img, lane: c.traffic.lane(client)}
+	src := source{client: client, image: img, sched: c.schedulers.of(client)}
 	key := KeyOf(client.Name(), img)
 	d, err := c.openData(ctx, key, src)
 	if err != nil {

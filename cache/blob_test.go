@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/sched"
 )
 
 func TestBlob_oracle(t *testing.T) {
@@ -134,7 +135,7 @@ func TestBlob_fetchedOnce(t *testing.T) {
 	client := r.client(t)
 	c := openCache(t, t.TempDir(), Options{FillDelay: 10 * time.Millisecond})
 	// A service that is slow at times: what a busy machine holds up is not asked for again.
-	c.traffic.lane(client).answers.note(time.Minute)
+	c.schedulers.of(client).Latency.Note(time.Minute)
 	var wg sync.WaitGroup
 	for i := range readers {
 		wg.Go(func() {
@@ -316,7 +317,7 @@ func TestBlob_overtakes(t *testing.T) {
 	d := b.data.Load()
 	d.mu.Lock()
 	d.rate = 20e6 // long requests
-	d.sources[0].lane.answers.forget()
+	d.sources[0].sched.Latency = sched.Latency{}
 	d.startFiller()
 	d.mu.Unlock()
 	eventually(t, "background request", func() bool { return r.open.Load() >= 4 })
@@ -327,12 +328,6 @@ func TestBlob_overtakes(t *testing.T) {
 	if got := r.sent.Load(); got > 65*mib {
 		t.Errorf("%d bytes fetched of 64 MiB", got)
 	}
-}
-
-func (a *answers) forget() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.asked = 0
 }
 
 // A service that ignored a range for one image, and breaks off another in its

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/sched"
 	"github.com/sregfs/sregfs/cache/chunks"
 )
 
@@ -25,7 +26,7 @@ import (
 // rest (fill.go), and one keeper makes it durable, verifies it and puts it in
 // its place (keeper.go).
 //
-// Locks are taken in this order: item.busy, disk, item.mu, mu, Cache.mu; those of a lane last.
+// Locks are taken in this order: item.busy, disk, item.mu, mu, Cache.mu; that of the schedulers last.
 type data struct {
 	item   *item
 	size   int64
@@ -91,7 +92,7 @@ const (
 type source struct {
 	client *backends.Client
 	image  backends.Image
-	lane   *lane
+	sched  *sched.Scheduler
 }
 
 // maxSources bounds how many names of one blob are remembered as places to fetch it from.

@@ -179,7 +179,7 @@ func (d *data) launch(from, to int64) {
 // streamed reports whether the blob must be fetched in one stream from its
 // start. Call with mu held.
 func (d *data) streamed() bool {
-	return d.wholeOnly.Load() || d.sources[0].lane.wholeOnly()
+	return d.wholeOnly.Load() || d.sources[0].sched.Ranges.None()
 }
 
 // claimWhole makes the one flight of a service without ranges, nil if it is under

@@ -33,15 +33,12 @@
 // reader has read the first MiB in sequence, or 8 MiB anywhere, or waits for the
 // whole.
 //
-// Flights ask for slots in the lane to their service (lane.go). Demanded ones go
-// first. Background ones get as many as the lane's pace says (pace.go): 4 at
-// first, then whatever more throughput is measured with; 16 at once for a
-// whole image; half after each complaint of the service, and none before its
-// Retry-After is over. One that has all but come in does not count any more: the
-// next request travels meanwhile. While the body of a demanded range comes in
-// the others hold still, 50 ms at a time at most.
+// Flights ask the scheduler of their service for slots (package sched). Demanded
+// ones go first; background ones get as many as the adaptive limit says. One that has
+// all but come in does not count any more: the next request travels meanwhile. While
+// the body of a demanded range comes in the others hold still, 50 ms at a time at most.
 //
-// A request that is stuck for longer than its service ever takes (answers.go), is
+// A request that is stuck for longer than its service ever takes (sched.Latency), is
 // made a second time for what is missing (vigil.go); whichever brings a byte
 // first goes on.
 //

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/sched"
 	"github.com/sregfs/sregfs/cache/chunks"
 )
 
@@ -74,14 +75,14 @@ func (d *data) fetch(f *flight) error {
 			continue
 		case errors.Is(err, errNoRanges):
 			d.wholeOnly.Store(true)
-			src.lane.ignoresRanges()
+			src.sched.Ranges.Ignored()
 			return err
 		case !passing(err) && d.demote(src):
 			continue
 		case !passing(err):
 			return err
 		case errors.Is(err, errStalled):
-			src.lane.slow()
+			src.sched.Stalled()
 		}
 		tries++
 		if f.pos > before {
@@ -113,7 +114,7 @@ func (d *data) rest(f *flight, tries int, left time.Duration, err error) error {
 // attempt makes one request for what is left of the flight, and a second one if
 // the first gets stuck.
 func (d *data) attempt(f *flight, src source) error {
-	if err := d.board(f, src.lane); err != nil {
+	if err := d.board(f, src.sched); err != nil {
 		return err
 	}
 	defer d.alight(f)
@@ -126,7 +127,7 @@ func (d *data) attempt(f *flight, src source) error {
 	v := d.watch(f, src, first.cancel)
 	err := first.open(src, f.end-off)
 	if err == nil {
-		err = d.take(f, src, first, v)
+		err = d.take(f, first, v)
 	}
 	second := v.end()
 	if second == nil {
@@ -138,14 +139,14 @@ func (d *data) attempt(f *flight, src source) error {
 	}
 	v = d.watch(f, src, second.cancel)
 	defer v.end()
-	return second.reason(d.take(f, src, second, v))
+	return second.reason(d.take(f, second, v))
 }
 
 // take writes what an answer brings into the file.
-func (d *data) take(f *flight, src source, a *answer, v *vigil) error {
+func (d *data) take(f *flight, a *answer, v *vigil) error {
 	v.begin()
 	if f.demanded {
-		src.lane.hurry(f.ticket)
+		f.slot.Answered()
 	}
 	return d.receive(f, &alive{a.body, v}, f.pos-a.off)
 }
@@ -156,31 +157,35 @@ type openError struct{ error }
 
 func (e *openError) Unwrap() error { return e.error }
 
-// board sees to it that the flight has a slot of l; a filler's flight comes with one.
-func (d *data) board(f *flight, l *lane) error {
+// board waits for a slot of s; a filler's flight comes with one.
+func (d *data) board(f *flight, s *sched.Scheduler) error {
 	d.mu.Lock()
-	if f.ticket != nil && f.lane == l {
+	old := f.slot
+	if old != nil && old.Of(s) {
 		d.mu.Unlock()
 		return nil
 	}
-	old, former := f.ticket, f.lane
-	t := newTicket(f.urgent)
-	f.lane, f.ticket = l, t
+	priority := sched.Background
+	if f.urgent {
+		priority = sched.Demanded
+	}
+	slot := s.Ask(priority)
+	f.slot = slot
 	d.mu.Unlock()
 	if old != nil {
-		former.leave(old)
+		old.Release()
 	}
-	return l.enter(d.ctx, t)
+	return slot.Wait(d.ctx)
 }
 
 // alight gives the flight's slot back.
 func (d *data) alight(f *flight) {
 	d.mu.Lock()
-	t := f.ticket
-	f.ticket = nil
+	slot := f.slot
+	f.slot = nil
 	d.mu.Unlock()
-	if t != nil {
-		f.lane.leave(t)
+	if slot != nil {
+		slot.Release()
 	}
 }
 
@@ -191,10 +196,9 @@ func (d *data) receive(f *flight, body *alive, skip int64) error {
 	}
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
-	l := f.lane
 	m := meter{data: d, start: time.Now(), first: f.pos}
 	for f.pos < f.end {
-		m.yielded = l.yield(d.ctx, f.ticket) || m.yielded
+		m.yielded = f.slot.Yield(d.ctx) || m.yielded
 		// Not across a chunk's end, which would make two writes of it.
 		n, err := body.Read(buf[:min(bufferSize, chunks.Size-f.pos%chunks.Size, f.end-f.pos)])
 		if werr := d.write(f, buf[:n]); werr != nil {
@@ -208,7 +212,7 @@ func (d *data) receive(f *flight, body *alive, skip int64) error {
 			return err
 		}
 		if m.look(f.pos) && f.end-f.pos <= m.ahead {
-			l.end(f.ticket)
+			f.slot.Ending()
 		}
 	}
 	if !m.yielded {
@@ -285,7 +289,7 @@ func (d *data) guess(n int64, took time.Duration) int64 {
 // inTransit is how much of one stream comes in while a request travels. Call with
 // mu held.
 func (d *data) inTransit() int64 {
-	return int64(d.rate * d.sources[0].lane.answers.usual().Seconds())
+	return int64(d.rate * d.sources[0].sched.Latency.Usual().Seconds())
 }
 
 // measure notes how fast a stream was, see fillSize.

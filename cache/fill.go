@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/sched"
 	"github.com/sregfs/sregfs/cache/chunks"
 )
 
@@ -38,9 +39,8 @@ type filler struct {
 	done chan struct{} // closed at its end
 	err  error         // valid once done; nil if nothing was missing any more, or the blob had ended
 
-	lane    *lane
-	ticket  *ticket // nil if there is nothing to fetch with it
-	running int     // flights
+	slot    *sched.Slot // that it has asked for; nil if there is nothing to fetch with it
+	running int         // flights
 	landed  chan *flight
 	failed  trouble
 
@@ -68,7 +68,7 @@ func (d *data) startFiller() *filler {
 
 // hasten is called when all of d is wanted now: there is no climbing to the
 // pace that its service can keep. Call with mu held.
-func (d *data) hasten() { d.sources[0].lane.run() }
+func (d *data) hasten() { d.sources[0].sched.WantAll() }
 
 func (f *filler) run() {
 	err := backends.Guard(f.data.item.cache.opts.Log, f.fill)
@@ -91,7 +91,7 @@ func (f *filler) fill() error {
 	defer f.stepBack()
 	for {
 		f.queueUp()
-		if f.ticket == nil && f.running == 0 {
+		if f.slot == nil && f.running == 0 {
 			other := f.data.anyFlight()
 			if other == nil {
 				return nil
@@ -111,29 +111,28 @@ func (f *filler) queueUp() {
 	d := f.data
 	most := d.item.cache.opts.Streams
 	wanted := (most <= 0 || f.running < most) && f.wanted()
-	l := d.source().lane
-	if !wanted || l != f.lane {
+	s := d.source().sched
+	if !wanted || f.slot != nil && !f.slot.Of(s) {
 		f.stepBack()
 	}
-	if wanted && f.ticket == nil {
-		f.lane, f.ticket = l, newTicket(false)
-		l.queueUp(f.ticket)
+	if wanted && f.slot == nil {
+		f.slot = s.Ask(sched.Background)
 	}
 }
 
 // stepBack gives the ticket back.
 func (f *filler) stepBack() {
-	if f.ticket != nil {
-		f.lane.leave(f.ticket)
-		f.ticket = nil
+	if f.slot != nil {
+		f.slot.Release()
+		f.slot = nil
 	}
 }
 
 // next waits for the ticket, to start a flight with it, or for a flight to land.
 func (f *filler) next() error {
-	var granted chan struct{}
-	if f.ticket != nil {
-		granted = f.ticket.ready
+	var granted <-chan struct{}
+	if f.slot != nil {
+		granted = f.slot.Ready()
 	}
 	select {
 	case <-granted:
@@ -192,11 +191,11 @@ func (f *filler) start() error {
 	if next == nil {
 		return nil
 	}
-	next.lane, next.ticket = f.lane, f.ticket
+	next.slot = f.slot
 	if !d.startThen(next, func() { f.landed <- next }) {
 		return ErrClosed
 	}
-	f.ticket = nil
+	f.slot = nil
 	f.running++
 	return nil
 }
@@ -231,12 +230,12 @@ func (d *data) fillSize(off int64) int64 {
 	n := min(int64(d.rate*fillTime.Seconds()), max(farFill, 2*transit), maxFill)
 	floor := min(transit, n)
 	if off >= d.frontier {
-		n = min(n, max((off-d.frontier)/paceMax, nearFill))
+		n = min(n, max((off-d.frontier)/sched.LimitMax, nearFill))
 	}
 	// What is under way counts too: else each claim would leave a rest for one
 	// more round trip.
 	left := (chunks.Count(d.size) - d.have.Len()) * chunks.Size
-	n = max(min(n, left/paceMax), floor)
+	n = max(min(n, left/sched.LimitMax), floor)
 	return chunks.Count(max(n, minFill)) * chunks.Size
 }
 

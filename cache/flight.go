@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/sched"
 	"github.com/sregfs/sregfs/cache/chunks"
 )
 
@@ -23,8 +24,7 @@ type flight struct {
 	urgent   bool          // a reader waits for it
 	demanded bool          // it was made for a reader: others yield to it
 	hedged   bool          // it has been asked for twice
-	lane     *lane         // of the attempt under way
-	ticket   *ticket       // nil between attempts
+	slot     *sched.Slot   // of the attempt under way; nil between attempts
 	whole    bool          // a stream from the blob's start, for services without ranges
 	resumed  bool          // whole, but broken off: the rest is asked for before all is again
 	wanted   chan struct{} // closed once somebody waits for it, see backends.Demanded
@@ -76,8 +76,8 @@ func (f *flight) isWanted() bool {
 func (f *flight) promote() {
 	f.urgent = true
 	f.want()
-	if f.ticket != nil {
-		f.lane.promote(f.ticket)
+	if f.slot != nil {
+		f.slot.Promote()
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/sched"
 )
 
 // A loose holds the last few chunks of a blob in memory, while the disk has no
@@ -119,11 +120,12 @@ func (d *data) fetchLoose(c *looseChunk) {
 
 // readFrom fills b straight from the registry.
 func (d *data) readFrom(b []byte, off int64) error {
-	src, t := d.source(), newTicket(true)
-	if err := src.lane.enter(d.ctx, t); err != nil {
+	src := d.source()
+	slot := src.sched.Ask(sched.Demanded)
+	if slot.Wait(d.ctx) != nil {
 		return ErrClosed
 	}
-	defer src.lane.leave(t)
+	defer slot.Release()
 	body, err := src.client.Open(backends.Demanded(d.ctx, nil), src.image, off, int64(len(b)))
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/sched"
 )
 
 // streams are the downloads of blobs whose size is not known before they end.
@@ -214,11 +215,11 @@ func (c *Cache) receiveAll(ctx context.Context, f *os.File, src source) error {
 }
 
 func (c *Cache) receiveOnce(ctx context.Context, f *os.File, src source) (int64, error) {
-	t := newTicket(true)
-	if err := src.lane.enter(ctx, t); err != nil {
+	slot := src.sched.Ask(sched.Demanded)
+	if err := slot.Wait(ctx); err != nil {
 		return 0, err
 	}
-	defer src.lane.leave(t)
+	defer slot.Release()
 	body, err := src.client.Open(backends.Demanded(ctx, nil), src.image, 0, -1)
 	if err != nil {
 		return 0, &openError{err}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/sched"
 )
 
 // idlePatience is how many times longer than for a reader a stalled request is
@@ -25,7 +26,7 @@ type answer struct {
 	cancel context.CancelCauseFunc
 	off    int64 // of the body's next byte
 	body   io.ReadCloser
-	slot   func() // gives back what it holds besides; nil if that is nothing
+	slot   *sched.Slot // its own; nil if it uses that of the flight
 }
 
 func newAnswer(ctx context.Context, off int64) *answer {
@@ -45,9 +46,9 @@ func (a *answer) open(src source, n int64) error {
 		return &openError{err}
 	}
 	a.body = body
-	src.lane.answers.note(time.Since(asked))
+	src.sched.Latency.Note(time.Since(asked))
 	if a.off > 0 {
-		src.lane.givesRanges()
+		src.sched.Ranges.Given()
 	}
 	return nil
 }
@@ -67,7 +68,7 @@ func (a *answer) close() {
 	}
 	a.cancel(nil)
 	if a.slot != nil {
-		a.slot()
+		a.slot.Release()
 		a.slot = nil
 	}
 }
@@ -100,7 +101,7 @@ type vigil struct {
 // watch begins to watch over a request of f; end must be called.
 func (d *data) watch(f *flight, src source, cancel context.CancelCauseFunc) *vigil {
 	v := &vigil{data: d, flight: f, src: src, cancel: cancel,
-		stuck: src.lane.answers.stalled(), gone: d.patience() / 3}
+		stuck: src.sched.Latency.Stuck(), gone: d.patience() / 3}
 	v.period = min(v.stuck, v.gone)
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -187,7 +188,7 @@ func (v *vigil) mayHedge() bool {
 	// The service may have sent all that is asked for again. The first time it
 	// does not matter how much that is.
 	again := f.end - f.pos
-	if d.stolen > 0 && (d.stolen+again)*stealShare > d.size || !v.src.lane.answers.hedge() {
+	if d.stolen > 0 && (d.stolen+again)*stealShare > d.size || !v.src.sched.Latency.Hedge() {
 		return false
 	}
 	d.stolen += again
@@ -213,11 +214,11 @@ func (v *vigil) race(second *answer) {
 }
 
 func (v *vigil) run(second *answer) error {
-	t := newTicket(true)
-	if err := v.src.lane.enter(second.ctx, t); err != nil {
+	slot := v.src.sched.Ask(sched.Demanded)
+	if err := slot.Wait(second.ctx); err != nil {
 		return err
 	}
-	second.slot = func() { v.src.lane.leave(t) }
+	second.slot = slot
 	v.data.mu.Lock()
 	second.off = v.flight.pos
 	n := v.flight.end - second.off
@@ -250,7 +251,7 @@ func (a *alive) Read(p []byte) (int, error) {
 	a.vigil.wake()
 	n, err := a.Reader.Read(p)
 	if n > 0 {
-		a.vigil.src.lane.received(int64(n))
+		a.vigil.src.sched.Received(int64(n))
 		a.vigil.mu.Lock()
 		defer a.vigil.mu.Unlock()
 		a.vigil.progress()

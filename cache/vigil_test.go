@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/sched"
 )
 
 // A request that gets stuck in the middle is asked again for the rest, once.
@@ -25,7 +26,7 @@ func TestVigil_stalled(t *testing.T) {
 			t.Fatalf("ReadAt: %v, or other bytes", err)
 		}
 		// The answer, silence until it counts as stalled, two round trips on another connection.
-		if took := time.Since(start); took < stallMin || took > stallMin+400*time.Millisecond {
+		if took := time.Since(start); took < sched.StuckMin || took > sched.StuckMin+400*time.Millisecond {
 			t.Errorf("took %v", took)
 		}
 		if far.requests != 2 || far.sent != mib {
@@ -48,27 +49,8 @@ func TestVigil_background(t *testing.T) {
 		if err := b.Wait(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(start); took < idlePatience*stallMin || took > idlePatience*stallMin+stallMin {
+		if took := time.Since(start); took < idlePatience*sched.StuckMin || took > idlePatience*sched.StuckMin+sched.StuckMin {
 			t.Errorf("took %v", took)
 		}
 	})
-}
-
-// A service all of whose requests get stuck is not asked twice for each.
-func TestVigil_budget(t *testing.T) {
-	t.Parallel()
-	var a answers
-	granted := 0
-	for range 80 {
-		a.note(time.Second)
-		if a.hedge() {
-			granted++
-		}
-	}
-	if want := 80/hedgeShare + 1; granted > want {
-		t.Errorf("%d of 80 requests asked twice, want at most %d", granted, want)
-	}
-	if got := a.stalled(); got != stallFactor*time.Second {
-		t.Errorf("a request of a service that takes a second counts as stalled after %v", got)
-	}
 }

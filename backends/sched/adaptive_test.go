@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cache
+package sched
 
 import (
 	"testing"
@@ -9,35 +9,35 @@ import (
 
 // climb lets p run against a service of which bandwidth says how many bytes a
 // second it sends to so many requests, and returns where p stands after each window.
-func climb(p *pace, windows int, bandwidth func(requests int) float64) []int {
+func climb(p *limit, windows int, bandwidth func(requests int) float64) []int {
 	var limits []int
 	at := time.Unix(1e9, 0)
 	p.note(0, at)
 	for range windows {
-		p.waiting = true
-		at = at.Add(paceWindow)
-		p.note(int64(bandwidth(p.now())*paceWindow.Seconds()), at)
+		p.wanted = true
+		at = at.Add(limitWindow)
+		p.note(int64(bandwidth(p.now())*limitWindow.Seconds()), at)
 		limits = append(limits, p.now())
 	}
 	return limits
 }
 
-func TestPace(t *testing.T) {
+func TestLimit(t *testing.T) {
 	t.Parallel()
 	shared := func(most float64) func(int) float64 {
 		return func(n int) float64 { return min(float64(n)*10e6, most) }
 	}
 	tests := map[string]struct {
-		start     pace
+		start     limit
 		bandwidth func(int) float64
 		low, high int // where it may stand from the tenth second on
 	}{
-		"each connection is slow":    {pace{}, shared(1e12), 12, paceMax},
-		"two fill the line":          {pace{}, shared(20e6), 1, 6},
-		"six fill the line":          {pace{}, shared(60e6), 5, 9},
-		"more are slower":            {pace{}, func(n int) float64 { return 50e6 / float64(n) }, 1, 4},
-		"a whole image, slow each":   {pace{limit: paceMax, down: true, fine: true}, shared(1e12), 12, paceMax},
-		"a whole image, a full line": {pace{limit: paceMax, down: true, fine: true}, shared(40e6), 1, 14},
+		"each connection is slow":    {limit{}, shared(1e12), 12, LimitMax},
+		"two fill the line":          {limit{}, shared(20e6), 1, 6},
+		"six fill the line":          {limit{}, shared(60e6), 5, 9},
+		"more are slower":            {limit{}, func(n int) float64 { return 50e6 / float64(n) }, 1, 4},
+		"a whole image, slow each":   {limit{n: LimitMax, down: true, fine: true}, shared(1e12), 12, LimitMax},
+		"a whole image, a full line": {limit{n: LimitMax, down: true, fine: true}, shared(40e6), 1, 14},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -55,43 +55,43 @@ func TestPace(t *testing.T) {
 
 // The first requests of a whole image are not held back by a climb, except where
 // the service has complained.
-func TestPace_complaints(t *testing.T) {
+func TestLimit_complaints(t *testing.T) {
 	t.Parallel()
-	var p pace
+	var p limit
 	at := time.Unix(1e9, 0)
-	if !p.run(at) || p.now() != paceMax {
-		t.Errorf("%d requests for a whole image, want %d", p.now(), paceMax)
+	if !p.most(at) || p.now() != LimitMax {
+		t.Errorf("%d requests for a whole image, want %d", p.now(), LimitMax)
 	}
 	for range 5 { // refused together
-		p.slow(at)
+		p.halve(at)
 	}
-	if p.now() != paceMax/2 {
-		t.Errorf("%d requests after a complaint, want %d", p.now(), paceMax/2)
+	if p.now() != LimitMax/2 {
+		t.Errorf("%d requests after a complaint, want %d", p.now(), LimitMax/2)
 	}
-	if p.run(at.Add(time.Minute)) {
+	if p.most(at.Add(time.Minute)) {
 		t.Error("ran a minute after a complaint")
 	}
 	for i := range 10 {
-		p.slow(at.Add(time.Duration(i+1) * time.Second))
+		p.halve(at.Add(time.Duration(i+1) * time.Second))
 	}
 	if p.now() != 1 {
 		t.Errorf("%d requests after many complaints, want 1", p.now())
 	}
-	if !p.run(at.Add(time.Hour)) {
+	if !p.most(at.Add(time.Hour)) {
 		t.Error("an old complaint is held against the service for ever")
 	}
 }
 
 // A window in which nobody waited for a slot says nothing about the limit.
-func TestPace_idle(t *testing.T) {
+func TestLimit_idle(t *testing.T) {
 	t.Parallel()
-	var p pace
+	var p limit
 	at := time.Unix(1e9, 0)
 	for i := range 100 {
-		p.note(int64(i)*mib, at)
-		at = at.Add(paceWindow)
+		p.note(int64(i)<<20, at)
+		at = at.Add(limitWindow)
 	}
-	if p.now() != paceStart {
-		t.Errorf("%d requests, want %d still", p.now(), paceStart)
+	if p.now() != limitStart {
+		t.Errorf("%d requests, want %d still", p.now(), limitStart)
 	}
 }
