@@ -118,20 +118,16 @@ func (d *data) turnTo(path string, size int64) error {
 // false if that cannot be told.
 func (d *data) brought(old *os.File, c int64) (off, end int64, ok bool) {
 	off, end = c*chunks.Size, min((c+1)*chunks.Size, d.size)
-	d.mu.Lock()
-	f, here := d.owner[c], d.have.Has(c)
-	if f != nil && !here {
-		end = min(end, max(off, f.pos))
+	pos, coming := d.download.Written(c)
+	here := d.have.Has(c) // after Written: a chunk that was coming may be here by now
+	if coming && !here {
+		end = min(end, max(off, pos))
 	}
-	d.mu.Unlock()
-	if f != nil || here {
+	if coming || here {
 		return off, end, true
 	}
-	d.loose.mu.Lock()
-	loose := len(d.loose.chunks) > 0
-	d.loose.mu.Unlock()
 	start, _, some := nextData(old, off, d.size)
-	return off, off, !loose && (!some || start >= end)
+	return off, off, !d.download.InMemory() && (!some || start >= end)
 }
 
 // sameBytes reports whether a and b are equal in [off, end).

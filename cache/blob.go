@@ -3,6 +3,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/chunks"
+	"github.com/sregfs/sregfs/cache/fetch"
 )
 
 // A Blob is one handle on an image's bytes. Its methods may be called from many
@@ -27,8 +29,7 @@ type Blob struct {
 	cache   *Cache
 	key     Key
 	src     source
-	quiet   bool
-	window  window
+	window  fetch.Window
 	data    atomic.Pointer[data]
 	touched atomic.Bool // bytes were given out
 	closed  atomic.Bool
@@ -75,7 +76,7 @@ func (c *Cache) blob(ctx context.Context, client *backends.Client, img backends.
 	if err != nil {
 		return nil, err
 	}
-	b := &Blob{size: d.size, cache: c, key: key, src: src, quiet: quiet}
+	b := &Blob{size: d.size, cache: c, key: key, src: src, window: fetch.Window{Quiet: quiet}}
 	b.data.Store(d)
 	return b, nil
 }
@@ -167,43 +168,36 @@ func (b *Blob) read(ctx context.Context, p []byte, off int64) (int, error) {
 	if d.phase.Load() == whole {
 		return readFile(d.file.Load(), p, off)
 	}
-	if !b.quiet && d.strict() {
+	if !b.window.Quiet && d.strict() {
 		d, err := b.awaitVerified(ctx, d)
 		if err == nil {
 			return readFile(d.file.Load(), p, off)
 		}
-		if !errors.Is(err, errNoRoom) {
+		if !errors.Is(err, fetch.ErrNoRoom) {
 			return 0, outward(err)
 		}
 	}
-	if d = b.alive(ctx, d, !b.quiet); d.phase.Load() == dead {
+	if d = b.alive(ctx, d, !b.window.Quiet); d.phase.Load() == dead {
 		return 0, d.deadErr()
 	}
 	if !b.touched.Load() {
 		b.touched.Store(true)
 	}
-	return d.read(ctx, p, off, &b.window, b.quiet)
+	return d.read(ctx, p, off, &b.window)
 }
 
 // read is for what may have to be fetched.
-func (d *data) read(ctx context.Context, p []byte, off int64, w *window, quiet bool) (int, error) {
+func (d *data) read(ctx context.Context, p []byte, off int64, w *fetch.Window) (int, error) {
 	end := off + int64(len(p))
-	ahead := end
-	if !d.item.cache.opts.NoBackground {
-		ahead = w.note(off, end)
+	err := d.download.Await(ctx, off, end, w)
+	if errors.Is(err, fetch.ErrNoRoom) {
+		return d.readThrough(ctx, p, off)
 	}
-	if !d.has(off, min(max(end, ahead), d.size)) {
-		d.demanded(off, w, quiet)
-		err := d.await(ctx, off, end, ahead)
-		if errors.Is(err, errNoRoom) {
-			return d.readLoose(ctx, p, off)
-		}
-		if err != nil {
-			return 0, outward(err)
-		}
+	if err != nil {
+		return 0, err
 	}
 	if d.gives(off, end) {
-		if err := d.awaitMatched(ctx); err != nil && !errors.Is(err, errNoRoom) {
+		if err := d.awaitMatched(ctx); err != nil && !errors.Is(err, fetch.ErrNoRoom) {
 			return 0, outward(err)
 		}
 	}
@@ -211,6 +205,30 @@ func (d *data) read(ctx context.Context, p []byte, off int64, w *window, quiet b
 		return 0, outward(err)
 	}
 	return readFile(d.file.Load(), p, off)
+}
+
+// readThrough fills p from the file, or through memory as the disk is full.
+func (d *data) readThrough(ctx context.Context, p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		at := off + int64(done)
+		part := p[done:min(int64(len(p)), at-at%fetch.PieceSize+fetch.PieceSize-off)]
+		n, err := len(part), error(nil)
+		if d.has(at, at+int64(n)) {
+			n, err = readFile(d.file.Load(), part, at)
+		} else {
+			err = d.download.ReadThrough(ctx, part, at)
+			if err != nil && d.phase.Load() == whole {
+				continue // it came in otherwise
+			}
+			err = cmp.Or(d.deadErr(), outward(err))
+		}
+		if err != nil {
+			return done, err
+		}
+		done += n
+	}
+	return done, nil
 }
 
 // alive returns the data to read from: where the first download turned out bad
@@ -270,7 +288,7 @@ func (b *Blob) Check(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
-	if err := outward(d.await(ctx, off, off+1, off+1)); errors.Is(err, backends.ErrChanged) || errors.Is(err, fs.ErrNotExist) {
+	if err := outward(d.download.AwaitByte(ctx, off)); errors.Is(err, backends.ErrChanged) || errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -284,12 +302,11 @@ const (
 // unchecked returns the first byte that is not here; ok is false if there is none, or
 // bytes came in within checkAge.
 func (d *data) unchecked() (off int64, ok bool) {
-	if d.phase.Load() != partial || d.complete() {
+	if d.phase.Load() != partial || d.download.Complete() {
 		return 0, false
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.have.FirstMissing(0, chunks.Count(d.size)) * chunks.Size, time.Since(d.heard) >= checkAge
+	_, heard := d.download.Received()
+	return d.have.FirstMissing(0, chunks.Count(d.size)) * chunks.Size, time.Since(heard) >= checkAge
 }
 
 // Has reports whether a read of n bytes at off would be served from the disk at
@@ -357,6 +374,18 @@ func (b *Blob) Wait(ctx context.Context, progress func(have int64)) error {
 	}
 }
 
+// wholly is Wait.
+func (d *data) wholly(ctx context.Context, progress func(have int64)) error {
+	if d.download != nil {
+		tick := func() { progress(d.present()) }
+		if err := d.download.Fill(ctx, d.settled, tick); err != nil {
+			return outward(err)
+		}
+	}
+	progress(d.present())
+	return d.deadErr()
+}
+
 // Close releases the handle. What was fetched stays; background filling that
 // has begun goes on as long as the cache is open. A second Close does nothing.
 func (b *Blob) Close() error {
@@ -375,11 +404,7 @@ func (b *Blob) Close() error {
 
 // outward turns errors that are for this package only into what callers know.
 func outward(err error) error {
-	var opened *openError
-	switch {
-	case errors.As(err, &opened):
-		return opened.error
-	case errors.Is(err, errNoRoom):
+	if errors.Is(err, fetch.ErrNoRoom) {
 		return fmt.Errorf("cache: %w", syscall.ENOSPC)
 	}
 	return err

@@ -357,11 +357,11 @@ func (it *item) info() Info {
 	}
 	if d := it.data; d != nil {
 		info.State, info.Have = d.state(), d.present()
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		info.Requests = d.flights
-		if info.Err == nil {
-			info.Err = d.trouble.err
+		if d.download != nil {
+			info.Requests = d.download.Running()
+			if info.Err == nil {
+				info.Err = d.download.Failure()
+			}
 		}
 	}
 	return info

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/cache/chunks"
+	"github.com/sregfs/sregfs/cache/fetch"
 )
 
 const (
@@ -145,6 +146,7 @@ func (d *data) describe(bits chunks.Set) *chunks.Map {
 // kernel may have dropped their pages, and says so only once
 // (lwn.net/Articles/752063). Call with disk held.
 func (d *data) forget(bits chunks.Set) {
+	d.download.Pause(time.Now().Add(fetch.FullPause))
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for c := range chunks.Count(d.size) {
@@ -157,7 +159,6 @@ func (d *data) forget(bits chunks.Set) {
 		d.recent = nil
 		_ = os.Remove(d.item.slot().recent())
 	}
-	d.full = time.Now().Add(fullPause)
 	if d.hash != nil {
 		d.hash.reset()
 	}

@@ -114,17 +114,13 @@ func TestDisk_failedSync(t *testing.T) {
 	if !d.has(0, mib) {
 		t.Error("a chunk that was synced before is lost")
 	}
-	d.mu.Lock()
-	d.full = time.Time{} // the pause is over
-	d.mu.Unlock()
+	d.download.Pause(time.Time{}) // it is over
 	mustRead(t, b, content, mib, mib)
 	mustWait(t, b)
 }
 
 func (d *data) unusedButForUs() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.flights == 0
+	return d.download.Running() == 0
 }
 
 // A full disk evicts; when that does not help, readers get their bytes all the same.

@@ -188,21 +188,6 @@ func (c *Cache) evictOne() bool {
 	return false
 }
 
-// makeRoom makes sure that n bytes may be written. Errors: errNoRoom.
-func (d *data) makeRoom(n int64) error {
-	c := d.item.cache
-	if c.fits(n) {
-		return nil
-	}
-	if c.trim(n); c.fits(n) {
-		return nil
-	}
-	if d.item.open(d) && c.abandonFor(n) && c.fits(n) {
-		return nil
-	}
-	return errNoRoom
-}
-
 // Remove drops a blob, or all metadata. What is not here is removed already. A blob that nobody
 // has open but that is still being fetched is dropped too.
 //

@@ -231,7 +231,7 @@ func (it *item) join(src source) (*data, error) {
 			return nil, err
 		}
 	}
-	d.offer(src)
+	d.download.Offer(src)
 	return d, nil
 }
 
@@ -317,10 +317,7 @@ func (it *item) retire(d *data) bool {
 	if it.data != d {
 		return true
 	}
-	d.mu.Lock()
-	idle := it.handles == 0 && d.flights == 0 && d.filler == nil
-	d.idle = idle
-	d.mu.Unlock()
+	idle := it.handles == 0 && d.download.StopIfIdle()
 	if idle {
 		it.leaveData(d)
 	}
@@ -335,9 +332,9 @@ func (it *item) detach(d *data) {
 	if it.data != d {
 		return
 	}
-	d.mu.Lock()
-	d.idle = true
-	d.mu.Unlock()
+	if d.download != nil {
+		d.download.Stop()
+	}
 	it.leaveData(d)
 }
 
@@ -408,8 +405,8 @@ func (c *Cache) refill(key Key, src source) {
 	if err != nil {
 		return
 	}
-	d.mu.Lock()
-	d.startFiller()
-	d.mu.Unlock()
+	if d.download != nil {
+		d.download.StartBackground()
+	}
 	d.item.exit(d)
 }

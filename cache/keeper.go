@@ -56,7 +56,7 @@ func (d *data) keep() {
 		case <-d.ctx.Done():
 		}
 	}
-	// Whole, adopted or dead: flights that still run are in vain.
+	// Whole, adopted or dead: fetches that still run are in vain.
 	d.cancel()
 	d.commitEnd()
 	d.awaitFlights()
@@ -69,13 +69,10 @@ func (d *data) keep() {
 	d.item.rest(d)
 }
 
-// awaitFlights returns when no flight can write any more; d.ctx has ended.
+// awaitFlights returns when no fetch can write any more; d.ctx has ended.
 func (d *data) awaitFlights() {
 	for {
-		d.mu.Lock()
-		n := d.flights
-		d.mu.Unlock()
-		if n == 0 {
+		if d.download.Running() == 0 {
 			return
 		}
 		<-d.kick // each landing gives one
@@ -102,16 +99,15 @@ func (d *data) hashSome() bool {
 
 // finished reports whether all is here and hashed, and nobody writes any more.
 func (d *data) finished() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.flights == 0 && d.complete() && (d.hash == nil || d.hash.pos == d.size)
+	return d.download.Running() == 0 && d.download.Complete() && (d.hash == nil || d.hash.pos == d.size)
 }
 
 // unused reports whether nothing comes in any more.
 func (d *data) unused() bool {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.users == 1 && d.flights == 0 && d.filler == nil
+	users := d.users
+	d.mu.Unlock()
+	return users == 1 && d.download.Idle()
 }
 
 // finish verifies a blob of which everything is here and gives it its name. Who
@@ -212,11 +208,9 @@ func (d *data) place() error {
 func (d *data) turnWhole() {
 	d.mu.Lock()
 	turned := d.phase.CompareAndSwap(partial, whole)
-	if turned {
-		d.trouble = trouble{}
-	}
 	d.mu.Unlock()
 	if turned {
+		d.download.End(nil)
 		d.given.verified.Store(true)
 		close(d.settled)
 	}
@@ -227,7 +221,7 @@ func (d *data) turnWhole() {
 func (d *data) quarantine(err error) {
 	d.item.cache.opts.Log.Error("a blob does not match its digest", "key", d.item.key,
 		"size", d.size, "sources", d.sourceNames(), "err", err)
-	next := d.source()
+	next := d.download.Sources()[0].(source)
 	again := d.item.struck(err)
 	d.bury(err)
 	if again {

@@ -208,7 +208,8 @@ func (it *item) openPart(src source) (*data, error) {
 	d := it.newData(src.image.Size, it.digestOf(src))
 	n := chunks.Count(d.size)
 	d.have, d.durable, d.given = chunks.NewSet(n), chunks.NewSet(n), it.givenOf(d.size)
-	d.matched, d.owner = make(chan struct{}), map[int64]*flight{}
+	d.matched = make(chan struct{})
+	d.download = d.newDownload()
 	d.hash = newHasher(d.digest)
 	if err := it.openSparse(d); err != nil {
 		d.cancel()

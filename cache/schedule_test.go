@@ -195,7 +195,7 @@ func TestSchedule_lookedOnly(t *testing.T) {
 		b.Close()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if most := int64(sched.Slots * nearFill); far.sent > most {
+		if most := int64(sched.Slots * 4 * mib); far.sent > most {
 			t.Errorf("%d bytes were sent to somebody who read 2 MiB, want at most %d", far.sent, most)
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/cache/chunks"
+	"github.com/sregfs/sregfs/cache/fetch"
 )
 
 // Bytes are given out before the whole is here to be compared with its digest:
@@ -96,10 +97,10 @@ func (d *data) awaitMatched(ctx context.Context) error {
 // gives then is closed, or the blob is whole or dead.
 func (d *data) awaitEnd(ctx context.Context, end func() <-chan struct{}) error {
 	for {
-		if err := d.awaitAll(ctx); err != nil {
+		if err := d.download.All(ctx); err != nil {
 			return err
 		}
-		again := time.NewTimer(d.patience())
+		again := time.NewTimer(d.download.Patience())
 		select {
 		case <-end():
 			again.Stop()
@@ -118,99 +119,6 @@ func (d *data) awaitEnd(ctx context.Context, end func() <-chan struct{}) error {
 	}
 }
 
-// awaitAll fetches all that is missing: of what a reader waits for anyway at
-// once, of more than that as the filler does, a few requests at a time.
-// Errors: those of await.
-func (d *data) awaitAll(ctx context.Context) error {
-	if d.size <= maxWindow {
-		return d.await(ctx, 0, d.size, d.size)
-	}
-	defer d.wantAll()()
-	r, patience := newReader(), d.patience()
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	for last := d.progress(); ; {
-		f, err := d.filling(r)
-		if err != nil || f == nil {
-			return err
-		}
-		select {
-		case <-f.done:
-			if err := d.filled(r, f.err); err != nil {
-				return err
-			}
-		case <-d.settled:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
-			now := d.progress()
-			if now == last {
-				return errNoProgress(patience)
-			}
-			r.note(now)
-			last = now
-			timer.Reset(patience)
-		}
-	}
-}
-
-// wantAll notes that somebody waits for all of the blob, until done is called.
-func (d *data) wantAll() (done func()) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.awaited++
-	for _, f := range d.owner {
-		f.want()
-	}
-	return func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.awaited--
-	}
-}
-
-func (d *data) isAwaited() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.awaited > 0
-}
-
-// filling returns the filler, which it starts if need be; nil if nothing is
-// missing.
-func (d *data) filling(r *reader) (*filler, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.filler == nil && d.phase.Load() == partial && !d.complete() {
-		if err := d.usable(r.began); err != nil {
-			return nil, err
-		}
-	}
-	d.hasten()
-	f := d.startFiller()
-	if f == nil && d.phase.Load() == partial && !d.complete() {
-		return nil, ErrClosed
-	}
-	return f, nil
-}
-
-// filled returns why a filler ended that r waited for, if that is the end of the wait.
-func (d *data) filled(r *reader, err error) error {
-	if err == nil || errors.Is(err, errNoRoom) || d.ctx.Err() != nil {
-		return err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.ends(r, err)
-}
-
-// progress returns how many bytes came in so far.
-func (d *data) progress() int64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.received
-}
-
 // awaitVerified returns the verified data, which can be that of a second
 // download where the first was bad and nothing of it was given out.
 func (b *Blob) awaitVerified(ctx context.Context, d *data) (*data, error) {
@@ -219,7 +127,7 @@ func (b *Blob) awaitVerified(ctx context.Context, d *data) (*data, error) {
 		if err == nil {
 			return d, nil
 		}
-		if errors.Is(err, errNoRoom) && d.item.cache.opts.Verify == Strict {
+		if errors.Is(err, fetch.ErrNoRoom) && d.item.cache.opts.Verify == Strict {
 			return nil, outward(err) // unverified bytes through memory are no way out
 		}
 		fresh := b.alive(ctx, d, true)

@@ -12,7 +12,7 @@ import (
 )
 
 // A request that gets stuck in the middle is asked again for the rest, once.
-func TestVigil_stalled(t *testing.T) {
+func TestHedge_stuck(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -37,7 +37,7 @@ func TestVigil_stalled(t *testing.T) {
 
 // A request whose answer does not even begin, too; and what nobody waits for,
 // later.
-func TestVigil_background(t *testing.T) {
+func TestHedge_background(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -49,7 +49,7 @@ func TestVigil_background(t *testing.T) {
 		if err := b.Wait(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(start); took < idlePatience*sched.StuckMin || took > idlePatience*sched.StuckMin+sched.StuckMin {
+		if took := time.Since(start); took < 4*sched.StuckMin || took > 4*sched.StuckMin+sched.StuckMin {
 			t.Errorf("took %v", took)
 		}
 	})

@@ -14,7 +14,7 @@ import (
 
 // Who reads through memory, as the disk is full, goes on with what comes in otherwise, or
 // is told how the blob ended.
-func TestLoose_ends(t *testing.T) {
+func TestReadThrough_ends(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		end  func(t *testing.T, c *Cache, d *data, img backends.Image, content []byte)
@@ -40,7 +40,7 @@ func TestLoose_ends(t *testing.T) {
 			d := openBlob(t, c, client, img).data.Load()
 			got, read := make([]byte, 2*mib), make(chan error, 1)
 			go func() {
-				_, err := d.readLoose(t.Context(), got, mib/2)
+				_, err := d.readThrough(t.Context(), got, mib/2)
 				read <- err
 			}()
 			eventually(t, "request", func() bool { return r.open.Load() > 0 })
