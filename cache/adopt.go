@@ -64,8 +64,8 @@ func (it *item) replace(path string, size int64, but *item, place func() error) 
 			p.mu.Unlock()
 			continue
 		}
-		d.disk.Lock()
-		defer d.disk.Unlock()
+		d.stored.disk.Lock()
+		defer d.stored.disk.Unlock()
 		if d.phase.Load() != partial {
 			continue
 		}
@@ -96,13 +96,12 @@ func (d *data) turnTo(path string, size int64) error {
 	if err != nil {
 		return localError("adopt", err)
 	}
-	old := d.file.Swap(f)
-	d.retired = append(d.retired, old)
+	old := d.stored.replace(f)
 	if size != d.size {
 		return fmt.Errorf("%w: the registry says %d bytes, the image has %d", backends.ErrCorrupt, d.size, size)
 	}
 	for c := range chunks.Count(d.size) {
-		if !d.given.chunks.Has(c) {
+		if !d.check.served.chunks.Has(c) {
 			continue
 		}
 		off, end, ok := d.brought(old, c)
@@ -110,7 +109,7 @@ func (d *data) turnTo(path string, size int64) error {
 			return fmt.Errorf("%w: bytes were given out that differ from the image", backends.ErrCorrupt)
 		}
 	}
-	d.given.verified.Store(true)
+	d.check.served.verified.Store(true)
 	return nil
 }
 
@@ -119,7 +118,7 @@ func (d *data) turnTo(path string, size int64) error {
 func (d *data) brought(old *os.File, c int64) (off, end int64, ok bool) {
 	off, end = c*chunks.Size, min((c+1)*chunks.Size, d.size)
 	pos, coming := d.download.Written(c)
-	here := d.have.Has(c) // after Written: a chunk that was coming may be here by now
+	here := d.stored.have.Has(c) // after Written: a chunk that was coming may be here by now
 	if coming && !here {
 		end = min(end, max(off, pos))
 	}
@@ -221,10 +220,10 @@ func (d *data) adopted() error {
 	if err != nil {
 		return err
 	}
-	d.retired = append(d.retired, d.file.Swap(f))
+	d.stored.replace(f)
 	d.turnWhole()
 	d.cancel()
-	d.kickKeeper()
+	d.notifyCommitter()
 	it := d.item
 	it.mu.Lock()
 	defer it.mu.Unlock()

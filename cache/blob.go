@@ -118,7 +118,7 @@ func (b *Blob) Epoch() Epoch {
 	if b.local != nil {
 		return Epoch{}
 	}
-	return Epoch{b.data.Load().given}
+	return Epoch{b.data.Load().check.served}
 }
 
 // Size returns the image's size in bytes.
@@ -166,12 +166,12 @@ func (b *Blob) read(ctx context.Context, p []byte, off int64) (int, error) {
 	}
 	d := b.data.Load()
 	if d.phase.Load() == whole {
-		return readFile(d.file.Load(), p, off)
+		return readFile(d.stored.file.Load(), p, off)
 	}
 	if !b.window.Quiet && d.strict() {
 		d, err := b.awaitVerified(ctx, d)
 		if err == nil {
-			return readFile(d.file.Load(), p, off)
+			return readFile(d.stored.file.Load(), p, off)
 		}
 		if !errors.Is(err, fetch.ErrNoRoom) {
 			return 0, outward(err)
@@ -204,7 +204,7 @@ func (d *data) read(ctx context.Context, p []byte, off int64, w *fetch.Window) (
 	if err := d.deadErr(); err != nil {
 		return 0, outward(err)
 	}
-	return readFile(d.file.Load(), p, off)
+	return readFile(d.stored.file.Load(), p, off)
 }
 
 // readThrough fills p from the file, or through memory as the disk is full.
@@ -215,7 +215,7 @@ func (d *data) readThrough(ctx context.Context, p []byte, off int64) (int, error
 		part := p[done:min(int64(len(p)), at-at%fetch.PieceSize+fetch.PieceSize-off)]
 		n, err := len(part), error(nil)
 		if d.has(at, at+int64(n)) {
-			n, err = readFile(d.file.Load(), part, at)
+			n, err = readFile(d.stored.file.Load(), part, at)
 		} else {
 			err = d.download.ReadThrough(ctx, part, at)
 			if err != nil && d.phase.Load() == whole {
@@ -236,7 +236,7 @@ func (d *data) readThrough(ctx context.Context, p []byte, off int64) (int, error
 // what other handles gave out counts too: the kernel shares pages between them.
 func (b *Blob) alive(ctx context.Context, d *data, shared bool) *data {
 	if d.phase.Load() != dead || b.touched.Load() || !errors.Is(d.deadErr(), backends.ErrCorrupt) ||
-		shared && d.given.some() {
+		shared && d.check.served.some() {
 		return d
 	}
 	src := b.src
@@ -306,7 +306,7 @@ func (d *data) unchecked() (off int64, ok bool) {
 		return 0, false
 	}
 	_, heard := d.download.Received()
-	return d.have.FirstMissing(0, chunks.Count(d.size)) * chunks.Size, time.Since(heard) >= checkAge
+	return d.stored.have.FirstMissing(0, chunks.Count(d.size)) * chunks.Size, time.Since(heard) >= checkAge
 }
 
 // Has reports whether a read of n bytes at off would be served from the disk at
@@ -336,7 +336,7 @@ func (b *Blob) File() (*os.File, bool) {
 	if d.phase.Load() != whole {
 		return nil, false
 	}
-	return d.file.Load(), true
+	return d.stored.file.Load(), true
 }
 
 // RawFile returns the sparse or whole file behind the blob, for zero-copy reads
@@ -347,7 +347,7 @@ func (b *Blob) RawFile() *os.File {
 		return b.local
 	}
 	b.touched.Store(true)
-	return b.data.Load().file.Load()
+	return b.data.Load().stored.file.Load()
 }
 
 // Wait fetches all that is missing and returns when the blob is whole and

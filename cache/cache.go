@@ -248,7 +248,7 @@ func (it *item) closeFiles() {
 	defer it.mu.Unlock()
 	if d := it.data; d != nil {
 		it.leaveData(d)
-		d.file.Load().Close()
+		d.stored.file.Load().Close()
 	}
 }
 
@@ -351,8 +351,8 @@ func (it *item) info() Info {
 	info := Info{Record: it.rec, Shared: it.shared, Open: it.handles, Have: it.have, Err: it.strike.err, Refused: it.strike.refused()}
 	if it.main != it {
 		info.Epoch = noEpoch
-		if it.given != nil {
-			info.Epoch = Epoch{it.given}
+		if it.served != nil {
+			info.Epoch = Epoch{it.served}
 		}
 	}
 	if d := it.data; d != nil {

@@ -7,54 +7,36 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/sregfs/sregfs/cache/chunks"
 	"github.com/sregfs/sregfs/cache/fetch"
 )
 
-// A data is the bytes of one blob while somebody has it open or it is being
-// fetched: all handles of a blob share it.
-//
-// Readers look at state and have without a lock. What is missing the download fetches,
-// and one keeper makes it durable, verifies it and puts it in its place (keeper.go).
-//
-// Locks are taken in this order: item.busy, disk, item.mu, those of package fetch, mu,
-// Cache.mu; that of the schedulers last.
+// A data is one blob while somebody has it open or it is being fetched: all handles of
+// a blob share it. It is made of the bytes that are here, the download that brings the
+// others, and the check whether they are right. One committer makes what comes in
+// durable, verifies it and puts it in its place.
 type data struct {
 	item   *item
 	size   int64
-	digest string // to verify; "" if there is none
+	info   os.FileInfo // of the file, if it was whole when it was opened; else nil
+	shared bool        // the file is another cache's
 
-	file    atomic.Pointer[os.File] // for reading; replaced once, by Adopt
-	info    os.FileInfo             // of the file, if it was whole when it was opened; else nil
-	shared  bool                    // the file is another cache's
-	phase   atomic.Int32            // partial, whole or dead
-	have    chunks.Set              // chunks that can be read; empty if it was whole when it was opened
-	settled chan struct{}           // closed when whole or dead
-	given   *given                  // which chunks readers got; nil if it was whole when it was opened
-	hinted  atomic.Bool             // the hints were asked for, or are not needed
-
+	stored   stored
+	check    check
 	download *fetch.Download // nil if it was whole when it was opened
-	ctx      context.Context //nolint:containedctx // of the download, which serves many callers; ends with the cache or when it is in vain
-	cancel   context.CancelFunc
-	kick     chan struct{} // wakes the keeper
-	kept     chan struct{} // closed when the keeper has ended
+	hinted   atomic.Bool     // the hints were asked for, or are not needed
 
-	disk    sync.Mutex     // held while the map or the names of the files change
-	written *os.File       // for writing; nil when whole
-	hash    *hasher        // of the keeper; nil without a digest
-	under   *commit        // of the keeper: the one under way; nil if there is none
-	durable chunks.Set     // chunks on stable storage
-	recent  *chunks.Recent // chunks written since; guarded by mu
-	retired []*os.File     // replaced ones that readers may still use
+	ctx       context.Context //nolint:containedctx // of the download, which serves many callers; ends with the cache or when it is in vain
+	cancel    context.CancelFunc
+	changed   chan struct{} // wakes the committer
+	committed chan struct{} // closed when the committer has ended
+	settled   chan struct{} // closed when whole or dead
+	phase     atomic.Int32  // partial, whole or dead
 
-	mu         sync.Mutex    // guards the fields below
-	users      int           // handles and the keeper: the last one closes the files
-	failure    error         // why it is dead
-	dirty      int64         // bytes that the map does not know of
-	dirtySince time.Time     // the oldest of them
-	matched    chan struct{} // closed while all is here and the digest matched
+	mu      sync.Mutex // guards the fields below
+	users   int        // handles and the committer: the last one closes the files
+	failure error      // why it is dead
 }
 
 // The phases of a data. It goes from partial to one of the others, once.
@@ -67,7 +49,7 @@ const (
 // has reports whether the bytes [off, end) can be read from the file now.
 // Without a lock: it may miss what is just coming in.
 func (d *data) has(off, end int64) bool {
-	return d.phase.Load() == whole || d.have.All(chunks.Of(off), chunks.Count(end))
+	return d.phase.Load() == whole || d.stored.have.All(chunks.Of(off), chunks.Count(end))
 }
 
 // state tells how much is here.
@@ -75,7 +57,7 @@ func (d *data) state() State {
 	switch {
 	case d.phase.Load() == whole:
 		return Cached
-	case d.have.Len() > 0:
+	case d.stored.have.Len() > 0:
 		return Partial
 	}
 	return Remote
@@ -86,13 +68,13 @@ func (d *data) present() int64 {
 	if d.phase.Load() == whole {
 		return d.size
 	}
-	return d.have.Bytes(d.size)
+	return d.stored.present()
 }
 
-// kickKeeper makes the keeper look again. It does not block.
-func (d *data) kickKeeper() {
+// notifyCommitter makes the committer look again. It does not block.
+func (d *data) notifyCommitter() {
 	select {
-	case d.kick <- struct{}{}:
+	case d.changed <- struct{}{}:
 	default:
 	}
 }
@@ -134,24 +116,40 @@ func (d *data) leave() {
 		return
 	}
 	d.cancel()
-	d.disk.Lock()
-	defer d.disk.Unlock()
-	d.closeWriter()
-	d.file.Load().Close()
-	for _, f := range d.retired {
-		f.Close()
+	d.stored.close()
+}
+
+// turnWhole ends the partial phase, if it has not ended.
+func (d *data) turnWhole() {
+	d.mu.Lock()
+	turned := d.phase.CompareAndSwap(partial, whole)
+	d.mu.Unlock()
+	if turned {
+		d.download.End(nil)
+		d.check.served.verified.Store(true)
+		close(d.settled)
 	}
 }
 
-// closeWriter is called with disk held. A file that is open for writing cannot
-// be executed (ETXTBSY), so it does not stay open longer than needed.
-func (d *data) closeWriter() {
-	if d.written != nil {
-		d.written.Close()
-		d.written = nil
+// spoil drops a blob that cannot be read back.
+func (d *data) spoil(err error) {
+	d.stored.disk.Lock()
+	defer d.stored.disk.Unlock()
+	if d.phase.Load() == partial {
+		d.item.cache.opts.Log.Error("a blob cannot be read back", "key", d.item.key, "err", err)
+		d.bury(err)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.recent.Close()
-	d.recent = nil
+}
+
+// bury ends the blob and removes its files. Call with disk held.
+func (d *data) bury(err error) {
+	wasPartial := d.kill(err)
+	if err := d.item.slot().drop(); err != nil {
+		d.item.cache.opts.Log.Warn("cannot remove a blob", "key", d.item.key, "err", err)
+	}
+	d.item.detach(d)
+	d.item.cache.announce(d.item.key, Remote)
+	if wasPartial {
+		close(d.settled)
+	}
 }

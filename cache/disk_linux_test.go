@@ -81,12 +81,12 @@ func TestDisk_failedSync(t *testing.T) {
 		t.Error("there is a map before anything was synced")
 	}
 	eventually(t, "whole chunk", func() bool { return d.has(0, mib) })
-	// overdue makes the keeper sync what is here.
+	// overdue makes the committer sync what is here.
 	overdue := func() {
-		d.mu.Lock()
-		d.dirtySince = time.Now().Add(-2 * time.Hour)
-		d.mu.Unlock()
-		d.kickKeeper()
+		d.stored.mu.Lock()
+		d.stored.dirtySince = time.Now().Add(-2 * time.Hour)
+		d.stored.mu.Unlock()
+		d.notifyCommitter()
 	}
 	overdue()
 	eventually(t, "map", func() bool { _, err := readMap(mapOf); return err == nil })
@@ -96,18 +96,18 @@ func TestDisk_failedSync(t *testing.T) {
 	mustRead(t, b, content, mib, mib)
 	eventually(t, "second chunk", func() bool { return d.has(mib, 2*mib) })
 	eventually(t, "landing", d.unusedButForUs)
-	real := d.written
+	real := d.stored.written
 	pipe, _, err := os.Pipe() // cannot be synced
 	mustDo(t, err)
 	defer pipe.Close()
-	d.disk.Lock()
-	d.written = pipe
-	d.disk.Unlock()
+	d.stored.disk.Lock()
+	d.stored.written = pipe
+	d.stored.disk.Unlock()
 	overdue()
 	eventually(t, "loss", func() bool { return !d.has(mib, 2*mib) })
-	d.disk.Lock()
-	d.written = real
-	d.disk.Unlock()
+	d.stored.disk.Lock()
+	d.stored.written = real
+	d.stored.disk.Unlock()
 	if m, err := readMap(mapOf); err != nil || m.Have.Has(chunks.Of(mib)) {
 		t.Errorf("after a failed sync the map is %+v (%v)", m, err)
 	}

@@ -23,10 +23,26 @@
 // background, in the order and at the pace that the scheduler of its service allows
 // (package sched).
 //
-// The keeper of a blob (keeper.go) hashes what has come in without a gap, while a
+// The committer of a blob (committer.go) hashes what has come in without a gap, while a
 // commit (commit.go) makes it durable now and then. When all is here and the digest
 // matches, the reader of the last chunk gets it, the file is synced and renamed to
 // the blob's name, and the blob is whole.
+//
+// # Locks
+//
+// In the order in which they are taken:
+//
+//	item.busy     the files of one key: opening, replacing, removing them
+//	stored.disk   the names of one blob's files, and its map
+//	item.mu       what is known of one blob; no two at once
+//	fetch, sched  see those packages
+//	stored.mu     which chunks were written since the map was
+//	check.mu      whether the digest matched
+//	data.mu       how many use an open blob, and why it is dead
+//	Cache.mu      the table of blobs, pins and records to save
+//	spares.mu     the files that stay open for a moment; last
+//	streams.mu    downloads of unknown size; Blob.swap, schedulers.mu: taken alone
+//	Cache.trims   held while evicting; before item.busy, which evicting never waits for
 //
 // Start at [Cache.Open] and blob.go; Spool is in spool.go.
 package cache

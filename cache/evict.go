@@ -104,7 +104,7 @@ func (it *item) erase() error {
 		return localError("remove", err)
 	}
 	it.setOnDisk(0)
-	it.have, it.rec.State, it.given = 0, Remote, nil
+	it.have, it.rec.State, it.served = 0, Remote, nil
 	it.cache.touch(it.key)
 	it.cache.announce(it.key, Remote)
 	return nil
@@ -143,12 +143,12 @@ func (it *item) abandon() int64 {
 	d, n := it.data, max(it.rec.OnDisk, 1)
 	idle := d != nil && it.handles == 0 && d.phase.Load() == partial
 	it.mu.Unlock()
-	if !idle || it.cache.pinned(it.key) || !d.disk.TryLock() {
+	if !idle || it.cache.pinned(it.key) || !d.stored.disk.TryLock() {
 		return 0
 	}
-	defer d.disk.Unlock()
+	defer d.stored.disk.Unlock()
 	d.bury(ErrClosed)
-	_ = d.written.Truncate(0) // now, and not when its last request has noticed
+	_ = d.stored.written.Truncate(0) // now, and not when its last request has noticed
 	return n
 }
 
@@ -228,9 +228,9 @@ func (c *Cache) Remove(key Key) error {
 // remove is Remove for one item that nobody has open.
 func (it *item) remove() error {
 	if d, _ := it.live(); d != nil {
-		d.disk.Lock()
+		d.stored.disk.Lock()
 		d.bury(ErrClosed)
-		d.disk.Unlock()
+		d.stored.disk.Unlock()
 	}
 	it.mu.Lock()
 	defer it.mu.Unlock()

@@ -37,9 +37,9 @@ type item struct {
 	rec     Record
 	have    int64 // bytes present, as of when data was last open
 	handles int
-	data    *data  // nil while it is not open
-	gone    bool   // out of the table: look the key up again
-	given   *given // of the bytes of a part that are here; nil if none of them were
+	data    *data   // nil while it is not open
+	gone    bool    // out of the table: look the key up again
+	served  *served // of the bytes of a part that are here; nil if none of them were
 	strike  strike
 	shared  bool        // the whole blob was last read in a shared cache
 	vouched os.FileInfo // of a file of a shared cache whose digest matched; nil if there is none
@@ -236,7 +236,7 @@ func (it *item) join(src source) (*data, error) {
 }
 
 // live returns the data that is open and how many handles it has; nil if there is
-// none. One that is dying is not: its keeper is about to remove its files, and
+// none. One that is dying is not: its committer is about to remove its files, and
 // live returns when it has. Call with busy held.
 func (it *item) live() (*data, int) {
 	it.mu.Lock()
@@ -245,8 +245,8 @@ func (it *item) live() (*data, int) {
 	if d == nil || d.phase.Load() != dead {
 		return d, handles
 	}
-	d.disk.Lock()
-	defer d.disk.Unlock()
+	d.stored.disk.Lock()
+	defer d.stored.disk.Unlock()
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	return it.data, it.handles
@@ -280,7 +280,7 @@ func (it *item) exit(d *data) {
 	if it.data == d {
 		it.handles--
 		it.rec.Used = time.Now()
-		// A whole blob has no keeper: its last handle closes it.
+		// A whole blob has no committer: its last handle closes it.
 		if it.handles == 0 && d.phase.Load() == whole {
 			gone = it.shut(d)
 		}
@@ -295,11 +295,11 @@ func (it *item) exit(d *data) {
 	it.cache.wasOpen(it)
 	if gone != nil {
 		gone.leave()
-		gone.kickKeeper()
+		gone.notifyCommitter()
 	}
 }
 
-// rest is called when the keeper ends: without handles nobody uses d any more.
+// rest is called when the committer ends: without handles nobody uses d any more.
 func (it *item) rest(d *data) {
 	defer it.parted()
 	it.mu.Lock()
@@ -354,7 +354,7 @@ func (it *item) leaveData(d *data) {
 			onDisk, it.have, it.rec.State = allocated(info), d.size, Cached
 		}
 	default: // nothing, or what is the main one's now
-		it.have, it.given = 0, nil
+		it.have, it.served = 0, nil
 	}
 	it.setOnDisk(onDisk)
 	it.cache.touch(it.key)

@@ -26,9 +26,9 @@ func (it *item) openUnder(src source) (*data, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.users++ // the keeper
+	d.users++ // the committer
 	it.opened(d)
-	if !it.cache.spawn(d.keep) {
+	if !it.cache.spawn((&committer{data: d}).run) {
 		d.leave()
 		it.exit(d)
 		return nil, ErrClosed
@@ -40,7 +40,7 @@ func (it *item) openUnder(src source) (*data, error) {
 func (it *item) opened(d *data) {
 	info := d.info
 	if info == nil {
-		info, _ = d.file.Load().Stat()
+		info, _ = d.stored.file.Load().Stat()
 	}
 	it.mu.Lock()
 	defer it.mu.Unlock()
@@ -54,7 +54,8 @@ func (it *item) opened(d *data) {
 
 // newData returns the common part.
 func (it *item) newData(size int64, digest string) *data {
-	d := &data{item: it, size: size, digest: digest, settled: make(chan struct{}), kick: make(chan struct{}, 1), kept: make(chan struct{})}
+	d := &data{item: it, size: size, settled: make(chan struct{}), changed: make(chan struct{}, 1), committed: make(chan struct{})}
+	d.stored.size, d.check.digest = size, digest
 	d.ctx, d.cancel = context.WithCancel(it.cache.ctx)
 	return d
 }
@@ -88,7 +89,7 @@ func (it *item) openWhole(ctx context.Context, src source) (*data, error) {
 		it.mu.Unlock()
 	}
 	d := it.newData(info.Size(), it.digestOf(src))
-	d.file.Store(f)
+	d.stored.file.Store(f)
 	d.info = info
 	d.phase.Store(whole)
 	close(d.settled)
@@ -147,7 +148,7 @@ func readMap(path string) (*chunks.Map, error) {
 
 // chunksOf is what the map and the list of recent chunks beside d call it.
 func (d *data) chunksOf() chunks.Blob {
-	return chunks.Blob{Name: string(d.item.id()), Digest: d.digest, Size: d.size}
+	return chunks.Blob{Name: string(d.item.id()), Digest: d.check.digest, Size: d.size}
 }
 
 // readRecent reads the list at path; ok is false if there is none for this blob.
@@ -207,17 +208,17 @@ func checkSize(size int64, digest string) error {
 func (it *item) openPart(src source) (*data, error) {
 	d := it.newData(src.image.Size, it.digestOf(src))
 	n := chunks.Count(d.size)
-	d.have, d.durable, d.given = chunks.NewSet(n), chunks.NewSet(n), it.givenOf(d.size)
-	d.matched = make(chan struct{})
+	d.stored.have, d.stored.durable, d.check.served = chunks.NewSet(n), chunks.NewSet(n), it.servedOf(d.size)
+	d.check.matched = make(chan struct{})
 	d.download = d.newDownload()
-	d.hash = newHasher(d.digest)
+	d.check.hash = newHasher(d.check.digest)
 	if err := it.openSparse(d); err != nil {
 		d.cancel()
-		d.closeWriter()
+		d.stored.closeWriter()
 		return nil, localError("create", err)
 	}
-	d.recent = chunks.StartRecent(it.slot().recent(), bootID(), d.chunksOf(), d.have)
-	d.hinted.Store(d.have.Len() > 0)
+	d.stored.recent = chunks.StartRecent(it.slot().recent(), bootID(), d.chunksOf(), d.stored.have)
+	d.hinted.Store(d.stored.have.Len() > 0)
 	return d, nil
 }
 
@@ -236,18 +237,18 @@ func (it *item) openSparse(d *data) error {
 	if m == nil && survived {
 		m = &chunks.Map{Have: chunks.NewSet(chunks.Count(d.size))}
 	}
-	if d.written, _, err = openRegular(at.part(), os.O_RDWR); err != nil || m == nil {
-		d.closeWriter()
+	if d.stored.written, _, err = openRegular(at.part(), os.O_RDWR); err != nil || m == nil {
+		d.stored.closeWriter()
 		m = nil
 		if err := at.drop(); err != nil {
 			return err
 		}
-		d.written, err = os.OpenFile(at.part(), os.O_RDWR|os.O_CREATE|os.O_EXCL, partMode)
+		d.stored.written, err = os.OpenFile(at.part(), os.O_RDWR|os.O_CREATE|os.O_EXCL, partMode)
 		if err != nil {
 			return err
 		}
 	}
-	if err := d.written.Truncate(d.size); err != nil {
+	if err := d.stored.written.Truncate(d.size); err != nil {
 		return errors.Join(err, ignoreMissing(os.Remove(at.part())))
 	}
 	// Readers get a descriptor that cannot write.
@@ -255,40 +256,14 @@ func (it *item) openSparse(d *data) error {
 	if err != nil {
 		return err
 	}
-	d.file.Store(f)
+	d.stored.file.Store(f)
 	if m != nil {
-		d.recall(m, recent)
+		d.stored.recall(m, recent)
+		if d.check.hash != nil && m.Hashed <= d.stored.have.FirstMissing(0, chunks.Count(d.size))*chunks.Size {
+			d.check.hash.restore(m.HashState, m.Hashed)
+		}
 	}
 	return nil
-}
-
-// recall takes over what a map and the list of recent chunks (nil if there is
-// none) say is here, as far as the file agrees: a chunk with a hole in it is not.
-func (d *data) recall(m *chunks.Map, recent chunks.Set) {
-	f := d.file.Load()
-	for off := int64(0); off < d.size; {
-		start, end, ok := nextData(f, off, d.size)
-		if !ok {
-			break
-		}
-		last := end / chunks.Size
-		if end >= d.size {
-			last = chunks.Count(d.size)
-		}
-		for c := chunks.Count(start); c < last; c++ {
-			if m.Have.Has(c) {
-				d.have.Add(c)
-				d.durable.Add(c)
-			} else if recent != nil && recent.Has(c) {
-				d.have.Add(c)
-				d.dirty += chunks.Size
-			}
-		}
-		off = end
-	}
-	if d.hash != nil && m.Hashed <= d.have.FirstMissing(0, chunks.Count(d.size))*chunks.Size {
-		d.hash.restore(m.HashState, m.Hashed)
-	}
 }
 
 var errNotOurs = errors.New("not a file of the cache")

@@ -48,7 +48,7 @@ func (it *item) openShared(ctx context.Context, src source) (*data, error) {
 			continue
 		}
 		d := it.newData(info.Size(), digest)
-		d.file.Store(f)
+		d.stored.file.Store(f)
 		d.info, d.shared = info, true
 		d.phase.Store(whole)
 		close(d.settled)

@@ -3,9 +3,6 @@
 package cache
 
 import (
-	"time"
-
-	"github.com/sregfs/sregfs/cache/chunks"
 	"github.com/sregfs/sregfs/cache/fetch"
 )
 
@@ -16,9 +13,9 @@ type sink struct{ d *data }
 // Errors: fetch.ErrNoRoom; those of the local disk.
 func (s sink) WriteAt(p []byte, off int64) (int, error) {
 	d, c := s.d, s.d.item.cache
-	n, err := d.written.WriteAt(p, off)
+	n, err := d.stored.written.WriteAt(p, off)
 	if isFull(err) && c.evictFor(int64(len(p)), s.d.inUse()) {
-		n, err = d.written.WriteAt(p, off)
+		n, err = d.stored.written.WriteAt(p, off)
 	}
 	switch {
 	case err == nil:
@@ -46,26 +43,16 @@ func (s sink) Reserve(n int64) error {
 }
 
 // Complete notes that a chunk can be read.
-func (s sink) Complete(chunk int64) {
-	d := s.d
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.have.Add(chunk)
-	d.recent.Note(chunk, d.have)
-	if d.dirty == 0 {
-		d.dirtySince = time.Now()
-	}
-	d.dirty += chunks.Size
-}
+func (s sink) Complete(chunk int64) { s.d.stored.add(chunk) }
 
-// Changed makes the keeper look.
-func (s sink) Changed() { s.d.kickKeeper() }
+// Changed makes the committer look.
+func (s sink) Changed() { s.d.notifyCommitter() }
 
 // newDownload returns the download of a blob that is not whole.
 func (d *data) newDownload() *fetch.Download {
 	c := d.item.cache
 	return fetch.New(d.ctx, fetch.Options{
-		Size: d.size, Have: d.have, Sink: sink{d}, Log: c.opts.Log, Go: c.spawn, InUse: d.inUse,
+		Size: d.size, Have: d.stored.have, Sink: sink{d}, Log: c.opts.Log, Go: c.spawn, InUse: d.inUse,
 		NoBackground: c.opts.NoBackground, Streams: c.opts.Streams,
 		Delay: c.opts.FillDelay, Patience: c.opts.Patience, Probe: d.hint,
 	})

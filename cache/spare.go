@@ -96,7 +96,7 @@ func (it *item) shut(d *data) (gone *data) {
 
 // untouched reports whether the file is as it was when it was opened, and has its name.
 func (d *data) untouched() bool {
-	info, err := d.file.Load().Stat()
+	info, err := d.stored.file.Load().Stat()
 	return err == nil && unchanged(d.info, info)
 }
 
@@ -108,8 +108,8 @@ func (it *item) resume(src source) *data {
 		return nil
 	}
 	defer d.leave() // the spare's use
-	info, err := os.Lstat(d.file.Load().Name())
-	if err != nil || !unchanged(d.info, info) || d.digest != it.digestOf(src) ||
+	info, err := os.Lstat(d.stored.file.Load().Name())
+	if err != nil || !unchanged(d.info, info) || d.check.digest != it.digestOf(src) ||
 		src.image.Size >= 0 && src.image.Size != d.size {
 		return nil
 	}

@@ -27,7 +27,7 @@ func putWhole(t *testing.T, c *Cache, r *registry, content []byte) (key Key, ope
 	mustWait(t, b)
 	key = b.Key()
 	b.Close()
-	eventually(t, "the keeper ends", func() bool { return c.Info(key).Open == 0 && !c.isOpen(key) })
+	eventually(t, "the committer ends", func() bool { return c.Info(key).Open == 0 && !c.isOpen(key) })
 	open(t).Close()
 	return key, open
 }
@@ -118,7 +118,7 @@ func TestSpare_removed(t *testing.T) {
 			t.Parallel()
 			c := openCache(t, t.TempDir(), Options{})
 			key, _ := putWhole(t, c, newRegistry(t), randomBytes(1, mib))
-			f := c.spares.all[0].data.file.Load()
+			f := c.spares.all[0].data.stored.file.Load()
 			fn(t, c, key)
 			if n := countSpares(c); n != 0 {
 				t.Errorf("%d spares are left", n)
@@ -142,7 +142,7 @@ func TestSpare_bounds(t *testing.T) {
 			mustDo(t, err)
 			it := &item{cache: c}
 			d := it.newData(1, "")
-			d.file.Store(f)
+			d.stored.file.Store(f)
 			d.users = 1
 			if out, first := c.spares.put(d); out != nil {
 				out.leave()
@@ -162,7 +162,7 @@ func TestSpare_bounds(t *testing.T) {
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
 		for i, d := range s {
-			if _, err := d.file.Load().Stat(); err == nil {
+			if _, err := d.stored.file.Load().Stat(); err == nil {
 				t.Errorf("file %d is still open", i)
 			}
 		}

@@ -19,53 +19,48 @@ import (
 // which part of it, and whatever the kernel still had. With Strict nothing is
 // given out before.
 
-// A given is which chunks of a part readers got before it was verified, over all
+// A served is which chunks of a part readers got before it was verified, over all
 // openings of it, for as long as the bytes here stay the same ones.
-type given struct {
+type served struct {
 	size     int64 // bytes
 	chunks   chunks.Set
 	left     atomic.Int64 // how many nobody got yet
-	verified atomic.Bool  // what was given turned out to be right
+	verified atomic.Bool  // what they got turned out to be right
 }
 
 // An Epoch tells the bytes of one download of a blob from those of another one. The
 // zero value is that of verified bytes.
-type Epoch struct{ given *given }
+type Epoch struct{ served *served }
 
 // noEpoch is that of what is not here.
-var noEpoch = Epoch{&given{}}
+var noEpoch = Epoch{&served{}}
 
 // Agrees reports whether bytes of both epochs may be combined: they are of one
 // download, or all of them were found to be right. Else one of the downloads was
 // thrown away, perhaps because its digest did not match.
 func (e Epoch) Agrees(o Epoch) bool { return e == o || e.good() && o.good() }
 
-func (e Epoch) good() bool { return e.given == nil || e.given.verified.Load() }
+func (e Epoch) good() bool { return e.served == nil || e.served.verified.Load() }
 
-// givenOf returns the given of the bytes that are here.
-func (it *item) givenOf(size int64) *given {
+// servedOf returns what was served of the bytes that are here.
+func (it *item) servedOf(size int64) *served {
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	if it.given == nil || it.given.size != size {
-		it.given = &given{size: size, chunks: chunks.NewSet(chunks.Count(size))}
-		it.given.left.Store(chunks.Count(size))
+	if it.served == nil || it.served.size != size {
+		it.served = &served{size: size, chunks: chunks.NewSet(chunks.Count(size))}
+		it.served.left.Store(chunks.Count(size))
 	}
-	return it.given
+	return it.served
 }
 
 // some reports whether any reader got anything.
-func (g *given) some() bool { return g == nil || g.left.Load() < chunks.Count(g.size) }
+func (s *served) some() bool { return s == nil || s.left.Load() < chunks.Count(s.size) }
 
-// gives notes that a reader is to get [off, end), and reports whether the digest
-// must match first, as somebody may have all of the blob then.
+// gives notes that a reader is to get [off, end), and reports whether the digest must
+// match first.
 func (d *data) gives(off, end int64) (verify bool) {
-	for c := chunks.Of(off); c < chunks.Count(end); c++ {
-		if d.given.chunks.Add(c) {
-			d.given.left.Add(-1)
-		}
-	}
 	// Not "while it is partial": it may have turned out wrong since they came in.
-	return d.digest != "" && d.given.left.Load() == 0 && d.phase.Load() != whole
+	return d.check.serve(off, end) && d.phase.Load() != whole
 }
 
 // strict reports whether nothing may be given out yet.
@@ -74,7 +69,7 @@ func (d *data) strict() bool {
 		return false
 	}
 	opts := &d.item.cache.opts
-	return opts.Verify == Strict || d.digest != "" && d.size <= opts.StrictSize
+	return opts.Verify == Strict || d.check.digest != "" && d.size <= opts.StrictSize
 }
 
 // awaitVerified fetches all that is missing and returns when the blob is whole.
@@ -86,11 +81,7 @@ func (d *data) awaitVerified(ctx context.Context) error {
 // awaitMatched is awaitVerified, but does not wait until the blob is durable and
 // in its place.
 func (d *data) awaitMatched(ctx context.Context) error {
-	return d.awaitEnd(ctx, func() <-chan struct{} {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		return d.matched
-	})
+	return d.awaitEnd(ctx, d.check.match)
 }
 
 // awaitEnd fetches all that is missing and returns when the channel that end

@@ -139,9 +139,9 @@ func (it *item) condemn(why error) error {
 	it.closeSpare()
 	for _, one := range it.family() {
 		if d, _ := one.live(); d != nil && d.phase.Load() == whole {
-			d.disk.Lock()
+			d.stored.disk.Lock()
 			d.bury(why)
-			d.disk.Unlock()
+			d.stored.disk.Unlock()
 		}
 	}
 	it.mu.Lock()
