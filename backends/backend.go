@@ -183,6 +183,13 @@ type NameChecker interface {
 	CheckName(ref Ref) error
 }
 
+// A WriteChecker can tell without a request whether it may store anything: who copies
+// gigabytes is told before the first.
+type WriteChecker interface {
+	// CheckWrite returns nil, or ErrReadOnly or fs.ErrPermission with what is in the way.
+	CheckWrite() error
+}
+
 // A Speller stores images under names that are coarser than ours (one case only,
 // fewer parts), and can tell without a request what it makes of a name.
 type Speller interface {

@@ -20,10 +20,10 @@ func SameName(ref, stored Ref) error {
 }
 
 // CheckPush reports whether ref can be the name of a push: whether it is possible
-// here, and is kept as it is. It sends no request.
+// here, and is kept as it is; and whether anything can be stored. It sends no request.
 //
 // Errors: fs.ErrInvalid, with the rule that ref breaks, or with the name that the
-// service would make of it.
+// service would make of it; ErrReadOnly, fs.ErrPermission.
 func (c *Client) CheckPush(ref Ref) error {
 	return c.fail("push", ref, c.checkTarget(ref))
 }
@@ -35,13 +35,22 @@ func (c *Client) checkTarget(ref Ref) error {
 	if ref.Version != "" {
 		return fmt.Errorf("%w: a push names a tag, not a version", fs.ErrInvalid)
 	}
-	s, ok := c.backend.(Speller)
-	if !ok {
-		return nil
+	if s, ok := c.backend.(Speller); ok {
+		stored, err := s.Spelling(ref)
+		if err != nil {
+			return err
+		}
+		if err := SameName(ref, stored); err != nil {
+			return err
+		}
 	}
-	stored, err := s.Spelling(ref)
-	if err != nil {
-		return err
+	return c.CheckWrite()
+}
+
+// CheckWrite is WriteChecker's, nil if the backend is none.
+func (c *Client) CheckWrite() error {
+	if w, ok := c.backend.(WriteChecker); ok {
+		return w.CheckWrite()
 	}
-	return SameName(ref, stored)
+	return nil
 }

@@ -26,20 +26,22 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
 )
 
 var (
-	_ backends.Backend     = (*client)(nil)
-	_ backends.FileOpener  = (*client)(nil)
-	_ backends.Lister      = (*client)(nil)
-	_ backends.Searcher    = (*client)(nil)
-	_ backends.Pusher      = (*client)(nil)
-	_ backends.Deleter     = (*client)(nil)
-	_ backends.Mover       = (*client)(nil)
-	_ backends.NameChecker = (*client)(nil)
+	_ backends.Backend      = (*client)(nil)
+	_ backends.FileOpener   = (*client)(nil)
+	_ backends.Lister       = (*client)(nil)
+	_ backends.Searcher     = (*client)(nil)
+	_ backends.Pusher       = (*client)(nil)
+	_ backends.Deleter      = (*client)(nil)
+	_ backends.Mover        = (*client)(nil)
+	_ backends.NameChecker  = (*client)(nil)
+	_ backends.WriteChecker = (*client)(nil)
 )
 
 // Config is the [remotes.NAME] table of the configuration file for type = "dir".
@@ -92,6 +94,26 @@ func (c *client) CheckName(ref backends.Ref) error {
 		}
 	}
 	return nil
+}
+
+// CheckWrite implements backends.WriteChecker. It looks at what every push writes to,
+// or at the directory in which that would be made.
+func (c *client) CheckWrite() error {
+	at := filepath.Join(c.path, private)
+	for {
+		err := checkWritable(at)
+		if above := filepath.Dir(at); errors.Is(err, fs.ErrNotExist) && above != at {
+			at = above
+			continue
+		}
+		switch errno, ok := backends.LocalErrno(err); {
+		case ok && errno == syscall.EROFS:
+			return fmt.Errorf("%w: %s is on a read-only file system", backends.ErrReadOnly, c.path)
+		case errors.Is(err, fs.ErrPermission):
+			return fmt.Errorf("%w: you may not write to %s", fs.ErrPermission, at)
+		}
+		return nil // a push tells what else is wrong
+	}
 }
 
 // Stat implements backends.Backend. As Version it takes what it gives, the

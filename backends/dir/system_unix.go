@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sregfs/sregfs/backends"
 )
 
@@ -34,6 +36,11 @@ func group(info fs.FileInfo) uint32 {
 		return st.Gid
 	}
 	return 0
+}
+
+// checkWritable returns why nothing can be made in a directory. Errors: the errno.
+func checkWritable(dir string) error {
+	return unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
 }
 
 // likeNew gives f the mode and the group of a file that was just made, where

@@ -265,6 +265,7 @@ func (p *probe) readStep(ctx context.Context, ref backends.Ref, entries []backen
 // mind, which only a push would show.
 func (p *probe) push() step {
 	s := step{Step: "push", Result: resultNo}
+	unwritable := p.client.CheckWrite()
 	switch {
 	case !backends.CapsOf(p.backend).Has(backends.CanPush):
 		s.Detail = fmt.Sprintf("a remote of type %q takes no images", p.remote.Type)
@@ -273,6 +274,8 @@ func (p *probe) push() step {
 	case p.movedTo != "":
 		s.err = fmt.Errorf("%w: the address sends to %s, where nothing is pushed to on its word", backends.ErrUnavailable, p.movedTo)
 		s.Result, s.Detail, s.Remedy = resultFailed, s.err.Error(), "set url = \""+p.movedTo+"\" if that is right"
+	case unwritable != nil:
+		s.Detail = unwritable.Error()
 	default:
 		s.Result, s.Detail = resultOK, "the configuration allows it (not tried)"
 	}
