@@ -70,7 +70,8 @@ func (c *Cache) blob(ctx context.Context, client *backends.Client, img backends.
 			return nil, err
 		}
 	}
-	src := source{client: client, image: img, sched: c.schedulers.of(client)}
+	client.Scheduler().Join(&c.traffic)
+	src := source{client: client, image: img}
 	key := KeyOf(client.Name(), img)
 	d, err := c.openData(ctx, key, src)
 	if err != nil {

@@ -135,7 +135,7 @@ func TestBlob_fetchedOnce(t *testing.T) {
 	client := r.client(t)
 	c := openCache(t, t.TempDir(), Options{FillDelay: 10 * time.Millisecond})
 	// A service that is slow at times: what a busy machine holds up is not asked for again.
-	c.schedulers.of(client).Latency.Note(time.Minute)
+	client.Scheduler().Latency.Note(time.Minute)
 	var wg sync.WaitGroup
 	for i := range readers {
 		wg.Go(func() {

@@ -16,31 +16,32 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/sched"
 )
 
 // A Cache is a directory of blobs. All methods may be called from many
 // goroutines at once. One process at a time owns a directory: the state
 // directory's lock covers the cache too.
 type Cache struct {
-	dir        layout
-	opts       Options
-	ctx        context.Context //nolint:containedctx // of the transfers, which serve many callers; ends at Close
-	cancel     context.CancelFunc
-	wg         sync.WaitGroup // everything that spawn started
-	used       atomic.Int64   // bytes that all blobs take on the disk, as last measured
-	told       atomic.Int64   // bytes that metadata takes, as last measured
-	growth     atomic.Int64   // bytes written since the limits were looked at
-	tidy       chan struct{}  // wakes the janitor
-	leave      chan struct{}  // closed to end the janitor alone
-	left       chan struct{}  // closed when it has ended
-	full       chan struct{}  // wakes it to trim
-	spared     chan struct{}  // wakes it to close spares
-	trims      sync.Mutex     // held while evicting
-	crowded    atomic.Bool    // the limits did not hold after the last one
-	looked     atomic.Int64   // when they were looked at because a blob was closed, in Unix nanoseconds
-	spares     spares
-	single     streams // downloads of blobs of unknown size
-	schedulers schedulers
+	dir     layout
+	opts    Options
+	ctx     context.Context //nolint:containedctx // of the transfers, which serve many callers; ends at Close
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // everything that spawn started
+	used    atomic.Int64   // bytes that all blobs take on the disk, as last measured
+	told    atomic.Int64   // bytes that metadata takes, as last measured
+	growth  atomic.Int64   // bytes written since the limits were looked at
+	tidy    chan struct{}  // wakes the janitor
+	leave   chan struct{}  // closed to end the janitor alone
+	left    chan struct{}  // closed when it has ended
+	full    chan struct{}  // wakes it to trim
+	spared  chan struct{}  // wakes it to close spares
+	trims   sync.Mutex     // held while evicting
+	crowded atomic.Bool    // the limits did not hold after the last one
+	looked  atomic.Int64   // when they were looked at because a blob was closed, in Unix nanoseconds
+	spares  spares
+	single  streams     // downloads of blobs of unknown size
+	traffic sched.Total // transfers under way
 
 	unguarded  atomic.Pointer[error] // why fs-verity is not to be had
 	handedOver atomic.Bool           // the directory is another process's, see HandOver; set with mu held

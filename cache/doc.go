@@ -41,7 +41,7 @@
 //	data.mu       how many use an open blob, and why it is dead
 //	Cache.mu      the table of blobs, pins and records to save
 //	spares.mu     the files that stay open for a moment; last
-//	streams.mu    downloads of unknown size; Blob.swap, schedulers.mu: taken alone
+//	streams.mu    downloads of unknown size; Blob.swap: taken alone
 //	Cache.trims   held while evicting; before item.busy, which evicting never waits for
 //
 // Start at [Cache.Open] and blob.go; Spool is in spool.go.

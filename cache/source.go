@@ -5,7 +5,6 @@ package cache
 import (
 	"context"
 	"io"
-	"sync"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
@@ -17,7 +16,6 @@ import (
 type source struct {
 	client *backends.Client
 	image  backends.Image
-	sched  *sched.Scheduler
 }
 
 // Open implements fetch.Source.
@@ -26,7 +24,7 @@ func (s source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 }
 
 // Scheduler implements fetch.Source.
-func (s source) Scheduler() *sched.Scheduler { return s.sched }
+func (s source) Scheduler() *sched.Scheduler { return s.client.Scheduler() }
 
 // Timeout implements fetch.Source.
 func (s source) Timeout() time.Duration { return s.client.Timeout() }
@@ -47,27 +45,4 @@ func (d *data) sourceNames() []string {
 		names = append(names, src.(source).String())
 	}
 	return names
-}
-
-// schedulers are those of the clients that blobs are fetched from.
-type schedulers struct {
-	total sched.Total
-
-	mu sync.Mutex // guards the field below
-	by map[*backends.Client]*sched.Scheduler
-}
-
-// of returns the scheduler of a client.
-func (s *schedulers) of(client *backends.Client) *sched.Scheduler {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	one := s.by[client]
-	if one == nil {
-		one = s.total.New(client.Throttled)
-		if s.by == nil {
-			s.by = map[*backends.Client]*sched.Scheduler{}
-		}
-		s.by[client] = one
-	}
-	return one
 }

@@ -23,8 +23,8 @@ func given(slots []*Slot) int {
 }
 
 func isGiven(slot *Slot) bool {
-	slot.from.total.mu.Lock()
-	defer slot.from.total.mu.Unlock()
+	slot.from.mu.Lock()
+	defer slot.from.mu.Unlock()
 	return slot.given
 }
 
@@ -43,16 +43,16 @@ func askAll(ctx context.Context, t *testing.T, s *Scheduler, n int, p Priority) 
 	return slots
 }
 
-// content is a service that never complains.
-func content() (int, time.Time) { return 0, time.Time{} }
+// transfers is how many of DefaultSlots are for transfers.
+const transfers = DefaultSlots * 3 / 4
 
 func TestScheduler(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		s := new(Total).New(content)
-		background := askAll(ctx, t, s, Slots, Background)
+		s := New(DefaultSlots)
+		background := askAll(ctx, t, s, transfers, Background)
 		if n := given(background); n != limitStart {
 			t.Errorf("%d background slots at first, want %d", n, limitStart)
 		}
@@ -60,11 +60,11 @@ func TestScheduler(t *testing.T) {
 		if n := given(background); n != LimitMax {
 			t.Errorf("%d background slots for a whole image, want %d", n, LimitMax)
 		}
-		for _, slot := range background[:Slots-LimitMax] {
+		for _, slot := range background[:transfers-LimitMax] {
 			slot.Ending()
 		}
-		if n := given(background); n != Slots-Reserved {
-			t.Errorf("%d background slots when some bodies are near their end, want %d", n, Slots-Reserved)
+		if n := given(background); n != transfers-Reserved {
+			t.Errorf("%d background slots when some bodies are near their end, want %d", n, transfers-Reserved)
 		}
 		demand := askAll(ctx, t, s, 20, Demanded)
 		if n := given(demand); n != Reserved {
@@ -82,7 +82,7 @@ func TestScheduler(t *testing.T) {
 		if n := given(background); n != 1 {
 			t.Errorf("%d background slots while readers wait, want 1", n)
 		}
-		waiting := background[Slots-1]
+		waiting := background[transfers-1]
 		waiting.Promote()
 		for range 8 {
 			firstGiven(demand).Release()
@@ -107,7 +107,7 @@ func firstGiven(slots []*Slot) *Slot {
 func TestSlot_yield(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := new(Total).New(content)
+		s := New(DefaultSlots)
 		background, demand := s.Ask(Background), s.Ask(Demanded)
 		for _, slot := range []*Slot{background, demand} {
 			if err := slot.Wait(t.Context()); err != nil {
@@ -147,7 +147,8 @@ func TestTotal(t *testing.T) {
 		var slots [][]*Slot
 		total := 0
 		for range 6 {
-			s := all.New(content)
+			s := New(DefaultSlots)
+			s.Join(all)
 			s.WantAll()
 			slots = append(slots, askAll(ctx, t, s, 16, Background))
 			total += given(slots[len(slots)-1])
@@ -171,11 +172,10 @@ func TestScheduler_throttled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		times, until := 0, time.Time{}
-		s := new(Total).New(func() (int, time.Time) { return times, until })
+		s := New(DefaultSlots)
 		s.WantAll()
 		first := askAll(ctx, t, s, LimitMax, Background)
-		times, until = 1, time.Now().Add(time.Minute)
+		s.Complained(time.Minute)
 		more := askAll(ctx, t, s, LimitMax, Background)
 		for _, slot := range first {
 			slot.Release()

@@ -178,6 +178,7 @@ func (f *fetch) attempt(src Source) error {
 		off = 0
 	}
 	first := newRequest(backends.Demanded(f.d.ctx, f.wanted), off)
+	first.slot = f.slot
 	defer first.close()
 	h := f.watch(src, first.cancel)
 	err := first.open(src, f.end-off)
@@ -188,6 +189,7 @@ func (f *fetch) attempt(src Source) error {
 	if second == nil {
 		return first.reason(err)
 	}
+	defer second.slot.Release()
 	defer second.close()
 	if f.pos == f.end {
 		return nil

@@ -93,13 +93,12 @@ func wait(ctx context.Context, d time.Duration) {
 type place struct {
 	client *backends.Client
 	image  backends.Image
-	sched  *sched.Scheduler
 }
 
 func (p *place) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	return p.client.Open(ctx, p.image, off, n)
 }
-func (p *place) Scheduler() *sched.Scheduler { return p.sched }
+func (p *place) Scheduler() *sched.Scheduler { return p.client.Scheduler() }
 func (p *place) Timeout() time.Duration      { return p.client.Timeout() }
 func (p *place) Same(o Source) bool          { return p == o }
 
@@ -135,7 +134,7 @@ func download(t *testing.T, s *service, opts Options) (*Download, *file) {
 	opts.Go = func(fn func()) bool { wg.Go(fn); return true }
 	d := New(ctx, opts)
 	client := backends.NewClient("lab", s, backends.ClientOptions{})
-	d.Offer(&place{client: client, sched: new(sched.Total).New(client.Throttled),
+	d.Offer(&place{client: client,
 		image: backends.Image{Ref: backends.Ref{Collection: "c", Name: "a", Tag: "1"}, Size: size}})
 	return d, sink
 }

@@ -30,7 +30,7 @@ type request struct {
 	cancel context.CancelCauseFunc
 	off    int64 // of the body's next byte
 	body   io.ReadCloser
-	slot   *sched.Slot // its own; nil if it uses that of the fetch
+	slot   *sched.Slot
 }
 
 func newRequest(ctx context.Context, off int64) *request {
@@ -42,7 +42,7 @@ func newRequest(ctx context.Context, off int64) *request {
 // open asks for n bytes. Errors: errNoRanges; *finalError.
 func (r *request) open(src Source, n int64) error {
 	asked := time.Now()
-	body, err := src.Open(r.ctx, r.off, n)
+	body, err := src.Open(sched.With(r.ctx, r.slot), r.off, n)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported) && r.off > 0:
 		return errNoRanges
@@ -66,15 +66,12 @@ func (r *request) reason(err error) error {
 	return err
 }
 
-// close can be called again.
+// close can be called again. The slot stays the caller's.
 func (r *request) close() {
 	if r.body != nil {
 		r.body.Close()
 	}
 	r.cancel(nil)
-	if r.slot != nil {
-		r.slot.Release()
-	}
 }
 
 // A hedge watches over one request of a fetch. Where that makes no progress for much
@@ -210,6 +207,7 @@ func (h *hedge) race(second *request) {
 	defer h.mu.Unlock()
 	if err != nil || h.stopped || h.racing != second {
 		second.close()
+		second.slot.Release()
 		if h.racing == second {
 			h.racing = nil
 		}
@@ -220,11 +218,10 @@ func (h *hedge) race(second *request) {
 }
 
 func (h *hedge) try(second *request) error {
-	slot := h.src.Scheduler().Ask(sched.Demanded)
-	if err := slot.Wait(second.ctx); err != nil {
+	second.slot = h.src.Scheduler().Ask(sched.Demanded)
+	if err := second.slot.Wait(second.ctx); err != nil {
 		return err
 	}
-	second.slot = slot
 	h.fetch.d.mu.Lock()
 	second.off = h.fetch.pos
 	n := h.fetch.end - second.off

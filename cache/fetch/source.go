@@ -15,7 +15,7 @@ import (
 // A Source is a place that the blob can be fetched from.
 type Source interface {
 	// Open asks for n bytes from off, all there are if n < 0, and retries until the
-	// body starts. Errors: errors.ErrUnsupported if the service gives no ranges of the
+	// body starts. ctx has a slot of the scheduler (sched.With). Errors: errors.ErrUnsupported if the service gives no ranges of the
 	// blob; those of backends.Backend.Open.
 	Open(ctx context.Context, off, n int64) (io.ReadCloser, error)
 	// Scheduler gives out the slots of the service.

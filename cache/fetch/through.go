@@ -110,7 +110,7 @@ func (d *Download) readFrom(b []byte, off int64) error {
 		return ErrClosed
 	}
 	defer slot.Release()
-	body, err := src.Open(backends.Demanded(d.ctx, nil), off, int64(len(b)))
+	body, err := src.Open(sched.With(backends.Demanded(d.ctx, nil), slot), off, int64(len(b)))
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		return ErrNoRoom

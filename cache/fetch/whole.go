@@ -40,7 +40,7 @@ func wholeOnce(ctx context.Context, src Source, w io.Writer) error {
 		return err
 	}
 	defer slot.Release()
-	body, err := src.Open(backends.Demanded(ctx, nil), 0, -1)
+	body, err := src.Open(sched.With(backends.Demanded(ctx, nil), slot), 0, -1)
 	if err != nil {
 		return &finalError{err}
 	}

@@ -1,37 +1,60 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package backends
+package sched
 
 import (
 	"context"
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/cenkalti/backoff/v4"
 )
 
 const (
-	breakerTries  = 5                // silent tries in a row that open the breaker …
-	breakerWindow = 10 * time.Second // … or two, this far apart: time-outs are slow to count
-	breakerMin    = 5 * time.Second  // how long it stays open at first; doubled after each probe in vain
-	breakerMax    = 30 * time.Second
-	turnMin       = 100 * time.Millisecond // between tries that somebody waits for while it is open; doubled after each
-	turnMax       = 2 * time.Second
+	// SilentTries is how many tries in a row without an answer open the breaker, or two
+	// that are silentWindow apart: time-outs are slow to count.
+	SilentTries  = 5
+	silentWindow = 10 * time.Second
+	// BreakerMin is how long the breaker stays open at first; that is doubled after each
+	// probe in vain, up to breakerMax.
+	BreakerMin = 5 * time.Second
+	breakerMax = 30 * time.Second
+	// While it is open, tries that somebody waits for are turnMin apart; that is doubled
+	// after each, up to turnMax.
+	turnMin = 100 * time.Millisecond
+	turnMax = 2 * time.Second
 )
 
-// A breaker stops a client from asking a service that does not answer. The zero
-// breaker is closed.
+// A Refusal says why a request is not made: the last ones had no answer.
+type Refusal struct {
+	Silent int           // requests in a row without one
+	Probe  time.Duration // until the service is asked again; 0 while it is being asked
+	Waited bool          // somebody waited for a turn until there was no time left
+	Last   error         // of the last request
+}
+
+func (e *Refusal) Error() string {
+	next := ", the next is on its way"
+	switch {
+	case e.Waited:
+		next = ""
+	case e.Probe > 0:
+		next = fmt.Sprintf(", the next in %v", max(e.Probe.Round(time.Second), time.Second))
+	}
+	return fmt.Sprintf("no answer to the last %d requests%s (%v)", e.Silent, next, e.Last)
+}
+
+// A breaker keeps requests from a service that does not answer. The zero breaker is
+// closed.
 //
-//	         breakerTries, or two in breakerWindow, without an answer
+//	         SilentTries, or two in silentWindow, without an answer
 //	closed ──────────────────────────────────────────────────────────── open ──┐
 //	   └──────────────── an answer of any kind, to any try ────────────────┘   │ no answer to
 //	                                                                       └───┘ the probe: twice the pause
 //
 // While it is open:
 //
-//	what somebody waits for (Demanded)   takes turns: one try after each gap
-//	anything else                        fails at once; one probe after each pause
+//	what somebody waits for   takes turns: one try after each gap
+//	anything else             fails at once; one probe after each pause
 type breaker struct {
 	mu      sync.Mutex // guards the fields below
 	silent  int        // tries in a row without an answer
@@ -46,7 +69,7 @@ type breaker struct {
 }
 
 // allow reports whether to try now, and whether that is the probe. After a nil
-// error, done must be called. Errors: a permanent ErrUnavailable.
+// error, done must be called. Errors: *Refusal.
 func (b *breaker) allow() (probe bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -54,18 +77,17 @@ func (b *breaker) allow() (probe bool, err error) {
 		return false, nil
 	}
 	if wait := time.Until(b.until); wait > 0 || b.probing {
-		next := "the next is on its way"
-		if !b.probing {
-			next = fmt.Sprintf("the next in %v", max(wait.Round(time.Second), time.Second))
+		if b.probing {
+			wait = 0
 		}
-		return false, backoff.Permanent(fmt.Errorf("%w: no answer to the last %d requests, %s (%v)", ErrUnavailable, b.silent, next, b.last))
+		return false, &Refusal{Silent: b.silent, Probe: wait, Last: b.last}
 	}
 	b.probing = true
 	return true, nil
 }
 
 // turn waits until it is time for a try that somebody waits for. After a nil error,
-// done must be called. Errors: ErrUnavailable when ctx ends first.
+// done must be called. Errors: *Refusal when ctx ends first.
 func (b *breaker) turn(ctx context.Context) error {
 	for {
 		wait, back := b.takeTurn()
@@ -80,7 +102,7 @@ func (b *breaker) turn(ctx context.Context) error {
 			timer.Stop()
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			return fmt.Errorf("%w: no answer to the last %d requests (%v)", ErrUnavailable, b.silent, b.last)
+			return &Refusal{Silent: b.silent, Waited: true, Last: b.last}
 		}
 		timer.Stop()
 	}
@@ -107,43 +129,44 @@ func (b *breaker) open() bool {
 	return b.pause > 0 && (b.probing || time.Now().Before(b.until))
 }
 
-// An outcome is what a try told about the service.
-type outcome int
+// An Outcome is what a try told about the service.
+type Outcome int
 
+// The outcomes.
 const (
-	unknown  outcome = iota // nothing: the caller gave up first, or it was not asked
-	answered                // with whatever
-	silence
+	Unknown  Outcome = iota // nothing: the caller gave up first, or it was not asked
+	Answered                // with whatever
+	Silence
 )
 
 // done ends a try that allow let through; err is for the message.
-func (b *breaker) done(probe bool, o outcome, err error) {
+func (b *breaker) done(probe bool, o Outcome, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if probe {
 		b.probing = false
 	}
 	switch o {
-	case answered:
+	case Answered:
 		b.silent, b.pause, b.last = 0, 0, nil
 		if b.back != nil {
 			close(b.back)
 			b.back = nil
 		}
-	case silence:
+	case Silence:
 		if b.silent == 0 {
 			b.first = time.Now()
 		}
 		b.silent, b.last = b.silent+1, err
-		slow := b.silent > 1 && time.Since(b.first) >= breakerWindow
+		slow := b.silent > 1 && time.Since(b.first) >= silentWindow
 		// Tries that began before the breaker opened must not prolong the pause.
-		if probe || b.pause == 0 && (b.silent >= breakerTries || slow) {
+		if probe || b.pause == 0 && (b.silent >= SilentTries || slow) {
 			if b.back == nil {
 				b.back, b.gap, b.next = make(chan struct{}), 2*turnMin, time.Now().Add(turnMin)
 			}
-			b.pause = min(max(2*b.pause, breakerMin), breakerMax)
+			b.pause = min(max(2*b.pause, BreakerMin), breakerMax)
 			b.until = time.Now().Add(b.pause)
 		}
-	case unknown:
+	case Unknown:
 	}
 }
