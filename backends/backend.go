@@ -163,6 +163,34 @@ type FileOpener interface {
 	OpenFile(ctx context.Context, img Image) (*os.File, error)
 }
 
+// A Knocker knows a request that its service answers without a login, if only to
+// refuse it: every answer shows that somebody is there.
+type Knocker interface {
+	// Knock returns the request's method and address.
+	Knock() (method, address string)
+}
+
+// A LoginChecker can tell whether its login is taken without asking for anything else.
+// Where a backend is none, listing tells.
+type LoginChecker interface {
+	// CheckLogin returns nil if the service takes the login, or wants none.
+	//
+	// Errors: ErrUnauthorized; ErrRateLimited, ErrUnavailable, ErrBadAnswer.
+	CheckLogin(ctx context.Context) error
+}
+
+// A WebLogin logs a person in by a web page that shows a code.
+type WebLogin interface {
+	// StartLogin returns the page, and what makes a secret of the code.
+	StartLogin() (page string, exchange func(ctx context.Context, code string) (secret string, err error), err error)
+}
+
+// A Limited backend knows how many requests its service says that it allows.
+type Limited interface {
+	// Limits returns that in words, as the last answers told it; "" if none did.
+	Limits() string
+}
+
 // An Addressed backend knows where its service is, also if no url is configured.
 type Addressed interface {
 	// Address returns the address, "https://HOST[:PORT]…", without a request.

@@ -17,6 +17,10 @@ import (
 var (
 	// ErrUnauthorized: no credentials, or not accepted ones. It is an fs.ErrPermission too.
 	ErrUnauthorized = Saying(fs.ErrPermission, "not logged in")
+	// ErrNoFile: a file that a setting names is not there. It is an ErrUnauthorized too.
+	ErrNoFile = Saying(ErrUnauthorized, "a file that the configuration names is not there")
+	// ErrNoVariant: a tag that has images for other machines only. It is an fs.ErrNotExist too.
+	ErrNoVariant = NotFound("no image for this machine")
 	// ErrRateLimited: the service wants fewer requests. RetryAfter may tell when.
 	ErrRateLimited = errors.New("rate limited")
 	// ErrUnavailable: the service cannot be reached, or answers 5xx or nonsense for a while.

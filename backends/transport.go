@@ -22,7 +22,7 @@ import (
 //
 //   - A context's own end stays context.Canceled or DeadlineExceeded.
 //   - ErrUnavailable, ErrCorrupt, ErrBadAnswer and DeadlineExceeded of NewHTTPClient stay,
-//     and ErrUnauthorized of what it was configured with.
+//     and ErrUnauthorized and ErrNoFile of what it was configured with.
 //   - A server that wants another client certificate is ErrUnauthorized.
 //   - Silence is context.DeadlineExceeded.
 //   - EMFILE, ENFILE and ENOMEM stay: the service was not asked.
@@ -39,7 +39,7 @@ func TransportError(err error) error {
 	if wantsCertificate(err) {
 		return saying(ErrUnauthorized, text+" (the server wants a certificate of its clients: client_cert, client_key)")
 	}
-	for _, s := range []error{context.Canceled, ErrUnauthorized, ErrUnavailable, ErrCorrupt, ErrBadAnswer, ErrNotAllowed} {
+	for _, s := range []error{context.Canceled, ErrNoFile, ErrUnauthorized, ErrUnavailable, ErrCorrupt, ErrBadAnswer, ErrNotAllowed} {
 		if errors.Is(err, s) {
 			return keepPermanent(err, saying(s, text))
 		}

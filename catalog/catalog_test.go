@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/all"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/mem"
@@ -67,7 +68,7 @@ func (b *bench) open() {
 	b.t.Helper()
 	remotes := append([]catalog.Remote{{Name: "lab", Type: "test", URL: "https://lab.example.org", Client: b.svc.client("lab"), Policy: b.policy}}, b.extra...)
 	c, err := catalog.New(catalog.Options{
-		Remotes: remotes, Default: "lab", Records: filepath.Join(b.dir, "records"), State: b.state,
+		Types: all.Types, Remotes: remotes, Default: "lab", Records: filepath.Join(b.dir, "records"), State: b.state,
 	})
 	if err != nil {
 		b.t.Fatal(err)

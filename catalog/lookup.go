@@ -189,7 +189,11 @@ func (c *Catalog) learn(ctx context.Context, s Store, r Remote, ref backends.Ref
 		return c.keep(s, r.Name, ref, img, asked), nil
 	case errors.Is(err, fs.ErrNotExist):
 		if !c.own.since(refKey(r.Name, ref), asked) {
-			c.absent.add(string(refKey(r.Name, ref)), c.now())
+			if errors.Is(err, backends.ErrNoVariant) { // what there is instead is worth telling again
+				c.failed.add(string(refKey(r.Name, ref)), err, c.now().Add(c.opts.NegTTL))
+			} else {
+				c.absent.add(string(refKey(r.Name, ref)), c.now())
+			}
 			c.forget(s, r.Name, ref)
 		}
 	case errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized): // whoever logs in need not wait

@@ -59,7 +59,7 @@ func checkDestination(to string, force bool) error {
 	case info.IsDir():
 		return backends.Saying(fs.ErrExist, "%s is a directory; name the file to write", to)
 	case !force:
-		return backends.Saying(fs.ErrExist, "%s (--force replaces it)", to)
+		return backends.Saying(fs.ErrExist, "%s exists (--force replaces it)", to)
 	}
 	return nil
 }
@@ -129,7 +129,7 @@ func exportFile(ctx context.Context, src *os.File, to string, force bool, mark f
 	}
 	if err := tmp.become(to, force); err != nil {
 		if errors.Is(err, fs.ErrExist) && !force {
-			return backends.Saying(fs.ErrExist, "%s (--force replaces it)", to)
+			return backends.Saying(fs.ErrExist, "%s exists (--force replaces it)", to)
 		}
 		return fail(err)
 	}

@@ -101,8 +101,8 @@ func (c *Catalog) remoteOfHost(u backends.URI) (Remote, error) {
 		if err == nil && at.Host == "" {
 			at, err = url.Parse("//" + r.URL)
 		}
-		host := canonical(u.Host)
-		if err == nil && (strings.EqualFold(canonical(at.Host), host) || at.Port() != "" && strings.EqualFold(at.Hostname(), host)) {
+		host := c.canonical(u.Host)
+		if err == nil && (strings.EqualFold(c.canonical(at.Host), host) || at.Port() != "" && strings.EqualFold(at.Hostname(), host)) {
 			return r, nil
 		}
 	}

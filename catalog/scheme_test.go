@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/all"
 	"github.com/sregfs/sregfs/catalog"
 )
 
@@ -63,7 +64,7 @@ func TestResolve_schemes(t *testing.T) {
 		{reg, "registry://reg.example/vanessa/tacos:1", `the host "reg.example", and no remote has it (type: sreg remote add NAME sregistry url=https://reg.example)`, fs.ErrNotExist},
 		{other, "docker://quay.io/a/b", "docker://quay.io/a/b:latest", nil},
 	} {
-		c, err := catalog.New(catalog.Options{Remotes: append([]catalog.Remote{{Name: "local", Type: "dir"}}, tc.remotes...)})
+		c, err := catalog.New(catalog.Options{Types: all.Types, Remotes: append([]catalog.Remote{{Name: "local", Type: "dir"}}, tc.remotes...)})
 		if err != nil {
 			t.Fatal(err)
 		}

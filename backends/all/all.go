@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package all is the table of backends: what `type = "…"` in the configuration
-// can be. It is not a registry that packages add themselves to; a new backend is
-// one more line here, and only cmd imports it.
+// can be, and what the sregistry client calls it. It is not a registry that packages
+// add themselves to; a new backend is one more line here, and only cmd imports it.
 package all
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/dir"
 	"github.com/sregfs/sregfs/backends/dropbox"
@@ -16,22 +19,36 @@ import (
 	"github.com/sregfs/sregfs/backends/sregistry"
 )
 
-// Backends has the opener of each type. docs/backends/TYPE.md describes it. What
-// oci.Open opens are registries of one kind, with a table of what is known of each.
-// Nobody changes the map.
-var Backends = map[string]backends.Opener{
-	"aws":       oci.Open,
-	"dir":       dir.Open,
-	"docker":    oci.Open,
-	"dropbox":   dropbox.Open,
-	"http":      http.Open,
-	"hub":       hub.Open,
-	"library":   library.Opener(oci.Open),
-	"ghcr":      oci.Open,
-	"gitlab":    oci.Open,
-	"harbor":    oci.Open,
-	"nvidia":    oci.Open,
-	"oci":       oci.Open,
-	"quay":      oci.Open,
-	"sregistry": sregistry.Open,
+// Types are all there are, in the order of their names. docs/backends/NAME.md describes
+// each. Nobody changes them.
+var Types = sorted(append(oci.Types(),
+	dir.Type,
+	dropbox.Type,
+	http.Type,
+	hub.Type,
+	library.Type(oci.Open),
+	sregistry.Type,
+))
+
+func sorted(types []backends.Type) []backends.Type {
+	slices.SortFunc(types, func(a, b backends.Type) int { return strings.Compare(a.Name, b.Name) })
+	return types
+}
+
+// Find returns the type of that name; ok is false if there is none.
+func Find(name string) (t backends.Type, ok bool) {
+	i := slices.IndexFunc(Types, func(t backends.Type) bool { return t.Name == name })
+	if i < 0 {
+		return backends.Type{}, false
+	}
+	return Types[i], true
+}
+
+// Names returns the names of all types.
+func Names() []string {
+	names := make([]string, len(Types))
+	for i, t := range Types {
+		names[i] = t.Name
+	}
+	return names
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sregfs/sregfs/backends"
@@ -19,6 +20,24 @@ import (
 // login is taken up by a running mount.
 var loginTests = []subtest{
 	agedTest(http.StatusUnauthorized), agedTest(http.StatusForbidden), agedTest(http.StatusNotFound),
+	{name: "Logins/no-file", http: true, login: true, run: noFile},
+}
+
+// noFile has a remote whose token_file is not there: a backend that asks for the login
+// passes on that the configuration is wrong.
+func noFile(t *testing.T, s *suite) {
+	var asked atomic.Bool
+	open := func(t *testing.T, seed Seed, hc *http.Client) backends.Backend {
+		return s.OpenAs(t, seed, hc, func(context.Context, bool) (string, error) {
+			asked.Store(true)
+			return "", backends.Saying(backends.ErrNoFile, "token_file: it is not there")
+		})
+	}
+	r := openBy(t, open, backends.HTTPOptions{UserAgent: "backendtest"}, typical()...)
+	_, err := r.Stat(t.Context(), r.seed.Images[0].Ref)
+	if asked.Load() != errors.Is(err, backends.ErrNoFile) {
+		t.Errorf("Stat: %v; want backends.ErrNoFile if the login was asked for (%v)", err, asked.Load())
+	}
 }
 
 // agedTest renews the login of a remote that has worked with the old one.

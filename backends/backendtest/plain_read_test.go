@@ -35,7 +35,10 @@ type client struct {
 	http *http.Client // the one it was given, for every request
 }
 
-// Open is registered in backends/all. It sends no request: a service that is
+// Type is the backend in the table of backends/all.
+var Type = backends.Type{Name: "plain", Open: Open, Needs: "url"}
+
+// Open is the opener. It sends no request: a service that is
 // down must not keep the others from being mounted.
 func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	var cfg Config

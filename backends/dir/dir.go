@@ -51,7 +51,10 @@ type Config struct {
 	Extensions backends.Extensions `toml:"extensions"`
 }
 
-// Open is registered in backends/all. It reads nothing from the disk: the
+// Type is the backend in the table of backends/all.
+var Type = backends.Type{Name: "dir", Open: Open, Local: true, Needs: "path", Login: backends.LoginNone}
+
+// Open is the opener. It reads nothing from the disk: the
 // directory may come into being later, and is empty until then.
 func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	var cfg Config

@@ -115,6 +115,8 @@ func (v *view) lstat(dir string) (fs.FileInfo, error) {
 	}
 	info, err := look(v.abs(dir))
 	switch {
+	case err == nil && dir == "." && !info.IsDir():
+		return nil, v.noStore()
 	case err == nil:
 		return info, nil
 	case isMissing(err):

@@ -5,7 +5,6 @@ package dir
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"iter"
 	"net/url"
@@ -56,7 +55,7 @@ func (v *view) root() (*os.Root, error) {
 	var root *os.Root
 	info, err := os.Stat(v.path)
 	if err == nil && !info.IsDir() {
-		return nil, fmt.Errorf("%w: %s is not a directory", fs.ErrInvalid, v.path)
+		return nil, v.noStore()
 	}
 	if err == nil {
 		root, err = os.OpenRoot(v.path)
@@ -69,6 +68,10 @@ func (v *view) root() (*os.Root, error) {
 	}
 	v.opened = root
 	return root, nil
+}
+
+func (v *view) noStore() error {
+	return backends.Saying(fs.ErrInvalid, "%s is not a directory", v.path)
 }
 
 // Close releases the view.

@@ -17,6 +17,19 @@ import (
 	"github.com/sregfs/sregfs/backends/dir"
 )
 
+// A path at which something else lies is a mistake, and no empty store.
+func TestList_file(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := backendtest.Open(t, dir.Open, nil, map[string]any{"path": path})
+	if got, err := backends.Collect(b.(backends.Lister).List(t.Context(), "")); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("List = %v, %v, want fs.ErrInvalid", got, err)
+	}
+}
+
 // A directory that cannot be read is no empty one: it is listed, and listing it is
 // an error.
 func TestList_unreadable(t *testing.T) {

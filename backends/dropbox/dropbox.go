@@ -76,7 +76,10 @@ type client struct {
 	unsaved uploads.Unsaved // uploads that were broken off
 }
 
-// Open is registered in backends/all.
+// Type is the backend in the table of backends/all.
+var Type = backends.Type{Name: "dropbox", Open: Open, Login: backends.LoginToken}
+
+// Open is the opener.
 //
 // Errors: fs.ErrInvalid for settings that cannot be.
 func Open(_ context.Context, env backends.Env) (backends.Backend, error) {

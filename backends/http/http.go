@@ -66,7 +66,10 @@ type client struct {
 // Address implements backends.Addressed.
 func (c *client) Address() string { return c.home.String() }
 
-// Open is registered in backends/all.
+// Type is the backend in the table of backends/all.
+var Type = backends.Type{Name: "http", Open: Open}
+
+// Open is the opener.
 //
 // Errors: fs.ErrInvalid for settings that cannot be.
 func Open(_ context.Context, env backends.Env) (backends.Backend, error) {

@@ -82,7 +82,10 @@ type client struct {
 	closed   bool
 }
 
-// Open is registered in backends/all.
+// Type is the backend in the table of backends/all.
+var Type = backends.Type{Name: "hub", Open: Open, Login: backends.LoginNone, Schemes: []string{"shub", "hub"}}
+
+// Open is the opener.
 //
 // Errors: fs.ErrInvalid for settings that cannot be.
 func Open(_ context.Context, env backends.Env) (backends.Backend, error) {

@@ -89,7 +89,7 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 	case hash != "" && m.Hash != hash:
 		return backends.Image{}, fmt.Errorf("%w: asked for %s, the library has %s", backends.ErrBadAnswer, hash, m.Hash)
 	case hash == "" && ref.Version != "" && m.Arch != arch:
-		return backends.Image{}, backends.NotFound("%s has no image for %s (there is one for %.40q)", ref.Tag, arch, m.Arch)
+		return backends.Image{}, backends.Saying(backends.ErrNoVariant, "%s has no image for %s (there is one for %.40q)", ref.Tag, arch, m.Arch)
 	case !m.uploaded():
 		return backends.Image{}, backends.NotFound("its upload has not ended")
 	case m.Deleted:

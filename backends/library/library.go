@@ -87,7 +87,12 @@ type client struct {
 	partSize int64           // above which an upload is cut into parts
 }
 
-// Opener returns the opener of this backend, for backends/all. oci is that of the
+// Type returns the backend in the table of backends/all, see Opener.
+func Type(oci backends.Opener) backends.Type {
+	return backends.Type{Name: "library", Open: Opener(oci), Schemes: []string{"library"}}
+}
+
+// Opener returns the opener of this backend. oci is that of the
 // backend for the OCI registry behind a library.
 //
 // Its errors: fs.ErrInvalid for settings that cannot be.

@@ -170,6 +170,9 @@ func (c *client) transportError(ctx context.Context, err error) error {
 	if answer, ok := errors.AsType[*errcode.ErrorResponse](err); ok {
 		return c.tokenError(answer)
 	}
+	if secret, ok := errors.AsType[secretError](err); ok {
+		return secret.error
+	}
 	sent, ok := errors.AsType[*url.Error](err)
 	switch {
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):

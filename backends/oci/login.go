@@ -32,14 +32,15 @@ const renewEvery = time.Minute
 
 // A login finds the credentials for one registry.
 type login struct {
-	host   string
-	user   string
-	secret backends.SecretFunc
-	files  []string
-	helper string // a credential helper to ask where no file has a login
-	named  bool   // user was configured
-	bearer bool   // the secret is the token itself
-	log    *slog.Logger
+	host       string
+	user       string
+	secret     backends.SecretFunc
+	files      []string
+	helper     string // a credential helper to ask where no file has a login
+	named      bool   // user was configured
+	configured bool   // files were: they are expected to be there
+	bearer     bool   // the secret is the token itself
+	log        *slog.Logger
 
 	helperEnv []string // of all helpers
 	getenv    func(string) string
@@ -60,7 +61,7 @@ func newLogin(env backends.Env, cfg Config, p preset, host string) *login {
 		host: host, user: env.User, secret: env.Secret, files: cfg.Credentials, helper: p.helper, named: env.User != "",
 		bearer: cfg.Auth == authBearer, log: env.Logger(), helperEnv: env.Helpers, getenv: env.Getvar,
 	}
-	if l.files == nil {
+	if l.configured = l.files != nil; !l.configured {
 		l.files = defaultFiles(env)
 	}
 	for i, file := range l.files {
@@ -105,6 +106,10 @@ func defaultFiles(env backends.Env) []string {
 	return files
 }
 
+// A secretError is that of the SecretFunc, which says all: transportError finds it in
+// what auth.Client makes of it.
+type secretError struct{ error }
+
 // credential is an auth.CredentialFunc. The files are read again and again, and at
 // once after a refusal, so that a "docker login" is noticed by a running mount.
 func (l *login) credential(ctx context.Context, host string) (auth.Credential, error) {
@@ -114,7 +119,7 @@ func (l *login) credential(ctx context.Context, host string) (auth.Credential, e
 	if l.secret != nil {
 		secret, err := l.ask(ctx)
 		if err != nil {
-			return auth.EmptyCredential, fmt.Errorf("%w: %v", backends.ErrUnauthorized, err)
+			return auth.EmptyCredential, secretError{err}
 		}
 		return auth.Credential{Username: l.user, Password: secret}, nil
 	}

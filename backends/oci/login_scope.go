@@ -90,8 +90,7 @@ type fileNames struct {
 // maxCredentials is how large a credentials file may be, in bytes.
 const maxCredentials = 4 << 20
 
-// readNames leaves it to oras-go to say what is wrong with the text of a file. A missing
-// file has no names.
+// readNames leaves it to oras-go to say what is wrong with the text of a file.
 //
 // Errors: those of backends.ReadRegular.
 func readNames(file string) (fileNames, error) {
@@ -101,9 +100,6 @@ func readNames(file string) (fileNames, error) {
 		CredsStore  string                     `json:"credsStore"`
 	}
 	text, err := backends.ReadRegular(file, 0, maxCredentials)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fileNames{}, nil
-	}
 	if err != nil || json.Unmarshal(text, &content) != nil {
 		return fileNames{}, err
 	}
@@ -150,6 +146,9 @@ func scopeIn(name, host string) (scope string, ok bool) {
 // host; an empty credential if nothing.
 func (l *login) stored(ctx context.Context, file, scope string) (auth.Credential, error) {
 	names, err := readNames(file)
+	if errors.Is(err, fs.ErrNotExist) && !l.configured {
+		return auth.EmptyCredential, nil
+	}
 	if err != nil {
 		return auth.EmptyCredential, err
 	}

@@ -108,7 +108,7 @@ type client struct {
 	unsaved  uploads.Unsaved // the uploads that were broken off
 }
 
-// Open is registered in backends/all.
+// Open is the opener of all Types.
 //
 // Errors: fs.ErrInvalid for settings that cannot be.
 func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
@@ -144,7 +144,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		return nil, err
 	}
 	if p.silent {
-		return silent{c, c, c, c, c, c}, nil
+		return silent{c, c, c, c, c, c, c, c, c}, nil
 	}
 	return c, nil
 }

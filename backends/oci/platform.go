@@ -20,7 +20,7 @@ import (
 // all machines where it can. A manifest for no stated platform serves if it is the
 // only one.
 //
-// Errors: fs.ErrNotExist, with what there is.
+// Errors: backends.ErrNoVariant, with what there is.
 func choose(manifests []ocispec.Descriptor, arch string) (string, error) {
 	arch, variant, _ := strings.Cut(arch, "/")
 	manifests = slices.DeleteFunc(slices.Clone(manifests), isAttestation)
@@ -54,7 +54,7 @@ func choose(manifests []ocispec.Descriptor, arch string) (string, error) {
 	} else if level < maxLevel {
 		wanted += fmt.Sprintf("/v%d or lower", level)
 	}
-	return "", backends.NotFound("no image for %s (there is %q)", wanted, has)
+	return "", backends.Saying(backends.ErrNoVariant, "no image for %s (there is %q)", wanted, has)
 }
 
 // isAttestation reports whether what stands in an index is not an image but tells of

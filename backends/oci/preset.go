@@ -4,7 +4,6 @@ package oci
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,6 +21,11 @@ type preset struct {
 	url  string   // where the service is; "" if there are many of them
 	api  string   // where its own API is, if url is not changed
 	keys []string // the settings that it takes beside those of "oci"
+
+	needs       string // as in backends.Type, and so the next three
+	loginAdvice string
+	hosts       []string // if there are more than that of url
+	hostSchemes []string
 
 	// lister makes what reads the repositories from the API; nil goes by the
 	// registry's catalogue.
@@ -52,9 +56,9 @@ type preset struct {
 
 // presets are the types of remote that Open opens. Nobody changes the map.
 var presets = map[string]preset{
-	"oci": {keys: []string{"auth", "layout"}},
+	"oci": {keys: []string{"auth", "layout"}, needs: "url", hostSchemes: []string{"docker", "oras"}},
 	"docker": {
-		url: "https://" + dockerHub, api: "https://hub.docker.com", keys: []string{"api", "namespaces"},
+		url: "https://" + dockerHub, hosts: []string{"docker.io", "index.docker.io", dockerHub, "registry.hub.docker.com"}, api: "https://hub.docker.com", keys: []string{"api", "namespaces"},
 		lister: newHubLister, owner: strings.ToLower, containers: true, counted: true, secretive: true,
 	},
 	"ghcr": {
@@ -70,7 +74,7 @@ var presets = map[string]preset{
 		lister: newGitLabLister, deep: true,
 	},
 	"harbor": {
-		here: true, keys: []string{"api", "namespaces"},
+		here: true, needs: "url", keys: []string{"api", "namespaces"},
 		lister: newHarborLister, whole: true,
 	},
 	// docs.nvidia.com/ngc: the API key is the password of this user. The
@@ -83,21 +87,28 @@ var presets = map[string]preset{
 	"aws": {
 		keys: []string{"account", "region"}, user: "AWS", helper: "ecr-login", missing: ecrMissing,
 		names: ecrName, namesSaid: "a repository of ECR has 2 to 256 characters, lower-case letters and digits with single \".\", \"_\" or \"-\" between them, and begins with a letter",
-		denied: "or the token has expired: it is good for twelve hours",
+		denied:      "or the token has expired: it is good for twelve hours",
+		loginAdvice: `log in to AWS ("aws configure", "aws sso login"): docker-credential-ecr-login takes that login`,
 	},
 }
 
-// IsType reports whether remotes of this type are opened by Open.
-func IsType(typ string) bool {
-	_, ok := presets[typ]
-	return ok
-}
-
-// HasNamespaces reports whether a remote of this type shows at its root what the
-// setting "namespaces" names.
-func HasNamespaces(typ string) bool {
-	p := presets[typ]
-	return slices.Contains(p.keys, "namespaces") && !p.whole
+// Types returns what Open opens, for the table of backends/all.
+func Types() []backends.Type {
+	all := make([]backends.Type, 0, len(presets))
+	for name, p := range presets {
+		t := backends.Type{
+			Name: name, Open: Open, OCI: true, Needs: p.needs, LoginAdvice: p.loginAdvice, Hosts: p.hosts, HostSchemes: p.hostSchemes,
+			Namespaces: slices.Contains(p.keys, "namespaces") && !p.whole,
+		}
+		if host := strings.TrimPrefix(p.url, "https://"); t.Hosts == nil && host != "" {
+			t.Hosts = []string{host}
+		}
+		if t.Needs == "" { // there is one service
+			t.Schemes = []string{name}
+		}
+		all = append(all, t)
+	}
+	return all
 }
 
 // A silent is a client of a service that tells no repositories: it is no
@@ -108,15 +119,9 @@ type silent struct {
 	backends.Deleter
 	backends.Mover
 	backends.NameChecker
-	informant
-}
-
-// An informant tells what "sreg remote test" and the catalogue want to know of
-// a remote besides.
-type informant interface {
-	Knock() (method, address string)
-	CheckLogin(ctx context.Context) error
-	Limits() string
+	backends.Knocker
+	backends.LoginChecker
+	backends.Limited
 	backends.Addressed
 }
 

@@ -90,9 +90,6 @@ func TestPreset_config(t *testing.T) {
 			t.Errorf("Open(%s, %v) = %q, %v; want %q", tt.typ, tt.cfg, got, err, tt.want)
 		}
 	}
-	if !oci.IsType("ghcr") || oci.IsType("dropbox") {
-		t.Error("IsType does not know the types")
-	}
 }
 
 const many = 10_000

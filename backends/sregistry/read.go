@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"strings"
 	"time"
@@ -59,7 +58,7 @@ func (c *client) manifest(ctx context.Context, n name) (manifest, error) {
 	open := err
 	if err = c.signed(ctx, kindPull, n, ask); err == nil {
 		c.closed.add(n.collection)
-	} else if open != nil && errors.Is(err, backends.ErrUnauthorized) && !errors.Is(open, backends.ErrUnauthorized) && errors.Is(open, fs.ErrPermission) {
+	} else if errors.Is(err, backends.ErrUnauthorized) && !errors.Is(err, backends.ErrNoFile) && shut(open) {
 		err = open
 	}
 	c.refusals.note(ctx, c.login, n, err)

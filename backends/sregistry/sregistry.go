@@ -92,7 +92,13 @@ type client struct {
 	partSize int64           // above which an upload is cut into parts
 }
 
-// Open is registered in backends/all.
+// Type is the backend in the table of backends/all.
+var Type = backends.Type{
+	Name: "sregistry", Open: Open, Needs: "url", Login: backends.LoginUser,
+	Schemes: []string{"registry"}, HostSchemes: []string{"registry"}, DottedNames: true,
+}
+
+// Open is the opener.
 //
 // Errors: fs.ErrInvalid for settings that cannot be.
 func Open(_ context.Context, env backends.Env) (backends.Backend, error) {

@@ -27,6 +27,7 @@ var codes = []struct {
 }{
 	{"not-exist", fs.ErrNotExist},
 	{"exist", fs.ErrExist},
+	{"no-file", backends.ErrNoFile},
 	{"unauthorized", backends.ErrUnauthorized},
 	{"permission", fs.ErrPermission},
 	{"invalid", fs.ErrInvalid},

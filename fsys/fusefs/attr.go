@@ -7,7 +7,9 @@ package fusefs
 import (
 	"context"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -142,14 +144,22 @@ func processOf(thread uint32) uint32 {
 	return uint32(pid)
 }
 
-// getxattr and listxattr answer from a node's Xattrs. ls -l asks each file for
-// security labels and access lists, which must cost little: there are none.
+// allXattrs is the name of the attribute whose value is all others: a line each, with a
+// name without fsys.XattrPrefix, a colon, and a value.
+const allXattrs = "user.sreg"
+
+// getxattr answers from a node's Xattrs. ls -l asks each file for security labels and
+// access lists, which must cost little: there are none. Nothing is listed (decision 79).
 func getxattr(attrs func() map[string]string, name string, dest []byte) (uint32, syscall.Errno) {
 	key, ours := strings.CutPrefix(name, fsys.XattrPrefix)
-	if !ours {
+	if !ours && name != allXattrs {
 		return 0, syscall.ENODATA
 	}
-	value, found := attrs()[key]
+	all := attrs()
+	value, found := all[key]
+	if name == allXattrs {
+		value, found = lines(all), len(all) > 0
+	}
 	if !found {
 		return 0, syscall.ENODATA
 	}
@@ -159,28 +169,20 @@ func getxattr(attrs func() map[string]string, name string, dest []byte) (uint32,
 	return uint32(copy(dest, value)), 0
 }
 
-// maxList is XATTR_LIST_MAX: labels beyond it are left out of the list.
-const maxList = 64 << 10
-
-func listxattr(attrs map[string]string, dest []byte) (uint32, syscall.Errno) {
-	var list []byte
-	for key := range attrs {
-		name := fsys.XattrPrefix + key
-		// XATTR_NAME_MAX is 255.
-		if len(name) > 255 || strings.ContainsRune(name, 0) || len(list)+len(name)+1 > maxList {
-			continue
+// lines returns the value of allXattrs, of whole lines and XATTR_SIZE_MAX at most.
+func lines(attrs map[string]string) string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(attrs)) {
+		if line := name + ": " + attrs[name] + "\n"; b.Len()+len(line) <= 64<<10 {
+			b.WriteString(line)
 		}
-		list = append(append(list, name...), 0)
 	}
-	if len(dest) < len(list) {
-		return uint32(len(list)), syscall.ERANGE
-	}
-	return uint32(copy(dest, list)), 0
+	return b.String()
 }
 
 // noXattrs refuses what would store attributes. go-fuse's default is "no such
-// attribute", which cp -a reports as a failure. Our own are passed over: rsync -X sets
-// those of the file that it copies, and removes those that its source lacks.
+// attribute", which cp -a reports as a failure. Our own are passed over: a copy that was
+// made where they were listed still has them.
 type noXattrs struct{}
 
 func (noXattrs) Setxattr(_ context.Context, name string, _ []byte, _ uint32) syscall.Errno {

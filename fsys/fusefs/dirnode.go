@@ -6,6 +6,7 @@ package fusefs
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"path"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/fsys"
 )
 
@@ -27,7 +29,6 @@ var (
 	_ gofs.NodeStatfser       = (*dirNode)(nil)
 	_ gofs.NodeFsyncer        = (*dirNode)(nil)
 	_ gofs.NodeGetxattrer     = (*dirNode)(nil)
-	_ gofs.NodeListxattrer    = (*dirNode)(nil)
 	_ gofs.NodeCreater        = (*dirNode)(nil)
 	_ gofs.NodeMkdirer        = (*dirNode)(nil)
 	_ gofs.NodeRmdirer        = (*dirNode)(nil)
@@ -120,7 +121,10 @@ func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	n.noteLookup()
 	asked := n.told.Load()
 	node, err := n.lookup(ctx, name)
-	if err != nil {
+	switch {
+	case errors.Is(err, backends.ErrNoVariant):
+		return nil, n.refuse("lookup", name, err)
+	case err != nil:
 		return nil, n.m.fail("lookup", name, err)
 	}
 	child := n.child(ctx, name, node, out)
@@ -157,10 +161,6 @@ func (n *dirNode) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno 
 
 func (n *dirNode) Getxattr(_ context.Context, name string, dest []byte) (uint32, syscall.Errno) {
 	return getxattr(n.xattrs, name, dest)
-}
-
-func (n *dirNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {
-	return listxattr(n.xattrs(), dest)
 }
 
 func (n *dirNode) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*gofs.Inode, gofs.FileHandle, uint32, syscall.Errno) {

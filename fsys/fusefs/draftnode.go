@@ -19,12 +19,11 @@ import (
 )
 
 var (
-	_ gofs.NodeGetattrer   = (*draftNode)(nil)
-	_ gofs.NodeSetattrer   = (*draftNode)(nil)
-	_ gofs.NodeOpener      = (*draftNode)(nil)
-	_ gofs.NodeGetxattrer  = (*draftNode)(nil)
-	_ gofs.NodeListxattrer = (*draftNode)(nil)
-	_ gofs.NodeStatfser    = (*draftNode)(nil)
+	_ gofs.NodeGetattrer  = (*draftNode)(nil)
+	_ gofs.NodeSetattrer  = (*draftNode)(nil)
+	_ gofs.NodeOpener     = (*draftNode)(nil)
+	_ gofs.NodeGetxattrer = (*draftNode)(nil)
+	_ gofs.NodeStatfser   = (*draftNode)(nil)
 )
 
 // A draftNode is a file that is being written, as the kernel knows it. The
@@ -70,13 +69,11 @@ func (n *draftNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 	return h, 0, 0
 }
 
+// Getxattr tells what is asked for by name; nothing is listed, so that rsync -X has
+// nothing to copy or to remove.
 func (n *draftNode) Getxattr(_ context.Context, name string, dest []byte) (uint32, syscall.Errno) {
 	return getxattr(n.draft.Xattrs, name, dest)
 }
-
-// Listxattr names nothing: rsync -X would try to remove what its source has not, and
-// fail. What is asked for by name is told.
-func (*draftNode) Listxattr(context.Context, []byte) (uint32, syscall.Errno) { return 0, 0 }
 
 func (n *draftNode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 	return n.m.statfs(out)

@@ -31,6 +31,8 @@ var sentinels = map[error]syscall.Errno{
 	context.DeadlineExceeded: syscall.ETIMEDOUT,
 	os.ErrDeadlineExceeded:   syscall.EIO,
 	backends.ErrUnauthorized: syscall.EACCES,
+	backends.ErrNoFile:       syscall.EACCES,
+	backends.ErrNoVariant:    syscall.ENOENT,
 	backends.ErrRateLimited:  syscall.EBUSY,
 	backends.ErrUnavailable:  syscall.EHOSTDOWN,
 	backends.ErrCorrupt:      syscall.EIO,

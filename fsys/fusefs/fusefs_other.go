@@ -26,6 +26,9 @@ func Check(_ context.Context, _ string, _ Options) (string, error) {
 	return "", fmt.Errorf("%w: mounting on %s", errors.ErrUnsupported, runtime.GOOS)
 }
 
+// Dead returns nothing: nothing is mounted.
+func Dead(context.Context) []string { return nil }
+
 // IsMounted reports whether a file system of ours is mounted on a path.
 func IsMounted(string) bool { return false }
 

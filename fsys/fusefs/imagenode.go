@@ -16,6 +16,7 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/fsys"
 )
@@ -26,7 +27,6 @@ var (
 	_ gofs.NodeOpener      = (*imageNode)(nil)
 	_ gofs.NodeOnForgetter = (*imageNode)(nil)
 	_ gofs.NodeGetxattrer  = (*imageNode)(nil)
-	_ gofs.NodeListxattrer = (*imageNode)(nil)
 	_ gofs.NodeStatfser    = (*imageNode)(nil)
 	_ gofs.NodeFsyncer     = (*imageNode)(nil)
 )
@@ -105,10 +105,6 @@ func (n *imageNode) Getxattr(_ context.Context, name string, dest []byte) (uint3
 	return getxattr(n.xattrs, name, dest)
 }
 
-func (n *imageNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {
-	return listxattr(n.xattrs(), dest)
-}
-
 func (n *imageNode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 	return n.m.statfs(out)
 }
@@ -159,6 +155,9 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 // fail is Mounted.fail, and leaves the error for the attribute.
 func (n *imageNode) fail(op string, err error) syscall.Errno {
 	n.image.Fail(err)
+	if errors.Is(err, backends.ErrNoVariant) {
+		return n.m.refuse(op, n.Path(nil), err)
+	}
 	return n.m.fail(op, n.image.Ref().String(), err)
 }
 

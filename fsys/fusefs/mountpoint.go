@@ -245,6 +245,22 @@ func unmount(path string, lazy bool) error {
 	return fmt.Errorf("unmounting %s: %v: %s", path, err, text)
 }
 
+// Dead returns where file systems of ours are mounted whose process has ended without
+// unmounting them.
+func Dead(ctx context.Context) []string {
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil
+	}
+	var all []string
+	for line := range strings.Lines(string(table)) {
+		if e, ok := parseMount(line); ok && e.fsType == fsType && !alive(ctx, e.point) {
+			all = append(all, e.point)
+		}
+	}
+	return all
+}
+
 // IsMounted reports whether a file system of ours, dead or alive, is mounted on a path.
 func IsMounted(path string) bool {
 	entry, ok := findMountNow(path)

@@ -123,14 +123,17 @@ func TestBrowse(t *testing.T) {
 		t.Errorf("ls -lR, du, stat:\n%s", out)
 	}
 	fusetest.NeedTool(t, "getfattr")
-	out = fusetest.MustShell(t, dir, "getfattr -d web/vsoch/hello:7.sif web web/vsoch")
+	out = fusetest.MustShell(t, dir, "getfattr --only-values -n user.sreg web/vsoch/hello:7.sif web web/vsoch")
 	for _, want := range []string{
-		`user.sreg.uri="web://vsoch/hello:7"`, `user.sreg.state="remote"`, `user.sreg.remote="web"`,
-		`user.sreg.label.maintainer="vsoch"`, `user.sreg.digest="sha256:`, `user.sreg.uri="web://vsoch"`,
+		"uri: web://vsoch/hello:7\n", "state: remote\n", "remote: web\n", "label.maintainer: vsoch\n", "digest: sha256:", "uri: web://vsoch\n",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("getfattr lacks %s:\n%s", want, out)
 		}
+	}
+	// Whoever copies with attributes would carry them elsewhere, and try to remove them here.
+	if out = fusetest.MustShell(t, dir, "getfattr -d -m - web/vsoch/hello:7.sif web web/vsoch"); out != "" {
+		t.Errorf("attributes are listed:\n%s", out)
 	}
 	if n := w.Service.Bytes.Load(); n != 0 {
 		t.Errorf("looking around fetched %d bytes", n)

@@ -79,10 +79,10 @@ func (m *Mounted) Refusals() []Refusal {
 
 // refuse is fail for what would change the tree at that path: the reason is kept for
 // whoever asks, by sreg status or by an attribute of the file or its directory, and
-// logged once.
+// logged once. So is that of a listed name which is for other machines only.
 func (m *Mounted) refuse(op, path string, err error) syscall.Errno {
 	e, known := errno(err)
-	if isDaily(e) {
+	if isDaily(e) && !errors.Is(err, backends.ErrNoVariant) {
 		return e
 	}
 	r := Refusal{Time: time.Now(), Op: op, Path: path, Errno: e.Error(), Error: err.Error()}

@@ -90,6 +90,15 @@ func (r *Registry) PushImage(repo, tag string, img Image) string {
 	return r.PutManifest(repo, tag, img.MediaType, img.Manifest)
 }
 
+// PushIndex stores img as the one of repo:tag for an architecture.
+func (r *Registry) PushIndex(repo, tag, arch string, img Image) {
+	r.t.Helper()
+	digest := r.PushImage(repo, Digest(img.Manifest), img)
+	r.PutManifest(repo, tag, OCIIndex, map[string]any{"schemaVersion": 2, "mediaType": OCIIndex, "manifests": []any{map[string]any{
+		"mediaType": img.MediaType, "digest": digest, "size": len(img.Manifest), "platform": map[string]string{"architecture": arch, "os": "linux"},
+	}}})
+}
+
 func tarOf(t testing.TB, files map[string]string) []byte {
 	t.Helper()
 	var b bytes.Buffer

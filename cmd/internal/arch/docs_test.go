@@ -18,7 +18,7 @@ import (
 
 func TestBackendPages(t *testing.T) {
 	t.Parallel()
-	for name := range all.Backends {
+	for _, name := range all.Names() {
 		page := read(t, "docs/backends/"+name+".md")
 		if !strings.Contains(page, "type") || !strings.Contains(page, name) {
 			t.Errorf("docs/backends/%s.md does not say how to configure it", name)
@@ -30,7 +30,7 @@ func TestBackendPages(t *testing.T) {
 	}
 	for _, page := range pages {
 		name := strings.TrimSuffix(filepath.Base(page), ".md")
-		if _, ok := all.Backends[name]; !ok {
+		if _, ok := all.Find(name); !ok {
 			t.Errorf("%s describes no backend", page)
 		}
 	}

@@ -123,7 +123,7 @@ func TestEdit_otherForms(t *testing.T) {
 func TestChange(t *testing.T) {
 	t.Parallel()
 	home := t.TempDir()
-	in := Inputs{Getenv: func(string) string { return "" }, Home: home, Types: []string{"dir", "oci"}}
+	in := Inputs{Getenv: func(string) string { return "" }, Home: home}
 	add := func(name string) func([]byte) ([]byte, error) {
 		return func(text []byte) ([]byte, error) { return AddRemote(text, name, []Key{{"type", "oci"}}) }
 	}
@@ -178,7 +178,7 @@ func TestChange_link(t *testing.T) {
 	if err := errors.Join(os.WriteFile(dots+"/sregfs", nil, 0o644), os.Symlink(dots+"/sregfs", link)); err != nil {
 		t.Fatal(err)
 	}
-	in := Inputs{Getenv: func(string) string { return "" }, Home: home, Types: []string{"oci"}}
+	in := Inputs{Getenv: func(string) string { return "" }, Home: home}
 	_, err := Change(in, func([]byte) ([]byte, error) { return []byte("# x\n"), nil }, func(Settings) error { return nil })
 	if err != nil {
 		t.Fatal(err)

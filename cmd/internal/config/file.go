@@ -144,7 +144,7 @@ func (f *file) remotes(in Inputs) ([]Remote, error) {
 		if !ok {
 			return nil, fmt.Errorf("%s: remotes.%s is not a table: write [remotes.%s]", f.at("remotes", name), name, name)
 		}
-		r, err := newRemote(name, table, in)
+		r, err := newRemote(name, table)
 		if err != nil {
 			return nil, fmt.Errorf("%s: remote %s: %w", f.at("remotes", name), name, err)
 		}

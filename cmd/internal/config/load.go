@@ -7,9 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/all"
 )
 
 // Inputs is where Load looks, apart from the flags.
@@ -19,7 +23,6 @@ type Inputs struct {
 	Dir     string   // working directory, for relative names in flags
 	File    string   // configuration file from --config; "" finds it
 	Remotes []string // of --remote
-	Types   []string // of the backends there are
 }
 
 // Load completes s, whose flags were declared on fs and parsed: what no flag said
@@ -199,6 +202,11 @@ func (s *Settings) setPaths(in Inputs) error {
 	return nil
 }
 
+// localType is the type of the remote "local".
+func localType() string {
+	return all.Types[slices.IndexFunc(all.Types, func(t backends.Type) bool { return t.Local })].Name
+}
+
 // defaultStorage is where sregistry keeps its images, if it ever did.
 func defaultStorage(in Inputs) string {
 	old := filepath.Join(in.Home, ".singularity", "shub")
@@ -210,11 +218,9 @@ func defaultStorage(in Inputs) string {
 
 // gather returns the remotes by name; a later source replaces one of the same name.
 func (s *Settings) gather(f *file, old sregistrySettings, in Inputs) (map[string]Remote, error) {
-	all := map[string]Remote{Local: {Name: Local, Common: Common{Type: "dir"}, Config: map[string]any{}, Origin: "default"}}
-	guessed, notes := old.remotes(in)
-	s.Notes = append(s.Notes, notes...)
-	for _, r := range guessed {
-		all[r.Name] = r
+	remotes := map[string]Remote{Local: {Name: Local, Common: Common{Type: localType()}, Config: map[string]any{}, Origin: "default"}}
+	for _, r := range old.remotes(in) {
+		remotes[r.Name] = r
 	}
 	if f != nil {
 		fromFile, err := f.remotes(in)
@@ -222,17 +228,17 @@ func (s *Settings) gather(f *file, old sregistrySettings, in Inputs) (map[string
 			return nil, err
 		}
 		for _, r := range fromFile {
-			all[r.Name] = r
+			remotes[r.Name] = r
 		}
 	}
 	for _, spec := range in.Remotes {
-		r, err := parseRemoteFlag(spec, in)
+		r, err := parseRemoteFlag(spec)
 		if err != nil {
 			return nil, fmt.Errorf("--remote: %w", err)
 		}
 		r.Origin = "--remote " + r.Name
 		r.expand(in.Home, in.Dir)
-		all[r.Name] = r
+		remotes[r.Name] = r
 	}
-	return all, nil
+	return remotes, nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/all"
 )
 
 // Local is the name of the remote that is always there.
@@ -97,7 +98,7 @@ func (d *Duration) Type() string { return "duration" }
 
 // newRemote splits a table into what all remotes share and what belongs to the
 // backend. The error does not say where the table was.
-func newRemote(name string, table map[string]any, in Inputs) (Remote, error) {
+func newRemote(name string, table map[string]any) (Remote, error) {
 	r := Remote{Name: name, Config: map[string]any{}}
 	if err := backends.CheckRemoteName(name); err != nil {
 		return r, err
@@ -118,7 +119,7 @@ func newRemote(name string, table map[string]any, in Inputs) (Remote, error) {
 		return r, sharedError(err)
 	}
 	r.URL, _ = table["url"].(string)
-	return r, r.check(in.Types)
+	return r, r.check()
 }
 
 // sharedError names the key at fault: the position is one in our own copy.
@@ -129,17 +130,18 @@ func sharedError(err error) error {
 	return err
 }
 
-func (r *Remote) check(types []string) error {
+func (r *Remote) check() error {
+	types := all.Names()
 	if r.Name == Local && r.Type == "" {
-		r.Type = "dir"
+		r.Type = localType()
 	}
 	switch {
 	case r.Type == "":
 		return fmt.Errorf("type is missing (known: %s)", strings.Join(types, ", "))
 	case !slices.Contains(types, r.Type):
 		return fmt.Errorf("unknown type %q%s", r.Type, backends.DidYouMean(r.Type, types))
-	case r.Name == Local && r.Type != "dir":
-		return fmt.Errorf("%q is always of type \"dir\"; give this remote another name", Local)
+	case r.Name == Local && r.Type != localType():
+		return fmt.Errorf("%q is always of type %q; give this remote another name", Local, localType())
 	case !slices.Contains([]string{"", "sync", "async"}, r.Push):
 		return fmt.Errorf("push is %q, not \"sync\" or \"async\"", r.Push)
 	}
@@ -173,14 +175,14 @@ func (r *Remote) expand(home, dir string) {
 	for _, p := range []*string{&r.TokenFile, &r.CAFile, &r.ClientCert, &r.ClientKey} {
 		*p = expand(*p, home, dir)
 	}
-	if path, ok := r.Config["path"].(string); ok && r.Type == "dir" {
+	if path, ok := r.Config["path"].(string); ok && r.Type == localType() {
 		r.Config["path"] = expand(path, home, dir)
 	}
 }
 
 // parseRemoteFlag reads "NAME=TYPE[,key=value…]". A value is a string unless it
 // reads true, false, a number, or stands in brackets or quotes, as in the file.
-func parseRemoteFlag(spec string, in Inputs) (Remote, error) {
+func parseRemoteFlag(spec string) (Remote, error) {
 	parts := splitOutsideQuotes(spec, ',')
 	name, typ, ok := strings.Cut(parts[0], "=")
 	if !ok {
@@ -197,7 +199,7 @@ func parseRemoteFlag(spec string, in Inputs) (Remote, error) {
 		}
 		table[key] = flagValue(value)
 	}
-	r, err := newRemote(name, table, in)
+	r, err := newRemote(name, table)
 	if err != nil {
 		return Remote{}, fmt.Errorf("%s: %w", name, err)
 	}

@@ -46,7 +46,6 @@ type Settings struct {
 
 	Remotes  []Remote // in the order of their names, "local" among them
 	Warnings []string // what a person should do something about
-	Notes    []string // what a person may want to know about how these came about
 }
 
 // Flags declares every setting on fs, with its default.

@@ -13,51 +13,19 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/all"
 )
 
 // The sregistry client (singularityhub/sregistry-cli) looks for NAME in the
 // environment, then in the object of its backend in a JSON file. We read both
 // and write neither.
 
-// legacy says which of its backends become a remote of ours, and how. Where
-// several variables are named, the first that is set counts; those in lower case are
-// what old versions wrote into the file, and no variables of the environment.
-var legacy = []struct {
-	client string // its name for the backend, and our remote's
-	typ    string // ours
-	needs  string // the variables without which there is no remote
-	alone  bool   // being the active client is enough for there to be one
-	table  bool   // a table in the settings file is, too
-	url    string // the variables with the address; may be ""
-	http   string // the variable that says to do without https
-	user   string
-	token  string
-	config map[string]string // settings of ours to variables
-}{
-	{client: "dropbox", typ: "dropbox", needs: "SREGISTRY_DROPBOX_TOKEN", token: "SREGISTRY_DROPBOX_TOKEN"},
-	{client: "registry", typ: "sregistry", needs: "SREGISTRY_REGISTRY_BASE base", url: "SREGISTRY_REGISTRY_BASE base", http: "SREGISTRY_REGISTRY_NOHTTPS",
-		user: "SREGISTRY_REGISTRY_USERNAME username", token: "SREGISTRY_REGISTRY_TOKEN token"},
-	{client: hub, typ: "hub", alone: true, table: true},
-	{client: "docker", typ: "docker", alone: true,
-		needs: "SREGISTRY_DOCKERHUB_BASE SREGISTRY_DOCKERHUB_USERNAME SINGULARITY_DOCKER_USERNAME",
-		url:   "SREGISTRY_DOCKERHUB_BASE", http: "SREGISTRY_DOCKERHUB_NOHTTPS",
-		user:  "SREGISTRY_DOCKERHUB_USERNAME SINGULARITY_DOCKER_USERNAME",
-		token: "SREGISTRY_DOCKERHUB_PASSWORD SINGULARITY_DOCKER_PASSWORD"},
-	{client: "nvidia", typ: "nvidia", needs: "SREGISTRY_NVIDIA_TOKEN", alone: true,
-		url: "SREGISTRY_NVIDIA_BASE", http: "SREGISTRY_NVIDIA_NOHTTPS",
-		user: "SREGISTRY_NVIDIA_USERNAME", token: "SREGISTRY_NVIDIA_TOKEN"},
-	{client: "aws", typ: "aws", needs: "SREGISTRY_AWS_ID SREGISTRY_AWS_BASE", alone: true,
-		url: "SREGISTRY_AWS_BASE", http: "SREGISTRY_AWS_NOHTTPS",
-		config: map[string]string{"account": "SREGISTRY_AWS_ID", "region": "SREGISTRY_AWS_ZONE"}},
-}
-
-// hub is its name for Singularity Hub.
-const hub = "hub"
-
 // clientName reads the name of a backend as sregistry does.
 func clientName(s string) string {
-	if strings.Contains(strings.ToLower(s), "shub") {
-		return hub
+	for _, c := range all.SregistryClients {
+		if c.Alias != "" && strings.Contains(strings.ToLower(s), c.Alias) {
+			return c.Name
+		}
 	}
 	return s
 }
@@ -150,39 +118,34 @@ func (s sregistrySettings) setUp(client string, table bool, in Inputs) string {
 }
 
 // remotes returns a remote for each backend that sregistry is set up for.
-func (s sregistrySettings) remotes(in Inputs) (all []Remote, notes []string) {
-	for _, l := range legacy {
-		get := func(names string) string { _, value := s.first(in, l.client, names); return value }
-		origin, _ := s.first(in, l.client, l.needs)
+func (s sregistrySettings) remotes(in Inputs) (found []Remote) {
+	for _, l := range all.SregistryClients {
+		get := func(names string) string { _, value := s.first(in, l.Name, names); return value }
+		origin, _ := s.first(in, l.Name, l.Needs)
 		if origin != strings.ToUpper(origin) {
 			origin = s.path
 		}
-		if origin == "" && l.alone {
-			origin = s.setUp(l.client, l.table, in)
+		if origin == "" && l.Alone {
+			origin = s.setUp(l.Name, l.Table, in)
 		}
 		if origin == "" {
 			continue
 		}
-		if !slices.Contains(in.Types, l.typ) {
-			notes = append(notes, fmt.Sprintf("%s is set, but this release has no backend %q", origin, l.typ))
-			continue
-		}
-		r := Remote{Name: l.client, Origin: origin, Guessed: true, Config: map[string]any{}}
-		r.URL = address(get(l.url), l.typ, get(l.http))
-		r.Type, r.User, r.Token = l.typ, get(l.user), get(l.token)
-		// Dropbox's own library is not told of it.
-		r.Insecure = l.typ != "dropbox" && isTrue(in.Getenv("SREGISTRY_HTTPS_NOVERIFY"))
+		r := Remote{Name: l.Name, Origin: origin, Guessed: true, Config: map[string]any{}}
+		r.URL = address(get(l.URL), l.OwnScheme, get(l.HTTP))
+		r.Type, r.User, r.Token = l.Type, get(l.User), get(l.Token)
+		r.Insecure = !l.Verified && isTrue(in.Getenv("SREGISTRY_HTTPS_NOVERIFY"))
 		if r.URL != "" {
 			r.Config["url"] = r.URL
 		}
-		for key, name := range l.config {
+		for key, name := range l.Config {
 			if value := get(name); value != "" {
 				r.Config[key] = value
 			}
 		}
-		all = append(all, r)
+		found = append(found, r)
 	}
-	return all, notes
+	return found
 }
 
 // first returns the first of several variables that is set for a client, in the
@@ -201,22 +164,21 @@ func (s sregistrySettings) first(in Inputs, client, names string) (name, value s
 
 // address makes of an address as sregistry's clients of registries take it, with
 // or without a scheme and with the version of the API, one as we do. noHTTPS is the
-// switch for those without a scheme. The client of its own server goes by its being set
-// at all, and leaves the scheme of an address; to the others a true one goes before that.
-func address(base, typ, noHTTPS string) string {
+// switch for those without a scheme, see all.SregistryClient.OwnScheme.
+func address(base string, ownScheme bool, noHTTPS string) string {
 	if base == "" {
 		return ""
 	}
 	base = strings.TrimSuffix(strings.TrimRight(base, "/"), "/v2")
 	scheme, host, ok := strings.Cut(base, "://")
 	switch {
-	case typ == "sregistry" && ok:
-	case typ == "sregistry" && noHTTPS != "":
+	case ownScheme && ok:
+	case ownScheme && noHTTPS != "":
 		return "http://" + base
 	case !ok:
 		scheme, host = "https", base
 	}
-	if typ != "sregistry" && isTrue(noHTTPS) {
+	if !ownScheme && isTrue(noHTTPS) {
 		scheme = "http"
 	}
 	return scheme + "://" + host

@@ -40,8 +40,8 @@ func TestLookingDownloadsNothing(t *testing.T) {
 	w.ok("find", m.path("lab"), "-size", "+1k", "-newermt", "2000-01-01")
 	w.ok("du", "-sb", m.path("lab"))
 	w.ok("stat", m.path("lab/org/team0/tool:v0.sif"))
-	attrs := w.ok("getfattr", "-d", "-m", "-", m.path("lab/org/team0/tool:v0.sif"))
-	for _, want := range []string{"user.sreg.uri=", "user.sreg.digest=\"" + ocitest.Digest(content), "user.sreg.state=\"remote\""} {
+	attrs := w.ok("getfattr", "--only-values", "-n", "user.sreg", m.path("lab/org/team0/tool:v0.sif"))
+	for _, want := range []string{"uri: lab://org/team0/tool:v0\n", "digest: " + ocitest.Digest(content) + "\n", "state: remote\n"} {
 		if !strings.Contains(attrs, want) {
 			t.Errorf("getfattr lacks %s:\n%s", want, attrs)
 		}

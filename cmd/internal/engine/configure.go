@@ -6,10 +6,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"os/user"
-	"slices"
 
 	"github.com/spf13/pflag"
 
@@ -37,7 +35,7 @@ type Options struct {
 	// StateNotes say why State is not where it is looked for first: once, by whoever
 	// begins to keep it there, and in "sreg status".
 	StateNotes []string
-	Backends   map[string]backends.Opener
+	Types      []backends.Type
 	Home       string // home directory; may be ""
 	Logins     string // directory of the logins that are stored; "" without a home
 	Inputs     config.Inputs
@@ -50,14 +48,13 @@ type Options struct {
 // parsed, and chooses the state directory. It creates nothing. Whom the warnings of the
 // settings concern the caller knows. Its errors have exit codes; what is returned with one is enough for ChangeConfig.
 func Configure(s *config.Settings, flags *pflag.FlagSet, src Source) (Options, error) {
-	o := Options{Settings: s, Backends: all.Backends, Getenv: src.Getenv, Log: src.Log, Notice: src.Notice, Home: homeDir(src.Getenv)}
+	o := Options{Settings: s, Types: all.Types, Getenv: src.Getenv, Log: src.Log, Notice: src.Notice, Home: homeDir(src.Getenv)}
 	dir, err := os.Getwd()
 	if err != nil {
 		dir = "/"
 	}
 	o.Inputs = config.Inputs{
 		Getenv: src.Getenv, Home: o.Home, Dir: dir, File: src.Config, Remotes: src.Remotes,
-		Types: slices.Sorted(maps.Keys(o.Backends)),
 	}
 	o.Logins = config.CredentialsDir(o.Inputs)
 	if err := config.Load(s, flags, o.Inputs); err != nil {
@@ -65,9 +62,6 @@ func Configure(s *config.Settings, flags *pflag.FlagSet, src Source) (Options, e
 	}
 	for _, warning := range s.Warnings {
 		o.Log.Warn(warning)
-	}
-	for _, note := range s.Notes {
-		o.Log.Info(note)
 	}
 	o.State, err = o.stateDir()
 	return o, err

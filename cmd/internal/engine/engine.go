@@ -52,6 +52,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	}
 	e := &Engine{opts: o, remotes: slices.Clone(o.Settings.Remotes)}
 	e.Catalog, err = catalog.New(catalog.Options{
+		Types:   o.Types,
 		Remotes: remotes,
 		Default: o.Settings.Default,
 		State:   func() (*catalog.State, error) { return e.openState(ctx) },

@@ -111,15 +111,15 @@ func (o Options) ReadLogin(r config.Remote) (Login, error) {
 }
 
 // withLogin gives r the stored login, unless it names a secret of its own. A
-// running mount notices when the login changes, but not the first one: without
-// any, a backend looks elsewhere, or goes without.
+// running mount notices when the login changes, but not the first one, unless nothing
+// can be done without: without any, a backend looks elsewhere, or goes without.
 func (o Options) withLogin(r config.Remote) (config.Remote, backends.SecretFunc) {
 	if ask := secretOf(r.Common, o.Getenv); ask != nil {
 		return r, ask
 	}
 	l, err := o.ReadLogin(r)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && !LoginOnly(r.Type):
+	case errors.Is(err, fs.ErrNotExist) && o.typeOf(r).Login != backends.LoginToken:
 		return r, nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		o.Log.Warn("the stored login is of no use", "remote", r.Name, "err", err)
@@ -134,7 +134,3 @@ func (o Options) withLogin(r config.Remote) (config.Remote, backends.SecretFunc)
 		return l.Secret, err
 	}
 }
-
-// LoginOnly reports whether a type of remote can do nothing without a login: then
-// a running mount may as well look for the first one.
-func LoginOnly(typ string) bool { return typ == "dropbox" }

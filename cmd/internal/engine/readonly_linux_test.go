@@ -6,9 +6,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,9 +38,10 @@ func TestReadOnlyCache(t *testing.T) {
 		o.Log = slog.New(slog.NewTextHandler(&log, nil))
 		o.Settings.CacheDir = dir
 		var kept string
-		o.Backends = maps.Clone(o.Backends)
-		openOCI := o.Backends["oci"]
-		o.Backends["oci"] = func(ctx context.Context, env backends.Env) (backends.Backend, error) {
+		o.Types = slices.Clone(o.Types)
+		oci := &o.Types[slices.IndexFunc(o.Types, func(t backends.Type) bool { return t.Name == "oci" })]
+		openOCI := oci.Open
+		oci.Open = func(ctx context.Context, env backends.Env) (backends.Backend, error) {
 			kept = env.Cache
 			return openOCI(ctx, env)
 		}

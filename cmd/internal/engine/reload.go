@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
@@ -37,7 +38,7 @@ func (e *Engine) Reload(ctx context.Context, reopen string) (control.Reloaded, e
 			open = append(open, r)
 		case !sameRemote(was, r):
 			done.Waiting = append(done.Waiting, r.Name)
-		case r.Name == reopen && !LoginOnly(r.Type): // those look for the login whenever they need one
+		case r.Name == reopen && e.opts.typeOf(r).Login != backends.LoginToken: // those look for the login whenever they need one
 			open = append(open, r)
 		}
 	}

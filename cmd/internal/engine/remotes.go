@@ -111,13 +111,22 @@ func policyOf(s *config.Settings, r config.Remote) catalog.Policy {
 	}
 }
 
+// typeOf returns the type of a remote; a zero one if there is none of its name.
+func (o Options) typeOf(r config.Remote) backends.Type {
+	i := slices.IndexFunc(o.Types, func(t backends.Type) bool { return t.Name == r.Type })
+	if i < 0 {
+		return backends.Type{}
+	}
+	return o.Types[i]
+}
+
 // OpenBackend opens the backend of one remote, without any request.
 //
 // Errors: fs.ErrInvalid for settings that cannot be; ErrUnauthorized for a
 // token_file that others can read.
 func (o Options) OpenBackend(ctx context.Context, r config.Remote) (backends.Backend, error) {
-	open, ok := o.Backends[r.Type]
-	if !ok {
+	typ := o.typeOf(r)
+	if typ.Open == nil {
 		return nil, fmt.Errorf("%w: unknown type %q", fs.ErrInvalid, r.Type)
 	}
 	if err := checkSecretFile(r.TokenFile); err != nil {
@@ -136,7 +145,7 @@ func (o Options) OpenBackend(ctx context.Context, r config.Remote) (backends.Bac
 		}
 	}
 	r, secret := o.withLogin(r)
-	b, err := open(ctx, backends.Env{
+	b, err := typ.Open(ctx, backends.Env{
 		Remote: r.Name,
 		Type:   r.Type,
 		HTTP:   client,
@@ -149,9 +158,7 @@ func (o Options) OpenBackend(ctx context.Context, r config.Remote) (backends.Bac
 		Arch: r.Arch,
 		Log:  o.Log.With("remote", r.Name),
 	})
-	if k, ok := b.(interface {
-		Knock() (method, address string)
-	}); ok && err == nil {
+	if k, ok := b.(backends.Knocker); ok && err == nil {
 		_, address := k.Knock()
 		backends.AddHome(client, address)
 	}

@@ -52,7 +52,7 @@ func readSecret(what, path string) (string, error) {
 		return "", fmt.Errorf("%w: %s %s is a symbolic link: name the file itself", backends.ErrUnauthorized, what, path)
 	}
 	if err != nil {
-		return "", fmt.Errorf("%w: %s: %v", backends.ErrUnauthorized, what, err)
+		return "", notRead(what, err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -73,6 +73,14 @@ func readSecret(what, path string) (string, error) {
 		return "", fmt.Errorf("%w: %s: %v", backends.ErrUnauthorized, what, err)
 	}
 	return nonEmpty(b.String(), what+" "+path)
+}
+
+// notRead is the error for a file that a setting names and that cannot be opened.
+func notRead(setting string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return backends.Saying(backends.ErrNoFile, "%s: %v", setting, err)
+	}
+	return fmt.Errorf("%w: %s: %v", backends.ErrUnauthorized, setting, err)
 }
 
 func nonEmpty(text, origin string) (string, error) {

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/backends/oci"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/version"
 )
@@ -68,7 +67,7 @@ func (o Options) tlsOf(r config.Remote) (*tls.Config, error) {
 	}
 	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: r.Insecure} //nolint:gosec // only where insecure = true says so
 	if pair.cert != "" {
-		if _, err := pair.load(); err != nil && !pair.isMissing() {
+		if _, err := pair.load(); err != nil && !errors.Is(err, backends.ErrNoFile) { // it may yet appear
 			return nil, err
 		}
 		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair.load() }
@@ -99,8 +98,8 @@ type keyPair struct{ cert, key string }
 
 // load reads both. The key is a secret, and is read as one.
 //
-// Errors: fs.ErrInvalid; backends.ErrUnauthorized if a file cannot be read or can be
-// read by others.
+// Errors: fs.ErrInvalid; backends.ErrNoFile; backends.ErrUnauthorized if a file cannot be
+// read or can be read by others.
 func (p keyPair) load() (*tls.Certificate, error) {
 	key, err := readSecret("client_key", p.key)
 	if err != nil {
@@ -109,7 +108,7 @@ func (p keyPair) load() (*tls.Certificate, error) {
 	cert := []byte(key)
 	if p.cert != p.key {
 		if cert, err = backends.ReadRegular(p.cert, 0, maxCertificates); err != nil {
-			return nil, fmt.Errorf("%w: client_cert: %v", backends.ErrUnauthorized, err)
+			return nil, notRead("client_cert", err)
 		}
 	}
 	c, err := tls.X509KeyPair(cert, []byte(key))
@@ -117,13 +116,6 @@ func (p keyPair) load() (*tls.Certificate, error) {
 		return nil, fmt.Errorf("%w: client_cert %s with client_key %s: %v", fs.ErrInvalid, p.cert, p.key, err)
 	}
 	return &c, nil
-}
-
-// isMissing reports whether one of the files may yet appear.
-func (p keyPair) isMissing() bool {
-	_, cert := os.Stat(p.cert)
-	_, key := os.Stat(p.key)
-	return errors.Is(cert, fs.ErrNotExist) || errors.Is(key, fs.ErrNotExist)
 }
 
 // certificates are what is configured for one host.
@@ -138,7 +130,7 @@ type certificates struct {
 // A key that we may not read is passed over: Docker's is read by its daemon alone.
 func (o Options) certsOfTools(r config.Remote) (found certificates) {
 	host := r.Host()
-	if host == "" || !oci.IsType(r.Type) {
+	if host == "" || !o.typeOf(r).OCI {
 		return found
 	}
 	for _, dir := range o.certDirs() {

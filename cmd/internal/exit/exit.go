@@ -68,6 +68,8 @@ func Code(err error) int {
 		return Failed
 	case is(backends.ErrUnavailable), is(backends.ErrRateLimited), is(context.DeadlineExceeded):
 		return Unreachable
+	case is(backends.ErrNoFile):
+		return Usage
 	case is(fs.ErrPermission), is(backends.ErrNotAllowed), is(backends.ErrReadOnly):
 		return NotAllowed
 	case is(fs.ErrNotExist):

@@ -39,6 +39,8 @@ var table = []struct {
 	{syscall.ENOENT, NotFound},
 	{fs.ErrPermission, NotAllowed},
 	{backends.ErrUnauthorized, NotAllowed},
+	{backends.ErrNoFile, Usage},
+	{backends.ErrNoVariant, NotFound},
 	{backends.ErrNotAllowed, NotAllowed},
 	{backends.ErrReadOnly, NotAllowed},
 	{backends.ErrNotImage, NotAllowed},

@@ -8,7 +8,9 @@
 //	registry [delete] [login]  start a registry; $REGISTRY is its URL. With login
 //	                           it wants the user "me" and the password "hunter2"; with log
 //	                           $WEB_LOG has its requests, with json its index is JSON
-//	registry-image REPO TAG    push a container image there, as docker does
+//	registry-image REPO TAG [ARCH]
+//	                           push a container image there, as docker does; with ARCH
+//	                           in an index, as the one for that architecture
 //	registry-refuse            let it answer 403 to everything but reading
 //	registry-stop              let it answer 502 to everything
 //	registry-hold              let it stop in the middle of every download

@@ -22,10 +22,14 @@ func (s *script) startRegistry(ts *testscript.TestScript, _ bool, args []string)
 }
 
 func (s *script) pushContainer(ts *testscript.TestScript, _ bool, args []string) {
-	if len(args) != 2 {
-		ts.Fatalf("usage: registry-image REPO TAG")
+	switch img := ocitest.NewImage(s.t, true); len(args) {
+	case 2:
+		s.registry.PushImage(args[0], args[1], img)
+	case 3:
+		s.registry.PushIndex(args[0], args[1], args[2], img)
+	default:
+		ts.Fatalf("usage: registry-image REPO TAG [ARCH]")
 	}
-	s.registry.PushImage(args[0], args[1], ocitest.NewImage(s.t, true))
 }
 
 func (s *script) startDropbox(ts *testscript.TestScript, _ bool, _ []string) {

@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/backends/oci"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/config"
@@ -156,25 +155,10 @@ func (p *probe) steps(ctx context.Context, o engine.Options, ref backends.Ref) [
 	}
 	list, entries := p.listStep(ctx)
 	steps := []step{reach, login, list, p.readStep(ctx, ref, entries)}
-	if limit, ok := p.limit(); ok {
-		steps = append(steps, limit)
+	if limits := p.client.Limits(); limits != "" { // the service has said so with the answers to the steps before
+		steps = append(steps, step{Step: "limit", Result: resultOK, Detail: limits})
 	}
 	return append(steps, p.push())
-}
-
-// A limited backend knows what its service has said of how much it allows.
-type limited interface {
-	Limits() string
-}
-
-// limit tells what the service still allows, if it has said so with the answers
-// to the steps before.
-func (p *probe) limit() (step, bool) {
-	l, ok := p.backend.(limited)
-	if !ok || l.Limits() == "" {
-		return step{}, false
-	}
-	return step{Step: "limit", Result: resultOK, Detail: l.Limits()}, true
 }
 
 func skipped(name string) step { return step{Step: name, Result: resultSkipped} }
@@ -193,11 +177,11 @@ func remedy(r config.Remote, name string, err error) string {
 	case errors.Is(err, backends.ErrUnauthorized) && name == "reach": // a certificate, of which the text tells
 	case errors.Is(err, backends.ErrUnauthorized) && tokenSource(r) != "":
 		return "renew what is in " + tokenSource(r)
-	case errors.Is(err, backends.ErrUnauthorized) && r.Type == "aws":
-		return "log in to AWS (\"aws configure\", \"aws sso login\"): docker-credential-ecr-login takes that login"
+	case errors.Is(err, backends.ErrUnauthorized) && typeOf(r).LoginAdvice != "":
+		return typeOf(r).LoginAdvice
 	case errors.Is(err, backends.ErrUnauthorized):
 		return "run \"sreg login " + r.Name + "\""
-	case errors.Is(err, fs.ErrPermission) && r.Type == "dir":
+	case errors.Is(err, fs.ErrPermission) && typeOf(r).Local:
 		return "look at the permissions of the directory"
 	case errors.Is(err, fs.ErrPermission):
 		return "the account lacks the permission: ask who runs the registry"
@@ -213,7 +197,7 @@ func remedy(r config.Remote, name string, err error) string {
 
 // loginSource says whose login was taken.
 func loginSource(o engine.Options, r config.Remote) string {
-	if r.Type == "dir" || r.Type == "hub" {
+	if typeOf(r).Login == backends.LoginNone {
 		return "none is needed"
 	}
 	if source := tokenSource(r); source != "" {
@@ -233,13 +217,13 @@ func (p *probe) listStep(ctx context.Context) (step, []backends.Entry) {
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		s := step{Step: "list", Result: resultNo, Detail: "the registry cannot list all it has; what is named can be opened"}
-		if oci.HasNamespaces(p.remote.Type) {
+		if p.typ.Namespaces {
 			s.Remedy = "namespaces = [\"…\"] in its table, or a login, has some listed"
 		}
 		return s, nil
 	case errors.Is(err, fs.ErrNotExist):
 		return step{Step: "list", Result: resultOK, Detail: "it is empty"}, nil
-	case err != nil && oci.IsType(p.remote.Type) && errors.Is(err, fs.ErrPermission):
+	case err != nil && p.typ.OCI && errors.Is(err, fs.ErrPermission):
 		// Docker Hub, GHCR and others show their catalogue to nobody.
 		return step{Step: "list", Result: resultNo, Detail: "the registry does not show its catalogue; what is named can be opened"}, nil
 	}
@@ -267,10 +251,10 @@ func (p *probe) push() step {
 	s := step{Step: "push", Result: resultNo}
 	unwritable := p.client.CheckWrite()
 	switch {
-	case !backends.CapsOf(p.backend).Has(backends.CanPush):
-		s.Detail = fmt.Sprintf("a remote of type %q takes no images", p.remote.Type)
-	case !p.client.Caps().Has(backends.CanPush):
+	case p.readOnly:
 		s.Detail = "read_only is set in the configuration"
+	case !p.client.Caps().Has(backends.CanPush):
+		s.Detail = fmt.Sprintf("a remote of type %q takes no images", p.remote.Type)
 	case p.movedTo != "":
 		s.err = fmt.Errorf("%w: the address sends to %s, where nothing is pushed to on its word", backends.ErrUnavailable, p.movedTo)
 		s.Result, s.Detail, s.Remedy = resultFailed, s.err.Error(), "set url = \""+p.movedTo+"\" if that is right"

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/backends/oci"
+	"github.com/sregfs/sregfs/backends/all"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
@@ -93,18 +93,24 @@ func remoteNamed(o engine.Options, name string) (config.Remote, error) {
 
 // needsLogin refuses a login that would not be used.
 func needsLogin(r config.Remote, f loginFlags) error {
-	source := tokenSource(r)
+	source, typ := tokenSource(r), typeOf(r)
 	switch {
-	case r.Type == "dir":
+	case typ.Local:
 		return usagef("remote %s is a directory of this machine: it has no login", r.Name)
 	case source != "":
 		return usagef("remote %s has its token from %s, which goes before a stored login", r.Name, source)
 	case f.user != "" && r.User != "" && f.user != r.User:
 		return usagef("remote %s has user = %q in its configuration", r.Name, r.User)
-	case f.user != "" && r.Type == "dropbox":
-		return usagef("remote %s: a Dropbox login has no user name", r.Name)
+	case f.user != "" && typ.Login == backends.LoginToken:
+		return usagef("remote %s: a login of type %q has no user name", r.Name, r.Type)
 	}
 	return nil
+}
+
+// typeOf returns the type of a remote.
+func typeOf(r config.Remote) backends.Type {
+	t, _ := all.Find(r.Type) // the configuration has none that is unknown
+	return t
 }
 
 // tokenSource says where the configuration has a remote's secret from; "" if it
@@ -125,21 +131,17 @@ func tokenSource(r config.Remote) string {
 	return ""
 }
 
-// A loginStarter logs a person in by a web page that shows a code.
-type loginStarter interface {
-	StartLogin() (authorize string, exchange func(ctx context.Context, code string) (secret string, err error), err error)
-}
-
 // askLogin gets the login from whoever runs the command.
 func (a *app) askLogin(ctx context.Context, o engine.Options, r config.Remote, f loginFlags) (l engine.Login, err error) {
 	l.User = f.user
 	if !f.stdin {
-		backend, err := o.OpenBackend(ctx, r)
+		p, err := newProbe(ctx, o, r)
 		if err != nil {
 			return l, err
 		}
-		if web, ok := backend.(loginStarter); ok {
-			l.Secret, err = a.webLogin(ctx, web)
+		defer p.close()
+		l.Secret, err = a.webLogin(ctx, p.client)
+		if !errors.Is(err, errors.ErrUnsupported) {
 			return l, err
 		}
 	}
@@ -160,9 +162,10 @@ func (a *app) askLogin(ctx context.Context, o engine.Options, r config.Remote, f
 // askUser returns the user name; "" where the configuration has it, or a token
 // can do without.
 func (a *app) askUser(ctx context.Context, r config.Remote, f loginFlags) (string, error) {
-	needed := r.Type == "sregistry"
+	kind := typeOf(r).Login
+	needed := kind == backends.LoginUser
 	switch {
-	case f.user != "" || r.User != "" || r.Type == "dropbox":
+	case f.user != "" || r.User != "" || kind == backends.LoginToken:
 		return f.user, nil
 	case !term.Is(a.in) && needed:
 		return "", usagef("login %s: say --user", r.Name)
@@ -180,9 +183,14 @@ func (a *app) askUser(ctx context.Context, r config.Remote, f loginFlags) (strin
 	return user, err
 }
 
-func (a *app) webLogin(ctx context.Context, web loginStarter) (string, error) {
-	page, exchange, err := web.StartLogin()
-	if err != nil {
+// webLogin has a person log in by a web page.
+// Errors: errors.ErrUnsupported if the remote has none.
+func (a *app) webLogin(ctx context.Context, c *backends.Client) (string, error) {
+	page, exchange, err := c.StartLogin()
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return "", err
+	case err != nil:
 		return "", fmt.Errorf("%w; or give a token by --token-stdin", err)
 	}
 	fmt.Fprintf(a.err, "Open this page, allow the access, and copy the code that it shows:\n\n  %s\n\n", page)
@@ -263,7 +271,7 @@ func otherLogins(r config.Remote) string {
 	switch source := tokenSource(r); {
 	case source != "":
 		return "; its token is from " + backends.Printable(source)
-	case oci.IsType(r.Type):
+	case typeOf(r).OCI:
 		return "; logins of docker, podman, singularity and apptainer are used still: their own logout removes them"
 	}
 	return ""

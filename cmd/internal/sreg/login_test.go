@@ -117,7 +117,7 @@ func TestStateElsewhere(t *testing.T) {
 		t.Fatalf("%q, %v", o.StateNotes, err)
 	}
 	var out bytes.Buffer
-	if err := printStatus(&out, catalog.Status{}, o.StateNotes); err != nil || !strings.Contains(out.String(), o.StateNotes[0]) {
+	if err := printStatus(&out, catalog.Status{}, nil, o.StateNotes); err != nil || !strings.Contains(out.String(), o.StateNotes[0]) {
 		t.Errorf("status says %s, %v", &out, err)
 	}
 }

@@ -25,11 +25,12 @@ const probeTimeout = 15 * time.Second
 // A probe asks a remote what works, one thing at a time, past the catalogue and
 // any running mount.
 type probe struct {
-	remote  config.Remote
-	http    *http.Client
-	backend backends.Backend
-	client  *backends.Client
-	movedTo string // another scheme, host or port that the address has redirected to
+	remote   config.Remote
+	typ      backends.Type
+	http     *http.Client
+	client   *backends.Client
+	readOnly bool   // by the configuration
+	movedTo  string // another scheme, host or port that the address has redirected to
 }
 
 func newProbe(ctx context.Context, o engine.Options, r config.Remote) (*probe, error) {
@@ -41,8 +42,9 @@ func newProbe(ctx context.Context, o engine.Options, r config.Remote) (*probe, e
 	if err != nil {
 		return nil, err
 	}
-	return &probe{remote: r, http: client, backend: backend, client: backends.NewClient(r.Name, backend, backends.ClientOptions{
-		ReadOnly: r.ReadOnly || o.Settings.ReadOnly, MaxElapsed: probeTimeout, Log: o.Log,
+	readOnly := r.ReadOnly || o.Settings.ReadOnly
+	return &probe{remote: r, typ: typeOf(r), http: client, readOnly: readOnly, client: backends.NewClient(r.Name, backend, backends.ClientOptions{
+		ReadOnly: readOnly, MaxElapsed: probeTimeout, Log: o.Log,
 	})}, nil
 }
 
@@ -54,7 +56,7 @@ func (p *probe) close() {
 // reach asks for anything at the remote's address, without a login: every answer
 // will do. It returns who was asked.
 func (p *probe) reach(ctx context.Context) (string, error) {
-	if path, ok := p.remote.Config["path"].(string); ok && p.remote.Type == "dir" {
+	if path, ok := p.remote.Config["path"].(string); ok && p.typ.Local {
 		info, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) && p.remote.Name == config.Local {
 			return path + " (made by the first image)", nil
@@ -87,15 +89,9 @@ func (p *probe) reach(ctx context.Context) (string, error) {
 	return address, nil
 }
 
-// A knocker knows a request that its service answers without a login, if only to
-// refuse it.
-type knocker interface {
-	Knock() (method, address string)
-}
-
 func (p *probe) knock() (method, address string) {
-	if k, ok := p.backend.(knocker); ok {
-		return k.Knock()
+	if method, address, ok := p.client.Knock(); ok {
+		return method, address
 	}
 	address = strings.TrimSuffix(p.remote.URL, "/")
 	if !strings.Contains(address, "://") {
@@ -104,20 +100,15 @@ func (p *probe) knock() (method, address string) {
 	return http.MethodGet, address + "/"
 }
 
-// A loginChecker can tell whether a login is taken without asking for anything
-// else. Where a backend is none, listing tells.
-type loginChecker interface {
-	CheckLogin(ctx context.Context) error
-}
-
 // login reports whether the service takes the login.
 func (p *probe) login(ctx context.Context) error {
-	if c, ok := p.backend.(loginChecker); ok {
-		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-		defer cancel()
-		return c.CheckLogin(ctx)
+	limited, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	err := p.client.CheckLogin(limited)
+	if !errors.Is(err, errors.ErrUnsupported) {
+		return err
 	}
-	_, err := p.list(ctx, "")
+	_, err = p.list(ctx, "")
 	switch {
 	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, fs.ErrNotExist):
 		return nil
@@ -153,7 +144,7 @@ func (p *probe) proven(ctx context.Context, o engine.Options) error {
 
 // hasLogin reports whether there is a login of ours for a remote.
 func hasLogin(o engine.Options, r config.Remote) bool {
-	if r.Type == "hub" || r.Type == "dir" {
+	if typeOf(r).Login == backends.LoginNone {
 		return false
 	}
 	_, err := o.ReadLogin(r)

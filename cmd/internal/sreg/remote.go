@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/all"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/config"
@@ -88,30 +89,20 @@ or token has no place on a command line: "sreg login NAME" asks for it.`,
 	}
 }
 
-// neededKey is the key without which a type of remote is no use; "" if there is none.
-func neededKey(typ string) string {
-	switch typ {
-	case "dir":
-		return "path"
-	case "oci", "harbor", "sregistry":
-		return "url"
-	}
-	return ""
-}
-
 func (a *app) addRemote(ctx context.Context, name, typ string, texts []string) error {
 	o, err := a.options()
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(o.Inputs.Types, typ) {
-		return usagef("remote add %s: unknown type %q%s", name, typ, backends.DidYouMean(typ, o.Inputs.Types))
+	kind, ok := all.Find(typ)
+	if !ok {
+		return usagef("remote add %s: unknown type %q%s", name, typ, backends.DidYouMean(typ, all.Names()))
 	}
-	keys, err := remoteKeys(typ, texts)
+	keys, err := remoteKeys(kind, texts)
 	if err != nil {
 		return fmt.Errorf("remote add %s: %w", name, err)
 	}
-	if key := neededKey(typ); key != "" && !has(keys, key) && term.Is(a.in) {
+	if key := kind.Needs; key != "" && !has(keys, key) && term.Is(a.in) {
 		value, err := a.ask(ctx, key+": ")
 		if err != nil {
 			return err
@@ -128,8 +119,8 @@ func (a *app) addRemote(ctx context.Context, name, typ string, texts []string) e
 
 // remoteKeys reads the settings of a remote of that type. File names in them
 // mean what they mean to whoever types them.
-func remoteKeys(typ string, texts []string) ([]config.Key, error) {
-	keys := []config.Key{{Name: "type", Value: typ}}
+func remoteKeys(typ backends.Type, texts []string) ([]config.Key, error) {
+	keys := []config.Key{{Name: "type", Value: typ.Name}}
 	for _, text := range texts {
 		k, err := config.ParseKey(text)
 		if err != nil {
@@ -139,7 +130,7 @@ func remoteKeys(typ string, texts []string) ([]config.Key, error) {
 			return nil, usagef("%s is said twice", k.Name)
 		}
 		path, ok := k.Value.(string)
-		isFile := config.IsFileKey(k.Name) || k.Name == "path" && typ == "dir"
+		isFile := config.IsFileKey(k.Name) || k.Name == "path" && typ.Local
 		if ok && isFile && !strings.HasPrefix(path, "~/") {
 			if k.Value, err = absolute(path); err != nil {
 				return nil, err

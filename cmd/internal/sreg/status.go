@@ -18,6 +18,7 @@ import (
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
 	"github.com/sregfs/sregfs/cmd/internal/version"
+	"github.com/sregfs/sregfs/fsys/fusefs"
 )
 
 func (a *app) statusCmd() *cobra.Command {
@@ -30,8 +31,9 @@ A mount that was told to stop while files are open gives all else to the next on
 serves them until they are closed: its process, and who has which file open, is shown
 below.
 
-With -o json: {version, pid, mount, details, remotes, cache, uploads, pushes, spool, refusals, retired};
-there is no mount if none is running, and retired are those processes.`,
+With -o json: {version, pid, mount, details, remotes, cache, uploads, pushes, spool, refusals, retired, dead};
+there is no mount if none is running, retired are those processes, and dead the mount points
+that a process has left without unmounting.`,
 		Args: needArgs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o, err := a.options()
@@ -47,10 +49,11 @@ there is no mount if none is running, and retired are those processes.`,
 				if err != nil {
 					return fmt.Errorf("state directory: %w", err)
 				}
+				dead := fusefs.Dead(cmd.Context())
 				if a.format == asJSON {
-					return a.printJSON(statusRecord{st, retired})
+					return a.printJSON(statusRecord{st, retired, dead})
 				}
-				if err := printStatus(a.out, st, o.StateNotes); err != nil {
+				if err := printStatus(a.out, st, dead, o.StateNotes); err != nil {
 					return err
 				}
 				return printRetired(a.out, retired)
@@ -63,14 +66,18 @@ there is no mount if none is running, and retired are those processes.`,
 type statusRecord struct {
 	catalog.Status
 	Retired []statedir.Retired `json:"retired,omitempty"`
+	Dead    []string           `json:"dead,omitempty"`
 }
 
-func printStatus(w io.Writer, st catalog.Status, notes []string) error {
+func printStatus(w io.Writer, st catalog.Status, dead, notes []string) error {
 	t := newTable(w)
 	if st.Mount != "" {
 		t.row("mount", st.Mount+" (pid "+strconv.Itoa(st.PID)+", "+st.Version+")")
 	} else {
 		t.row("mount", "none is running")
+	}
+	for _, at := range dead {
+		t.row("dead", fmt.Sprintf("%[1]s: its process is gone: `sregfs %[1]s` takes it over, `fusermount3 -uz %[1]s` removes it", at))
 	}
 	printDetails(t, st.Details)
 	for _, note := range notes {

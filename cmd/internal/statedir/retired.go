@@ -5,7 +5,6 @@ package statedir
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -108,7 +107,7 @@ func retired(name string) (p Retired, err error) {
 	}
 	err = flock(f, shared)
 	if err == nil {
-		return p, errors.Join(fmt.Errorf("%w: %s", fs.ErrNotExist, name), os.Remove(name), unlock(f))
+		return p, errors.Join(backends.NotFound("the process of %s has ended", name), os.Remove(name), unlock(f))
 	}
 	f.Close()
 	if !errors.Is(err, errLocked) {

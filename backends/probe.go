@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backends
+
+import (
+	"context"
+	"errors"
+)
+
+// Knock is Knocker's; ok is false if the backend is none.
+func (c *Client) Knock() (method, address string, ok bool) {
+	k, ok := c.backend.(Knocker)
+	if !ok {
+		return "", "", false
+	}
+	method, address = k.Knock()
+	return method, address, true
+}
+
+// CheckLogin is LoginChecker's, once and without retries.
+// Errors: those of LoginChecker; errors.ErrUnsupported if the backend is none.
+func (c *Client) CheckLogin(ctx context.Context) error {
+	l, ok := c.backend.(LoginChecker)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return l.CheckLogin(ctx)
+}
+
+// StartLogin is WebLogin's. Errors: errors.ErrUnsupported if the backend is none.
+func (c *Client) StartLogin() (page string, exchange func(ctx context.Context, code string) (secret string, err error), err error) {
+	w, ok := c.backend.(WebLogin)
+	if !ok {
+		return "", nil, errors.ErrUnsupported
+	}
+	return w.StartLogin()
+}
+
+// Limits is Limited's; "" if the backend is none.
+func (c *Client) Limits() string {
+	if l, ok := c.backend.(Limited); ok {
+		return l.Limits()
+	}
+	return ""
+}
