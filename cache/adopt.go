@@ -153,7 +153,7 @@ func (it *item) adopt(path string, info os.FileInfo) error {
 	if err := dir.room(it.key); err != nil {
 		return err
 	}
-	it.closeSpare()
+	it.closeIdle()
 	if err := it.slot().drop(); err != nil {
 		return err
 	}

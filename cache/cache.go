@@ -35,11 +35,11 @@ type Cache struct {
 	leave   chan struct{}  // closed to end the janitor alone
 	left    chan struct{}  // closed when it has ended
 	full    chan struct{}  // wakes it to trim
-	spared  chan struct{}  // wakes it to close spares
+	idled   chan struct{}  // wakes it to close idle blobs
 	trims   sync.Mutex     // held while evicting
 	crowded atomic.Bool    // the limits did not hold after the last one
 	looked  atomic.Int64   // when they were looked at because a blob was closed, in Unix nanoseconds
-	spares  spares
+	idle    idleBlobs
 	single  streams     // downloads of blobs of unknown size
 	traffic sched.Total // transfers under way
 
@@ -206,7 +206,7 @@ func Open(dir string, opts Options) (*Cache, error) {
 	c := &Cache{
 		dir: layout(dir), opts: opts.withDefaults(dir),
 		leave: make(chan struct{}), left: make(chan struct{}),
-		tidy: make(chan struct{}, 1), full: make(chan struct{}, 1), spared: make(chan struct{}, 1),
+		tidy: make(chan struct{}, 1), full: make(chan struct{}, 1), idled: make(chan struct{}, 1),
 		items: map[Key]*item{}, pins: map[Key]bool{},
 		stale: map[Key]bool{}, dropped: map[Key]bool{},
 	}
@@ -236,7 +236,7 @@ func (c *Cache) Close() error {
 	for _, it := range c.all() {
 		it.closeFiles()
 	}
-	c.spares.close(0)
+	c.idle.close(0)
 	if c.handedOver.Load() {
 		return nil
 	}
@@ -349,7 +349,7 @@ func rank(s State) int { return slices.Index([]State{Remote, Partial, Cached}, s
 func (it *item) info() Info {
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	info := Info{Record: it.rec, Shared: it.shared, Open: it.handles, Have: it.have, Err: it.strike.err, Refused: it.strike.refused()}
+	info := Info{Record: it.rec, Shared: it.shared, Open: it.handles, Have: it.have, Err: it.mismatch.err, Refused: it.mismatch.refused()}
 	if it.main != it {
 		info.Epoch = noEpoch
 		if it.served != nil {

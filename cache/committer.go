@@ -124,7 +124,7 @@ func (c *committer) finish() {
 		c.forget(c.stored.have.Clone())
 		return
 	}
-	main.closeSpare()
+	main.closeIdle()
 	err := main.replace(c.item.slot().part(), c.size, c.item, c.place)
 	if err != nil {
 		// Readers have the bytes; the name is gone with the directory.
@@ -156,7 +156,7 @@ func (c *committer) place() error {
 	verdict(dir, key, c.check.digest, info, it.cache.opts.Log)
 	it.mu.Lock()
 	it.setOnDisk(0)
-	it.strike = strike{}
+	it.mismatch = mismatch{}
 	it.mu.Unlock()
 	c.check.served.verified.Store(true)
 	it.main.wasVerified(info)
@@ -169,7 +169,7 @@ func (c *committer) reject(err error) {
 	c.item.cache.opts.Log.Error("a blob does not match its digest", "key", c.item.key,
 		"size", c.size, "sources", c.sourceNames(), "err", err)
 	next := c.download.Sources()[0].(source)
-	again := c.item.struck(err)
+	again := c.item.mismatched(err)
 	c.bury(err)
 	if again {
 		c.item.cache.spawn(func() { c.item.cache.refill(c.item.key, next) })

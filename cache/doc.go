@@ -40,7 +40,7 @@
 //	check.mu      whether the digest matched
 //	data.mu       how many use an open blob, and why it is dead
 //	Cache.mu      the table of blobs, pins and records to save
-//	spares.mu     the files that stay open for a moment; last
+//	idleBlobs.mu  the files that stay open for a moment; last
 //	streams.mu    downloads of unknown size; Blob.swap: taken alone
 //	Cache.trims   held while evicting; before item.busy, which evicting never waits for
 //

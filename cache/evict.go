@@ -69,7 +69,7 @@ func (it *item) evict() int64 {
 	default:
 		return 0
 	}
-	it.closeSpare()
+	it.closeIdle()
 	read := it.readAsPart()
 	it.mu.Lock()
 	defer it.mu.Unlock()
@@ -210,7 +210,7 @@ func (c *Cache) Remove(key Key) error {
 	if !c.single.cancel(key) {
 		return fmt.Errorf("%w: open", ErrInUse)
 	}
-	it.closeSpare()
+	it.closeIdle()
 	all := it.family()
 	for _, one := range all {
 		if _, handles := one.live(); handles > 0 {
@@ -234,7 +234,7 @@ func (it *item) remove() error {
 	}
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	it.strike = strike{}
+	it.mismatch = mismatch{}
 	if it.rec.State == Remote {
 		return nil
 	}

@@ -28,7 +28,7 @@ func (c *Cache) HandOver(ctx context.Context) error {
 			return err
 		}
 	}
-	c.spares.close(0)
+	c.idle.close(0)
 	close(c.leave)
 	<-c.left // it saves no more: the index is closed next
 	return c.save()

@@ -207,11 +207,11 @@ func (c *Cache) janitor() {
 			if err := c.save(); err != nil {
 				c.opts.Log.Warn("cannot save the cache's index", "err", err)
 			}
-		case <-c.spared:
-			idle.Reset(spareAge)
+		case <-c.idled:
+			idle.Reset(idleAge)
 		case <-idle.C:
-			if c.spares.close(spareAge) {
-				idle.Reset(spareAge)
+			if c.idle.close(idleAge) {
+				idle.Reset(idleAge)
 			}
 		}
 	}

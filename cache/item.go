@@ -33,16 +33,16 @@ type item struct {
 
 	parts map[origin]*item // of a main one; guarded by Cache.mu
 
-	mu      sync.Mutex // guards the fields below; no two at once
-	rec     Record
-	have    int64 // bytes present, as of when data was last open
-	handles int
-	data    *data   // nil while it is not open
-	gone    bool    // out of the table: look the key up again
-	served  *served // of the bytes of a part that are here; nil if none of them were
-	strike  strike
-	shared  bool        // the whole blob was last read in a shared cache
-	vouched os.FileInfo // of a file of a shared cache whose digest matched; nil if there is none
+	mu       sync.Mutex // guards the fields below; no two at once
+	rec      Record
+	have     int64 // bytes present, as of when data was last open
+	handles  int
+	data     *data   // nil while it is not open
+	gone     bool    // out of the table: look the key up again
+	served   *served // of the bytes of a part that are here; nil if none of them were
+	mismatch mismatch
+	shared   bool        // the whole blob was last read in a shared cache
+	vouched  os.FileInfo // of a file of a shared cache whose digest matched; nil if there is none
 }
 
 func newItem(c *Cache, key Key) *item {
@@ -156,7 +156,7 @@ func (it *item) release() {
 func (it *item) forgetUnused() {
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	if it.rec.State != Remote || it.data != nil || it.handles > 0 || it.strike.row > 0 || it.gone {
+	if it.rec.State != Remote || it.data != nil || it.handles > 0 || it.mismatch.row > 0 || it.gone {
 		return
 	}
 	c := it.cache
@@ -216,7 +216,7 @@ func (it *item) joinWhole(ctx context.Context, src source) (*data, error) {
 // Errors: backends.ErrCorrupt; those of the local disk.
 func (it *item) join(src source) (*data, error) {
 	it.mu.Lock()
-	err := it.strike.refusal()
+	err := it.mismatch.refusal()
 	it.mu.Unlock()
 	if err == nil {
 		err = checkSize(src.image.Size, it.digestOf(src))

@@ -140,7 +140,7 @@ func (c *Cache) download(ctx context.Context, key Key, src source) error {
 		if taken != nil {
 			return err
 		}
-		again := it.part(from).struck(err)
+		again := it.part(from).mismatched(err)
 		it.release()
 		if !again {
 			return err
@@ -161,7 +161,7 @@ func (c *Cache) refusal(key Key, from origin) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.strike.refusal()
+	return p.mismatch.refusal()
 }
 
 func (c *Cache) downloadOnce(ctx context.Context, path string, key Key, src source) (err error) {
@@ -241,7 +241,7 @@ func (it *item) store(f *os.File, path, digest string) error {
 	if err := fdatasync(f); err != nil {
 		return err
 	}
-	it.closeSpare()
+	it.closeIdle()
 	return it.replace(path, info.Size(), nil, func() error {
 		if err := f.Chmod(wholeMode); err != nil {
 			return err

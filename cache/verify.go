@@ -136,7 +136,7 @@ func (c *Cache) judge(ctx context.Context, s *suspect, found error) (again bool,
 // condemn removes the whole blob and returns why. Call on the main item, with busy
 // held.
 func (it *item) condemn(why error) error {
-	it.closeSpare()
+	it.closeIdle()
 	for _, one := range it.family() {
 		if d, _ := one.live(); d != nil && d.phase.Load() == whole {
 			d.stored.disk.Lock()

@@ -30,7 +30,7 @@ func (dripping) Close() error { return nil }
 
 // A registry that sends a byte now and then is not heard for ever; a slow line is,
 // also where many streams share it.
-func TestPace_download(t *testing.T) {
+func TestLeastRate_download(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		pieces []int // bytes a second, of each stream
@@ -46,13 +46,13 @@ func TestPace_download(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				to, release := new(lines).take("host")
+				to, release := new(hosts).take("host")
 				defer release()
 				var streams sync.WaitGroup
 				for i, piece := range tt.pieces {
 					ctx, dog := watch(t.Context(), time.Minute, func() {})
 					dog.answered()
-					body := &watchedBody{ReadCloser: dripping{ctx, time.Second, piece}, ctx: ctx, dog: dog, pace: newPace(to, DefaultMinRate, time.Minute, dog.cancel)}
+					body := &watchedBody{ReadCloser: dripping{ctx, time.Second, piece}, ctx: ctx, dog: dog, rate: newRateWatch(to, DefaultMinRate, time.Minute, dog.cancel)}
 					streams.Go(func() {
 						defer body.Close()
 						start := time.Now()
@@ -80,7 +80,7 @@ func same(n, v int) []int {
 }
 
 // The same of what a registry takes of an upload.
-func TestPace_upload(t *testing.T) {
+func TestLeastRate_upload(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		rate   int // bytes a second that are taken
@@ -97,9 +97,9 @@ func TestPace_upload(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				ctx, dog := watch(t.Context(), time.Minute, func() {})
-				to, release := new(lines).take("host")
+				to, release := new(hosts).take("host")
 				defer release()
-				up := &watchedUpload{ReadCloser: io.NopCloser(zeros{}), dog: dog, pace: newPace(to, DefaultMinRate, tt.window, dog.cancel)}
+				up := &watchedUpload{ReadCloser: io.NopCloser(zeros{}), dog: dog, rate: newRateWatch(to, DefaultMinRate, tt.window, dog.cancel)}
 				buf := make([]byte, 32<<10)
 				start := time.Now()
 				for time.Since(start) < 10*time.Minute && ctx.Err() == nil {

@@ -9,45 +9,44 @@ import (
 	"time"
 )
 
-// An image is opened and closed several times in a row when a container starts,
-// and thousands of times by who runs many. What opening a whole blob costs is
-// its file calls: so the files of the last few stay open for a moment, and
+// Starting containers opens the same image many times in a row. The cost of opening a
+// whole blob is the file calls, so the files of the last few stay open for idleAge, and
 // opening one again asks only whether its name still leads to it, unchanged.
 const (
-	maxSpares = 64
-	spareAge  = 5 * time.Second
+	maxIdle = 64
+	idleAge = 5 * time.Second
 )
 
-// spares are the whole blobs that were open until a moment ago, the oldest first.
+// idleBlobs are the whole blobs that were open until a moment ago, the oldest first.
 // Each counts as one use of its data, but not as a handle: whoever removes a
-// blob's files closes its spare, and if not, it is found out at the next opening.
+// blob's files closes its idle blob, and if not, it is found out at the next opening.
 // The zero value is ready. For concurrent use.
-type spares struct {
+type idleBlobs struct {
 	mu  sync.Mutex // guards the field below; taken last
-	all []spare
+	all []idleBlob
 }
 
-type spare struct {
+type idleBlob struct {
 	data  *data
 	since time.Time
 }
 
 // put adds d with its use, and returns the one that has to make room, if any.
 // first reports whether there was none before.
-func (s *spares) put(d *data) (out *data, first bool) {
+func (s *idleBlobs) put(d *data) (out *data, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	first = len(s.all) == 0
-	if len(s.all) == maxSpares {
+	if len(s.all) == maxIdle {
 		out = s.all[0].data
 		s.all = slices.Delete(s.all, 0, 1)
 	}
-	s.all = append(s.all, spare{d, time.Now()})
+	s.all = append(s.all, idleBlob{d, time.Now()})
 	return out, first
 }
 
-// take returns the spare of it, and its use; nil if there is none.
-func (s *spares) take(it *item) *data {
+// take returns the idle blob of it, and its use; nil if there is none.
+func (s *idleBlobs) take(it *item) *data {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, sp := range slices.Backward(s.all) {
@@ -61,7 +60,7 @@ func (s *spares) take(it *item) *data {
 
 // close closes those that are there for at least age, and reports whether there
 // are others.
-func (s *spares) close(age time.Duration) (more bool) {
+func (s *idleBlobs) close(age time.Duration) (more bool) {
 	s.mu.Lock()
 	n := 0
 	for n < len(s.all) && time.Since(s.all[n].since) >= age {
@@ -78,7 +77,7 @@ func (s *spares) close(age time.Duration) (more bool) {
 }
 
 // shut takes a whole d off the item, after its last handle, and returns whose use
-// ends with that: d's own, or if d became a spare, that of the one which made room
+// ends with that: d's own, or if d became idle, that of the one which made room
 // for it; nil if none did. Call with mu held.
 func (it *item) shut(d *data) (gone *data) {
 	// Not if it became whole while it was open, or is not what it was then.
@@ -87,9 +86,9 @@ func (it *item) shut(d *data) (gone *data) {
 		return d
 	}
 	it.data, it.handles = nil, 0
-	gone, first := it.cache.spares.put(d)
+	gone, first := it.cache.idle.put(d)
 	if first {
-		it.cache.poke(it.cache.spared)
+		it.cache.poke(it.cache.idled)
 	}
 	return gone
 }
@@ -100,14 +99,14 @@ func (d *data) untouched() bool {
 	return err == nil && unchanged(d.info, info)
 }
 
-// resume opens the blob by its spare, if its name still leads there. Else the
-// spare is closed, and resume returns nil. Call with busy held, while data is nil.
+// resume opens the blob that is idle, if its name still leads there. Else the idle
+// one is closed, and resume returns nil. Call with busy held, while data is nil.
 func (it *item) resume(src source) *data {
-	d := it.cache.spares.take(it)
+	d := it.cache.idle.take(it)
 	if d == nil {
 		return nil
 	}
-	defer d.leave() // the spare's use
+	defer d.leave() // as an idle one
 	info, err := os.Lstat(d.stored.file.Load().Name())
 	if err != nil || !unchanged(d.info, info) || d.check.digest != it.digestOf(src) ||
 		src.image.Size >= 0 && src.image.Size != d.size {
@@ -123,9 +122,9 @@ func (it *item) resume(src source) *data {
 	return d
 }
 
-// closeSpare is called before the blob's files are removed.
-func (it *item) closeSpare() {
-	if d := it.cache.spares.take(it); d != nil {
+// closeIdle is called before the blob's files are removed.
+func (it *item) closeIdle() {
+	if d := it.cache.idle.take(it); d != nil {
 		d.leave()
 	}
 }

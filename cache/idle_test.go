@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// countSpares returns how many files are kept open that nobody has open.
-func countSpares(c *Cache) int {
-	c.spares.mu.Lock()
-	defer c.spares.mu.Unlock()
-	return len(c.spares.all)
+// countIdle returns how many files are kept open that nobody has open.
+func countIdle(c *Cache) int {
+	c.idle.mu.Lock()
+	defer c.idle.mu.Unlock()
+	return len(c.idle.all)
 }
 
 // putWhole puts content into the cache as a blob that was opened and closed since.
@@ -43,17 +43,17 @@ func (c *Cache) isOpen(key Key) bool {
 }
 
 // What is opened again at once is the same file, as long as its name leads there.
-func TestSpare_reopened(t *testing.T) {
+func TestIdle_reopened(t *testing.T) {
 	t.Parallel()
 	r, content := newRegistry(t), randomBytes(1, 2*mib)
 	c := openCache(t, t.TempDir(), Options{})
 	key, open := putWhole(t, c, r, content)
-	if n := countSpares(c); n != 1 {
-		t.Fatalf("%d spares after closing, want 1", n)
+	if n := countIdle(c); n != 1 {
+		t.Fatalf("%d idle blobs after closing, want 1", n)
 	}
-	before := c.spares.all[0].data
+	before := c.idle.all[0].data
 	b := open(t)
-	if b.data.Load() != before || countSpares(c) != 0 {
+	if b.data.Load() != before || countIdle(c) != 0 {
 		t.Error("the file was opened again")
 	}
 	mustRead(t, b, content, 0, 2*mib)
@@ -63,12 +63,12 @@ func TestSpare_reopened(t *testing.T) {
 	second := open(t)
 	b.Close()
 	mustRead(t, second, content, mib, mib)
-	if n := countSpares(c); n != 0 {
-		t.Error("a spare of what is still open")
+	if n := countIdle(c); n != 0 {
+		t.Error("what is still open is idle")
 	}
 }
 
-func TestSpare_changedOnDisk(t *testing.T) {
+func TestIdle_changedOnDisk(t *testing.T) {
 	t.Parallel()
 	content := randomBytes(1, 2*mib)
 	damage := map[string]func(t *testing.T, path string){
@@ -100,7 +100,7 @@ func TestSpare_changedOnDisk(t *testing.T) {
 }
 
 // A blob that goes takes the file that is kept open along: its room is free.
-func TestSpare_removed(t *testing.T) {
+func TestIdle_removed(t *testing.T) {
 	t.Parallel()
 	remove := map[string]func(t *testing.T, c *Cache, key Key){
 		"Remove": func(t *testing.T, c *Cache, key Key) { mustDo(t, c.Remove(key)) },
@@ -118,10 +118,10 @@ func TestSpare_removed(t *testing.T) {
 			t.Parallel()
 			c := openCache(t, t.TempDir(), Options{})
 			key, _ := putWhole(t, c, newRegistry(t), randomBytes(1, mib))
-			f := c.spares.all[0].data.stored.file.Load()
+			f := c.idle.all[0].data.stored.file.Load()
 			fn(t, c, key)
-			if n := countSpares(c); n != 0 {
-				t.Errorf("%d spares are left", n)
+			if n := countIdle(c); n != 0 {
+				t.Errorf("%d idle blobs are left", n)
 			}
 			if _, err := f.Stat(); err == nil {
 				t.Error("the file is still open")
@@ -131,33 +131,33 @@ func TestSpare_removed(t *testing.T) {
 }
 
 // Spares are few, and do not last.
-func TestSpare_bounds(t *testing.T) {
+func TestIdle_bounds(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		c := openCache(t, dir, Options{})
 		var s []*data
-		for i := range maxSpares + 3 {
+		for i := range maxIdle + 3 {
 			f, err := os.Create(filepath.Join(dir, strconv.Itoa(i)))
 			mustDo(t, err)
 			it := &item{cache: c}
 			d := it.newData(1, "")
 			d.stored.file.Store(f)
 			d.users = 1
-			if out, first := c.spares.put(d); out != nil {
+			if out, first := c.idle.put(d); out != nil {
 				out.leave()
 			} else if first {
-				c.poke(c.spared)
+				c.poke(c.idled)
 			}
 			s = append(s, d)
 		}
-		if n := countSpares(c); n != maxSpares {
-			t.Errorf("%d spares, want %d", n, maxSpares)
+		if n := countIdle(c); n != maxIdle {
+			t.Errorf("%d idle blobs, want %d", n, maxIdle)
 		}
-		time.Sleep(spareAge - 1)
+		time.Sleep(idleAge - 1)
 		synctest.Wait()
-		if n := countSpares(c); n != maxSpares {
-			t.Errorf("%d spares a moment before their time, want %d", n, maxSpares)
+		if n := countIdle(c); n != maxIdle {
+			t.Errorf("%d idle blobs a moment before their time, want %d", n, maxIdle)
 		}
 		time.Sleep(time.Millisecond)
 		synctest.Wait()

@@ -13,7 +13,7 @@ import (
 
 // A service that gives out rubbish under the digest of something good keeps
 // nobody from the good one.
-func TestStrike_oneLiar(t *testing.T) {
+func TestMismatch_oneLiar(t *testing.T) {
 	t.Parallel()
 	good, evil := newRegistry(t), newRegistry(t)
 	content := randomBytes(1, 4*mib)
@@ -34,19 +34,19 @@ func TestStrike_oneLiar(t *testing.T) {
 	mustRead(t, openBlob(t, c, evilClient, fake), content, 0, 4*mib) // it is here
 }
 
-func TestStrike(t *testing.T) {
+func TestMismatch(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		it := newItem(&Cache{}, "version:ab")
-		if again := it.struck(backends.ErrCorrupt); !again || it.strike.refusal() != nil || !it.strike.refused().IsZero() {
-			t.Errorf("after one wrong download: again %v, %+v", again, it.strike)
+		if again := it.mismatched(backends.ErrCorrupt); !again || it.mismatch.refusal() != nil || !it.mismatch.refused().IsZero() {
+			t.Errorf("after one wrong download: again %v, %+v", again, it.mismatch)
 		}
-		again := it.struck(backends.ErrCorrupt)
-		if again || !errors.Is(it.strike.refusal(), backends.ErrCorrupt) || time.Until(it.strike.refused()) != strikeHold {
-			t.Errorf("after two: again %v, %+v", again, it.strike)
+		again := it.mismatched(backends.ErrCorrupt)
+		if again || !errors.Is(it.mismatch.refusal(), backends.ErrCorrupt) || time.Until(it.mismatch.refused()) != mismatchHold {
+			t.Errorf("after two: again %v, %+v", again, it.mismatch)
 		}
-		time.Sleep(strikeHold)
-		if err := it.strike.refusal(); err != nil || it.strike != (strike{}) {
+		time.Sleep(mismatchHold)
+		if err := it.mismatch.refusal(); err != nil || it.mismatch != (mismatch{}) {
 			t.Errorf("refused for ever: %v", err)
 		}
 	})
