@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/sregfs/sregfs/backends/sched"
 )
 
 // A Client is a remote as the rest of the program sees it: a backend with
@@ -31,12 +33,10 @@ type Client struct {
 	backend  Backend
 	caps     Caps
 	opts     ClientOptions
-	gate     *gate
-	breaker  breaker
-	throttle throttle
-	stats    limit // of the questions by each method
-	lists    limit
-	searches limit
+	sched    *sched.Scheduler
+	stats    sched.Quota // of the questions by each method
+	lists    sched.Quota
+	searches sched.Quota
 	hidden   hiddenNames
 	closing  sync.Once
 }
@@ -54,11 +54,11 @@ type ClientOptions struct {
 // it if it is an io.Closer.
 func NewClient(name string, b Backend, opts ClientOptions) *Client {
 	opts.MaxElapsed = cmp.Or(opts.MaxElapsed, 60*time.Second)
-	opts.Concurrency = cmp.Or(opts.Concurrency, 32)
+	opts.Concurrency = cmp.Or(opts.Concurrency, sched.DefaultSlots)
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Client{name: name, backend: b, caps: CapsOf(b), opts: opts, gate: newGate(opts.Concurrency)}
+	return &Client{name: name, backend: b, caps: CapsOf(b), opts: opts, sched: sched.New(opts.Concurrency)}
 }
 
 // Name returns the remote's name.
@@ -67,6 +67,10 @@ func (c *Client) Name() string { return c.name }
 // Origin returns ClientOptions.Origin. What was believed of a remote does not hold
 // for one of the same name with another origin.
 func (c *Client) Origin() string { return c.opts.Origin }
+
+// Scheduler decides what is sent when. Whoever asks it for a slot passes that on to
+// Open with sched.With; else each try asks for its own.
+func (c *Client) Scheduler() *sched.Scheduler { return c.sched }
 
 // Timeout returns how long one operation may take with all its retries, and how long
 // a body may be asked for again and again without bringing anything.

@@ -23,6 +23,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sregfs/sregfs/backends/sched"
 )
 
 // scripted is a backend whose answers are functions: what is tested here is
@@ -154,7 +156,7 @@ func TestClient_limit(t *testing.T) {
 	}{
 		"said so":  {&DelayError{fmt.Errorf("%w: HTTP 429", ErrRateLimited), 5 * time.Hour}, 5 * time.Hour},
 		"503":      {&DelayError{fmt.Errorf("%w: HTTP 503", ErrUnavailable), 5 * time.Minute}, 5 * time.Minute},
-		"unsaid":   {fmt.Errorf("%w: HTTP 429", ErrRateLimited), limitPause},
+		"unsaid":   {fmt.Errorf("%w: HTTP 429", ErrRateLimited), quotaPause},
 		"of one":   {permanent(ErrRateLimited), 0},
 		"no limit": {fs.ErrPermission, 0},
 	} {
@@ -240,7 +242,7 @@ func TestClient_breaker(t *testing.T) {
 			return Image{}, ErrUnavailable
 		}}
 		c := NewClient("r", b, ClientOptions{})
-		if _, err := c.Stat(t.Context(), testRef); !errors.Is(err, ErrUnavailable) || b.tries.Load() != breakerTries {
+		if _, err := c.Stat(t.Context(), testRef); !errors.Is(err, ErrUnavailable) || b.tries.Load() != sched.SilentTries {
 			t.Errorf("%v after %d tries", err, b.tries.Load())
 		}
 		start := time.Now()
@@ -249,19 +251,19 @@ func TestClient_breaker(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if b.tries.Load() != breakerTries || time.Since(start) > 0 {
-			t.Errorf("%d more tries, %v", b.tries.Load()-breakerTries, time.Since(start))
+		if b.tries.Load() != sched.SilentTries || time.Since(start) > 0 {
+			t.Errorf("%d more tries, %v", b.tries.Load()-sched.SilentTries, time.Since(start))
 		}
-		time.Sleep(breakerMin + time.Second)
+		time.Sleep(sched.BreakerMin + time.Second)
 		_, err := c.Stat(t.Context(), testRef)
-		if !errors.Is(err, ErrUnavailable) || b.tries.Load() != breakerTries+1 {
-			t.Errorf("%v after %d probes, want one", err, b.tries.Load()-breakerTries)
+		if !errors.Is(err, ErrUnavailable) || b.tries.Load() != sched.SilentTries+1 {
+			t.Errorf("%v after %d probes, want one", err, b.tries.Load()-sched.SilentTries)
 		}
 		up.Store(true)
 		if _, err := c.Stat(t.Context(), testRef); err == nil {
 			t.Error("asked before the pause was over")
 		}
-		time.Sleep(2*breakerMin + time.Second)
+		time.Sleep(2*sched.BreakerMin + time.Second)
 		for range 3 {
 			if _, err := c.Stat(t.Context(), testRef); err != nil {
 				t.Error(err)
@@ -289,7 +291,7 @@ func TestClient_breakerCrowd(t *testing.T) {
 			})
 		}
 		crowd.Wait()
-		if n := b.tries.Load(); n > 10+breakerTries || time.Since(start) > 3*time.Second {
+		if n := b.tries.Load(); n > 10+sched.SilentTries || time.Since(start) > 3*time.Second {
 			t.Errorf("%d tries, %v", n, time.Since(start))
 		}
 	})
@@ -309,7 +311,7 @@ func TestClient_breakerLongProbe(t *testing.T) {
 				return testImage, nil
 			},
 			stat: func(_ context.Context, try int) (Image, error) {
-				if try <= breakerTries {
+				if try <= sched.SilentTries {
 					return Image{}, ErrUnavailable
 				}
 				return testImage, nil
@@ -334,7 +336,7 @@ func TestClient_breakerLongProbe(t *testing.T) {
 			if _, err := c.Stat(t.Context(), testRef); !errors.Is(err, ErrUnavailable) {
 				t.Fatal(err)
 			}
-			time.Sleep(breakerMin + time.Second)
+			time.Sleep(sched.BreakerMin + time.Second)
 			asked := 0
 			probe(c, func() {
 				asked++
@@ -370,7 +372,7 @@ func TestClient_breakerHearsAnswers(t *testing.T) {
 		return Image{}, permanent(ErrUnavailable)
 	}}
 	c := NewClient("r", b, ClientOptions{})
-	for i := range 3 * breakerTries {
+	for i := range 3 * sched.SilentTries {
 		if _, err := c.Stat(t.Context(), testRef); !errors.Is(err, ErrUnavailable) || b.tries.Load() != int64(i+1) {
 			t.Fatalf("%v, %d tries of %d", err, b.tries.Load(), i+1)
 		}
@@ -458,8 +460,8 @@ func TestClient_slots(t *testing.T) {
 		for _, body := range open {
 			body.Close()
 		}
-		if len(c.gate.all)+len(c.gate.bodies) != 0 {
-			t.Errorf("%d slots are not free", len(c.gate.all)+len(c.gate.bodies))
+		if !c.sched.Idle() {
+			t.Error("not all slots are free")
 		}
 	})
 }

@@ -106,13 +106,13 @@ type roundTripper struct {
 	guarded *http.Transport // connects to public addresses only
 	strict  *roundTripper   // the same two for hosts that are not the home: they need a certificate, and get none of ours; nil where there is no difference
 	public  func(netip.Addr) bool
-	lines   lines
+	hosts   hosts
 	home    home
 }
 
 // RoundTrip implements http.RoundTripper.
 func (rt *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
-	to, release := rt.lines.take(req.URL.Host)
+	to, release := rt.hosts.take(req.URL.Host)
 	ctx, dog := watch(req.Context(), rt.opts.IdleTimeout, release)
 	peer := new(peer)
 	ctx = httptrace.WithClientTrace(context.WithValue(ctx, peerKey{}, peer), &httptrace.ClientTrace{
@@ -127,7 +127,7 @@ func (rt *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 		out.Header.Set("User-Agent", rt.opts.UserAgent)
 	}
 	if out.Body != nil && out.Body != http.NoBody {
-		out.Body = &watchedUpload{ReadCloser: out.Body, dog: dog, pace: newPace(to, rt.opts.MinRate, rt.opts.IdleTimeout, dog.cancel)}
+		out.Body = &watchedUpload{ReadCloser: out.Body, dog: dog, rate: newRateWatch(to, rt.opts.MinRate, rt.opts.IdleTimeout, dog.cancel)}
 	}
 	transport, err := rt.transport(out)
 	if err == nil {
@@ -150,7 +150,7 @@ func (rt *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	dog.answered()
-	resp.Body = &watchedBody{ReadCloser: resp.Body, ctx: ctx, dog: dog, pace: newPace(to, rt.opts.MinRate, rt.opts.IdleTimeout, dog.cancel)}
+	resp.Body = &watchedBody{ReadCloser: resp.Body, ctx: ctx, dog: dog, rate: newRateWatch(to, rt.opts.MinRate, rt.opts.IdleTimeout, dog.cancel)}
 	if isPage(req.Method, resp) {
 		resp.Body.Close()
 		return nil, backoff.Permanent(fmt.Errorf("%w: a page for people in answer to a %s (is there a network to sign in to?)", ErrUnavailable, req.Method))

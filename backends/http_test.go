@@ -312,7 +312,7 @@ func TestHTTP_slowReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	body := resp.Body.(*watchedBody)
-	body.pace.window = 200 * time.Millisecond
+	body.rate.window = 200 * time.Millisecond
 	if _, err := io.ReadFull(body, make([]byte, 1000)); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+
+	"github.com/sregfs/sregfs/backends/sched"
 )
 
 // List is Lister.List. It is retried only while it has yielded nothing.
@@ -107,12 +109,12 @@ func (c *Client) Search(ctx context.Context, query string) iter.Seq2[Image, erro
 // stream yields what the backend's sequence does. Neither the time limit runs
 // nor a slot is held while the consumer has an element: it may well ask the
 // same remote for more. It reports whether the consumer wants more.
-func stream[T any](ctx context.Context, c *Client, l *limit, open func(context.Context) iter.Seq2[T, error], yield func(T, error) bool) (more bool) {
+func stream[T any](ctx context.Context, c *Client, l *sched.Quota, open func(context.Context) iter.Seq2[T, error], yield func(T, error) bool) (more bool) {
 	d := c.delays(ctx)
-	d.limit = l
+	d.quota = l
 	yielded, stopped := false, false
 	err := d.retry(ctx, func() error {
-		tried, t, err := c.begin(ctx, d.left(c.opts.MaxElapsed), c.gate.enter)
+		tried, t, err := c.begin(ctx, d.left(c.opts.MaxElapsed), sched.Question)
 		if err != nil {
 			return err
 		}

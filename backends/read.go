@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+
+	"github.com/sregfs/sregfs/backends/sched"
 )
 
 // Stat is Backend.Stat with retries.
@@ -66,7 +68,7 @@ func (c *Client) openBody(ctx context.Context, img Image, off, n int64) (*body, 
 	b := &body{log: c.opts.Log, fail: func(err error) error { return c.fail("read", img.Ref, bodyError(ctx, err)) }}
 	d := c.delays(ctx)
 	err := d.retry(ctx, func() error {
-		tried, t, err := c.begin(ctx, d.left(c.opts.MaxElapsed), c.gate.enterBody)
+		tried, t, err := c.begin(ctx, d.left(c.opts.MaxElapsed), sched.Transfer)
 		if err != nil {
 			return err
 		}
@@ -98,7 +100,7 @@ func (c *Client) Build(ctx context.Context, img Image, dst io.WriterAt) (int64, 
 	if !ok {
 		return 0, c.fail("build", img.Ref, c.unsupported("build images"))
 	}
-	tried, t, err := c.begin(ctx, 0, c.gate.enterBody)
+	tried, t, err := c.begin(ctx, 0, sched.Transfer)
 	if err != nil {
 		return 0, c.fail("build", img.Ref, err)
 	}

@@ -5,10 +5,13 @@ package backends
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+
+	"github.com/sregfs/sregfs/backends/sched"
 )
 
 const (
@@ -19,9 +22,13 @@ const (
 	maxWait = 2 * time.Second
 )
 
-// limitShare is the part of an operation's time in which a limit that it did not meet itself
+// quotaShare is the part of an operation's time in which a limit that it did not meet itself
 // may end: it needs the rest, and those who look do not wait for long.
-const limitShare = 4
+const quotaShare = 4
+
+// quotaPause is how long a service is left alone that wants fewer requests and does not
+// say for how long.
+const quotaPause = time.Minute
 
 // LeastProgress is how many bytes more a try must have brought, or stored, to be no
 // failure: what brings a byte at each try would be tried for ever.
@@ -31,9 +38,8 @@ const LeastProgress = 16 << 10
 // never before the service's Retry-After, never past the operation's end.
 type delays struct {
 	exp      *backoff.ExponentialBackOff
-	breaker  *breaker
-	throttle *throttle
-	limit    *limit // nil: what is tried whatever the service said before
+	sched    *sched.Scheduler
+	quota    *sched.Quota // nil: what is tried whatever the service said before
 	demand   demand
 	deadline time.Time
 	tries    int
@@ -42,7 +48,7 @@ type delays struct {
 }
 
 func (c *Client) delays(ctx context.Context) *delays {
-	d := &delays{breaker: &c.breaker, throttle: &c.throttle, demand: demandOf(ctx), deadline: time.Now().Add(c.opts.MaxElapsed)}
+	d := &delays{sched: c.sched, demand: demandOf(ctx), deadline: time.Now().Add(c.opts.MaxElapsed)}
 	if end, ok := ctx.Deadline(); ok && end.Before(d.deadline) {
 		d.deadline = end
 	}
@@ -66,12 +72,41 @@ func (d *delays) next() (wait time.Duration, again bool) {
 	case d.demand.raised():
 		return min(wait, maxWait, left), left > 0
 	}
-	refused := !d.demand.raised() && (d.tries >= maxTries || d.breaker.open())
+	refused := !d.demand.raised() && (d.tries >= maxTries || d.sched.Silent())
 	again = !refused && wait <= left
-	if !again && d.limit != nil && d.after == 0 && errors.Is(d.last, ErrRateLimited) {
-		d.limit.meet(d.last, limitPause)
+	if !again && d.after == 0 && errors.Is(d.last, ErrRateLimited) {
+		d.spent(quotaPause)
 	}
 	return wait, again
+}
+
+// spent notes that the service wants to be left alone for so long.
+func (d *delays) spent(wait time.Duration) {
+	if d.quota == nil {
+		return
+	}
+	said := d.last
+	if delay, ok := errors.AsType[*DelayError](said); ok {
+		said = delay.Err
+	}
+	d.quota.Spent(said, wait)
+}
+
+// pass waits until the service may be asked, if that is no longer than most.
+//
+// Errors: what the service said, with the time that is left; ctx's.
+func (d *delays) pass(ctx context.Context, most time.Duration) error {
+	until, said := d.quota.Until()
+	left := time.Until(until)
+	switch {
+	case left <= 0:
+		return nil
+	case left > most:
+		return &DelayError{Err: fmt.Errorf("%w; it is not asked before %s", said, until.Format(time.TimeOnly)), After: left}
+	case !Pause(ctx, left+rand.N(left/10+100*time.Millisecond), nil): // not all at once
+		return ctx.Err()
+	}
+	return nil
 }
 
 // progressed gives an operation that has come further all its tries again.
@@ -94,8 +129,8 @@ func (d *delays) left(budget time.Duration) time.Duration {
 // retry calls op until it succeeds or there is no point in going on. The error
 // is op's last one, or ctx's if that ended during a pause.
 func (d *delays) retry(ctx context.Context, op func() error) error {
-	if d.limit != nil {
-		if err := d.limit.pass(ctx, time.Until(d.deadline)/limitShare); err != nil {
+	if d.quota != nil {
+		if err := d.pass(ctx, time.Until(d.deadline)/quotaShare); err != nil {
 			return err
 		}
 	}
@@ -108,9 +143,11 @@ func (d *delays) retry(ctx context.Context, op func() error) error {
 			return err
 		}
 		d.last, d.after = err, RetryAfter(err)
-		d.throttle.meet(err)
-		if d.limit != nil && d.after > 0 {
-			d.limit.meet(err, d.after)
+		if d.after > 0 || errors.Is(err, ErrRateLimited) {
+			d.sched.Complained(d.after)
+		}
+		if d.after > 0 {
+			d.spent(d.after)
 		}
 		wait, again := d.next()
 		early := d.demand // what somebody begins to wait for is tried then
@@ -129,12 +166,12 @@ func (d *delays) retry(ctx context.Context, op func() error) error {
 
 // once is for one request with a short answer: it is tried again while that can help.
 // A question has its limit.
-func once[T any](ctx context.Context, c *Client, l *limit, fn func(context.Context) (T, error)) (T, error) {
+func once[T any](ctx context.Context, c *Client, l *sched.Quota, fn func(context.Context) (T, error)) (T, error) {
 	var v T
 	d := c.delays(ctx)
-	d.limit = l
+	d.quota = l
 	err := d.retry(ctx, func() error {
-		tried, t, err := c.begin(ctx, d.left(c.opts.MaxElapsed), c.gate.enter)
+		tried, t, err := c.begin(ctx, d.left(c.opts.MaxElapsed), sched.Question)
 		if err != nil {
 			return err
 		}

@@ -13,16 +13,19 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+
+	"github.com/sregfs/sregfs/backends/sched"
 )
 
-// A try is one call of the backend: it holds a slot, ends by itself after a
-// silence, and tells the breaker how it went.
+// A try is one call of the backend: it holds a slot, ends by itself after a silence,
+// and reports to the scheduler how it went.
 type try struct {
 	c      *Client
 	cancel context.CancelCauseFunc
-	leave  func()        // gives the slot back
+	slot   *sched.Slot // of its own; nil if the caller has one
+	kind   sched.Priority
 	limit  time.Duration // of silence; 0 for none
-	probe  atomic.Bool   // until the breaker is told
+	probe  atomic.Bool   // until the outcome is reported
 	heard  atomic.Bool   // the service answered with at least a byte
 
 	mu      sync.Mutex // guards the fields below
@@ -36,16 +39,16 @@ var errSilence = errors.New("no answer in time")
 // returns a try with its context. After a nil error, end or keep must be called.
 // Errors: a permanent one; where somebody waits, what may pass if neither came within
 // limit.
-func (c *Client) begin(ctx context.Context, limit time.Duration, enter func(context.Context) (func(), error)) (context.Context, *try, error) {
+func (c *Client) begin(ctx context.Context, limit time.Duration, kind sched.Priority) (context.Context, *try, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, backoff.Permanent(err)
 	}
 	tried, cancel := context.WithCancelCause(ctx)
-	t := &try{c: c, cancel: cancel, limit: limit}
+	t := &try{c: c, cancel: cancel, limit: limit, kind: kind}
 	if limit > 0 {
 		t.timer = time.AfterFunc(limit, func() { cancel(errSilence) })
 	}
-	if err := t.admit(tried, enter); err != nil {
+	if err := t.admit(tried); err != nil {
 		t.stop()
 		if ctx.Err() != nil {
 			err = backoff.Permanent(ctx.Err())
@@ -56,37 +59,56 @@ func (c *Client) begin(ctx context.Context, limit time.Duration, enter func(cont
 	return OnProgress(httptrace.WithClientTrace(tried, trace), t.goesOn), t, nil
 }
 
-// admit asks the breaker and the gate. Errors: those of begin.
-func (t *try) admit(ctx context.Context, enter func(context.Context) (func(), error)) error {
+// admit waits for a slot and asks whether the service is to be asked. Errors: those of
+// begin.
+func (t *try) admit(ctx context.Context) error {
 	if demandOf(ctx).raised() {
-		if err := t.c.breaker.turn(ctx); err != nil {
+		if err := t.ask(ctx, sched.Demanded); err != nil {
 			return err
 		}
-		return t.enter(ctx, enter)
+		return t.enter(ctx)
 	}
-	probe, err := t.c.breaker.allow()
-	if err != nil {
+	if err := t.ask(ctx, t.kind); err != nil {
 		return err
 	}
-	t.probe.Store(probe)
-	if err := t.enter(ctx, enter); err != nil || probe {
+	if err := t.enter(ctx); err != nil || t.probe.Load() {
 		return err
 	}
 	// Those before us may have found out meanwhile that nobody answers.
-	probe, err = t.c.breaker.allow()
+	err := t.ask(ctx, t.kind)
 	if err != nil {
 		t.leave()
 	}
-	t.probe.Store(probe)
 	return err
 }
 
-// enter waits for a slot. Errors: those of begin.
-func (t *try) enter(ctx context.Context, enter func(context.Context) (func(), error)) (err error) {
-	if t.leave, err = enter(ctx); err == nil {
+// ask asks whether a try of that priority may be made. Errors: ErrUnavailable, a
+// permanent one where nobody waits.
+func (t *try) ask(ctx context.Context, p sched.Priority) error {
+	probe, err := t.c.sched.Admit(ctx, p)
+	t.probe.Store(probe)
+	if err == nil {
 		return nil
 	}
-	t.c.breaker.done(t.probe.Swap(false), unknown, nil)
+	err = fmt.Errorf("%w: %v", ErrUnavailable, err)
+	if p != sched.Demanded {
+		err = backoff.Permanent(err)
+	}
+	return err
+}
+
+// enter waits for a slot, if the caller has none. Errors: those of begin.
+func (t *try) enter(ctx context.Context) error {
+	if sched.Held(ctx) != nil {
+		return nil
+	}
+	slot := t.c.sched.Ask(t.kind)
+	err := slot.Wait(ctx)
+	if err == nil {
+		t.slot = slot
+		return nil
+	}
+	t.c.sched.Report(t.probe.Swap(false), sched.Unknown, nil)
 	if errors.Is(err, errSilence) {
 		err = fmt.Errorf("%w: %d requests are under way for over %v", context.DeadlineExceeded, t.c.opts.Concurrency, t.limit)
 		if demandOf(ctx).raised() {
@@ -96,14 +118,23 @@ func (t *try) enter(ctx context.Context, enter func(context.Context) (func(), er
 	return backoff.Permanent(err)
 }
 
+// leave gives the slot back. Another call does nothing.
+func (t *try) leave() {
+	if t.slot != nil {
+		t.slot.Release()
+		t.slot = nil
+	}
+}
+
 // enterAgain waits for a slot after leave, and for the service from then on.
 func (t *try) enterAgain(tried context.Context) error {
-	leave, err := t.c.gate.enter(tried)
-	if err == nil {
-		t.leave = leave
-		t.alive()
+	slot := t.c.sched.Ask(t.kind)
+	if err := slot.Wait(tried); err != nil {
+		return err
 	}
-	return err
+	t.slot = slot
+	t.alive()
+	return nil
 }
 
 // alive starts the time limit anew.
@@ -124,12 +155,12 @@ func (t *try) goesOn() {
 	}
 }
 
-// hear notes that the service answers. The breaker is told at once: a try can
+// hear notes that the service answers. The scheduler is told at once: a try can
 // last for hours, a push or a listing whose consumer takes its time, and while it
 // is the probe everything else fails.
 func (t *try) hear() {
 	if !t.heard.Swap(true) {
-		t.c.breaker.done(t.probe.Swap(false), answered, nil)
+		t.c.sched.Report(t.probe.Swap(false), sched.Answered, nil)
 	}
 }
 
@@ -163,30 +194,30 @@ func (t *try) keep(ctx context.Context, tried context.Context) (release func()) 
 	return func() { t.cancel(nil); t.leave() }
 }
 
-// settle says what err means and tells the breaker.
+// settle says what err means and reports it to the scheduler.
 func (t *try) settle(ctx, tried context.Context, err error) error {
-	var o outcome
+	var o sched.Outcome
 	switch {
 	case err == nil:
-		o = answered
+		o = sched.Answered
 	case ctx.Err() != nil:
-		o, err = unknown, ctx.Err()
+		o, err = sched.Unknown, ctx.Err()
 	case context.Cause(tried) == errSilence: //nolint:errorlint // the value that begin set, nothing else
-		o, err = silence, fmt.Errorf("%w: no answer in %v", context.DeadlineExceeded, t.limit)
+		o, err = sched.Silence, fmt.Errorf("%w: no answer in %v", context.DeadlineExceeded, t.limit)
 	default:
 		err = classify(err)
-		o = answered
+		o = sched.Answered
 		if errors.Is(err, ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
-			o = silence
+			o = sched.Silence
 		}
 		if _, ok := Shortage(err); ok {
-			o = unknown // it was not asked
+			o = sched.Unknown // it was not asked
 		}
 	}
-	if o == silence && t.heard.Load() {
-		o = answered
+	if o == sched.Silence && t.heard.Load() {
+		o = sched.Answered
 	}
-	t.c.breaker.done(t.probe.Swap(false), o, err)
+	t.c.sched.Report(t.probe.Swap(false), o, err)
 	return err
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 // A watchdog ends one HTTP request when no answer begins for too long. While a body
-// is on its way, up or down, the clock is its pace's.
+// is on its way, up or down, the clock is the rateWatch.
 type watchdog struct {
 	cancel  context.CancelCauseFunc
 	release func() // of the line
@@ -78,24 +78,24 @@ func (w *watchdog) reason(ctx context.Context, err error) error {
 type watchedUpload struct {
 	io.ReadCloser
 	dog  *watchdog
-	pace *pace
+	rate *rateWatch
 	last int // bytes of the piece that is being sent
 }
 
 // Read gives out small pieces: a slow line takes one well within a window.
 func (u *watchedUpload) Read(p []byte) (int, error) {
 	u.dog.rest()
-	u.pace.rest(u.last)
-	n, err := u.ReadCloser.Read(p[:min(len(p), u.pace.piece())])
+	u.rate.rest(u.last)
+	n, err := u.ReadCloser.Read(p[:min(len(p), u.rate.piece())])
 	u.last = n
-	u.pace.wait()
+	u.rate.wait()
 	return n, err
 }
 
 // Close is called when all is sent, but for what is in the transport's buffer.
 func (u *watchedUpload) Close() error {
-	u.pace.rest(0)
-	u.dog.expect(u.pace.window)
+	u.rate.rest(0)
+	u.dog.expect(u.rate.window)
 	return u.ReadCloser.Close()
 }
 
@@ -105,13 +105,13 @@ type watchedBody struct {
 	io.ReadCloser
 	ctx  context.Context //nolint:containedctx // the request's own, to tell why a read failed
 	dog  *watchdog
-	pace *pace
+	rate *rateWatch
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
-	b.pace.wait()
+	b.rate.wait()
 	n, err := b.ReadCloser.Read(p)
-	b.pace.rest(n)
+	b.rate.rest(n)
 	if n > 0 {
 		progressed(b.ctx)
 	}
@@ -123,7 +123,7 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 
 func (b *watchedBody) Close() error {
 	err := b.ReadCloser.Close()
-	b.pace.rest(0)
+	b.rate.rest(0)
 	b.dog.end()
 	return err
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+
+	"github.com/sregfs/sregfs/backends/sched"
 )
 
 // Push is Pusher.Push. A push that broke off is tried again for as long as each
@@ -37,7 +39,7 @@ func (c *Client) push(ctx context.Context, ref Ref, src Source) (Image, error) {
 	d := c.delays(ctx)
 	best := int64(0)
 	err := d.retry(ctx, func() error {
-		tried, t, err := c.begin(ctx, pushSilence*c.opts.MaxElapsed, c.gate.enterBody)
+		tried, t, err := c.begin(ctx, pushSilence*c.opts.MaxElapsed, sched.Transfer)
 		if err != nil {
 			return err
 		}
@@ -181,7 +183,7 @@ func (c *Client) Share(ctx context.Context, img Image, with string) (string, err
 	var link string
 	d := c.delays(ctx)
 	err := d.retry(ctx, func() error {
-		tried, t, err := c.begin(ctx, d.left(c.opts.MaxElapsed), c.gate.enter)
+		tried, t, err := c.begin(ctx, d.left(c.opts.MaxElapsed), sched.Question)
 		if err != nil {
 			return err
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/disk"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // Adopt takes over the file at path as the whole and verified blob of a digest
@@ -64,8 +65,8 @@ func (it *item) replace(path string, size int64, but *item, place func() error) 
 			p.mu.Unlock()
 			continue
 		}
-		d.disk.Lock()
-		defer d.disk.Unlock()
+		d.stored.disk.Lock()
+		defer d.stored.disk.Unlock()
 		if d.phase.Load() != partial {
 			continue
 		}
@@ -96,13 +97,12 @@ func (d *data) turnTo(path string, size int64) error {
 	if err != nil {
 		return localError("adopt", err)
 	}
-	old := d.file.Swap(f)
-	d.retired = append(d.retired, old)
+	old := d.stored.replace(f)
 	if size != d.size {
 		return fmt.Errorf("%w: the registry says %d bytes, the image has %d", backends.ErrCorrupt, d.size, size)
 	}
-	for c := range chunks(d.size) {
-		if !d.given.chunks.has(c) {
+	for c := range chunks.Count(d.size) {
+		if !d.check.served.chunks.Has(c) {
 			continue
 		}
 		off, end, ok := d.brought(old, c)
@@ -110,28 +110,24 @@ func (d *data) turnTo(path string, size int64) error {
 			return fmt.Errorf("%w: bytes were given out that differ from the image", backends.ErrCorrupt)
 		}
 	}
-	d.given.verified.Store(true)
+	d.check.served.verified.Store(true)
 	return nil
 }
 
 // brought returns the range of a chunk that readers may have got from old; ok is
 // false if that cannot be told.
 func (d *data) brought(old *os.File, c int64) (off, end int64, ok bool) {
-	off, end = c*chunkSize, min((c+1)*chunkSize, d.size)
-	d.mu.Lock()
-	f, here := d.owner[c], d.have.has(c)
-	if f != nil && !here {
-		end = min(end, max(off, f.pos))
+	off, end = c*chunks.Size, min((c+1)*chunks.Size, d.size)
+	pos, coming := d.download.Written(c)
+	here := d.stored.have.Has(c) // after Written: a chunk that was coming may be here by now
+	if coming && !here {
+		end = min(end, max(off, pos))
 	}
-	d.mu.Unlock()
-	if f != nil || here {
+	if coming || here {
 		return off, end, true
 	}
-	d.loose.mu.Lock()
-	loose := len(d.loose.chunks) > 0
-	d.loose.mu.Unlock()
 	start, _, some := nextData(old, off, d.size)
-	return off, off, !loose && (!some || start >= end)
+	return off, off, !d.download.InMemory() && (!some || start >= end)
 }
 
 // sameBytes reports whether a and b are equal in [off, end).
@@ -158,7 +154,7 @@ func (it *item) adopt(path string, info os.FileInfo) error {
 	if err := dir.room(it.key); err != nil {
 		return err
 	}
-	it.closeSpare()
+	it.closeIdle()
 	if err := it.slot().drop(); err != nil {
 		return err
 	}
@@ -225,10 +221,10 @@ func (d *data) adopted() error {
 	if err != nil {
 		return err
 	}
-	d.retired = append(d.retired, d.file.Swap(f))
+	d.stored.replace(f)
 	d.turnWhole()
 	d.cancel()
-	d.kickKeeper()
+	d.notifyCommitter()
 	it := d.item
 	it.mu.Lock()
 	defer it.mu.Unlock()

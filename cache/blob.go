@@ -3,6 +3,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache/chunks"
+	"github.com/sregfs/sregfs/cache/fetch"
 )
 
 // A Blob is one handle on an image's bytes. Its methods may be called from many
@@ -26,8 +29,7 @@ type Blob struct {
 	cache   *Cache
 	key     Key
 	src     source
-	quiet   bool
-	window  window
+	window  fetch.Window
 	data    atomic.Pointer[data]
 	touched atomic.Bool // bytes were given out
 	closed  atomic.Bool
@@ -68,13 +70,14 @@ func (c *Cache) blob(ctx context.Context, client *backends.Client, img backends.
 			return nil, err
 		}
 	}
-	src := source{client: client, image: img, lane: c.traffic.lane(client)}
+	client.Scheduler().Join(&c.traffic)
+	src := source{client: client, image: img}
 	key := KeyOf(client.Name(), img)
 	d, err := c.openData(ctx, key, src)
 	if err != nil {
 		return nil, err
 	}
-	b := &Blob{size: d.size, cache: c, key: key, src: src, quiet: quiet}
+	b := &Blob{size: d.size, cache: c, key: key, src: src, window: fetch.Window{Quiet: quiet}}
 	b.data.Store(d)
 	return b, nil
 }
@@ -116,7 +119,7 @@ func (b *Blob) Epoch() Epoch {
 	if b.local != nil {
 		return Epoch{}
 	}
-	return Epoch{b.data.Load().given}
+	return Epoch{b.data.Load().check.served}
 }
 
 // Size returns the image's size in bytes.
@@ -164,52 +167,69 @@ func (b *Blob) read(ctx context.Context, p []byte, off int64) (int, error) {
 	}
 	d := b.data.Load()
 	if d.phase.Load() == whole {
-		return readFile(d.file.Load(), p, off)
+		return readFile(d.stored.file.Load(), p, off)
 	}
-	if !b.quiet && d.strict() {
+	if !b.window.Quiet && d.strict() {
 		d, err := b.awaitVerified(ctx, d)
 		if err == nil {
-			return readFile(d.file.Load(), p, off)
+			return readFile(d.stored.file.Load(), p, off)
 		}
-		if !errors.Is(err, errNoRoom) {
+		if !errors.Is(err, fetch.ErrNoRoom) {
 			return 0, outward(err)
 		}
 	}
-	if d = b.alive(ctx, d, !b.quiet); d.phase.Load() == dead {
+	if d = b.alive(ctx, d, !b.window.Quiet); d.phase.Load() == dead {
 		return 0, d.deadErr()
 	}
 	if !b.touched.Load() {
 		b.touched.Store(true)
 	}
-	return d.read(ctx, p, off, &b.window, b.quiet)
+	return d.read(ctx, p, off, &b.window)
 }
 
 // read is for what may have to be fetched.
-func (d *data) read(ctx context.Context, p []byte, off int64, w *window, quiet bool) (int, error) {
+func (d *data) read(ctx context.Context, p []byte, off int64, w *fetch.Window) (int, error) {
 	end := off + int64(len(p))
-	ahead := end
-	if !d.item.cache.opts.NoBackground {
-		ahead = w.note(off, end)
+	err := d.download.Await(ctx, off, end, w)
+	if errors.Is(err, fetch.ErrNoRoom) {
+		return d.readThrough(ctx, p, off)
 	}
-	if !d.has(off, min(max(end, ahead), d.size)) {
-		d.demanded(off, w, quiet)
-		err := d.await(ctx, off, end, ahead)
-		if errors.Is(err, errNoRoom) {
-			return d.readLoose(ctx, p, off)
-		}
-		if err != nil {
-			return 0, outward(err)
-		}
+	if err != nil {
+		return 0, err
 	}
 	if d.gives(off, end) {
-		if err := d.awaitMatched(ctx); err != nil && !errors.Is(err, errNoRoom) {
+		if err := d.awaitMatched(ctx); err != nil && !errors.Is(err, fetch.ErrNoRoom) {
 			return 0, outward(err)
 		}
 	}
 	if err := d.deadErr(); err != nil {
 		return 0, outward(err)
 	}
-	return readFile(d.file.Load(), p, off)
+	return readFile(d.stored.file.Load(), p, off)
+}
+
+// readThrough fills p from the file, or through memory as the disk is full.
+func (d *data) readThrough(ctx context.Context, p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		at := off + int64(done)
+		part := p[done:min(int64(len(p)), at-at%fetch.PieceSize+fetch.PieceSize-off)]
+		n, err := len(part), error(nil)
+		if d.has(at, at+int64(n)) {
+			n, err = readFile(d.stored.file.Load(), part, at)
+		} else {
+			err = d.download.ReadThrough(ctx, part, at)
+			if err != nil && d.phase.Load() == whole {
+				continue // it came in otherwise
+			}
+			err = cmp.Or(d.deadErr(), outward(err))
+		}
+		if err != nil {
+			return done, err
+		}
+		done += n
+	}
+	return done, nil
 }
 
 // alive returns the data to read from: where the first download turned out bad
@@ -217,7 +237,7 @@ func (d *data) read(ctx context.Context, p []byte, off int64, w *window, quiet b
 // what other handles gave out counts too: the kernel shares pages between them.
 func (b *Blob) alive(ctx context.Context, d *data, shared bool) *data {
 	if d.phase.Load() != dead || b.touched.Load() || !errors.Is(d.deadErr(), backends.ErrCorrupt) ||
-		shared && d.given.some() {
+		shared && d.check.served.some() {
 		return d
 	}
 	src := b.src
@@ -269,7 +289,7 @@ func (b *Blob) Check(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
-	if err := outward(d.await(ctx, off, off+1, off+1)); errors.Is(err, backends.ErrChanged) || errors.Is(err, fs.ErrNotExist) {
+	if err := outward(d.download.AwaitByte(ctx, off)); errors.Is(err, backends.ErrChanged) || errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -283,12 +303,11 @@ const (
 // unchecked returns the first byte that is not here; ok is false if there is none, or
 // bytes came in within checkAge.
 func (d *data) unchecked() (off int64, ok bool) {
-	if d.phase.Load() != partial || d.complete() {
+	if d.phase.Load() != partial || d.download.Complete() {
 		return 0, false
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.have.firstMissing(0, chunks(d.size)) * chunkSize, time.Since(d.heard) >= checkAge
+	_, heard := d.download.Received()
+	return d.stored.have.FirstMissing(0, chunks.Count(d.size)) * chunks.Size, time.Since(heard) >= checkAge
 }
 
 // Has reports whether a read of n bytes at off would be served from the disk at
@@ -318,7 +337,7 @@ func (b *Blob) File() (*os.File, bool) {
 	if d.phase.Load() != whole {
 		return nil, false
 	}
-	return d.file.Load(), true
+	return d.stored.file.Load(), true
 }
 
 // RawFile returns the sparse or whole file behind the blob, for zero-copy reads
@@ -329,7 +348,7 @@ func (b *Blob) RawFile() *os.File {
 		return b.local
 	}
 	b.touched.Store(true)
-	return b.data.Load().file.Load()
+	return b.data.Load().stored.file.Load()
 }
 
 // Wait fetches all that is missing and returns when the blob is whole and
@@ -356,6 +375,18 @@ func (b *Blob) Wait(ctx context.Context, progress func(have int64)) error {
 	}
 }
 
+// wholly is Wait.
+func (d *data) wholly(ctx context.Context, progress func(have int64)) error {
+	if d.download != nil {
+		tick := func() { progress(d.present()) }
+		if err := d.download.Fill(ctx, d.settled, tick); err != nil {
+			return outward(err)
+		}
+	}
+	progress(d.present())
+	return d.deadErr()
+}
+
 // Close releases the handle. What was fetched stays; background filling that
 // has begun goes on as long as the cache is open. A second Close does nothing.
 func (b *Blob) Close() error {
@@ -374,11 +405,7 @@ func (b *Blob) Close() error {
 
 // outward turns errors that are for this package only into what callers know.
 func outward(err error) error {
-	var opened *openError
-	switch {
-	case errors.As(err, &opened):
-		return opened.error
-	case errors.Is(err, errNoRoom):
+	if errors.Is(err, fetch.ErrNoRoom) {
 		return fmt.Errorf("cache: %w", syscall.ENOSPC)
 	}
 	return err

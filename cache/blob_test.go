@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
@@ -134,7 +135,7 @@ func TestBlob_fetchedOnce(t *testing.T) {
 	client := r.client(t)
 	c := openCache(t, t.TempDir(), Options{FillDelay: 10 * time.Millisecond})
 	// A service that is slow at times: what a busy machine holds up is not asked for again.
-	c.traffic.lane(client).answers.note(time.Minute)
+	client.Scheduler().Latency.Note(time.Minute)
 	var wg sync.WaitGroup
 	for i := range readers {
 		wg.Go(func() {
@@ -211,31 +212,24 @@ func TestBlob_smallRead(t *testing.T) {
 // Who only looks at the head does not make the cache fetch the rest.
 func TestBlob_lookedInto(t *testing.T) {
 	t.Parallel()
-	r := newRegistry(t)
-	c := openCache(t, t.TempDir(), Options{FillDelay: time.Millisecond})
-	img := r.image("a", randomBytes(1, 8*mib))
-	client := r.client(t)
-	peek, err := c.Peek(t.Context(), client, img)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := peek.ReadAt(make([]byte, 100), 0); err != nil {
-		t.Fatal(err)
-	}
-	peek.data.Load().autoFillIfArmed(t)
-	peek.Close()
-	if sent := r.sent.Load(); sent > mib {
-		t.Errorf("a look fetched %d bytes", sent)
-	}
-}
-
-func (d *data) autoFillIfArmed(t *testing.T) {
-	t.Helper()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.armed || d.filler != nil {
-		t.Error("a look made the cache fetch the rest")
-	}
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		far := &distant{rtt: 50 * time.Millisecond, rate: 50e6}
+		c := openCache(t, dir, Options{FillDelay: time.Millisecond})
+		peek, err := c.Peek(t.Context(), backends.NewClient("lab", far, backends.ClientOptions{}), distantImage(8*mib))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := peek.ReadAt(make([]byte, 100), 0); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if far.sent > mib {
+			t.Errorf("a look fetched %d bytes", far.sent)
+		}
+		peek.Close()
+	})
 }
 
 // A reader that gives up takes nothing from the others.
@@ -301,38 +295,6 @@ func TestBlob_failureIsRemembered(t *testing.T) {
 	if info := c.Info(b.Key()); info.Err == nil {
 		t.Error("Info does not tell the failure")
 	}
-}
-
-// A reader does not wait for a long background request to reach what it wants.
-func TestBlob_overtakes(t *testing.T) {
-	t.Parallel()
-	r := newRegistry(t)
-	gate := make(chan struct{})
-	content := randomBytes(1, 64*mib)
-	c := openCache(t, t.TempDir(), Options{FillDelay: time.Hour})
-	b := openBlob(t, c, r.client(t), r.image("a", content))
-	mustRead(t, b, content, 8*mib-9, 9)
-	r.set(faults{hang: gate, hangIf: func(from, to int64) bool { return to-from > mib }})
-	d := b.data.Load()
-	d.mu.Lock()
-	d.rate = 20e6 // long requests
-	d.sources[0].lane.answers.forget()
-	d.startFiller()
-	d.mu.Unlock()
-	eventually(t, "background request", func() bool { return r.open.Load() >= 4 })
-	mustRead(t, b, content, 15*mib+5, 100)
-	close(gate)
-	mustWait(t, b)
-	mustRead(t, b, content, 0, 64*mib)
-	if got := r.sent.Load(); got > 65*mib {
-		t.Errorf("%d bytes fetched of 64 MiB", got)
-	}
-}
-
-func (a *answers) forget() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.asked = 0
 }
 
 // A service that ignored a range for one image, and breaks off another in its

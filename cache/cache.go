@@ -17,6 +17,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/disk"
+	"github.com/sregfs/sregfs/backends/sched"
 )
 
 // A Cache is a directory of blobs. All methods may be called from many
@@ -35,13 +36,13 @@ type Cache struct {
 	leave   chan struct{}  // closed to end the janitor alone
 	left    chan struct{}  // closed when it has ended
 	full    chan struct{}  // wakes it to trim
-	spared  chan struct{}  // wakes it to close spares
+	idled   chan struct{}  // wakes it to close idle blobs
 	trims   sync.Mutex     // held while evicting
 	crowded atomic.Bool    // the limits did not hold after the last one
 	looked  atomic.Int64   // when they were looked at because a blob was closed, in Unix nanoseconds
-	spares  spares
-	single  streams // downloads of blobs of unknown size
-	traffic traffic // requests under way
+	idle    idleBlobs
+	single  streams     // downloads of blobs of unknown size
+	traffic sched.Total // transfers under way
 
 	unguarded  atomic.Pointer[error] // why fs-verity is not to be had
 	handedOver atomic.Bool           // the directory is another process's, see HandOver; set with mu held
@@ -206,7 +207,7 @@ func Open(dir string, opts Options) (*Cache, error) {
 	c := &Cache{
 		dir: layout(dir), opts: opts.withDefaults(dir),
 		leave: make(chan struct{}), left: make(chan struct{}),
-		tidy: make(chan struct{}, 1), full: make(chan struct{}, 1), spared: make(chan struct{}, 1),
+		tidy: make(chan struct{}, 1), full: make(chan struct{}, 1), idled: make(chan struct{}, 1),
 		items: map[Key]*item{}, pins: map[Key]bool{},
 		stale: map[Key]bool{}, dropped: map[Key]bool{},
 	}
@@ -236,7 +237,7 @@ func (c *Cache) Close() error {
 	for _, it := range c.all() {
 		it.closeFiles()
 	}
-	c.spares.close(0)
+	c.idle.close(0)
 	if c.handedOver.Load() {
 		return nil
 	}
@@ -249,7 +250,7 @@ func (it *item) closeFiles() {
 	defer it.mu.Unlock()
 	if d := it.data; d != nil {
 		it.leaveData(d)
-		d.file.Load().Close()
+		d.stored.file.Load().Close()
 	}
 }
 
@@ -349,20 +350,20 @@ func rank(s State) int { return slices.Index([]State{Remote, Partial, Cached}, s
 func (it *item) info() Info {
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	info := Info{Record: it.rec, Shared: it.shared, Open: it.handles, Have: it.have, Err: it.strike.err, Refused: it.strike.refused()}
+	info := Info{Record: it.rec, Shared: it.shared, Open: it.handles, Have: it.have, Err: it.mismatch.err, Refused: it.mismatch.refused()}
 	if it.main != it {
 		info.Epoch = noEpoch
-		if it.given != nil {
-			info.Epoch = Epoch{it.given}
+		if it.served != nil {
+			info.Epoch = Epoch{it.served}
 		}
 	}
 	if d := it.data; d != nil {
 		info.State, info.Have = d.state(), d.present()
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		info.Requests = d.flights
-		if info.Err == nil {
-			info.Err = d.trouble.err
+		if d.download != nil {
+			info.Requests = d.download.Running()
+			if info.Err == nil {
+				info.Err = d.download.Failure()
+			}
 		}
 	}
 	return info

@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/sregfs/sregfs/backends"
 )
 
@@ -446,58 +444,6 @@ func TestLocalError(t *testing.T) {
 	}
 	if got := localError("open", os.ErrClosed); !errors.Is(got, ErrClosed) {
 		t.Errorf("localError = %v, want ErrClosed", got)
-	}
-}
-
-func TestWindow(t *testing.T) {
-	t.Parallel()
-	tests := map[string]struct {
-		reads [][2]int64 // off, n
-		want  []int64    // bytes ahead of each read's end
-	}{
-		"probe":      {[][2]int64{{0, 112 << 10}, {0, 112 << 10}}, []int64{0, 0}},
-		"random":     {[][2]int64{{40 * mib, 4096}, {9 * mib, 4 * mib}, {90 * mib, 4096}}, []int64{0, 0, 0}},
-		"sequential": {[][2]int64{{0, mib}, {mib, mib}, {2 * mib, 2 * mib}, {4 * mib, 4 * mib}, {8 * mib, 8 * mib}, {16 * mib, 16 * mib}, {32 * mib, mib}}, []int64{mib, 2 * mib, 4 * mib, 8 * mib, 16 * mib, 16 * mib, 0}},
-		"unordered":  {[][2]int64{{128 << 10, 128 << 10}, {0, 128 << 10}, {256 << 10, mib}}, []int64{0, 0, mib}},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var w window
-			var got []int64
-			for _, r := range test.reads {
-				got = append(got, w.note(r[0], r[0]+r[1])-r[0]-r[1])
-			}
-			if diff := cmp.Diff(test.want, got); diff != "" {
-				t.Errorf("ahead (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
-func TestBitmap(t *testing.T) {
-	t.Parallel()
-	m := newBitmap(130)
-	for c := range int64(130) {
-		if c != 70 {
-			m.set(c)
-		}
-	}
-	if !m.all(0, 70) || m.all(0, 71) || m.all(60, 130) || !m.all(71, 130) || !m.all(5, 5) {
-		t.Error("all is wrong")
-	}
-	if got := m.firstMissing(3, 130); got != 70 {
-		t.Errorf("firstMissing = %d, want 70", got)
-	}
-	if got := m.count(); got != 129 {
-		t.Errorf("count = %d", got)
-	}
-	if got, want := m.present(129*chunkSize+5), int64(128*chunkSize+5); got != want {
-		t.Errorf("present = %d, want %d", got, want)
-	}
-	got, ok := parseBitmap(m.appendTo(nil), 130)
-	if !ok || got.count() != 129 || got.has(70) {
-		t.Error("round trip")
 	}
 }
 

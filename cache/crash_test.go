@@ -5,8 +5,6 @@ package cache
 import (
 	"bufio"
 	"bytes"
-	"encoding/binary"
-	"hash/crc32"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -15,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // What the child of TestCrash is told.
@@ -66,10 +65,10 @@ func TestCrash(t *testing.T) {
 		maps, _ := filepath.Glob(layout(dir).file(key) + "*" + mapSuffix)
 		for _, path := range maps {
 			m, err := readMap(path)
-			if err != nil || m.verified != 0 {
+			if err != nil || m.Verified != 0 {
 				continue
 			}
-			kept = max(kept, m.have.present(m.size))
+			kept = max(kept, m.Have.Bytes(m.Size))
 			checkMap(t, dir, m, content)
 		}
 		if round%5 == 4 && checkReopened(t, dir, r, img, content) {
@@ -104,15 +103,15 @@ func killChild(t *testing.T, dir, url string, moment time.Duration) {
 }
 
 // checkMap compares the chunks that a map vouches for.
-func checkMap(t *testing.T, dir string, m *chunkMap, content []byte) {
+func checkMap(t *testing.T, dir string, m *chunks.Map, content []byte) {
 	t.Helper()
-	b, err := os.ReadFile(layout(dir).file(m.key) + partSuffix)
+	b, err := os.ReadFile(layout(dir).file(Key(m.Name)) + partSuffix)
 	if err != nil {
 		return // the map of a moment between two names
 	}
-	for c := range chunks(m.size) {
-		from, to := c*chunkSize, min((c+1)*chunkSize, m.size)
-		if m.have.has(c) && !bytes.Equal(b[from:to], content[from:to]) {
+	for c := range chunks.Count(m.Size) {
+		from, to := c*chunks.Size, min((c+1)*chunks.Size, m.Size)
+		if m.Have.Has(c) && !bytes.Equal(b[from:to], content[from:to]) {
 			t.Fatalf("the map vouches for chunk %d, which holds other bytes", c)
 		}
 	}
@@ -128,61 +127,13 @@ func checkReopened(t *testing.T, dir string, r *registry, img backends.Image, co
 	// What is still being sent to the dead one does not count.
 	eventually(t, "end of all requests", func() bool { return r.open.Load() == 0 })
 	sent := r.sent.Load()
-	for n := chunks(crashSize) - 1; n >= 0; n-- {
-		if from := n * chunkSize; b.Has(from, chunkSize) {
-			mustRead(t, b, content, from, min(chunkSize, crashSize-from))
+	for n := chunks.Count(crashSize) - 1; n >= 0; n-- {
+		if from := n * chunks.Size; b.Has(from, chunks.Size) {
+			mustRead(t, b, content, from, min(chunks.Size, crashSize-from))
 		}
 	}
 	if now := r.sent.Load(); now != sent {
 		t.Errorf("%d bytes fetched of what Has promised", now-sent)
 	}
 	return b.State() == Cached
-}
-
-func FuzzDecodeMap(f *testing.F) {
-	m := &chunkMap{key: Key(sha256Of(nil)), digest: sha256Of(nil), size: 3*chunkSize + 1, have: newBitmap(4),
-		hashed: chunkSize, state: []byte("state"), verified: 12345}
-	m.have.set(2)
-	f.Add(m.encode())
-	f.Add([]byte(mapMagic))
-	f.Add(append(m.encode(), 0))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if n := len(mapMagic) + 4; len(b) >= n { // a right checksum, or nothing else is ever looked at
-			b = bytes.Clone(b)
-			binary.LittleEndian.PutUint32(b[len(mapMagic):], crc32.Checksum(b[n:], castagnoli))
-		}
-		m, err := decodeMap(b)
-		if err != nil {
-			return
-		}
-		if n := chunks(m.size); m.have.count() > n || m.have.present(m.size) > m.size || m.hashed > m.size {
-			t.Errorf("%d chunks of %d, %d bytes hashed of %d", m.have.count(), n, m.hashed, m.size)
-		}
-		again, err := decodeMap(m.encode())
-		if err != nil || !bytes.Equal(again.encode(), m.encode()) {
-			t.Errorf("round trip: %v", err)
-		}
-	})
-}
-
-func TestChunkMap(t *testing.T) {
-	t.Parallel()
-	m := &chunkMap{key: "version:ab", digest: "md5:0", size: 100*chunkSize + 1, have: newBitmap(101), hashed: 7, state: []byte{1, 2}}
-	m.have.set(100)
-	good := m.encode()
-	got, err := decodeMap(good)
-	if err != nil || got.key != m.key || got.digest != m.digest || got.size != m.size || got.hashed != 7 ||
-		!bytes.Equal(got.state, m.state) || !got.have.has(100) || got.have.count() != 1 {
-		t.Errorf("decodeMap = %+v, %v", got, err)
-	}
-	for i := range good {
-		bad := bytes.Clone(good)
-		bad[i] ^= 1
-		if _, err := decodeMap(bad); err == nil {
-			t.Errorf("a map with byte %d changed was accepted", i)
-		}
-		if _, err := decodeMap(good[:i]); err == nil {
-			t.Errorf("a map cut to %d bytes was accepted", i)
-		}
-	}
 }

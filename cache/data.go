@@ -3,80 +3,40 @@
 package cache
 
 import (
-	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache/chunks"
+	"github.com/sregfs/sregfs/cache/fetch"
 )
 
-// A data is the bytes of one blob while somebody has it open or it is being
-// fetched: all handles of a blob share it.
-//
-// Readers look at state and have without a lock. What is missing they ask for
-// (demand.go), flights fetch it (flight.go, fetch.go), the filler fetches the
-// rest (fill.go), and one keeper makes it durable, verifies it and puts it in
-// its place (keeper.go).
-//
-// Locks are taken in this order: item.busy, disk, item.mu, mu, Cache.mu; those of a lane last.
+// A data is one blob while somebody has it open or it is being fetched: all handles of
+// a blob share it. It is made of the bytes that are here, the download that brings the
+// others, and the check whether they are right. One committer makes what comes in
+// durable, verifies it and puts it in its place.
 type data struct {
 	item   *item
 	size   int64
-	digest string // to verify; "" if there is none
+	info   os.FileInfo // of the file, if it was whole when it was opened; else nil
+	shared bool        // the file is another cache's
 
-	file    atomic.Pointer[os.File] // for reading; replaced once, by Adopt
-	info    os.FileInfo             // of the file, if it was whole when it was opened; else nil
-	shared  bool                    // the file is another cache's
-	phase   atomic.Int32            // partial, whole or dead
-	have    bitmap                  // chunks that can be read; empty if it was whole when it was opened
-	settled chan struct{}           // closed when whole or dead
-	given   *given                  // which chunks readers got; nil if it was whole when it was opened
-	loose   loose                   // ranges in memory, when the disk is full
+	stored   stored
+	check    check
+	download *fetch.Download // nil if it was whole when it was opened
+	hinted   atomic.Bool     // the hints were asked for, or are not needed
 
-	wholeOnly atomic.Bool // its service ignores ranges
-	hinted    atomic.Bool // the hints were asked for, or are not needed
+	ctx       context.Context //nolint:containedctx // of the download, which serves many callers; ends with the cache or when it is in vain
+	cancel    context.CancelFunc
+	changed   chan struct{} // wakes the committer
+	committed chan struct{} // closed when the committer has ended
+	settled   chan struct{} // closed when whole or dead
+	phase     atomic.Int32  // partial, whole or dead
 
-	ctx    context.Context //nolint:containedctx // of the flights, which serve many callers; ends with the cache or when they are in vain
-	cancel context.CancelFunc
-	kick   chan struct{} // wakes the keeper
-	kept   chan struct{} // closed when the keeper has ended
-
-	disk    sync.Mutex // held while the map or the names of the files change
-	written *os.File   // for writing; nil when whole
-	hash    *hasher    // of the keeper; nil without a digest
-	under   *commit    // of the keeper: the one under way; nil if there is none
-	durable bitmap     // chunks on stable storage
-	recent  *recent    // chunks written since; guarded by mu
-	retired []*os.File // replaced ones that readers may still use
-
-	mu         sync.Mutex // guards the fields below and those of flights
-	users      int        // handles and the keeper: the last one closes the files
-	failure    error      // why it is dead
-	sources    []source   // where it can be fetched, the best first
-	owner      map[int64]*flight
-	flights    int
-	received   int64     // bytes that came in
-	heard      time.Time // when the last of them did
-	awaited    int       // readers that wait for all of the blob
-	stream     *flight   // the last one of a service without ranges; may have landed
-	dirty      int64     // bytes that the map does not know of
-	dirtySince time.Time
-	stolen     int64 // bytes asked for twice to hurry up
-	trouble    trouble
-	filler     *filler   // nil if none runs
-	armed      bool      // the timer that starts the filler runs
-	frontier   int64     // where the last demanded read ended
-	full       time.Time // no room on the disk until then
-	idle       bool      // the keeper has ended: nothing may start any more
-	rate       float64   // bytes a second of one background stream, smoothed
-
-	matched chan struct{} // closed while all is here and the digest matched
+	mu      sync.Mutex // guards the fields below
+	users   int        // handles and the committer: the last one closes the files
+	failure error      // why it is dead
 }
 
 // The phases of a data. It goes from partial to one of the others, once.
@@ -86,47 +46,10 @@ const (
 	dead
 )
 
-// A source is a place that a blob can be fetched from.
-type source struct {
-	client *backends.Client
-	image  backends.Image
-	lane   *lane
-}
-
-// maxSources bounds how many names of one blob are remembered as places to fetch it from.
-const maxSources = 8
-
-// offer adds a source, as the first choice.
-func (d *data) offer(s source) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.sources = slices.DeleteFunc(d.sources, s.same)
-	d.sources = slices.Insert(d.sources, 0, s)
-	d.sources = d.sources[:min(len(d.sources), maxSources)]
-	if len(d.sources) > 1 && d.trouble.err != nil {
-		d.trouble = trouble{} // it was another's
-	}
-}
-
-// sourceNames returns where the blob comes from, for people.
-func (d *data) sourceNames() []string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var names []string
-	for _, src := range d.sources {
-		names = append(names, src.client.Name()+"://"+src.image.Ref.String())
-	}
-	return names
-}
-
-func (s source) same(o source) bool {
-	return s.client == o.client && s.image.Ref == o.image.Ref && s.image.Version == o.image.Version
-}
-
 // has reports whether the bytes [off, end) can be read from the file now.
 // Without a lock: it may miss what is just coming in.
 func (d *data) has(off, end int64) bool {
-	return d.phase.Load() == whole || d.have.all(chunkOf(off), chunks(end))
+	return d.phase.Load() == whole || d.stored.have.All(chunks.Of(off), chunks.Count(end))
 }
 
 // state tells how much is here.
@@ -134,7 +57,7 @@ func (d *data) state() State {
 	switch {
 	case d.phase.Load() == whole:
 		return Cached
-	case d.have.count() > 0:
+	case d.stored.have.Len() > 0:
 		return Partial
 	}
 	return Remote
@@ -145,19 +68,13 @@ func (d *data) present() int64 {
 	if d.phase.Load() == whole {
 		return d.size
 	}
-	return d.have.present(d.size)
+	return d.stored.present()
 }
 
-// complete reports whether all chunks are here, verified or not.
-func (d *data) complete() bool {
-	n := chunks(d.size)
-	return d.have.firstMissing(0, n) == n
-}
-
-// kickKeeper makes the keeper look again. It does not block.
-func (d *data) kickKeeper() {
+// notifyCommitter makes the committer look again. It does not block.
+func (d *data) notifyCommitter() {
 	select {
-	case d.kick <- struct{}{}:
+	case d.changed <- struct{}{}:
 	default:
 	}
 }
@@ -170,7 +87,11 @@ func (d *data) kill(err error) bool {
 		d.failure = err
 	}
 	was := d.phase.Swap(dead)
+	err = d.failure
 	d.mu.Unlock()
+	if d.download != nil {
+		d.download.End(err)
+	}
 	d.cancel()
 	return was == partial
 }
@@ -195,98 +116,40 @@ func (d *data) leave() {
 		return
 	}
 	d.cancel()
-	d.disk.Lock()
-	defer d.disk.Unlock()
-	d.closeWriter()
-	d.file.Load().Close()
-	for _, f := range d.retired {
-		f.Close()
-	}
+	d.stored.close()
 }
 
-// closeWriter is called with disk held. A file that is open for writing cannot
-// be executed (ETXTBSY), so it does not stay open longer than needed.
-func (d *data) closeWriter() {
-	if d.written != nil {
-		d.written.Close()
-		d.written = nil
-	}
+// turnWhole ends the partial phase, if it has not ended.
+func (d *data) turnWhole() {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.recent.close()
-	d.recent = nil
-}
-
-// trouble is the last failure that a reader was told of. Until it is over, whoever
-// begins to ask for what is missing gets it at once: the service is not asked again
-// for each of a thousand reads. What may pass is not told to those who waited already:
-// they have a time of their own, see reader.
-type trouble struct {
-	err   error
-	at    time.Time
-	until time.Time
-	row   int // failures in a row
-}
-
-const (
-	troubleMin = time.Second
-	troubleMax = 30 * time.Second
-)
-
-// meet notes another failure.
-func (t *trouble) meet(err error) {
-	pause := min(troubleMin<<min(t.row, 10), troubleMax)
-	now := time.Now()
-	*t = trouble{err: err, at: now, until: now.Add(pause), row: t.row + 1}
-}
-
-// now returns the failure if it still holds for who began to wait then.
-func (t *trouble) now(began time.Time) error {
-	if t.err == nil || !time.Now().Before(t.until) || began.Before(t.at) && mayPass(t.err) {
-		return nil
-	}
-	return t.err
-}
-
-// A reader is somebody who waits for bytes. He gets an error that may pass only when
-// nothing has come for as long as the remote's timeout allows: until then a registry
-// that is away only makes him wait.
-type reader struct {
-	began time.Time
-	moved time.Time // when what he waits for came further
-	seen  int64     // how far that was, where it is all of the blob
-}
-
-func newReader() *reader {
-	now := time.Now()
-	return &reader{began: now, moved: now}
-}
-
-// note notes how many bytes came in so far.
-func (r *reader) note(received int64) {
-	if received-r.seen >= backends.LeastProgress {
-		r.seen, r.moved = received, time.Now()
+	turned := d.phase.CompareAndSwap(partial, whole)
+	d.mu.Unlock()
+	if turned {
+		d.download.End(nil)
+		d.check.served.verified.Store(true)
+		close(d.settled)
 	}
 }
 
-// patience is how long a reader waits without any progress. The client gives up a
-// little earlier, and knows the reason.
-func (d *data) patience() time.Duration {
-	return cmp.Or(d.item.cache.opts.Patience, d.source().client.Timeout()+5*time.Second)
+// spoil drops a blob that cannot be read back.
+func (d *data) spoil(err error) {
+	d.stored.disk.Lock()
+	defer d.stored.disk.Unlock()
+	if d.phase.Load() == partial {
+		d.item.cache.opts.Log.Error("a blob cannot be read back", "key", d.item.key, "err", err)
+		d.bury(err)
+	}
 }
 
-// ends returns err if it is the end of r's wait. Call with mu held.
-func (d *data) ends(r *reader, err error) error {
-	final := !mayPass(err) || errors.Is(err, errDrips) || backends.RetryAfter(err) > 0
-	if !final && time.Since(r.moved) < d.sources[0].client.Timeout() {
-		return nil
+// bury ends the blob and removes its files. Call with disk held.
+func (d *data) bury(err error) {
+	wasPartial := d.kill(err)
+	if err := d.item.slot().drop(); err != nil {
+		d.item.cache.opts.Log.Warn("cannot remove a blob", "key", d.item.key, "err", err)
 	}
-	if _, short := backends.Shortage(err); !short && d.trouble.now(time.Now()) == nil { // else another reader has noted it
-		d.trouble.meet(err)
+	d.item.detach(d)
+	d.item.cache.announce(d.item.key, Remote)
+	if wasPartial {
+		close(d.settled)
 	}
-	return err
-}
-
-func errNoProgress(patience time.Duration) error {
-	return fmt.Errorf("%w: nothing came in for %v", context.DeadlineExceeded, patience)
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sregfs/sregfs/backends/disk"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // fdatasync puts what was written to f, and its length, on stable storage.
@@ -44,12 +45,12 @@ func nextData(f *os.File, off, size int64) (start, end int64, ok bool) {
 }
 
 // bootID names the time since the machine was started; "" if it cannot be told.
-var bootID = sync.OnceValue(func() string {
+var bootID = sync.OnceValue(func() chunks.Boot {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""
 	}
-	return strings.TrimSpace(string(id))
+	return chunks.Boot(strings.TrimSpace(string(id)))
 })
 
 // dropPages makes the next reads of f come from the disk.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // A chunk whose bytes are not on the disk is fetched again, whatever the map says.
@@ -81,50 +82,46 @@ func TestDisk_failedSync(t *testing.T) {
 		t.Error("there is a map before anything was synced")
 	}
 	eventually(t, "whole chunk", func() bool { return d.has(0, mib) })
-	// overdue makes the keeper sync what is here.
+	// overdue makes the committer sync what is here.
 	overdue := func() {
-		d.mu.Lock()
-		d.dirtySince = time.Now().Add(-2 * time.Hour)
-		d.mu.Unlock()
-		d.kickKeeper()
+		d.stored.mu.Lock()
+		d.stored.dirtySince = time.Now().Add(-2 * time.Hour)
+		d.stored.mu.Unlock()
+		d.notifyCommitter()
 	}
 	overdue()
 	eventually(t, "map", func() bool { _, err := readMap(mapOf); return err == nil })
-	if m, err := readMap(mapOf); err != nil || !m.have.has(0) || m.have.count() != chunks(mib) {
+	if m, err := readMap(mapOf); err != nil || !m.Have.Has(0) || m.Have.Len() != chunks.Count(mib) {
 		t.Errorf("after a sync the map is %+v (%v)", m, err)
 	}
 	mustRead(t, b, content, mib, mib)
 	eventually(t, "second chunk", func() bool { return d.has(mib, 2*mib) })
 	eventually(t, "landing", d.unusedButForUs)
-	real := d.written
+	real := d.stored.written
 	pipe, _, err := os.Pipe() // cannot be synced
 	mustDo(t, err)
 	defer pipe.Close()
-	d.disk.Lock()
-	d.written = pipe
-	d.disk.Unlock()
+	d.stored.disk.Lock()
+	d.stored.written = pipe
+	d.stored.disk.Unlock()
 	overdue()
 	eventually(t, "loss", func() bool { return !d.has(mib, 2*mib) })
-	d.disk.Lock()
-	d.written = real
-	d.disk.Unlock()
-	if m, err := readMap(mapOf); err != nil || m.have.has(chunkOf(mib)) {
+	d.stored.disk.Lock()
+	d.stored.written = real
+	d.stored.disk.Unlock()
+	if m, err := readMap(mapOf); err != nil || m.Have.Has(chunks.Of(mib)) {
 		t.Errorf("after a failed sync the map is %+v (%v)", m, err)
 	}
 	if !d.has(0, mib) {
 		t.Error("a chunk that was synced before is lost")
 	}
-	d.mu.Lock()
-	d.full = time.Time{} // the pause is over
-	d.mu.Unlock()
+	d.download.Pause(time.Time{}) // it is over
 	mustRead(t, b, content, mib, mib)
 	mustWait(t, b)
 }
 
 func (d *data) unusedButForUs() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.flights == 0
+	return d.download.Running() == 0
 }
 
 // A full disk evicts; when that does not help, readers get their bytes all the same.

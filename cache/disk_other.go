@@ -7,6 +7,8 @@ package cache
 import (
 	"errors"
 	"os"
+
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 func fdatasync(f *os.File) error { return f.Sync() }
@@ -19,7 +21,7 @@ func nextData(_ *os.File, off, size int64) (start, end int64, ok bool) {
 }
 
 // bootID names the time since the machine was started; "" if it cannot be told.
-func bootID() string { return "" }
+func bootID() chunks.Boot { return "" }
 
 func dropPages(*os.File) {}
 

@@ -16,37 +16,31 @@
 //
 // # Fetching
 //
-// What is here is known in chunks of 256 KiB, and bytes come in flights: a flight
-// is one range on its way into the sparse file (flight.go, fetch.go). Each chunk
-// under way belongs to exactly one flight, which alone may write it, so however
-// many readers want it, it is sent once, and no byte is ever written over another.
-// A reader starts what is missing of its range and of a window ahead of it
-// (demand.go) and waits for the watermark of the flight that brings its first
-// missing byte: never for a whole request, and never with its own context in the
-// request, so that readers who give up take nothing from others. A registry that is
-// away makes it wait, for as long as the remote's timeout allows (reader, in data.go).
+// What is here is known in chunks of 256 KiB (package chunks). A partial blob has one
+// download (package fetch), which brings what readers ask for and the rest in the
+// background, in the order and at the pace that the scheduler of its service allows
+// (package sched).
 //
-// The filler of a blob (fill.go) fetches the rest, from the last reader's place on:
-// a second after the first read if the blob is still open then; at once when a
-// reader has read the first MiB in sequence, or 8 MiB anywhere, or waits for the
-// whole.
-//
-// Flights ask for slots in the lane to their service (lane.go). Demanded ones go
-// first. Background ones get as many as the lane's pace says (pace.go): 4 at
-// first, then whatever more throughput is measured with; 16 at once for a
-// whole image; half after each complaint of the service, and none before its
-// Retry-After is over. One that has all but come in does not count any more: the
-// next request travels meanwhile. While the body of a demanded range comes in
-// the others hold still, 50 ms at a time at most.
-//
-// A request that is stuck for longer than its service ever takes (answers.go), is
-// made a second time for what is missing (vigil.go); whichever brings a byte
-// first goes on.
-//
-// The keeper of a blob (keeper.go) hashes what has come in without a gap, while a
+// The committer of a blob (committer.go) hashes what has come in without a gap, while a
 // commit (commit.go) makes it durable now and then. When all is here and the digest
 // matches, the reader of the last chunk gets it, the file is synced and renamed to
 // the blob's name, and the blob is whole.
+//
+// # Locks
+//
+// In the order in which they are taken:
+//
+//	item.busy     the files of one key: opening, replacing, removing them
+//	stored.disk   the names of one blob's files, and its map
+//	item.mu       what is known of one blob; no two at once
+//	fetch, sched  see those packages
+//	stored.mu     which chunks were written since the map was
+//	check.mu      whether the digest matched
+//	data.mu       how many use an open blob, and why it is dead
+//	Cache.mu      the table of blobs, pins and records to save
+//	idleBlobs.mu  the files that stay open for a moment; last
+//	streams.mu    downloads of unknown size; Blob.swap: taken alone
+//	Cache.trims   held while evicting; before item.busy, which evicting never waits for
 //
 // Start at [Cache.Open] and blob.go. Files on their way to a registry are in package
 // spool.

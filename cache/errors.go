@@ -2,12 +2,16 @@
 
 package cache
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/sregfs/sregfs/cache/fetch"
+)
 
 // Errors of this package; those of backends pass through.
 var (
 	// ErrInUse: a blob is open or pinned.
 	ErrInUse = errors.New("in use")
 	// ErrClosed: the cache or the handle was closed.
-	ErrClosed = errors.New("cache: closed")
+	ErrClosed = fetch.ErrClosed
 )

@@ -71,7 +71,7 @@ func (it *item) evict() int64 {
 	default:
 		return 0
 	}
-	it.closeSpare()
+	it.closeIdle()
 	read := it.readAsPart()
 	it.mu.Lock()
 	defer it.mu.Unlock()
@@ -106,7 +106,7 @@ func (it *item) erase() error {
 		return localError("remove", err)
 	}
 	it.setOnDisk(0)
-	it.have, it.rec.State, it.given = 0, Remote, nil
+	it.have, it.rec.State, it.served = 0, Remote, nil
 	it.cache.touch(it.key)
 	it.cache.announce(it.key, Remote)
 	return nil
@@ -145,12 +145,12 @@ func (it *item) abandon() int64 {
 	d, n := it.data, max(it.rec.OnDisk, 1)
 	idle := d != nil && it.handles == 0 && d.phase.Load() == partial
 	it.mu.Unlock()
-	if !idle || it.cache.pinned(it.key) || !d.disk.TryLock() {
+	if !idle || it.cache.pinned(it.key) || !d.stored.disk.TryLock() {
 		return 0
 	}
-	defer d.disk.Unlock()
+	defer d.stored.disk.Unlock()
 	d.bury(ErrClosed)
-	_ = d.written.Truncate(0) // now, and not when its last request has noticed
+	_ = d.stored.written.Truncate(0) // now, and not when its last request has noticed
 	return n
 }
 
@@ -190,21 +190,6 @@ func (c *Cache) evictOne() bool {
 	return false
 }
 
-// makeRoom makes sure that n bytes may be written. Errors: errNoRoom.
-func (d *data) makeRoom(n int64) error {
-	c := d.item.cache
-	if c.fits(n) {
-		return nil
-	}
-	if c.trim(n); c.fits(n) {
-		return nil
-	}
-	if d.item.open(d) && c.abandonFor(n) && c.fits(n) {
-		return nil
-	}
-	return errNoRoom
-}
-
 // Remove drops a blob, or all metadata. What is not here is removed already. A blob that nobody
 // has open but that is still being fetched is dropped too.
 //
@@ -227,7 +212,7 @@ func (c *Cache) Remove(key Key) error {
 	if !c.single.cancel(key) {
 		return fmt.Errorf("%w: open", ErrInUse)
 	}
-	it.closeSpare()
+	it.closeIdle()
 	all := it.family()
 	for _, one := range all {
 		if _, handles := one.live(); handles > 0 {
@@ -245,13 +230,13 @@ func (c *Cache) Remove(key Key) error {
 // remove is Remove for one item that nobody has open.
 func (it *item) remove() error {
 	if d, _ := it.live(); d != nil {
-		d.disk.Lock()
+		d.stored.disk.Lock()
 		d.bury(ErrClosed)
-		d.disk.Unlock()
+		d.stored.disk.Unlock()
 	}
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	it.strike = strike{}
+	it.mismatch = mismatch{}
 	if it.rec.State == Remote {
 		return nil
 	}

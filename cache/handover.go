@@ -28,7 +28,7 @@ func (c *Cache) HandOver(ctx context.Context) error {
 			return err
 		}
 	}
-	c.spares.close(0)
+	c.idle.close(0)
 	close(c.leave)
 	<-c.left // it saves no more: the index is closed next
 	return c.save()
@@ -43,18 +43,18 @@ func (it *item) handOver(ctx context.Context) error {
 	open := d != nil && handles > 0 && d.phase.Load() == partial
 	var err error
 	if open {
-		d.disk.Lock()
+		d.stored.disk.Lock()
 		err = localError("remove", it.slot().drop())
 		it.nameless.Store(true)
-		d.disk.Unlock()
+		d.stored.disk.Unlock()
 	}
 	<-it.busy
 	if d == nil || open || d.phase.Load() != partial {
 		return err
 	}
-	d.cancel() // its keeper makes it durable
+	d.cancel() // its committer makes it durable
 	select {
-	case <-d.kept:
+	case <-d.committed:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

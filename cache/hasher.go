@@ -13,10 +13,15 @@ import (
 	"hash"
 	"io"
 	"strings"
+	"sync"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/archive"
 )
+
+const bufferSize = 256 << 10
+
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // A hasher computes the digest of a blob in order, while it comes in, so that it
 // need not be read again in the end.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends/disk"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // saveDelay is how long changed records are gathered before they are saved.
@@ -85,7 +86,7 @@ func (c *Cache) load() map[Key]Record {
 // blob are there. ok is false if they are of no use; they are deleted then.
 func (c *Cache) recover(f *found, old Record) (rec Record, have int64, ok bool) {
 	at := c.dir.slot(f.key, f.from)
-	var m *chunkMap
+	var m *chunks.Map
 	if f.mapped {
 		m, _ = readMap(at.mapOf())
 	}
@@ -96,7 +97,7 @@ func (c *Cache) recover(f *found, old Record) (rec Record, have int64, ok bool) 
 	case f.whole != nil:
 		rec = Record{Key: f.key, Size: f.whole.Size(), State: Cached, OnDisk: disk.Allocated(f.whole), Used: f.whole.ModTime()}
 		have = rec.Size
-		if m != nil && m.verified == f.whole.ModTime().UnixNano() && m.size == rec.Size {
+		if m != nil && m.Verified == f.whole.ModTime().UnixNano() && m.Size == rec.Size {
 			rec.Verified, rec.ModTime = f.whole.ModTime(), f.whole.ModTime()
 		}
 		if old.Size == rec.Size && old.ModTime.Equal(f.whole.ModTime()) {
@@ -105,9 +106,9 @@ func (c *Cache) recover(f *found, old Record) (rec Record, have int64, ok bool) 
 		if rec.Verified.IsZero() {
 			rec.State = Partial
 		}
-	case f.part != nil && m != nil && m.key == f.key+"."+Key(f.from):
-		rec = Record{Key: f.key, Size: m.size, State: Partial, OnDisk: disk.Allocated(f.part), Used: f.part.ModTime()}
-		have = m.have.present(m.size)
+	case f.part != nil && m != nil && m.Name == string(f.key)+"."+string(f.from):
+		rec = Record{Key: f.key, Size: m.Size, State: Partial, OnDisk: disk.Allocated(f.part), Used: f.part.ModTime()}
+		have = m.Have.Bytes(m.Size)
 	default:
 		if err := at.drop(); err != nil {
 			c.opts.Log.Warn("cannot remove what a crash left", "key", f.key, "err", err)
@@ -122,16 +123,16 @@ func (c *Cache) recover(f *found, old Record) (rec Record, have int64, ok bool) 
 
 // withRecent adds the chunks that outlived a killed process to what the map says.
 // Only a blob named by its digest is found again without being opened.
-func (c *Cache) withRecent(m *chunkMap, f *found, at slot) *chunkMap {
-	id, size := f.key+"."+Key(f.from), f.part.Size()
-	have, ok := readRecent(at.recent(), bootID(), id, string(f.key), size)
+func (c *Cache) withRecent(m *chunks.Map, f *found, at slot) *chunks.Map {
+	of := chunks.Blob{Name: string(f.key) + "." + string(f.from), Digest: string(f.key), Size: f.part.Size()}
+	have, ok := readRecent(at.recent(), of)
 	if !ok {
 		return m
 	}
-	if m == nil || m.size != size {
-		return &chunkMap{key: id, size: size, have: have}
+	if m == nil || m.Size != of.Size {
+		return &chunks.Map{Blob: of, Have: have}
 	}
-	m.have.merge(have)
+	m.Have.Merge(have)
 	return m
 }
 
@@ -207,11 +208,11 @@ func (c *Cache) janitor() {
 			if err := c.save(); err != nil {
 				c.opts.Log.Warn("cannot save the cache's index", "err", err)
 			}
-		case <-c.spared:
-			idle.Reset(spareAge)
+		case <-c.idled:
+			idle.Reset(idleAge)
 		case <-idle.C:
-			if c.spares.close(spareAge) {
-				idle.Reset(spareAge)
+			if c.idle.close(idleAge) {
+				idle.Reset(idleAge)
 			}
 		}
 	}

@@ -35,16 +35,16 @@ type item struct {
 
 	parts map[origin]*item // of a main one; guarded by Cache.mu
 
-	mu      sync.Mutex // guards the fields below; no two at once
-	rec     Record
-	have    int64 // bytes present, as of when data was last open
-	handles int
-	data    *data  // nil while it is not open
-	gone    bool   // out of the table: look the key up again
-	given   *given // of the bytes of a part that are here; nil if none of them were
-	strike  strike
-	shared  bool        // the whole blob was last read in a shared cache
-	vouched os.FileInfo // of a file of a shared cache whose digest matched; nil if there is none
+	mu       sync.Mutex // guards the fields below; no two at once
+	rec      Record
+	have     int64 // bytes present, as of when data was last open
+	handles  int
+	data     *data   // nil while it is not open
+	gone     bool    // out of the table: look the key up again
+	served   *served // of the bytes of a part that are here; nil if none of them were
+	mismatch mismatch
+	shared   bool        // the whole blob was last read in a shared cache
+	vouched  os.FileInfo // of a file of a shared cache whose digest matched; nil if there is none
 }
 
 func newItem(c *Cache, key Key) *item {
@@ -158,7 +158,7 @@ func (it *item) release() {
 func (it *item) forgetUnused() {
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	if it.rec.State != Remote || it.data != nil || it.handles > 0 || it.strike.row > 0 || it.gone {
+	if it.rec.State != Remote || it.data != nil || it.handles > 0 || it.mismatch.row > 0 || it.gone {
 		return
 	}
 	c := it.cache
@@ -218,7 +218,7 @@ func (it *item) joinWhole(ctx context.Context, src source) (*data, error) {
 // Errors: backends.ErrCorrupt; those of the local disk.
 func (it *item) join(src source) (*data, error) {
 	it.mu.Lock()
-	err := it.strike.refusal()
+	err := it.mismatch.refusal()
 	it.mu.Unlock()
 	if err == nil {
 		err = checkSize(src.image.Size, it.digestOf(src))
@@ -233,12 +233,12 @@ func (it *item) join(src source) (*data, error) {
 			return nil, err
 		}
 	}
-	d.offer(src)
+	d.download.Offer(src)
 	return d, nil
 }
 
 // live returns the data that is open and how many handles it has; nil if there is
-// none. One that is dying is not: its keeper is about to remove its files, and
+// none. One that is dying is not: its committer is about to remove its files, and
 // live returns when it has. Call with busy held.
 func (it *item) live() (*data, int) {
 	it.mu.Lock()
@@ -247,8 +247,8 @@ func (it *item) live() (*data, int) {
 	if d == nil || d.phase.Load() != dead {
 		return d, handles
 	}
-	d.disk.Lock()
-	defer d.disk.Unlock()
+	d.stored.disk.Lock()
+	defer d.stored.disk.Unlock()
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	return it.data, it.handles
@@ -282,7 +282,7 @@ func (it *item) exit(d *data) {
 	if it.data == d {
 		it.handles--
 		it.rec.Used = time.Now()
-		// A whole blob has no keeper: its last handle closes it.
+		// A whole blob has no committer: its last handle closes it.
 		if it.handles == 0 && d.phase.Load() == whole {
 			gone = it.shut(d)
 		}
@@ -297,11 +297,11 @@ func (it *item) exit(d *data) {
 	it.cache.wasOpen(it)
 	if gone != nil {
 		gone.leave()
-		gone.kickKeeper()
+		gone.notifyCommitter()
 	}
 }
 
-// rest is called when the keeper ends: without handles nobody uses d any more.
+// rest is called when the committer ends: without handles nobody uses d any more.
 func (it *item) rest(d *data) {
 	defer it.parted()
 	it.mu.Lock()
@@ -319,10 +319,7 @@ func (it *item) retire(d *data) bool {
 	if it.data != d {
 		return true
 	}
-	d.mu.Lock()
-	idle := it.handles == 0 && d.flights == 0 && d.filler == nil
-	d.idle = idle
-	d.mu.Unlock()
+	idle := it.handles == 0 && d.download.StopIfIdle()
 	if idle {
 		it.leaveData(d)
 	}
@@ -337,9 +334,9 @@ func (it *item) detach(d *data) {
 	if it.data != d {
 		return
 	}
-	d.mu.Lock()
-	d.idle = true
-	d.mu.Unlock()
+	if d.download != nil {
+		d.download.Stop()
+	}
 	it.leaveData(d)
 }
 
@@ -359,7 +356,7 @@ func (it *item) leaveData(d *data) {
 			onDisk, it.have, it.rec.State = disk.Allocated(info), d.size, Cached
 		}
 	default: // nothing, or what is the main one's now
-		it.have, it.given = 0, nil
+		it.have, it.served = 0, nil
 	}
 	it.setOnDisk(onDisk)
 	it.cache.touch(it.key)
@@ -410,8 +407,8 @@ func (c *Cache) refill(key Key, src source) {
 	if err != nil {
 		return
 	}
-	d.mu.Lock()
-	d.startFiller()
-	d.mu.Unlock()
+	if d.download != nil {
+		d.download.StartBackground()
+	}
 	d.item.exit(d)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/archive"
 	"github.com/sregfs/sregfs/backends/disk"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // A layout is the cache's directory:
@@ -61,7 +62,6 @@ const (
 	partSuffix   = ".part"
 	mapSuffix    = ".map"
 	recentSuffix = ".recent"
-	tmpSuffix    = ".tmp"    // a map being written
 	streamSuffix = ".stream" // a blob whose size is not known yet
 
 	dirMode  = 0o700
@@ -189,7 +189,7 @@ func (l layout) visit(blobs map[slot]*found, kind, path string, e fs.DirEntry) e
 		f.part = info
 	case suffix == recentSuffix && from != "":
 		f.recent = true
-	case slices.Contains([]string{partSuffix, recentSuffix, streamSuffix, mapSuffix + tmpSuffix, recentSuffix + tmpSuffix}, suffix):
+	case slices.Contains([]string{partSuffix, recentSuffix, streamSuffix, mapSuffix + chunks.TmpSuffix, recentSuffix + chunks.TmpSuffix}, suffix):
 		return ignoreMissing(os.Remove(path))
 	default:
 		return nil

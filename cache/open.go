@@ -14,21 +14,22 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/disk"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // openUnder opens what is on the disk of a part, or begins anew. The result has one
 // handle. Call with busy held, while data is nil. Errors: those of the local disk.
 func (it *item) openUnder(src source) (*data, error) {
 	d, err := it.openPart(src)
-	if isFull(err) && it.cache.evictFor(chunkSize, true) {
+	if isFull(err) && it.cache.evictFor(chunks.Size, true) {
 		d, err = it.openPart(src)
 	}
 	if err != nil {
 		return nil, err
 	}
-	d.users++ // the keeper
+	d.users++ // the committer
 	it.opened(d)
-	if !it.cache.spawn(d.keep) {
+	if !it.cache.spawn((&committer{data: d}).run) {
 		d.leave()
 		it.exit(d)
 		return nil, ErrClosed
@@ -40,7 +41,7 @@ func (it *item) openUnder(src source) (*data, error) {
 func (it *item) opened(d *data) {
 	info := d.info
 	if info == nil {
-		info, _ = d.file.Load().Stat()
+		info, _ = d.stored.file.Load().Stat()
 	}
 	it.mu.Lock()
 	defer it.mu.Unlock()
@@ -54,7 +55,8 @@ func (it *item) opened(d *data) {
 
 // newData returns the common part.
 func (it *item) newData(size int64, digest string) *data {
-	d := &data{item: it, size: size, digest: digest, settled: make(chan struct{}), kick: make(chan struct{}, 1), kept: make(chan struct{})}
+	d := &data{item: it, size: size, settled: make(chan struct{}), changed: make(chan struct{}, 1), committed: make(chan struct{})}
+	d.stored.size, d.check.digest = size, digest
 	d.ctx, d.cancel = context.WithCancel(it.cache.ctx)
 	return d
 }
@@ -88,7 +90,7 @@ func (it *item) openWhole(ctx context.Context, src source) (*data, error) {
 		it.mu.Unlock()
 	}
 	d := it.newData(info.Size(), it.digestOf(src))
-	d.file.Store(f)
+	d.stored.file.Store(f)
 	d.info = info
 	d.phase.Store(whole)
 	close(d.settled)
@@ -131,18 +133,43 @@ func (it *item) trusts(f *os.File, info os.FileInfo) bool {
 		return true
 	}
 	m, err := readMap(it.cache.dir.mapOf(it.key))
-	return err == nil && m.key == it.key && m.size == info.Size() &&
-		(m.verified == info.ModTime().UnixNano() || m.guarded(f))
+	return err == nil && m.Name == string(it.key) && m.Size == info.Size() &&
+		(m.Verified == info.ModTime().UnixNano() || guarded(m, f))
+}
+
+// readMap reads the map file at path. Errors: any means that there is no map.
+func readMap(path string) (*chunks.Map, error) {
+	f, _, err := openRegular(path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return chunks.ReadMap(f)
+}
+
+// chunksOf is what the map and the list of recent chunks beside d call it.
+func (d *data) chunksOf() chunks.Blob {
+	return chunks.Blob{Name: string(d.item.id()), Digest: d.check.digest, Size: d.size}
+}
+
+// readRecent reads the list at path; ok is false if there is none for this blob.
+func readRecent(path string, of chunks.Blob) (have chunks.Set, ok bool) {
+	f, _, err := openRegular(path, os.O_RDONLY)
+	if err != nil {
+		return nil, false
+	}
+	defer f.Close()
+	return chunks.ReadRecent(f, bootID(), of)
 }
 
 // verdict notes beside the blob that it is as it should be. An error costs
 // reading it once more.
 func verdict(dir layout, key Key, digest string, info os.FileInfo, log *slog.Logger) {
-	m := &chunkMap{key: key, digest: digest, size: info.Size(), verified: info.ModTime().UnixNano()}
+	m := &chunks.Map{Blob: chunks.Blob{Name: string(key), Digest: digest, Size: info.Size()}, Verified: info.ModTime().UnixNano()}
 	if old, err := readMap(dir.mapOf(key)); err == nil {
-		m.verity = old.verity // of no use if it is another file: the kernel will say so
+		m.Verity = old.Verity // of no use if it is another file: the kernel will say so
 	}
-	if err := m.write(dir.mapOf(key)); err != nil {
+	if err := m.Write(dir.mapOf(key)); err != nil {
 		log.Warn("cannot note that a blob was verified", "key", key, "err", err)
 	}
 }
@@ -181,47 +208,48 @@ func checkSize(size int64, digest string) error {
 // openPart opens the blob under way, or begins anew.
 func (it *item) openPart(src source) (*data, error) {
 	d := it.newData(src.image.Size, it.digestOf(src))
-	n := chunks(d.size)
-	d.have, d.durable, d.given = newBitmap(n), newBitmap(n), it.givenOf(d.size)
-	d.matched, d.owner = make(chan struct{}), map[int64]*flight{}
-	d.hash = newHasher(d.digest)
+	n := chunks.Count(d.size)
+	d.stored.have, d.stored.durable, d.check.served = chunks.NewSet(n), chunks.NewSet(n), it.servedOf(d.size)
+	d.check.matched = make(chan struct{})
+	d.download = d.newDownload()
+	d.check.hash = newHasher(d.check.digest)
 	if err := it.openSparse(d); err != nil {
 		d.cancel()
-		d.closeWriter()
+		d.stored.closeWriter()
 		return nil, localError("create", err)
 	}
-	d.recent = startRecent(it.slot().recent(), bootID(), it.id(), d.digest, d.size, d.have)
-	d.hinted.Store(d.have.count() > 0)
+	d.stored.recent = chunks.StartRecent(it.slot().recent(), bootID(), d.chunksOf(), d.stored.have)
+	d.hinted.Store(d.stored.have.Len() > 0)
 	return d, nil
 }
 
 // openSparse opens the sparse file of d, of the right length, with what is known
 // to be in it.
 func (it *item) openSparse(d *data) error {
-	at, id := it.slot(), it.id()
+	at := it.slot()
 	if err := it.cache.dir.room(it.key); err != nil {
 		return err
 	}
 	m, err := readMap(at.mapOf())
-	if err != nil || m.key != id || m.digest != d.digest || m.size != d.size || m.verified != 0 {
+	if err != nil || m.Blob != d.chunksOf() || m.Verified != 0 {
 		m = nil
 	}
-	recent, survived := readRecent(at.recent(), bootID(), id, d.digest, d.size)
+	recent, survived := readRecent(at.recent(), d.chunksOf())
 	if m == nil && survived {
-		m = &chunkMap{have: newBitmap(chunks(d.size))}
+		m = &chunks.Map{Have: chunks.NewSet(chunks.Count(d.size))}
 	}
-	if d.written, _, err = openRegular(at.part(), os.O_RDWR); err != nil || m == nil {
-		d.closeWriter()
+	if d.stored.written, _, err = openRegular(at.part(), os.O_RDWR); err != nil || m == nil {
+		d.stored.closeWriter()
 		m = nil
 		if err := at.drop(); err != nil {
 			return err
 		}
-		d.written, err = os.OpenFile(at.part(), os.O_RDWR|os.O_CREATE|os.O_EXCL, partMode)
+		d.stored.written, err = os.OpenFile(at.part(), os.O_RDWR|os.O_CREATE|os.O_EXCL, partMode)
 		if err != nil {
 			return err
 		}
 	}
-	if err := d.written.Truncate(d.size); err != nil {
+	if err := d.stored.written.Truncate(d.size); err != nil {
 		return errors.Join(err, ignoreMissing(os.Remove(at.part())))
 	}
 	// Readers get a descriptor that cannot write.
@@ -229,40 +257,14 @@ func (it *item) openSparse(d *data) error {
 	if err != nil {
 		return err
 	}
-	d.file.Store(f)
+	d.stored.file.Store(f)
 	if m != nil {
-		d.recall(m, recent)
+		d.stored.recall(m, recent)
+		if d.check.hash != nil && m.Hashed <= d.stored.have.FirstMissing(0, chunks.Count(d.size))*chunks.Size {
+			d.check.hash.restore(m.HashState, m.Hashed)
+		}
 	}
 	return nil
-}
-
-// recall takes over what a map and the list of recent chunks (nil if there is
-// none) say is here, as far as the file agrees: a chunk with a hole in it is not.
-func (d *data) recall(m *chunkMap, recent bitmap) {
-	f := d.file.Load()
-	for off := int64(0); off < d.size; {
-		start, end, ok := nextData(f, off, d.size)
-		if !ok {
-			break
-		}
-		last := end / chunkSize
-		if end >= d.size {
-			last = chunks(d.size)
-		}
-		for c := chunks(start); c < last; c++ {
-			if m.have.has(c) {
-				d.have.set(c)
-				d.durable.set(c)
-			} else if recent != nil && recent.has(c) {
-				d.have.set(c)
-				d.dirty += chunkSize
-			}
-		}
-		off = end
-	}
-	if d.hash != nil && m.hashed <= d.have.firstMissing(0, chunks(d.size))*chunkSize {
-		d.hash.restore(m.state, m.hashed)
-	}
 }
 
 var errNotOurs = errors.New("not a file of the cache")

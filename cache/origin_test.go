@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // plant makes a registry that names the digest of content and sends something else,
@@ -136,7 +137,7 @@ func TestOrigin_unknown(t *testing.T) {
 	dir := layout(t.TempDir())
 	key := Key(sha256Of([]byte("content")))
 	mustDo(t, dir.room(key))
-	for _, suffix := range []string{partSuffix, mapSuffix, recentSuffix, streamSuffix, mapSuffix + tmpSuffix} {
+	for _, suffix := range []string{partSuffix, mapSuffix, recentSuffix, streamSuffix, mapSuffix + chunks.TmpSuffix} {
 		mustDo(t, os.WriteFile(dir.file(key)+suffix, []byte("old"), 0o600))
 	}
 	c := openCache(t, string(dir), Options{})

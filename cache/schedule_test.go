@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/sched"
 )
 
 // A distant is a backend in whose world only distance takes time: requests and
@@ -194,7 +195,7 @@ func TestSchedule_lookedOnly(t *testing.T) {
 		b.Close()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if most := int64(laneSlots * nearFill); far.sent > most {
+		if most := int64(maxTransfers * 4 * mib); far.sent > most {
 			t.Errorf("%d bytes were sent to somebody who read 2 MiB, want at most %d", far.sent, most)
 		}
 	})
@@ -289,11 +290,14 @@ func TestSchedule_throttled(t *testing.T) {
 		if err := b.Wait(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
-		if far.refused > laneSlots {
+		if far.refused > maxTransfers {
 			t.Errorf("%d requests were refused, want at most those of one moment", far.refused)
 		}
-		if far.maxAfter > paceMax/2+laneReserve {
-			t.Errorf("%d requests at once after the complaint, want %d", far.maxAfter, paceMax/2+laneReserve)
+		if far.maxAfter > sched.LimitMax/2+sched.Reserved {
+			t.Errorf("%d requests at once after the complaint, want %d", far.maxAfter, sched.LimitMax/2+sched.Reserved)
 		}
 	})
 }
+
+// maxTransfers is how many bodies a client has under way at most.
+const maxTransfers = sched.DefaultSlots * 3 / 4

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // A shared cache is the directory of another cache, of the site, say, in which whole
@@ -47,7 +48,7 @@ func (it *item) openShared(ctx context.Context, src source) (*data, error) {
 			continue
 		}
 		d := it.newData(info.Size(), digest)
-		d.file.Store(f)
+		d.stored.file.Store(f)
 		d.info, d.shared = info, true
 		d.phase.Store(whole)
 		close(d.settled)
@@ -115,8 +116,8 @@ func (l layout) notes(key Key, info os.FileInfo) bool {
 		return false
 	}
 	defer f.Close()
-	m, err := mapFrom(f)
-	return err == nil && m.key == key && m.size == info.Size() && m.verified == info.ModTime().UnixNano()
+	m, err := chunks.ReadMap(f)
+	return err == nil && m.Name == string(key) && m.Size == info.Size() && m.Verified == info.ModTime().UnixNano()
 }
 
 // believe makes sure that a shared file is the blob.

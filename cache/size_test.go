@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // An image that is said to be empty, under the digest of something that is not, is
@@ -80,7 +81,7 @@ func TestSize_huge(t *testing.T) {
 	}
 	mustDo(t, c.Close())
 	c = openCache(t, dir, Options{NoBackground: true})
-	if have := c.InfoOf(client, img).Have; have < 3*chunkSize || have > 32*mib {
+	if have := c.InfoOf(client, img).Have; have < 3*chunks.Size || have > 32*mib {
 		t.Errorf("%d bytes are here after a restart", have)
 	}
 	for _, img.Size = range []int64{backends.MaxSize + 1, 1 << 60, math.MaxInt64} {

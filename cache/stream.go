@@ -8,9 +8,9 @@ import (
 	"io"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache/fetch"
 )
 
 // streams are the downloads of blobs whose size is not known before they end.
@@ -140,7 +140,7 @@ func (c *Cache) download(ctx context.Context, key Key, src source) error {
 		if taken != nil {
 			return err
 		}
-		again := it.part(from).struck(err)
+		again := it.part(from).mismatched(err)
 		it.release()
 		if !again {
 			return err
@@ -161,7 +161,7 @@ func (c *Cache) refusal(key Key, from origin) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.strike.refusal()
+	return p.mismatch.refusal()
 }
 
 func (c *Cache) downloadOnce(ctx context.Context, path string, key Key, src source) (err error) {
@@ -193,40 +193,17 @@ func (c *Cache) downloadOnce(ctx context.Context, path string, key Key, src sour
 	return localError("store", it.store(f, path, digest))
 }
 
-// receiveAll writes the whole image to f. A body that breaks off begins anew:
-// without a size nothing tells whether the rest would fit.
+// receiveAll writes the whole image to f.
 func (c *Cache) receiveAll(ctx context.Context, f *os.File, src source) error {
-	began := time.Now()
-	for tries := 0; ; tries++ {
-		n, err := c.receiveOnce(ctx, f, src)
-		switch {
-		case ctx.Err() != nil:
-			return ErrClosed
-		case err == nil:
-			return localError("write", f.Truncate(n))
-		case !passing(err) || tries >= maxRetries && time.Since(began) > src.client.Timeout():
-			return outward(gaveUp(err))
-		}
-		if sleep(ctx, retryWait(tries)) != nil {
-			return ErrClosed
-		}
+	var w *growing
+	begin := func() io.Writer {
+		w = &growing{cache: c, file: f}
+		return w
 	}
-}
-
-func (c *Cache) receiveOnce(ctx context.Context, f *os.File, src source) (int64, error) {
-	t := newTicket(true)
-	if err := src.lane.enter(ctx, t); err != nil {
-		return 0, err
+	if err := fetch.Whole(ctx, src, begin); err != nil {
+		return err
 	}
-	defer src.lane.leave(t)
-	body, err := src.client.Open(backends.Demanded(ctx, nil), src.image, 0, -1)
-	if err != nil {
-		return 0, &openError{err}
-	}
-	defer body.Close()
-	w := &growing{cache: c, file: f}
-	_, err = io.Copy(w, body)
-	return w.n, err
+	return localError("write", f.Truncate(w.n))
 }
 
 // A growing writes a file in order, evicting other blobs when there is no room.
@@ -245,7 +222,7 @@ func (g *growing) Write(p []byte) (int, error) {
 		_, err = g.file.WriteAt(p, g.n)
 	}
 	if err != nil {
-		return 0, &openError{localError("write", err)}
+		return 0, localError("write", err)
 	}
 	g.n += int64(len(p))
 	g.cache.grew(int64(len(p)))
@@ -264,7 +241,7 @@ func (it *item) store(f *os.File, path, digest string) error {
 	if err := fdatasync(f); err != nil {
 		return err
 	}
-	it.closeSpare()
+	it.closeIdle()
 	return it.replace(path, info.Size(), nil, func() error {
 		if err := f.Chmod(wholeMode); err != nil {
 			return err

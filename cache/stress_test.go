@@ -104,7 +104,7 @@ func TestCache_forgottenByTheLast(t *testing.T) {
 	mustRead(t, b, content, mib, 10)
 	it, err := c.take(t.Context(), key)
 	mustDo(t, err, os.Remove(it.part(originOf(b.src)).slot().part()), b.Close())
-	eventually(t, "its keeper's end", func() bool { d, _ := it.live(); return d == nil })
+	eventually(t, "its committer's end", func() bool { d, _ := it.live(); return d == nil })
 	other, err := c.lookup(key)
 	if mustDo(t, err); other != it {
 		t.Error("two items of one key")

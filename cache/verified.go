@@ -7,6 +7,9 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
+
+	"github.com/sregfs/sregfs/cache/chunks"
+	"github.com/sregfs/sregfs/cache/fetch"
 )
 
 // Bytes are given out before the whole is here to be compared with its digest:
@@ -16,53 +19,48 @@ import (
 // which part of it, and whatever the kernel still had. With Strict nothing is
 // given out before.
 
-// A given is which chunks of a part readers got before it was verified, over all
+// A served is which chunks of a part readers got before it was verified, over all
 // openings of it, for as long as the bytes here stay the same ones.
-type given struct {
+type served struct {
 	size     int64 // bytes
-	chunks   bitmap
+	chunks   chunks.Set
 	left     atomic.Int64 // how many nobody got yet
-	verified atomic.Bool  // what was given turned out to be right
+	verified atomic.Bool  // what they got turned out to be right
 }
 
 // An Epoch tells the bytes of one download of a blob from those of another one. The
 // zero value is that of verified bytes.
-type Epoch struct{ given *given }
+type Epoch struct{ served *served }
 
 // noEpoch is that of what is not here.
-var noEpoch = Epoch{&given{}}
+var noEpoch = Epoch{&served{}}
 
 // Agrees reports whether bytes of both epochs may be combined: they are of one
 // download, or all of them were found to be right. Else one of the downloads was
 // thrown away, perhaps because its digest did not match.
 func (e Epoch) Agrees(o Epoch) bool { return e == o || e.good() && o.good() }
 
-func (e Epoch) good() bool { return e.given == nil || e.given.verified.Load() }
+func (e Epoch) good() bool { return e.served == nil || e.served.verified.Load() }
 
-// givenOf returns the given of the bytes that are here.
-func (it *item) givenOf(size int64) *given {
+// servedOf returns what was served of the bytes that are here.
+func (it *item) servedOf(size int64) *served {
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	if it.given == nil || it.given.size != size {
-		it.given = &given{size: size, chunks: newBitmap(chunks(size))}
-		it.given.left.Store(chunks(size))
+	if it.served == nil || it.served.size != size {
+		it.served = &served{size: size, chunks: chunks.NewSet(chunks.Count(size))}
+		it.served.left.Store(chunks.Count(size))
 	}
-	return it.given
+	return it.served
 }
 
 // some reports whether any reader got anything.
-func (g *given) some() bool { return g == nil || g.left.Load() < chunks(g.size) }
+func (s *served) some() bool { return s == nil || s.left.Load() < chunks.Count(s.size) }
 
-// gives notes that a reader is to get [off, end), and reports whether the digest
-// must match first, as somebody may have all of the blob then.
+// gives notes that a reader is to get [off, end), and reports whether the digest must
+// match first.
 func (d *data) gives(off, end int64) (verify bool) {
-	for c := chunkOf(off); c < chunks(end); c++ {
-		if d.given.chunks.add(c) {
-			d.given.left.Add(-1)
-		}
-	}
 	// Not "while it is partial": it may have turned out wrong since they came in.
-	return d.digest != "" && d.given.left.Load() == 0 && d.phase.Load() != whole
+	return d.check.serve(off, end) && d.phase.Load() != whole
 }
 
 // strict reports whether nothing may be given out yet.
@@ -71,7 +69,7 @@ func (d *data) strict() bool {
 		return false
 	}
 	opts := &d.item.cache.opts
-	return opts.Verify == Strict || d.digest != "" && d.size <= opts.StrictSize
+	return opts.Verify == Strict || d.check.digest != "" && d.size <= opts.StrictSize
 }
 
 // awaitVerified fetches all that is missing and returns when the blob is whole.
@@ -83,21 +81,17 @@ func (d *data) awaitVerified(ctx context.Context) error {
 // awaitMatched is awaitVerified, but does not wait until the blob is durable and
 // in its place.
 func (d *data) awaitMatched(ctx context.Context) error {
-	return d.awaitEnd(ctx, func() <-chan struct{} {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		return d.matched
-	})
+	return d.awaitEnd(ctx, d.check.match)
 }
 
 // awaitEnd fetches all that is missing and returns when the channel that end
 // gives then is closed, or the blob is whole or dead.
 func (d *data) awaitEnd(ctx context.Context, end func() <-chan struct{}) error {
 	for {
-		if err := d.awaitAll(ctx); err != nil {
+		if err := d.download.All(ctx); err != nil {
 			return err
 		}
-		again := time.NewTimer(d.patience())
+		again := time.NewTimer(d.download.Patience())
 		select {
 		case <-end():
 			again.Stop()
@@ -116,99 +110,6 @@ func (d *data) awaitEnd(ctx context.Context, end func() <-chan struct{}) error {
 	}
 }
 
-// awaitAll fetches all that is missing: of what a reader waits for anyway at
-// once, of more than that as the filler does, a few requests at a time.
-// Errors: those of await.
-func (d *data) awaitAll(ctx context.Context) error {
-	if d.size <= maxWindow {
-		return d.await(ctx, 0, d.size, d.size)
-	}
-	defer d.wantAll()()
-	r, patience := newReader(), d.patience()
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	for last := d.progress(); ; {
-		f, err := d.filling(r)
-		if err != nil || f == nil {
-			return err
-		}
-		select {
-		case <-f.done:
-			if err := d.filled(r, f.err); err != nil {
-				return err
-			}
-		case <-d.settled:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
-			now := d.progress()
-			if now == last {
-				return errNoProgress(patience)
-			}
-			r.note(now)
-			last = now
-			timer.Reset(patience)
-		}
-	}
-}
-
-// wantAll notes that somebody waits for all of the blob, until done is called.
-func (d *data) wantAll() (done func()) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.awaited++
-	for _, f := range d.owner {
-		f.want()
-	}
-	return func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.awaited--
-	}
-}
-
-func (d *data) isAwaited() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.awaited > 0
-}
-
-// filling returns the filler, which it starts if need be; nil if nothing is
-// missing.
-func (d *data) filling(r *reader) (*filler, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.filler == nil && d.phase.Load() == partial && !d.complete() {
-		if err := d.usable(r.began); err != nil {
-			return nil, err
-		}
-	}
-	d.hasten()
-	f := d.startFiller()
-	if f == nil && d.phase.Load() == partial && !d.complete() {
-		return nil, ErrClosed
-	}
-	return f, nil
-}
-
-// filled returns why a filler ended that r waited for, if that is the end of the wait.
-func (d *data) filled(r *reader, err error) error {
-	if err == nil || errors.Is(err, errNoRoom) || d.ctx.Err() != nil {
-		return err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.ends(r, err)
-}
-
-// progress returns how many bytes came in so far.
-func (d *data) progress() int64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.received
-}
-
 // awaitVerified returns the verified data, which can be that of a second
 // download where the first was bad and nothing of it was given out.
 func (b *Blob) awaitVerified(ctx context.Context, d *data) (*data, error) {
@@ -217,7 +118,7 @@ func (b *Blob) awaitVerified(ctx context.Context, d *data) (*data, error) {
 		if err == nil {
 			return d, nil
 		}
-		if errors.Is(err, errNoRoom) && d.item.cache.opts.Verify == Strict {
+		if errors.Is(err, fetch.ErrNoRoom) && d.item.cache.opts.Verify == Strict {
 			return nil, outward(err) // unverified bytes through memory are no way out
 		}
 		fresh := b.alive(ctx, d, true)

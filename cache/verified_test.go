@@ -124,7 +124,7 @@ func TestLazy_foundOutFirst(t *testing.T) {
 	}
 	d := b.data.Load()
 	// It comes here, and is not given out.
-	if err := d.await(t.Context(), 3*mib, 4*mib, 4*mib); err != nil && !errors.Is(err, backends.ErrCorrupt) {
+	if err := d.download.Await(t.Context(), 3*mib, 4*mib, &b.window); err != nil && !errors.Is(err, backends.ErrCorrupt) {
 		t.Fatal(err)
 	}
 	<-d.settled
@@ -134,7 +134,7 @@ func TestLazy_foundOutFirst(t *testing.T) {
 	if !d.gives(3*mib, 4*mib) {
 		t.Error("the last bytes need not match")
 	}
-	if n, err := d.read(t.Context(), make([]byte, mib), 3*mib, &b.window, false); !errors.Is(err, backends.ErrCorrupt) {
+	if n, err := d.read(t.Context(), make([]byte, mib), 3*mib, &b.window); !errors.Is(err, backends.ErrCorrupt) {
 		t.Errorf("read gives %d bytes, %v, want ErrCorrupt", n, err)
 	}
 }

@@ -75,7 +75,7 @@ func (c *Cache) suspect(ctx context.Context, key Key) (*suspect, error) {
 	}
 	s := &suspect{key: key, digest: it.digestOf(source{}), file: f, info: info}
 	if m, err := readMap(c.dir.mapOf(key)); err == nil && s.digest == "" {
-		s.digest = m.digest
+		s.digest = m.Digest
 	}
 	return s, nil
 }
@@ -136,12 +136,12 @@ func (c *Cache) judge(ctx context.Context, s *suspect, found error) (again bool,
 // condemn removes the whole blob and returns why. Call on the main item, with busy
 // held.
 func (it *item) condemn(why error) error {
-	it.closeSpare()
+	it.closeIdle()
 	for _, one := range it.family() {
 		if d, _ := one.live(); d != nil && d.phase.Load() == whole {
-			d.disk.Lock()
+			d.stored.disk.Lock()
 			d.bury(why)
-			d.disk.Unlock()
+			d.stored.disk.Unlock()
 		}
 	}
 	it.mu.Lock()

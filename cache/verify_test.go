@@ -368,11 +368,7 @@ func TestCache_adoptWhileFetched(t *testing.T) {
 				if d.phase.Load() == partial {
 					return
 				}
-				eventually(t, "end of the filler", func() bool {
-					d.mu.Lock()
-					defer d.mu.Unlock()
-					return d.filler == nil
-				})
+				eventually(t, "end of the transfers", d.download.Idle)
 				for range 1000 {
 					runtime.Gosched() // who waits looks at that
 				}

@@ -5,6 +5,8 @@ package cache
 import (
 	"errors"
 	"os"
+
+	"github.com/sregfs/sregfs/cache/chunks"
 )
 
 // With fs-verity the kernel compares each page of a whole blob that it reads from
@@ -73,20 +75,20 @@ func (c *Cache) noteGuard(key Key, info os.FileInfo, sum string) {
 	path := c.dir.mapOf(key)
 	m, err := readMap(path)
 	now, errNow := os.Lstat(c.dir.file(key))
-	if err != nil || errNow != nil || !os.SameFile(now, info) || m.verified == 0 || m.verity == sum {
+	if err != nil || errNow != nil || !os.SameFile(now, info) || m.Verified == 0 || m.Verity == sum {
 		return
 	}
-	m.verity = sum
-	if err := m.write(path); err != nil {
+	m.Verity = sum
+	if err := m.Write(path); err != nil {
 		c.opts.Log.Warn("cannot note that a blob is guarded", "key", key, "err", err)
 	}
 }
 
 // guarded reports whether the kernel vouches that f is the file that was noted.
-func (m *chunkMap) guarded(f *os.File) bool {
-	if m.verity == "" {
+func guarded(m *chunks.Map, f *os.File) bool {
+	if m.Verity == "" {
 		return false
 	}
 	sum, err := measureVerity(f)
-	return err == nil && sum == m.verity
+	return err == nil && sum == m.Verity
 }

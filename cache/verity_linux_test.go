@@ -50,7 +50,7 @@ func TestVerity(t *testing.T) {
 	key := KeyOf("lab", img)
 	guarded := func() bool {
 		m, err := readMap(c.dir.mapOf(key))
-		return err == nil && m.verity != ""
+		return err == nil && m.Verity != ""
 	}
 	for deadline := time.Now().Add(10 * time.Second); !guarded() && time.Now().Before(deadline); {
 		<-time.After(10 * time.Millisecond)

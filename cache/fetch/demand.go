@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fetch
+
+import (
+	"context"
+	"time"
+
+	"github.com/sregfs/sregfs/cache/chunks"
+)
+
+const (
+	// A demanded chunk this far beyond the watermark of the fetch that brings it is
+	// asked for a second time, see mayRepeat.
+	overtakeDistance = 2 << 20
+	// A read that begins this near to the start is somebody looking at what kind of
+	// file it is, see Options.Probe.
+	probe = 128 << 10
+)
+
+// Await returns when the bytes [off, end) can be read from the sink, and fetches what
+// is missing of them, and of the window ahead of them.
+//
+// Errors: ctx's; those of Source.Open, of those that may pass each only when nothing
+// came in for Source.Timeout; context.DeadlineExceeded when nothing came in for
+// Options.Patience; ErrNoRoom if they cannot be put into the sink; ErrClosed; that of
+// End; those of the local disk.
+func (d *Download) Await(ctx context.Context, off, end int64, w *Window) error {
+	ahead := end
+	if !d.opts.NoBackground {
+		ahead = w.note(off, end)
+	}
+	if d.opts.Have.All(chunks.Of(off), chunks.Count(min(max(end, ahead), d.opts.Size))) {
+		return nil
+	}
+	d.demanded(off, w)
+	return outward(d.await(ctx, off, end, ahead))
+}
+
+// AwaitByte is Await for one byte, of a reader who wants to know only whether the
+// registry still has it.
+func (d *Download) AwaitByte(ctx context.Context, off int64) error {
+	return outward(d.await(ctx, off, off+1, off+1))
+}
+
+func (d *Download) await(ctx context.Context, off, end, ahead int64) error {
+	r := d.reader()
+	for {
+		f, target, err := d.need(r, off, end, min(ahead, d.opts.Size))
+		if err != nil || f == nil {
+			return err
+		}
+		if err := r.wait(ctx, f, target); err != nil {
+			return err
+		}
+	}
+}
+
+// need starts what is missing of [off, ahead). It returns the fetch that brings the
+// first byte of [off, end) that cannot be read yet, and how far it must get; nil if all
+// can be read.
+func (d *Download) need(r *reader, off, end, ahead int64) (*fetch, int64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.frontier = end
+	first := d.ranges.unread(off, end)
+	if d.ended && d.end == nil {
+		return nil, 0, nil
+	}
+	switch err := d.usable(r.began); {
+	case err == nil:
+		d.launch(off, max(end, ahead))
+	case !d.ended && (first < 0 || d.ranges.owner[chunks.Of(first)] != nil):
+		// What is here, or on its way, comes whatever failed meanwhile.
+	default:
+		return nil, 0, err
+	}
+	if first < 0 {
+		return nil, 0, nil
+	}
+	c := chunks.Of(first)
+	if f := d.ranges.owner[c]; f != nil {
+		if f = d.overtake(f, c); f != nil {
+			return f, min(end, (c+1)*chunks.Size), nil
+		}
+	} else if f = d.ranges.whole(); f != nil {
+		return f, d.opts.Size + 1, nil // it has passed the chunk: after it, another one
+	}
+	return nil, 0, ErrClosed // nothing could be started
+}
+
+// launch starts fetches for what is missing of [from, to), and promotes those under way
+// there. Call with mu held.
+func (d *Download) launch(from, to int64) {
+	if d.streamed() {
+		if f := d.claimWhole(true); f != nil {
+			d.start(f, nil)
+		}
+	} else {
+		for {
+			a, b, ok := d.ranges.gap(from, to, maxPiece)
+			if ok && b-a < minPiece {
+				a, b, ok = d.ranges.gap(a, min(a+minPiece, d.opts.Size), minPiece)
+			}
+			if !ok || !d.start(d.claim(a, b, true), nil) {
+				break
+			}
+		}
+	}
+	for c := chunks.Of(from); c < chunks.Count(to); c++ {
+		if f := d.ranges.owner[c]; f != nil {
+			f.promote()
+		}
+	}
+}
+
+// claimWhole makes the one fetch of a service without ranges, nil if it is under way
+// already or nothing is missing. Call with mu held.
+func (d *Download) claimWhole(urgent bool) *fetch {
+	if f := d.ranges.whole(); f != nil {
+		// What others gave up and it has not passed yet, it can bring too.
+		d.ranges.claim(f, chunks.Count(f.pos)*chunks.Size)
+		return nil
+	}
+	if _, _, ok := d.ranges.gap(0, d.opts.Size, chunks.Size); !ok {
+		return nil
+	}
+	f := d.claim(0, d.opts.Size, urgent)
+	f.whole, f.demanded = true, false
+	d.ranges.stream = f
+	return f
+}
+
+// overtake returns the fetch to wait for to get chunk c: f, or another one where f
+// still has far to go and the bytes may be asked for twice. Call with mu held.
+func (d *Download) overtake(f *fetch, c int64) *fetch {
+	at := c * chunks.Size
+	far := at-f.pos > max(overtakeDistance, 2*d.sources.inTransit()) // else f would be there as early
+	if !far || f.whole || !d.mayRepeat(minPiece) {
+		return f
+	}
+	end := d.ranges.take(f, c, minPiece)
+	d.again += end - at
+	other := d.claim(at, end, true)
+	if !d.start(other, nil) {
+		return nil
+	}
+	return other
+}
+
+// Prefetch starts what is missing of [off, end).
+func (d *Download) Prefetch(off, end int64) {
+	if off >= end {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.ended && d.usable(time.Now()) == nil {
+		d.launch(off, end)
+	}
+}
+
+// demanded is called before each read of what is not all here. Unless the reader only
+// looks, the rest is fetched too: soon, or at once where the reader seems to want it.
+func (d *Download) demanded(off int64, w *Window) {
+	if off < probe && d.opts.Probe != nil {
+		d.opts.Probe()
+	}
+	if w.Quiet || d.opts.NoBackground {
+		return
+	}
+	now := w.wantsAll()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.idle || d.ctx.Err() != nil || d.usable(time.Now()) != nil {
+		return
+	}
+	if now {
+		d.wantAll()
+	}
+	if now && d.background == nil {
+		d.frontier = off
+		if b := d.startBackground(); b != nil {
+			b.sure = false
+		}
+	}
+	if !d.armed && (d.background == nil || !d.background.sure) {
+		d.armed = true
+		time.AfterFunc(d.opts.Delay, d.afterDelay)
+	}
+}
+
+// afterDelay runs when Options.Delay after the first demanded read is over. Where the
+// blob is closed again by then, somebody only looked into it (file, head, a file
+// manager): the rest is not fetched.
+func (d *Download) afterDelay() {
+	open := d.opts.InUse()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.armed = false
+	if !open || d.ended {
+		return
+	}
+	if b := d.startBackground(); b != nil {
+		b.sure = true
+	}
+}
+
+// wantAll is called when all of the blob is wanted now: the adaptive limit of its
+// service does not climb first. Call with mu held.
+func (d *Download) wantAll() { d.sources.best().Scheduler().WantAll() }
+
+// All fetches all that is missing: of what a reader waits for anyway at once, of more
+// than that as the background does, a few requests at a time. It returns when nothing
+// is missing. Errors: those of Await.
+func (d *Download) All(ctx context.Context) error {
+	if d.opts.Size <= maxWindow {
+		return outward(d.await(ctx, 0, d.opts.Size, d.opts.Size))
+	}
+	defer d.want()()
+	r, patience := d.reader(), d.Patience()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for last, _ := d.Received(); ; {
+		b, err := d.filling(r)
+		if err != nil || b == nil {
+			return outward(err)
+		}
+		select {
+		case <-b.done:
+			if err := r.filled(b.err); err != nil {
+				return outward(err)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+			now, _ := d.Received()
+			if now == last {
+				return errNoProgress(patience)
+			}
+			r.note(now)
+			last = now
+			timer.Reset(patience)
+		}
+	}
+}
+
+// filling returns the background, which it starts if need be; nil if nothing is
+// missing.
+func (d *Download) filling(r *reader) (*background, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	incomplete := !d.ended && !d.ranges.complete()
+	if d.background == nil && incomplete {
+		if err := d.usable(r.began); err != nil {
+			return nil, err
+		}
+	}
+	d.wantAll()
+	b := d.startBackground()
+	if b == nil && incomplete {
+		return nil, ErrClosed
+	}
+	return b, nil
+}
+
+// Fill fetches all that is missing in the background, until done is closed, which
+// follows on End. tick is called ten times a second. Errors: those of Await but for
+// patience.
+func (d *Download) Fill(ctx context.Context, done <-chan struct{}, tick func()) error {
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	defer d.want()()
+	r := d.reader()
+	for {
+		b := d.fillFor(r)
+		var filled <-chan struct{}
+		if b != nil {
+			filled = b.done
+		}
+		select {
+		case <-done:
+			return nil
+		case <-d.ctx.Done():
+			if !d.hasEnded() {
+				return ErrClosed
+			}
+			<-done
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-filled:
+			if err := r.filled(b.err); err != nil {
+				return outward(err)
+			}
+		case <-ticker.C:
+			tick()
+		}
+	}
+}
+
+// fillFor notes for r what came in, and returns the background, which it starts if need
+// be; nil if nothing is missing.
+func (d *Download) fillFor(r *reader) *background {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r.note(d.received)
+	if d.ended {
+		return nil
+	}
+	d.wantAll()
+	return d.startBackground()
+}

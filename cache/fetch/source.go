@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fetch
+
+import (
+	"context"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sregfs/sregfs/backends/sched"
+)
+
+// A Source is a place that the blob can be fetched from.
+type Source interface {
+	// Open asks for n bytes from off, all there are if n < 0, and retries until the
+	// body starts. ctx has a slot of the scheduler (sched.With). Errors: errors.ErrUnsupported if the service gives no ranges of the
+	// blob; those of backends.Backend.Open.
+	Open(ctx context.Context, off, n int64) (io.ReadCloser, error)
+	// Scheduler gives out the slots of the service.
+	Scheduler() *sched.Scheduler
+	// Timeout is for how long a body may be asked for again and again without
+	// bringing anything.
+	Timeout() time.Duration
+	// Same reports whether both are the same place.
+	Same(other Source) bool
+}
+
+// maxSources bounds how many places of one blob are remembered.
+const maxSources = 8
+
+// sources are the places where a blob can be fetched, the best first.
+type sources struct {
+	mu  sync.Mutex // guards the fields below
+	all []Source   // one at least, once a download has begun
+	// speed is that of one stream in the background, in bytes a second, smoothed; 0
+	// while it is not known.
+	speed float64
+}
+
+// offer adds a place, as the first choice, and reports whether there are others.
+func (s *sources) offer(one Source) (others bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = slices.DeleteFunc(s.all, one.Same)
+	s.all = slices.Insert(s.all, 0, one)
+	s.all = s.all[:min(len(s.all), maxSources)]
+	return len(s.all) > 1
+}
+
+// best returns the first choice.
+func (s *sources) best() Source {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[0]
+}
+
+// list returns all places.
+func (s *sources) list() []Source {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.all)
+}
+
+// demote drops a place that cannot serve the blob any more (deleted there, access
+// withdrawn), if there is another one.
+func (s *sources) demote(one Source) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.all) == 1 {
+		return false
+	}
+	if s.all[0].Same(one) {
+		s.all = slices.Clone(s.all[1:])
+	}
+	return true
+}
+
+// known returns the speed of one stream, 0 if it is not known.
+func (s *sources) known() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.speed
+}
+
+// inTransit is how many bytes of one stream come in while a request travels.
+func (s *sources) inTransit() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int64(s.speed * s.all[0].Scheduler().Latency.Usual().Seconds())
+}
+
+// guess is measure for the beginning of the first stream: the next ones are asked for
+// before it ends. It returns inTransit.
+func (s *sources) guess(n int64, took time.Duration) int64 {
+	s.mu.Lock()
+	if s.speed == 0 {
+		s.speed = float64(n) / max(took.Seconds(), 1e-6)
+	}
+	s.mu.Unlock()
+	return s.inTransit()
+}
+
+// measure notes how fast a stream was, see fillSize.
+func (s *sources) measure(n int64, took time.Duration) {
+	if n < minPiece/2 {
+		return
+	}
+	speed := float64(n) / max(took.Seconds(), 1e-6)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.speed == 0 {
+		s.speed = speed
+	}
+	s.speed += (speed - s.speed) / 4
+}
