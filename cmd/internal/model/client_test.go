@@ -213,9 +213,10 @@ func (c *served) callPath(o op, r *result) error {
 		r.Data, err = readAll(fd, 0, 1<<30)
 		return err
 	case "stat":
-		var st unix.Stat_t
-		err := unix.Stat(c.path(o.arg(0)), &st)
-		r.Size, r.Mode, r.MTime = st.Size, st.Mode&0o777, time.Unix(st.Mtim.Unix())
+		info, err := os.Stat(c.path(o.arg(0)))
+		if err == nil {
+			r.Size, r.Mode, r.MTime = info.Size(), uint32(info.Mode().Perm()), info.ModTime()
+		}
 		return err
 	case "ls":
 		entries, err := os.ReadDir(c.path(o.arg(0)))
