@@ -5,7 +5,7 @@
 //
 // A [Draft] is one such file, with full random access. Its journal, a small file beside
 // the data, says where it goes and how far it has come, so that a crash loses nothing
-// that somebody was told is safe. The package does not know what an image is, nor how to
+// that its writer was told is safe. The package does not know what an image is, nor how to
 // publish one: it is told.
 //
 // Its errors never wrap fs.ErrNotExist from a missing file of its own, because that
@@ -20,7 +20,7 @@
 //	lock            guards
 //	entry.sealing   one seal of a draft at a time
 //	entry.data      the content of a draft, and what is counted of it
-//	entry.journal   the record of a draft, in memory and in its journal
-//	Spool.mu        which drafts there are, and who has them open
-//	room.mu         how much may be written before the disk is asked again
+//	journal.mu      the record of a draft, in memory and in its journal
+//	Spool.mu        which drafts there are, and how often each is open
+//	headroom.mu     how much may be written before the disk is asked again
 package spool

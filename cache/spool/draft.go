@@ -11,49 +11,7 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
-
-	"github.com/sregfs/sregfs/backends"
 )
-
-// A Target is where a draft will be published, or where it stands as a file.
-type Target struct {
-	Remote   string       `json:"remote"`
-	Ref      backends.Ref `json:"ref"`
-	Replaces string       `json:"replaces,omitempty"` // as backends.Source.Replaces, or OnlySame
-	Format   string       `json:"format,omitempty"`   // "sif", "simg", ""
-	Async    bool         `json:"async,omitempty"`    // publish in the background, also after a restart
-	InPlace  bool         `json:"in_place,omitempty"` // it began as an image, which is changed in place
-	// File is the path, below the remote, of a file that is no image by its name, and is
-	// published only when it gets another. Ref is not set then.
-	File    string `json:"file,omitempty"`
-	Follows string `json:"follows,omitempty"` // the draft whose publication it replaces: the same open file wrote both
-}
-
-// OnlySame as Target.Replaces: the name means an image that may not be replaced, and
-// only the very bytes that it has are published, which changes nothing.
-const OnlySame = "="
-
-// Info is the journal's record of a draft.
-type Info struct {
-	ID       string    `json:"id"` // sorts by time of creation
-	Target   Target    `json:"target"`
-	State    State     `json:"state"`
-	Size     int64     `json:"size"`             // bytes
-	Digest   string    `json:"digest,omitempty"` // once sealed: "sha256:…"
-	Stored   int64     `json:"stored"`           // bytes that the registry has acknowledged
-	Created  time.Time `json:"created"`
-	Changed  time.Time `json:"changed"`          // last write, or change of state
-	Attempts int       `json:"attempts"`         // to publish
-	Error    string    `json:"error,omitempty"`  // of the last try, or why the draft is incomplete
-	ModTime  time.Time `json:"modtime,omitzero"` // set by SetAttr, else of the last write
-	Mode     uint32    `json:"mode,omitempty"`   // set by SetAttr, else 0
-	Version  string    `json:"-"`                // once published: as backends.Image.Version
-	InDoubt  bool      `json:"-"`                // a registry was told to publish it, and did not answer
-}
-
-// Queued reports whether the draft is whole and waits to be published in the
-// background: who copied it in was told that it is safe.
-func (i Info) Queued() bool { return i.Target.Async && i.State.settled() }
 
 // A Draft is a handle on one file of the spool, with full random access. Methods
 // may be called from many goroutines at once, and give ErrClosed once this
@@ -80,7 +38,7 @@ func (d *Draft) use(fn func(*os.File) error) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(fn(file), d.entry.letGo())
+	return errors.Join(fn(file), d.entry.release())
 }
 
 // Info returns the record as it is now, also of a draft that is gone.
@@ -203,13 +161,13 @@ func (d *Draft) Allocate(off, n int64, keepSize bool) error {
 }
 
 // Sync makes the data written so far and the journal durable, without sealing:
-// what fsync(2) means for a file that somebody still has open.
+// what fsync(2) means for a file that is still open.
 func (d *Draft) Sync() error {
 	err := d.use(func(file *os.File) error { return diskError("sync", file.Sync()) })
 	if err != nil {
 		return err
 	}
-	return d.entry.syncJournal()
+	return d.entry.journal.sync()
 }
 
 // Keep notes that the file was closed under a name that is no image's: a broken
@@ -233,7 +191,7 @@ func (d *Draft) Keep(broken error) error {
 	})
 }
 
-// Idle lets the draft be discarded while this handle is open: whoever has it does
+// Idle lets the draft be discarded while this handle is open: its owner does
 // not write. It takes no descriptor from then on, but while KeepOpen holds. Hold takes
 // that back.
 func (d *Draft) Idle() {
@@ -242,24 +200,24 @@ func (d *Draft) Idle() {
 	}
 	d.entry.save()
 	d.entry.spool.mu.Lock()
-	file := d.letGoLocked(false)
+	file := d.releaseLocked(false)
 	d.entry.spool.mu.Unlock()
 	if err := closeData(file); err != nil {
 		d.entry.spool.opts.Log.Warn("closing a draft", "draft", d.entry.id, "err", err)
 	}
 }
 
-// letGoLocked makes the handle idle, and for good also lets go of what KeepOpen holds.
+// releaseLocked makes the handle idle, and for good also lets go of what KeepOpen holds.
 // It returns what is to be closed then, or nil. Call with spool.mu held.
-func (d *Draft) letGoLocked(forGood bool) (last *os.File) {
+func (d *Draft) releaseLocked(forGood bool) (last *os.File) {
 	if !d.idle {
 		d.idle = true
 		d.entry.busy--
-		last = d.entry.letGoLocked()
+		last = d.entry.releaseLocked()
 	}
 	if forGood && d.kept {
 		d.kept = false
-		last = d.entry.letGoLocked()
+		last = d.entry.releaseLocked()
 	}
 	return last
 }
@@ -269,7 +227,7 @@ func (d *Draft) letGoLocked(forGood bool) (last *os.File) {
 func (d *Draft) Hold() error {
 	d.entry.spool.mu.Lock()
 	defer d.entry.spool.mu.Unlock()
-	if d.entry.doomed.Load() {
+	if d.entry.removed.Load() {
 		return errNoDraft(d.entry.id)
 	}
 	if !d.idle {
@@ -318,7 +276,7 @@ func (d *Draft) KeepOpen(keep bool) error {
 		d.kept = err == nil
 	case !keep && d.kept:
 		d.kept = false
-		file = d.entry.letGoLocked()
+		file = d.entry.releaseLocked()
 	}
 	d.entry.spool.mu.Unlock()
 	return errors.Join(err, closeData(file))
@@ -328,7 +286,7 @@ func (d *Draft) KeepOpen(keep bool) error {
 func (d *Draft) Published() bool { return d.Gone() && d.entry.rec.Load().State == published }
 
 // Gone reports whether the draft was removed, discarded or published.
-func (d *Draft) Gone() bool { return d.entry.doomed.Load() }
+func (d *Draft) Gone() bool { return d.entry.removed.Load() }
 
 // Close releases the handle; a second Close does nothing. When the last one of a
 // draft in state Writing is closed, the draft becomes Incomplete.
@@ -336,7 +294,22 @@ func (d *Draft) Close() error {
 	if d.closed.Swap(true) || d.entry.spool.closed.Load() {
 		return nil
 	}
-	return d.entry.release(d)
+	e := d.entry
+	e.spool.mu.Lock()
+	file := d.releaseLocked(true)
+	e.refs--
+	last := e.refs == 0
+	e.spool.mu.Unlock()
+	err := closeData(file)
+	if !last {
+		return err
+	}
+	e.save()
+	err = errors.Join(err, e.abandon())
+	if e.removed.Load() {
+		err = errors.Join(err, e.drop())
+	}
+	return err
 }
 
 func (d *Draft) live() error {
@@ -347,3 +320,16 @@ func (d *Draft) live() error {
 }
 
 func errNegative(n int64) error { return fmt.Errorf("%w: offset or size %d", fs.ErrInvalid, n) }
+
+// Supersede drops the older drafts for the same name which this one makes useless:
+// those that were cut at once, and once this one is sealed those that were not
+// published either. What is open stays.
+func (d *Draft) Supersede() {
+	by := d.entry
+	for _, old := range by.spool.Drafts() {
+		if by.useless(old, by.sealed()) && by.spool.Discard(old.ID) == nil {
+			by.spool.opts.Log.Info("dropped an older copy that was not published", "draft", old.ID,
+				"image", old.Target.Ref.String(), "bytes", old.Size, "newer", by.id)
+		}
+	}
+}

@@ -7,12 +7,10 @@ import (
 	"errors"
 	"io"
 	"os"
-
-	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // Fork starts a draft with the content of d, that is to replace what d was
-// published as, or will be: whoever has d open goes on writing there. d may be
+// published as, or will be: its writer goes on there. d may be
 // published, fail or be gone meanwhile. The caller closes the handle.
 //
 // Errors: those of Spool.Create and Fill.
@@ -31,7 +29,7 @@ func (d *Draft) Fork(ctx context.Context) (*Draft, error) {
 }
 
 // fork holds data, so that d is published either before, and its version is
-// known, or after: then whoever publishes it finds the new draft and tells it.
+// known, or after: then its publisher finds the new draft and tells it.
 func (d *Draft) fork() (*Draft, error) {
 	e := d.entry
 	e.data.Lock()
@@ -82,23 +80,4 @@ func (e *entry) share(to *os.File, src io.ReaderAt, size int64) error {
 		return src.use(func(from *os.File) error { return e.clone(to, from, size) })
 	}
 	return errors.ErrUnsupported
-}
-
-// clone makes file share the blocks of src.
-func (e *entry) clone(file, src *os.File, size int64) error {
-	e.data.Lock()
-	defer e.data.Unlock()
-	if err := e.begin(file); err != nil {
-		return err
-	}
-	if err := disk.Clone(file, src); err != nil {
-		return err
-	}
-	if err := file.Truncate(size); err != nil { // src may have grown
-		return err
-	}
-	e.rehash()
-	e.size.Store(size)
-	e.written()
-	return nil
 }

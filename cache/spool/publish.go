@@ -16,8 +16,8 @@ import (
 // Begin starts a try to publish a sealed draft, durably, and returns what is to be
 // pushed, whose upload session is kept in the journal. The draft cannot be written to
 // until End or Publish ends the try. The source is valid until the handle is closed. Its
-// Progress fills Info.Stored; whoever sets another calls it. So it is with Commit, after
-// which the try cannot be stopped any more.
+// Progress fills Info.Stored; a caller that sets another calls it,
+// and so for Commit, after which the try cannot be stopped any more.
 //
 // Errors: fs.ErrInvalid if the draft is not sealed; ErrInUse after Publish; fs.ErrNotExist
 // while it is withdrawn; the local disk's.
@@ -97,7 +97,7 @@ func (s session) Save(state []byte) error {
 // A try that could not be begun may be ended, too.
 //
 // If the registry was told to publish the draft, whether it has is in doubt from then
-// on, see Info.InDoubt: who knows better calls Answered.
+// on, see Info.InDoubt, until Answered.
 //
 // Errors: fs.ErrInvalid if the draft is not sealed; the local disk's.
 func (d *Draft) End(cause error) error {
@@ -113,7 +113,7 @@ func (d *Draft) End(cause error) error {
 	return e.end(cause)
 }
 
-// end is End for who has data.
+// end is End; the caller holds data.
 func (e *entry) end(cause error) error {
 	return e.remember(func(r *record) {
 		r.InDoubt = r.InDoubt || r.State == committed

@@ -54,7 +54,7 @@ func (s *Spool) recoverDraft(id string) error {
 			ID: id, State: Incomplete, Created: modified, Changed: modified, Size: size,
 			Error: fmt.Sprintf("its journal cannot be read: %v", err)}}
 		e.adopt(rec, size)
-		// Not written: a damaged journal is left for whoever wants to look at it.
+		// Not written: a damaged journal is left to be looked at.
 		return nil
 	}
 	fresh := *rec

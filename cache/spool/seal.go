@@ -22,7 +22,7 @@ type Check func(r io.ReaderAt, size int64) (format string, err error)
 // at once one does the work and the others wait for it.
 //
 // Errors: what check returns (the draft is then Incomplete, or Failed if it was sealed);
-// ctx's; ErrInUse if somebody wrote to the draft meanwhile; the local disk's.
+// ctx's; ErrInUse if the draft was written to meanwhile; the local disk's.
 func (d *Draft) Seal(ctx context.Context, check Check) (Info, error) {
 	if err := d.live(); err != nil {
 		return d.Info(), err
@@ -40,8 +40,6 @@ func (d *Draft) Seal(ctx context.Context, check Check) (Info, error) {
 	err := d.use(func(file *os.File) error { return e.seal(ctx, file, check) })
 	return d.Info(), err
 }
-
-func (e *entry) sealed() bool { return e.rec.Load().State.settled() }
 
 // checked reports whether this process has checked the content.
 func (e *entry) checked() bool {

@@ -2,14 +2,10 @@
 
 package spool
 
-import (
-	"fmt"
-	"io/fs"
-	"slices"
-)
+import "slices"
 
-// State is how far a draft has come: the one life of an upload, whoever has the file
-// open, pushes it or waits for it.
+// State is how far a draft has come: the one life of an upload, for the programs that
+// write the file and for those that push it.
 //
 //	Create
 //	  │          close, crash, failed check
@@ -49,7 +45,7 @@ type State string
 const (
 	Writing    State = "writing"    // being copied in
 	Incomplete State = "incomplete" // closed, or left by a crash, without being a whole image
-	Kept       State = "kept"       // closed under a name that is no image's: stays until somebody renames or drops it
+	Kept       State = "kept"       // closed under a name that is no image's: stays until it is renamed or dropped
 	Sealed     State = "sealed"     // whole, digest known, durable; not published
 	Publishing State = "publishing" // on its way
 	Failed     State = "failed"     // the last try to publish failed; the data is kept
@@ -84,11 +80,5 @@ func (s State) stored() State {
 	return s
 }
 
-// mayBecome returns why the record may not get another state.
-// Errors: fs.ErrInvalid.
-func (r *record) mayBecome(next State) error {
-	if next == r.State || slices.Contains(from[next], r.State) {
-		return nil
-	}
-	return fmt.Errorf("%w: draft %s is %s, not to be set %s", fs.ErrInvalid, r.ID, r.State, next)
-}
+// mayBecome reports whether next follows on the state.
+func (s State) mayBecome(next State) bool { return next == s || slices.Contains(from[next], s) }

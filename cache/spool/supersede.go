@@ -4,7 +4,6 @@ package spool
 
 import (
 	"errors"
-	"os"
 	"syscall"
 
 	"github.com/sregfs/sregfs/backends"
@@ -12,24 +11,7 @@ import (
 )
 
 // Copies that fail, are cut or interrupted leave their drafts: what they hold may be
-// all that somebody has. Five tries of a large image must not fill the disk, though.
-
-// Supersede drops the older drafts for the same name which this one makes useless:
-// those that were cut at once, and once this one is sealed those that were not
-// published either. What somebody has open stays.
-func (d *Draft) Supersede() {
-	by := d.entry
-	for _, old := range by.spool.Drafts() {
-		if by.supersedes(old) && by.spool.Discard(old.ID) == nil {
-			by.spool.opts.Log.Info("dropped an older copy that was not published", "draft", old.ID,
-				"image", old.Target.Ref.String(), "bytes", old.Size, "newer", by.id)
-		}
-	}
-}
-
-func (e *entry) supersedes(old Info) bool {
-	return e.useless(old, e.rec.Load().State.settled())
-}
+// all that is left. Five tries of a large image must not fill the disk, though.
 
 // useless reports whether an older draft for the same name is worth nothing, now or
 // when this one is whole.
@@ -44,18 +26,10 @@ func (e *entry) useless(old Info, whole bool) bool {
 	switch old.State {
 	case Incomplete:
 		return !e.spool.orphan(old.ID)
-	case Sealed, Failed, Kept: // who copied in what is queued was told that it is safe
+	case Sealed, Failed, Kept: // the writer of what is queued was told that it is safe
 		return whole && !old.Queued()
 	}
 	return false
-}
-
-// orphan reports whether only a person may drop that draft.
-func (s *Spool) orphan(id string) bool {
-	s.mu.Lock()
-	e := s.drafts[id]
-	s.mu.Unlock()
-	return e == nil || e.rec.Load().Orphan
 }
 
 // withRoom does write, and again while it fails for want of room and something can
@@ -82,24 +56,4 @@ func (e *entry) reclaim() bool {
 		return true
 	}
 	return false
-}
-
-// freeData gives the room of a file back that has no name any more, though handles
-// are open.
-func freeData(file *os.File) {
-	if info, err := file.Stat(); err == nil && disk.Names(info) == 0 {
-		_ = file.Truncate(0)
-	}
-}
-
-// Usage returns the directory, and the bytes of the disk that the drafts take.
-func (s *Spool) Usage() (dir string, bytes int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range s.drafts {
-		if info, err := os.Lstat(e.dir.data()); err == nil {
-			bytes += disk.Allocated(info)
-		}
-	}
-	return s.dir, bytes
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/sregfs/sregfs/backends/disk"
 )
 
-// A room keeps the spool from filling the disk to the last byte: the journal of
+// A headroom keeps the spool from filling the disk to the last byte: the journal of
 // what is there already, and other programs, need some.
-type room struct {
+type headroom struct {
 	dir     string
 	reserve int64 // bytes to leave
 
@@ -25,7 +25,7 @@ type room struct {
 const roomStep = 16 << 20
 
 // take allows n bytes to be written. Errors: ENOSPC.
-func (r *room) take(n int64) error {
+func (r *headroom) take(n int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if n <= r.left {
