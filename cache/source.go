@@ -4,7 +4,6 @@ package cache
 
 import (
 	"context"
-	"io"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
@@ -19,8 +18,8 @@ type source struct {
 }
 
 // Open implements fetch.Source.
-func (s source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
-	return s.client.Open(ctx, s.image, off, n)
+func (s source) Open(ctx context.Context, opts backends.TransferOptions) *backends.Transfer {
+	return s.client.Transfer(ctx, s.image, opts)
 }
 
 // Scheduler implements fetch.Source.

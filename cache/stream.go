@@ -5,7 +5,6 @@ package cache
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
 	"sync"
 
@@ -195,12 +194,8 @@ func (c *Cache) downloadOnce(ctx context.Context, path string, key Key, src sour
 
 // receiveAll writes the whole image to f.
 func (c *Cache) receiveAll(ctx context.Context, f *os.File, src source) error {
-	var w *growing
-	begin := func() io.Writer {
-		w = &growing{cache: c, file: f}
-		return w
-	}
-	if err := fetch.Whole(ctx, src, begin); err != nil {
+	w := &growing{cache: c, file: f}
+	if err := fetch.Whole(ctx, src, w, func() { w.n = 0 }); err != nil {
 		return err
 	}
 	return localError("write", f.Truncate(w.n))

@@ -55,7 +55,14 @@ func (l *Latency) Stuck() time.Duration {
 	return max(StuckMin, stuckFactor*slices.Max(l.last[:]))
 }
 
-// Hedge reports whether one more request may be made a second time, and counts it.
+// MayHedge reports whether one more request may be made a second time.
+func (l *Latency) MayHedge() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.hedges*hedgeShare <= l.asked
+}
+
+// Hedge is MayHedge, and counts the request if so.
 func (l *Latency) Hedge() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

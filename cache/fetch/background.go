@@ -3,7 +3,9 @@
 package fetch
 
 import (
+	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
@@ -171,7 +173,7 @@ func (b *background) review(err error) error {
 // worthWhile reports whether to try again after err.
 func (b *background) worthWhile(err error) bool {
 	d, row := b.d, b.failed.row
-	_, final := errors.AsType[*finalError](err)
+	final := final(err)
 	switch {
 	case d.ctx.Err() != nil || d.hasEnded():
 		return false
@@ -267,4 +269,18 @@ func (d *Download) fillSize(off int64) int64 {
 	left := (chunks.Count(d.opts.Size) - d.opts.Have.Len()) * chunks.Size
 	n = max(min(n, left/sched.LimitMax), floor)
 	return chunks.Count(max(n, minFill)) * chunks.Size
+}
+
+// jitter returns a random time of at most 2·d, d on average.
+func jitter(d time.Duration) time.Duration { return rand.N(max(2*d, 1)) }
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

@@ -89,6 +89,12 @@ func (d *Download) need(r *reader, off, end, ahead int64) (*fetch, int64, error)
 	return nil, 0, ErrClosed // nothing could be started
 }
 
+// A blob may be asked for twice as long as no more than 1/againShare of it is.
+const againShare = 64
+
+// mayRepeat reports whether n bytes more may be asked for twice. Call with mu held.
+func (d *Download) mayRepeat(n int64) bool { return (d.again+n)*againShare <= d.opts.Size }
+
 // launch starts fetches for what is missing of [from, to), and promotes those under way
 // there. Call with mu held.
 func (d *Download) launch(from, to int64) {

@@ -15,14 +15,12 @@
 // time after the first read if the blob is still open then; at once when a reader has
 // read the first MiB in sequence, or 8 MiB anywhere, or waits for the whole.
 //
-// Fetches ask the scheduler of their service for slots (package sched). A request that
-// is stuck for longer than its service ever takes is hedged: it is made a second time
-// for what is missing, and whichever brings a byte first goes on.
+// What a fetch reads is one backends.Transfer, which has the slots, asks again and hedges.
+// Where a source refuses the blob, the fetch goes on with the next one.
 //
 // Locks, in the order in which they are taken:
 //
 //	Download.mu   ranges, fetches, background, what was learnt of failures
-//	hedge.mu      one watch over one request; before Download.mu
 //	sources.mu    where the blob can be fetched; last
 //	through.mu    ranges in memory; last
 //	Window.mu     one reader's window; last

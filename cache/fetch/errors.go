@@ -21,51 +21,32 @@ var (
 )
 
 var (
-	errStalled     = errors.New("the transfer stalled")
 	errNoRanges    = errors.New("the service sends only whole images")
 	errNothingLeft = errors.New("others fetch the rest")
-	errDrips       = errors.New("the registry sends next to nothing at a time")
 )
-
-// A finalError is one that asking once more would not mend: the source gave it after
-// its own retries, or the local disk did.
-type finalError struct{ error }
-
-func (e *finalError) Unwrap() error { return e.error }
 
 // outward takes off what is for this package only.
 func outward(err error) error {
-	if final, ok := errors.AsType[*finalError](err); ok {
-		return final.error
+	if final, ok := errors.AsType[*backends.OpenError](err); ok {
+		return final.Err
 	}
 	return err
 }
 
-// resumable reports whether a request for the rest may succeed at once.
-func resumable(err error) bool {
-	_, final := errors.AsType[*finalError](err)
-	return !final && mayPass(err)
+// final reports whether asking once more would not mend err.
+func final(err error) bool {
+	_, ok := errors.AsType[*backends.OpenError](err)
+	return ok
 }
 
 // mayPass reports whether an error is none for ever.
 func mayPass(err error) bool {
-	for _, s := range []error{errStalled, io.ErrUnexpectedEOF, backends.ErrUnavailable, backends.ErrRateLimited, context.DeadlineExceeded} {
+	for _, s := range []error{io.ErrUnexpectedEOF, backends.ErrUnavailable, backends.ErrRateLimited, context.DeadlineExceeded} {
 		if errors.Is(err, s) {
 			return true
 		}
 	}
 	return false
-}
-
-// gaveUp is err in the sentinels that callers know.
-func gaveUp(err error) error {
-	switch {
-	case errors.Is(err, errStalled):
-		return fmt.Errorf("%w: %v", context.DeadlineExceeded, err)
-	case errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, backends.ErrUnavailable):
-		return fmt.Errorf("%w: answers end before their length: %w", backends.ErrUnavailable, err)
-	}
-	return err
 }
 
 func errNoProgress(patience time.Duration) error {

@@ -3,11 +3,7 @@
 package fetch
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"io"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -18,12 +14,6 @@ import (
 
 const (
 	bufferSize = 256 << 10
-	// A body that broke off is asked for again, from where it ended. It may do so
-	// any number of times as long as each brings backends.LeastProgress; without, for
-	// no longer than the source's timeout, and this many times where nobody waits, or
-	// something came each time.
-	maxRetries = 5
-	retryMin   = 100 * time.Millisecond
 	// FullPause is how long the disk counts as full before it is tried again.
 	FullPause = 10 * time.Second
 )
@@ -31,18 +21,17 @@ const (
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // A fetch is one range on its way from a registry into the sink. Its fields are guarded
-// by Download.mu; pos and slot change in the fetch's own goroutine only.
+// by Download.mu; pos changes in the fetch's own goroutine only.
 type fetch struct {
 	d        *Download
-	off, end int64         // the range; off is the start of a chunk, end that of another or the blob's
-	pos      int64         // the watermark: what lies before it was written, where the fetch owns it
-	urgent   bool          // a reader waits for it
-	demanded bool          // it was made for a reader: others yield to it
-	hedged   bool          // it has been asked for twice
-	slot     *sched.Slot   // of the attempt under way; nil between attempts
-	whole    bool          // a stream from the blob's start, for services without ranges
-	resumed  bool          // whole, but broken off: the rest is asked for before all is again
-	wanted   chan struct{} // closed once somebody waits for it, see backends.Demanded
+	off, end int64              // the range; off is the start of a chunk, end that of another or the blob's
+	pos      int64              // the watermark: what lies before it was written, where the fetch owns it
+	urgent   bool               // a reader waits for it
+	demanded bool               // it was made for a reader: others yield to it
+	slot     *sched.Slot        // that it comes with; nil if it asks for its own
+	transfer *backends.Transfer // under way; nil before
+	whole    bool               // a stream from the blob's start, for services without ranges
+	wanted   chan struct{}      // closed once somebody waits for it, see backends.Demanded
 	waiters  []*waiter
 	done     chan struct{} // closed when it has ended
 	err      error         // valid once done
@@ -80,6 +69,9 @@ func (f *fetch) promote() {
 	if f.slot != nil {
 		f.slot.Promote()
 	}
+	if f.transfer != nil {
+		f.transfer.Promote()
+	}
 }
 
 // ended is called with mu held.
@@ -94,53 +86,30 @@ func closed(c <-chan struct{}) bool {
 	}
 }
 
-// run brings the fetch to its end.
-// Errors: ErrNoRoom, errNoRanges; those of Source.Open; of the sink.
+// run brings the fetch to its end, from one source after the other.
+// Errors: ErrNoRoom, errNoRanges; those of backends.Transfer; of the sink.
 func (f *fetch) run() error {
 	d := f.d
-	defer f.release()
 	if err := d.opts.Sink.Reserve(min(f.end-f.off, maxFill)); err != nil {
+		f.takeSlot(nil)
 		return err
 	}
-	moved := time.Now()
-	for tries, drips := 0, 0; ; {
-		before := f.pos
+	for {
 		src := d.sources.best()
-		err := f.attempt(src)
-		if f.pos > before {
-			f.resumed = f.whole
-		}
-		if f.pos-before >= backends.LeastProgress {
-			tries, drips, moved = 0, 0, time.Now()
-		}
+		err := f.transferFrom(src)
+		final := final(err)
 		switch {
 		case d.ctx.Err() != nil:
 			return ErrClosed
 		case f.pos == f.end, errors.Is(err, errNothingLeft):
 			return nil
-		case errors.Is(err, errNoRanges) && f.whole:
-			f.resumed = false
-			continue
-		case errors.Is(err, errNoRanges):
+		case errors.Is(err, errors.ErrUnsupported) && !final:
 			d.noRanges(src)
-			return err
-		case !resumable(err) && d.sources.demote(src):
+			return errNoRanges
+		case (final || !mayPass(err)) && d.sources.demote(src):
 			continue
-		case !resumable(err):
-			return err
-		case errors.Is(err, errStalled):
-			src.Scheduler().Stalled()
 		}
-		tries++
-		if f.pos > before {
-			drips++
-		}
-		if drips > maxRetries {
-			return fmt.Errorf("%w: %w", errDrips, gaveUp(err))
-		}
-		if err := f.pause(tries, src.Timeout()-time.Since(moved), err); err != nil {
-			return err
-		}
+		return err
 	}
 }
 
@@ -152,141 +121,70 @@ func (d *Download) noRanges(src Source) {
 	d.wholeOnly = true
 }
 
-// pause waits before the rest of the fetch is asked for again, after that many tries
-// without progress; left is what is left of the source's timeout. It returns err, for
-// the fetch's end, if there is no point in going on.
-func (f *fetch) pause(tries int, left time.Duration, err error) error {
-	wait := retryWait(tries)
-	if left <= 0 || !closed(f.wanted) && (tries > maxRetries || wait > left) || !f.d.opts.InUse() {
-		return gaveUp(err) // or nobody is left who would wait for it
-	}
-	if sleep(f.d.ctx, min(wait, left)) != nil {
-		return ErrClosed
-	}
-	return nil
-}
-
-// attempt makes one request for what is left of the fetch, and a second one if the
-// first gets stuck.
-func (f *fetch) attempt(src Source) error {
-	if err := f.acquire(src.Scheduler()); err != nil {
-		return err
-	}
-	defer f.release()
-	off := f.pos
-	if f.whole && !f.resumed {
-		off = 0
-	}
-	first := newRequest(backends.Demanded(f.d.ctx, f.wanted), off)
-	first.slot = f.slot
-	defer first.close()
-	h := f.watch(src, first.cancel)
-	err := first.open(src, f.end-off)
-	if err == nil {
-		err = f.take(first, h)
-	}
-	second := h.stop()
-	if second == nil {
-		return first.reason(err)
-	}
-	defer second.slot.Release()
-	defer second.close()
-	if f.pos == f.end {
-		return nil
-	}
-	h = f.watch(src, second.cancel)
-	defer h.stop()
-	return second.reason(f.take(second, h))
-}
-
-// take writes what a request brings into the sink.
-func (f *fetch) take(r *request, h *hedge) error {
-	h.begin()
-	if f.demanded {
-		f.slot.Answered()
-	}
-	return f.receive(&watched{r.body, h}, f.pos-r.off)
-}
-
-// acquire waits for a slot of s; a fetch in the background comes with one.
-func (f *fetch) acquire(s *sched.Scheduler) error {
-	f.d.mu.Lock()
-	old := f.slot
-	if old != nil && old.Of(s) {
-		f.d.mu.Unlock()
-		return nil
-	}
-	priority := sched.Background
+// transferFrom brings what is left of the fetch.
+func (f *fetch) transferFrom(src Source) error {
+	d := f.d
+	t := src.Open(d.ctx, backends.TransferOptions{
+		Off: f.pos, N: f.end - f.pos, Whole: f.whole, Demanded: f.demanded, Slot: f.takeSlot(src.Scheduler()),
+		Wanted: f.wanted, Resume: d.opts.InUse, Repeat: d.repeat, Silence: d.Patience() / 3, Go: d.opts.Go,
+	})
+	defer t.Close()
+	d.mu.Lock()
+	f.transfer = t
 	if f.urgent {
-		priority = sched.Demanded
+		t.Promote()
 	}
-	slot := s.Ask(priority)
-	f.slot = slot
-	f.d.mu.Unlock()
-	if old != nil {
-		old.Release()
-	}
-	return slot.Wait(f.d.ctx)
+	d.mu.Unlock()
+	return f.receive(t)
 }
 
-// release gives the fetch's slot back.
-func (f *fetch) release() {
+// takeSlot returns the slot that the fetch came with, once, if it is one of s.
+func (f *fetch) takeSlot(s *sched.Scheduler) *sched.Slot {
 	f.d.mu.Lock()
 	slot := f.slot
 	f.slot = nil
 	f.d.mu.Unlock()
-	if slot != nil {
+	if slot != nil && !slot.Of(s) {
 		slot.Release()
+		slot = nil
 	}
+	return slot
 }
 
-// receive writes body into the sink, after its first skip bytes, which are here.
-func (f *fetch) receive(body io.Reader, skip int64) error {
-	if _, err := io.CopyN(io.Discard, body, skip); err != nil {
-		return fmt.Errorf("%w: %v", backends.ErrUnavailable, err)
+// repeat reports whether n bytes may be asked for twice, and counts them. The service
+// may have sent all of them already; the first time it does not matter how many.
+func (d *Download) repeat(n int64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.again > 0 && !d.mayRepeat(n) {
+		return false
 	}
+	d.again += n
+	return true
+}
+
+// receive writes what t brings into the sink.
+func (f *fetch) receive(t *backends.Transfer) error {
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
-	m := meter{sources: &f.d.sources, start: time.Now(), first: f.pos}
+	s := &f.d.sources
 	for f.pos < f.end {
-		m.yielded = f.slot.Yield(f.d.ctx) || m.yielded
 		// Not across a chunk's end, which would make two writes of it.
-		n, err := body.Read(buf[:min(bufferSize, chunks.Size-f.pos%chunks.Size, f.end-f.pos)])
-		if werr := f.write(buf[:n]); werr != nil {
-			return werr
-		}
-		switch {
-		case f.pos == f.end:
-		case errors.Is(err, io.EOF):
-			return fmt.Errorf("%w: the answer ended at byte %d", backends.ErrUnavailable, f.pos)
-		case err != nil:
+		n, err := t.Read(buf[:min(bufferSize, chunks.Size-f.pos%chunks.Size, f.end-f.pos)])
+		if err := f.write(buf[:n]); err != nil {
 			return err
 		}
-		if m.look(f.pos) && f.end-f.pos <= m.ahead {
-			f.slot.Ending()
+		if err != nil {
+			return err
+		}
+		if here, took, _ := t.Pace(); here >= minPiece/2 && f.end-f.pos <= max(1, s.guess(here, took)) {
+			t.Ending()
 		}
 	}
-	if !m.yielded {
-		f.d.sources.measure(f.pos-m.first, time.Since(m.start))
+	if here, took, yielded := t.Pace(); !yielded {
+		s.measure(here, took)
 	}
 	return nil
-}
-
-// A meter measures how fast a body comes in.
-type meter struct {
-	sources *sources
-	start   time.Time
-	first   int64 // where it began
-	yielded bool  // it was slowed down on purpose
-	ahead   int64 // bytes that come in while a request travels
-}
-
-// look is called when all before pos is here. It reports whether ahead is known.
-func (m *meter) look(pos int64) bool {
-	if m.ahead == 0 && pos-m.first >= minPiece/2 {
-		m.ahead = max(1, m.sources.guess(pos-m.first, time.Since(m.start)))
-	}
-	return m.ahead > 0
 }
 
 // write puts p at the watermark, without what the fetch does not own.
@@ -373,21 +271,4 @@ func (f *fetch) finish(err error) {
 	close(f.done)
 	d.mu.Unlock()
 	d.opts.Sink.Changed()
-}
-
-// retryWait is how long to wait before a body is asked for again.
-func retryWait(tries int) time.Duration { return jitter(retryMin << min(tries, 4)) }
-
-// jitter returns a random time of at most 2·d, d on average.
-func jitter(d time.Duration) time.Duration { return rand.N(max(2*d, 1)) }
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -95,8 +95,8 @@ type place struct {
 	image  backends.Image
 }
 
-func (p *place) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
-	return p.client.Open(ctx, p.image, off, n)
+func (p *place) Open(ctx context.Context, opts backends.TransferOptions) *backends.Transfer {
+	return p.client.Transfer(ctx, p.image, opts)
 }
 func (p *place) Scheduler() *sched.Scheduler { return p.client.Scheduler() }
 func (p *place) Timeout() time.Duration      { return p.client.Timeout() }

@@ -35,7 +35,7 @@ func (r *reader) note(received int64) {
 // ends returns err if it is the end of the wait. Call with mu held.
 func (r *reader) ends(err error) error {
 	d := r.d
-	final := !mayPass(err) || errors.Is(err, errDrips) || backends.RetryAfter(err) > 0
+	final := !mayPass(err) || backends.Drips(err) || backends.RetryAfter(err) > 0
 	if !final && time.Since(r.moved) < d.sources.best().Timeout() {
 		return nil
 	}

@@ -4,20 +4,18 @@ package fetch
 
 import (
 	"context"
-	"io"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/sched"
 )
 
 // A Source is a place that the blob can be fetched from.
 type Source interface {
-	// Open asks for n bytes from off, all there are if n < 0, and retries until the
-	// body starts. ctx has a slot of the scheduler (sched.With). Errors: errors.ErrUnsupported if the service gives no ranges of the
-	// blob; those of backends.Backend.Open.
-	Open(ctx context.Context, off, n int64) (io.ReadCloser, error)
+	// Open returns a range, or all, as backends.Client.Transfer.
+	Open(ctx context.Context, opts backends.TransferOptions) *backends.Transfer
 	// Scheduler gives out the slots of the service.
 	Scheduler() *sched.Scheduler
 	// Timeout is for how long a body may be asked for again and again without

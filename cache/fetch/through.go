@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/backends/sched"
 )
 
 // A through holds the last few pieces of a blob in memory while the disk has no room:
@@ -104,22 +103,16 @@ func (d *Download) fetchPiece(one *piece) {
 
 // readFrom fills b straight from the registry.
 func (d *Download) readFrom(b []byte, off int64) error {
-	src := d.sources.best()
-	slot := src.Scheduler().Ask(sched.Demanded)
-	if slot.Wait(d.ctx) != nil {
-		return ErrClosed
-	}
-	defer slot.Release()
-	body, err := src.Open(sched.With(backends.Demanded(d.ctx, nil), slot), off, int64(len(b)))
+	t := d.sources.best().Open(d.ctx, backends.TransferOptions{Off: off, N: int64(len(b)), Demanded: true})
+	defer t.Close()
+	_, err := io.ReadFull(t, b)
 	switch {
+	case d.ctx.Err() != nil:
+		return ErrClosed
 	case errors.Is(err, errors.ErrUnsupported):
 		return ErrNoRoom
-	case err != nil:
-		return err
-	}
-	defer body.Close()
-	if _, err := io.ReadFull(body, b); err != nil {
+	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%w: %v", backends.ErrUnavailable, err)
 	}
-	return nil
+	return err
 }

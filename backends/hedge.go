@@ -1,36 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package fetch
+package backends
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
 	"sync"
 	"time"
 
-	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/sched"
 )
 
-const (
-	// idlePatience is how many times longer than for a reader a stuck request is left
-	// alone when nobody waits for it.
-	idlePatience = 4
-	// A blob may be asked for twice as long as no more than 1/againShare of it is.
-	againShare = 64
-)
+// idlePatience is how many times longer than for a reader a stuck request is left alone
+// when nobody waits for it.
+const idlePatience = 4
 
 var errOvertaken = errors.New("another request was quicker")
 
-// A request is one request to a source, and its body.
+// A request is one request of a transfer, and its body.
 type request struct {
 	ctx    context.Context //nolint:containedctx // the request's own, to tell why it ended
 	cancel context.CancelCauseFunc
-	off    int64 // of the body's next byte
+	off    int64  // of the body's first byte
+	head   []byte // bytes of the body that were read already
 	body   io.ReadCloser
 	slot   *sched.Slot
+	own    bool // the slot ends with the request, and not with the transfer
 }
 
 func newRequest(ctx context.Context, off int64) *request {
@@ -39,23 +35,40 @@ func newRequest(ctx context.Context, off int64) *request {
 	return r
 }
 
-// open asks for n bytes. Errors: errNoRanges; *finalError.
-func (r *request) open(src Source, n int64) error {
+// open asks for n bytes. Errors: errors.ErrUnsupported if there are no ranges; *OpenError.
+func (r *request) open(c *Client, img Image, n int64) error {
 	asked := time.Now()
-	body, err := src.Open(sched.With(r.ctx, r.slot), r.off, n)
+	body, err := c.Open(sched.With(r.ctx, r.slot), img, r.off, n)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported) && r.off > 0:
-		return errNoRanges
+		return errors.ErrUnsupported
 	case err != nil:
-		return &finalError{err}
+		return &OpenError{err}
 	}
 	r.body = body
-	s := src.Scheduler()
-	s.Latency.Note(time.Since(asked))
+	c.sched.Latency.Note(time.Since(asked))
 	if r.off > 0 {
-		s.Ranges.Given()
+		c.sched.Ranges.Given()
 	}
 	return nil
+}
+
+// read reads the body, and tells the hedge and the scheduler.
+func (r *request) read(h *hedge, p []byte) (int, error) {
+	h.wake()
+	n, err := copy(p, r.head), error(nil)
+	if n > 0 {
+		r.head = r.head[n:]
+	} else {
+		n, err = r.body.Read(p)
+	}
+	if n > 0 {
+		h.t.c.sched.Received(int64(n))
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.progress()
+	}
+	return n, err
 }
 
 // reason is err, or errStalled if that is why the request ended.
@@ -66,23 +79,25 @@ func (r *request) reason(err error) error {
 	return err
 }
 
-// close can be called again. The slot stays the caller's.
+// close can be called again.
 func (r *request) close() {
 	if r.body != nil {
 		r.body.Close()
 	}
 	r.cancel(nil)
+	if r.own && r.slot != nil {
+		r.slot.Release()
+	}
 }
 
-// A hedge watches over one request of a fetch. Where that makes no progress for much
+// A hedge watches over one request of a transfer. Where that makes no progress for much
 // longer than its service usually takes, and a reader waits, what is missing is asked
 // for a second time, on another connection: whichever brings a byte first is taken, and
-// the other one is cancelled. All bytes are written by the fetch itself, so none is
-// written twice. A body that stays away for good ends with errStalled; whether requests
-// are answered at all is the source's affair.
+// the other one is cancelled. The transfer reads as one body, so no byte comes twice. A
+// body that stays away for good ends with errStalled; whether requests are answered at
+// all is for Client.Open to see.
 type hedge struct {
-	fetch  *fetch
-	src    Source
+	t      *Transfer
 	cancel context.CancelCauseFunc // of the request
 	period time.Duration           // after which to look again
 	stuck  time.Duration           // without a byte: time for a second request
@@ -99,9 +114,11 @@ type hedge struct {
 }
 
 // watch begins to watch over a request; stop must be called.
-func (f *fetch) watch(src Source, cancel context.CancelCauseFunc) *hedge {
-	h := &hedge{fetch: f, src: src, cancel: cancel,
-		stuck: src.Scheduler().Latency.Stuck(), gone: f.d.Patience() / 3}
+func (t *Transfer) watch(r *request) *hedge {
+	h := &hedge{t: t, cancel: r.cancel, stuck: t.c.sched.Latency.Stuck(), gone: t.opts.Silence}
+	if h.gone == 0 {
+		h.gone = t.c.Timeout()
+	}
 	h.period = min(h.stuck, h.gone)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -169,8 +186,8 @@ func (h *hedge) look() {
 		return
 	}
 	if h.racing == nil && h.idle >= h.stuck && h.allowed() {
-		second := newRequest(backends.Demanded(h.fetch.d.ctx, h.fetch.wanted), 0)
-		if h.fetch.d.opts.Go(func() { h.race(second) }) {
+		second := newRequest(Demanded(h.t.ctx, h.t.opts.Wanted), 0)
+		if h.t.opts.Go(func() { h.race(second) }) {
 			h.racing = second
 		}
 	}
@@ -179,25 +196,23 @@ func (h *hedge) look() {
 
 // allowed reports whether to make a second request now. Call with mu held.
 func (h *hedge) allowed() bool {
-	f, d := h.fetch, h.fetch.d
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if f.hedged || f.whole || !f.urgent && h.idle < idlePatience*h.stuck {
+	t := h.t
+	if t.opts.Repeat == nil || t.opts.Whole {
 		return false
 	}
-	// The service may have sent all that is asked for again. The first time it does
-	// not matter how much that is.
-	n := f.end - f.pos
-	if d.again > 0 && !d.mayRepeat(n) || !h.src.Scheduler().Latency.Hedge() {
+	t.mu.Lock()
+	no := t.hedged || !t.urgent && h.idle < idlePatience*h.stuck
+	n := t.end - t.pos
+	t.mu.Unlock()
+	latency := &t.c.sched.Latency
+	if no || !latency.MayHedge() || !t.opts.Repeat(n) || !latency.Hedge() {
 		return false
 	}
-	d.again += n
-	f.hedged = true
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.hedged = true
 	return true
 }
-
-// mayRepeat reports whether n bytes more may be asked for twice. Call with mu held.
-func (d *Download) mayRepeat(n int64) bool { return (d.again+n)*againShare <= d.opts.Size }
 
 // race makes the second request and reads its first bytes: it has won if the first
 // request has brought none by then.
@@ -207,7 +222,6 @@ func (h *hedge) race(second *request) {
 	defer h.mu.Unlock()
 	if err != nil || h.stopped || h.racing != second {
 		second.close()
-		second.slot.Release()
 		if h.racing == second {
 			h.racing = nil
 		}
@@ -218,15 +232,16 @@ func (h *hedge) race(second *request) {
 }
 
 func (h *hedge) try(second *request) error {
-	second.slot = h.src.Scheduler().Ask(sched.Demanded)
+	t := h.t
+	second.slot, second.own = t.c.sched.Ask(sched.Demanded), true
 	if err := second.slot.Wait(second.ctx); err != nil {
 		return err
 	}
-	h.fetch.d.mu.Lock()
-	second.off = h.fetch.pos
-	n := h.fetch.end - second.off
-	h.fetch.d.mu.Unlock()
-	if err := second.open(h.src, n); err != nil {
+	t.mu.Lock()
+	second.off = t.pos
+	n := t.end - second.off
+	t.mu.Unlock()
+	if err := second.open(t.c, t.img, n); err != nil {
 		return err
 	}
 	buf := make([]byte, 4096)
@@ -234,30 +249,6 @@ func (h *hedge) try(second *request) error {
 	if got == 0 {
 		return err
 	}
-	second.body = &preceded{io.MultiReader(bytes.NewReader(buf[:got]), second.body), second.body}
+	second.head = buf[:got]
 	return nil
-}
-
-// preceded is a body of which the first bytes were read already.
-type preceded struct {
-	io.Reader
-	io.Closer
-}
-
-// watched is a body that tells the hedge and the scheduler of each read.
-type watched struct {
-	io.Reader
-	hedge *hedge
-}
-
-func (w *watched) Read(p []byte) (int, error) {
-	w.hedge.wake()
-	n, err := w.Reader.Read(p)
-	if n > 0 {
-		w.hedge.src.Scheduler().Received(int64(n))
-		w.hedge.mu.Lock()
-		defer w.hedge.mu.Unlock()
-		w.hedge.progress()
-	}
-	return n, err
 }
