@@ -301,7 +301,7 @@ func (t *Transfer) pause(err error) error {
 	if t.end >= 0 {
 		wait = min(wait, left)
 	}
-	if !pause(t.ctx, wait, nil) {
+	if !Pause(t.ctx, wait, nil) {
 		return t.ctx.Err()
 	}
 	if t.end < 0 {
