@@ -74,6 +74,9 @@ func (e *entry) change(fn func(*record)) error {
 	defer e.journal.Unlock()
 	old := e.rec.Load()
 	next := *old
+	if next.ModTime.IsZero() {
+		next.ModTime = e.info().ModTime // a change of state, or of the name, is none of the file
+	}
 	fn(&next)
 	next.Size, next.Changed = e.size.Load(), time.Now()
 	if err := e.store(&next, old.State.settled() || next.State.settled()); err != nil {

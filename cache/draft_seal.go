@@ -62,9 +62,6 @@ func (e *entry) seal(ctx context.Context, file *os.File, complete func(r io.Read
 	}
 	err = e.change(func(r *record) {
 		r.State, r.Digest, r.Error = Sealed, "sha256:"+hex.EncodeToString(snap.hash.Sum(nil)), ""
-		if r.ModTime.IsZero() {
-			r.ModTime = e.info().ModTime // tries to publish are no changes of the file
-		}
 	})
 	if err != nil {
 		return err

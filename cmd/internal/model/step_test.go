@@ -118,7 +118,7 @@ func (m *model) open(who string, n name, flag string, r result) (*file, error) {
 	case d != nil && (d.temporary || d.writtenOnlyBy(who)):
 		f = m.share(who, d, flag)
 	default:
-		f = m.begin(who, n, flag)
+		f = m.beginBeside(d, who, n, flag)
 	}
 	return f, nil
 }
@@ -130,6 +130,16 @@ func (d *draft) writtenOnlyBy(who string) bool {
 		}
 	}
 	return !d.accepted
+}
+
+// beginBeside begins a draft for a client to whom the name was that of another, whose mode
+// truncating does not change.
+func (m *model) beginBeside(other *draft, who string, n name, flag string) *file {
+	f := m.begin(who, n, flag)
+	if other != nil {
+		f.draft.private = other.private
+	}
+	return f
 }
 
 // change opens an image to change it in place: who does already is joined.
@@ -170,7 +180,7 @@ func (m *model) copy(o op, r result) error {
 	if d != nil && (n.temporary || d.writtenOnlyBy(o.who)) {
 		f = m.share(o.who, d, "w")
 	} else {
-		f = m.begin(o.who, n, "w")
+		f = m.beginBeside(d, o.who, n, "w")
 	}
 	f.fds = 1
 	wrote := good
@@ -259,14 +269,14 @@ func (m *model) stat(o op, r result) error {
 	return nil
 }
 
-// looks compares what stat tells. Times are kept to the second at the coarsest.
+// looks compares what stat tells.
 func (v *version) looks(r result) error {
 	switch {
 	case r.Size != int64(len(v.data)):
 		return fmt.Errorf("a size of %d", len(v.data))
 	case (r.Mode&0o044 == 0) != v.private:
 		return fmt.Errorf("readable by others: %v", !v.private)
-	case !v.from.IsZero() && (r.MTime.Unix() < v.from.Unix() || r.MTime.Unix() > v.to.Unix()):
+	case !v.from.IsZero() && (r.MTime.Before(v.from) || r.MTime.After(v.to)):
 		return fmt.Errorf("a time from %v to %v", v.from.UTC(), v.to.UTC())
 	}
 	return nil
