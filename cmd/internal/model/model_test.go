@@ -354,16 +354,17 @@ func (m *model) begin(client string, n name, flag string) *file {
 		}
 	}
 	m.standing = append(m.standing, d)
-	return m.share(client, d, flag)
+	return m.share(client, d, flag, result{})
 }
 
 // share opens a draft that is there.
-func (m *model) share(client string, d *draft, flag string) *file {
+func (m *model) share(client string, d *draft, flag string, r result) *file {
 	f := &file{client: client, draft: d, remote: d.remote, write: flag != "r", reads: flag == "r" || flag == "u" || flag == "x"}
 	if f.write {
 		d.writers[f] = true
 		if (flag == "w" || flag == "W") && len(d.data) > 0 {
 			d.data, d.err, d.broken, d.dirty = nil, "", false, true
+			d.from, d.to = r.From, r.To
 		}
 	}
 	return f

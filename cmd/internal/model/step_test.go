@@ -112,11 +112,11 @@ func (m *model) open(who string, n name, flag string, r result) (*file, error) {
 	case flag == "r" && d == nil:
 		f = &file{client: who, may: present, remote: n.remote, reads: true}
 	case flag == "r" || flag == "u" && d != nil:
-		f = m.share(who, d, flag)
+		f = m.share(who, d, flag, r)
 	case flag == "u":
 		f = m.change(who, n)
 	case d != nil && (d.temporary || d.writtenOnlyBy(who)):
-		f = m.share(who, d, flag)
+		f = m.share(who, d, flag, r)
 	default:
 		f = m.beginBeside(d, who, n, flag)
 	}
@@ -146,7 +146,7 @@ func (m *model) beginBeside(other *draft, who string, n name, flag string) *file
 func (m *model) change(who string, n name) *file {
 	for _, d := range m.at(n.key) {
 		if d.inPlace && len(d.writers) > 0 && d.err == "" {
-			return m.share(who, d, "u")
+			return m.share(who, d, "u", result{})
 		}
 	}
 	f := m.begin(who, n, "u")
@@ -178,7 +178,7 @@ func (m *model) copy(o op, r result) error {
 	}
 	f := &file{client: o.who, remote: n.remote, write: true}
 	if d != nil && (n.temporary || d.writtenOnlyBy(o.who)) {
-		f = m.share(o.who, d, "w")
+		f = m.share(o.who, d, "w", r)
 	} else {
 		f = m.beginBeside(d, o.who, n, "w")
 	}
@@ -204,7 +204,9 @@ func (m *model) cat(o op, r result) error {
 	opened := r
 	d, vs := m.view(o.who, n)
 	if i := slices.IndexFunc(vs, func(v *version) bool { return v != nil && r.Err == "" && bytes.Equal(v.data, r.Data) }); d != nil && i >= 0 {
-		m.learn(n.key, vs[i]) // others made it; who does not know it yet would see the draft
+		if !bytes.Equal(d.data, r.Data) { // others made it; who does not know it yet sees the draft
+			m.learn(n.key, vs[i])
+		}
 		return nil
 	}
 	if d == nil && (len(r.Data) > 0 || slices.Contains([]string{"EIO", "EHOSTDOWN", "ETIMEDOUT"}, r.Err) && slices.ContainsFunc(vs, func(v *version) bool { return v != nil })) {
