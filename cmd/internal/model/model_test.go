@@ -29,6 +29,7 @@ type draft struct {
 	broken   bool            // a write failed
 	err      string          // what close and rename give until it is written again
 	cutOff   bool            // the daemon was killed while it was written
+	refused  bool            // to be renamed to an image's name
 	excl     bool            // made by O_EXCL
 	inPlace  bool            // begun as a copy of the image
 	same     *version        // which may not be replaced: only the same may be published
@@ -205,11 +206,14 @@ func (m *model) publish(d *draft, r result) error {
 	if d.err = r.Err; r.Err != "" {
 		return nil
 	}
-	cur := m.truth[d.key]
+	cur, known := m.truth[d.key], len(m.loose[d.key]) == 0
 	if cur == nil || !bytes.Equal(cur.data, d.data) {
+		known = true
 		cur = &version{data: bytes.Clone(d.data), private: d.private && d.remote == "local", from: d.from, to: d.to}
 	}
-	m.own(d.key, cur, d)
+	if m.own(d.key, cur, d); !known && d.remote == "lab" {
+		m.dirs[d.dir] = "maybe" // see "What it does not hold yet" in decision 80
+	}
 	d.dirty, d.mine = false, cur
 	if m.async && d.remote == "lab" {
 		d.accepted, m.pending[d.key] = true, true
@@ -606,6 +610,7 @@ func (m *model) uploads(r result) error {
 			if d.broken || kindOf(d.data) == isPart {
 				states = map[string]bool{"incomplete": true}
 			}
+			states["failed"] = d.refused
 			if d.cutOff || kindOf(d.data) == isStrange {
 				states["incomplete"], states["kept"] = true, true
 			}

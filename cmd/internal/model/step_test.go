@@ -95,7 +95,7 @@ func (m *model) open(who string, n name, flag string, r result) (*file, error) {
 	}
 	switch {
 	case flag == "x" && (d != nil || len(present) > 0):
-		if allowed = []string{"EEXIST"}; d == nil && m.truth[n.key] == nil {
+		if allowed = []string{"EEXIST"}; d == nil && slices.Contains(vs, nil) {
 			allowed = append(allowed, "")
 		}
 	case flag == "u" && d == nil && len(present) > 0 && !m.overwrites(n.remote):
@@ -462,6 +462,7 @@ func (m *model) renameDraft(d *draft, to name, r result) error {
 	}
 	// It keeps its old name, so that whoever renames can try again.
 	*d = old
+	d.refused = true
 	m.standing = append(m.standing, d)
 	return nil
 }
