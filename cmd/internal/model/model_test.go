@@ -180,7 +180,7 @@ func (m *model) own(key string, v *version, by *draft) {
 	delete(m.loose, key)
 	n := parseName(key + ".sif")
 	m.dirs[n.dir] = "yes"
-	if v != nil && n.remote == "lab" {
+	if by != nil && n.remote == "lab" { // what was copied in is in the cache; what sreg pushes is not
 		m.here[sha256.Sum256(v.data)] = true
 	}
 	for _, d := range m.standing {

@@ -212,6 +212,9 @@ func (m *model) cat(o op, r result) error {
 	if d == nil && (len(r.Data) > 0 || slices.Contains([]string{"EIO", "EHOSTDOWN", "ETIMEDOUT"}, r.Err) && slices.ContainsFunc(vs, func(v *version) bool { return v != nil })) {
 		opened.Err = ""
 	}
+	if m.troubled(n.remote) && (m.dirs[n.dir] != "yes" || len(m.loose[n.key]) > 0) && slices.Contains(troubles, r.Err) {
+		return nil // the mount had not heard of it
+	}
 	f, err := m.open(o.who, n, "r", opened)
 	if err != nil {
 		return err
