@@ -15,6 +15,7 @@ import (
 type version struct {
 	data     []byte
 	private  bool      // nobody but the owner may read it: local only
+	anyMode  bool      // of a copy to a name that the mount may not have known
 	from, to time.Time // its time lies between; zero where nobody promised any
 }
 
@@ -180,7 +181,7 @@ func (m *model) own(key string, v *version, by *draft) {
 	delete(m.loose, key)
 	n := parseName(key + ".sif")
 	m.dirs[n.dir] = "yes"
-	if by != nil && n.remote == "lab" { // what was copied in is in the cache; what sreg pushes is not
+	if by != nil && n.remote == "lab" && !m.async { // what was copied in is in the cache; what sreg pushes is not
 		m.here[sha256.Sum256(v.data)] = true
 	}
 	for _, d := range m.standing {
@@ -209,7 +210,7 @@ func (m *model) publish(d *draft, r result) error {
 	cur, known := m.truth[d.key], len(m.loose[d.key]) == 0
 	if cur == nil || !bytes.Equal(cur.data, d.data) {
 		known = true
-		cur = &version{data: bytes.Clone(d.data), private: d.private && d.remote == "local", from: d.from, to: d.to}
+		cur = &version{data: bytes.Clone(d.data), private: d.private && d.remote == "local", anyMode: d.unsure && d.remote == "local", from: d.from, to: d.to}
 	}
 	if m.own(d.key, cur, d); !known && d.remote == "lab" {
 		m.dirs[d.dir] = "maybe" // see "What it does not hold yet" in decision 80

@@ -241,7 +241,7 @@ func (m *model) stat(o op, r result) error {
 	}
 	d, vs := m.view(o.who, n)
 	if d != nil {
-		vs = append([]*version{{data: d.data, private: d.private, from: d.from, to: d.to}}, vs...)
+		vs = append([]*version{{data: d.data, private: d.private, anyMode: d.unsure, from: d.from, to: d.to}}, vs...)
 	}
 	if r.Err != "" {
 		if d == nil && slices.Contains(vs, nil) || m.dirs[n.dir] == "maybe" {
@@ -279,7 +279,7 @@ func (v *version) looks(r result) error {
 	switch {
 	case r.Size != int64(len(v.data)):
 		return fmt.Errorf("a size of %d", len(v.data))
-	case (r.Mode&0o044 == 0) != v.private:
+	case !v.anyMode && (r.Mode&0o044 == 0) != v.private:
 		return fmt.Errorf("readable by others: %v", !v.private)
 	case !v.from.IsZero() && (r.MTime.Before(v.from) || r.MTime.After(v.to)):
 		return fmt.Errorf("a time from %v to %v", v.from.UTC(), v.to.UTC())
@@ -353,7 +353,9 @@ func (m *model) makeDir(verb, dir string, r result) error {
 	case r.Err == "" && verb == "mkdir", r.Err == "EEXIST" && verb == "mkdir":
 		m.dirs[dir] = "yes"
 	case r.Err == "" && verb == "rmdir", r.Err == "ENOENT":
-		m.dirs[dir] = "no"
+		if m.dirs[dir] = "no"; len(must)+len(may) > 0 {
+			m.dirs[dir] = "maybe" // others put something there
+		}
 	}
 	return nil
 }
