@@ -560,7 +560,9 @@ func (m *model) names(dir string, may map[string]bool) (must []string) {
 func (m *model) killed() {
 	clear(m.fds)
 	for _, d := range slices.Clone(m.standing) {
-		d.cutOff = d.cutOff || len(d.writers) > 0
+		if len(d.writers) > 0 { // a time that was set is in the journal once the file is closed
+			d.cutOff, d.from, d.to = true, time.Time{}, time.Time{}
+		}
 		clear(d.writers)
 		d.mine = nil
 		if d.temporary || d.accepted {
