@@ -66,6 +66,7 @@ type model struct {
 	dirs     map[string]string     // "yes", "no" or "maybe"
 	here     map[[32]byte]bool     // what the cache has whole
 	tainted  map[[32]byte]bool     // what the registry lied about
+	unlisted map[string]bool       // keys that others moved: a listing may be older than a look
 	pending  map[string]bool       // keys that are published in the background
 	ending   string                // key of a file that was closed and not published: the daemon learns of its end after close(2)
 	fault    string
@@ -74,7 +75,7 @@ type model struct {
 func newModel(s settings) *model {
 	return &model{
 		settings: s, truth: map[string]*version{}, loose: map[string][]*version{}, fds: map[string]*file{},
-		dirs: map[string]string{}, here: map[[32]byte]bool{}, tainted: map[[32]byte]bool{}, pending: map[string]bool{},
+		dirs: map[string]string{}, here: map[[32]byte]bool{}, tainted: map[[32]byte]bool{}, pending: map[string]bool{}, unlisted: map[string]bool{},
 	}
 }
 
@@ -167,6 +168,7 @@ func (m *model) changed(key string, v *version) {
 		m.loose[key] = append(m.loose[key], old)
 	}
 	m.truth[key] = v
+	m.unlisted[key] = true
 	for _, d := range m.standing {
 		d.touched = d.touched || d.key == key
 	}
@@ -179,6 +181,7 @@ func (m *model) changed(key string, v *version) {
 func (m *model) own(key string, v *version, by *draft) {
 	m.truth[key] = v
 	delete(m.loose, key)
+	delete(m.unlisted, key)
 	n := parseName(key + ".sif")
 	m.dirs[n.dir] = "yes"
 	if by != nil && n.remote == "lab" && !m.async { // what was copied in is in the cache; what sreg pushes is not
@@ -540,15 +543,14 @@ func (m *model) names(dir string, may map[string]bool) (must []string) {
 	for key := range m.truth {
 		keys[key] = true
 	}
-	for key := range m.loose {
+	for key := range m.unlisted {
 		keys[key] = true
 	}
 	for key := range keys {
 		vs := m.meanings(key)
-		if !slices.ContainsFunc(vs, func(v *version) bool { return v != nil }) {
-			continue
+		if m.unlisted[key] || slices.ContainsFunc(vs, func(v *version) bool { return v != nil }) {
+			add(key, !slices.Contains(vs, nil) && !m.unlisted[key])
 		}
-		add(key, !slices.Contains(vs, nil))
 	}
 	slices.Sort(must)
 	return must
@@ -601,7 +603,7 @@ func (m *model) uploads(r result) error {
 		return fmt.Errorf("%s of %d bytes is not among the uploads as %v: %q", d.key, len(d.data), states, r.Names)
 	}
 	for _, d := range m.standing {
-		states := map[string]bool{"writing": true}
+		states := map[string]bool{"writing": true, "failed": d.err != "", "incomplete": d.err != ""}
 		if d.temporary { // until it is written again
 			states["kept"], states["incomplete"] = true, true
 		}

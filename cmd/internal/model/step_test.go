@@ -396,6 +396,7 @@ func (m *model) unlink(who string, n name, r result) error {
 func (m *model) removed(n name) {
 	delete(m.truth, n.key)
 	delete(m.loose, n.key)
+	delete(m.unlisted, n.key)
 }
 
 func (m *model) rename(who string, from, to name, r result) error {
