@@ -52,6 +52,10 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 kills: deps ## kill the daemon 100 times while it reads cold (`make test`: 10 times)
 	SREGFS_NOSKIP=1 SREGFS_KILLS=100 go test -count=1 -v -run '^TestKills$$' ./cmd/internal/e2e
 
+.PHONY: model
+model: deps ## random sequences against the reference model for an hour (`make test`: 40 s)
+	SREGFS_NOSKIP=1 SREGFS_MODEL=$${SREGFS_MODEL:-1h} go test -count=1 -v -timeout 0 -run '^TestModel$$' ./cmd/internal/model
+
 .PHONY: bench
 bench: build ## warm, cold, directories, memory against native, rclone and curl; writes docs/benchmarks.md
 	@.ci/deps $(BENCH_DEPS)

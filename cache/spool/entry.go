@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/sregfs/sregfs/backends/disk"
 )
@@ -22,7 +21,6 @@ type entry struct {
 	journal
 
 	stored  atomic.Int64 // as Info.Stored
-	touched atomic.Int64 // time of the last write or change, ns
 	removed atomic.Bool  // removed: cannot be opened again
 	warned  atomic.Bool  // a warning said that it is kept
 
@@ -51,9 +49,7 @@ func (e *entry) info() Info {
 	info := e.rec.Load().Info
 	info.State = info.State.stored()
 	info.Size, info.Stored = e.size.Load(), e.stored.Load()
-	if t := time.Unix(0, e.touched.Load()); t.After(info.Changed) {
-		info.Changed = t
-	}
+	info.Changed = e.lastChange()
 	if info.ModTime.IsZero() {
 		info.ModTime = info.Changed
 	}

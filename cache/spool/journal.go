@@ -17,8 +17,9 @@ type journal struct {
 	dir folder
 	log *slog.Logger
 
-	rec  atomic.Pointer[record] // replaced by the methods only
-	size atomic.Int64           // bytes in the data file
+	rec     atomic.Pointer[record] // replaced by the methods only
+	size    atomic.Int64           // bytes in the data file
+	touched atomic.Int64           // when that was written last, in Unix nanoseconds
 
 	mu      sync.Mutex // serialises changes, and guards the fields below
 	gone    bool       // the folder is no more
@@ -49,11 +50,23 @@ func (j *journal) change(fn func(*record)) error {
 func (j *journal) changed(fn func(*record)) (old, next *record, err error) {
 	old = j.rec.Load()
 	after := *old
+	if after.ModTime.IsZero() {
+		after.ModTime = j.lastChange() // a change of state, or of the name, is none of the file
+	}
 	fn(&after)
 	if !old.State.mayBecome(after.State) {
 		err = fmt.Errorf("%w: draft %s is %s, not to be set %s", fs.ErrInvalid, old.ID, old.State, after.State)
 	}
 	return old, &after, err
+}
+
+// lastChange returns when the draft was changed last, as far as that is told.
+func (j *journal) lastChange() time.Time {
+	changed := j.rec.Load().Changed
+	if t := time.Unix(0, j.touched.Load()); t.After(changed) {
+		return t
+	}
+	return changed
 }
 
 // mark is change in memory only. Errors: fs.ErrInvalid.

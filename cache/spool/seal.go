@@ -84,9 +84,6 @@ func (e *entry) accept(snap *snapshot) error {
 	}
 	err := e.change(func(r *record) {
 		r.State, r.Digest, r.Error = Sealed, "sha256:"+hex.EncodeToString(snap.hash.Sum(nil)), ""
-		if r.ModTime.IsZero() {
-			r.ModTime = e.info().ModTime // tries to publish are no changes of the file
-		}
 	})
 	if err == nil {
 		e.hash, e.hashed = snap.hash, snap.size

@@ -118,7 +118,7 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 	ctx, end := await(ctx)
 	defer end()
 	if forWriting(flags) {
-		err := n.image.OpenWrite(ctx, caller(ctx, true), flags&syscall.O_TRUNC != 0)
+		err := n.openWrite(ctx, caller(ctx, true), flags&syscall.O_TRUNC != 0)
 		return nil, 0, n.m.refuse("open for writing", n.Path(nil), err)
 	}
 	if n.moved.Load() {
@@ -150,6 +150,23 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 	// a cached one: the kernel comes back with the next generation.
 	_ = blob.Close()
 	return nil, 0, syscall.ESTALE
+}
+
+// openWrite is that of the image. One that was moved is written under the name that it
+// has now, which the kernel looks up once more and not twice.
+func (n *imageNode) openWrite(ctx context.Context, who fsys.Caller, truncate bool) error {
+	if !n.moved.Load() {
+		return n.image.OpenWrite(ctx, who, truncate)
+	}
+	name, parent := n.Parent()
+	if parent == nil {
+		return fsys.ErrRetry
+	}
+	node, err := parent.Operations().(*dirNode).dir.Lookup(ctx, name, who)
+	if image, ok := node.(*fsys.Image); ok && err == nil {
+		return image.OpenWrite(ctx, who, truncate)
+	}
+	return fsys.ErrRetry // the kernel finds out
 }
 
 // fail is Mounted.fail, and leaves the error for the attribute.

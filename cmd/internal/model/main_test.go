@@ -4,6 +4,7 @@ package model
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -50,16 +51,17 @@ func TestMain(m *testing.M) {
 // length is that of a sequence, in operations.
 const length = 60
 
-// TestModel plays random sequences for 40 s, or as long as SREGFS_MODEL says (1h), from
-// SREGFS_MODEL_SEED on if that is set.
+// TestModel plays the first sequences, for 40 s at most; or random ones for as long as
+// SREGFS_MODEL says (1h), from SREGFS_MODEL_SEED on if that is set.
 func TestModel(t *testing.T) {
 	ocitest.Need(t, "fusermount3", "docker-registry")
-	lasts, seed := 40*time.Second, rand.Uint64N(1e9)
+	lasts, seed, most := 40*time.Second, uint64(1), 30
 	var err error
 	if s := os.Getenv("SREGFS_MODEL"); s != "" {
 		if lasts, err = time.ParseDuration(s); err != nil {
 			t.Fatal(err)
 		}
+		seed, most = rand.Uint64N(1e9), math.MaxInt
 	}
 	if s := os.Getenv("SREGFS_MODEL_SEED"); s != "" {
 		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
@@ -67,7 +69,7 @@ func TestModel(t *testing.T) {
 		}
 	}
 	begun, sequences, operations := time.Now(), 0, 0
-	for ; time.Since(begun) < lasts && !t.Failed(); seed++ {
+	for ; time.Since(begun) < lasts && sequences < most && !t.Failed(); seed++ {
 		g := &generator{Rand: rand.New(rand.NewPCG(seed, 0))}
 		s := g.settings()
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {

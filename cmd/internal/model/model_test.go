@@ -15,6 +15,7 @@ import (
 type version struct {
 	data     []byte
 	private  bool      // nobody but the owner may read it: local only
+	anyMode  bool      // of a copy to a name that the mount may not have known
 	from, to time.Time // its time lies between; zero where nobody promised any
 }
 
@@ -29,6 +30,7 @@ type draft struct {
 	broken   bool            // a write failed
 	err      string          // what close and rename give until it is written again
 	cutOff   bool            // the daemon was killed while it was written
+	refused  bool            // to be renamed to an image's name
 	excl     bool            // made by O_EXCL
 	inPlace  bool            // begun as a copy of the image
 	same     *version        // which may not be replaced: only the same may be published
@@ -64,6 +66,7 @@ type model struct {
 	dirs     map[string]string     // "yes", "no" or "maybe"
 	here     map[[32]byte]bool     // what the cache has whole
 	tainted  map[[32]byte]bool     // what the registry lied about
+	unlisted map[string]bool       // keys that others moved: a listing may be older than a look
 	pending  map[string]bool       // keys that are published in the background
 	ending   string                // key of a file that was closed and not published: the daemon learns of its end after close(2)
 	fault    string
@@ -72,7 +75,7 @@ type model struct {
 func newModel(s settings) *model {
 	return &model{
 		settings: s, truth: map[string]*version{}, loose: map[string][]*version{}, fds: map[string]*file{},
-		dirs: map[string]string{}, here: map[[32]byte]bool{}, tainted: map[[32]byte]bool{}, pending: map[string]bool{},
+		dirs: map[string]string{}, here: map[[32]byte]bool{}, tainted: map[[32]byte]bool{}, pending: map[string]bool{}, unlisted: map[string]bool{},
 	}
 }
 
@@ -165,6 +168,7 @@ func (m *model) changed(key string, v *version) {
 		m.loose[key] = append(m.loose[key], old)
 	}
 	m.truth[key] = v
+	m.unlisted[key] = true
 	for _, d := range m.standing {
 		d.touched = d.touched || d.key == key
 	}
@@ -177,9 +181,10 @@ func (m *model) changed(key string, v *version) {
 func (m *model) own(key string, v *version, by *draft) {
 	m.truth[key] = v
 	delete(m.loose, key)
+	delete(m.unlisted, key)
 	n := parseName(key + ".sif")
 	m.dirs[n.dir] = "yes"
-	if v != nil && n.remote == "lab" {
+	if by != nil && n.remote == "lab" && !m.async { // what was copied in is in the cache; what sreg pushes is not
 		m.here[sha256.Sum256(v.data)] = true
 	}
 	for _, d := range m.standing {
@@ -205,11 +210,14 @@ func (m *model) publish(d *draft, r result) error {
 	if d.err = r.Err; r.Err != "" {
 		return nil
 	}
-	cur := m.truth[d.key]
+	cur, known := m.truth[d.key], len(m.loose[d.key]) == 0
 	if cur == nil || !bytes.Equal(cur.data, d.data) {
-		cur = &version{data: bytes.Clone(d.data), private: d.private && d.remote == "local", from: d.from, to: d.to}
+		known = true
+		cur = &version{data: bytes.Clone(d.data), private: d.private && d.remote == "local", anyMode: d.unsure && d.remote == "local", from: d.from, to: d.to}
 	}
-	m.own(d.key, cur, d)
+	if m.own(d.key, cur, d); !known && d.remote == "lab" {
+		m.dirs[d.dir] = "maybe" // see "What it does not hold yet" in decision 80
+	}
 	d.dirty, d.mine = false, cur
 	if m.async && d.remote == "lab" {
 		d.accepted, m.pending[d.key] = true, true
@@ -354,16 +362,17 @@ func (m *model) begin(client string, n name, flag string) *file {
 		}
 	}
 	m.standing = append(m.standing, d)
-	return m.share(client, d, flag)
+	return m.share(client, d, flag, result{})
 }
 
 // share opens a draft that is there.
-func (m *model) share(client string, d *draft, flag string) *file {
+func (m *model) share(client string, d *draft, flag string, r result) *file {
 	f := &file{client: client, draft: d, remote: d.remote, write: flag != "r", reads: flag == "r" || flag == "u" || flag == "x"}
 	if f.write {
 		d.writers[f] = true
 		if (flag == "w" || flag == "W") && len(d.data) > 0 {
 			d.data, d.err, d.broken, d.dirty = nil, "", false, true
+			d.from, d.to = r.From, r.To
 		}
 	}
 	return f
@@ -534,15 +543,14 @@ func (m *model) names(dir string, may map[string]bool) (must []string) {
 	for key := range m.truth {
 		keys[key] = true
 	}
-	for key := range m.loose {
+	for key := range m.unlisted {
 		keys[key] = true
 	}
 	for key := range keys {
 		vs := m.meanings(key)
-		if !slices.ContainsFunc(vs, func(v *version) bool { return v != nil }) {
-			continue
+		if m.unlisted[key] || slices.ContainsFunc(vs, func(v *version) bool { return v != nil }) {
+			add(key, !slices.Contains(vs, nil) && !m.unlisted[key])
 		}
-		add(key, !slices.Contains(vs, nil))
 	}
 	slices.Sort(must)
 	return must
@@ -554,7 +562,9 @@ func (m *model) names(dir string, may map[string]bool) (must []string) {
 func (m *model) killed() {
 	clear(m.fds)
 	for _, d := range slices.Clone(m.standing) {
-		d.cutOff = d.cutOff || len(d.writers) > 0
+		if len(d.writers) > 0 { // a time that was set is in the journal once the file is closed
+			d.cutOff, d.from, d.to = true, time.Time{}, time.Time{}
+		}
 		clear(d.writers)
 		d.mine = nil
 		if d.temporary || d.accepted {
@@ -593,7 +603,7 @@ func (m *model) uploads(r result) error {
 		return fmt.Errorf("%s of %d bytes is not among the uploads as %v: %q", d.key, len(d.data), states, r.Names)
 	}
 	for _, d := range m.standing {
-		states := map[string]bool{"writing": true}
+		states := map[string]bool{"writing": true, "failed": d.err != "", "incomplete": d.err != ""}
 		if d.temporary { // until it is written again
 			states["kept"], states["incomplete"] = true, true
 		}
@@ -605,6 +615,7 @@ func (m *model) uploads(r result) error {
 			if d.broken || kindOf(d.data) == isPart {
 				states = map[string]bool{"incomplete": true}
 			}
+			states["failed"] = d.refused
 			if d.cutOff || kindOf(d.data) == isStrange {
 				states["incomplete"], states["kept"] = true, true
 			}

@@ -141,7 +141,9 @@ func kindOf(data []byte) string {
 	for _, img := range images {
 		n := min(len(data), headSize)
 		if bytes.Equal(data[:n], img[:n]) {
-			switch {
+			switch tail := max(len(img)-4096, 0); {
+			case len(data) >= len(img) && !bytes.Equal(data[tail:len(img)], img[tail:]):
+				return isStrange // the tables of the squashfs are there
 			case len(data) >= len(img):
 				return isWhole
 			case n == headSize || n >= 4096:

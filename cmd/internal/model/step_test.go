@@ -95,7 +95,7 @@ func (m *model) open(who string, n name, flag string, r result) (*file, error) {
 	}
 	switch {
 	case flag == "x" && (d != nil || len(present) > 0):
-		if allowed = []string{"EEXIST"}; d == nil && m.truth[n.key] == nil {
+		if allowed = []string{"EEXIST"}; d == nil && slices.Contains(vs, nil) {
 			allowed = append(allowed, "")
 		}
 	case flag == "u" && d == nil && len(present) > 0 && !m.overwrites(n.remote):
@@ -112,13 +112,13 @@ func (m *model) open(who string, n name, flag string, r result) (*file, error) {
 	case flag == "r" && d == nil:
 		f = &file{client: who, may: present, remote: n.remote, reads: true}
 	case flag == "r" || flag == "u" && d != nil:
-		f = m.share(who, d, flag)
+		f = m.share(who, d, flag, r)
 	case flag == "u":
 		f = m.change(who, n)
 	case d != nil && (d.temporary || d.writtenOnlyBy(who)):
-		f = m.share(who, d, flag)
+		f = m.share(who, d, flag, r)
 	default:
-		f = m.begin(who, n, flag)
+		f = m.beginBeside(d, who, n, flag)
 	}
 	return f, nil
 }
@@ -132,11 +132,21 @@ func (d *draft) writtenOnlyBy(who string) bool {
 	return !d.accepted
 }
 
+// beginBeside begins a draft for a client to whom the name was that of another, whose mode
+// truncating does not change.
+func (m *model) beginBeside(other *draft, who string, n name, flag string) *file {
+	f := m.begin(who, n, flag)
+	if other != nil {
+		f.draft.private = other.private
+	}
+	return f
+}
+
 // change opens an image to change it in place: who does already is joined.
 func (m *model) change(who string, n name) *file {
 	for _, d := range m.at(n.key) {
 		if d.inPlace && len(d.writers) > 0 && d.err == "" {
-			return m.share(who, d, "u")
+			return m.share(who, d, "u", result{})
 		}
 	}
 	f := m.begin(who, n, "u")
@@ -168,9 +178,9 @@ func (m *model) copy(o op, r result) error {
 	}
 	f := &file{client: o.who, remote: n.remote, write: true}
 	if d != nil && (n.temporary || d.writtenOnlyBy(o.who)) {
-		f = m.share(o.who, d, "w")
+		f = m.share(o.who, d, "w", r)
 	} else {
-		f = m.begin(o.who, n, "w")
+		f = m.beginBeside(d, o.who, n, "w")
 	}
 	f.fds = 1
 	wrote := good
@@ -194,11 +204,16 @@ func (m *model) cat(o op, r result) error {
 	opened := r
 	d, vs := m.view(o.who, n)
 	if i := slices.IndexFunc(vs, func(v *version) bool { return v != nil && r.Err == "" && bytes.Equal(v.data, r.Data) }); d != nil && i >= 0 {
-		m.learn(n.key, vs[i]) // others made it; who does not know it yet would see the draft
+		if !bytes.Equal(d.data, r.Data) { // others made it; who does not know it yet sees the draft
+			m.learn(n.key, vs[i])
+		}
 		return nil
 	}
 	if d == nil && (len(r.Data) > 0 || slices.Contains([]string{"EIO", "EHOSTDOWN", "ETIMEDOUT"}, r.Err) && slices.ContainsFunc(vs, func(v *version) bool { return v != nil })) {
 		opened.Err = ""
+	}
+	if m.troubled(n.remote) && (m.dirs[n.dir] != "yes" || len(m.loose[n.key]) > 0) && slices.Contains(troubles, r.Err) {
+		return nil // the mount had not heard of it
 	}
 	f, err := m.open(o.who, n, "r", opened)
 	if err != nil {
@@ -226,7 +241,7 @@ func (m *model) stat(o op, r result) error {
 	}
 	d, vs := m.view(o.who, n)
 	if d != nil {
-		vs = append([]*version{{data: d.data, private: d.private, from: d.from, to: d.to}}, vs...)
+		vs = append([]*version{{data: d.data, private: d.private, anyMode: d.unsure, from: d.from, to: d.to}}, vs...)
 	}
 	if r.Err != "" {
 		if d == nil && slices.Contains(vs, nil) || m.dirs[n.dir] == "maybe" {
@@ -259,14 +274,14 @@ func (m *model) stat(o op, r result) error {
 	return nil
 }
 
-// looks compares what stat tells. Times are kept to the second at the coarsest.
+// looks compares what stat tells.
 func (v *version) looks(r result) error {
 	switch {
 	case r.Size != int64(len(v.data)):
 		return fmt.Errorf("a size of %d", len(v.data))
-	case (r.Mode&0o044 == 0) != v.private:
+	case !v.anyMode && (r.Mode&0o044 == 0) != v.private:
 		return fmt.Errorf("readable by others: %v", !v.private)
-	case !v.from.IsZero() && (r.MTime.Unix() < v.from.Unix() || r.MTime.Unix() > v.to.Unix()):
+	case !v.from.IsZero() && (r.MTime.Before(v.from) || r.MTime.After(v.to)):
 		return fmt.Errorf("a time from %v to %v", v.from.UTC(), v.to.UTC())
 	}
 	return nil
@@ -280,7 +295,7 @@ func (m *model) list(dir string, r result) error {
 		case m.dirs[dir] == "maybe":
 			return m.wantOr(parseName(dir).remote, r, "ENOENT")
 		case m.fault == "nolist":
-			return want(r, "EACCES")
+			return want(r, "EACCES", "EHOSTDOWN") // the first one, or one that broke off
 		}
 		return m.wantOr(parseName(dir).remote, r)
 	}
@@ -338,7 +353,9 @@ func (m *model) makeDir(verb, dir string, r result) error {
 	case r.Err == "" && verb == "mkdir", r.Err == "EEXIST" && verb == "mkdir":
 		m.dirs[dir] = "yes"
 	case r.Err == "" && verb == "rmdir", r.Err == "ENOENT":
-		m.dirs[dir] = "no"
+		if m.dirs[dir] = "no"; len(must)+len(may) > 0 {
+			m.dirs[dir] = "maybe" // others put something there
+		}
 	}
 	return nil
 }
@@ -379,6 +396,7 @@ func (m *model) unlink(who string, n name, r result) error {
 func (m *model) removed(n name) {
 	delete(m.truth, n.key)
 	delete(m.loose, n.key)
+	delete(m.unlisted, n.key)
 }
 
 func (m *model) rename(who string, from, to name, r result) error {
@@ -450,6 +468,7 @@ func (m *model) renameDraft(d *draft, to name, r result) error {
 	}
 	// It keeps its old name, so that whoever renames can try again.
 	*d = old
+	d.refused = true
 	m.standing = append(m.standing, d)
 	return nil
 }
