@@ -206,7 +206,7 @@ func (c *Catalog) giveUp(s *State, id string, cause error) spool.Target {
 	return target
 }
 
-// publishTurn is publishID when one of the workers is free.
+// publishTurn is Retry when one of the workers is free.
 func (c *Catalog) publishTurn(ctx context.Context, s *State, id string) error {
 	select {
 	case c.uploads.slots <- empty{}:
@@ -215,11 +215,11 @@ func (c *Catalog) publishTurn(ctx context.Context, s *State, id string) error {
 	}
 	defer func() { <-c.uploads.slots }()
 	for _, earlier := range c.earlier(s, id) {
-		if err := c.publishID(ctx, earlier, nil); err != nil && !final(err) {
+		if err := c.Retry(ctx, earlier, nil); err != nil && !final(err) {
 			return err
 		}
 	}
-	return c.publishID(ctx, id, nil)
+	return c.Retry(ctx, id, nil)
 }
 
 // earlier returns the queued drafts that were made before this one for the same

@@ -109,23 +109,6 @@ func (u *uploads) turn(ctx context.Context, name string) (release func(), err er
 	}
 }
 
-// publishID is publishNow for a draft that nobody has open.
-func (c *Catalog) publishID(ctx context.Context, id string, p Progress) error {
-	s, err := c.open()
-	if err != nil {
-		return err
-	}
-	d, err := s.Spool.Draft(id)
-	if err != nil {
-		return err
-	}
-	defer shut(d)
-	if info, err := d.Seal(ctx, gate(d.Info().Target)); err != nil {
-		return pushError(info.Target.Remote, info.Target.Ref, err)
-	}
-	return c.publishNow(ctx, d, p)
-}
-
 // publishNow publishes a sealed draft, or joins whoever does, and waits. Should all who
 // wait give up, the push is broken off.
 func (c *Catalog) publishNow(ctx context.Context, d *spool.Draft, p Progress) error {
@@ -238,12 +221,19 @@ func (c *Catalog) Retry(ctx context.Context, id string, p Progress) error {
 	if err != nil {
 		return err
 	}
-	for _, d := range s.Spool.Drafts() {
-		if d.ID == id && d.Target.File != "" {
-			return fmt.Errorf("upload %s: %q is no image's name: rename the file in the mount: %w", id, d.Target.File, fs.ErrInvalid)
-		}
+	d, err := s.Spool.Draft(id)
+	if err != nil {
+		return err
 	}
-	return c.publishID(ctx, id, p)
+	defer shut(d)
+	target := d.Info().Target
+	if target.File != "" {
+		return fmt.Errorf("upload %s: %q is no image's name: rename the file in the mount: %w", id, target.File, fs.ErrInvalid)
+	}
+	if _, err := d.Seal(ctx, gate(target)); err != nil {
+		return pushError(target.Remote, target.Ref, err)
+	}
+	return c.publishNow(ctx, d, p)
 }
 
 // draftGone reports whether a draft was published or discarded meanwhile.

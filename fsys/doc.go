@@ -19,6 +19,15 @@
 // names that copying tools use for a moment (temporary.go) stay here until they
 // are renamed to an image's name.
 //
+// # Locks
+//
+// They are taken in this order:
+//
+//	lock         guards
+//	Draft.turn   one at a time publishes a draft, renames it or ends its writing; writes wait
+//	FS.mu        which drafts are in which place
+//	Draft.mu     all else of a draft; not held while bytes travel
+//
 // # What it is not
 //
 // The package does not know FUSE, the kernel or system calls: fsys/fusefs
