@@ -177,11 +177,11 @@ func (f *fetch) receive(t *backends.Transfer) error {
 		if err != nil {
 			return err
 		}
-		if here, took, _ := t.Pace(); here >= minPiece/2 && f.end-f.pos <= max(1, s.guess(here, took)) {
+		if here, took, _ := t.Speed(); here >= minPiece/2 && f.end-f.pos <= max(1, s.guess(here, took)) {
 			t.Ending()
 		}
 	}
-	if here, took, yielded := t.Pace(); !yielded {
+	if here, took, yielded := t.Speed(); !yielded {
 		s.measure(here, took)
 	}
 	return nil
