@@ -174,9 +174,9 @@ func (t *Transfer) Close() {
 	}
 }
 
-// Pace returns how many bytes of the answer that is read came in, how long that took,
+// Speed returns how many bytes of the answer that is read came in, how long that took,
 // and whether it has yielded to others meanwhile.
-func (t *Transfer) Pace() (n int64, took time.Duration, yielded bool) {
+func (t *Transfer) Speed() (n int64, took time.Duration, yielded bool) {
 	return t.pos - t.first, time.Since(t.begun), t.yielded
 }
 

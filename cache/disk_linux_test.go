@@ -96,7 +96,7 @@ func TestDisk_failedSync(t *testing.T) {
 	}
 	mustRead(t, b, content, mib, mib)
 	eventually(t, "second chunk", func() bool { return d.has(mib, 2*mib) })
-	eventually(t, "landing", d.unusedButForUs)
+	eventually(t, "end of the fetches", d.unusedButForUs)
 	real := d.stored.written
 	pipe, _, err := os.Pipe() // cannot be synced
 	mustDo(t, err)

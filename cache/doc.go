@@ -18,8 +18,7 @@
 //
 // What is here is known in chunks of 256 KiB (package chunks). A partial blob has one
 // download (package fetch), which brings what readers ask for and the rest in the
-// background, in the order and at the pace that the scheduler of its service allows
-// (package sched).
+// background, as the scheduler of its service allows (package sched).
 //
 // The committer of a blob (committer.go) hashes what has come in without a gap, while a
 // commit (commit.go) makes it durable now and then. When all is here and the digest

@@ -130,7 +130,7 @@ func TestIdle_removed(t *testing.T) {
 	}
 }
 
-// Spares are few, and do not last.
+// Idle blobs are few, and do not last.
 func TestIdle_bounds(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

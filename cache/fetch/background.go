@@ -36,7 +36,7 @@ const (
 // claims a range when that is given out, not before: several blobs take turns, and what
 // is claimed is what is wanted then.
 type background struct {
-	d    *Download
+	d    *work
 	done chan struct{} // closed at its end
 	err  error         // valid once done; nil if nothing was missing any more, or the blob had ended
 
@@ -46,7 +46,7 @@ type background struct {
 	failed  failure
 
 	// sure: the rest is fetched whether or not somebody still has the blob open.
-	// Before, they may only have looked. Guarded by Download.mu.
+	// Before, they may only have looked. Guarded by work.mu.
 	sure bool
 }
 
@@ -59,7 +59,7 @@ func (d *Download) StartBackground() {
 
 // startBackground returns the background of d, which it starts if none runs. It returns
 // nil if there is nothing to fetch or nothing may be started. Call with mu held.
-func (d *Download) startBackground() *background {
+func (d *work) startBackground() *background {
 	if d.background != nil {
 		return d.background
 	}
@@ -109,7 +109,7 @@ func (b *background) fill() error {
 	}
 }
 
-func (d *Download) anyFetch() *fetch {
+func (d *work) anyFetch() *fetch {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.ranges.any()
@@ -187,7 +187,7 @@ func (b *background) worthWhile(err error) bool {
 	return row < maxFillRow && mayPass(err)
 }
 
-func (d *Download) hasEnded() bool {
+func (d *work) hasEnded() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.ended
@@ -244,7 +244,7 @@ func (b *background) claim() *fetch {
 	if !ok {
 		return nil
 	}
-	_, to, _ := d.ranges.gap(from, d.opts.Size, d.fillSize(from))
+	_, to, _ := d.ranges.gap(from, d.opts.Size, b.fillSize(from))
 	return d.claim(from, to, false)
 }
 
@@ -253,7 +253,8 @@ func (b *background) claim() *fetch {
 // where a reader will soon be; and towards the end no more than each stream's share of
 // what is left, so that all end together. But never so little that asking takes longer
 // than sending. Call with mu held.
-func (d *Download) fillSize(off int64) int64 {
+func (b *background) fillSize(off int64) int64 {
+	d := b.d
 	speed := d.sources.known()
 	if speed == 0 {
 		return nearFill

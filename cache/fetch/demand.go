@@ -34,19 +34,18 @@ func (d *Download) Await(ctx context.Context, off, end int64, w *Window) error {
 		return nil
 	}
 	d.demanded(off, w)
-	return outward(d.await(ctx, off, end, ahead))
+	return outward(d.reader().await(ctx, off, end, ahead))
 }
 
 // AwaitByte is Await for one byte, of a reader who wants to know only whether the
 // registry still has it.
 func (d *Download) AwaitByte(ctx context.Context, off int64) error {
-	return outward(d.await(ctx, off, off+1, off+1))
+	return outward(d.reader().await(ctx, off, off+1, off+1))
 }
 
-func (d *Download) await(ctx context.Context, off, end, ahead int64) error {
-	r := d.reader()
+func (r *reader) await(ctx context.Context, off, end, ahead int64) error {
 	for {
-		f, target, err := d.need(r, off, end, min(ahead, d.opts.Size))
+		f, target, err := r.need(off, end, min(ahead, r.d.opts.Size))
 		if err != nil || f == nil {
 			return err
 		}
@@ -59,7 +58,8 @@ func (d *Download) await(ctx context.Context, off, end, ahead int64) error {
 // need starts what is missing of [off, ahead). It returns the fetch that brings the
 // first byte of [off, end) that cannot be read yet, and how far it must get; nil if all
 // can be read.
-func (d *Download) need(r *reader, off, end, ahead int64) (*fetch, int64, error) {
+func (r *reader) need(off, end, ahead int64) (*fetch, int64, error) {
+	d := r.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.frontier = end
@@ -93,11 +93,11 @@ func (d *Download) need(r *reader, off, end, ahead int64) (*fetch, int64, error)
 const againShare = 64
 
 // mayRepeat reports whether n bytes more may be asked for twice. Call with mu held.
-func (d *Download) mayRepeat(n int64) bool { return (d.again+n)*againShare <= d.opts.Size }
+func (d *work) mayRepeat(n int64) bool { return (d.again+n)*againShare <= d.opts.Size }
 
 // launch starts fetches for what is missing of [from, to), and promotes those under way
 // there. Call with mu held.
-func (d *Download) launch(from, to int64) {
+func (d *work) launch(from, to int64) {
 	if d.streamed() {
 		if f := d.claimWhole(true); f != nil {
 			d.start(f, nil)
@@ -122,7 +122,7 @@ func (d *Download) launch(from, to int64) {
 
 // claimWhole makes the one fetch of a service without ranges, nil if it is under way
 // already or nothing is missing. Call with mu held.
-func (d *Download) claimWhole(urgent bool) *fetch {
+func (d *work) claimWhole(urgent bool) *fetch {
 	if f := d.ranges.whole(); f != nil {
 		// What others gave up and it has not passed yet, it can bring too.
 		d.ranges.claim(f, chunks.Count(f.pos)*chunks.Size)
@@ -139,7 +139,7 @@ func (d *Download) claimWhole(urgent bool) *fetch {
 
 // overtake returns the fetch to wait for to get chunk c: f, or another one where f
 // still has far to go and the bytes may be asked for twice. Call with mu held.
-func (d *Download) overtake(f *fetch, c int64) *fetch {
+func (d *work) overtake(f *fetch, c int64) *fetch {
 	at := c * chunks.Size
 	far := at-f.pos > max(overtakeDistance, 2*d.sources.inTransit()) // else f would be there as early
 	if !far || f.whole || !d.mayRepeat(minPiece) {
@@ -199,7 +199,7 @@ func (d *Download) demanded(off int64, w *Window) {
 // afterDelay runs when Options.Delay after the first demanded read is over. Where the
 // blob is closed again by then, somebody only looked into it (file, head, a file
 // manager): the rest is not fetched.
-func (d *Download) afterDelay() {
+func (d *work) afterDelay() {
 	open := d.opts.InUse()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -214,21 +214,21 @@ func (d *Download) afterDelay() {
 
 // wantAll is called when all of the blob is wanted now: the adaptive limit of its
 // service does not climb first. Call with mu held.
-func (d *Download) wantAll() { d.sources.best().Scheduler().WantAll() }
+func (d *work) wantAll() { d.sources.best().Scheduler().WantAll() }
 
 // All fetches all that is missing: of what a reader waits for anyway at once, of more
 // than that as the background does, a few requests at a time. It returns when nothing
 // is missing. Errors: those of Await.
 func (d *Download) All(ctx context.Context) error {
 	if d.opts.Size <= maxWindow {
-		return outward(d.await(ctx, 0, d.opts.Size, d.opts.Size))
+		return outward(d.reader().await(ctx, 0, d.opts.Size, d.opts.Size))
 	}
 	defer d.want()()
 	r, patience := d.reader(), d.Patience()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for last, _ := d.Received(); ; {
-		b, err := d.filling(r)
+		b, err := r.filling()
 		if err != nil || b == nil {
 			return outward(err)
 		}
@@ -253,7 +253,8 @@ func (d *Download) All(ctx context.Context) error {
 
 // filling returns the background, which it starts if need be; nil if nothing is
 // missing.
-func (d *Download) filling(r *reader) (*background, error) {
+func (r *reader) filling() (*background, error) {
+	d := r.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	incomplete := !d.ended && !d.ranges.complete()
@@ -279,7 +280,7 @@ func (d *Download) Fill(ctx context.Context, done <-chan struct{}, tick func()) 
 	defer d.want()()
 	r := d.reader()
 	for {
-		b := d.fillFor(r)
+		b := r.fill()
 		var filled <-chan struct{}
 		if b != nil {
 			filled = b.done
@@ -305,9 +306,10 @@ func (d *Download) Fill(ctx context.Context, done <-chan struct{}, tick func()) 
 	}
 }
 
-// fillFor notes for r what came in, and returns the background, which it starts if need
+// fill notes what came in, and returns the background, which it starts if need
 // be; nil if nothing is missing.
-func (d *Download) fillFor(r *reader) *background {
+func (r *reader) fill() *background {
+	d := r.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r.note(d.received)

@@ -20,10 +20,10 @@
 //
 // Locks, in the order in which they are taken:
 //
-//	Download.mu   ranges, fetches, background, what was learnt of failures
+//	work.mu       ranges, fetches, background, what was learnt of failures
 //	sources.mu    where the blob can be fetched; last
 //	through.mu    ranges in memory; last
 //	Window.mu     one reader's window; last
 //
-// The sink's Complete is called with Download.mu held.
+// The sink's Complete is called with work.mu held.
 package fetch

@@ -51,10 +51,15 @@ type Options struct {
 // A Download brings the bytes of one blob into a file, as they are asked for. For
 // concurrent use.
 type Download struct {
+	work
+	through through
+}
+
+// A work is what is under way and to come.
+type work struct {
 	opts    Options
 	ctx     context.Context //nolint:containedctx // of the fetches, which serve many callers
 	sources sources
-	through through
 
 	mu         sync.Mutex // guards the fields below, and those of fetches
 	ranges     ranges
@@ -76,7 +81,9 @@ type Download struct {
 // New returns a download that has not begun. Its fetches end when ctx does; Offer must
 // be called before anything else.
 func New(ctx context.Context, opts Options) *Download {
-	return &Download{opts: opts, ctx: ctx, ranges: newRanges(opts.Size, opts.Have)}
+	d := &Download{work: work{opts: opts, ctx: ctx, ranges: newRanges(opts.Size, opts.Have)}}
+	d.through.d = &d.work
+	return d
 }
 
 // Offer adds a place to fetch from, as the first choice.
@@ -130,7 +137,7 @@ func (d *Download) Idle() bool {
 }
 
 // quiet is called with mu held.
-func (d *Download) quiet() bool { return d.ranges.running == 0 && d.background == nil }
+func (d *work) quiet() bool { return d.ranges.running == 0 && d.background == nil }
 
 // Running returns how many fetches are under way.
 func (d *Download) Running() int {
@@ -151,7 +158,7 @@ func (d *Download) Failure() error {
 }
 
 // Received returns how many bytes came in, and when the last of them did.
-func (d *Download) Received() (n int64, last time.Time) {
+func (d *work) Received() (n int64, last time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.received, d.heard
@@ -178,7 +185,7 @@ func (d *Download) Written(chunk int64) (end int64, ok bool) {
 
 // usable says why nothing can be fetched now for a reader who began to wait then. Call
 // with mu held.
-func (d *Download) usable(began time.Time) error {
+func (d *work) usable(began time.Time) error {
 	switch {
 	case d.ended && d.end != nil:
 		return d.end
@@ -192,19 +199,19 @@ func (d *Download) usable(began time.Time) error {
 
 // Patience is how long a reader waits without any progress. The source gives up a
 // little earlier, and knows the reason.
-func (d *Download) Patience() time.Duration {
+func (d *work) Patience() time.Duration {
 	return cmp.Or(d.opts.Patience, d.sources.best().Timeout()+5*time.Second)
 }
 
 // streamed reports whether the blob must be fetched in one stream from its start. Call
 // with mu held.
-func (d *Download) streamed() bool {
+func (d *work) streamed() bool {
 	return d.wholeOnly || d.sources.best().Scheduler().Ranges.None()
 }
 
 // start lets a claimed fetch go; after, if not nil, is called at its end. It reports
 // false, and undoes the claim, when nothing may be started. Call with mu held.
-func (d *Download) start(f *fetch, after func()) bool {
+func (d *work) start(f *fetch, after func()) bool {
 	run := func() {
 		f.finish(backends.Guard(d.opts.Log, f.run))
 		if after != nil {
@@ -220,7 +227,7 @@ func (d *Download) start(f *fetch, after func()) bool {
 }
 
 // want notes that somebody waits for all of the blob, until done is called.
-func (d *Download) want() (done func()) {
+func (d *work) want() (done func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.awaited++
@@ -234,7 +241,7 @@ func (d *Download) want() (done func()) {
 	}
 }
 
-func (d *Download) isAwaited() bool {
+func (d *work) isAwaited() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.awaited > 0

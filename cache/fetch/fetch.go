@@ -21,9 +21,9 @@ const (
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // A fetch is one range on its way from a registry into the sink. Its fields are guarded
-// by Download.mu; pos changes in the fetch's own goroutine only.
+// by work.mu; pos changes in the fetch's own goroutine only.
 type fetch struct {
-	d        *Download
+	d        *work
 	off, end int64              // the range; off is the start of a chunk, end that of another or the blob's
 	pos      int64              // the watermark: what lies before it was written, where the fetch owns it
 	urgent   bool               // a reader waits for it
@@ -45,7 +45,7 @@ type waiter struct {
 
 // claim makes a fetch for the chunks of [off, end) that neither are here nor under
 // way; there must be one, and it must be the first. Call with mu held.
-func (d *Download) claim(off, end int64, urgent bool) *fetch {
+func (d *work) claim(off, end int64, urgent bool) *fetch {
 	f := &fetch{d: d, off: off, end: end, pos: off, urgent: urgent, demanded: urgent, wanted: make(chan struct{}), done: make(chan struct{})}
 	if urgent || d.awaited > 0 {
 		f.want()
@@ -114,7 +114,7 @@ func (f *fetch) run() error {
 }
 
 // noRanges notes that src sends only whole images.
-func (d *Download) noRanges(src Source) {
+func (d *work) noRanges(src Source) {
 	src.Scheduler().Ranges.Ignored()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -153,7 +153,7 @@ func (f *fetch) takeSlot(s *sched.Scheduler) *sched.Slot {
 
 // repeat reports whether n bytes may be asked for twice, and counts them. The service
 // may have sent all of them already; the first time it does not matter how many.
-func (d *Download) repeat(n int64) bool {
+func (d *work) repeat(n int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.again > 0 && !d.mayRepeat(n) {
@@ -177,11 +177,11 @@ func (f *fetch) receive(t *backends.Transfer) error {
 		if err != nil {
 			return err
 		}
-		if here, took, _ := t.Pace(); here >= minPiece/2 && f.end-f.pos <= max(1, s.guess(here, took)) {
+		if here, took, _ := t.Speed(); here >= minPiece/2 && f.end-f.pos <= max(1, s.guess(here, took)) {
 			t.Ending()
 		}
 	}
-	if here, took, yielded := t.Pace(); !yielded {
+	if here, took, yielded := t.Speed(); !yielded {
 		s.measure(here, took)
 	}
 	return nil

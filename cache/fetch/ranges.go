@@ -7,7 +7,7 @@ import "github.com/sregfs/sregfs/cache/chunks"
 // ranges say which chunks are here and which are under way. Each chunk that is under
 // way has exactly one fetch that may write it, and a chunk that is here is never
 // written again: otherwise a second answer could replace bytes that were hashed
-// already. Guarded by Download.mu.
+// already. Guarded by work.mu.
 type ranges struct {
 	size    int64
 	have    chunks.Set

@@ -14,13 +14,13 @@ import (
 // nothing has come for as long as the remote's timeout allows: until then a registry
 // that is away only makes him wait.
 type reader struct {
-	d     *Download
+	d     *work
 	began time.Time
 	moved time.Time // when what he waits for came further
 	seen  int64     // how far that was, where it is all of the blob
 }
 
-func (d *Download) reader() *reader {
+func (d *work) reader() *reader {
 	now := time.Now()
 	return &reader{d: d, began: now, moved: now}
 }

@@ -17,6 +17,7 @@ import (
 // A through holds the last few pieces of a blob in memory while the disk has no room:
 // readers are served, only not for long.
 type through struct {
+	d      *work
 	mu     sync.Mutex // guards the field below
 	pieces []*piece   // the one asked for last at the end
 }
@@ -37,7 +38,7 @@ type piece struct {
 // ReadThrough fills p, which must not cross a multiple of PieceSize, through memory.
 // Errors: those of Await; ErrNoRoom if it takes the whole image to read a part of it.
 func (d *Download) ReadThrough(ctx context.Context, p []byte, off int64) error {
-	one, err := d.piece(off / PieceSize)
+	one, err := d.through.piece(off / PieceSize)
 	if err != nil {
 		return err
 	}
@@ -66,8 +67,7 @@ func (d *Download) InMemory() bool {
 }
 
 // piece returns a piece, which is in memory or on its way.
-func (d *Download) piece(number int64) (*piece, error) {
-	t := &d.through
+func (t *through) piece(number int64) (*piece, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i := slices.IndexFunc(t.pieces, func(c *piece) bool { return c.number == number })
@@ -77,7 +77,7 @@ func (d *Download) piece(number int64) (*piece, error) {
 		return one, nil
 	}
 	one := &piece{number: number, done: make(chan struct{})}
-	if !d.opts.Go(func() { d.fetchPiece(one) }) {
+	if !t.d.opts.Go(func() { t.fetch(one) }) {
 		return nil, ErrClosed
 	}
 	if len(t.pieces) == maxPieces {
@@ -87,25 +87,26 @@ func (d *Download) piece(number int64) (*piece, error) {
 	return one, nil
 }
 
-func (d *Download) fetchPiece(one *piece) {
+func (t *through) fetch(one *piece) {
 	defer close(one.done)
 	off := one.number * PieceSize
-	b := make([]byte, min(PieceSize, d.opts.Size-off))
-	one.err = backends.Guard(d.opts.Log, func() error { return d.readFrom(b, off) })
+	b := make([]byte, min(PieceSize, t.d.opts.Size-off))
+	one.err = backends.Guard(t.d.opts.Log, func() error { return t.read(b, off) })
 	if one.err == nil {
 		one.bytes = b
 		return
 	}
-	d.through.mu.Lock()
-	defer d.through.mu.Unlock()
-	d.through.pieces = slices.DeleteFunc(d.through.pieces, func(o *piece) bool { return o == one })
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pieces = slices.DeleteFunc(t.pieces, func(o *piece) bool { return o == one })
 }
 
-// readFrom fills b straight from the registry.
-func (d *Download) readFrom(b []byte, off int64) error {
-	t := d.sources.best().Open(d.ctx, backends.TransferOptions{Off: off, N: int64(len(b)), Demanded: true})
-	defer t.Close()
-	_, err := io.ReadFull(t, b)
+// read fills b straight from the registry.
+func (t *through) read(b []byte, off int64) error {
+	d := t.d
+	body := d.sources.best().Open(d.ctx, backends.TransferOptions{Off: off, N: int64(len(b)), Demanded: true})
+	defer body.Close()
+	_, err := io.ReadFull(body, b)
 	switch {
 	case d.ctx.Err() != nil:
 		return ErrClosed
