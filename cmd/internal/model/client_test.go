@@ -215,7 +215,7 @@ func (c *served) callPath(o op, r *result) error {
 	case "stat":
 		var st unix.Stat_t
 		err := unix.Stat(c.path(o.arg(0)), &st)
-		r.Size, r.Mode, r.MTime = st.Size, st.Mode&0o777, time.Unix(st.Mtim.Unix())
+		r.Size, r.Mode, r.MTime = st.Size, uint32(st.Mode)&0o777, time.Unix(st.Mtim.Unix()) //nolint:unconvert // of 16 bits on Darwin
 		return err
 	case "ls":
 		entries, err := os.ReadDir(c.path(o.arg(0)))
