@@ -213,10 +213,9 @@ func (c *served) callPath(o op, r *result) error {
 		r.Data, err = readAll(fd, 0, 1<<30)
 		return err
 	case "stat":
-		info, err := os.Stat(c.path(o.arg(0)))
-		if err == nil {
-			r.Size, r.Mode, r.MTime = info.Size(), uint32(info.Mode().Perm()), info.ModTime()
-		}
+		var st unix.Stat_t
+		err := unix.Stat(c.path(o.arg(0)), &st)
+		r.Size, r.Mode, r.MTime = st.Size, uint32(st.Mode)&0o777, time.Unix(st.Mtim.Unix()) //nolint:unconvert // of 16 bits on Darwin
 		return err
 	case "ls":
 		entries, err := os.ReadDir(c.path(o.arg(0)))

@@ -28,6 +28,11 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Exit(func() int {
+		defer func() {
+			for _, c := range clients {
+				c.stop()
+			}
+		}()
 		if binaries = os.Getenv("SREGFS_MODEL_BIN"); binaries != "" {
 			return m.Run() // of another version, to see what the model finds in it
 		}

@@ -25,7 +25,10 @@ import (
 	"github.com/sregfs/sregfs/cache/spool"
 )
 
-var binaries string // directory of the built programs
+var (
+	binaries string                 // directory of the built programs
+	clients  = map[string]*client{} // by name: they outlive a world
+)
 
 // A world is the real thing: a registry, a user's directories, the daemon, three clients.
 type world struct {
@@ -61,10 +64,12 @@ func newWorld(t testing.TB, s settings) *world {
 		w.must(os.Chtimes(w.image(strconv.Itoa(i)), at(pushed), at(pushed)))
 	}
 	for _, name := range []string{"c0", "c1", "c2"} {
-		c, err := startClient()
-		w.must(err)
-		w.clients[name] = c
-		t.Cleanup(c.stop)
+		if clients[name] == nil {
+			c, err := startClient()
+			w.must(err)
+			clients[name] = c
+		}
+		w.clients[name] = clients[name]
 	}
 	var err error
 	w.log, err = os.Create(w.path("log"))
@@ -169,7 +174,11 @@ func (w *world) do(o op) result {
 	case "world":
 		return w.doWorld(o)
 	}
-	return w.clients[o.who].do(w.mount, o.verb, o.args...)
+	r := w.clients[o.who].do(w.mount, o.verb, o.args...)
+	if r.Err == "HANGS" {
+		delete(clients, o.who) // it was killed
+	}
+	return r
 }
 
 func (w *world) doSreg(o op) result {

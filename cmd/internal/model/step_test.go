@@ -184,7 +184,7 @@ func (m *model) copy(o op, r result) error {
 	}
 	f.fds = 1
 	wrote := good
-	if same := f.draft.same; same != nil && r.Err == "EPERM" && (f.draft.unsure || m.fault != "") { // from write, or from close
+	if same := f.draft.same; same != nil && r.Err == "EPERM" && (f.draft.unsure || m.fault != "") && len(f.draft.writers) == 1 { // from write, or from close
 		delete(f.draft.writers, f)
 		m.take(f.draft)
 		f.draft.data, f.draft.over, f.draft.states = whole(o.arg(0)), true, map[string]bool{"failed": true, "incomplete": true, "": true}
