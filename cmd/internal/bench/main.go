@@ -2,16 +2,17 @@
 
 //go:build linux
 
-// Command bench measures sregfs against the native file system, rclone and curl
+// Package bench measures sregfs against the native file system, rclone and curl
 // on one machine in one run, and writes docs/benchmarks.md with a plot. It is a
-// developer's tool, run by "make bench", and no part of what is installed.
+// developer's tool, run by "make bench"; its command is in _main, which wildcards
+// skip, so that "go install ./cmd/..." does not install it.
 //
 // Each number is the median of several runs in which the subjects take turns
 // (native, sregfs, rclone, native …), so that a slow minute of the machine hits
 // all alike. Begin at [suites]: the table of what is measured. A suite calls
 // [bench.add] for each figure and [bench.aim] or [bench.limit] for each target;
 // [home.mount] and [bench.rclone] start what is measured.
-package main
+package bench
 
 import (
 	"context"
@@ -46,7 +47,8 @@ type config struct {
 	docs string // directory of the report
 }
 
-func main() {
+// Main is the whole program.
+func Main() {
 	var c config
 	flag.StringVar(&c.bin, "bin", ".build/bin", "`directory` of the sregfs and sreg binaries")
 	flag.StringVar(&c.dir, "dir", "", "scratch `directory` (default $TMPDIR)")
