@@ -11,10 +11,12 @@
 // (native, sregfs, rclone, native …), so that a slow minute of the machine hits
 // all alike. Begin at [suites]: the table of what is measured. A suite calls
 // [bench.add] for each figure and [bench.aim] or [bench.limit] for each target;
-// [home.mount] and [bench.rclone] start what is measured.
+// [home.mount] and [bench.rclone] start what is measured. A suite ends at its
+// first failure, as a test does: see [check].
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -27,16 +29,29 @@ import (
 	"syscall"
 )
 
+// A suite measures one group and adds its results to the bench. What it added
+// before it failed is kept.
+type suite struct {
+	name  string // as -suite takes it
+	about string // the heading of its table
+	run   func(ctx context.Context, b *bench)
+}
+
 // suites is the table of what is measured, in the order of the report.
-func suites() []suite {
-	return slices.Concat([]suite{
-		{"warm", "Warm reads", warm},
-		{"names", "Listing directories", dirs},
-		{"stat", "Attributes of 10,000 names", stat},
-		{"memory", "Memory and start with a large catalogue", memory},
-		{"folder", "A folder of files without an extension", folder},
-		{"catalogue", "Commands with 100,000 images known", catalogue},
-	}, coldSuites())
+var suites = []suite{
+	{"warm", "Warm reads", warm},
+	{"names", "Listing directories", dirs},
+	{"stat", "Attributes of 10,000 names", stat},
+	{"memory", "Memory and start with a large catalogue", memory},
+	{"folder", "A folder of files without an extension", folder},
+	{"catalogue", "Commands with 100,000 images known", catalogue},
+	{"cold", "Cold reads of a whole image", coldWhole},
+	{"first", "Open and the first 4 KiB of a cold image", coldFirst},
+	{"trace", "Running a program of a cold image", trace},
+	{"fill", "Waiting for a piece while the rest comes in", coldFill},
+	{"crowd", "Many readers of one cold image", crowd},
+	{"many", "Many cold images at the same time", coldMany},
+	{"push", "Pushing an image", coldPush},
 }
 
 type config struct {
@@ -52,9 +67,9 @@ func Main() {
 	var c config
 	flag.StringVar(&c.bin, "bin", ".build/bin", "`directory` of the sregfs and sreg binaries")
 	flag.StringVar(&c.dir, "dir", "", "scratch `directory` (default $TMPDIR)")
-	flag.StringVar(&c.only, "suite", "", "suites to run, by `names`, comma-separated (default all: "+names(suites())+")")
-	flag.Int64Var(&c.size, "size", 1<<30, "`bytes` of the image that is read warm")
-	flag.IntVar(&c.runs, "runs", 5, "runs of each measurement")
+	flag.StringVar(&c.only, "suite", "", "suites to run, by `names`, comma-separated (default all: "+names(suites)+")")
+	flag.Int64Var(&c.Size, "size", 1<<30, "`bytes` of the image that is read warm")
+	flag.IntVar(&c.Runs, "runs", 5, "runs of each measurement")
 	flag.BoolVar(&c.quick, "quick", false, "a try: everything smaller, figures that prove nothing")
 	flag.BoolVar(&c.verbose, "v", false, "say more on standard error")
 	flag.StringVar(&c.from, "from", "", "run nothing: report the results in this `file`")
@@ -64,114 +79,92 @@ func Main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := func() error {
-		if *measure != "" {
-			return measureHere(*measure, flag.Arg(0))
-		}
-		return c.main(ctx)
-	}()
-	if err != nil {
+	run := func() error { return c.main(ctx) }
+	if *measure != "" {
+		run = func() error { return try(func() { fmt.Println(measureHere(*measure, flag.Arg(0))) }) }
+	}
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1) //nolint:gocritic // nothing is left to stop
 	}
 }
 
-// main runs and reports. Where a suite fails, the others' results are reported
-// all the same.
+// main runs and reports, also what the other suites brought where one failed.
 func (c *config) main(ctx context.Context) error {
 	if c.from != "" {
-		b, m, err := load(c.from)
-		if err != nil {
+		if err := c.load(c.from); err != nil {
 			return err
 		}
-		return errors.Join(b.print(os.Stdout), b.document(c.docs, m))
+		return errors.Join(c.print(os.Stdout), c.document(c.docs))
 	}
 	chosen, err := choose(c.only)
 	if err != nil {
 		return err
 	}
-	whole := c.only == "" && !c.quick
+	docs, json := "", ".build/bench-part.json"
+	if c.only == "" && !c.quick {
+		docs, json = "docs", ".build/bench.json"
+	}
+	c.docs, c.json = cmp.Or(c.docs, docs), cmp.Or(c.json, json)
 	if c.quick {
-		c.runs, c.size = min(c.runs, 2), min(c.size, 64<<20)
+		c.Runs, c.Size = min(c.Runs, 2), min(c.Size, 64<<20)
 	}
-	if whole && c.docs == "" {
-		c.docs = "docs"
-	}
-	if c.json == "" {
-		c.json = pick(whole, ".build/bench.json", ".build/bench-part.json")
-	}
-	m := thisMachine(ctx, c.exe("sregfs"))
-	failed := c.runAll(ctx, chosen, m)
+	c.Machine = thisMachine(ctx, c.exe("sregfs"))
+	failed := c.runAll(ctx, chosen)
 	if ctx.Err() != nil {
 		c.docs = "" // the page is of a whole run
 	}
-	return errors.Join(c.print(os.Stdout), c.document(c.docs, m), failed)
+	return errors.Join(c.print(os.Stdout), c.document(c.docs), failed)
 }
 
-func (c *config) runAll(ctx context.Context, chosen []suite, m machine) (err error) {
+func (c *config) runAll(ctx context.Context, chosen []suite) (failed error) {
+	var err error
 	if c.dir, err = os.MkdirTemp(c.dir, "sregfs-bench-"); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, removeScratch(c.dir)) }()
-	if err := c.copyPrograms(); err != nil {
+	defer func() { failed = errors.Join(failed, removeScratch(c.dir)) }()
+	if err := try(c.copyPrograms); err != nil {
 		return err
 	}
-	var failed error
 	for _, s := range chosen {
 		if ctx.Err() != nil {
 			break
 		}
-		c.suite = s.about
+		c.suite, c.failed = s.about, nil
 		c.logf("%s", s.name)
-		if err := s.run(ctx, &c.bench); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("suite %s: %v", s.name, err))
-			c.note("The suite %s broke off: %s", s.name, firstLine(err))
+		c.attempt(func() { s.run(ctx, &c.bench) })
+		if c.failed != nil {
+			failed = errors.Join(failed, fmt.Errorf("suite %s: %v", s.name, c.failed))
+			c.note("The suite %s broke off: %s", s.name, firstLine(c.failed))
 		}
 		// After each suite, so that what was measured outlives a crash.
-		failed = errors.Join(failed, c.save(c.json, m))
+		failed = errors.Join(failed, c.save(c.json))
 	}
 	return errors.Join(failed, ctx.Err())
 }
 
 // copyPrograms makes the programs readable for the other user, who may not pass
 // through the directories that they were built in.
-func (c *config) copyPrograms() error {
-	if err := os.Chmod(c.dir, 0o755); err != nil {
-		return err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
+func (c *config) copyPrograms() {
 	to := filepath.Join(c.dir, "bin")
-	if err := os.Mkdir(to, 0o755); err != nil {
-		return err
-	}
-	for name, from := range map[string]string{"sregfs": c.exe("sregfs"), "sreg": c.exe("sreg"), "bench": self} {
-		data, err := os.ReadFile(from)
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(to, name), data, 0o755); err != nil {
-			return err
-		}
+	check(errors.Join(os.Chmod(c.dir, 0o755), os.Mkdir(to, 0o755)))
+	for name, from := range map[string]string{"sregfs": c.exe("sregfs"), "sreg": c.exe("sreg"), "bench": must(os.Executable())} {
+		check(os.WriteFile(filepath.Join(to, name), must(os.ReadFile(from)), 0o755))
 	}
 	c.bin = to
-	return nil
 }
 
 func choose(only string) ([]suite, error) {
-	all := suites()
 	if only == "" {
-		return all, nil
+		return suites, nil
 	}
 	var chosen []suite
 	for name := range strings.SplitSeq(only, ",") {
-		i := slices.IndexFunc(all, func(s suite) bool { return s.name == name })
+		i := slices.IndexFunc(suites, func(s suite) bool { return s.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("no suite %q: there are %s", name, names(all))
+			return nil, fmt.Errorf("no suite %q: there are %s", name, names(suites))
 		}
-		chosen = append(chosen, all[i])
+		chosen = append(chosen, suites[i])
 	}
 	return chosen, nil
 }
