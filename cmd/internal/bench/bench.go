@@ -72,6 +72,7 @@ type bench struct {
 	dir     string // scratch, on the disk that the figures are about
 	quick   bool   // a try: smaller images, fewer names, fewer runs
 	verbose bool   // suites may say more on standard error
+	json    string // file for the results
 	suite   string // heading of the suite that runs
 	failed  error  // what went wrong in it without ending it
 }
@@ -155,13 +156,12 @@ func (b *bench) note(format string, args ...any) {
 	}
 }
 
-// save writes everything that was added so far.
+// save writes everything that was added so far; load reads it.
 func (b *bench) save(path string) error {
 	data, err := json.MarshalIndent(b.record, "", "\t")
 	return errors.Join(err, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, append(data, '\n'), 0o644))
 }
 
-// load reads what save wrote.
 func (b *bench) load(path string) error {
 	data, err := os.ReadFile(path)
 	if err != nil {

@@ -68,9 +68,9 @@ func (r *rig) with(ctx context.Context, p peer, do func(d *daemon)) {
 
 // explain says what the registry was asked since start, where that is asked for
 // and the figure has no run yet.
-func (r *rig) explain(name string, s subject, start time.Time, format string, args ...any) {
+func (r *rig) explain(name string, s subject, start time.Time) {
 	if r.b.verbose && r.b.find(r.b.suite, name, s) == nil {
-		r.b.logf("%s: %s %s", name, s, fmt.Sprintf(format, args...))
+		r.b.logf("%s: %s, after %v", name, s, time.Since(start))
 		r.reg.printTimeline(os.Stderr, start)
 	}
 }
@@ -84,7 +84,7 @@ func (r *rig) addRate(name string, s subject, took time.Duration) {
 // was never used costs a fault on the host, some microseconds a page: what is
 // measured first, and writes the most to the page cache, would pay for it.
 func touchMemory() {
-	if size := min(6, gib(value("/proc/meminfo", "MemAvailable"))/2) << 30; size > 0 {
+	if size := min(6<<30, int(kilobytes("/proc/meminfo", "MemAvailable:"))/2); size > 0 {
 		mem := must(unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS))
 		for i := 0; i < len(mem); i += 4 << 10 {
 			mem[i] = 1
@@ -180,11 +180,10 @@ func (r *rig) readThrough(ctx context.Context, name string, p peer) (took time.D
 	r.with(ctx, p, func(d *daemon) {
 		file := d.file(r.img)
 		timed(ctx, slices.Concat(d.as, []string{"stat", file})...)
-		before := d.cpuTime()
 		r.reg.forget()
 		start := time.Now()
 		took = readWhole(ctx, d.as, file)
-		r.explain(name, p.subject, start, "read all in %v, with %v of a CPU", took, d.cpuTime()-before)
+		r.explain(name, p.subject, start)
 	})
 	return took
 }
@@ -248,44 +247,37 @@ func (r *rig) first(name string, s subject, file string, known, hangUp bool) {
 	defer f.Close()
 	must(io.ReadFull(f, make([]byte, 4<<10)))
 	took := time.Since(start)
-	r.explain(name, s, start, "had 4 KiB after %v", took)
+	r.explain(name, s, start)
 	r.b.add(name, s, "ms", ms(took))
 }
-
-const (
-	// quietTime is how long after the first read the background certainly does
-	// nothing yet, busyTime how long after it it certainly works.
-	quietTime = 800 * time.Millisecond
-	busyTime  = 2 * time.Second
-	// A read that takes no longer than this was answered from what is here.
-	atOnce = 2 * time.Millisecond
-)
 
 // coldFill measures how long somebody waits for 4 KiB that are not here, while
 // the rest of the image comes in in the background and while it does not.
 func coldFill(ctx context.Context, b *bench) {
-	const rtt = 20 * time.Millisecond
+	const (
+		rtt = 20 * time.Millisecond
+		// quietTime is how long after the first read the background certainly does
+		// nothing yet, busyTime how long after it it certainly works.
+		quietTime, busyTime = 800 * time.Millisecond, 2 * time.Second
+	)
 	r := b.newRig(512 << 20)
 	defer r.reg.Close()
 	b.note("Random reads of 4 KiB at %v; those of what is here already are left out. Idle is the first %v after an image is opened, "+
 		"of several images, before the background begins.", rtt, quietTime)
-	for _, l := range []struct {
-		name    string
-		network network
-	}{{"all share 100 MB/s", network{rtt, 0, 100e6}}, {"10 MB/s a connection", network{rtt, 10e6, 0}}} {
-		r.reg.link.set(l.network)
+	for i, name := range []string{"all share 100 MB/s", "10 MB/s a connection"} {
+		r.reg.link.set([]network{{rtt, 0, 100e6}, {rtt, 10e6, 0}}[i])
 		for range b.Runs {
 			idle := append(r.demand(ctx, 0, quietTime, 0), r.demand(ctx, 0, quietTime, 1)...)
 			busy := r.demand(ctx, busyTime, 2*quietTime, 2)
 			if len(busy) < 10 {
-				b.note("%s: a run while filling had only %d reads of what was not here yet.", l.name, len(busy))
+				b.note("%s: a run while filling had only %d reads of what was not here yet.", name, len(busy))
 			}
-			r.addWaits(l.name, "idle", idle)
-			r.addWaits(l.name, "while filling", busy)
+			r.addWaits(name, "idle", idle)
+			r.addWaits(name, "while filling", busy)
 		}
-		b.compare(l.name+": p50", "idle")
-		b.compare(l.name+": p99", "idle")
-		b.aim(l.name+": p99", "while filling", "idle", 2)
+		b.compare(name+": p50", "idle")
+		b.compare(name+": p99", "idle")
+		b.aim(name+": p99", "while filling", "idle", 2)
 	}
 }
 
@@ -312,7 +304,7 @@ func (r *rig) demand(ctx context.Context, wait, during time.Duration, seed uint6
 		for time.Since(start) < wait+during && ctx.Err() == nil {
 			begin := time.Now()
 			must(f.ReadAt(buf, rnd.Int64N(r.img.size-int64(len(buf)))))
-			if one := time.Since(begin); one > atOnce {
+			if one := time.Since(begin); one > 2*time.Millisecond { // else it was here
 				took = append(took, one)
 			}
 		}
@@ -325,12 +317,10 @@ func (r *rig) demand(ctx context.Context, wait, during time.Duration, seed uint6
 	return took
 }
 
-// openers is how many open one cold image at the same time.
-const openers = 64
-
 // crowd counts what a registry sends when many open the same image, which has
 // two names: half of them read all of it, the other half here and there.
 func crowd(ctx context.Context, b *bench) {
+	const openers = 64
 	r := b.newRig(128 << 20)
 	defer r.reg.Close()
 	twin := newImage(r.img.repo, "twin", r.img.path)
@@ -484,7 +474,7 @@ func coldPush(ctx context.Context, b *bench) {
 			r.reg.forget()
 			start := time.Now()
 			took := timed(ctx, "cp", img.path, filepath.Join(dir, "pushed:1.sif"))
-			r.explain(name, sregfs, start, "had cp return after %v", took)
+			r.explain(name, sregfs, start)
 			if !r.reg.pushed("bench/pushed", "1") {
 				check(errors.New("cp returned, but the registry has no such tag"))
 			}

@@ -209,10 +209,3 @@ func (c *linkConn) sent(n int) {
 		e.sent.Add(int64(n))
 	}
 }
-
-// begin returns the exchange in which is counted what is sent from now on, and
-// whether it is the first one of the connection.
-func (c *linkConn) begin() (e *exchange, fresh bool) {
-	e = new(exchange)
-	return e, c.now.Swap(e) == nil
-}

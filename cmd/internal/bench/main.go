@@ -54,34 +54,29 @@ var suites = []suite{
 	{"push", "Pushing an image", coldPush},
 }
 
-type config struct {
-	bench
-	only string // suites, by name; "" = all
-	from string // results of an earlier run
-	json string // where results go
-	docs string // directory of the report
-}
-
 // Main is the whole program.
 func Main() {
-	var c config
-	flag.StringVar(&c.bin, "bin", ".build/bin", "`directory` of the sregfs and sreg binaries")
-	flag.StringVar(&c.dir, "dir", "", "scratch `directory` (default $TMPDIR)")
-	flag.StringVar(&c.only, "suite", "", "suites to run, by `names`, comma-separated (default all: "+names(suites)+")")
-	flag.Int64Var(&c.Size, "size", 1<<30, "`bytes` of the image that is read warm")
-	flag.IntVar(&c.Runs, "runs", 5, "runs of each measurement")
-	flag.BoolVar(&c.quick, "quick", false, "a try: everything smaller, figures that prove nothing")
-	flag.BoolVar(&c.verbose, "v", false, "say more on standard error")
-	flag.StringVar(&c.from, "from", "", "run nothing: report the results in this `file`")
-	flag.StringVar(&c.json, "json", "", "`file` for the results (default .build/bench.json, when all suites run, else .build/bench-part.json)")
-	flag.StringVar(&c.docs, "docs", "", "`directory` for benchmarks.md and its plot (default docs, when all suites run)")
+	var b bench
+	flag.StringVar(&b.bin, "bin", ".build/bin", "`directory` of the sregfs and sreg binaries")
+	flag.StringVar(&b.dir, "dir", "", "scratch `directory` (default $TMPDIR)")
+	only := flag.String("suite", "", "suites to run, by `names`, comma-separated (default all: "+names()+")")
+	flag.Int64Var(&b.Size, "size", 1<<30, "`bytes` of the image that is read warm")
+	flag.IntVar(&b.Runs, "runs", 5, "runs of each measurement")
+	flag.BoolVar(&b.quick, "quick", false, "a try: everything smaller, figures that prove nothing")
+	flag.BoolVar(&b.verbose, "v", false, "say more on standard error")
+	from := flag.String("from", "", "run nothing: report the results in this `file`")
+	flag.StringVar(&b.json, "json", "", "`file` for the results (default .build/bench.json, when all suites run, else .build/bench-part.json)")
+	docs := flag.String("docs", "", "`directory` for benchmarks.md and its plot (default docs, when all suites run)")
 	measure := flag.String("measure", "", "used by the bench itself: run this `workload`, print its figure")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	run := func() error { return c.main(ctx) }
-	if *measure != "" {
+	run := func() error { return b.main(ctx, *only, *docs) }
+	switch {
+	case *measure != "":
 		run = func() error { return try(func() { fmt.Println(measureHere(*measure, flag.Arg(0))) }) }
+	case *from != "":
+		run = func() error { return errors.Join(b.load(*from), b.report(*docs)) }
 	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -90,94 +85,80 @@ func Main() {
 }
 
 // main runs and reports, also what the other suites brought where one failed.
-func (c *config) main(ctx context.Context) error {
-	if c.from != "" {
-		if err := c.load(c.from); err != nil {
-			return err
-		}
-		return errors.Join(c.print(os.Stdout), c.document(c.docs))
-	}
-	chosen, err := choose(c.only)
+func (b *bench) main(ctx context.Context, only, docs string) error {
+	chosen, err := choose(only)
 	if err != nil {
 		return err
 	}
-	docs, json := "", ".build/bench-part.json"
-	if c.only == "" && !c.quick {
-		docs, json = "docs", ".build/bench.json"
+	json := ".build/bench-part.json"
+	if only == "" && !b.quick {
+		docs, json = cmp.Or(docs, "docs"), ".build/bench.json"
 	}
-	c.docs, c.json = cmp.Or(c.docs, docs), cmp.Or(c.json, json)
-	if c.quick {
-		c.Runs, c.Size = min(c.Runs, 2), min(c.Size, 64<<20)
+	b.json = cmp.Or(b.json, json)
+	if b.quick {
+		b.Runs, b.Size = min(b.Runs, 2), min(b.Size, 64<<20)
 	}
-	c.Machine = thisMachine(ctx, c.exe("sregfs"))
-	failed := c.runAll(ctx, chosen)
+	failed := b.runAll(ctx, chosen)
 	if ctx.Err() != nil {
-		c.docs = "" // the page is of a whole run
+		docs = "" // the page is of a whole run
 	}
-	return errors.Join(c.print(os.Stdout), c.document(c.docs), failed)
+	return errors.Join(b.report(docs), failed)
 }
 
-func (c *config) runAll(ctx context.Context, chosen []suite) (failed error) {
-	var err error
-	if c.dir, err = os.MkdirTemp(c.dir, "sregfs-bench-"); err != nil {
+func (b *bench) runAll(ctx context.Context, chosen []suite) (failed error) {
+	// The other user may not pass through the directories that the programs were
+	// built in.
+	const copyPrograms = `chmod 755 "$1"; mkdir "$1/bin"; cp "$2/sregfs" "$2/sreg" "$1/bin"; cp "$3" "$1/bin/bench"; chmod -R 755 "$1/bin"`
+	scratch, err := os.MkdirTemp(b.dir, "sregfs-bench-")
+	if err != nil {
 		return err
 	}
-	defer func() { failed = errors.Join(failed, removeScratch(c.dir)) }()
-	if err := try(c.copyPrograms); err != nil {
+	defer func() {
+		failed = errors.Join(failed, try(func() { b.sh(context.WithoutCancel(ctx), removeScratch, scratch) }))
+	}()
+	if err := try(func() {
+		b.Machine = b.thisMachine(ctx)
+		b.sh(ctx, copyPrograms, scratch, b.bin, must(os.Executable()))
+	}); err != nil {
 		return err
 	}
+	b.dir, b.bin = scratch, filepath.Join(scratch, "bin")
 	for _, s := range chosen {
 		if ctx.Err() != nil {
 			break
 		}
-		c.suite, c.failed = s.about, nil
-		c.logf("%s", s.name)
-		c.attempt(func() { s.run(ctx, &c.bench) })
-		if c.failed != nil {
-			failed = errors.Join(failed, fmt.Errorf("suite %s: %v", s.name, c.failed))
-			c.note("The suite %s broke off: %s", s.name, firstLine(c.failed))
+		b.suite, b.failed = s.about, nil
+		b.logf("%s", s.name)
+		b.attempt(func() { s.run(ctx, b) })
+		if b.failed != nil {
+			failed = errors.Join(failed, fmt.Errorf("suite %s: %v", s.name, b.failed))
+			line, _, _ := strings.Cut(b.failed.Error(), "\n")
+			b.note("The suite %s broke off: %s", s.name, line)
 		}
 		// After each suite, so that what was measured outlives a crash.
-		failed = errors.Join(failed, c.save(c.json))
+		failed = errors.Join(failed, b.save(b.json))
 	}
 	return errors.Join(failed, ctx.Err())
 }
 
-// copyPrograms makes the programs readable for the other user, who may not pass
-// through the directories that they were built in.
-func (c *config) copyPrograms() {
-	to := filepath.Join(c.dir, "bin")
-	check(errors.Join(os.Chmod(c.dir, 0o755), os.Mkdir(to, 0o755)))
-	for name, from := range map[string]string{"sregfs": c.exe("sregfs"), "sreg": c.exe("sreg"), "bench": must(os.Executable())} {
-		check(os.WriteFile(filepath.Join(to, name), must(os.ReadFile(from)), 0o755))
-	}
-	c.bin = to
-}
-
-func choose(only string) ([]suite, error) {
+func choose(only string) (chosen []suite, err error) {
 	if only == "" {
 		return suites, nil
 	}
-	var chosen []suite
 	for name := range strings.SplitSeq(only, ",") {
 		i := slices.IndexFunc(suites, func(s suite) bool { return s.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("no suite %q: there are %s", name, names(suites))
+			return nil, fmt.Errorf("no suite %q: there are %s", name, names())
 		}
 		chosen = append(chosen, suites[i])
 	}
 	return chosen, nil
 }
 
-func names(all []suite) string {
+func names() string {
 	var names []string
-	for _, s := range all {
+	for _, s := range suites {
 		names = append(names, s.name)
 	}
 	return strings.Join(names, ", ")
-}
-
-func firstLine(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
 }

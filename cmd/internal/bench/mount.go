@@ -12,12 +12,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // nobody is the other user: uid and gid.
@@ -167,40 +164,14 @@ func (d *daemon) logText() string {
 // resident returns the memory of the daemon that the key VmRSS (now) or VmHWM
 // (the most so far) of its status tells, in bytes.
 func (d *daemon) resident(key string) int64 {
-	kib := strings.TrimSuffix(value(fmt.Sprintf("/proc/%d/status", d.pid()), key+":"), " kB")
-	return must(strconv.ParseInt(kib, 10, 64)) << 10
+	return kilobytes(fmt.Sprintf("/proc/%d/status", d.pid()), key+":")
 }
 
-// cpuTime returns how long the daemon has had a CPU.
-func (d *daemon) cpuTime() time.Duration {
-	var t unix.Timespec
-	_ = unix.ClockGettime(int32(^d.pid()<<3|2), &t) // the clock of a process, see clock_getcpuclockid(3)
-	return time.Duration(t.Nano())
-}
-
-// removeScratch unmounts what a suite that broke off left mounted below dir, and
-// removes dir. It removes nothing while anything is mounted: what is below a
-// mount is not ours.
-func removeScratch(dir string) error {
-	for _, at := range mountsBelow(dir) {
-		_ = exec.Command("fusermount3", "-uzq", at).Run()
-	}
-	if left := mountsBelow(dir); len(left) > 0 {
-		return fmt.Errorf("%s stays: still mounted are %s", dir, strings.Join(left, ", "))
-	}
-	return os.RemoveAll(dir)
-}
-
-func mountsBelow(dir string) (below []string) {
-	table, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return []string{dir + " (unknown: " + err.Error() + ")"}
-	}
-	for line := range strings.Lines(string(table)) {
-		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
-			below = append(below, f[4])
-		}
-	}
-	slices.Reverse(below) // the inner ones first
-	return below
-}
+// removeScratch unmounts what a suite that broke off left mounted below $1, the
+// inner ones first, and removes $1. It removes nothing while anything is mounted:
+// what is below a mount is not ours.
+const removeScratch = `below() { cut -d" " -f5 /proc/self/mountinfo | grep -F "$1/" | tac; }
+below "$1" | xargs -rn1 fusermount3 -uzq || true
+left=$(below "$1")
+[ -z "$left" ] || { echo "$1 stays: still mounted are" $left >&2; exit 1; }
+rm -rf "$1"`

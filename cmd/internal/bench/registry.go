@@ -23,6 +23,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -48,9 +49,8 @@ type image struct {
 func newImage(repo, tag, path string) *image {
 	f := must(os.Open(path))
 	defer f.Close()
-	h := digest.SHA256.Digester()
-	size := must(io.CopyBuffer(struct{ io.Writer }{h.Hash()}, struct{ io.Reader }{f}, make([]byte, 1<<20)))
-	img := &image{repo: repo, tag: tag, path: path, size: size, digest: h.Digest()}
+	size := must(f.Stat()).Size()
+	img := &image{repo: repo, tag: tag, path: path, size: size, digest: must(digest.FromReader(f))}
 	img.manifest = manifestOf(img.digest, size, map[string]string{ocispec.AnnotationTitle: filepath.Base(repo) + "_" + tag + ".sif"})
 	return img
 }
@@ -90,17 +90,19 @@ type registry struct {
 	link  link
 	dir   string       // each image is a symbolic link here
 	files http.Handler // of dir
+	// listed is repositories, and how many tags of each are only listed. It is
+	// complete before anything is asked.
+	listed map[string]int
 
-	mu      sync.Mutex     // guards the fields below
-	images  []*image       // also those that were pushed
-	listed  map[string]int // how many tags a repository has that are only listed
+	mu      sync.Mutex // guards the fields below
+	images  []*image   // also those that were pushed
 	uploads []*upload
 	log     []*request // in the order of their coming
 }
 
 // An upload is a blob on its way here: it is hashed and not kept.
 type upload struct {
-	hash hash.Hash
+	hash.Hash
 	size int64
 }
 
@@ -129,7 +131,7 @@ func (r *registry) hangUp() {
 func (r *registry) add(img *image) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.images = append(r.images, img)
+	r.images, r.listed[img.repo] = append(r.images, img), 0
 	name := filepath.Join(r.dir, img.repo, img.tag+".sif")
 	check(os.MkdirAll(filepath.Dir(name), 0o755))
 	check(os.Symlink(img.path, name))
@@ -165,7 +167,7 @@ func (r *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case req.URL.Path == "/v2/":
 		answer(w, map[string]any{})
 	case req.URL.Path == "/v2/_catalog":
-		answer(w, map[string]any{"repositories": r.repositories()})
+		answer(w, map[string]any{"repositories": slices.Sorted(maps.Keys(r.listed))})
 	case kind == "tags" && last == "list":
 		r.tags(w, req, repo)
 	case kind == "manifests" && reads:
@@ -173,11 +175,14 @@ func (r *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case kind == "blobs" && reads:
 		r.blob(w, req, digest.Digest(last))
 	case kind == "manifests" && req.Method == http.MethodPut:
-		r.putManifest(w, req, repo, last)
+		body, err := io.ReadAll(req.Body)
+		if err == nil { // else nobody waits for the answer
+			r.created(w, &image{repo: repo, tag: last, manifest: body}, digest.FromBytes(body))
+		}
 	case kind == "uploads" && req.Method == http.MethodPost:
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.uploads = append(r.uploads, &upload{hash: sha256.New()})
+		r.uploads = append(r.uploads, &upload{Hash: sha256.New()})
 		w.Header().Set("Location", fmt.Sprintf("/v2/%s/uploads/%d", repo, len(r.uploads)-1))
 		w.WriteHeader(http.StatusAccepted)
 	case kind == "uploads":
@@ -192,43 +197,27 @@ func answer(w http.ResponseWriter, v any) {
 	_ = json.NewEncoder(w).Encode(v) // who asked may have gone
 }
 
-func (r *registry) repositories() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	all := slices.Collect(maps.Keys(r.listed))
-	for _, img := range r.images {
-		all = append(all, img.repo)
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
-}
-
-// tags writes a page of tags, and where the next one is. Images are few: they
-// come all at once.
+// tags writes a page of tags that are only listed, and where the next one is, or
+// all those of images, which are few.
 func (r *registry) tags(w http.ResponseWriter, req *http.Request, repo string) {
-	r.mu.Lock()
-	tags := []string{}
-	for _, img := range r.images {
+	query, first, end, tags := req.URL.Query(), 0, r.listed[repo], []string{}
+	r.find(func(img *image) bool {
 		if img.repo == repo {
 			tags = append(tags, img.tag)
 		}
-	}
-	count := r.listed[repo]
-	r.mu.Unlock()
-	slices.Sort(tags)
-	query, first, end := req.URL.Query(), 0, count
+		return false
+	})
 	if last, err := strconv.Atoi(strings.TrimPrefix(query.Get("last"), "tag")); err == nil {
 		first = last + 1
 	}
-	if n, err := strconv.Atoi(query.Get("n")); err == nil && n > 0 {
-		end = min(count, first+n)
+	if n, err := strconv.Atoi(query.Get("n")); err == nil && n > 0 && first+n < end {
+		end = first + n
+		w.Header().Set("Link", fmt.Sprintf("</v2/%s/tags/list?n=%d&last=%s>; rel=\"next\"", repo, n, tagName(end-1)))
 	}
 	for i := first; i < end; i++ {
 		tags = append(tags, tagName(i))
 	}
-	if end < count {
-		w.Header().Set("Link", fmt.Sprintf("</v2/%s/tags/list?n=%s&last=%s>; rel=\"next\"", repo, query.Get("n"), tags[len(tags)-1]))
-	}
+	slices.Sort(tags)
 	answer(w, map[string]any{"name": repo, "tags": tags})
 }
 
@@ -284,9 +273,9 @@ func (r *registry) receive(w http.ResponseWriter, req *http.Request, id string) 
 		http.NotFound(w, req)
 		return
 	}
-	n, err := io.CopyBuffer(in.hash, req.Body, make([]byte, 256<<10))
+	n, err := io.CopyBuffer(in, req.Body, make([]byte, 256<<10))
 	in.size += n
-	d := digest.NewDigest(digest.SHA256, in.hash)
+	d := digest.NewDigest(digest.SHA256, in)
 	last := req.Method == http.MethodPut
 	w.Header().Set("Location", req.URL.Path)
 	w.Header().Set("Range", fmt.Sprintf("0-%d", max(in.size-1, 0)))
@@ -300,15 +289,6 @@ func (r *registry) receive(w http.ResponseWriter, req *http.Request, id string) 
 	default:
 		r.created(w, &image{size: in.size, digest: d}, d)
 	}
-}
-
-func (r *registry) putManifest(w http.ResponseWriter, req *http.Request, repo, tag string) {
-	body, err := io.ReadAll(req.Body)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	r.created(w, &image{repo: repo, tag: tag, manifest: body}, digest.FromBytes(body))
 }
 
 func (r *registry) created(w http.ResponseWriter, img *image, d digest.Digest) {
@@ -332,25 +312,18 @@ func (r *registry) pushed(repo, tag string) bool {
 // A request is one that the registry was asked.
 type request struct {
 	at       time.Time
-	conn     int64  // number of its connection
-	fresh    bool   // it is the first one of that
-	what     string // method and path
-	bytes    string // of a Range header, "0-1048575"; "" for all
+	what     string // number of its connection with "+" if it is the first one there, method, path and range
 	blob     bool   // it is for the bytes of an image
 	exchange *exchange
 }
 
 func (r *registry) note(req *http.Request) {
-	c, ok := req.Context().Value(connKey{}).(*linkConn)
-	if !ok {
-		return
+	c, name, plus := req.Context().Value(connKey{}).(*linkConn), req.URL.Path, " "
+	q := &request{at: time.Now(), exchange: new(exchange), blob: strings.Contains(name, "/blobs/") || strings.HasPrefix(name, "/files/")}
+	if c.now.Swap(q.exchange) == nil {
+		plus = "+"
 	}
-	e, fresh := c.begin()
-	name := req.URL.Path
-	q := &request{
-		at: time.Now(), conn: c.id, fresh: fresh, exchange: e, bytes: strings.TrimPrefix(req.Header.Get("Range"), "bytes="),
-		blob: strings.Contains(name, "/blobs/") || strings.HasPrefix(name, "/files/"), what: req.Method + " " + name,
-	}
+	q.what = fmt.Sprintf("%4d%s %s %s %s", c.id, plus, req.Method, name, req.Header.Get("Range"))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.log = append(r.log, q)
@@ -377,21 +350,14 @@ func (r *registry) sent() (n int64) {
 }
 
 // printTimeline writes a line for each request since forget: when it came, was
-// answered first and last (milliseconds since start; negative: never), on which
-// connection ("+" for its first request), and what it was.
+// answered first and last (milliseconds since start; -1: never), and what it was.
 func (r *registry) printTimeline(w io.Writer, start time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	fmt.Fprintln(w, "    came ms    first     last  conn        sent  request")
+	fmt.Fprintln(w, "    came ms    first     last        sent  conn  request")
 	for _, q := range r.log {
-		conn, e := fmt.Sprint(q.conn), q.exchange
-		if q.fresh {
-			conn += "+"
-		}
-		if len(q.what) > 65 {
-			q.what = q.what[:35] + "…" + q.what[len(q.what)-10:]
-		}
-		first, last := ms(time.Unix(0, e.first.Load()).Sub(start)), ms(time.Unix(0, e.last.Load()).Sub(start))
-		fmt.Fprintf(w, "  %9.1f %8.1f %8.1f %5s %11d  %s %s\n", ms(q.at.Sub(start)), max(first, -1), max(last, -1), conn, e.sent.Load(), q.what, q.bytes)
+		since := func(nano *atomic.Int64) float64 { return max(-1, ms(time.Unix(0, nano.Load()).Sub(start))) }
+		e := q.exchange
+		fmt.Fprintf(w, "  %9.1f %8.1f %8.1f %11d %s\n", ms(q.at.Sub(start)), since(&e.first), since(&e.last), e.sent.Load(), q.what)
 	}
 }

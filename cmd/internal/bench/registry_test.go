@@ -98,7 +98,7 @@ func TestRegistry(t *testing.T) {
 	}
 	fresh := 0
 	for _, q := range r.reg.log {
-		if q.fresh {
+		if strings.Contains(q.what, "+ ") {
 			fresh++
 		}
 	}

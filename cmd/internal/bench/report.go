@@ -96,34 +96,20 @@ func (b *bench) reached(r *result) string {
 	return figure(r.median()) + " " + string(r.Unit)
 }
 
-// print writes all tables as a terminal shows them.
-func (b *bench) print(w io.Writer) error {
-	for _, t := range b.tables() {
-		fmt.Fprintf(w, "\n%s\n", t.Heading)
-		tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-		for _, row := range t.Rows {
-			fmt.Fprintln(tw, "  "+strings.Join(row, "\t"))
-		}
-		if err := tw.Flush(); err != nil {
-			return err
-		}
-		for _, n := range t.Notes {
-			fmt.Fprintf(w, "  %s\n", n)
-		}
+// report writes all tables as a terminal shows them, and benchmarks.md with
+// benchmarks.svg into a directory, where one is named.
+func (b *bench) report(docs string) error {
+	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
+	_, _ = io.WriteString(w, fill("terminal", b.tables())) // what fails, Flush says, too
+	if docs == "" {
+		return w.Flush()
 	}
-	return nil
+	return errors.Join(w.Flush(), b.document(docs))
 }
 
-// document writes benchmarks.md and benchmarks.svg into dir; "" writes nothing.
 func (b *bench) document(dir string) error {
-	if dir == "" {
-		return nil
-	}
-	var all []error
-	for name, text := range map[string]string{"benchmarks.md": b.page(), "benchmarks.svg": b.plot()} {
-		all = append(all, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
-	}
-	return errors.Join(all...)
+	return errors.Join(os.WriteFile(filepath.Join(dir, "benchmarks.md"), []byte(b.page()), 0o644),
+		os.WriteFile(filepath.Join(dir, "benchmarks.svg"), []byte(b.plot()), 0o644))
 }
 
 // judged returns how many results have a verdict, and those that missed their
@@ -161,10 +147,8 @@ func (b *bench) page() string {
 // A bar is a row of the plot, or the heading above some where it has no Class.
 // Its texts are escaped.
 type bar struct {
-	Y               int
-	Name, Who, Text string
-	Class           string
-	Length          string
+	Y                              int
+	Name, Who, Text, Class, Length string
 }
 
 // plot draws a bar for each result that has a target: how good it is, as a share

@@ -5,6 +5,7 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -68,10 +69,16 @@ func output(ctx context.Context, env []string, words ...string) string {
 	cmd.Env = env
 	out, err := cmd.Output()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		err = fmt.Errorf("%s: %v\n%s", strings.Join(words, " "), err, exit.Stderr)
+		err = fmt.Errorf("%s: %v: %s", strings.Join(words, " "), err, bytes.TrimSpace(exit.Stderr))
 	}
 	check(err)
 	return strings.TrimSpace(string(out))
+}
+
+// sh runs a script of the shell, which sees args as $1 and so on, and ends at its
+// first failure.
+func (b *bench) sh(ctx context.Context, script string, args ...string) string {
+	return output(ctx, nil, append([]string{"sh", "-euc", script, "sh"}, args...)...)
 }
 
 // timed runs a command and returns how long that took.
@@ -90,37 +97,27 @@ type machine struct {
 	Programs                        []string // "rclone v1.60.1-DEV" …
 }
 
-func thisMachine(ctx context.Context, sregfs string) machine {
-	first := func(words ...string) (line string) {
-		if err := try(func() { line, _, _ = strings.Cut(output(ctx, nil, words...), "\n") }); err != nil {
-			return words[0] + ": not there"
-		}
-		return strings.TrimSpace(line)
-	}
-	curl := strings.Fields(first("curl", "--version"))
-	return machine{
-		Date: time.Now().UTC().Format("2006-01-02 15:04 UTC"), CPUs: runtime.NumCPU(), MemoryGiB: gib(value("/proc/meminfo", "MemTotal")),
-		CPU: value("/proc/cpuinfo", "model name"), Kernel: first("uname", "-sr"),
-		System: strings.Trim(value("/etc/os-release", "PRETTY_NAME"), `"`), Disk: first("findmnt", "-no", "FSTYPE", "-T", os.TempDir()),
-		Programs: []string{
-			first(sregfs, "--version"), first("rclone", "version"), strings.Join(curl[:min(2, len(curl))], " "), runtime.Version(),
-		},
-	}
+// machineScript prints a line for each field of a machine, and for each program.
+const machineScript = `line() { "$@" 2>/dev/null | sed 1q | grep . || echo "$1: not there"; }
+date -u "+%F %R UTC"
+sed -n "s/^model name[^:]*: //p" /proc/cpuinfo | sed 1q | grep . || echo unknown
+uname -sr
+(. /etc/os-release; echo "$PRETTY_NAME")
+line findmnt -no FSTYPE -T "${TMPDIR:-/tmp}"
+awk '/MemTotal/ { printf "%.0f\n", $2 / 2^20 }' /proc/meminfo
+line "$1" --version
+line rclone version
+line curl --version | cut -d" " -f1,2`
+
+func (b *bench) thisMachine(ctx context.Context) machine {
+	l := strings.Split(b.sh(ctx, machineScript, b.exe("sregfs")), "\n")
+	return machine{l[0], l[1], l[2], l[3], l[4], runtime.NumCPU(), must(strconv.Atoi(l[5])), append(l[6:], runtime.Version())}
 }
 
-// value returns what stands behind the first key of a file of "key: value" or
-// "key=value" lines.
-func value(path, key string) string {
-	text, _ := os.ReadFile(path)
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, key); ok {
-			return strings.TrimSpace(strings.TrimLeft(rest, " \t:="))
-		}
-	}
-	return "unknown"
-}
-
-func gib(meminfo string) int {
-	kib, _ := strconv.Atoi(strings.TrimSuffix(meminfo, " kB"))
-	return (kib + 1<<19) >> 20
+// kilobytes returns what stands behind a key of a file of "key: 123 kB" lines, in
+// bytes.
+func kilobytes(file, key string) int64 {
+	_, rest, _ := strings.Cut(string(must(os.ReadFile(file))), "\n"+key)
+	n, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+	return must(strconv.ParseInt(n, 10, 64)) << 10
 }

@@ -81,7 +81,7 @@ func (r *rig) exec(ctx context.Context, at string, s subject, mount []string) {
 	mounted := time.Since(start)
 	timed(ctx, "chroot", root, "/bin/true")
 	took, sent := time.Since(start), r.reg.sent()
-	r.explain(at+ranAfter, s, start, "ran it after %v", took)
+	r.explain(at+ranAfter, s, start)
 	r.b.add(at+mountedAfter, s, "ms", ms(mounted))
 	r.b.add(at+ranAfter, s, "ms", ms(took))
 	r.b.add(at+fetched, s, "MB", float64(sent)/1e6)

@@ -41,11 +41,11 @@ var workloads = map[string]workload{
 	"open":             openClose,
 	"list":             list,
 	"list with stat":   listWithStat,
-	"stat":             stats(1),
-	"stat x8":          stats(8),
+	"stat":             stats(1, "", nil),
+	"stat x8":          stats(8, "", nil),
 	"stat again":       statAgain,
 	"stat all":         statFacts,
-	"stat of no name":  statMissing,
+	"stat of no name":  stats(1, "no-", unix.ENOENT),
 	"drop, list":       dropped(list),
 	"drop, sequential": dropped(sequential(1<<20, 0)),
 	"drop, 4K":         dropped(random(4<<10, 10_000, 1)),
@@ -70,15 +70,10 @@ func (b *bench) measure(ctx context.Context, as []string, name, path string) flo
 // directory entries. What lies behind a mount is another file: its pages stay.
 func dropped(w workload) workload {
 	return func(path string) float64 {
-		dropPages(path)
+		f := must(os.Open(path))
+		check(errors.Join(unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED), f.Close()))
 		return w(path)
 	}
-}
-
-func dropPages(path string) {
-	f := must(os.Open(path))
-	defer f.Close()
-	check(unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
 }
 
 // rate returns how many of n things were done a second.
@@ -215,11 +210,11 @@ func eachName(path string, do func(name []byte)) {
 const statsEnd = 2 * time.Second
 
 // stats returns the files asked after a second, by so many threads together: each
-// name once.
-func stats(threads int) workload {
+// name once, with a prefix before it, which answers with want.
+func stats(threads int, prefix string, want error) workload {
 	return func(path string) float64 {
-		paths, start := namesIn(path, ""), time.Now()
-		return rate(statAll(paths, threads, statsEnd, nil), start)
+		paths, start := namesIn(path, prefix), time.Now()
+		return rate(statAll(paths, threads, statsEnd, want), start)
 	}
 }
 
@@ -237,12 +232,6 @@ func statAgain(path string) float64 {
 	n := statAll(paths, 1, statsEnd/4, nil) // before the kernel asks again
 	start := time.Now()
 	return rate(statAll(paths[:n], 1, statsEnd, nil), start)
-}
-
-// statMissing asks for names that are not there.
-func statMissing(path string) float64 {
-	paths, start := namesIn(path, "no-"), time.Now()
-	return rate(statAll(paths, 1, statsEnd, unix.ENOENT), start)
 }
 
 func namesIn(path, prefix string) (paths []string) {
