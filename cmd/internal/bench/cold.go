@@ -308,9 +308,8 @@ func (r *rig) demand(ctx context.Context, wait, during time.Duration, seed uint6
 				took = append(took, one)
 			}
 		}
-		if r.b.verbose && seed != 1 {
-			r.b.logf("waited %v: %d reads of what was not here, the registry sent %d MB", wait, len(took), r.reg.sent()/1e6)
-			r.reg.printTimeline(os.Stderr, start)
+		if seed != 1 {
+			r.explain(fmt.Sprintf("after %v, %d reads of what was not here", wait, len(took)), sregfs, start)
 		}
 		check(ctx.Err())
 	})

@@ -206,10 +206,10 @@ func (h *home) fill(names string, count int) {
 	var list strings.Builder
 	for i := range count {
 		image := fmt.Sprintf("tool%05d", i)
-		dir := h.path(filepath.Join("images", "bench", image))
-		check(os.MkdirAll(dir, 0o755))
-		check(os.WriteFile(filepath.Join(dir, "latest.sif"), []byte(image), 0o644))
-		list.WriteString(image + ":latest.sif\n")
+		fmt.Fprintln(&list, image+":latest.sif")
+		file := h.path(filepath.Join("images", "bench", image, "latest.sif"))
+		check(os.MkdirAll(filepath.Dir(file), 0o755))
+		check(os.WriteFile(file, []byte(image), 0o644))
 	}
 	check(os.WriteFile(names, []byte(list.String()), 0o644))
 }
