@@ -2,139 +2,172 @@
 
 //go:build linux
 
-package main
+package bench
 
 import (
 	"cmp"
-	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
-// A suite measures one group and adds its results to the bench. An error loses
-// no result that was added before it.
-type suite struct {
-	name  string // as -suite takes it
-	about string // the heading of results that name none
-	run   func(ctx context.Context, b *bench) error
-}
+// A subject is who did what is measured: "native", "sregfs", "rclone", "curl" …
+type subject string
 
-// A result is one figure of one subject, measured several times.
-type result struct {
-	suite   string    // heading of its table, e.g. "Cold reads at 50 ms"
-	name    string    // what was done: "whole read, 50 ms round trip"
-	subject string    // who did it: "native", "sregfs", "rclone", "curl" …
-	unit    string    // "MB/s", "reads/s", "ms", "MB", "bytes/size"
-	lower   bool      // lower is better
-	runs    []float64 // one figure a run, in order
-	base    string    // subject that the ratio is of; "" = none
-	target  string    // what was aimed for, as a person reads it: "≥ 0.97 of native"; "" = none
-	met     *bool     // nil: not judged
+// A unit is what a figure counts: "MB/s", "ms", "bytes/size" …
+type unit string
 
-	// goal is the target as a number: a ratio of the base if there is one, else
-	// in the unit of runs. [bench.aim] and [bench.limit] set it; 0 = none.
-	goal float64
-}
+// lower reports whether less of it is better. Rates and shares are better high.
+func (u unit) lower() bool { return !strings.HasSuffix(string(u), "/s") && u != "of 1" }
 
-func (r *result) median() float64 { return median(r.runs) }
-
-// A bench is one run of the chosen suites.
-type bench struct {
-	bin     string // directory of the sregfs and sreg binaries; others may read it
-	dir     string // scratch, on the disk that the figures are about
-	size    int64  // bytes of the image of the warm suite
-	runs    int    // runs of each measurement: 5 or more, unless quick
-	quick   bool   // a try: smaller images, fewer names, fewer runs
-	verbose bool   // suites may say more on standard error
-
-	suite   string // heading of the suite that runs
-	results []*result
-	notes   []note
-}
-
-// A note is a sentence that belongs below the table of a suite: a figure that
-// could not be taken and why, or what a figure means.
-type note struct{ Suite, Text string }
-
-// add takes a result; an empty suite is the heading of the running suite. Adding
-// the same suite, name and subject again adds its runs to those there are, so
-// that subjects can take turns.
-func (b *bench) add(r result) {
-	r.suite = cmp.Or(r.suite, b.suite)
-	if old := b.find(r.suite, r.name, r.subject); old != nil {
-		old.runs = append(old.runs, r.runs...)
-		return
-	}
-	r.runs = slices.Clone(r.runs)
-	b.results = append(b.results, &r)
-}
-
-// find returns a result that was added, or nil.
-func (b *bench) find(suite, name, subject string) *result {
-	i := slices.IndexFunc(b.results, func(r *result) bool {
-		return r.suite == suite && r.name == name && r.subject == subject
-	})
-	if i < 0 {
-		return nil
-	}
-	return b.results[i]
-}
-
-// median returns the median of what was added to the running suite, 0 if
-// nothing was.
-func (b *bench) median(name, subject string) float64 {
-	if r := b.find(b.suite, name, subject); r != nil {
-		return r.median()
-	}
-	return 0
-}
-
-// aim judges a subject by its ratio of base: at least goal, or at most goal
-// where lower is better. All runs must have been added.
-func (b *bench) aim(name, subject, base string, goal float64) {
-	r, of := b.find(b.suite, name, subject), b.find(b.suite, name, base)
-	if r == nil || of == nil || of.median() == 0 {
-		return
-	}
-	ratio := r.median() / of.median()
-	met := ratio >= goal
-	if r.lower {
-		met = ratio <= goal
-	}
-	r.base, r.goal, r.met = base, goal, &met
-	r.target = fmt.Sprintf("%s %s of %s", sign(r.lower), figure(goal), base)
-}
-
-// limit judges a subject by its figure: at least goal, or at most goal where
-// lower is better.
-func (b *bench) limit(name, subject string, goal float64) {
-	r := b.find(b.suite, name, subject)
-	if r == nil {
-		return
-	}
-	met := r.median() >= goal
-	if r.lower {
-		met = r.median() <= goal
-	}
-	r.goal, r.met = goal, &met
-	r.target = fmt.Sprintf("%s %s %s", sign(r.lower), figure(goal), r.unit)
-}
-
-func sign(lower bool) string {
-	if lower {
+func (u unit) sign() string {
+	if u.lower() {
 		return "≤"
 	}
 	return "≥"
 }
 
+// A result is one figure of one subject, measured several times.
+type result struct {
+	Suite   string // heading of its table
+	Name    string // what was done: "whole read, 50 ms round trip"
+	Subject subject
+	Unit    unit
+	Runs    []float64 // one figure a run, in order
+	Base    subject   `json:",omitempty"` // whom the ratio is of
+	Target  string    `json:",omitempty"` // as a person reads it: "≥ 0.97 of native"
+	Goal    float64   `json:",omitempty"` // the target as a number: a ratio if there is a base, else in the unit
+	Met     *bool     `json:",omitempty"` // nil: not judged
+}
+
+func (r *result) median() float64 {
+	s, n := slices.Sorted(slices.Values(r.Runs)), len(r.Runs)
+	if n == 0 {
+		return 0
+	}
+	return (s[(n-1)/2] + s[n/2]) / 2
+}
+
+// A note is a sentence below the table of a suite: why a figure could not be
+// taken, or what a figure means.
+type note struct{ Suite, Text string }
+
+// A record is what is kept in a file, to make the report again without measuring.
+type record struct {
+	Machine machine
+	Runs    int   // of each measurement: 5 or more, unless quick
+	Size    int64 // bytes of the image of the warm suite
+	Results []*result
+	Notes   []note
+}
+
+// A bench is one run of the chosen suites.
+type bench struct {
+	record
+	bin     string // directory of the sregfs and sreg binaries; others may read it
+	dir     string // scratch, on the disk that the figures are about
+	quick   bool   // a try: smaller images, fewer names, fewer runs
+	verbose bool   // suites may say more on standard error
+	json    string // file for the results
+	suite   string // heading of the suite that runs
+	failed  error  // what went wrong in it without ending it
+}
+
+// add adds a figure to the running suite. Adding to the same name and subject
+// again adds a run, so that subjects can take turns.
+func (b *bench) add(name string, s subject, u unit, v float64) {
+	r := b.find(b.suite, name, s)
+	if r == nil {
+		r = &result{Suite: b.suite, Name: name, Subject: s, Unit: u}
+		b.Results = append(b.Results, r)
+	}
+	r.Runs = append(r.Runs, v)
+}
+
+// find returns a result that was added, or nil.
+func (b *bench) find(suite, name string, s subject) *result {
+	for _, r := range b.Results {
+		if r.Suite == suite && r.Name == name && r.Subject == s {
+			return r
+		}
+	}
+	return nil
+}
+
+// median returns the median of what was added to the running suite, or 0.
+func (b *bench) median(name string, s subject) float64 {
+	return cmp.Or(b.find(b.suite, name, s), &result{}).median()
+}
+
+// compare gives the other results of that name a ratio of base.
+func (b *bench) compare(name string, base subject) {
+	for _, r := range b.Results {
+		if r.Suite == b.suite && r.Name == name && r.Subject != base {
+			r.Base = base
+		}
+	}
+}
+
+// aim judges a subject by its ratio of base, or by its figure where base is "":
+// at least goal, or at most goal where lower is better. All runs must have been
+// added.
+func (b *bench) aim(name string, s, base subject, goal float64) {
+	r := b.find(b.suite, name, s)
+	if r == nil {
+		return
+	}
+	value, of := r.median(), string(r.Unit)
+	if base != "" {
+		m := b.median(name, base)
+		if m == 0 {
+			return
+		}
+		r.Base = base
+		value, of = value/m, "of "+string(base)
+	}
+	met := value >= goal
+	if r.Unit.lower() {
+		met = value <= goal
+	}
+	r.Goal, r.Met, r.Target = goal, &met, fmt.Sprintf("%s %s %s", r.Unit.sign(), figure(goal), of)
+}
+
+// limit judges a subject by its figure.
+func (b *bench) limit(name string, s subject, goal float64) { b.aim(name, s, "", goal) }
+
+// ratio returns r's median as a ratio of its base's.
+func (b *bench) ratio(r *result) (float64, bool) {
+	if r.Base == "" || r.Base == r.Subject || len(r.Runs) == 0 {
+		return 0, false
+	}
+	of := cmp.Or(b.find(r.Suite, r.Name, r.Base), &result{}).median()
+	return r.median() / of, of != 0
+}
+
 // note adds a sentence below the table of the running suite.
 func (b *bench) note(format string, args ...any) {
-	n := note{Suite: b.suite, Text: fmt.Sprintf(format, args...)}
-	if !slices.Contains(b.notes, n) {
-		b.notes = append(b.notes, n)
+	n := note{b.suite, fmt.Sprintf(format, args...)}
+	if !slices.Contains(b.Notes, n) {
+		b.Notes = append(b.Notes, n)
 	}
+}
+
+// save writes everything that was added so far; load reads it.
+func (b *bench) save(path string) error {
+	data, err := json.MarshalIndent(b.record, "", "\t")
+	return errors.Join(err, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, append(data, '\n'), 0o644))
+}
+
+func (b *bench) load(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, &b.record)
 }
 
 // logf says on standard error what is being done.
@@ -142,42 +175,22 @@ func (b *bench) logf(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...)
 }
 
-// temp makes a scratch directory that any user may pass through.
-func (b *bench) temp(pattern string) (string, error) {
-	dir, err := os.MkdirTemp(b.dir, pattern)
-	if err != nil {
-		return "", err
+// scaled returns n, or a part of it in a quick run.
+func (b *bench) scaled(n, part int64) int64 {
+	if b.quick {
+		return n / part
 	}
-	return dir, os.Chmod(dir, 0o755)
+	return n
 }
+
+// temp makes a scratch directory that any user may pass through.
+func (b *bench) temp(pattern string) string {
+	dir := must(os.MkdirTemp(b.dir, pattern))
+	check(os.Chmod(dir, 0o755))
+	return dir
+}
+
+func remove(dir string) { check(os.RemoveAll(dir)) }
 
 // exe returns the path of one of the project's programs.
 func (b *bench) exe(name string) string { return filepath.Join(b.bin, name) }
-
-// base returns the result that r's ratio is of, or nil.
-func (b *bench) base(r *result) *result {
-	if r.base == "" || r.base == r.subject {
-		return nil
-	}
-	return b.find(r.suite, r.name, r.base)
-}
-
-// ratio returns r's median as a ratio of its base's.
-func (b *bench) ratio(r *result) (float64, bool) {
-	of := b.base(r)
-	if of == nil || len(of.runs) == 0 || len(r.runs) == 0 || of.median() == 0 {
-		return 0, false
-	}
-	return r.median() / of.median(), true
-}
-
-func median(f []float64) float64 {
-	if len(f) == 0 {
-		return 0
-	}
-	s := slices.Sorted(slices.Values(f))
-	if n := len(s); n%2 == 0 {
-		return (s[n/2-1] + s[n/2]) / 2
-	}
-	return s[len(s)/2]
-}

@@ -2,12 +2,11 @@
 
 //go:build linux
 
-package main
+package bench
 
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -20,128 +19,75 @@ import (
 
 // folder measures a folder of files without an extension, as large as the largest
 // public collection of images, on web servers and as a directory.
-func folder(ctx context.Context, b *bench) (err error) {
-	images := 120_000
-	if b.quick {
-		images = 6000
-	}
-	root, err := b.temp("www-")
-	if err != nil {
-		return err
-	}
-	if err := makeImages(filepath.Join(root, "all"), images); err != nil {
-		return err
-	}
+func folder(ctx context.Context, b *bench) {
+	images := int(b.scaled(120_000, 20))
+	root := b.temp("www-")
+	all := filepath.Join(root, "all")
+	makeImages(all, images)
 	what := figure(float64(images)) + " names, "
 	for name, config := range map[string]string{"nginx": nginxConf, "nginx, JSON": nginxJSONConf, "apache": apacheConf} {
-		srv, err := startWeb(ctx, root, config)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		err = b.folderOf(ctx, what+name, "big=http,url="+srv.url)
-		for range b.runs {
-			var took time.Duration
-			if took, err = timed(ctx, "curl", "-sSf", "-o", "/dev/null", srv.url+"/all/"); err != nil {
-				break
-			}
-			b.add(result{name: what + name + ": the first ls", subject: "curl of the page", unit: "ms", lower: true, runs: []float64{ms(took)}})
-			if _, missing := exec.LookPath("rclone"); missing != nil {
-				continue
-			}
-			if took, err = timed(ctx, "rclone", "--config", "/dev/null", "lsf", ":http,url='"+srv.url+"':all"); err != nil {
-				break
-			}
-			b.add(result{name: what + name + ": the first ls", subject: "rclone lsf", unit: "ms", lower: true, runs: []float64{ms(took)}})
-		}
-		srv.stop()
-		if err != nil {
-			return err
-		}
+		b.folderOn(ctx, what+name, root, config)
 	}
-	if err := b.folderOf(ctx, what+"a directory", "big=dir,path="+root); err != nil {
-		return err
-	}
-	for range b.runs {
-		for step, args := range map[string][]string{": the first ls": nil, ": ls -l": {"-l"}} {
-			took, err := timed(ctx, "ls", append(args, filepath.Join(root, "all"))...)
-			if err != nil {
-				return err
-			}
-			b.add(result{name: what + "a directory" + step, subject: "native", unit: "ms", lower: true, runs: []float64{ms(took)}})
-		}
+	b.folderOf(ctx, what+"a directory", "big=dir,path="+root)
+	for range b.Runs {
+		b.add(what+"a directory: the first ls", native, "ms", ms(timed(ctx, "ls", all)))
+		b.add(what+"a directory: ls -l", native, "ms", ms(timed(ctx, "ls", "-l", all)))
 	}
 	b.note("Each run begins with nothing known. The peak is VmHWM of the daemon after all that stands above it.")
-	return nil
 }
 
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+// folderOn measures the folder on a web server.
+func (b *bench) folderOn(ctx context.Context, what, root, config string) {
+	url, stop := startWeb(ctx, root, config)
+	defer stop()
+	b.folderOf(ctx, what, "big=http,url="+url)
+	for range b.Runs {
+		b.add(what+": the first ls", "curl of the page", "ms", ms(timed(ctx, "curl", "-sSf", "-o", "/dev/null", url+"/all/")))
+		if err := try(func() {
+			b.add(what+": the first ls", "rclone lsf", "ms", ms(timed(ctx, "rclone", "--config", "/dev/null", "lsf", ":http,url='"+url+"':all")))
+		}); err != nil { // it may not be there, and does not read JSON
+			b.note("%s: no figure of rclone lsf.", what)
+		}
+	}
+}
 
 // folderOf measures a remote that has the folder "all".
-func (b *bench) folderOf(ctx context.Context, what, remote string) error {
-	for range b.runs {
-		h, err := b.newHome(remote)
-		if err != nil {
-			return err
+func (b *bench) folderOf(ctx context.Context, what, remote string) {
+	for range b.Runs {
+		h := b.newHome(false, remote)
+		d := h.mount(ctx)
+		defer func() { d.stop() }()
+		all := d.path("big/all")
+		step := func(name string, words ...string) {
+			b.add(what+": "+name, sregfs, "ms", ms(timed(ctx, append(words, all)...)))
 		}
-		if err := b.folderOnce(ctx, h, what); err != nil {
-			return fmt.Errorf("%s: %w", what, err)
-		}
+		peak := func(name string) { b.add(what+": "+name, sregfs, "MB", float64(d.resident("VmHWM"))/1e6) }
+		step("the first ls", "ls")
+		step("ls again", "ls")
+		peak("peak after ls")
+		step("ls -l", "ls", "-l")
+		peak("peak after ls -l")
+		d.stop()
+		d = h.mount(ctx)
+		step("the first ls after a restart", "ls")
+		peak("peak after that")
+		d.stop()
 	}
-	return nil
-}
-
-func (b *bench) folderOnce(ctx context.Context, h *home, what string) error {
-	d, err := h.mount(ctx, "sregfs")
-	if err != nil {
-		return err
-	}
-	defer func() { d.stop() }()
-	step := func(name string, args ...string) error {
-		took, err := timed(ctx, args[0], args[1:]...)
-		b.add(result{name: what + ": " + name, subject: "sregfs", unit: "ms", lower: true, runs: []float64{ms(took)}})
-		return err
-	}
-	peak := func(name string) error {
-		most, err := d.peakRSS()
-		b.add(result{name: what + ": " + name, subject: "sregfs", unit: "MB", lower: true, runs: []float64{float64(most) / 1e6}})
-		return err
-	}
-	all := d.path("big/all")
-	if err := errors.Join(step("the first ls", "ls", all), step("ls again", "ls", all), peak("peak after ls"),
-		step("ls -l", "ls", "-l", all), peak("peak after ls -l")); err != nil {
-		return err
-	}
-	d.stop()
-	if d, err = h.mount(ctx, "sregfs"); err != nil {
-		return err
-	}
-	return errors.Join(step("the first ls after a restart", "ls", all), peak("peak after that"))
 }
 
 // makeImages fills a directory with names of one small file: as many as one can have,
 // then of another.
-func makeImages(dir string, images int) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
+func makeImages(dir string, images int) {
+	check(os.MkdirAll(dir, 0o755))
 	first := ""
 	for i := range images {
 		name := filepath.Join(dir, fmt.Sprintf("bioconductor-tool-%06d:1.20--h50ea8bc_%d", i*7919%images, i%3))
 		if i%30_000 != 0 && os.Link(first, name) == nil {
 			continue
 		}
-		if err := os.WriteFile(name, []byte("hsqs"), 0o755); err != nil {
-			return err
-		}
+		check(os.WriteFile(name, []byte("hsqs"), 0o755))
 		first = name
 	}
-	return nil
-}
-
-// A web is a running web server.
-type web struct {
-	url  string
-	stop func()
 }
 
 // What follows is filled in with the directory of the server's own files, its address
@@ -180,65 +126,36 @@ DocumentRoot %[3]q
 
 // startWeb starts a server of which the first line of config is the command. The caller
 // stops it.
-func startWeb(ctx context.Context, root, config string) (*web, error) {
-	dir, err := os.MkdirTemp(filepath.Dir(root), "web-")
-	if err != nil {
-		return nil, err
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
+func startWeb(ctx context.Context, root, config string) (url string, stop func()) {
+	dir := must(os.MkdirTemp(filepath.Dir(root), "web-"))
+	l := must(net.Listen("tcp", "127.0.0.1:0"))
 	address := l.Addr().String()
-	if err := l.Close(); err != nil {
-		return nil, err
-	}
+	check(l.Close())
 	command, text, _ := strings.Cut(fmt.Sprintf(config, filepath.Join(dir, "pid"), address, root), "\n")
-	file := filepath.Join(dir, "conf")
+	words, file := strings.Fields(command), filepath.Join(dir, "conf")
+	check(os.WriteFile(file, []byte(text), 0o644))
 	// A server that root starts becomes somebody else.
-	if err := errors.Join(os.WriteFile(file, []byte(text), 0o644), os.Mkdir(filepath.Join(dir, "pid.t"), 0o777), open755(root)); err != nil {
-		return nil, err
+	check(os.Mkdir(filepath.Join(dir, "pid.t"), 0o777))
+	program, err := exec.LookPath(words[0])
+	if err != nil { // only root has that directory in PATH
+		program = must(exec.LookPath("/usr/sbin/" + words[0]))
 	}
-	words := append(strings.Fields(command), file)
-	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
-	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin")
-	if cmd.Path, err = lookPath(words[0]); err != nil {
-		return nil, err
-	}
-	cmd.Err = nil
+	cmd := exec.CommandContext(ctx, program, append(words[1:], file)...)
 	var log bytes.Buffer
 	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	w := &web{url: "http://" + address, stop: func() {
+	check(cmd.Start())
+	stop = func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
-	}}
+	}
 	for range 2000 {
 		if c, err := net.Dial("tcp", address); err == nil {
-			return w, c.Close()
+			check(c.Close())
+			return "http://" + address, stop
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	w.stop()
-	return nil, fmt.Errorf("%s does not answer: %s", words[0], &log)
-}
-
-// lookPath finds a program, also where only root has its directory in PATH.
-func lookPath(name string) (string, error) {
-	if path, err := exec.LookPath(name); err == nil {
-		return path, nil
-	}
-	return exec.LookPath("/usr/sbin/" + name)
-}
-
-// open755 lets everybody read the directory, and pass those above it that are ours.
-func open755(dir string) error {
-	for ; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			return err
-		}
-	}
-	return nil
+	stop()
+	check(fmt.Errorf("%s does not answer: %s", words[0], &log))
+	return "", nil
 }

@@ -2,10 +2,11 @@
 
 //go:build linux
 
-package main
+package bench
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -25,31 +26,41 @@ const (
 )
 
 // A link is what lies between a server here and its clients: on loopback, but
-// with a round-trip time and limits.
-// It can be changed at any time. The zero value is loopback as it is.
+// with a round-trip time and limits. It can be changed at any time. The zero value
+// is loopback as it is.
 //
 // What it does not model is TCP: no slow start, no loss, no queue that one
 // connection fills for another.
 type link struct {
 	rtt    atomic.Int64 // nanoseconds
 	each   atomic.Int64 // bytes a second of each connection; 0 is no limit
-	shared meter        // of all together
+	all    atomic.Int64 // bytes a second of all together; 0 is no limit
 	up     atomic.Int64 // bytes a second of each connection to the server; 0 is no limit
+	shared meter        // of all together
 }
 
-// set sets the round-trip time and the rates, in bytes a second, of each
-// connection and of all together; 0 is no limit.
-func (l *link) set(rtt time.Duration, each, all int64) {
-	l.rtt.Store(int64(rtt))
-	l.each.Store(each)
-	l.shared.rate.Store(all)
+// A network is what a link can be set to, 0 being no limit.
+type network struct {
+	rtt       time.Duration
+	each, all int64 // bytes a second, see link
+}
+
+func (n network) String() string {
+	if n.each == 0 {
+		return fmt.Sprintf("%d ms, no limit", n.rtt.Milliseconds())
+	}
+	return fmt.Sprintf("%d ms, %d MB/s a connection", n.rtt.Milliseconds(), n.each/1e6)
+}
+
+func (l *link) set(n network) {
+	l.rtt.Store(int64(n.rtt))
+	l.each.Store(n.each)
+	l.all.Store(n.all)
 }
 
 // A meter hands out the time of a wire: the next sender begins when the one
 // before has ended.
 type meter struct {
-	rate atomic.Int64 // bytes a second; 0 is no limit
-
 	mu   sync.Mutex // guards the field below
 	free time.Time  // when the wire is free again
 }
@@ -57,27 +68,21 @@ type meter struct {
 // reserve takes the wire for n bytes, which could leave from the given time on,
 // and returns when the last bit of them will have left.
 func (m *meter) reserve(n int, rate int64, from time.Time) time.Time {
-	if floor := time.Now().Add(-maxLate); from.Before(floor) {
-		from = floor
-	}
+	from = later(from, time.Now().Add(-maxLate))
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.free.Before(from) {
-		m.free = from
-	}
-	m.free = m.free.Add(time.Duration(float64(n) / float64(rate) * float64(time.Second)))
+	m.free = later(m.free, from).Add(time.Duration(float64(n) / float64(rate) * float64(time.Second)))
 	return m.free
 }
 
-// listen returns a listener on a port of 127.0.0.1 behind the link.
-func (l *link) listen() (net.Listener, error) {
-	next, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
 	}
-	return &linkListener{Listener: next, link: l}, nil
+	return a
 }
 
+// A linkListener accepts connections behind the link.
 type linkListener struct {
 	net.Listener
 	link *link
@@ -105,13 +110,13 @@ type linkConn struct {
 	*net.TCPConn
 	link *link
 	id   int64
+	here time.Time                // when the connection is made
 	wire meter                    // from here
 	in   meter                    // to here
 	now  atomic.Pointer[exchange] // nil before the first
 
-	mu   sync.Mutex // guards the fields below
-	here time.Time  // when the connection is made
-	due  time.Time  // the next answer may be with the client from then on
+	mu  sync.Mutex // guards the field below
+	due time.Time  // the next answer may be with the client from then on
 }
 
 // Read notes when something was heard.
@@ -123,47 +128,38 @@ func (c *linkConn) Read(p []byte) (int, error) {
 	}
 	if n > 0 {
 		c.mu.Lock()
-		heard := time.Now()
-		if heard.Before(c.here) {
-			heard = c.here
-		}
-		c.due = heard.Add(time.Duration(c.link.rtt.Load()))
-		c.mu.Unlock()
+		defer c.mu.Unlock()
+		c.due = later(time.Now(), c.here).Add(time.Duration(c.link.rtt.Load()))
 	}
 	return n, err
 }
 
 // Write sends p in slices.
-func (c *linkConn) Write(p []byte) (int, error) {
-	total := 0
-	for len(p) > 0 {
-		part := p[:min(len(p), c.pause(len(p)))]
-		n, err := c.TCPConn.Write(part)
+func (c *linkConn) Write(p []byte) (total int, err error) {
+	for len(p) > 0 && err == nil {
+		var n int
+		n, err = c.TCPConn.Write(p[:min(len(p), c.pause(len(p)))])
 		c.sent(n)
 		total += n
-		if err != nil {
-			return total, err
-		}
 		p = p[n:]
 	}
-	return total, nil
+	return total, err
 }
 
 // ReadFrom lets the kernel send from a file, in slices.
-func (c *linkConn) ReadFrom(r io.Reader) (int64, error) {
-	var total int64
+func (c *linkConn) ReadFrom(r io.Reader) (total int64, err error) {
 	limited, ok := r.(*io.LimitedReader)
 	if !ok {
 		limited = &io.LimitedReader{R: r, N: 1 << 62}
 	}
 	for limited.N > 0 {
-		want := c.pause(int(min(limited.N, 1<<30)))
+		want := int64(c.pause(int(min(limited.N, 1<<30))))
 		// Directly a LimitedReader of the file: that is what sendfile is found by.
-		n, err := c.TCPConn.ReadFrom(&io.LimitedReader{R: limited.R, N: int64(want)})
+		n, err := c.TCPConn.ReadFrom(&io.LimitedReader{R: limited.R, N: want})
 		c.sent(int(n))
 		total += n
 		limited.N -= n
-		if err != nil || n < int64(want) {
+		if err != nil || n < want {
 			return total, err
 		}
 	}
@@ -175,7 +171,7 @@ func (c *linkConn) pause(n int) int {
 	c.mu.Lock()
 	from := c.due
 	c.mu.Unlock()
-	each, all := c.link.each.Load(), c.link.shared.rate.Load()
+	each, all := c.link.each.Load(), c.link.all.Load()
 	n = min(n, sliceOf(each), sliceOf(all))
 	until := from
 	if each > 0 {
@@ -185,9 +181,7 @@ func (c *linkConn) pause(n int) int {
 		// Only when the turn of this connection has come: who is far away, or
 		// slow, does not keep the others from the shared wire.
 		time.Sleep(time.Until(from))
-		if at := c.link.shared.reserve(n, all, from); at.After(until) {
-			until = at
-		}
+		until = later(until, c.link.shared.reserve(n, all, from))
 	}
 	time.Sleep(time.Until(until))
 	return n
@@ -208,19 +202,10 @@ type exchange struct {
 }
 
 func (c *linkConn) sent(n int) {
-	e := c.now.Load()
-	if e == nil || n <= 0 {
-		return
+	if e := c.now.Load(); e != nil && n > 0 {
+		now := time.Now().UnixNano()
+		e.last.Store(now)
+		e.first.CompareAndSwap(0, now)
+		e.sent.Add(int64(n))
 	}
-	now := time.Now().UnixNano()
-	e.last.Store(now)
-	e.first.CompareAndSwap(0, now)
-	e.sent.Add(int64(n))
-}
-
-// begin returns the exchange in which is counted what is sent from now on, and
-// whether it is the first one of the connection.
-func (c *linkConn) begin() (e *exchange, fresh bool) {
-	e = new(exchange)
-	return e, c.now.Swap(e) == nil
 }

@@ -2,18 +2,21 @@
 
 //go:build linux
 
-// Command bench measures sregfs against the native file system, rclone and curl
+// Package bench measures sregfs against the native file system, rclone and curl
 // on one machine in one run, and writes docs/benchmarks.md with a plot. It is a
-// developer's tool, run by "make bench", and no part of what is installed.
+// developer's tool, run by "make bench"; its command is in _main, which wildcards
+// skip, so that "go install ./cmd/..." does not install it.
 //
 // Each number is the median of several runs in which the subjects take turns
 // (native, sregfs, rclone, native …), so that a slow minute of the machine hits
 // all alike. Begin at [suites]: the table of what is measured. A suite calls
 // [bench.add] for each figure and [bench.aim] or [bench.limit] for each target;
-// [home.mount] and [bench.rclone] start what is measured.
-package main
+// [home.mount] and [bench.rclone] start what is measured. A suite ends at its
+// first failure, as a test does: see [check].
+package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -26,163 +29,136 @@ import (
 	"syscall"
 )
 
+// A suite measures one group and adds its results to the bench. What it added
+// before it failed is kept.
+type suite struct {
+	name  string // as -suite takes it
+	about string // the heading of its table
+	run   func(ctx context.Context, b *bench)
+}
+
 // suites is the table of what is measured, in the order of the report.
-func suites() []suite {
-	return slices.Concat([]suite{
-		{"warm", "Warm reads", warm},
-		{"names", "Listing directories", dirs},
-		{"stat", "Attributes of 10,000 names", stat},
-		{"memory", "Memory and start with a large catalogue", memory},
-		{"folder", "A folder of files without an extension", folder},
-		{"catalogue", "Commands with 100,000 images known", catalogue},
-	}, coldSuites())
+var suites = []suite{
+	{"warm", "Warm reads", warm},
+	{"names", "Listing directories", dirs},
+	{"stat", "Attributes of 10,000 names", stat},
+	{"memory", "Memory and start with a large catalogue", memory},
+	{"folder", "A folder of files without an extension", folder},
+	{"catalogue", "Commands with 100,000 images known", catalogue},
+	{"cold", "Cold reads of a whole image", coldWhole},
+	{"first", "Open and the first 4 KiB of a cold image", coldFirst},
+	{"trace", "Running a program of a cold image", trace},
+	{"fill", "Waiting for a piece while the rest comes in", coldFill},
+	{"crowd", "Many readers of one cold image", crowd},
+	{"many", "Many cold images at the same time", coldMany},
+	{"push", "Pushing an image", coldPush},
 }
 
-type config struct {
-	bench
-	only string // suites, by name; "" = all
-	from string // results of an earlier run
-	json string // where results go
-	docs string // directory of the report
-}
-
-func main() {
-	var c config
-	flag.StringVar(&c.bin, "bin", ".build/bin", "`directory` of the sregfs and sreg binaries")
-	flag.StringVar(&c.dir, "dir", "", "scratch `directory` (default $TMPDIR)")
-	flag.StringVar(&c.only, "suite", "", "suites to run, by `names`, comma-separated (default all: "+names(suites())+")")
-	flag.Int64Var(&c.size, "size", 1<<30, "`bytes` of the image that is read warm")
-	flag.IntVar(&c.runs, "runs", 5, "runs of each measurement")
-	flag.BoolVar(&c.quick, "quick", false, "a try: everything smaller, figures that prove nothing")
-	flag.BoolVar(&c.verbose, "v", false, "say more on standard error")
-	flag.StringVar(&c.from, "from", "", "run nothing: report the results in this `file`")
-	flag.StringVar(&c.json, "json", "", "`file` for the results (default .build/bench.json, when all suites run, else .build/bench-part.json)")
-	flag.StringVar(&c.docs, "docs", "", "`directory` for benchmarks.md and its plot (default docs, when all suites run)")
+// Main is the whole program.
+func Main() {
+	var b bench
+	flag.StringVar(&b.bin, "bin", ".build/bin", "`directory` of the sregfs and sreg binaries")
+	flag.StringVar(&b.dir, "dir", "", "scratch `directory` (default $TMPDIR)")
+	only := flag.String("suite", "", "suites to run, by `names`, comma-separated (default all: "+names()+")")
+	flag.Int64Var(&b.Size, "size", 1<<30, "`bytes` of the image that is read warm")
+	flag.IntVar(&b.Runs, "runs", 5, "runs of each measurement")
+	flag.BoolVar(&b.quick, "quick", false, "a try: everything smaller, figures that prove nothing")
+	flag.BoolVar(&b.verbose, "v", false, "say more on standard error")
+	from := flag.String("from", "", "run nothing: report the results in this `file`")
+	flag.StringVar(&b.json, "json", "", "`file` for the results (default .build/bench.json, when all suites run, else .build/bench-part.json)")
+	docs := flag.String("docs", "", "`directory` for benchmarks.md and its plot (default docs, when all suites run)")
 	measure := flag.String("measure", "", "used by the bench itself: run this `workload`, print its figure")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := func() error {
-		if *measure != "" {
-			return measureHere(*measure, flag.Arg(0))
-		}
-		return c.main(ctx)
-	}()
-	if err != nil {
+	run := func() error { return b.main(ctx, *only, *docs) }
+	switch {
+	case *measure != "":
+		run = func() error { return try(func() { fmt.Println(measureHere(*measure, flag.Arg(0))) }) }
+	case *from != "":
+		run = func() error { return errors.Join(b.load(*from), b.report(*docs)) }
+	}
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1) //nolint:gocritic // nothing is left to stop
 	}
 }
 
-// main runs and reports. Where a suite fails, the others' results are reported
-// all the same.
-func (c *config) main(ctx context.Context) error {
-	if c.from != "" {
-		b, m, err := load(c.from)
-		if err != nil {
-			return err
-		}
-		return errors.Join(b.print(os.Stdout), b.document(c.docs, m))
-	}
-	chosen, err := choose(c.only)
+// main runs and reports, also what the other suites brought where one failed.
+func (b *bench) main(ctx context.Context, only, docs string) error {
+	chosen, err := choose(only)
 	if err != nil {
 		return err
 	}
-	whole := c.only == "" && !c.quick
-	if c.quick {
-		c.runs, c.size = min(c.runs, 2), min(c.size, 64<<20)
+	json := ".build/bench-part.json"
+	if only == "" && !b.quick {
+		docs, json = cmp.Or(docs, "docs"), ".build/bench.json"
 	}
-	if whole && c.docs == "" {
-		c.docs = "docs"
+	b.json = cmp.Or(b.json, json)
+	if b.quick {
+		b.Runs, b.Size = min(b.Runs, 2), min(b.Size, 64<<20)
 	}
-	if c.json == "" {
-		c.json = pick(whole, ".build/bench.json", ".build/bench-part.json")
-	}
-	m := thisMachine(ctx, c.exe("sregfs"))
-	failed := c.runAll(ctx, chosen, m)
+	failed := b.runAll(ctx, chosen)
 	if ctx.Err() != nil {
-		c.docs = "" // the page is of a whole run
+		docs = "" // the page is of a whole run
 	}
-	return errors.Join(c.print(os.Stdout), c.document(c.docs, m), failed)
+	return errors.Join(b.report(docs), failed)
 }
 
-func (c *config) runAll(ctx context.Context, chosen []suite, m machine) (err error) {
-	if c.dir, err = os.MkdirTemp(c.dir, "sregfs-bench-"); err != nil {
+func (b *bench) runAll(ctx context.Context, chosen []suite) (failed error) {
+	// The other user may not pass through the directories that the programs were
+	// built in.
+	const copyPrograms = `chmod 755 "$1"; mkdir "$1/bin"; cp "$2/sregfs" "$2/sreg" "$1/bin"; cp "$3" "$1/bin/bench"; chmod -R 755 "$1/bin"`
+	scratch, err := os.MkdirTemp(b.dir, "sregfs-bench-")
+	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, removeScratch(c.dir)) }()
-	if err := c.copyPrograms(); err != nil {
+	defer func() {
+		failed = errors.Join(failed, try(func() { b.sh(context.WithoutCancel(ctx), removeScratch, scratch) }))
+	}()
+	if err := try(func() {
+		b.Machine = b.thisMachine(ctx)
+		b.sh(ctx, copyPrograms, scratch, b.bin, must(os.Executable()))
+	}); err != nil {
 		return err
 	}
-	var failed error
+	b.dir, b.bin = scratch, filepath.Join(scratch, "bin")
 	for _, s := range chosen {
 		if ctx.Err() != nil {
 			break
 		}
-		c.suite = s.about
-		c.logf("%s", s.name)
-		if err := s.run(ctx, &c.bench); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("suite %s: %v", s.name, err))
-			c.note("The suite %s broke off: %s", s.name, firstLine(err))
+		b.suite, b.failed = s.about, nil
+		b.logf("%s", s.name)
+		b.attempt(func() { s.run(ctx, b) })
+		if b.failed != nil {
+			failed = errors.Join(failed, fmt.Errorf("suite %s: %v", s.name, b.failed))
+			line, _, _ := strings.Cut(b.failed.Error(), "\n")
+			b.note("The suite %s broke off: %s", s.name, line)
 		}
 		// After each suite, so that what was measured outlives a crash.
-		failed = errors.Join(failed, c.save(c.json, m))
+		failed = errors.Join(failed, b.save(b.json))
 	}
 	return errors.Join(failed, ctx.Err())
 }
 
-// copyPrograms makes the programs readable for the other user, who may not pass
-// through the directories that they were built in.
-func (c *config) copyPrograms() error {
-	if err := os.Chmod(c.dir, 0o755); err != nil {
-		return err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	to := filepath.Join(c.dir, "bin")
-	if err := os.Mkdir(to, 0o755); err != nil {
-		return err
-	}
-	for name, from := range map[string]string{"sregfs": c.exe("sregfs"), "sreg": c.exe("sreg"), "bench": self} {
-		data, err := os.ReadFile(from)
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(to, name), data, 0o755); err != nil {
-			return err
-		}
-	}
-	c.bin = to
-	return nil
-}
-
-func choose(only string) ([]suite, error) {
-	all := suites()
+func choose(only string) (chosen []suite, err error) {
 	if only == "" {
-		return all, nil
+		return suites, nil
 	}
-	var chosen []suite
 	for name := range strings.SplitSeq(only, ",") {
-		i := slices.IndexFunc(all, func(s suite) bool { return s.name == name })
+		i := slices.IndexFunc(suites, func(s suite) bool { return s.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("no suite %q: there are %s", name, names(all))
+			return nil, fmt.Errorf("no suite %q: there are %s", name, names())
 		}
-		chosen = append(chosen, all[i])
+		chosen = append(chosen, suites[i])
 	}
 	return chosen, nil
 }
 
-func names(all []suite) string {
+func names() string {
 	var names []string
-	for _, s := range all {
+	for _, s := range suites {
 		names = append(names, s.name)
 	}
 	return strings.Join(names, ", ")
-}
-
-func firstLine(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
 }

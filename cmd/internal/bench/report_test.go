@@ -2,7 +2,7 @@
 
 //go:build linux
 
-package main
+package bench
 
 import (
 	"encoding/json"
@@ -21,18 +21,22 @@ import (
 
 // sample is a bench with a result of each kind.
 func sample() *bench {
-	b := &bench{runs: 3, size: 1 << 20, suite: "Reads <warm> & `local`"}
+	b := &bench{suite: "Reads <warm> & `local`"}
+	b.Runs, b.Size, b.Machine = 3, 1<<20, machine{Date: "today", CPUs: 2, Programs: []string{"rclone 1"}}
 	for _, v := range []float64{100, 90, 110} {
-		b.add(result{name: "sequential", subject: "native", unit: "MB/s", runs: []float64{v}})
-		b.add(result{name: "sequential", subject: "sregfs", unit: "MB/s", base: "native", runs: []float64{v * 0.98}})
+		b.add("sequential", "native", "MB/s", v)
+		b.add("sequential", "sregfs", "MB/s", v*0.98)
 	}
-	b.add(result{name: "sequential", subject: "rclone", unit: "MB/s", base: "native", runs: []float64{5}})
-	b.add(result{suite: "Names", name: "list", subject: "sregfs", unit: "ms", lower: true, runs: []float64{30, 20}})
-	b.aim("sequential", "sregfs", "native", 0.97)
-	b.aim("sequential", "rclone", "native", 0.5)
 	b.suite = "Names"
+	b.add("list", "sregfs", "ms", 30)
+	b.add("list", "sregfs", "ms", 20)
 	b.limit("list", "sregfs", 15)
 	b.note("A note.")
+	b.suite = "Reads <warm> & `local`"
+	b.add("sequential", "rclone", "MB/s", 5)
+	b.compare("sequential", "native")
+	b.aim("sequential", "sregfs", "native", 0.97)
+	b.aim("sequential", "rclone", "native", 0.5)
 	return b
 }
 
@@ -40,22 +44,22 @@ func TestJudge(t *testing.T) {
 	t.Parallel()
 	b := sample()
 	var got []string
-	for _, heading := range b.headings() {
-		for _, r := range b.table(heading) {
-			got = append(got, strings.Join(b.cells(r), "; "))
+	for _, table := range b.tables() {
+		for _, row := range table.Rows {
+			got = append(got, strings.Join(row, "; "))
 		}
 	}
 	want := []string{
 		"sequential; native; 100 MB/s; 90 – 110; ; ; ",
-		"sequential; sregfs; 98 MB/s; 88.2 – 108; 0.98 of native; ≥ 0.97 of native; met",
-		"sequential; rclone; 5 MB/s; 5 – 5; 0.05 of native; ≥ 0.50 of native; MISSED",
+		"; sregfs; 98 MB/s; 88.2 – 108; 0.98 of native; ≥ 0.97 of native; met",
+		"; rclone; 5 MB/s; 5 – 5; 0.05 of native; ≥ 0.50 of native; MISSED",
 		"list; sregfs; 25 ms; 20 – 30; ; ≤ 15 ms; MISSED",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("rows (-want +got):\n%s", diff)
 	}
-	if n, m := b.judged(), len(b.missed()); n != 3 || m != 2 {
-		t.Errorf("%d judged, %d missed, want 3 and 2", n, m)
+	if n, missed := b.judged(); n != 3 || len(missed) != 2 {
+		t.Errorf("%d judged, %d missed, want 3 and 2", n, len(missed))
 	}
 }
 
@@ -63,16 +67,14 @@ func TestJudge(t *testing.T) {
 func TestSaveLoad(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "below", "bench.json")
-	m := machine{Date: "today", CPUs: 2, Programs: []string{"rclone 1"}}
-	b := sample()
-	if err := b.save(path, m); err != nil {
+	b, loaded := sample(), &bench{}
+	if err := b.save(path); err != nil {
 		t.Fatal(err)
 	}
-	loaded, machine, err := load(path)
-	if err != nil {
+	if err := loaded.load(path); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(b.page(m), loaded.page(machine)); diff != "" {
+	if diff := cmp.Diff(b.page(), loaded.page()); diff != "" {
 		t.Errorf("page (-written +loaded):\n%s", diff)
 	}
 	if b.plot() != loaded.plot() {
@@ -83,7 +85,7 @@ func TestSaveLoad(t *testing.T) {
 func TestDocument(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if err := sample().document(dir, machine{}); err != nil {
+	if err := sample().document(dir); err != nil {
 		t.Fatal(err)
 	}
 	page, err := os.ReadFile(filepath.Join(dir, "benchmarks.md"))
@@ -140,7 +142,7 @@ func TestMedian(t *testing.T) {
 		runs []float64
 		want float64
 	}{{nil, 0}, {[]float64{3}, 3}, {[]float64{9, 1, 5}, 5}, {[]float64{4, 1, 3, 2}, 2.5}} {
-		if got := median(test.runs); got != test.want {
+		if got := (&result{Runs: test.runs}).median(); got != test.want {
 			t.Errorf("median(%v) = %v, want %v", test.runs, got, test.want)
 		}
 	}
@@ -149,7 +151,7 @@ func TestMedian(t *testing.T) {
 func TestChoose(t *testing.T) {
 	t.Parallel()
 	all, err := choose("")
-	if err != nil || len(all) != len(suites()) {
+	if err != nil || len(all) != len(suites) {
 		t.Errorf("choose(\"\") = %d suites, %v", len(all), err)
 	}
 	two, err := choose("stat,warm")
@@ -171,8 +173,9 @@ func TestChoose(t *testing.T) {
 // The pages of a listing hold each tag once, in order.
 func TestListings(t *testing.T) {
 	t.Parallel()
-	server := listings(map[string]int{"a/b": 25})
+	server := (&bench{dir: t.TempDir()}).newRegistry()
 	defer server.Close()
+	server.listed["a/b"] = 25
 	var got []string
 	next := "/v2/a/b/tags/list?n=10"
 	for pages := 0; next != ""; pages++ {
@@ -208,6 +211,11 @@ func TestListings(t *testing.T) {
 	}
 }
 
+func measured(name, path string) (v float64, err error) {
+	err = try(func() { v = measureHere(name, path) })
+	return v, err
+}
+
 // The workloads of directories and names do what they say, on a plain directory.
 func TestWorkloadsOfNames(t *testing.T) {
 	t.Parallel()
@@ -218,29 +226,25 @@ func TestWorkloadsOfNames(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := writeNames(file, 300); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := eachName(dir, func([]byte) error { return nil }); n != 300 || err != nil {
-		t.Errorf("eachName counts %d, %v, want 300", n, err)
+	writeNames(file, 300)
+	if n := countNames(dir); n != 300 {
+		t.Errorf("%d names are counted, want 300", n)
 	}
 	for _, name := range []string{"stat", "stat x8", "stat again", "stat of no name", "stat all"} {
-		if _, err := workloads[name](dir + "\n" + file); err != nil {
+		if _, err := measured(name, dir+"\n"+file); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := writeNames(file, 301); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := workloads["stat"](dir + "\n" + file); err == nil {
+	writeNames(file, 301)
+	if _, err := measured("stat", dir+"\n"+file); err == nil {
 		t.Error("stat of a name that is not there: no error")
 	}
 	for _, name := range []string{"list", "drop, list", "list with stat"} {
-		if _, err := workloads[name](dir); err != nil {
+		if _, err := measured(name, dir); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := workloads["list"](t.TempDir()); err == nil {
+	if _, err := measured("list", t.TempDir()); err == nil {
 		t.Error("list of an empty directory: no error")
 	}
 }
@@ -248,12 +252,10 @@ func TestWorkloadsOfNames(t *testing.T) {
 func TestWorkloadsOfReads(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "dir", "image")
-	if err := writeImage(path, 1<<20); err != nil {
-		t.Fatal(err)
-	}
+	writeImage(path, 1<<20, 0)
 	for _, w := range readWorkloads {
 		for _, name := range []string{w.mount, w.native} {
-			if v, err := workloads[name](path); err != nil || v <= 0 {
+			if v, err := measured(name, path); err != nil || v <= 0 {
 				t.Errorf("%s = %v, %v", name, v, err)
 			}
 		}

@@ -2,145 +2,193 @@
 
 //go:build linux
 
-package main
+package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
+	"path/filepath"
+	"strings"
+)
+
+// Subjects of more than one suite.
+const (
+	native      subject = "native"
+	sregfs      subject = "sregfs"
+	pageCache   subject = "sregfs, page cache"
+	otherMounts subject = "sregfs of another user"
+	otherReads  subject = "sregfs, another user reads"
+	rclone      subject = "rclone"
 )
 
 // A reader is a way to read the same bytes.
 type reader struct {
-	name string
+	subject
 	path string
 	as   []string // words before the command that reads
 }
 
-// Subjects of the warm suite.
-const (
-	native      = "native"
-	passthrough = "sregfs"
-	pageCache   = "sregfs, page cache"
-	otherMounts = "sregfs of another user"
-	otherReads  = "sregfs, another user reads"
-	rcloneFull  = "rclone"
-)
-
-const (
-	warmLocal  = "Warm reads of an image of `local`"
-	warmPulled = "Warm reads of a pulled image"
-)
-
-// readWorkloads are those of the warm suite: what the table calls them, what
-// the child does for a mount, and for the native file, whose pages always stay.
-var readWorkloads = []struct{ name, unit, mount, native string }{
-	{"sequential, 1 MiB", "MB/s", "sequential", "sequential"},
-	{"random 4 KiB", "reads/s", "random 4K", "random 4K"},
-	{"random 4 KiB, 32 threads", "reads/s", "random 4K x32", "random 4K x32"},
-	{"random 128 KiB", "reads/s", "random 128K", "random 128K"},
-	{"random 128 KiB, 32 threads", "reads/s", "random 128K x32", "random 128K x32"},
-	{"sequential, 512 bytes", "MB/s", "small", "small"},
-	{"mapped, random page", "pages/s", "mapped", "mapped"},
-	{"open, 4 KiB, close", "times/s", "open", "open"},
-	// These leave the mount's pages in part: what is to find them all is above.
-	{"sequential, 1 MiB, first read", "MB/s", "drop, sequential", "sequential"},
-	{"random 4 KiB, first read", "reads/s", "drop, 4K", "random 4K"},
-	{"random 128 KiB, first read", "reads/s", "drop, 128K", "random 128K"},
-}
-
-// warmAims are the targets: of native, except those with a base.
-var warmAims = []struct {
-	workload string
-	subjects []string
-	goal     float64
+// readWorkloads are those of the warm suite: what the table calls them, what the
+// child does for a mount, and for the native file, whose pages always stay. The
+// targets are ratios of native: of those who read the file past the daemon
+// (passthrough), and of the others.
+var readWorkloads = []struct {
+	name          string
+	unit          unit
+	mount, native string
+	past, through float64
 }{
-	{"sequential, 1 MiB", []string{passthrough, otherReads}, 0.97},
-	{"sequential, 1 MiB, first read", []string{passthrough, otherReads}, 0.97},
-	{"sequential, 1 MiB, first read", []string{pageCache, otherMounts}, 0.35},
-	{"random 4 KiB", []string{passthrough, otherReads}, 0.95},
-	{"random 4 KiB, first read", []string{pageCache, otherMounts}, 0.06},
-	{"random 128 KiB", []string{passthrough, otherReads}, 0.95},
-	{"random 128 KiB, first read", []string{pageCache, otherMounts}, 0.3},
-	{"sequential, 512 bytes", []string{passthrough, otherReads}, 0.9},
-	{"mapped, random page", []string{passthrough, otherReads}, 0.9},
+	{"sequential, 1 MiB", "MB/s", "sequential", "sequential", 0.97, 0},
+	{"random 4 KiB", "reads/s", "random 4K", "random 4K", 0.95, 0},
+	{"random 4 KiB, 32 threads", "reads/s", "random 4K x32", "random 4K x32", 0, 0},
+	{"random 128 KiB", "reads/s", "random 128K", "random 128K", 0.95, 0},
+	{"random 128 KiB, 32 threads", "reads/s", "random 128K x32", "random 128K x32", 0, 0},
+	{"sequential, 512 bytes", "MB/s", "small", "small", 0.9, 0},
+	{"mapped, random page", "pages/s", "mapped", "mapped", 0.9, 0},
+	{"open, 4 KiB, close", "times/s", "open", "open", 0, 0},
+	// These leave the mount's pages in part: what is to find them all is above.
+	{"sequential, 1 MiB, first read", "MB/s", "drop, sequential", "sequential", 0.97, 0.35},
+	{"random 4 KiB, first read", "reads/s", "drop, 4K", "random 4K", 0, 0.06},
+	{"random 128 KiB, first read", "reads/s", "drop, 128K", "random 128K", 0, 0.3},
 }
 
 // warm measures reads of bytes that are all in the machine's memory: of an image
 // in the store of local, and of one that was pulled into the cache.
-func warm(ctx context.Context, b *bench) error {
-	return errors.Join(warmOf(ctx, b, warmLocal, (*bench).localReaders), warmOf(ctx, b, warmPulled, (*bench).pulledReaders))
+func warm(ctx context.Context, b *bench) {
+	b.attempt(func() { b.warmOf(ctx, "Warm reads of an image of `local`", false) })
+	b.attempt(func() { b.warmOf(ctx, "Warm reads of a pulled image", true) })
 }
 
-func warmOf(ctx context.Context, b *bench, heading string, open func(*bench, context.Context, string) ([]reader, []*daemon, error)) error {
+func (b *bench) warmOf(ctx context.Context, heading string, pulled bool) {
 	b.suite = heading
-	dir, err := b.temp("warm-")
-	if err != nil {
-		return err
+	var w warmRig
+	defer w.stop()
+	w.open(ctx, b, pulled)
+	for _, r := range w.readers { // so that every cache is warm
+		b.measure(ctx, r.as, "sequential", r.path)
 	}
-	readers, daemons, err := open(b, ctx, dir)
-	defer func() {
-		for _, d := range daemons {
-			d.stop()
+	for _, load := range readWorkloads {
+		for range b.Runs {
+			for _, r := range w.readers {
+				b.attempt(func() {
+					what := load.mount
+					if r.subject == native {
+						what = load.native
+					}
+					v := b.measure(ctx, r.as, what, r.path)
+					if b.verbose {
+						b.logf("%s, %s: %s %s", load.name, r.subject, figure(v), load.unit)
+					}
+					b.add(load.name, r.subject, load.unit, v)
+				})
+			}
 		}
-	}()
-	if err != nil {
-		return err
-	}
-	var failed error
-	for _, w := range readWorkloads {
-		for range b.runs {
-			for _, r := range readers {
-				failed = errors.Join(failed, b.readOnce(ctx, r, w.name, w.unit, pick(r.name == native, w.native, w.mount)))
+		b.compare(load.name, native)
+		for s, goal := range map[subject]float64{sregfs: load.past, otherReads: load.past, pageCache: load.through, otherMounts: load.through} {
+			if goal > 0 {
+				b.aim(load.name, s, native, goal)
 			}
 		}
 	}
-	b.judgeWarm(heading, readers)
-	return failed
-}
-
-func (b *bench) readOnce(ctx context.Context, r reader, name, unit, workload string) error {
-	v, err := b.measure(ctx, r.as, workload, r.path)
-	if err != nil {
-		return fmt.Errorf("%s: %v", r.name, err)
-	}
-	if b.verbose {
-		b.logf("%s, %s: %s %s", name, r.name, figure(v), unit)
-	}
-	base := native
-	if r.name == native {
-		base = ""
-	}
-	b.add(result{name: name, subject: r.name, unit: unit, base: base, runs: []float64{v}})
-	return nil
-}
-
-func (b *bench) judgeWarm(heading string, readers []reader) {
-	for _, a := range warmAims {
-		for _, s := range a.subjects {
-			b.aim(a.workload, s, native, a.goal)
-		}
-	}
-	if !slices.ContainsFunc(readers, func(r reader) bool { return r.name == rcloneFull }) {
+	if pulled {
 		return
 	}
 	// The same runs again, as ratios of rclone's.
-	const workload = "sequential, 1 MiB"
+	name := readWorkloads[0].name
 	b.suite = "Warm sequential reads against rclone"
-	for _, s := range []string{rcloneFull, passthrough, pageCache} {
-		if r := b.find(heading, workload, s); r != nil {
-			b.add(result{name: workload, subject: s, unit: r.unit, runs: r.runs})
+	for _, s := range []subject{rclone, sregfs, pageCache} {
+		if r := b.find(heading, name, s); r != nil {
+			for _, v := range r.Runs {
+				b.add(name, s, r.Unit, v)
+			}
 		}
 	}
-	b.aim(workload, passthrough, rcloneFull, 8)
-	b.aim(workload, pageCache, rcloneFull, 2.5)
-	b.suite = heading
+	b.aim(name, sregfs, rclone, 8)
+	b.aim(name, pageCache, rclone, 2.5)
 }
 
-func pick[T any](first bool, a, b T) T {
-	if first {
-		return a
-	}
-	return b
+// A warmRig is all who read the same image.
+type warmRig struct {
+	readers []reader
+	daemons []*daemon
 }
+
+func (w *warmRig) stop() {
+	for _, d := range w.daemons {
+		d.stop()
+	}
+}
+
+// open makes an image and opens it natively and through each sregfs: each has
+// pulled it, or has another name of the same file in its store. Of the latter
+// rclone has one too; of what was pulled, native is the file in the first cache.
+func (w *warmRig) open(ctx context.Context, b *bench, pulled bool) {
+	const name = "bench/big/1.sif"
+	dir, tree := b.temp("warm-"), "local/bench/big:1.sif"
+	file := filepath.Join(dir, name)
+	var remotes []string
+	if pulled {
+		reg := b.newRegistry()
+		defer reg.Close()
+		reg.add(b.randomImage("bench/big", "1", b.Size, 1))
+		remotes, tree = []string{reg.remote()}, "lab/bench/big:1.sif"
+	} else {
+		writeImage(file, b.Size, 0)
+		// The store of local opens only what begins as an image does.
+		b.sh(ctx, `printf hsqs | dd of="$1" conv=notrunc,fsync status=none`, file)
+		w.readers = []reader{{native, file, nil}}
+	}
+	for _, p := range []peer{
+		{subject: sregfs, flags: []string{"--allow-other"}},
+		{subject: pageCache, flags: []string{"--passthrough=off"}},
+		{subject: otherMounts, other: true},
+	} {
+		h := b.newHome(p.other, remotes...)
+		if pulled {
+			h.sreg(ctx, "pull", "--quiet", "lab://bench/big:1")
+			if w.readers == nil {
+				blob := b.sh(ctx, `find "$1" -type f -size "$2c" | grep .`, h.path("cache"), fmt.Sprint(b.Size))
+				w.readers = []reader{{native, blob, nil}}
+			}
+			b.sh(ctx, settleFiles, h.path("cache"))
+		} else {
+			h.link(ctx, file, name)
+		}
+		if err := try(func() { w.mount(ctx, h, p, tree) }); err != nil {
+			line, _, _ := strings.Cut(err.Error(), "\n")
+			b.note("%s: no figures: %s.", p.subject, line)
+		}
+	}
+	if !pulled {
+		d := b.rclone(ctx, ":local:"+dir)
+		w.daemons, w.readers = append(w.daemons, d), append(w.readers, reader{rclone, d.path(name), nil})
+	}
+}
+
+// mount adds those who read the image through a sregfs.
+func (w *warmRig) mount(ctx context.Context, h *home, p peer, tree string) {
+	d := h.mount(ctx, append(p.flags, "--list-ttl=24h")...)
+	w.daemons = append(w.daemons, d)
+	for line := range strings.Lines(h.sreg(ctx, "status")) {
+		if state, ok := strings.CutPrefix(line, "passthrough"); ok {
+			h.b.note("%s: passthrough is %s.", p.subject, strings.TrimSpace(state))
+		}
+	}
+	w.readers = append(w.readers, reader{p.subject, d.path(tree), d.as})
+	if p.subject == sregfs {
+		w.readers = append(w.readers, reader{otherReads, d.path(tree), asNobody})
+	}
+}
+
+// link gives file another name in the store.
+func (h *home) link(ctx context.Context, file, name string) {
+	h.b.sh(ctx, `mkdir -p "$1/${3%/*}"; ln "$2" "$1/$3"`, h.path("images"), file, name)
+	if h.other { // not -R: the file is also root's
+		h.b.sh(ctx, `find "$1" -type d -exec chown 65534:65534 {} +`, h.path("images"))
+	}
+}
+
+// settleFiles puts the pages of all files below dir out of memory: when they are
+// read again, all files lie in memory in the same way, however they were
+// written.
+const settleFiles = `find "$1" -type f -exec sync {} + -exec dd if={} iflag=nocache count=0 status=none ";"`
