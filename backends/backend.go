@@ -147,13 +147,6 @@ type Change struct {
 	Below      bool   // everything below it may have changed too
 }
 
-// A Builder makes an image's bytes here, from what the registry holds in
-// another form (layers, say).
-type Builder interface {
-	// Build writes the image to dst and returns its size in bytes.
-	Build(ctx context.Context, img Image, dst io.WriterAt) (int64, error)
-}
-
 // A FileOpener holds its images as files of this machine, which are read where
 // they lie instead of being copied into the cache.
 type FileOpener interface {

@@ -15,12 +15,11 @@ const (
 	CanDelete
 	CanShare
 	CanWatch
-	CanBuild
 	CanOpenFile
 	CanMove
 )
 
-var capNames = [...]string{"list", "search", "push", "delete", "share", "watch", "build", "file", "move"}
+var capNames = [...]string{"list", "search", "push", "delete", "share", "watch", "file", "move"}
 
 // CapsOf reports which capability interfaces b implements.
 func CapsOf(b Backend) Caps {
@@ -42,8 +41,6 @@ func CapsOf(b Backend) Caps {
 	set(ok, CanShare)
 	_, ok = b.(Watcher)
 	set(ok, CanWatch)
-	_, ok = b.(Builder)
-	set(ok, CanBuild)
 	_, ok = b.(FileOpener)
 	set(ok, CanOpenFile)
 	_, ok = b.(Mover)

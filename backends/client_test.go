@@ -682,9 +682,8 @@ func TestClient_unsupported(t *testing.T) {
 	_, errPush := c.Push(t.Context(), testRef, pushSource("x"))
 	_, errShare := c.Share(t.Context(), testImage, "")
 	_, errWatch := Collect(c.Watch(t.Context()))
-	_, errBuild := c.Build(t.Context(), testImage, nil)
 	_, errFile := c.OpenFile(t.Context(), testImage)
-	for i, err := range []error{errList, errSearch, errPush, errShare, errWatch, errBuild, errFile, c.Delete(t.Context(), testImage)} {
+	for i, err := range []error{errList, errSearch, errPush, errShare, errWatch, errFile, c.Delete(t.Context(), testImage)} {
 		if _, ok := errors.AsType[*Error](err); !ok || !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("%d: %v", i, err)
 		}

@@ -93,18 +93,3 @@ func (c *Client) OpenFile(ctx context.Context, img Image) (*os.File, error) {
 	err := Guard(c.opts.Log, func() (err error) { f, err = o.OpenFile(ctx, unversioned(img)); return err })
 	return f, c.fail("open", img.Ref, err)
 }
-
-// Build is Builder.Build, without retries.
-func (c *Client) Build(ctx context.Context, img Image, dst io.WriterAt) (int64, error) {
-	builder, ok := c.backend.(Builder)
-	if !ok {
-		return 0, c.fail("build", img.Ref, c.unsupported("build images"))
-	}
-	tried, t, err := c.begin(ctx, 0, sched.Transfer)
-	if err != nil {
-		return 0, c.fail("build", img.Ref, err)
-	}
-	var size int64
-	err = Guard(c.opts.Log, func() (err error) { size, err = builder.Build(tried, unversioned(img), dst); return err })
-	return size, c.fail("build", img.Ref, t.end(ctx, tried, err))
-}

@@ -48,16 +48,6 @@ type Blob struct {
 // backends.ErrCorrupt, without a request, for ten minutes after two downloads in
 // a row did not match the digest.
 func (c *Cache) Blob(ctx context.Context, client *backends.Client, img backends.Image) (*Blob, error) {
-	return c.blob(ctx, client, img, false)
-}
-
-// Peek is Blob for who only looks into an image: its reads fetch what they ask
-// for and do not make the cache fetch the rest.
-func (c *Cache) Peek(ctx context.Context, client *backends.Client, img backends.Image) (*Blob, error) {
-	return c.blob(ctx, client, img, true)
-}
-
-func (c *Cache) blob(ctx context.Context, client *backends.Client, img backends.Image, quiet bool) (*Blob, error) {
 	if err := backends.CheckSize(img.Size); err != nil {
 		return nil, err // the catalogue may have it from an older release
 	}
@@ -77,7 +67,7 @@ func (c *Cache) blob(ctx context.Context, client *backends.Client, img backends.
 	if err != nil {
 		return nil, err
 	}
-	b := &Blob{size: d.size, cache: c, key: key, src: src, window: fetch.Window{Quiet: quiet}}
+	b := &Blob{size: d.size, cache: c, key: key, src: src}
 	b.data.Store(d)
 	return b, nil
 }

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
@@ -207,29 +206,6 @@ func TestBlob_smallRead(t *testing.T) {
 	if b.Has(0, 1) || b.State() != Partial {
 		t.Errorf("the first byte is here: %v; state %s", b.Has(0, 1), b.State())
 	}
-}
-
-// Who only looks at the head does not make the cache fetch the rest.
-func TestBlob_lookedInto(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		far := &distant{rtt: 50 * time.Millisecond, rate: 50e6}
-		c := openCache(t, dir, Options{FillDelay: time.Millisecond})
-		peek, err := c.Peek(t.Context(), backends.NewClient("lab", far, backends.ClientOptions{}), distantImage(8*mib))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := peek.ReadAt(make([]byte, 100), 0); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if far.sent > mib {
-			t.Errorf("a look fetched %d bytes", far.sent)
-		}
-		peek.Close()
-	})
 }
 
 // A reader that gives up takes nothing from the others.

@@ -18,16 +18,6 @@ import (
 // maxFound is how many images a search yields.
 const maxFound = 10_000
 
-// A LabelSearcher can find images by a label, which the server reads from them.
-type LabelSearcher interface {
-	// SearchLabels yields the images that have the label key with that value.
-	// An empty key or value stands for any. Only the names of the images are
-	// told.
-	//
-	// Errors: those of backends.Searcher.
-	SearchLabels(ctx context.Context, key, value string) iter.Seq2[backends.Image, error]
-}
-
 // Search takes "collection/", "collection/name[:tag]", "key=value" for a label,
 // or words: the first is looked for among the names and is a collection too if
 // there is one, the others must occur in what is found. The server searches only
@@ -35,7 +25,7 @@ type LabelSearcher interface {
 func (c *client) Search(ctx context.Context, query string) iter.Seq2[backends.Image, error] {
 	query = strings.TrimSpace(query)
 	if key, value, ok := strings.Cut(query, "="); ok && !strings.ContainsAny(key, " /") {
-		return c.SearchLabels(ctx, key, value)
+		return c.searchLabels(ctx, key, value)
 	}
 	words := strings.Fields(query)
 	if len(words) == 0 {
@@ -157,8 +147,10 @@ func parseURI(uri string) name {
 	return name{top, rest[:at], rest[at+1:]}
 }
 
-// SearchLabels implements LabelSearcher.
-func (c *client) SearchLabels(ctx context.Context, key, value string) iter.Seq2[backends.Image, error] {
+// searchLabels yields the images that have the label key with that value, which the server
+// reads from them. An empty key or value stands for any. Only the names of the images are
+// told.
+func (c *client) searchLabels(ctx context.Context, key, value string) iter.Seq2[backends.Image, error] {
 	path := "/api/labels/search"
 	switch {
 	case key != "" && value != "":

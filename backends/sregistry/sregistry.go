@@ -41,7 +41,6 @@ var (
 	_ backends.Deleter     = (*client)(nil)
 	_ backends.NameChecker = (*client)(nil)
 	_ backends.Speller     = (*client)(nil)
-	_ LabelSearcher        = (*client)(nil)
 )
 
 // Config is the [remotes.NAME] section of the configuration file for

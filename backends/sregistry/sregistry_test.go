@@ -33,7 +33,6 @@ type remote interface { //nolint:interfacebloat // only a sum of others
 	backends.Searcher
 	backends.Pusher
 	backends.Deleter
-	sregistry.LabelSearcher
 }
 
 // newRemote opens the backend on address. Without a token it only reads.
@@ -487,27 +486,25 @@ func TestSearch(t *testing.T) {
 	}
 	for query, want := range map[string][]string{
 		// Whole names, and those in private collections too: so the server does it.
-		"hello":            {"secret/hello:1", "vsoch/hello:1", "vsoch/hello:2"},
-		"team/hello":       {},
-		"HELLO":            {"secret/hello:1", "vsoch/hello:1", "vsoch/hello:2"},
-		"vsoch":            {"vsoch/hello:1", "vsoch/hello:2", "vsoch/tacos:1"},
-		"vsoch/":           {"vsoch/hello:1", "vsoch/hello:2", "vsoch/tacos:1"},
-		"vsoch/hello":      {"vsoch/hello:1", "vsoch/hello:2"},
-		"vsoch/hello:2":    {"vsoch/hello:2"},
-		"hello SECRET":     {"secret/hello:1"},
-		"hello nothing":    {},
-		"no?such#thing/%2": {},
-		"maintainer=":      {"lab/hello-world:1", "vsoch/hello:1"},
-		"=ubuntu":          {"vsoch/tacos:1"},
-		"os=alpine":        {"vsoch/hello:1"},
-		"os=none":          {},
+		"hello":              {"secret/hello:1", "vsoch/hello:1", "vsoch/hello:2"},
+		"team/hello":         {},
+		"HELLO":              {"secret/hello:1", "vsoch/hello:1", "vsoch/hello:2"},
+		"vsoch":              {"vsoch/hello:1", "vsoch/hello:2", "vsoch/tacos:1"},
+		"vsoch/":             {"vsoch/hello:1", "vsoch/hello:2", "vsoch/tacos:1"},
+		"vsoch/hello":        {"vsoch/hello:1", "vsoch/hello:2"},
+		"vsoch/hello:2":      {"vsoch/hello:2"},
+		"hello SECRET":       {"secret/hello:1"},
+		"hello nothing":      {},
+		"no?such#thing/%2":   {},
+		"maintainer=":        {"lab/hello-world:1", "vsoch/hello:1"},
+		"=ubuntu":            {"vsoch/tacos:1"},
+		"os=alpine":          {"vsoch/hello:1"},
+		"os=none":            {},
+		"maintainer=vanessa": {"lab/hello-world:1", "vsoch/hello:1"},
 	} {
 		if diff := cmp.Diff(want, found(b.Search(t.Context(), query))); diff != "" {
 			t.Errorf("Search(%q) (-want +got):\n%s", query, diff)
 		}
-	}
-	if diff := cmp.Diff([]string{"vsoch/hello:1"}, found(b.SearchLabels(t.Context(), "maintainer", "vanessa"))[1:]); diff != "" {
-		t.Errorf("SearchLabels (-want +got):\n%s", diff)
 	}
 	if _, err := backends.Collect(b.Search(t.Context(), " ")); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("Search for nothing: %v", err)
