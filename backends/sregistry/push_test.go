@@ -195,7 +195,7 @@ func TestPush_lostAnswerUntold(t *testing.T) {
 	src.Session = new(backendtest.Session)
 	ref := backendtest.Ref(t, "c/i:1")
 	backendtest.WantErr(t, "Push", second(newRemoteVia(t, hc, srv.URL, sregistrytest.Token).Push(t.Context(), ref, src)), backends.ErrUnavailable)
-	blank := &http.Client{Transport: untold{http.DefaultTransport}}
+	blank := &http.Client{Transport: untold{&http.Transport{DisableKeepAlives: true}}}
 	backendtest.WantErr(t, "the next Push, before the server's worker has looked",
 		second(newRemoteVia(t, blank, srv.URL, sregistrytest.Token).Push(t.Context(), ref, src)), backends.ErrUnavailable)
 	if _, err := newRemote(t, srv.URL, sregistrytest.Token).Push(t.Context(), ref, src); err != nil {
