@@ -216,12 +216,12 @@ func (i *Image) OpenWrite(ctx context.Context, who Caller, truncate bool) error 
 	return ErrRetry
 }
 
-// join lets the caller find the draft at that place which somebody writes, or is
+// join lets the caller find the draft at that place which somebody changes in place, or is
 // about to open.
 func (f *FS) join(p place, who Caller) bool {
 	for _, d := range f.standing(p) {
 		d.mu.Lock()
-		joined := (len(d.writers) > 0 || d.claimed()) && !d.over() && !d.accepted()
+		joined := (len(d.writers) > 0 || d.claimed()) && !d.over() && !d.accepted() && d.data.Info().Target.InPlace
 		d.mu.Unlock()
 		if joined {
 			d.claim(who)
