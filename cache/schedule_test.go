@@ -6,8 +6,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -153,8 +153,8 @@ func readInOrder(t *testing.T, blob *Blob) {
 
 // A whole image is read as fast as 16 parallel requests of 8 MiB could, on new
 // connections all. The clock is virtual; which of two goroutines that wake at one moment
-// runs first is not, and decides how the image is divided: once in a hundred runs on a
-// busy machine that costs a round trip. So it counts if one of three does it.
+// runs first is not (the race detector shuffles them), and decides how the image is
+// divided: in one run of 24 that costs a round trip. So the median of three counts.
 func TestSchedule_wholeImage(t *testing.T) {
 	t.Parallel()
 	const size, streams, piece = 512 * mib, 16, 8 * mib
@@ -162,8 +162,8 @@ func TestSchedule_wholeImage(t *testing.T) {
 		t.Run(rtt.String(), func(t *testing.T) {
 			t.Parallel()
 			best := rtt + size/piece/streams*(rtt+piece*time.Second/50e6)
-			took := time.Duration(math.MaxInt64)
-			for try := 0; try < 3 && took > best*10/9; try++ {
+			var all []time.Duration
+			for range 3 {
 				dir := t.TempDir()
 				synctest.Test(t, func(t *testing.T) {
 					far := &distant{rtt: rtt, rate: 50e6}
@@ -171,15 +171,17 @@ func TestSchedule_wholeImage(t *testing.T) {
 					blob := openBlob(t, openCache(t, dir, Options{}), client, distantImage(size))
 					start := time.Now()
 					readInOrder(t, blob)
-					took = min(took, time.Since(start))
+					took := time.Since(start)
+					all = append(all, took)
 					t.Logf("%v, parallel requests %v: %.2f; %d requests on %d connections, %d at once, %d bytes", took, best, best.Seconds()/took.Seconds(), far.requests, far.made, far.maxOpen, far.sent)
 					if far.sent > size {
 						t.Errorf("%d bytes were sent of %d", far.sent, size)
 					}
 				})
 			}
-			if took > best*10/9 {
-				t.Errorf("took %v, parallel requests %v", took, best)
+			slices.Sort(all)
+			if all[1] > best*10/9 {
+				t.Errorf("took %v, parallel requests %v", all, best)
 			}
 		})
 	}
