@@ -2,6 +2,8 @@
 
 package backends
 
+import "slices"
+
 // A Type is a kind of remote, which `type = "…"` in the configuration names: what the
 // programs need to know of it before one is opened. backends/all has the table; nothing
 // else outside a backend's own package knows its name.
@@ -34,6 +36,23 @@ type Type struct {
 	// DottedNames says that the first part of a name can have a dot: after one of
 	// HostSchemes it is a host if two more parts follow it.
 	DottedNames bool
+}
+
+// Types is a table of types.
+type Types []Type
+
+// Find returns the first type of which is holds; ok is false if there is none.
+func (t Types) Find(is func(Type) bool) (found Type, ok bool) {
+	i := slices.IndexFunc(t, is)
+	if i < 0 {
+		return Type{}, false
+	}
+	return t[i], true
+}
+
+// Named returns the type of that name; ok is false if there is none.
+func (t Types) Named(name string) (found Type, ok bool) {
+	return t.Find(func(t Type) bool { return t.Name == name })
 }
 
 // A LoginKind says what a login consists of.

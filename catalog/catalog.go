@@ -29,9 +29,9 @@ type State struct {
 
 // Options configure a Catalog.
 type Options struct {
-	Remotes []Remote        // "local" among them
-	Types   []backends.Type // what a scheme in a URI can mean
-	Default string          // remote of a URI that names none; "" means "local"
+	Remotes []Remote       // "local" among them
+	Types   backends.Types // what a scheme in a URI can mean
+	Default string         // remote of a URI that names none; "" means "local"
 	// State opens the local state when it is first needed: verbs that only look
 	// at files of the local remote never do. The catalogue closes what it got.
 	State func() (*State, error)

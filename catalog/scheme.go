@@ -12,23 +12,14 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// typeWith returns the first type of which something holds; ok is false if there is none.
-func (c *Catalog) typeWith(is func(backends.Type) bool) (t backends.Type, ok bool) {
-	i := slices.IndexFunc(c.opts.Types, is)
-	if i < 0 {
-		return backends.Type{}, false
-	}
-	return c.opts.Types[i], true
-}
-
 // schemeType returns the type that a scheme by itself means.
 func (c *Catalog) schemeType(scheme string) (backends.Type, bool) {
-	return c.typeWith(func(t backends.Type) bool { return slices.Contains(t.Schemes, scheme) })
+	return c.opts.Types.Find(func(t backends.Type) bool { return slices.Contains(t.Schemes, scheme) })
 }
 
 // hostType returns the type of what is at a host that follows the scheme.
 func (c *Catalog) hostType(scheme string) (backends.Type, bool) {
-	return c.typeWith(func(t backends.Type) bool { return slices.Contains(t.HostSchemes, scheme) })
+	return c.opts.Types.Find(func(t backends.Type) bool { return slices.Contains(t.HostSchemes, scheme) })
 }
 
 // resolveScheme resolves a URI that has something before "://": the name of a
@@ -111,7 +102,7 @@ func (c *Catalog) toAdd(scheme, host string) string {
 
 // typeAt returns the type of the service at a host, if it is known.
 func (c *Catalog) typeAt(host string) (backends.Type, bool) {
-	return c.typeWith(func(t backends.Type) bool { return slices.Contains(t.Hosts, strings.ToLower(host)) })
+	return c.opts.Types.Find(func(t backends.Type) bool { return slices.Contains(t.Hosts, strings.ToLower(host)) })
 }
 
 // canonical returns the one name by which a registry of several goes.

@@ -30,18 +30,9 @@ var Types = sorted(append(oci.Types(),
 	sregistry.Type,
 ))
 
-func sorted(types []backends.Type) []backends.Type {
+func sorted(types backends.Types) backends.Types {
 	slices.SortFunc(types, func(a, b backends.Type) int { return strings.Compare(a.Name, b.Name) })
 	return types
-}
-
-// Find returns the type of that name; ok is false if there is none.
-func Find(name string) (t backends.Type, ok bool) {
-	i := slices.IndexFunc(Types, func(t backends.Type) bool { return t.Name == name })
-	if i < 0 {
-		return backends.Type{}, false
-	}
-	return Types[i], true
 }
 
 // Names returns the names of all types.

@@ -30,7 +30,7 @@ func TestBackendPages(t *testing.T) {
 	}
 	for _, page := range pages {
 		name := strings.TrimSuffix(filepath.Base(page), ".md")
-		if _, ok := all.Find(name); !ok {
+		if _, ok := all.Types.Named(name); !ok {
 			t.Errorf("%s describes no backend", page)
 		}
 	}

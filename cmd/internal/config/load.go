@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -204,7 +203,8 @@ func (s *Settings) setPaths(in Inputs) error {
 
 // localType is the type of the remote "local".
 func localType() string {
-	return all.Types[slices.IndexFunc(all.Types, func(t backends.Type) bool { return t.Local })].Name
+	t, _ := all.Types.Find(func(t backends.Type) bool { return t.Local })
+	return t.Name
 }
 
 // defaultStorage is where sregistry keeps its images, if it ever did.

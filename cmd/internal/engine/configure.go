@@ -35,7 +35,7 @@ type Options struct {
 	// StateNotes say why State is not where it is looked for first: once, by whoever
 	// begins to keep it there, and in "sreg status".
 	StateNotes []string
-	Types      []backends.Type
+	Types      backends.Types
 	Home       string // home directory; may be ""
 	Logins     string // directory of the logins that are stored; "" without a home
 	Inputs     config.Inputs

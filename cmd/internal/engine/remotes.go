@@ -113,11 +113,8 @@ func policyOf(s *config.Settings, r config.Remote) catalog.Policy {
 
 // typeOf returns the type of a remote; a zero one if there is none of its name.
 func (o Options) typeOf(r config.Remote) backends.Type {
-	i := slices.IndexFunc(o.Types, func(t backends.Type) bool { return t.Name == r.Type })
-	if i < 0 {
-		return backends.Type{}
-	}
-	return o.Types[i]
+	t, _ := o.Types.Named(r.Type)
+	return t
 }
 
 // OpenBackend opens the backend of one remote, without any request.

@@ -109,7 +109,7 @@ func needsLogin(r config.Remote, f loginFlags) error {
 
 // typeOf returns the type of a remote.
 func typeOf(r config.Remote) backends.Type {
-	t, _ := all.Find(r.Type) // the configuration has none that is unknown
+	t, _ := all.Types.Named(r.Type) // the configuration has none that is unknown
 	return t
 }
 

@@ -94,7 +94,7 @@ func (a *app) addRemote(ctx context.Context, name, typ string, texts []string) e
 	if err != nil {
 		return err
 	}
-	kind, ok := all.Find(typ)
+	kind, ok := all.Types.Named(typ)
 	if !ok {
 		return usagef("remote add %s: unknown type %q%s", name, typ, backends.DidYouMean(typ, all.Names()))
 	}
