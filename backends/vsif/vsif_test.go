@@ -5,7 +5,9 @@ package vsif
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -154,5 +156,56 @@ func TestBuild(t *testing.T) {
 		if _, err := os.Lstat(filepath.Join(root, name)); err == nil {
 			t.Errorf("%s is there", name)
 		}
+	}
+}
+
+// TestGolden pins the bytes of an image. Another sum is another Version.
+func TestGolden(t *testing.T) {
+	whole, err := build(t, plainConfig, tarOf(t, tortures()["modes"][0]...), tarOf(t, manyFiles()[:500]...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "x"
+	if got := fmt.Sprintf("%x", sha256.Sum256(whole)); got != want {
+		t.Errorf("the sum is %s, want %s", got, want)
+	}
+}
+
+// TestKernel mounts an image by the kernel, and by squashfuse, and reads all of it.
+func TestKernel(t *testing.T) {
+	whole, err := build(t, plainConfig, tarOf(t, manyFiles()...), tarOf(t, tortures()["sizes"][0]...), tarOf(t, tortures()["modes"][0]...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := facts(t, unpack(t, whole), map[string]bool{"big": true, "wide": true, "empty": true})
+	path := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at := fmt.Sprint(bytes.Index(whole, []byte("hsqs")))
+	for name, args := range map[string][]string{
+		"kernel":     {"mount", "-t", "squashfs", "-o", "loop,ro,offset=" + at, path},
+		"squashfuse": {"squashfuse", "-o", "offset=" + at, path},
+	} {
+		t.Run(name, func(t *testing.T) {
+			at := t.TempDir()
+			if out, err := exec.Command(args[0], append(args[1:], at)...).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			defer func() {
+				if out, err := exec.Command("umount", at).CombinedOutput(); err != nil {
+					t.Errorf("umount: %v: %s", err, out)
+				}
+			}()
+			got := facts(t, at, map[string]bool{"big": true, "wide": true, "empty": true})
+			for name, fact := range want {
+				if got[name] != fact {
+					t.Errorf("%s:\n got %s\nwant %s", name, got[name], fact)
+				}
+			}
+			if len(got) != len(want) {
+				t.Errorf("%d names, want %d", len(got), len(want))
+			}
+		})
 	}
 }
