@@ -347,7 +347,7 @@ func (m *model) begin(client string, n name, flag string) *file {
 		d.base = m.truth[n.key]
 		m.dropLeft(n.key, "incomplete")
 	}
-	if len(m.loose[n.key]) > 0 && !n.temporary {
+	if len(m.loose[n.key]) > 0 && !n.temporary && (m.async && m.troubled(n.remote) || slices.Contains(m.meanings(n.key), nil)) {
 		d.unsure = true // the mount may take the name for what it was
 		for _, v := range m.loose[n.key] {
 			if d.base == nil {

@@ -273,7 +273,8 @@ func (m *model) legalSreg(o op) bool {
 			}
 			keys[d.key] = true
 		}
-		return m.fault == "" && len(m.pending) == 0
+		failed := slices.ContainsFunc(m.standing, func(d *draft) bool { return d.err != "" }) // and is still open: tried, too
+		return m.fault == "" && len(m.pending) == 0 && !failed
 	case "discard":
 		return len(m.standing) == 0 && len(m.pending) == 0
 	case "refresh":

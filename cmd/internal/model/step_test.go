@@ -168,9 +168,10 @@ func (m *model) copy(o op, r result) error {
 		return nil
 	}
 	if m.troubled(n.remote) && !n.temporary && slices.Contains(troubles, r.Err) {
-		m.dropLeft(n.key, "incomplete")
 		for _, l := range m.left {
-			l.states[""] = true // whether the new one got that far nobody sees
+			if l.key == n.key {
+				l.states[""] = true // whether the new one got as far as to replace it nobody sees
+			}
 		}
 		m.left = append(m.left, &draft{name: n, data: whole(o.arg(0)), over: true, base: m.truth[n.key],
 			states: map[string]bool{"failed": true, "incomplete": true, "": true}})
