@@ -23,6 +23,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/bounded"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
@@ -53,10 +54,10 @@ type client struct {
 
 	naming naming
 	sums   sums
-	first  memory[string] // of folders, by address: the format that is looked for first
-	places memory[place]  // of names that were not where they are looked for first
-	held   memory[string] // what the server calls the version of a file whose digest is known
-	noHead atomic.Bool    // the server answers no HEAD
+	first  bounded.Map[string, string] // of folders, by address: the format that is looked for first
+	places bounded.Map[string, place]  // of names that were not where they are looked for first
+	held   bounded.Map[string, string] // what the server calls the version of a file whose digest is known
+	noHead atomic.Bool                 // the server answers no HEAD
 	// The server's ETag was last seen to be another than nginx makes of a file's time
 	// and size.
 	ownTags atomic.Bool

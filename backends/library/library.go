@@ -27,6 +27,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/bounded"
 	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
@@ -129,7 +130,9 @@ func newClient(env backends.Env, cfg Config) (*client, error) {
 		cfg.Entities = []string{"library"}
 	}
 	return &client{
-		home: home{place: at}, entities: cfg.Entities, arch: env.WantedArch(), way: cfg.PushBy, http: env.HTTP, log: env.Logger(),
+		links:    links{bounded.Map[string, link]{Max: maxLinks}},
+		branches: branches{all: bounded.Map[string, *branch]{Max: maxBranches}},
+		home:     home{place: at}, entities: cfg.Entities, arch: env.WantedArch(), way: cfg.PushBy, http: env.HTTP, log: env.Logger(),
 		login: &login{remote: env.Remote, secret: env.Secret, files: files, place: at}, partSize: bigUpload,
 	}, nil
 }

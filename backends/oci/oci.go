@@ -133,6 +133,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	c := &client{
 		config: cfg, preset: p, base: base, namespace: namespace, arch: env.WantedArch(), chunk: cmp.Or(p.chunk, chunkSize), log: env.Logger(),
 	}
+	c.known.images.Max, c.known.tags.Max = maxKnown, maxKnown
 	c.store = newStore(env.Cache, c.log)
 	c.limits.log = c.log
 	plain := *env.HTTP

@@ -49,7 +49,7 @@ func (c *client) manifest(ctx context.Context, n name) (manifest, error) {
 		return m, err
 	}
 	var err error
-	if !c.closed.has(n.collection) {
+	if _, closed := c.closed.Get(n.collection); !closed {
 		if err = c.asUser(ctx, ask); err == nil || !c.wantsSignature(ctx, err) {
 			c.refusals.note(ctx, c.login, n, err)
 			return checked(m, n, err)
@@ -57,7 +57,7 @@ func (c *client) manifest(ctx context.Context, n name) (manifest, error) {
 	}
 	open := err
 	if err = c.signed(ctx, kindPull, n, ask); err == nil {
-		c.closed.add(n.collection)
+		c.closed.Put(n.collection, struct{}{})
 	} else if errors.Is(err, backends.ErrUnauthorized) && !errors.Is(err, backends.ErrNoFile) && shut(open) {
 		err = open
 	}
