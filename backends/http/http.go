@@ -14,7 +14,6 @@ package http
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -64,9 +63,6 @@ type client struct {
 	heads   atomic.Bool // it has answered one
 }
 
-// Address implements backends.Addressed.
-func (c *client) Address() string { return c.home.String() }
-
 // Type is the backend in the table of backends/all.
 var Type = backends.Type{Name: "http", Open: Open}
 
@@ -93,29 +89,6 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		naming: naming{cfg.Extensions, cfg.Sums},
 		home:   home, user: env.User, secret: env.Secret, http: env.HTTP, log: env.Logger(), sums: sums{name: cfg.Sums},
 	}, nil
-}
-
-// Knock returns a request that every web server answers.
-func (c *client) Knock() (method, address string) {
-	return nethttp.MethodGet, c.home.String()
-}
-
-// CheckLogin asks for the folder. A server that shows no index of it has still
-// looked at the login.
-//
-// Errors: those of backends.Backend.Stat.
-func (c *client) CheckLogin(ctx context.Context) error {
-	resp, err := c.do(ctx, nethttp.MethodHead, c.home.String(), nil)
-	switch {
-	case err == nil:
-		resp.Body.Close()
-		return nil
-	case errors.Is(err, backends.ErrUnauthorized):
-		return err
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), errors.Is(err, errors.ErrUnsupported):
-		return nil
-	}
-	return err
 }
 
 // do sends a request to an address of the server, with the login; once more with a newer

@@ -129,9 +129,6 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	}, nil
 }
 
-// Address implements backends.Addressed.
-func (c *client) Address() string { return c.home.String() }
-
 // parseURL returns the address of a server without what the sregistry client
 // lets stand behind it.
 func parseURL(s string) (*url.URL, error) {
