@@ -627,9 +627,14 @@ func (m *model) uploads(r result) error {
 			return err
 		}
 	}
-	for _, d := range m.left {
-		if err := drop(d, d.states); err != nil {
-			return err
+	for _, sure := range []bool{true, false} { // what need not be there takes no line of what must
+		for _, d := range m.left {
+			if d.states[""] == sure {
+				continue
+			}
+			if err := drop(d, d.states); err != nil {
+				return err
+			}
 		}
 	}
 	if len(shown) > 0 {

@@ -151,6 +151,11 @@ func (m *model) checkWorld(o op, r result) error {
 	case "heal", "sync":
 		if o.verb == "heal" {
 			m.lied()
+			for dir, there := range m.dirs {
+				if m.fault == "nolist" && there == "no" && parseName(dir+"/x.sif").remote == "lab" {
+					m.dirs[dir] = "maybe" // what could not be listed counts as there for a while
+				}
+			}
 			m.fault = ""
 		}
 		clear(m.pending)
