@@ -102,7 +102,7 @@ func DecodeTable(table map[string]any, dst any) error {
 	}
 	err = toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(dst)
 	e, ok := errors.AsType[*toml.DecodeError](err)
-	if !ok || len(e.Key()) == 0 {
+	if _, missing := errors.AsType[*toml.StrictMissingError](err); missing || !ok || len(e.Key()) == 0 {
 		return err
 	}
 	key, problem := strings.Join(e.Key(), "."), strings.TrimPrefix(e.Error(), "toml: ")

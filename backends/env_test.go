@@ -36,3 +36,13 @@ func TestDecode_wrongKind(t *testing.T) {
 		}
 	}
 }
+
+// An unknown key is told with the one that was meant.
+func TestDecode_unknownKey(t *testing.T) {
+	t.Parallel()
+	var cfg struct{ Names []string }
+	err := backends.Env{Remote: "lab", Type: "x", Config: map[string]any{"name": "one"}}.Decode(&cfg)
+	if want := `invalid argument: remote lab has no setting "name" for type "x" (did you mean "names"?)`; err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
