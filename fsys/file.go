@@ -11,18 +11,9 @@ import (
 	"io/fs"
 	"time"
 
-	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 )
-
-// A File is one handle on a Draft. The caller closes it.
-type File struct {
-	d       *Draft
-	write   bool
-	opener  uint32 // process that opened it
-	closing bool   // guarded by d.mu: its opener has closed it and nobody wrote since: it will go soon
-}
 
 // Open opens a draft. Whoever opens it while another process writes to it shares
 // it, as with any file. Who would truncate what another process writes under an
@@ -32,18 +23,18 @@ type File struct {
 // name means something else now, and what that is can be opened; ErrBusy if it is on
 // its way; the local disk's; ctx's.
 func (d *Draft) Open(ctx context.Context, who Caller, write, truncate bool) (*File, error) {
-	if write && truncate && d.startsOver(who) {
-		return nil, d.startOver(ctx, who)
+	if write && truncate && d.needsOwnDraft(who) {
+		return nil, d.startOwnDraft(ctx, who)
 	}
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(writerWait); ; {
 		file, err := d.open(who, write, truncate)
 		switch {
 		case write && errors.Is(err, ErrRetry):
-			return nil, d.openInstead(ctx, who, truncate)
+			return nil, d.openCurrent(ctx, who, truncate)
 		case !errors.Is(err, ErrBusy) || !time.Now().Before(deadline):
 			return file, err
 		}
-		if err := d.awaitIdle(ctx, nil, lookAgain); err != nil {
+		if err := d.awaitIdle(ctx, nil, pollInterval); err != nil {
 			return nil, err
 		}
 	}
@@ -51,9 +42,9 @@ func (d *Draft) Open(ctx context.Context, who Caller, write, truncate bool) (*Fi
 
 // startOver makes a draft beside this one, which the caller finds at the next look.
 // It returns ErrRetry.
-func (d *Draft) startOver(ctx context.Context, who Caller) error {
-	in, name := d.stands()
-	if _, err := d.fs.start(ctx, beginning{in: in, name: name, who: who, replaces: d}); err != nil {
+func (d *Draft) startOwnDraft(ctx context.Context, who Caller) error {
+	in, name := d.position()
+	if _, err := d.fs.startDraft(ctx, newFile{in: in, name: name, who: who, replaces: d}); err != nil {
 		return err
 	}
 	return ErrRetry
@@ -61,32 +52,25 @@ func (d *Draft) startOver(ctx context.Context, who Caller) error {
 
 // openInstead readies what the name means now for the caller, who asks once more and
 // not twice: the kernel gives up then. It returns ErrRetry.
-func (d *Draft) openInstead(ctx context.Context, who Caller, truncate bool) error {
-	in, name := d.stands()
+func (d *Draft) openCurrent(ctx context.Context, who Caller, truncate bool) error {
+	in, name := d.position()
 	node, err := in.Lookup(ctx, name, who)
 	switch n := node.(type) {
 	case *Image:
 		return n.OpenWrite(ctx, who, truncate)
 	case *Draft:
-		if err == nil && truncate && n.startsOver(who) {
-			return n.startOver(ctx, who)
+		if err == nil && truncate && n.needsOwnDraft(who) {
+			return n.startOwnDraft(ctx, who)
 		}
 	}
 	return ErrRetry
 }
 
-// stands returns the directory and the name of the draft.
-func (d *Draft) stands() (in *Dir, name string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return &Dir{fs: d.fs, remote: d.place.remote, collection: d.place.collection, tool: d.place.tool}, d.name
-}
-
 // startsOver reports whether truncating the draft would take it from others.
-func (d *Draft) startsOver(who Caller) bool {
+func (d *Draft) needsOwnDraft(who Caller) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.over() || d.place.temporary {
+	if d.ended() || d.loc.temporary {
 		return false
 	}
 	for h := range d.writers {
@@ -94,7 +78,7 @@ func (d *Draft) startsOver(who Caller) bool {
 			return true
 		}
 	}
-	return d.accepted() || len(d.turn) > 0
+	return d.accepted() || len(d.exclusive) > 0
 }
 
 func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
@@ -102,12 +86,12 @@ func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
 	defer d.mu.Unlock()
 	// What was published is still a file to those who have it open, and open it again
 	// through /proc/self/fd.
-	if d.data == nil || d.gone || d.published() && write && (truncate || len(d.writers) == 0) {
+	if d.data == nil || d.removed || d.published() && write && (truncate || len(d.writers) == 0) {
 		return nil, ErrRetry
 	}
 	h := &File{d: d, write: write, opener: who.Process}
 	if write {
-		if d.accepted() || len(d.turn) > 0 {
+		if d.accepted() || len(d.exclusive) > 0 {
 			return nil, fmt.Errorf("%s: %w", d.name, ErrBusy)
 		}
 		if truncate && d.data.Size() > 0 {
@@ -134,17 +118,6 @@ func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
 	}
 	d.handles++
 	return h, nil
-}
-
-// closing needs mu. It reports whether all who write have closed the file, though
-// the kernel has not told us yet that it was the last time.
-func (d *Draft) closing() bool {
-	for h := range d.writers {
-		if !h.closing {
-			return false
-		}
-	}
-	return len(d.writers) > 0
 }
 
 // ReadAt is io.ReaderAt. It goes on after the file is published or removed.
@@ -201,7 +174,7 @@ const headSize = 4 << 10
 // Errors: backends.ErrNotAllowed.
 func (d *Draft) checkHead(ctx context.Context, p []byte, off int64) error {
 	d.mu.Lock()
-	image, temporary := d.same, d.place.temporary
+	image, temporary := d.mustMatch, d.loc.temporary
 	d.mu.Unlock()
 	if image == nil || temporary || off >= headSize {
 		return nil
@@ -302,13 +275,13 @@ func (h *File) Flush(ctx context.Context, who Caller) error {
 	err, stranger := d.err, who.Process != 0 && h.opener != 0 && who.Process != h.opener
 	h.closing, d.flushed = h.closing || !stranger, time.Now()
 	closed, data := !stranger && d.closing(), d.data
-	skip, stays := !closed || !d.due(), closed && d.place.temporary && !d.over()
-	if image := d.same; err == nil && closed && image != nil && !d.place.temporary && !d.over() && data.Size() == 0 {
+	skip, stays := !closed || !d.due(), closed && d.loc.temporary && !d.ended()
+	if image := d.mustMatch; err == nil && closed && image != nil && !d.loc.temporary && !d.ended() && data.Size() == 0 {
 		err = catalog.Taken(image.remote, image.img.Ref) // to whoever only wanted to truncate it
 	}
 	d.mu.Unlock()
 	if stays {
-		d.keep(data, err)
+		d.markKept(data, err)
 	}
 	if err != nil || skip {
 		return err
@@ -328,7 +301,7 @@ func (h *File) Sync() error {
 	if !d.broken {
 		err = nil
 	}
-	over := d.over()
+	over := d.ended()
 	d.mu.Unlock()
 	if err != nil || over || data == nil {
 		return err
@@ -353,7 +326,7 @@ func (h *File) Close(ctx context.Context) {
 	}
 	// What remains under a temporary name, or was accepted, is still a file. What is on
 	// its way to another name belongs to who renames it.
-	keep := !d.over() && (d.place.temporary || d.accepted() || len(d.turn) > 0)
+	keep := !d.ended() && (d.loc.temporary || d.accepted() || len(d.exclusive) > 0)
 	d.mu.Unlock()
 	if !keep {
 		d.release()
@@ -375,91 +348,46 @@ func (d *Draft) endWriting(ctx context.Context, h *File) {
 	}
 	if due {
 		if err := d.publishLocked(ctx); err != nil {
-			d.fs.opts.Log.Warn("not published; its data is kept", "file", d.currentName(), "err", err)
+			d.fs.opts.Log.Warn("not published; its data is kept", "file", d.fileName(), "err", err)
 		}
 	}
-	d.rest()
-	d.wake()
+	d.lastWriterDone()
+	d.signalIdle()
 }
-
-// wake tells those who wait to write that the last writer is done.
-func (d *Draft) wake() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(d.writers) == 0 && d.idle != nil {
-		close(d.idle)
-		d.idle = nil
-	}
-}
-
-// due needs mu. It reports whether there is something to publish.
-func (d *Draft) due() bool {
-	return d.dirty && d.err == nil && !d.over() && !d.accepted() && !d.place.temporary && d.data.Size() > 0
-}
-
-// over needs mu. It reports whether the name means something else now.
-func (d *Draft) over() bool { return d.gone || d.published() || d.lapsed() }
 
 // rest settles what nobody writes any more. A file with a temporary name, or one
 // that was accepted, stays in the tree; the others were not published, and are taken
 // from it. Their data stays in the journal, if anybody wrote any.
-func (d *Draft) rest() {
+func (d *Draft) lastWriterDone() {
 	d.mu.Lock()
-	over, temporary, accepted, data := d.over(), d.place.temporary, d.accepted(), d.data
+	over, temporary, accepted, data := d.ended(), d.loc.temporary, d.accepted(), d.data
 	nothing := !d.dirty || data.Size() == 0 || d.broken
-	d.gone = d.gone || !over && !temporary && !accepted && !nothing
+	d.removed = d.removed || !over && !temporary && !accepted && !nothing
 	broken := d.err
 	d.mu.Unlock()
 	if broken != nil && nothing && !over && !temporary {
-		d.fs.opts.Log.Warn("dropped a copy of which a part could not be written", "file", d.currentName(), "err", broken)
+		d.fs.opts.Log.Warn("dropped a copy of which a part could not be written", "file", d.fileName(), "err", broken)
 	}
 	switch {
 	case over:
 	case temporary:
-		d.keep(data, broken)
+		d.markKept(data, broken)
 		data.Idle()
 	case accepted:
 		data.Idle()
 	case nothing:
 		d.remove() //nolint:errcheck // nothing that anybody can use: the writer was told
 	default:
-		d.fs.forget(d)
+		d.fs.removeDraft(d)
 	}
 }
 
 // keep notes that a file with a temporary name was closed.
-func (d *Draft) keep(data *spool.Draft, broken error) {
+func (d *Draft) markKept(data *spool.Draft, broken error) {
 	if broken == nil && data.Info().State == spool.Kept {
 		return // by Flush, and nobody wrote since
 	}
-	if err := data.Keep(cut(data, broken)); err != nil {
-		d.fs.opts.Log.Warn("a file that is kept cannot be noted", "file", d.currentName(), "err", err)
-	}
-}
-
-// cut returns why a file is not what was meant: a write failed, or it is a part of an
-// image. Tools keep other things under temporary names, too.
-func cut(data *spool.Draft, broken error) error {
-	if broken != nil {
-		return broken
-	}
-	if _, err := catalog.CompleteImage(data, data.Size()); errors.Is(err, backends.ErrCorrupt) {
-		return err
-	}
-	return nil
-}
-
-// release gives the data back to the spool, with the last handle.
-func (d *Draft) release() {
-	d.mu.Lock()
-	data := d.data
-	if d.handles > 0 || data == nil {
-		d.mu.Unlock()
-		return
-	}
-	d.attr.Size, d.data = data.Size(), nil
-	d.mu.Unlock()
-	if err := data.Close(); err != nil {
-		d.fs.opts.Log.Warn("closing a draft", "file", d.name, "error", err)
+	if err := data.Keep(damage(data, broken)); err != nil {
+		d.fs.opts.Log.Warn("a file that is kept cannot be noted", "file", d.fileName(), "err", err)
 	}
 }

@@ -72,7 +72,7 @@ func (f ioFS) Stat(name string) (fs.FileInfo, error) {
 
 func (f ioFS) measure(node Node) error {
 	if image, ok := node.(*Image); ok {
-		return image.Measure(f.ctx)
+		return image.LearnSize(f.ctx)
 	}
 	return nil
 }

@@ -15,25 +15,25 @@ import (
 // safe for concurrent use.
 type Listing struct {
 	dir    *Dir
-	piece  *piece // valid until the next one is received
+	batch  *batch // valid until the next one is received
 	before int    // entries before piece
 	at     int    // entries handed out
 	ended  bool   // nothing comes after piece
 	err    error  // but this
 
-	reading *reading // nil before the first piece and after the last
+	ahead *readAhead // nil before the first piece and after the last
 }
 
 // A reading is a directory on its way through a goroutine, which ends with it.
-type reading struct {
+type readAhead struct {
 	cancel context.CancelFunc
-	full   chan *piece // closed at the end
-	free   chan *piece
+	full   chan *batch // closed at the end
+	free   chan *batch
 	err    error // once full is closed
 }
 
 // OpenListing starts a listing of d; nothing is read yet. The caller closes it.
-func (d *Dir) OpenListing() *Listing { return &Listing{dir: d, piece: new(piece)} }
+func (d *Dir) OpenListing() *Listing { return &Listing{dir: d, batch: new(batch)} }
 
 // Next returns the next entry, valid until the next call; nil at the end. It can
 // wait for a registry: when ctx ends it gives ctx's error, and the next call
@@ -41,7 +41,7 @@ func (d *Dir) OpenListing() *Listing { return &Listing{dir: d, piece: new(piece)
 //
 // Errors: those of Dir.List.
 func (l *Listing) Next(ctx context.Context) (*Entry, error) {
-	for l.at-l.before >= len(l.piece.entries) {
+	for l.at-l.before >= len(l.batch.entries) {
 		if l.ended {
 			return nil, l.err
 		}
@@ -49,7 +49,7 @@ func (l *Listing) Next(ctx context.Context) (*Entry, error) {
 			return nil, err
 		}
 	}
-	e := &l.piece.entries[l.at-l.before]
+	e := &l.batch.entries[l.at-l.before]
 	l.at++
 	return e, nil
 }
@@ -72,7 +72,7 @@ func (l *Listing) Offset() uint64 {
 	if l.at == l.before {
 		return 0
 	}
-	name := l.piece.entries[l.at-l.before-1].Name
+	name := l.batch.entries[l.at-l.before-1].Name
 	return l.hash(name)<<numberBits | uint64(min(l.at, maxNumber))
 }
 
@@ -106,15 +106,15 @@ func (l *Listing) Seek(ctx context.Context, offset uint64) error {
 // rewind begins anew.
 func (l *Listing) rewind() {
 	l.Close()
-	*l = Listing{dir: l.dir, piece: new(piece)}
+	*l = Listing{dir: l.dir, batch: new(batch)}
 }
 
 // find goes on after the first entry, from the piece at hand on, that is the one;
 // else to the end.
 func (l *Listing) find(ctx context.Context, is func(number int, name string) bool) (found bool, err error) {
 	for {
-		for i := range l.piece.entries {
-			if l.at = l.before + i + 1; is(l.at, l.piece.entries[i].Name) {
+		for i := range l.batch.entries {
+			if l.at = l.before + i + 1; is(l.at, l.batch.entries[i].Name) {
 				return true, nil
 			}
 		}
@@ -129,24 +129,24 @@ func (l *Listing) find(ctx context.Context, is func(number int, name string) boo
 
 // Close ends the listing. A second Close does nothing.
 func (l *Listing) Close() {
-	if l.reading != nil {
-		l.reading.end()
-		l.reading = nil
+	if l.ahead != nil {
+		l.ahead.end()
+		l.ahead = nil
 	}
 }
 
 // read takes the next piece in.
 func (l *Listing) read(ctx context.Context) error {
-	if l.reading == nil {
-		l.reading = l.dir.read(ctx)
+	if l.ahead == nil {
+		l.ahead = l.dir.read(ctx)
 	}
-	r := l.reading
+	r := l.ahead
 	select {
 	case p, ok := <-r.full:
 		if ok {
-			l.before += len(l.piece.entries)
-			r.free <- l.piece
-			l.piece = p
+			l.before += len(l.batch.entries)
+			r.free <- l.batch
+			l.batch = p
 			return nil
 		}
 		l.ended, l.err = true, r.err
@@ -160,19 +160,19 @@ func (l *Listing) read(ctx context.Context) error {
 
 // spares is how many pieces there are besides the one that the caller has: one
 // that is ready and one that is being made.
-const spares = 2
+const readAheadDepth = 2
 
 // read starts a reading. It lives longer than the request that asks for it, so
 // its context is its own. The caller ends it.
-func (d *Dir) read(ctx context.Context) *reading {
+func (d *Dir) read(ctx context.Context) *readAhead {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	// Nobody waits to put a piece into a channel: each has room for all.
-	r := &reading{cancel: cancel, full: make(chan *piece, spares+1), free: make(chan *piece, spares+1)}
-	r.free <- new(piece)
+	r := &readAhead{cancel: cancel, full: make(chan *batch, readAheadDepth+1), free: make(chan *batch, readAheadDepth+1)}
+	r.free <- new(batch)
 	go func() {
 		defer close(r.full)
 		r.err = backends.Guard(nil, func() error {
-			_, err := d.pieces(ctx, new(piece), func(p *piece) *piece {
+			_, err := d.batches(ctx, new(batch), func(p *batch) *batch {
 				r.full <- p
 				select {
 				case next := <-r.free:
@@ -188,7 +188,7 @@ func (d *Dir) read(ctx context.Context) *reading {
 }
 
 // end returns when the goroutine is over.
-func (r *reading) end() {
+func (r *readAhead) end() {
 	r.cancel()
 	for range r.full { // what is left is not wanted
 	}

@@ -82,7 +82,7 @@ func ParsePath(path string) (remote string, ref backends.Ref, format string, err
 		return "", backends.Ref{}, "", fmt.Errorf("path %q: %w", path, err)
 	}
 	for i, part := range parts[1:] {
-		if isShort(part) {
+		if isShortened(part) {
 			return "", backends.Ref{}, "", fmt.Errorf("%w: path %q: %q is shortened", fs.ErrInvalid, path, part)
 		}
 		if i+1 == last {
@@ -236,7 +236,7 @@ func shorten(stem, ext string) string {
 
 // isShort reports whether name could be one that shorten has cut. Others can
 // look so too: what such a name means is found by comparing with the listing.
-func isShort(name string) bool {
+func isShortened(name string) bool {
 	rest, _ := backends.CutExt(name)
 	tilde := len(rest) - 1 - hashDigits
 	const cutAtMost = len("%XX") + utf8.UTFMax

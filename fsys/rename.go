@@ -45,7 +45,7 @@ func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, 
 	if _, err := to.fs.writableRemote(to.remote); err != nil {
 		return err
 	}
-	if err := draft.settleWriters(ctx); err != nil {
+	if err := draft.awaitClosing(ctx); err != nil {
 		return err
 	}
 	if err := draft.lock(ctx); err != nil {
@@ -58,7 +58,7 @@ func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, 
 
 // mayTake refuses to take names away from the remote where it would not delete them:
 // whoever copies instead would publish a copy, and then be left with both.
-func (d *Dir) mayTake() error {
+func (d *Dir) checkMoveAway() error {
 	r, err := d.fs.writableRemote(d.remote)
 	if err == nil && (!r.Policy.Delete || !r.Client.Caps().Has(backends.CanDelete)) {
 		err = fmt.Errorf("%w: a new name takes the old one away, and so does deleting on remote %s (--allow-delete)", backends.ErrNotAllowed, d.remote)
@@ -72,7 +72,7 @@ func (d *Dir) renameDir(ctx context.Context, child *Dir) error {
 	if child.collection != "" {
 		for e, err := range child.List(ctx) {
 			if err == nil && e.draft == nil {
-				if err := d.mayTake(); err != nil {
+				if err := d.checkMoveAway(); err != nil {
 					return err
 				}
 			}
@@ -84,20 +84,20 @@ func (d *Dir) renameDir(ctx context.Context, child *Dir) error {
 
 // renameImage gives an image another name at its service.
 func (d *Dir) renameImage(ctx context.Context, img *Image, to *Dir, newName string, noReplace bool) error {
-	if err := d.mayTake(); err != nil {
+	if err := d.checkMoveAway(); err != nil {
 		return err
 	}
 	if _, err := to.fs.writableRemote(to.remote); err != nil {
 		return err
 	}
-	target := to.place(newName)
+	target := to.locate(newName)
 	ref, format, err := to.parse(newName)
 	if target.temporary || to.tool != "" || err != nil || to.remote != d.remote || img.img.Ref.Version != "" ||
 		format != "" && backends.Ext(format) != backends.Ext(img.img.Format) {
 		return fmt.Errorf("%s: %w", img.img.Ref, ErrCrossDevice) // whoever copies is told why, if it cannot be
 	}
-	if other := d.fs.draft(target); other != nil {
-		if err := other.wait(ctx); err != nil {
+	if other := d.fs.draftAt(target); other != nil {
+		if err := other.awaitNotBusy(ctx); err != nil {
 			return err
 		}
 	}
@@ -109,23 +109,16 @@ func (d *Dir) renameImage(ctx context.Context, img *Image, to *Dir, newName stri
 		return fmt.Errorf("%s: %w", img.img.Ref, ErrCrossDevice)
 	}
 	if err == nil {
-		d.keep(ctx, d.collection)
+		d.keepCollection(ctx, d.collection)
 	}
 	return err
-}
-
-// keep lets a directory stay, also without its last image.
-func (d *Dir) keep(ctx context.Context, collection string) {
-	if err := d.fs.cat.Keep(ctx, d.remote, collection); err != nil {
-		d.fs.opts.Log.Warn("an emptied collection could not be kept", "remote", d.remote, "collection", collection, "err", err)
-	}
 }
 
 // releaseOver gives the data back of a file that a rename has published: no handle
 // will.
 func (d *Draft) releaseOver() {
 	d.mu.Lock()
-	over := d.over()
+	over := d.ended()
 	d.mu.Unlock()
 	if over {
 		d.release()
@@ -136,7 +129,7 @@ func (d *Draft) releaseOver() {
 // us of that some time after close(2) has returned; a rename that came first would
 // take the file for open, leave the publishing to that handle, and succeed whatever
 // becomes of it.
-func (d *Draft) settleWriters(ctx context.Context) error {
+func (d *Draft) awaitClosing(ctx context.Context) error {
 	d.mu.Lock()
 	closing := d.closing()
 	d.mu.Unlock()
@@ -149,10 +142,10 @@ func (d *Draft) settleWriters(ctx context.Context) error {
 // rename needs the turn.
 func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace bool) error {
 	d.mu.Lock()
-	data, from, oldName, same, sticky := d.data, d.place, d.name, d.same, d.err
-	over, busy := data == nil || d.over(), d.accepted()
+	data, from, oldName, same, sticky := d.data, d.loc, d.name, d.mustMatch, d.err
+	over, busy := data == nil || d.ended(), d.accepted()
 	d.mu.Unlock()
-	target := to.place(newName)
+	target := to.locate(newName)
 	switch {
 	case sticky != nil:
 		return sticky
@@ -166,8 +159,8 @@ func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace b
 	if err := to.checkTarget(ctx, target, newName, noReplace); err != nil {
 		return err
 	}
-	if other := d.fs.draft(target); other != nil && !target.temporary && other.counts() {
-		if err := other.wait(ctx); err != nil { // it is queued, and this one would overtake it
+	if other := d.fs.draftAt(target); other != nil && !target.temporary && other.shadows() {
+		if err := other.awaitNotBusy(ctx); err != nil { // it is queued, and this one would overtake it
 			return err
 		}
 	}
@@ -175,13 +168,13 @@ func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace b
 	if err := d.retarget(ctx, to, newName, noReplace); err != nil {
 		return err
 	}
-	replaced := d.move(target, newName, to.only(ctx, data))
+	replaced := d.move(target, newName, to.mustMatch(ctx, data))
 	if err := d.finishRename(ctx, target); err != nil {
 		// The file keeps its old name, so that whoever renames can try again.
 		d.moveBack(from, oldName, same, replaced)
 		return errors.Join(err, data.Retarget(old))
 	}
-	d.fs.tell(from.change(oldName))
+	d.fs.notify(from.change(oldName))
 	d.changed()
 	var err error
 	for _, other := range replaced {
@@ -192,7 +185,7 @@ func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace b
 
 // checkTarget refuses a temporary name that is taken, if it must not be. For
 // images the catalogue decides.
-func (d *Dir) checkTarget(ctx context.Context, target place, name string, noReplace bool) error {
+func (d *Dir) checkTarget(ctx context.Context, target location, name string, noReplace bool) error {
 	if !target.temporary || !noReplace {
 		return nil
 	}
@@ -211,7 +204,7 @@ func (d *Draft) retarget(ctx context.Context, to *Dir, name string, noReplace bo
 	d.mu.Lock()
 	data := d.data
 	d.mu.Unlock()
-	if to.place(name).temporary {
+	if to.locate(name).temporary {
 		return data.Retarget(to.staged(name))
 	}
 	ref, format, err := to.parse(name)
@@ -227,28 +220,28 @@ func (d *Draft) retarget(ctx context.Context, to *Dir, name string, noReplace bo
 
 // move puts the draft in another place, where it may not replace the image same (nil
 // for none), and returns who had it. It needs the turn.
-func (d *Draft) move(target place, name string, same *Image) (replaced []*Draft) {
+func (d *Draft) move(target location, name string, same *Image) (replaced []*Draft) {
 	d.mu.Lock()
-	from := d.place
-	d.place, d.name, d.same = target, name, same
+	from := d.loc
+	d.loc, d.name, d.mustMatch = target, name, same
 	d.mu.Unlock()
-	d.fs.take(d, from)
-	return d.fs.put(d)
+	d.fs.detach(d, from)
+	return d.fs.insert(d)
 }
 
-func (d *Draft) moveBack(from place, name string, same *Image, replaced []*Draft) {
+func (d *Draft) moveBack(from location, name string, same *Image, replaced []*Draft) {
 	d.mu.Lock()
 	d.err = nil
 	d.mu.Unlock()
 	d.move(from, name, same)
 	for _, other := range replaced {
-		d.fs.put(other)
+		d.fs.insert(other)
 	}
 }
 
 // finishRename publishes a draft that has got an image's name and that nobody
 // will close any more. It needs the turn.
-func (d *Draft) finishRename(ctx context.Context, target place) error {
+func (d *Draft) finishRename(ctx context.Context, target location) error {
 	d.mu.Lock()
 	open := len(d.writers) > 0
 	if !target.temporary {

@@ -27,14 +27,14 @@ func (d *Dir) toolDir(name string) *Dir {
 }
 
 // holds reports whether what stands at p is in d, or below it.
-func (d *Dir) holds(p place) bool {
+func (d *Dir) contains(p location) bool {
 	in := p.remote == d.remote && p.collection == d.collection
 	return in && (d.tool == "" || p.tool == d.tool || strings.HasPrefix(p.tool, d.tool+"/"))
 }
 
 // at is where a tool's directory stands.
-func (d *Dir) at() place {
-	return place{remote: d.remote, collection: d.collection, tool: d.tool, temporary: true}
+func (d *Dir) location() location {
+	return location{remote: d.remote, collection: d.collection, tool: d.tool, temporary: true}
 }
 
 func (f *FS) makeToolDir(d *Dir) error {
@@ -42,22 +42,22 @@ func (f *FS) makeToolDir(d *Dir) error {
 		return fmt.Errorf("%s: %w", d.tool, fs.ErrExist)
 	}
 	f.mu.Lock()
-	f.toolDirs[d.at()] = struct{}{}
+	f.toolDirs[d.location()] = struct{}{}
 	f.mu.Unlock()
-	f.tell(Change{Remote: d.remote, Collection: d.collection})
+	f.notify(Change{Remote: d.remote, Collection: d.collection})
 	return nil
 }
 
 func (f *FS) removeToolDir(d *Dir) {
 	f.mu.Lock()
-	delete(f.toolDirs, d.at())
+	delete(f.toolDirs, d.location())
 	f.mu.Unlock()
-	f.tell(Change{Remote: d.remote, Collection: d.collection})
+	f.notify(Change{Remote: d.remote, Collection: d.collection})
 }
 
 func (f *FS) hasToolDir(d *Dir) bool {
 	f.mu.Lock()
-	_, made := f.toolDirs[d.at()]
+	_, made := f.toolDirs[d.location()]
 	f.mu.Unlock()
 	return made || f.holdsFiles(d)
 }
@@ -65,22 +65,22 @@ func (f *FS) hasToolDir(d *Dir) bool {
 // holdsFiles reports whether a file or a tool's directory is in d, or below: not
 // whether it holds images.
 func (f *FS) holdsFiles(d *Dir) bool {
-	var in []place
+	var in []location
 	f.mu.Lock()
 	for at := range f.toolDirs {
-		if at != d.at() && d.holds(at) {
+		if at != d.location() && d.contains(at) {
 			f.mu.Unlock()
 			return true
 		}
 	}
 	for p := range f.drafts {
-		if d.holds(p) {
+		if d.contains(p) {
 			in = append(in, p)
 		}
 	}
 	f.mu.Unlock()
-	return slices.ContainsFunc(in, func(p place) bool {
-		draft := f.draft(p)
+	return slices.ContainsFunc(in, func(p location) bool {
+		draft := f.draftAt(p)
 		return draft != nil && draft.visible()
 	})
 }
@@ -90,8 +90,8 @@ func (d *Dir) toolDirs() []string {
 	d.fs.mu.Lock()
 	defer d.fs.mu.Unlock()
 	names := map[string]struct{}{}
-	add := func(at place) {
-		if at.tool == d.tool || !d.holds(at) {
+	add := func(at location) {
+		if at.tool == d.tool || !d.contains(at) {
 			return
 		}
 		name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(at.tool, d.tool), "/"), "/")

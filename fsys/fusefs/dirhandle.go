@@ -40,11 +40,11 @@ const dots = 2
 // change; what the kernel itself does there it knows.
 func (n *dirNode) OpendirHandle(ctx context.Context, _ uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	h := &dirHandle{n: n, list: n.dir.OpenListing()}
-	if !n.dir.Steady() {
+	if !n.dir.Cacheable() {
 		return h, 0, 0
 	}
 	if n.listed.Load() {
-		n.dir.Recheck(ctx)
+		n.dir.RefreshListing(ctx)
 	}
 	h.kept = true
 	n.asked.Store(0)

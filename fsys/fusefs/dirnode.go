@@ -67,7 +67,7 @@ func (n *dirNode) attr() fsys.Attr {
 // child returns the inode of a node and fills in its entry.
 func (n *dirNode) child(ctx context.Context, name string, node fsys.Node, out *fuse.EntryOut) *gofs.Inode {
 	timeout := n.m.opts.NameTimeout
-	if n.dir.Fresh() {
+	if n.dir.Volatile() {
 		timeout = localNameTimeout
 	}
 	switch node := node.(type) {
@@ -82,7 +82,7 @@ func (n *dirNode) child(ctx context.Context, name string, node fsys.Node, out *f
 		return n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFDIR, Gen: firstGen})
 	case *fsys.Image:
 		a := node.Attr()
-		if n.dir.Written(name) {
+		if n.dir.HasDrafts(name) {
 			timeout = 0 // for whoever writes it the name means the draft
 		}
 		n.m.putEntry(a, timeout, out)
@@ -137,10 +137,10 @@ func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 // lookup asks the registry for whom there is no other way to serve: "ls -l" of a
 // hundred thousand names that a listing told is no reason for as many requests.
 func (n *dirNode) lookup(ctx context.Context, name string) (fsys.Node, error) {
-	if img, ok := n.dir.Glimpse(name); ok && looksOnly(ctx) {
+	if img, ok := n.dir.LookupListed(name); ok && looksOnly(ctx) {
 		return img, nil
 	}
-	return n.dir.Lookup(ctx, name, caller(ctx, n.dir.Written(name)))
+	return n.dir.Lookup(ctx, name, caller(ctx, n.dir.HasDrafts(name)))
 }
 
 func (n *dirNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {

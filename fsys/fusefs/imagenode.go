@@ -87,7 +87,7 @@ func (n *imageNode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.At
 	if n.image.Attr().Changes && !looksOnly(ctx) {
 		ctx, end := await(ctx)
 		defer end()
-		if err := n.image.Measure(ctx); err != nil {
+		if err := n.image.LearnSize(ctx); err != nil {
 			return n.m.fail("learn the size of", n.image.Ref().String(), err)
 		}
 	}
@@ -171,7 +171,7 @@ func (n *imageNode) openWrite(ctx context.Context, who fsys.Caller, truncate boo
 
 // fail is Mounted.fail, and leaves the error for the attribute.
 func (n *imageNode) fail(op string, err error) syscall.Errno {
-	n.image.Fail(err)
+	n.image.RecordError(err)
 	if errors.Is(err, backends.ErrNoVariant) {
 		return n.m.refuse(op, n.Path(nil), err)
 	}

@@ -4,6 +4,7 @@ package fsys
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"slices"
 
@@ -13,25 +14,25 @@ import (
 // How many entries are made at a time: few at first, for who only wants to know
 // whether there are any.
 const (
-	firstPiece = 32
-	largePiece = 512
+	firstBatch = 32
+	fullBatch  = 512
 )
 
 // A piece is some entries of a listing, which share their memory. It is used
 // again and again.
-type piece struct {
+type batch struct {
 	entries []Entry
 	names   []byte // of entries, one after the other
 	ends    []int  // where each name ends
 	packed  []byte // what entries keep of the catalogue's
 }
 
-func (p *piece) reset() {
+func (p *batch) reset() {
 	p.entries, p.names, p.ends, p.packed = p.entries[:0], p.names[:0], p.ends[:0], p.packed[:0]
 }
 
 // seal gives the entries their names.
-func (p *piece) seal() {
+func (p *batch) setNames() {
 	all, start := string(p.names), 0
 	for i, end := range p.ends {
 		p.entries[i].Name = all[start:end]
@@ -42,29 +43,29 @@ func (p *piece) seal() {
 // pieces reads the directory in pieces, so that a name costs nothing by itself. take
 // gets each when it is full, and gives one to be filled next, which may be the same;
 // nil ends it, and pieces reports that no more is wanted. The first is given.
-func (d *Dir) pieces(ctx context.Context, first *piece, take func(*piece) *piece) (wanted bool, err error) {
-	f := filler{dir: d, piece: first, limit: firstPiece, take: take}
+func (d *Dir) batches(ctx context.Context, first *batch, take func(*batch) *batch) (wanted bool, err error) {
+	f := batchWriter{dir: d, batch: first, limit: firstBatch, take: take}
 	f.ino = appendParts(nil, "image", d.remote, d.collection)
-	err = f.fill(ctx)
-	return f.piece != nil && f.flush(), err
+	err = f.writeAll(ctx)
+	return f.batch != nil && f.flush(), err
 }
 
 // A filler fills pieces.
-type filler struct {
+type batchWriter struct {
 	dir   *Dir
-	piece *piece // nil: no more is wanted
+	batch *batch // nil: no more is wanted
 	limit int    // entries of this piece
 	ino   []byte // what the inode numbers of images begin with
-	take  func(*piece) *piece
+	take  func(*batch) *batch
 }
 
 // fill runs through the directory, until no more is wanted.
-func (f *filler) fill(ctx context.Context) error {
+func (f *batchWriter) writeAll(ctx context.Context) error {
 	d := f.dir
 	if d.remote == "" {
 		for _, r := range d.fs.cat.Remotes() {
 			dir := Dir{fs: d.fs, remote: r.Name}
-			if !f.add(Entry{Ino: dir.ino(), Dir: true}, append(f.piece.names, r.Name...)) {
+			if !f.add(Entry{Ino: dir.ino(), Dir: true}, append(f.batch.names, r.Name...)) {
 				break
 			}
 		}
@@ -83,20 +84,20 @@ func (f *filler) fill(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if !f.listed(l, drafts) {
+			if !f.addListed(l, drafts) {
 				return nil
 			}
 		}
 	}
 	for _, name := range d.toolDirs() {
 		child := d.toolDir(name)
-		if !f.add(Entry{Ino: child.ino(), Dir: true, tool: child}, append(f.piece.names, name...)) {
+		if !f.add(Entry{Ino: child.ino(), Dir: true, tool: child}, append(f.batch.names, name...)) {
 			return nil
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(drafts)) { // in the same order each time
 		draft := drafts[name]
-		if !f.add(Entry{Ino: draft.ino, draft: draft}, append(f.piece.names, name...)) {
+		if !f.add(Entry{Ino: draft.ino, draft: draft}, append(f.batch.names, name...)) {
 			break
 		}
 	}
@@ -105,8 +106,8 @@ func (f *filler) fill(ctx context.Context) error {
 
 // listed takes what the catalogue lists, unless a draft hides it. Names that
 // cannot stand in a tree are left out: the client has counted them.
-func (f *filler) listed(l *catalog.Listed, drafts map[string]*Draft) (more bool) {
-	d, p, start := f.dir, f.piece, len(f.piece.names)
+func (f *batchWriter) addListed(l *catalog.Listed, drafts map[string]*Draft) (more bool) {
+	d, p, start := f.dir, f.batch, len(f.batch.names)
 	if l.Collection != "" {
 		child := Dir{remote: d.remote, collection: l.Collection}
 		names := append(p.names, dirName(lastPart(l.Collection))...)
@@ -118,7 +119,7 @@ func (f *filler) listed(l *catalog.Listed, drafts map[string]*Draft) (more bool)
 	names := d.fs.opts.Names.appendFileName(p.names, l.Ref, l.Format)
 	if len(drafts) > 0 {
 		name := string(names[start:])
-		if draft := drafts[name]; draft != nil && draft.hidesImage() {
+		if draft := drafts[name]; draft != nil && draft.shadowsListed() {
 			return true
 		}
 		delete(drafts, name)
@@ -129,7 +130,7 @@ func (f *filler) listed(l *catalog.Listed, drafts map[string]*Draft) (more bool)
 }
 
 // imageIno is the function of that name for what is listed.
-func (f *filler) imageIno(l *catalog.Listed) uint64 {
+func (f *batchWriter) imageIno(l *catalog.Listed) uint64 {
 	if l.Ref.Collection != f.dir.collection {
 		img := l.Image()
 		return imageIno(f.dir.remote, &img)
@@ -142,23 +143,71 @@ func (f *filler) imageIno(l *catalog.Listed) uint64 {
 }
 
 // add takes an entry whose name is at the end of names.
-func (f *filler) add(e Entry, names []byte) (more bool) {
-	p := f.piece
+func (f *batchWriter) add(e Entry, names []byte) (more bool) {
+	p := f.batch
 	e.in = f.dir
 	p.names, p.ends, p.entries = names, append(p.ends, len(names)), append(p.entries, e)
 	return len(p.entries) < f.limit || f.flush()
 }
 
 // flush hands out what was collected, and reports whether more is wanted.
-func (f *filler) flush() bool {
-	if len(f.piece.entries) > 0 {
-		f.piece.seal()
-		f.piece = f.take(f.piece)
-		f.limit = largePiece
+func (f *batchWriter) flush() bool {
+	if len(f.batch.entries) > 0 {
+		f.batch.setNames()
+		f.batch = f.take(f.batch)
+		f.limit = fullBatch
 	}
-	if f.piece == nil {
+	if f.batch == nil {
 		return false
 	}
-	f.piece.reset()
+	f.batch.reset()
 	return true
+}
+
+// List yields the names in d, in no order, each once: collections, images, and
+// drafts that no image hides. It asks the registry only if nothing is known yet.
+//
+// Errors: those of catalog.List; after one the sequence ends.
+func (d *Dir) List(ctx context.Context) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		wanted, err := d.batches(ctx, new(batch), func(p *batch) *batch {
+			for _, e := range p.entries {
+				if !yield(e, nil) {
+					return nil
+				}
+			}
+			return p
+		})
+		if err != nil && wanted {
+			yield(Entry{}, err)
+		}
+	}
+}
+
+// Steady reports whether List gives the same until Watch tells of a change: not
+// for files of this machine, which others add, nor while files are being written.
+func (d *Dir) Cacheable() bool {
+	if d.Volatile() {
+		return false
+	}
+	d.fs.mu.Lock()
+	defer d.fs.mu.Unlock()
+	for p := range d.fs.drafts {
+		if p.remote == d.remote && p.collection == d.collection {
+			return false
+		}
+	}
+	return true
+}
+
+// Recheck refreshes the listing behind the caller's back if that is due, as List
+// does: for who knows what List would give.
+func (d *Dir) RefreshListing(ctx context.Context) {
+	if d.remote == "" {
+		return
+	}
+	for _, err := range d.fs.cat.List(ctx, d.remote, d.collection) {
+		_ = err // whoever lists will see it
+		return
+	}
 }
