@@ -107,13 +107,14 @@ func (d *Dir) parse(name string) (backends.Ref, string, error) {
 // ErrRetry: when that caller looks up the name again it finds the draft, and
 // opens that.
 //
-// Without truncate the draft begins as a copy of the image, and is that which
-// somebody changes in place already, if so. With truncate it is made also where
+// Without Truncate the draft begins as a copy of the image, and is that which
+// somebody changes in place already, if so. With Truncate it is made also where
 // nothing may be replaced: the same bytes may be copied again.
 //
 // Errors: ErrRetry; ErrBusy; backends.ErrReadOnly, ErrNotAllowed; those of
 // catalog.Create and of Open.
-func (i *Image) OpenWrite(ctx context.Context, who Caller, truncate bool) error {
+func (i *Image) OpenWrite(ctx context.Context, who Caller, flags Flags) error {
+	truncate := flags.has(Truncate)
 	r, err := i.fs.writableRemote(i.remote)
 	if err != nil {
 		return err
@@ -141,7 +142,7 @@ func (i *Image) OpenWrite(ctx context.Context, who Caller, truncate bool) error 
 		draft.drop() //nolint:errcheck // the copy's error is the one to tell
 		if now, lookErr := dir.Lookup(ctx, name, who); errors.Is(err, ErrRetry) && lookErr == nil {
 			if other, ok := now.(*Image); ok && other.img.Version != i.img.Version {
-				return other.OpenWrite(ctx, who, truncate) // not with the next look: the kernel gives up then
+				return other.OpenWrite(ctx, who, flags) // not with the next look: the kernel gives up then
 			}
 		}
 		return err

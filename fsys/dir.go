@@ -159,10 +159,10 @@ func (d *Draft) unlink(ctx context.Context) error {
 // Create makes a file and opens it for writing. The mode is what the maker's umask has
 // left of it: who may not read the file then, never may, see Draft.
 //
-// Errors: fs.ErrExist if excl is set and the name is taken; ErrBusy; fs.ErrInvalid
+// Errors: fs.ErrExist with Exclusive if the name is taken; ErrBusy; fs.ErrInvalid
 // and ErrNameTooLong for a name that cannot be; backends.ErrNotAllowed in the
 // root; those of catalog.Create.
-func (d *Dir) Create(ctx context.Context, name string, mode fs.FileMode, who Caller, excl bool) (*Draft, *File, error) {
+func (d *Dir) Create(ctx context.Context, name string, mode fs.FileMode, who Caller, flags Flags) (*Draft, *File, error) {
 	if d.remote == "" {
 		return nil, nil, fmt.Errorf("%w: only remotes stand here", backends.ErrNotAllowed)
 	}
@@ -172,10 +172,10 @@ func (d *Dir) Create(ctx context.Context, name string, mode fs.FileMode, who Cal
 	if _, err := d.fs.writableRemote(d.remote); err != nil {
 		return nil, nil, err
 	}
-	draft, err := d.fs.startDraft(ctx, newFile{in: d, name: name, who: who, excl: excl, mode: mode.Perm()})
+	draft, err := d.fs.startDraft(ctx, newFile{in: d, name: name, who: who, excl: flags.has(Exclusive), mode: mode.Perm()})
 	if err != nil {
 		return nil, nil, err
 	}
-	file, err := draft.Open(ctx, who, true, false)
+	file, err := draft.Open(ctx, who, Write)
 	return draft, file, err
 }

@@ -22,7 +22,8 @@ import (
 // Errors: ErrRetry for that reason; and once the draft is published or removed: its
 // name means something else now, and what that is can be opened; ErrBusy if it is on
 // its way; the local disk's; ctx's.
-func (d *Draft) Open(ctx context.Context, who Caller, write, truncate bool) (*File, error) {
+func (d *Draft) Open(ctx context.Context, who Caller, flags Flags) (*File, error) {
+	write, truncate := flags.has(Write), flags.has(Truncate)
 	if write && truncate && d.needsOwnDraft(who) {
 		return nil, d.startOwnDraft(ctx, who)
 	}
@@ -30,7 +31,7 @@ func (d *Draft) Open(ctx context.Context, who Caller, write, truncate bool) (*Fi
 		file, err := d.open(who, write, truncate)
 		switch {
 		case write && errors.Is(err, ErrRetry):
-			return nil, d.openCurrent(ctx, who, truncate)
+			return nil, d.openCurrent(ctx, who, flags)
 		case !errors.Is(err, ErrBusy) || !time.Now().Before(deadline):
 			return file, err
 		}
@@ -52,14 +53,14 @@ func (d *Draft) startOwnDraft(ctx context.Context, who Caller) error {
 
 // openInstead readies what the name means now for the caller, who asks once more and
 // not twice: the kernel gives up then. It returns ErrRetry.
-func (d *Draft) openCurrent(ctx context.Context, who Caller, truncate bool) error {
+func (d *Draft) openCurrent(ctx context.Context, who Caller, flags Flags) error {
 	in, name := d.position()
 	node, err := in.Lookup(ctx, name, who)
 	switch n := node.(type) {
 	case *Image:
-		return n.OpenWrite(ctx, who, truncate)
+		return n.OpenWrite(ctx, who, flags)
 	case *Draft:
-		if err == nil && truncate && n.needsOwnDraft(who) {
+		if err == nil && flags.has(Truncate) && n.needsOwnDraft(who) {
 			return n.startOwnDraft(ctx, who)
 		}
 	}
@@ -193,15 +194,15 @@ func (d *Draft) checkHead(ctx context.Context, p []byte, off int64) error {
 	return catalog.Taken(image.remote, image.img.Ref)
 }
 
-// Allocate reserves n bytes from off, and grows the file to them unless keepSize.
+// Allocate reserves n bytes from off, and grows the file to them without KeepSize.
 // A failure changes nothing. Errors: as WriteAt.
-func (h *File) Allocate(ctx context.Context, off, n int64, keepSize bool) error {
+func (h *File) Allocate(ctx context.Context, off, n int64, flags Flags) error {
 	err := h.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer h.d.mu.Unlock()
-	if err := h.d.data.Allocate(off, n, keepSize); err != nil {
+	if err := h.d.data.Allocate(off, n, flags.has(KeepSize)); err != nil {
 		return err
 	}
 	h.changed()

@@ -80,6 +80,20 @@ func (f *FS) writableRemote(name string) (catalog.Remote, error) {
 	return r, err
 }
 
+// Flags qualify an operation as the flags of its system call do. Zero has none: a file
+// is opened for reading.
+type Flags uint8
+
+// What Flags can be.
+const (
+	Write     Flags = 1 << iota // O_WRONLY or O_RDWR
+	Truncate                    // O_TRUNC
+	Exclusive                   // O_EXCL, RENAME_NOREPLACE: the new name must be free
+	KeepSize                    // FALLOC_FL_KEEP_SIZE
+)
+
+func (f Flags) has(flag Flags) bool { return f&flag != 0 }
+
 // A Caller is who makes a request. Zero fields are not known.
 type Caller struct {
 	Thread  uint32

@@ -18,10 +18,11 @@ import (
 // renamed at its service, if that can do it. What cannot be renamed mv copies and
 // deletes by itself; where it could only copy, that is refused at once.
 //
-// Errors: fs.ErrNotExist; fs.ErrExist if noReplace is set and the name is taken;
+// Errors: fs.ErrNotExist; fs.ErrExist with Exclusive if the name is taken;
 // ErrCrossDevice for an image or a directory; backends.ErrNotAllowed if it may not be
 // deleted; ErrBusy; those of File.Flush and of Dir.Create.
-func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, noReplace bool) error {
+func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, flags Flags) error {
+	noReplace := flags.has(Exclusive)
 	if to.remote == "" {
 		return fmt.Errorf("%w: only remotes stand here", backends.ErrNotAllowed)
 	}

@@ -121,7 +121,11 @@ func (e *entry) allocate(file *os.File, off, n int64, keepSize bool) error {
 	if err := e.begin(file); err != nil {
 		return err
 	}
-	if err := e.withRoom(func() error { return disk.Allocate(file, off, n, keepSize) }); err != nil {
+	allocate := disk.Allocate
+	if keepSize {
+		allocate = disk.AllocateBeyond
+	}
+	if err := e.withRoom(func() error { return allocate(file, off, n) }); err != nil {
 		return diskError("allocate", err)
 	}
 	if end := off + n; !keepSize && end > e.size.Load() {

@@ -166,7 +166,7 @@ func (n *dirNode) Getxattr(_ context.Context, name string, dest []byte) (uint32,
 func (n *dirNode) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*gofs.Inode, gofs.FileHandle, uint32, syscall.Errno) {
 	ctx, end := await(ctx)
 	defer end()
-	draft, file, err := n.dir.Create(ctx, name, fs.FileMode(mode)&fs.ModePerm, caller(ctx, true), flags&syscall.O_EXCL != 0)
+	draft, file, err := n.dir.Create(ctx, name, fs.FileMode(mode)&fs.ModePerm, caller(ctx, true), flagsOf(flags))
 	if err != nil {
 		return nil, nil, 0, n.refuse("create", name, err)
 	}
@@ -220,7 +220,11 @@ func (n *dirNode) Rename(ctx context.Context, name string, newParent gofs.InodeE
 		return n.refuse("rename", name, errExchange)
 	}
 	file, replaced := n.known(name), to.known(newName)
-	err := n.dir.Rename(ctx, name, to.dir, newName, flags&unix.RENAME_NOREPLACE != 0)
+	var how fsys.Flags
+	if flags&unix.RENAME_NOREPLACE != 0 {
+		how = fsys.Exclusive
+	}
+	err := n.dir.Rename(ctx, name, to.dir, newName, how)
 	if err == nil && replaced != file {
 		loseName(replaced)
 	}

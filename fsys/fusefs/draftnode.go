@@ -54,7 +54,7 @@ func (n *draftNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 	ctx, end := await(ctx)
 	defer end()
 	write := forWriting(flags)
-	file, err := n.draft.Open(ctx, caller(ctx, write), write, flags&syscall.O_TRUNC != 0)
+	file, err := n.draft.Open(ctx, caller(ctx, write), flagsOf(flags))
 	if err != nil {
 		if write {
 			return nil, 0, n.m.refuse("open for writing", n.Path(nil), err)
@@ -135,7 +135,11 @@ func (h *draftHandle) Allocate(ctx context.Context, off, size uint64, mode uint3
 	}
 	ctx, end := await(ctx)
 	defer end()
-	err := h.file.Allocate(ctx, int64(off), int64(size), mode != 0)
+	var flags fsys.Flags
+	if mode != 0 {
+		flags = fsys.KeepSize
+	}
+	err := h.file.Allocate(ctx, int64(off), int64(size), flags)
 	return h.m.refuse("fallocate", h.name, err)
 }
 

@@ -118,7 +118,7 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 	ctx, end := await(ctx)
 	defer end()
 	if forWriting(flags) {
-		err := n.openWrite(ctx, caller(ctx, true), flags&syscall.O_TRUNC != 0)
+		err := n.openWrite(ctx, caller(ctx, true), flagsOf(flags))
 		return nil, 0, n.m.refuse("open for writing", n.Path(nil), err)
 	}
 	if n.moved.Load() {
@@ -154,9 +154,9 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 
 // openWrite is that of the image. One that was moved is written under the name that it
 // has now, which the kernel looks up once more and not twice.
-func (n *imageNode) openWrite(ctx context.Context, who fsys.Caller, truncate bool) error {
+func (n *imageNode) openWrite(ctx context.Context, who fsys.Caller, flags fsys.Flags) error {
 	if !n.moved.Load() {
-		return n.image.OpenWrite(ctx, who, truncate)
+		return n.image.OpenWrite(ctx, who, flags)
 	}
 	name, parent := n.Parent()
 	if parent == nil {
@@ -164,7 +164,7 @@ func (n *imageNode) openWrite(ctx context.Context, who fsys.Caller, truncate boo
 	}
 	node, err := parent.Operations().(*dirNode).dir.Lookup(ctx, name, who)
 	if image, ok := node.(*fsys.Image); ok && err == nil {
-		return image.OpenWrite(ctx, who, truncate)
+		return image.OpenWrite(ctx, who, flags)
 	}
 	return fsys.ErrRetry // the kernel finds out
 }
@@ -180,6 +180,20 @@ func (n *imageNode) fail(op string, err error) syscall.Errno {
 
 func forWriting(flags uint32) bool {
 	return flags&syscall.O_ACCMODE != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0
+}
+
+// flagsOf translates the flags of open(2).
+func flagsOf(flags uint32) (f fsys.Flags) {
+	if forWriting(flags) {
+		f |= fsys.Write
+	}
+	if flags&syscall.O_TRUNC != 0 {
+		f |= fsys.Truncate
+	}
+	if flags&syscall.O_EXCL != 0 {
+		f |= fsys.Exclusive
+	}
+	return f
 }
 
 // decide returns the mode for one more handle, and makes it the inode's; undecided

@@ -78,7 +78,7 @@ func Mount(ctx context.Context, mountpoint string, tree *fsys.FS, opts Options) 
 		m.device = entry.device
 	}
 	if err := m.waitMount(); err != nil {
-		m.Unmount(true) //nolint:errcheck // the first error is the one to tell
+		m.Detach() //nolint:errcheck // the first error is the one to tell
 		return nil, fmt.Errorf("mounting on %s: %v", path, err)
 	}
 	m.backing.start(m.server, !opts.NoPassthrough, m.disk, m.log)
@@ -227,27 +227,17 @@ func (m *Mounted) Wait() error {
 func (m *Mounted) Settle(ctx context.Context) error { return m.notifier.wait(ctx) }
 
 // Unmount ends the mount and waits for that, but not for other mount namespaces
-// that have a copy of it: there it lives as long as this process. While files are open it gives
-// ErrBusy; with lazy the mount point is free at once and the files stay usable,
-// and Unmount does not wait for them: Wait does. Where it is not mounted any more, or
-// was mounted by whoever handed the mount to us, Unmount does nothing.
+// that have a copy of it: there it lives as long as this process. Where it is not mounted
+// any more, or was mounted by the process that handed the mount to us, Unmount does
+// nothing.
 //
-// Errors: ErrBusy.
-func (m *Mounted) Unmount(lazy bool) error {
-	select {
-	case <-m.done:
-		return nil
-	default:
-	}
-	// What is there now may be another's: of whoever came after a lazy unmount.
-	if now, ok := findMountNow(m.path); !ok || now.device != m.device {
+// Errors: ErrBusy while files are open.
+func (m *Mounted) Unmount() error {
+	if !m.isOurs() {
 		return nil
 	}
-	if err := unmount(m.path, lazy); err != nil {
+	if err := unmount(m.path, false); err != nil {
 		return err
-	}
-	if lazy {
-		return nil
 	}
 	select {
 	case <-m.done:
@@ -255,6 +245,27 @@ func (m *Mounted) Unmount(lazy bool) error {
 		m.log.Warn("unmounted, but another mount namespace (a container, most often) still has the mount: it ends there with this process")
 	}
 	return nil
+}
+
+// Detach is Unmount while files are open, as umount -l does it: the mount point is free at
+// once and the files stay usable. Detach does not wait for them: Wait does.
+func (m *Mounted) Detach() error {
+	if !m.isOurs() {
+		return nil
+	}
+	return unmount(m.path, true)
+}
+
+// isOurs reports whether what is mounted at the mount point is this mount, and not one
+// that came after a lazy unmount.
+func (m *Mounted) isOurs() bool {
+	select {
+	case <-m.done:
+		return false
+	default:
+	}
+	now, ok := findMountNow(m.path)
+	return ok && now.device == m.device
 }
 
 // elsewhere is how long after an unmount the kernel's connection ends, unless the
