@@ -11,27 +11,26 @@ import (
 	"github.com/sregfs/sregfs/catalog"
 )
 
-// How many entries are made at a time: few at first, for who only wants to know
-// whether there are any.
+// How many entries are read at a time: few at first, because some callers only want to
+// know whether the directory is empty.
 const (
 	firstBatch = 32
 	fullBatch  = 512
 )
 
-// A piece is some entries of a listing, which share their memory. It is used
-// again and again.
+// A batch is some entries of a listing, which share their memory. It is reused.
 type batch struct {
 	entries []Entry
 	names   []byte // of entries, one after the other
 	ends    []int  // where each name ends
-	packed  []byte // what entries keep of the catalogue's
+	packed  []byte // copies of the catalogue's data that entries refer to
 }
 
 func (p *batch) reset() {
 	p.entries, p.names, p.ends, p.packed = p.entries[:0], p.names[:0], p.ends[:0], p.packed[:0]
 }
 
-// seal gives the entries their names.
+// setNames gives the entries their names, as parts of one string.
 func (p *batch) setNames() {
 	all, start := string(p.names), 0
 	for i, end := range p.ends {
@@ -40,9 +39,9 @@ func (p *batch) setNames() {
 	}
 }
 
-// pieces reads the directory in pieces, so that a name costs nothing by itself. take
-// gets each when it is full, and gives one to be filled next, which may be the same;
-// nil ends it, and pieces reports that no more is wanted. The first is given.
+// batches reads the directory in batches, so that an entry needs no allocation of its
+// own. It fills first and passes it to take, which returns the batch to fill next, perhaps
+// the same one. If take returns nil, batches stops and reports that no more is wanted.
 func (d *Dir) batches(ctx context.Context, first *batch, take func(*batch) *batch) (wanted bool, err error) {
 	f := batchWriter{dir: d, batch: first, limit: firstBatch, take: take}
 	f.ino = appendParts(nil, "image", d.remote, d.collection)
@@ -50,16 +49,16 @@ func (d *Dir) batches(ctx context.Context, first *batch, take func(*batch) *batc
 	return f.batch != nil && f.flush(), err
 }
 
-// A filler fills pieces.
+// A batchWriter fills batches.
 type batchWriter struct {
 	dir   *Dir
 	batch *batch // nil: no more is wanted
 	limit int    // entries of this piece
-	ino   []byte // what the inode numbers of images begin with
+	ino   []byte // common beginning of what inode numbers of images are made from
 	take  func(*batch) *batch
 }
 
-// fill runs through the directory, until no more is wanted.
+// writeAll writes all entries of the directory, until no more is wanted.
 func (f *batchWriter) writeAll(ctx context.Context) error {
 	d := f.dir
 	if d.remote == "" {
@@ -74,7 +73,7 @@ func (f *batchWriter) writeAll(ctx context.Context) error {
 	if _, err := d.fs.remote(d.remote); err != nil {
 		return err
 	}
-	// Few files are being written at a time; all others stream by.
+	// Few files are being written at a time, so the drafts fit into a map.
 	drafts := make(map[string]*Draft)
 	for _, draft := range d.drafts() {
 		drafts[draft.listedName()] = draft
@@ -104,8 +103,8 @@ func (f *batchWriter) writeAll(ctx context.Context) error {
 	return nil
 }
 
-// listed takes what the catalogue lists, unless a draft hides it. Names that
-// cannot stand in a tree are left out: the client has counted them.
+// addListed adds an entry of the catalogue, unless a draft shadows it. Names that cannot
+// be in a tree are left out: the client has counted them.
 func (f *batchWriter) addListed(l *catalog.Listed, drafts map[string]*Draft) (more bool) {
 	d, p, start := f.dir, f.batch, len(f.batch.names)
 	if l.Collection != "" {
@@ -129,7 +128,7 @@ func (f *batchWriter) addListed(l *catalog.Listed, drafts map[string]*Draft) (mo
 	return f.add(e, names)
 }
 
-// imageIno is the function of that name for what is listed.
+// imageIno is the function of that name for a listed image.
 func (f *batchWriter) imageIno(l *catalog.Listed) uint64 {
 	if l.Ref.Collection != f.dir.collection {
 		img := l.Image()
@@ -142,7 +141,7 @@ func (f *batchWriter) imageIno(l *catalog.Listed) uint64 {
 	return ino
 }
 
-// add takes an entry whose name is at the end of names.
+// add adds an entry whose name is the last one in names.
 func (f *batchWriter) add(e Entry, names []byte) (more bool) {
 	p := f.batch
 	e.in = f.dir
@@ -150,7 +149,7 @@ func (f *batchWriter) add(e Entry, names []byte) (more bool) {
 	return len(p.entries) < f.limit || f.flush()
 }
 
-// flush hands out what was collected, and reports whether more is wanted.
+// flush passes the batch on, and reports whether more is wanted.
 func (f *batchWriter) flush() bool {
 	if len(f.batch.entries) > 0 {
 		f.batch.setNames()
@@ -184,8 +183,8 @@ func (d *Dir) List(ctx context.Context) iter.Seq2[Entry, error] {
 	}
 }
 
-// Steady reports whether List gives the same until Watch tells of a change: not
-// for files of this machine, which others add, nor while files are being written.
+// Cacheable reports whether List gives the same until Watch tells of a change. It does not
+// for files of this machine, which other programs add, nor while files are being written.
 func (d *Dir) Cacheable() bool {
 	if d.Volatile() {
 		return false
@@ -200,14 +199,14 @@ func (d *Dir) Cacheable() bool {
 	return true
 }
 
-// Recheck refreshes the listing behind the caller's back if that is due, as List
-// does: for who knows what List would give.
+// RefreshListing starts a refresh in the background if the listing is out of date, as
+// List does, for a caller that has the listing already.
 func (d *Dir) RefreshListing(ctx context.Context) {
 	if d.remote == "" {
 		return
 	}
 	for _, err := range d.fs.cat.List(ctx, d.remote, d.collection) {
-		_ = err // whoever lists will see it
+		_ = err // the next List returns it
 		return
 	}
 }

@@ -28,8 +28,8 @@ func (f *FS) Watch(fn func(Change)) (stop func()) {
 	}
 }
 
-// tell passes on a change that the catalogue does not know of. A draft that
-// comes or goes changes the listing too.
+// notify passes on a change that the catalogue does not know of. A draft that comes or
+// goes changes the listing too.
 func (f *FS) notify(c Change) {
 	c.Listing = true
 	f.mu.Lock()
@@ -60,8 +60,8 @@ func changeOf(e catalog.Event) (Change, bool) {
 	return c, true
 }
 
-// namesOf returns all names under which an image can have been looked up, but
-// for those with a version: what they mean does not change.
+// namesOf returns all names under which an image can have been looked up, except those
+// with a version, whose meaning does not change.
 func namesOf(ref backends.Ref) []string {
 	ref.Version = ""
 	tagged := backends.EscapePart(ref.Name) + ":" + backends.EscapePart(ref.Tag)

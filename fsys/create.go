@@ -13,19 +13,19 @@ import (
 	"github.com/sregfs/sregfs/catalog"
 )
 
-// A beginning is a file that somebody begins to write.
+// A newFile is what a draft is made from.
 type newFile struct {
 	in       *Dir
 	name     string
 	who      Caller
-	excl     bool        // it must not be there
+	excl     bool        // the name must be free
 	mode     fs.FileMode // of a new file
-	replaces Node        // whose inode number it has, nil if nothing's: that of a file stays when it is truncated
+	replaces Node        // gives its inode number, which a file keeps when it is truncated; nil for a new name
 }
 
-// start makes a draft for the caller and puts it in its place, beside those that
-// others write there: each publishes its own, whole, and the last one stays. Of a
-// temporary name there is one file, as on any disk.
+// startDraft makes a draft for the caller and puts it at its location, beside those that
+// others write there: each writer publishes its own whole file, and the last one stays.
+// A temporary name has one file, as on any disk.
 func (f *FS) startDraft(ctx context.Context, b newFile) (*Draft, error) {
 	p := b.in.locate(b.name)
 	old := f.draftAt(p)
@@ -47,14 +47,14 @@ func (f *FS) startDraft(ctx context.Context, b newFile) (*Draft, error) {
 	return draft, err
 }
 
-// begin makes a draft that has no place yet.
+// createDraft makes a draft that is at no location yet.
 func (f *FS) createDraft(ctx context.Context, b newFile) (*Draft, error) {
 	data, err := f.createData(ctx, b.in, b.name, b.excl)
 	if err != nil {
 		return nil, err
 	}
-	// Until it is opened; the journal has its mode then: what nobody may read stays so
-	// through a crash.
+	// The draft is idle until it is opened. The journal has its mode by then, so that a
+	// file which others may not read stays so after a crash.
 	defer data.Idle()
 	draft := f.newDraft(data, b.in.locate(b.name), b.name)
 	draft.mustMatch = b.in.mustMatch(ctx, data)
@@ -86,7 +86,7 @@ func (f *FS) overwrites(remote string) bool {
 	return err == nil && r.Policy.Overwrite
 }
 
-// parse reads the name of a file that is to be an image in d.
+// parse parses the name of a file that is to be an image in d.
 func (d *Dir) parse(name string) (backends.Ref, string, error) {
 	if err := checkName(name); err != nil {
 		return backends.Ref{}, "", err
@@ -102,14 +102,13 @@ func (d *Dir) parse(name string) (backends.Ref, string, error) {
 	return ref, format, nil
 }
 
-// OpenWrite makes a draft that is to replace the image. The draft is another
-// file than the image, which whoever reads goes on reading; so success is
-// ErrRetry: when that caller looks up the name again it finds the draft, and
-// opens that.
+// OpenWrite makes a draft that is to replace the image. The draft is another file than
+// the image, so that open readers keep the old bytes. Success is ErrRetry: the caller
+// looks up the name again, finds the draft, and opens that.
 //
-// Without Truncate the draft begins as a copy of the image, and is that which
-// somebody changes in place already, if so. With Truncate it is made also where
-// nothing may be replaced: the same bytes may be copied again.
+// Without Truncate the draft begins as a copy of the image; if somebody changes the image
+// in place already, it is that draft. With Truncate a draft is made also where nothing
+// may be replaced, because copying the same bytes again is allowed.
 //
 // Errors: ErrRetry; ErrBusy; backends.ErrReadOnly, ErrNotAllowed; those of
 // catalog.Create and of Open.
@@ -157,8 +156,8 @@ func (i *Image) OpenWrite(ctx context.Context, who Caller, flags Flags) error {
 	return ErrRetry
 }
 
-// join lets the caller find the draft at that place which somebody changes in place, or is
-// about to open.
+// joinWriter lets the caller find the draft at that location which is being changed in
+// place, or is about to be. It reports whether there is one.
 func (f *FS) joinWriter(p location, who Caller) bool {
 	for _, d := range f.draftsAt(p) {
 		d.mu.Lock()
@@ -179,7 +178,7 @@ func (i *Image) copyTo(ctx context.Context, draft *Draft) error {
 		return ErrRetry // the name means another image by now, which these bytes must not replace
 	}
 	target.InPlace = true
-	when := i.Attr().ModTime // until it is written
+	when := i.Attr().ModTime // the time changes with the first write
 	err := errors.Join(draft.data.Retarget(target), draft.SetAttr(ctx, AttrChange{ModTime: &when}))
 	if err != nil {
 		return err

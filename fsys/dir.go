@@ -14,8 +14,8 @@ import (
 	"github.com/sregfs/sregfs/catalog"
 )
 
-// Mkdir makes a collection, which stays here until an image is in it; or a tool's
-// directory, if the name begins with a dot.
+// Mkdir makes a collection, which exists only here until an image is pushed to it; or a
+// tool's directory, if the name begins with a dot.
 //
 // Errors: fs.ErrExist; backends.ErrReadOnly; fs.ErrInvalid; ErrNameTooLong;
 // backends.ErrNotAllowed in the root.
@@ -76,8 +76,8 @@ func (d *Dir) Rmdir(ctx context.Context, name string) error {
 	return err
 }
 
-// Unlink removes a file: a draft always, an image where the remote's policy
-// allows it. The directory stays, also without its last image, until Rmdir.
+// Unlink removes a file: a draft always, an image if the remote's policy allows it. The
+// directory stays until Rmdir, even when its last image is gone.
 //
 // Errors: fs.ErrNotExist; ErrIsDir; backends.ErrNotAllowed, ErrReadOnly; ErrBusy if
 // the upload of a draft cannot be stopped any more; those of backends.Deleter.
@@ -85,7 +85,7 @@ func (d *Dir) Unlink(ctx context.Context, name string) error {
 	node, err := d.Lookup(ctx, name, Caller{})
 	if draft, ok := node.(*Draft); ok && err == nil {
 		err = draft.unlink(ctx)
-		for err == nil { // as many as write it
+		for err == nil { // there is one for each writer
 			if draft = d.draft(name); draft == nil {
 				return nil
 			}
@@ -128,8 +128,8 @@ func (d *Dir) Attr() Attr {
 	return Attr{Ino: d.ino(), Mode: mode, ModTime: d.fs.started}
 }
 
-// unlink is remove for a draft that may be on its way to the registry.
-// Errors: catalog.ErrPublished; ErrBusy if that cannot be stopped any more.
+// unlink is remove for a draft that may be queued or being published.
+// Errors: catalog.ErrPublished; ErrBusy if publishing cannot be stopped any more.
 func (d *Draft) unlink(ctx context.Context) error {
 	d.mu.Lock()
 	data := d.data
@@ -138,7 +138,7 @@ func (d *Draft) unlink(ctx context.Context) error {
 		return d.remove()
 	}
 	err := d.fs.cat.Withdraw(ctx, data, func() error {
-		if err := d.lock(ctx); err != nil { // whoever waits for the upload learns of its end first
+		if err := d.lock(ctx); err != nil { // those that wait for the upload return first
 			return err
 		}
 		defer d.unlock()
@@ -156,8 +156,8 @@ func (d *Draft) unlink(ctx context.Context) error {
 	return err
 }
 
-// Create makes a file and opens it for writing. The mode is what the maker's umask has
-// left of it: who may not read the file then, never may, see Draft.
+// Create makes a file and opens it for writing. The mode has the caller's umask applied.
+// Users whom it excludes cannot read the published image either, see Draft.
 //
 // Errors: fs.ErrExist with Exclusive if the name is taken; ErrBusy; fs.ErrInvalid
 // and ErrNameTooLong for a name that cannot be; backends.ErrNotAllowed in the

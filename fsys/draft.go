@@ -23,14 +23,14 @@ func (f *FS) newDraft(data *spool.Draft, p location, name string) *Draft {
 // published needs mu. It reports whether the name means the image now.
 func (d *Draft) published() bool { return d.committed && (d.data == nil || d.data.Published()) }
 
-// accepted needs mu. It reports whether the draft is sealed and queued: it counts as
-// published, but only we have it.
+// accepted needs mu. It reports whether the draft is sealed and queued: it is shown as
+// published, but its bytes are only here.
 func (d *Draft) accepted() bool { return d.committed && !d.published() }
 
-// over needs mu. It reports whether the name means something else now.
+// ended needs mu. It reports whether the name means something else now.
 func (d *Draft) ended() bool { return d.removed || d.published() || d.expired() }
 
-// lapsed needs mu. While somebody writes, it is a file all the same.
+// expired needs mu; see expire. A draft that is being written does not expire.
 func (d *Draft) expired() bool {
 	if d.data == nil || len(d.writers) > 0 || len(d.exclusive) > 0 {
 		return false
@@ -38,13 +38,13 @@ func (d *Draft) expired() bool {
 	return d.data.Gone() || d.abandoned() || d.accepted() && !d.fs.cat.Pending(d.data.Info().ID)
 }
 
-// abandoned needs mu. It reports whether who was to open the draft never came.
+// abandoned needs mu. It reports whether the draft was made for a caller that never
+// opened it.
 func (d *Draft) abandoned() bool { return !d.opened && len(d.claims) > 0 && !d.claimed() }
 
-// lapse reports whether the draft stands for nothing any more, though nobody removed
-// it here. Somebody discarded it; or it was accepted and is not on its way since: the
-// registry has it, or has refused it, and then its data is kept in the journal.
-// Either way the name means what the registry has.
+// expire reports whether the draft is no file any more though it was not removed here:
+// it was discarded, or its upload has ended. If the registry refused it, its data stays
+// in the journal. In each case the name means what the registry has.
 func (d *Draft) expire() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -81,11 +81,11 @@ func (d *Draft) claim(who Caller) {
 	d.claims[who.Thread] = time.Now()
 }
 
-// claimTime is how long a draft waits for the caller who was told ErrRetry.
+// claimTime is how long a draft is kept for the caller that got ErrRetry.
 const claimTime = 10 * time.Second
 
-// writtenBy reports whether the caller has the draft open for writing, or is to
-// open it: for its process the name means the draft then.
+// writtenBy reports whether the caller has the draft open for writing, or is about to
+// open it: for its process the name means the draft.
 func (d *Draft) writtenBy(who Caller) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -103,25 +103,24 @@ func (d *Draft) writtenBy(who Caller) bool {
 	return false
 }
 
-// counts reports whether the draft hides an image of the same name from everybody.
+// shadows reports whether the draft hides an image of the same name from everybody.
 func (d *Draft) shadows() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return !d.ended() && (d.loc.temporary || d.accepted())
 }
 
-// visible reports whether the draft is shown where no image has its name: while
-// it is written, if it counts as published, or if its name is temporary. One
-// that could not be published is in the journal, not in the tree: nobody shall
-// take a part of an image for the whole.
+// visible reports whether the draft is shown where no image has its name: while it is
+// written, while it is queued, or if its name is temporary. One that could not be
+// published is in the journal and not in the tree, so that nobody takes a part of an
+// image for the whole.
 func (d *Draft) visible() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return !d.ended() && (d.loc.temporary || d.accepted() || len(d.writers) > 0 && d.err == nil)
 }
 
-// busy reports whether nobody else may write the file: somebody does, or what it
-// holds was promised to be published and is not yet.
+// busy reports whether the file cannot be replaced now: it is being written, or queued.
 func (d *Draft) busy() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -134,8 +133,8 @@ func (d *Draft) fileName() string {
 	return d.name
 }
 
-// listedName returns the draft's name, that of an image as images are listed,
-// whatever it was created as.
+// listedName returns the draft's name; if it is to be an image, the name as images are
+// listed, whichever spelling it was created with.
 func (d *Draft) listedName() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -145,22 +144,22 @@ func (d *Draft) listedName() string {
 	return d.name
 }
 
-// hidesImage reports whether the draft stands for the image of its name.
+// shadowsListed reports whether the draft is listed in place of the image of its name.
 func (d *Draft) shadowsListed() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.accepted() && !d.ended()
 }
 
-// stands returns the directory and the name of the draft.
+// position returns the directory and the name of the draft.
 func (d *Draft) position() (in *Dir, name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return &Dir{fs: d.fs, remote: d.loc.remote, collection: d.loc.collection, tool: d.loc.tool}, d.name
 }
 
-// closing needs mu. It reports whether all who write have closed the file, though
-// the kernel has not told us yet that it was the last time.
+// closing needs mu. It reports whether each writer has closed the file once, though the
+// kernel has not sent the last RELEASE yet.
 func (d *Draft) closing() bool {
 	for h := range d.writers {
 		if !h.closing {
@@ -170,7 +169,7 @@ func (d *Draft) closing() bool {
 	return len(d.writers) > 0
 }
 
-// due needs mu. It reports whether there is something to publish.
+// due needs mu. It reports whether a close has something to publish.
 func (d *Draft) due() bool {
 	return d.dirty && d.err == nil && !d.ended() && !d.accepted() && !d.loc.temporary && d.data.Size() > 0
 }
@@ -184,7 +183,7 @@ func (d *Draft) Attr() Attr {
 	defer d.mu.Unlock()
 	a := d.attr
 	a.Ino, a.Changes = d.ino, true
-	if d.accepted() { // it counts as an image, which whoever may read it may run
+	if d.accepted() { // it is shown as an image, which can be run by those who can read it
 		a.Mode |= a.Mode & 0o444 >> 2
 	}
 	if d.data != nil {
@@ -193,8 +192,8 @@ func (d *Draft) Attr() Attr {
 	return a
 }
 
-// change is that of what stood there under that name, or one of its others. What is
-// in a tool's directory the kernel asks for each time.
+// change returns the Change for a draft that was at p under that name. The kernel caches
+// nothing of a tool's directory.
 func (p location) change(name string) Change {
 	c := Change{Remote: p.remote, Collection: p.collection}
 	switch ref, _, err := parseFile(name); {
@@ -207,7 +206,7 @@ func (p location) change(name string) Change {
 	return c
 }
 
-// changed tells who watches that the draft's name means something else.
+// changed notifies the watchers that the draft's name means something else.
 func (d *Draft) changed() {
 	d.mu.Lock()
 	p, name := d.loc, d.name
@@ -215,8 +214,7 @@ func (d *Draft) changed() {
 	d.fs.notify(p.change(name))
 }
 
-// lock takes the draft's turn: publishing and renaming exclude each other, and
-// writing.
+// lock takes Draft.exclusive.
 func (d *Draft) lock(ctx context.Context) error {
 	select {
 	case d.exclusive <- struct{}{}:
@@ -228,13 +226,13 @@ func (d *Draft) lock(ctx context.Context) error {
 
 func (d *Draft) unlock() { <-d.exclusive }
 
-// patience is how long a second writer waits for the first. The kernel tells us
-// that a file was closed some time after close(2) has returned: without patience
-// a copy right after one that failed would find it in use.
+// writerWait is how long a second writer waits for the first. The kernel sends RELEASE
+// some time after close(2) has returned, so a copy right after one that failed would
+// otherwise find the file in use.
 const writerWait = 2 * time.Second
 
-// wait waits until nobody writes the file, as long as patience lasts.
-// Errors: ErrBusy if somebody still does; ctx's.
+// awaitNotBusy waits until the draft is not busy, for writerWait at most.
+// Errors: ErrBusy if it still is; ctx's.
 func (d *Draft) awaitNotBusy(ctx context.Context) error {
 	for deadline := time.Now().Add(writerWait); d.busy(); {
 		if !time.Now().Before(deadline) {
@@ -243,7 +241,7 @@ func (d *Draft) awaitNotBusy(ctx context.Context) error {
 		d.mu.Lock()
 		idle := d.idle
 		d.mu.Unlock()
-		// What is queued, claimed or being renamed does not tell when that is over.
+		// Being queued, claimed or renamed ends without a signal.
 		if err := d.awaitIdle(ctx, idle, min(time.Until(deadline), pollInterval)); err != nil {
 			return err
 		}
@@ -251,10 +249,10 @@ func (d *Draft) awaitNotBusy(ctx context.Context) error {
 	return nil
 }
 
-// lookAgain is how long wait waits at most before it looks again.
+// pollInterval is how often a state without a signal is looked at.
 const pollInterval = 20 * time.Millisecond
 
-// awaitWriters waits until nobody writes any more, as long as patience lasts.
+// awaitWriters waits for the last close for writing, for writerWait at most.
 // Errors: ctx's.
 func (d *Draft) awaitWriters(ctx context.Context) error {
 	d.mu.Lock()
@@ -273,9 +271,9 @@ func (d *Draft) awaitIdle(ctx context.Context, idle chan struct{}, most time.Dur
 	return nil
 }
 
-// awaitEnd waits for the end of a file of which a descriptor was just closed: when a
-// container is over, its overlay is unmounted and what it wrote is published a moment
-// later, and is to be there for the next one. It reports whether the file's name means
+// awaitEnd waits for the last close of a file of which a descriptor was just closed.
+// When a container ends, its overlay is unmounted and the image is published a moment
+// later; the next container must see it. It reports whether the file's name means
 // something else now.
 func (d *Draft) awaitEnd(ctx context.Context) (over bool, err error) {
 	d.mu.Lock()
@@ -290,7 +288,7 @@ func (d *Draft) awaitEnd(ctx context.Context) (over bool, err error) {
 	return d.published(), err
 }
 
-// wake tells those who wait to write that the last writer is done.
+// signalIdle wakes the waiters once the last writer is done.
 func (d *Draft) signalIdle() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

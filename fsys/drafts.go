@@ -12,8 +12,8 @@ import (
 	"github.com/sregfs/sregfs/cache/spool"
 )
 
-// place returns where a file of that name stands in d. All names of one image
-// give the same place.
+// locate returns the location of a file of that name in d. All names of one image give
+// the same location.
 func (d *Dir) locate(name string) location {
 	p := location{remote: d.remote, collection: d.collection, tool: d.tool, name: name}
 	p.temporary = d.tool != "" || isTemporary(name)
@@ -48,7 +48,7 @@ func (f *FS) stagedAt(target spool.Target) (d *Dir, name string, err error) {
 	return d, parts[last], nil
 }
 
-// standing returns the drafts at a place, the newest first.
+// draftsAt returns the drafts at a location, the newest first.
 func (f *FS) draftsAt(p location) []*Draft {
 	f.mu.Lock()
 	all := slices.Clone(f.drafts[p])
@@ -64,8 +64,8 @@ func (f *FS) draftsAt(p location) []*Draft {
 	})
 }
 
-// draft returns the draft that others than those who write find at a place: what
-// counts as a file already, else the newest; nil if there is none.
+// draftAt returns the draft that processes other than its writers find at a location:
+// one that shadows the image, else the newest one; nil if there is none.
 func (f *FS) draftAt(p location) *Draft {
 	all := f.draftsAt(p)
 	for _, d := range all {
@@ -84,8 +84,8 @@ func (f *FS) draftAt(p location) *Draft {
 	return nil
 }
 
-// draft returns the draft of that name in d, nil if there is none. Mostly nobody
-// writes anything, and then the name need not be taken apart.
+// draft returns the draft of that name in d, nil if there is none. Usually there are no
+// drafts at all, and the name is not parsed.
 func (d *Dir) draft(name string) *Draft {
 	if d.fs.noDrafts() {
 		return nil
@@ -93,8 +93,8 @@ func (d *Dir) draft(name string) *Draft {
 	return d.fs.draftAt(d.locate(name))
 }
 
-// draftOf returns the draft of that name which the caller writes, or was told to
-// look up; nil if there is none.
+// draftOf returns the draft of that name which the caller writes, or which it is about
+// to open after ErrRetry; nil if there is none.
 func (d *Dir) draftOf(name string, who Caller) *Draft {
 	if d.fs.noDrafts() {
 		return nil
@@ -107,13 +107,13 @@ func (d *Dir) draftOf(name string, who Caller) *Draft {
 	return nil
 }
 
-// Written reports whether somebody writes a file of that name: then what it means
-// depends on who asks.
+// HasDrafts reports whether a file of that name is being written: what the name means
+// depends on the caller then.
 func (d *Dir) HasDrafts(name string) bool {
 	return !d.fs.noDrafts() && len(d.fs.draftsAt(d.locate(name))) > 0
 }
 
-// idle reports whether there are no drafts at all.
+// noDrafts reports whether there are no drafts at all.
 func (f *FS) noDrafts() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -139,7 +139,7 @@ func (d *Dir) drafts() []*Draft {
 	return visible
 }
 
-// place puts a draft in its place, and drops what nobody has open there.
+// install puts a draft at its location, and drops those there that nobody has open.
 func (f *FS) install(d *Draft) error {
 	var err error
 	for _, old := range f.insert(d) {
@@ -148,8 +148,8 @@ func (f *FS) install(d *Draft) error {
 	return err
 }
 
-// put gives a draft its place, and returns those that had it and are to be dropped:
-// who is busy goes on beside it. A temporary name has one file.
+// insert puts a draft at its location, and returns those that it replaces and the caller
+// drops. A busy one stays beside it, except under a temporary name, which has one file.
 func (f *FS) insert(d *Draft) (old []*Draft) {
 	d.mu.Lock()
 	p := d.loc
@@ -170,7 +170,7 @@ func (f *FS) insert(d *Draft) (old []*Draft) {
 	return old
 }
 
-// take takes a draft from a place, if it is there.
+// detach removes a draft from a location, if it is there.
 func (f *FS) detach(d *Draft, p location) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -188,7 +188,7 @@ func (d *Draft) remove() error {
 	return d.drop()
 }
 
-// drop is remove for a draft that has lost its place.
+// drop is remove for a draft that is at no location any more.
 func (d *Draft) drop() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -204,7 +204,7 @@ func (d *Draft) drop() error {
 	return err
 }
 
-// forget takes the draft from its place, and tells who watches.
+// removeDraft takes a draft out of the tree, and notifies the watchers.
 func (f *FS) removeDraft(d *Draft) {
 	d.mu.Lock()
 	p := d.loc

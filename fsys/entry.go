@@ -9,7 +9,7 @@ import (
 // An Entry is one name of a listing.
 type Entry struct {
 	Name string
-	Ino  uint64 // of an image whose version the listing does not tell: another than Attr will show
+	Ino  uint64 // not that of Attr for an image whose version the listing does not tell
 	Dir  bool
 
 	in     *Dir
@@ -18,8 +18,8 @@ type Entry struct {
 	listed catalog.Listed // else, below a remote
 }
 
-// Node returns what Lookup would return, where no registry need be asked for it;
-// else nil. It is made anew with each call.
+// Node returns what Lookup would return, or nil if that needs a request. Each call makes
+// a new node.
 func (e *Entry) Node() Node {
 	switch {
 	case e.tool != nil:

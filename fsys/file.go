@@ -15,13 +15,13 @@ import (
 	"github.com/sregfs/sregfs/catalog"
 )
 
-// Open opens a draft. Whoever opens it while another process writes to it shares
-// it, as with any file. Who would truncate what another process writes under an
-// image's name gets a draft of its own instead, by looking up the name again.
+// Open opens a draft. A process that opens it while another one writes to it shares it,
+// as with any file. With Truncate, a file that another process writes under an image's
+// name is not truncated: the caller gets a draft of its own by looking up the name again.
 //
-// Errors: ErrRetry for that reason; and once the draft is published or removed: its
-// name means something else now, and what that is can be opened; ErrBusy if it is on
-// its way; the local disk's; ctx's.
+// Errors: ErrRetry in that case, and once the draft is published or removed, because its
+// name means something else then; ErrBusy while it is being published; the local disk's;
+// ctx's.
 func (d *Draft) Open(ctx context.Context, who Caller, flags Flags) (*File, error) {
 	write, truncate := flags.has(Write), flags.has(Truncate)
 	if write && truncate && d.needsOwnDraft(who) {
@@ -41,8 +41,8 @@ func (d *Draft) Open(ctx context.Context, who Caller, flags Flags) (*File, error
 	}
 }
 
-// startOver makes a draft beside this one, which the caller finds at the next look.
-// It returns ErrRetry.
+// startOwnDraft makes a draft beside this one, which the caller's next lookup finds. It
+// returns ErrRetry.
 func (d *Draft) startOwnDraft(ctx context.Context, who Caller) error {
 	in, name := d.position()
 	if _, err := d.fs.startDraft(ctx, newFile{in: in, name: name, who: who, replaces: d}); err != nil {
@@ -51,8 +51,8 @@ func (d *Draft) startOwnDraft(ctx context.Context, who Caller) error {
 	return ErrRetry
 }
 
-// openInstead readies what the name means now for the caller, who asks once more and
-// not twice: the kernel gives up then. It returns ErrRetry.
+// openCurrent prepares what the name means now, so that the caller's next attempt
+// succeeds: the kernel retries an open once, not twice. It returns ErrRetry.
 func (d *Draft) openCurrent(ctx context.Context, who Caller, flags Flags) error {
 	in, name := d.position()
 	node, err := in.Lookup(ctx, name, who)
@@ -67,7 +67,8 @@ func (d *Draft) openCurrent(ctx context.Context, who Caller, flags Flags) error 
 	return ErrRetry
 }
 
-// startsOver reports whether truncating the draft would take it from others.
+// needsOwnDraft reports whether truncating the draft would destroy what others write, or
+// what is being published.
 func (d *Draft) needsOwnDraft(who Caller) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -85,8 +86,8 @@ func (d *Draft) needsOwnDraft(who Caller) bool {
 func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	// What was published is still a file to those who have it open, and open it again
-	// through /proc/self/fd.
+	// A published draft is still a file to processes that have it open, and that open it
+	// again through /proc/self/fd.
 	if d.data == nil || d.removed || d.published() && write && (truncate || len(d.writers) == 0) {
 		return nil, ErrRetry
 	}
@@ -113,8 +114,8 @@ func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
 		d.writers[h] = struct{}{}
 	}
 	d.opened = true
-	// Who has it open reads on when it is removed.
-	if err := d.data.KeepOpen(true); err != nil { // not for a writer, who holds it
+	// Open handles can read after the file was removed.
+	if err := d.data.KeepOpen(true); err != nil { // cannot fail for a writer, who holds it
 		return nil, err
 	}
 	d.handles++
@@ -144,12 +145,12 @@ func (h *File) data() *spool.Draft {
 	return h.d.data
 }
 
-// WriteAt is io.WriterAt. After an error the file is never published, unless it
-// is truncated to nothing and written again: some programs do not look.
+// WriteAt is io.WriterAt. After an error the file is not published unless it is truncated
+// to nothing and written again: some programs do not check the results of writes.
 //
-// Nobody can tell which closing of a file is the last one: loop devices, forks and
-// dup share it. So what is written after a Flush that published is taken, and
-// published by the next one, or by Close.
+// Which close of a file is the last one cannot be known: loop devices, forks and dup share
+// it. So bytes that are written after a Flush that published are accepted, and published
+// by the next Flush or by Close.
 //
 // Errors: fs.ErrPermission on a handle for reading; the local disk's; ctx's.
 func (h *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
@@ -164,13 +165,13 @@ func (h *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// headSize is how much of an image is compared while it is copied: two SIFs differ
-// there, in their UUIDs and times.
+// headSize is how much of an image is compared while it is copied. Two SIFs differ in
+// their first bytes, which hold a UUID and times.
 const headSize = 4 << 10
 
-// checkHead refuses bytes that are not those of the image which the file may not
-// replace. Closing the file compares all of it; but who copies ten gigabytes to a name
-// that is taken is told at once.
+// checkHead refuses bytes that differ from those of the image which the file may not
+// replace. Closing the file compares all bytes; this check lets a copy of ten gigabytes
+// to a taken name fail at its first write.
 //
 // Errors: backends.ErrNotAllowed.
 func (d *Draft) checkHead(ctx context.Context, p []byte, off int64) error {
@@ -182,7 +183,7 @@ func (d *Draft) checkHead(ctx context.Context, p []byte, off int64) error {
 	}
 	blob, err := image.open(ctx)
 	if err != nil {
-		return nil //nolint:nilerr // closing finds out
+		return nil //nolint:nilerr // closing compares all bytes
 	}
 	defer blob.Close() //nolint:errcheck // only read
 	p = p[:min(int64(len(p)), headSize-off)]
@@ -209,8 +210,8 @@ func (h *File) Allocate(ctx context.Context, off, n int64, flags Flags) error {
 	return nil
 }
 
-// change does write. The spool is local and its writes are short. A failure spoils
-// the file.
+// change calls write. The spool is local and its writes are short. After a failure the
+// file is broken.
 func (h *File) change(ctx context.Context, write func() error) error {
 	d := h.d
 	err := h.lock(ctx)
@@ -234,8 +235,7 @@ func (h *File) change(ctx context.Context, write func() error) error {
 	return nil
 }
 
-// lock takes the draft's mu when its data may be changed. Whatever it returns but
-// nil, mu is not held.
+// lock takes the draft's mu when its data may be changed. After an error mu is not held.
 func (h *File) lock(ctx context.Context) error {
 	if !h.write {
 		return fmt.Errorf("%w: opened for reading", fs.ErrPermission)
@@ -253,17 +253,18 @@ func (h *File) lock(ctx context.Context) error {
 // changed needs mu.
 func (h *File) changed() { h.d.dirty, h.closing, h.d.attr.ModTime = true, false, time.Now() }
 
-// Flush publishes the file if it was written, is an image by its name, and who
-// is the process that opened it: other processes inherit descriptors, and close
-// them before the file is whole. For the same reason all who have it open for
-// writing must have closed it. A file without a byte is left alone, because shells
-// close a descriptor once before anything is written (it is an error, though not one
-// that stays, where an image would be truncated that may not be); and an image that is changed
-// in place while a container has its overlay mounted, because that is no state to
-// give to anybody.
+// Flush publishes the file if it was written and its name is an image's, unless
 //
-// An error stays with the file until it is written again: Flush and a rename give
-// it again.
+//   - the caller is not the process that opened it: child processes inherit descriptors,
+//     and close them before the file is whole;
+//   - another handle for writing was not closed yet;
+//   - the file is empty: shells close a descriptor once before anything is written. It is
+//     an error where an image would be truncated that may not be, but does not stay;
+//   - the image is changed in place and a container has its overlay mounted: the file
+//     system in it is not consistent then.
+//
+// An error stays with the file until it is written again: later Flushes and renames
+// return it, too.
 //
 // Errors: backends.ErrCorrupt if the file is not a whole image; context.Canceled,
 // after which the draft is in the journal; those of catalog.Publish.
@@ -278,7 +279,7 @@ func (h *File) Flush(ctx context.Context, who Caller) error {
 	closed, data := !stranger && d.closing(), d.data
 	skip, stays := !closed || !d.due(), closed && d.loc.temporary && !d.ended()
 	if image := d.mustMatch; err == nil && closed && image != nil && !d.loc.temporary && !d.ended() && data.Size() == 0 {
-		err = catalog.Taken(image.remote, image.img.Ref) // to whoever only wanted to truncate it
+		err = catalog.Taken(image.remote, image.img.Ref) // nothing but a truncation was asked for
 	}
 	d.mu.Unlock()
 	if stays {
@@ -293,8 +294,8 @@ func (h *File) Flush(ctx context.Context, who Caller) error {
 	return d.publish(ctx)
 }
 
-// Sync makes the file durable here, and publishes nothing: that is what closing
-// does. Errors: that of a write before; the local disk's.
+// Sync makes the file durable here. It publishes nothing: closing does.
+// Errors: that of an earlier write; the local disk's.
 func (h *File) Sync() error {
 	d := h.d
 	d.mu.Lock()
@@ -310,10 +311,10 @@ func (h *File) Sync() error {
 	return data.Sync()
 }
 
-// Close ends the handle. The last one for writing publishes what no Flush has:
-// there was none from the opener if a server wrote for somebody else (NFS), the
-// descriptor was passed on, or a loop device wrote last. Nobody waits for that
-// error: it is logged, and in the journal.
+// Close ends the handle. The last one for writing publishes what no Flush has published:
+// the opener sent none if a server wrote for somebody else (NFS), if the descriptor was
+// passed to another process, or if a loop device wrote last. No caller can receive the
+// error, so it is logged, and in the journal.
 func (h *File) Close(ctx context.Context) {
 	d := h.d
 	if h.write {
@@ -325,8 +326,8 @@ func (h *File) Close(ctx context.Context) {
 			d.fs.opts.Log.Warn("closing a draft", "file", d.name, "err", err)
 		}
 	}
-	// What remains under a temporary name, or was accepted, is still a file. What is on
-	// its way to another name belongs to who renames it.
+	// A file with a temporary name, or one that is queued, stays open. One that is being
+	// renamed belongs to the rename.
 	keep := !d.ended() && (d.loc.temporary || d.accepted() || len(d.exclusive) > 0)
 	d.mu.Unlock()
 	if !keep {
@@ -334,8 +335,8 @@ func (h *File) Close(ctx context.Context) {
 	}
 }
 
-// endWriting is done one after the other: of several handles that are closed side
-// by side one is the last.
+// endWriting ends a handle for writing. It holds the lock, so that exactly one of several
+// handles that are closed at once is the last one.
 func (d *Draft) endWriting(ctx context.Context, h *File) {
 	_ = d.lock(context.WithoutCancel(ctx))
 	defer d.unlock()
@@ -356,9 +357,9 @@ func (d *Draft) endWriting(ctx context.Context, h *File) {
 	d.signalIdle()
 }
 
-// rest settles what nobody writes any more. A file with a temporary name, or one
-// that was accepted, stays in the tree; the others were not published, and are taken
-// from it. Their data stays in the journal, if anybody wrote any.
+// lastWriterDone decides what becomes of a draft after its last close. A file with a
+// temporary name, or one that is queued, stays in the tree. Any other was not published
+// and is taken out; its data, if there is any, stays in the journal.
 func (d *Draft) lastWriterDone() {
 	d.mu.Lock()
 	over, temporary, accepted, data := d.ended(), d.loc.temporary, d.accepted(), d.data
@@ -377,13 +378,13 @@ func (d *Draft) lastWriterDone() {
 	case accepted:
 		data.Idle()
 	case nothing:
-		d.remove() //nolint:errcheck // nothing that anybody can use: the writer was told
+		d.remove() //nolint:errcheck // it holds nothing of use, and the writer got an error
 	default:
 		d.fs.removeDraft(d)
 	}
 }
 
-// keep notes that a file with a temporary name was closed.
+// markKept notes in the journal that a file with a temporary name was closed.
 func (d *Draft) markKept(data *spool.Draft, broken error) {
 	if broken == nil && data.Info().State == spool.Kept {
 		return // by Flush, and nobody wrote since

@@ -100,9 +100,8 @@ type Caller struct {
 	Process uint32
 }
 
-// A Dir is a directory: the root (no Remote), a remote's top (no Collection),
-// a collection, or one that a tool made below it (tooldir.go). It holds no state of
-// its own.
+// A Dir is a directory: the root (no Remote), a remote's top (no Collection), a
+// collection, or one that a tool made below it (tooldir.go). It has no state.
 type Dir struct {
 	fs         *FS
 	remote     string
@@ -131,8 +130,8 @@ func (d *Dir) ino() uint64 {
 	return inode("dir", d.remote, d.collection)
 }
 
-// Fresh reports whether names in d can change behind the catalogue's back: those
-// of files on this machine do, whenever somebody adds one.
+// Volatile reports whether names in d can change without the catalogue noticing: other
+// programs add files to a directory of this machine.
 func (d *Dir) Volatile() bool {
 	if d.tool != "" {
 		return true
@@ -141,8 +140,8 @@ func (d *Dir) Volatile() bool {
 	return err == nil && r.Client != nil && r.Client.Caps().Has(backends.CanOpenFile)
 }
 
-// A place is where a draft stands: its directory, and either the image that it
-// will be or, for a temporary name, the name.
+// A location is where a draft is in the tree: its directory, and either the image that
+// it will be or, for a temporary name, that name.
 type location struct {
 	remote, collection string
 	tool               string // as Dir.tool
@@ -156,8 +155,7 @@ type Draft struct {
 	id  uint64 // tells drafts apart that have the inode number of one image
 	ino uint64
 
-	// turn is held while the draft is published, or its place changes. It is
-	// taken before mu.
+	// exclusive is held while the draft is published or renamed. It is taken before mu.
 	exclusive chan struct{}
 
 	mu        sync.Mutex // guards the fields below

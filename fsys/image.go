@@ -32,7 +32,7 @@ func (i *Image) Key() cache.Key { return cache.KeyOf(i.remote, i.img) }
 func (i *Image) Attr() Attr {
 	mode := fs.FileMode(0o555)
 	if i.img.Format == backends.FormatArchive || i.img.Format == backends.FormatIMGGz {
-		mode = 0o444 // no kernel and no launch line starts it
+		mode = 0o444 // it cannot be executed
 	}
 	mode &^= i.fs.hiddenMode(&i.img)
 	if r, err := i.fs.cat.Remote(i.remote); err == nil && r.Policy.Overwrite && i.fs.canPush(r) {
@@ -46,9 +46,9 @@ func (i *Image) Attr() Attr {
 	return Attr{Ino: i.ino, Mode: mode, Size: size, ModTime: when, Changes: size < 0}
 }
 
-// unreadable returns the permissions that the mount must not give on an image whose
-// file on this machine others may not read. The group of the files in the mount is
-// mostly another than that of the file.
+// hiddenMode returns the permissions that the mount must not show of an image whose file
+// on this machine is not readable by everybody. The group permissions are kept only if
+// the files in the mount have the group of the file.
 func (f *FS) hiddenMode(img *backends.Image) (mode fs.FileMode) {
 	if img.Mode == 0 || img.Mode&0o004 != 0 {
 		return 0
@@ -60,10 +60,10 @@ func (f *FS) hiddenMode(img *backends.Image) (mode fs.FileMode) {
 	return mode
 }
 
-// undated returns the time of an image of which nobody tells one: the same at each
-// start and for every client, so that copying tools do not copy it again, and another
-// for another version, so that they do then. It lies in January 1980, which nobody
-// takes for a date (zip files know none before).
+// placeholderTime returns a modification time for an image that has none. It is the same
+// after each start and on every machine, so that copying tools do not copy the image
+// again, and differs between versions, so that they do copy a new one. It is in January
+// 1980, the first month of zip's calendar, which nobody takes for a real date.
 func placeholderTime(img *backends.Image) time.Time {
 	var space [128]byte
 	const january = 31 * 24 * 60 * 60 // seconds
@@ -76,8 +76,8 @@ func imageIno(remote string, img *backends.Image) uint64 {
 	return inodeOf(catalog.AppendVersion(b, img))
 }
 
-// Whole reports whether all bytes are here and verified, or lie in a local file:
-// whether Open would return a blob that has a File.
+// Whole reports whether all bytes are here and verified, or in a local file: whether Open
+// would return a blob that has a File.
 func (i *Image) Whole() bool {
 	return i.fs.cat.BlobInfo(i.remote, i.img).State == cache.Cached
 }
@@ -85,8 +85,9 @@ func (i *Image) Whole() bool {
 // Epoch is that of the bytes that are here, see cache.Info.
 func (i *Image) Epoch() cache.Epoch { return i.fs.cat.BlobInfo(i.remote, i.img).Epoch }
 
-// Open opens the image for reading. The caller closes the blob. Of an image that is
-// being changed in place the change is not seen, unless it ends at this moment.
+// Open opens the image for reading. The caller closes the blob. While the image is being
+// changed in place, Open returns the old bytes; but if that ends just now, Open waits for
+// the new image.
 //
 // Errors: ErrRetry if the name means another image since a moment ago; those of
 // backends.Backend.Open; the local disk's.
@@ -105,7 +106,7 @@ func (i *Image) Open(ctx context.Context) (*cache.Blob, error) {
 }
 
 func (i *Image) open(ctx context.Context) (*cache.Blob, error) {
-	if i.img.Version == "" { // see Dir.Glimpse
+	if i.img.Version == "" { // see Dir.LookupListed
 		if _, err := i.fs.cat.Lookup(ctx, i.remote, i.img.Ref); err != nil {
 			return nil, err
 		}
@@ -126,16 +127,16 @@ func (i *Image) open(ctx context.Context) (*cache.Blob, error) {
 	return blob, nil
 }
 
-// Fail notes what an operation on the file ended with, for its attribute "error". An
-// opening that succeeds ends that.
+// RecordError notes the error of an operation on the file, which its attribute "error"
+// shows until the next successful open.
 func (i *Image) RecordError(err error) {
 	if err != nil && !errors.Is(err, ErrRetry) && !errors.Is(err, context.Canceled) {
 		i.failure.Store(&err)
 	}
 }
 
-// Measure learns the size where the registry does not tell it, which takes as long
-// as opening the image: it is whole here then.
+// LearnSize learns the size of an image whose registry does not tell it. That takes as
+// long as fetching the whole image.
 //
 // Errors: those of Open.
 func (i *Image) LearnSize(ctx context.Context) error {

@@ -13,11 +13,11 @@ import (
 	"github.com/sregfs/sregfs/cache/spool"
 )
 
-// Lookup returns what name means in d for that caller: mostly the same for all,
-// but for who was just told ErrRetry.
+// Lookup returns what name means in d for that caller: the same for all callers, except
+// for the writers of a draft and those that just got ErrRetry.
 //
-// Besides the listed names it knows those of the other Names, "image:tag" and
-// "image" without extension, and "image:tag@version", with or without.
+// Besides the listed names it accepts those of the other Names, "image:tag" and "image"
+// without extension, and "image:tag@version", with or without extension.
 //
 // Errors: fs.ErrNotExist, also for names that nothing can have; those of
 // backends.Backend.Stat.
@@ -65,10 +65,10 @@ func isUnavailable(err error) bool {
 	return errors.Is(err, backends.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// free reports whether a name counts as free though the registry could not be
-// asked: where uploads are published later, a registry that is down keeps nobody
-// from copying to a name that it never listed. The kernel asks for the name
-// before it creates the file. Publishing finds out whether the name is taken.
+// assumeFree reports whether a name is taken for free although the registry could not be
+// asked: with --push=async, copying to a name that was never listed works while the
+// registry is down. The kernel looks up a name before it creates a file. Publishing finds
+// out whether the name is taken.
 func (d *Dir) assumeFree(ctx context.Context, name string) bool {
 	r, remoteErr := d.fs.writableRemote(d.remote)
 	if remoteErr != nil || !r.Policy.Async || !r.Client.Caps().Has(backends.CanList) {
@@ -87,13 +87,13 @@ func (d *Dir) assumeFree(ctx context.Context, name string) bool {
 	return true
 }
 
-// mayBeShorthand tells "image" from the other names without extension.
+// hasNoTag reports whether a name without extension may be an image's name alone.
 func hasNoTag(name string) bool {
 	return !strings.HasPrefix(name, ".") && !strings.Contains(name, ":")
 }
 
-// lookupRemote finds what the catalogue knows. Names without a separator are first
-// taken for directories, those with a plus last.
+// lookupRemote looks a name up in the catalogue. A name without ":" or "@" is tried as a
+// directory first, one with a plus as an image first.
 func (d *Dir) lookupRemote(ctx context.Context, name string) (Node, error) {
 	if isShortened(name) {
 		if node, err := d.lookupShort(ctx, name); node != nil || err != nil {
@@ -118,12 +118,12 @@ func (d *Dir) lookupRemote(ctx context.Context, name string) (Node, error) {
 		}
 	}
 	if dirErr != nil && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid)) {
-		return nil, dirErr // that no image has the name is no answer to whether a collection has
+		return nil, dirErr // no image has the name, but whether a collection has is not known
 	}
 	return nil, err
 }
 
-// child returns the collection that name stands for; nil if there is none.
+// child returns the collection of that name; nil if there is none.
 func (d *Dir) child(ctx context.Context, name string) (*Dir, error) {
 	part, err := parseDir(name)
 	if err != nil {
@@ -131,15 +131,15 @@ func (d *Dir) child(ctx context.Context, name string) (*Dir, error) {
 	}
 	child := &Dir{fs: d.fs, remote: d.remote, collection: join(d.collection, part)}
 	ok, err := d.fs.cat.IsCollection(ctx, d.remote, child.collection)
-	if !ok && d.fs.holdsFiles(child) { // the registry's last image went; files with temporary names are still there
+	if !ok && d.fs.holdsFiles(child) { // its last image was removed, but there are files with temporary names
 		d.keepCollection(ctx, child.collection)
 		return child, nil
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) || err == nil && !ok {
 		return nil, nil
 	}
-	// Where the registry does not list, every name may be a collection's. One that a
-	// new file can have is none then.
+	// If the registry cannot list, every name may be a collection's. A name that new files
+	// have is then taken for none.
 	if (isTemporary(name) || isPlusName(name)) && !d.fs.cat.IsListed(d.remote, child.collection) {
 		return nil, nil
 	}
@@ -149,9 +149,9 @@ func (d *Dir) child(ctx context.Context, name string) (*Dir, error) {
 	return child, nil
 }
 
-// Glimpse returns the image that name means, as a listing showed it, where that is a
-// file without an extension: for who only looks, without a request. Opening what is
-// only known by its name asks, and is ErrRetry.
+// LookupListed returns the image that name means as the last listing showed it, without
+// a request, if the file has no extension. Opening an image of which a listing told the
+// name alone sends a request, and then gives ErrRetry.
 func (d *Dir) LookupListed(name string) (*Image, bool) {
 	if d.remote == "" || d.tool != "" || len(name) > MaxName || d.draft(name) != nil || d.toolDir(name) != nil {
 		return nil, false
@@ -191,8 +191,8 @@ func (d *Dir) image(ctx context.Context, ref backends.Ref) (*Image, error) {
 	return newImage(d.fs, d.remote, img), nil
 }
 
-// only returns the image of d whose bytes alone data may have when it is published:
-// nil if it may have any, or if that is not known before it is published.
+// mustMatch returns the image of d whose bytes data must have to be published: nil if it
+// may have any, or if that is not known before publishing.
 func (d *Dir) mustMatch(ctx context.Context, data *spool.Draft) *Image {
 	target := data.Info().Target
 	if target.Replaces != spool.OnlySame {
@@ -205,7 +205,8 @@ func (d *Dir) mustMatch(ctx context.Context, data *spool.Draft) *Image {
 	return img
 }
 
-// lookupShort finds the listed name that was shortened to name; nil if none was.
+// lookupShort finds the image or collection whose listed name was shortened to name; nil
+// if there is none.
 func (d *Dir) lookupShort(ctx context.Context, name string) (Node, error) {
 	for e, err := range d.fs.cat.List(ctx, d.remote, d.collection) {
 		if err != nil {
@@ -230,7 +231,7 @@ func lastPart(collection string) string {
 	return collection[strings.LastIndexByte(collection, '/')+1:]
 }
 
-// keep lets a directory stay, also without its last image.
+// keepCollection keeps the directory of a collection that has lost its last image.
 func (d *Dir) keepCollection(ctx context.Context, collection string) {
 	if err := d.fs.cat.Keep(ctx, d.remote, collection); err != nil {
 		d.fs.opts.Log.Warn("an emptied collection could not be kept", "remote", d.remote, "collection", collection, "err", err)

@@ -30,10 +30,9 @@ func New(cat *catalog.Catalog, opts Options) *FS {
 	return f
 }
 
-// restore puts the files of an earlier process back into the tree: what was accepted
-// is there to those who copied it in, whether or not the registry has it yet, and
-// what has a temporary name is a file until somebody renames or removes it. Of
-// several files of one name the newest counts.
+// restore puts the files of an earlier process back into the tree: queued uploads, which
+// their users have seen succeed, and files with temporary names, which stay until they are
+// renamed or removed. Of several files with one name the newest is shown.
 func (f *FS) restore() {
 	for _, data := range f.cat.Standing() {
 		info := data.Info()

@@ -11,10 +11,10 @@ import (
 	"github.com/sregfs/sregfs/catalog"
 )
 
-// errWriteFailed is why a file is not published that lacks bytes somebody wrote.
+// errWriteFailed is why a file is not published that lacks bytes of a failed write.
 var errWriteFailed = errors.New("a write to the file failed before: it is not whole")
 
-// publish publishes the draft where it stands.
+// publish publishes the draft under its present name.
 func (d *Draft) publish(ctx context.Context) error {
 	if err := d.lock(ctx); err != nil {
 		return err
@@ -23,14 +23,14 @@ func (d *Draft) publish(ctx context.Context) error {
 	return d.publishLocked(ctx)
 }
 
-// publishLocked needs the turn. mu is not held while bytes travel.
+// publishLocked needs d.lock. mu is not held while bytes are sent.
 func (d *Draft) publishLocked(ctx context.Context) error {
 	d.mu.Lock()
 	data, broken, before := d.data, d.broken, d.err
 	skip := data == nil || d.ended() || !d.dirty
 	d.mu.Unlock()
 	if skip || before != nil {
-		return before // somebody else's turn came first
+		return before // another caller had the lock before, and has published it
 	}
 	var err error
 	if broken {
@@ -42,9 +42,9 @@ func (d *Draft) publishLocked(ctx context.Context) error {
 	return err
 }
 
-// lockData takes mu when the data may be changed: what is being published is waited
-// for, and what was published goes on in a copy if somebody has it open for writing.
-// Whatever it returns but nil, mu is not held.
+// lockData takes mu when the data may be changed. It waits while the draft is being
+// published; a published draft that is still open for writing goes on in a copy. After an
+// error mu is not held.
 func (d *Draft) lockData(ctx context.Context) error {
 	d.mu.Lock()
 	for d.data != nil && (len(d.exclusive) > 0 || d.committed && len(d.writers) > 0) {
@@ -57,9 +57,9 @@ func (d *Draft) lockData(ctx context.Context) error {
 	return nil
 }
 
-// resume readies a published file for more writes. Its bytes are the registry's
-// now, or wait in the queue, so it goes on with a copy of them, which is to replace
-// what this very file published and nothing else: no other policy need allow it.
+// forkPublished prepares a published file for more writes. Its bytes are published or
+// queued and cannot change any more, so the draft goes on with a copy. The copy may
+// replace only what this file has published, which no policy has to allow.
 func (d *Draft) forkPublished(ctx context.Context) error {
 	if err := d.lock(ctx); err != nil {
 		return err
@@ -91,7 +91,7 @@ func (d *Draft) forkPublished(ctx context.Context) error {
 	return nil
 }
 
-// settle keeps what publishing came to.
+// publishDone notes the result of publishing.
 func (d *Draft) publishDone(data *spool.Draft, err error) {
 	d.mu.Lock()
 	d.err = err
@@ -111,8 +111,8 @@ func (d *Draft) publishDone(data *spool.Draft, err error) {
 	}
 }
 
-// cut returns why a file is not what was meant: a write failed, or it is a part of an
-// image. Tools keep other things under temporary names, too.
+// damage returns why a file is not whole: a write failed, or it is a part of an image. It
+// is nil for what is no image at all: tools keep other things under temporary names, too.
 func damage(data *spool.Draft, broken error) error {
 	if broken != nil {
 		return broken

@@ -13,10 +13,10 @@ import (
 
 // Rename gives a file of d another name, in d or another directory.
 //
-// A draft goes to its new place; under an image's name it is published there,
-// at once if nobody has it open for writing, else when they close it. An image is
-// renamed at its service, if that can do it. What cannot be renamed mv copies and
-// deletes by itself; where it could only copy, that is refused at once.
+// A draft moves to its new location. Under an image's name it is published there: at once
+// if nobody has it open for writing, else by the last close. An image is renamed at its
+// service, if the service can do that. ErrCrossDevice makes mv copy and delete instead;
+// where it could copy but not delete, the rename is refused.
 //
 // Errors: fs.ErrNotExist; fs.ErrExist with Exclusive if the name is taken;
 // ErrCrossDevice for an image or a directory; backends.ErrNotAllowed if it may not be
@@ -57,8 +57,8 @@ func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, 
 	return draft.rename(ctx, to, newName, noReplace)
 }
 
-// mayTake refuses to take names away from the remote where it would not delete them:
-// whoever copies instead would publish a copy, and then be left with both.
+// checkMoveAway refuses to move a name away from a remote that does not allow deleting:
+// mv would copy instead, fail to delete the original, and leave both.
 func (d *Dir) checkMoveAway() error {
 	r, err := d.fs.writableRemote(d.remote)
 	if err == nil && (!r.Policy.Delete || !r.Client.Caps().Has(backends.CanDelete)) {
@@ -67,8 +67,8 @@ func (d *Dir) checkMoveAway() error {
 	return err
 }
 
-// renameDir refuses: no service moves a collection. One that only stands here can be
-// copied and removed by anybody.
+// renameDir refuses: no service moves a collection. One that exists only here can be
+// copied and removed instead.
 func (d *Dir) renameDir(ctx context.Context, child *Dir) error {
 	if child.collection != "" {
 		for e, err := range child.List(ctx) {
@@ -95,7 +95,7 @@ func (d *Dir) renameImage(ctx context.Context, img *Image, to *Dir, newName stri
 	ref, format, err := to.parse(newName)
 	if target.temporary || to.tool != "" || err != nil || to.remote != d.remote || img.img.Ref.Version != "" ||
 		format != "" && backends.Ext(format) != backends.Ext(img.img.Format) {
-		return fmt.Errorf("%s: %w", img.img.Ref, ErrCrossDevice) // whoever copies is told why, if it cannot be
+		return fmt.Errorf("%s: %w", img.img.Ref, ErrCrossDevice) // the copy that mv makes then gets the precise error
 	}
 	if other := d.fs.draftAt(target); other != nil {
 		if err := other.awaitNotBusy(ctx); err != nil {
@@ -115,8 +115,8 @@ func (d *Dir) renameImage(ctx context.Context, img *Image, to *Dir, newName stri
 	return err
 }
 
-// releaseOver gives the data back of a file that a rename has published: no handle
-// will.
+// releaseOver releases the data of a file that a rename has published and that no handle
+// will release.
 func (d *Draft) releaseOver() {
 	d.mu.Lock()
 	over := d.ended()
@@ -126,10 +126,9 @@ func (d *Draft) releaseOver() {
 	}
 }
 
-// settleWriters waits for the handle that its opener has closed. The kernel tells
-// us of that some time after close(2) has returned; a rename that came first would
-// take the file for open, leave the publishing to that handle, and succeed whatever
-// becomes of it.
+// awaitClosing waits for the RELEASE of handles that were closed. The kernel sends it some
+// time after close(2) has returned. A rename that came first would take the file for open
+// and leave the publishing to that handle, whose error nobody sees.
 func (d *Draft) awaitClosing(ctx context.Context) error {
 	d.mu.Lock()
 	closing := d.closing()
@@ -140,7 +139,7 @@ func (d *Draft) awaitClosing(ctx context.Context) error {
 	return d.awaitWriters(ctx)
 }
 
-// rename needs the turn.
+// rename needs d.lock.
 func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace bool) error {
 	d.mu.Lock()
 	data, from, oldName, same, sticky := d.data, d.loc, d.name, d.mustMatch, d.err
@@ -161,7 +160,7 @@ func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace b
 		return err
 	}
 	if other := d.fs.draftAt(target); other != nil && !target.temporary && other.shadows() {
-		if err := other.awaitNotBusy(ctx); err != nil { // it is queued, and this one would overtake it
+		if err := other.awaitNotBusy(ctx); err != nil { // it is queued, and must be published first
 			return err
 		}
 	}
@@ -171,7 +170,7 @@ func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace b
 	}
 	replaced := d.move(target, newName, to.mustMatch(ctx, data))
 	if err := d.finishRename(ctx, target); err != nil {
-		// The file keeps its old name, so that whoever renames can try again.
+		// The file keeps its old name, so that the rename can be tried again.
 		d.moveBack(from, oldName, same, replaced)
 		return errors.Join(err, data.Retarget(old))
 	}
@@ -184,8 +183,8 @@ func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace b
 	return err
 }
 
-// checkTarget refuses a temporary name that is taken, if it must not be. For
-// images the catalogue decides.
+// checkTarget refuses a temporary name that is taken, with noReplace. For images the
+// catalogue decides.
 func (d *Dir) checkTarget(ctx context.Context, target location, name string, noReplace bool) error {
 	if !target.temporary || !noReplace {
 		return nil
@@ -200,7 +199,7 @@ func (d *Dir) checkTarget(ctx context.Context, target location, name string, noR
 	return err
 }
 
-// retarget tells the journal where the draft goes now.
+// retarget notes in the journal where the draft is to be published.
 func (d *Draft) retarget(ctx context.Context, to *Dir, name string, noReplace bool) error {
 	d.mu.Lock()
 	data := d.data
@@ -219,8 +218,8 @@ func (d *Draft) retarget(ctx context.Context, to *Dir, name string, noReplace bo
 	return data.Retarget(target)
 }
 
-// move puts the draft in another place, where it may not replace the image same (nil
-// for none), and returns who had it. It needs the turn.
+// move puts the draft at another location and returns the drafts that it replaces there.
+// There it may not replace the image same; nil for none. It needs d.lock.
 func (d *Draft) move(target location, name string, same *Image) (replaced []*Draft) {
 	d.mu.Lock()
 	from := d.loc
@@ -240,8 +239,8 @@ func (d *Draft) moveBack(from location, name string, same *Image, replaced []*Dr
 	}
 }
 
-// finishRename publishes a draft that has got an image's name and that nobody
-// will close any more. It needs the turn.
+// finishRename publishes a draft that was given an image's name and that has no writer
+// whose close would do it. It needs d.lock.
 func (d *Draft) finishRename(ctx context.Context, target location) error {
 	d.mu.Lock()
 	open := len(d.writers) > 0

@@ -18,10 +18,10 @@ type AttrChange struct {
 	Mode    *fs.FileMode
 }
 
-// SetAttr changes size, time and permissions as for any file. A size that is set
-// once the file is published is a write by whoever still has it open.
+// SetAttr changes size, time and permissions as for any file. A size that is set after
+// the file was published is a write by a process that still has it open.
 //
-// Errors: the local disk's; ErrRetry for a size if nobody has.
+// Errors: the local disk's; ErrRetry for a size if no process has.
 func (d *Draft) SetAttr(ctx context.Context, change AttrChange) error {
 	if change.Size != nil && *change.Size != d.Attr().Size {
 		if err := d.lockData(ctx); err != nil {
@@ -59,7 +59,7 @@ func (d *Draft) SetAttr(ctx context.Context, change AttrChange) error {
 	return d.data.SetAttr(d.attr.ModTime, uint32(d.attr.Mode))
 }
 
-// truncate needs mu. An empty file begins anew: what went wrong before is over.
+// truncate needs mu. Truncating to nothing clears an earlier failure.
 func (d *Draft) truncate(size int64) error {
 	if err := d.data.Truncate(size); err != nil {
 		return err
@@ -72,9 +72,8 @@ func (d *Draft) truncate(size int64) error {
 	return nil
 }
 
-// SetAttr accepts what a copying tool sets once more after close, and changes
-// nothing: times and permissions are the registry's. A size must be the one
-// that the image has.
+// SetAttr accepts the times and permissions that copying tools set after close, and
+// changes nothing: they are the registry's. A size must be the one that the image has.
 //
 // Errors: backends.ErrReadOnly; backends.ErrNotAllowed for a size.
 func (i *Image) SetAttr(change AttrChange) error {

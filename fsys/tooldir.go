@@ -12,13 +12,13 @@ import (
 )
 
 // A tool's directory has a name that begins with a dot, as no collection's does, and
-// stays here: rsync makes .~tmp~ and .rsync-partial beside its target, others are
-// told of one. What is in it has no image's name, whatever it is called; a rename
-// out of it publishes. An empty one is forgotten when the program ends, one with
-// files is found by them.
+// exists only here: rsync makes .~tmp~ and .rsync-partial beside its target, and other
+// tools have an option for one. A file in it is temporary, whatever its name; a rename out
+// of it publishes. An empty one is lost when the program ends; one with files is restored
+// with them.
 
-// toolDir returns the tool's directory of that name in d, whether it is there or
-// not; nil if the name is that of a collection.
+// toolDir returns the tool's directory of that name in d, whether it exists or not; nil
+// if the name is a collection's.
 func (d *Dir) toolDir(name string) *Dir {
 	if d.remote == "" || d.tool == "" && !strings.HasPrefix(name, ".") {
 		return nil
@@ -26,13 +26,13 @@ func (d *Dir) toolDir(name string) *Dir {
 	return &Dir{fs: d.fs, remote: d.remote, collection: d.collection, tool: path.Join(d.tool, name)}
 }
 
-// holds reports whether what stands at p is in d, or below it.
+// contains reports whether p is in d, or below it.
 func (d *Dir) contains(p location) bool {
 	in := p.remote == d.remote && p.collection == d.collection
 	return in && (d.tool == "" || p.tool == d.tool || strings.HasPrefix(p.tool, d.tool+"/"))
 }
 
-// at is where a tool's directory stands.
+// location is that of a tool's directory.
 func (d *Dir) location() location {
 	return location{remote: d.remote, collection: d.collection, tool: d.tool, temporary: true}
 }
@@ -62,8 +62,8 @@ func (f *FS) hasToolDir(d *Dir) bool {
 	return made || f.holdsFiles(d)
 }
 
-// holdsFiles reports whether a file or a tool's directory is in d, or below: not
-// whether it holds images.
+// holdsFiles reports whether a draft or a tool's directory is in d, or below it. Images
+// do not count.
 func (f *FS) holdsFiles(d *Dir) bool {
 	var in []location
 	f.mu.Lock()

@@ -77,8 +77,8 @@ func (d *Draft) Xattrs() map[string]string {
 	return printable(m)
 }
 
-// forPeople leaves out what is empty. Attributes are printed as they are, names
-// too, and a registry chose what is in them.
+// printable leaves out empty attributes, and makes the others safe to print: a registry
+// chose their names and values, and tools print them as they are.
 func printable(m map[string]string) map[string]string {
 	shown := make(map[string]string, len(m))
 	for name, value := range m {
