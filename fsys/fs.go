@@ -165,11 +165,11 @@ type Draft struct {
 	attr      Attr
 	writers   map[*File]struct{}   // handles open for writing
 	handles   int                  // all handles
-	claims    map[uint32]time.Time // threads that were told ErrRetry, and when
-	opened    bool                 // somebody had it open
+	claims    map[uint32]time.Time // threads that got ErrRetry, and when
+	opened    bool                 // it was opened at least once
 	flushed   time.Time            // when a descriptor of it was closed last
 	dirty     bool                 // written since it was last published
-	broken    bool                 // a write failed: the data is not what was meant
+	broken    bool                 // a write failed: bytes are missing
 	err       error
 	committed bool          // closing it succeeded: its data is published, or will be
 	removed   bool          // removed, or replaced by another
@@ -177,8 +177,8 @@ type Draft struct {
 	idle      chan struct{} // closed when the last handle for writing is; nil if there is none
 }
 
-// An Image is a published image as a file. It stands for one version: when its
-// name comes to mean another, Lookup returns another node.
+// An Image is a published image as a file. It is one version: once its name means another
+// version, Lookup returns another node.
 type Image struct {
 	fs     *FS
 	remote string
@@ -195,7 +195,7 @@ type File struct {
 	d       *Draft
 	write   bool
 	opener  uint32 // process that opened it
-	closing bool   // guarded by d.mu: its opener has closed it and nobody wrote since: it will go soon
+	closing bool   // guarded by d.mu: its opener has closed it, and nobody wrote since
 }
 
 // A Change says what a cache of the tree must forget.
