@@ -145,7 +145,7 @@ type ReaderAtContext interface {
 }
 
 // An Index remembers facts about blobs between runs. It may forget any of them
-// at any time. Implemented over catalog.Store.
+// at any time. Package catalog/index implements it.
 type Index interface {
 	Load() iter.Seq2[Record, error]
 	Save(records ...Record) error

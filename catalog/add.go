@@ -6,6 +6,8 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // Add copies (by reflink where it can), or with move moves, the file at path
@@ -27,7 +29,7 @@ func (c *Catalog) Add(ctx context.Context, path, uri string, move, force bool, p
 		return rec, err
 	}
 	if err := os.Remove(path); err != nil {
-		return rec, diskError(rec.URI+" was added, but the file stays", err)
+		return rec, backends.DiskError(rec.URI+" was added, but the file stays", err)
 	}
 	return rec, nil
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // Many registries list names only, and what "ls -l" wants costs a question for
@@ -69,18 +70,18 @@ func (a *readahead) done(key string) {
 }
 
 // lookAhead is told of each lookup of a listed image that has to ask.
-func (c *Catalog) lookAhead(s Store, r Remote, ref backends.Ref, known entry) {
+func (c *Catalog) lookAhead(s *index.Index, r Remote, ref backends.Ref, known index.Entry) {
 	if ref.Version != "" {
 		return
 	}
-	key := string(listPrefix(r.Name, ref.Collection))
+	key := string(index.ListPrefix(r.Name, ref.Collection))
 	window := c.ahead.next(key, c.now())
 	if window == 0 {
 		return
 	}
 	started := c.tasks.start(func(ctx context.Context) {
 		defer c.ahead.done(key)
-		if known.is(fromList) {
+		if known.Is(index.FromList) {
 			// One listing tells all of it.
 			c.join(ctx, s, r, ref.Collection) //nolint:errcheck // join has noted it
 			return
@@ -94,7 +95,7 @@ func (c *Catalog) lookAhead(s Store, r Remote, ref backends.Ref, known entry) {
 
 // fetchAhead asks about the names behind ref. The first error ends it: a
 // service that is down or wants fewer requests must not get more of them.
-func (c *Catalog) fetchAhead(ctx context.Context, s Store, r Remote, ref backends.Ref, window int) {
+func (c *Catalog) fetchAhead(ctx context.Context, s *index.Index, r Remote, ref backends.Ref, window int) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(aheadWorkers)
 	for _, next := range c.unknownAfter(s, r.Name, ref, window) {
@@ -115,25 +116,25 @@ func (c *Catalog) fetchAhead(ctx context.Context, s Store, r Remote, ref backend
 
 // unknownAfter returns the listed images behind ref of which no fresh facts are
 // stored, among the next n.
-func (c *Catalog) unknownAfter(s Store, remote string, ref backends.Ref, n int) []backends.Ref {
+func (c *Catalog) unknownAfter(s *index.Index, remote string, ref backends.Ref, n int) []backends.Ref {
 	var refs []backends.Ref
-	prefix := listPrefix(remote, ref.Collection)
-	from := append(imageKey(remote, ref), 0)
+	prefix := index.ListPrefix(remote, ref.Collection)
+	from := append(index.ImageKey(remote, ref), 0)
 	for kv, err := range s.Scan(prefix, from) {
 		if err != nil || n == 0 {
 			break
 		}
-		kind, name, tag, ok := cutEntry(kv.Key[len(prefix):])
-		if !ok || kind != entryImage {
+		kind, name, tag, ok := index.CutEntry(kv.Key[len(prefix):])
+		if !ok || kind != index.KindImage {
 			continue
 		}
 		next := backends.Ref{Collection: ref.Collection, Name: string(name), Tag: string(tag)}
-		e, ok := decodeEntry(kv.Value, next)
-		if !ok || !e.is(listed) {
+		e, ok := index.Decode(kv.Value, next)
+		if !ok || !e.Is(index.InListing) {
 			continue
 		}
 		n--
-		if !e.is(full) || !c.fresh(e.seen, c.opts.ListTTL) {
+		if !e.Is(index.Full) || !c.fresh(e.Seen, c.opts.ListTTL) {
 			refs = append(refs, next)
 		}
 	}

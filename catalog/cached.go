@@ -14,6 +14,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // A Cached is a blob of the cache, or one that is pinned and not here.
@@ -138,7 +139,7 @@ func (c *Catalog) cached(ctx context.Context, wanted []*cachePattern) ([]*Cached
 			}
 		}
 	}
-	err = c.nameBlobs(ctx, s.Store, all, func(b *Cached, remote string, img backends.Image) {
+	err = c.nameBlobs(ctx, s.Index, all, func(b *Cached, remote string, img backends.Image) {
 		for _, p := range wanted {
 			if p.means(remote, img) {
 				p.found, chosen[b.Key] = true, true
@@ -166,9 +167,9 @@ func (c *Catalog) blobs(s *State) map[cache.Key]*Cached {
 	for info := range s.Cache.Infos() {
 		all[info.Key] = cachedOf(info)
 	}
-	for _, key := range c.records.pinned() {
-		if all[key] == nil {
-			all[key] = cachedOf(s.Cache.Info(key))
+	for _, p := range c.records.Pins() {
+		if all[p.Key] == nil {
+			all[p.Key] = cachedOf(s.Cache.Info(p.Key))
 		}
 	}
 	return all
@@ -187,7 +188,7 @@ func cachedOf(info cache.Info) *Cached {
 
 // nameBlobs finds the names of blobs in the stored listings, and tells each with
 // its image.
-func (c *Catalog) nameBlobs(ctx context.Context, s Store, all map[cache.Key]*Cached, tell func(*Cached, string, backends.Image)) error {
+func (c *Catalog) nameBlobs(ctx context.Context, s *index.Index, all map[cache.Key]*Cached, tell func(*Cached, string, backends.Image)) error {
 	if len(all) == 0 {
 		return nil
 	}
@@ -195,7 +196,7 @@ func (c *Catalog) nameBlobs(ctx context.Context, s Store, all map[cache.Key]*Cac
 		if r.atHand() {
 			continue // nothing of it is in the cache
 		}
-		err := storedImages(ctx, s, r.Name, func(img backends.Image) {
+		err := s.Versions(ctx, r.Name, func(img backends.Image) {
 			b := all[cache.KeyOf(r.Name, img)]
 			if b == nil {
 				return
@@ -213,48 +214,14 @@ func (c *Catalog) nameBlobs(ctx context.Context, s Store, all map[cache.Key]*Cac
 	return nil
 }
 
-// storedImages calls fn with all that is stored of a remote's images.
-// Errors: ctx's; the store's.
-func storedImages(ctx context.Context, s Store, remote string, fn func(backends.Image)) error {
-	prefix := appendPart([]byte{kindEntry}, remote)
-	var ref backends.Ref
-	for kv, err := range pages(s, prefix, nil) {
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
-			return err
-		}
-		collection, rest, ok := cutPart(kv.Key[len(prefix):])
-		if !ok || len(rest) == 0 || rest[0] != entryImage {
-			continue
-		}
-		_, name, tag, ok := cutEntry(rest)
-		if !ok {
-			continue
-		}
-		if string(collection) != ref.Collection {
-			ref.Collection = string(collection)
-		}
-		ref = refAfter(ref, name, tag)
-		e, ok := decodeEntry(kv.Value, ref)
-		if ok && (e.image.Digest != "" || e.image.Version != "") {
-			fn(e.image)
-		}
-	}
-	return nil
-}
-
 // namePinned gives pinned blobs that no known name means any more the one by
 // which they were pinned.
 func (c *Catalog) namePinned(all map[cache.Key]*Cached) {
-	c.records.read(func() {
-		for _, p := range c.records.pins {
-			if b := all[p.Key]; b != nil && len(b.URIs) == 0 {
-				b.URIs = append(b.URIs, p.URI)
-			}
+	for _, p := range c.records.Pins() {
+		if b := all[p.Key]; b != nil && len(b.URIs) == 0 {
+			b.URIs = append(b.URIs, p.URI)
 		}
-	})
+	}
 }
 
 // RemoveCached drops a blob from the cache and returns how many bytes of the disk

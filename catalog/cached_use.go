@@ -57,7 +57,7 @@ func (c *Catalog) CacheUse(ctx context.Context) (CacheUse, error) {
 		return CacheUse{}, err
 	}
 	all := c.blobs(s)
-	if err := c.nameBlobs(ctx, s.Store, all, func(*Cached, string, backends.Image) {}); err != nil {
+	if err := c.nameBlobs(ctx, s.Index, all, func(*Cached, string, backends.Image) {}); err != nil {
 		return CacheUse{}, err
 	}
 	use := CacheUse{Free: -1}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io/fs"
 	"log/slog"
 	"sync"
@@ -18,11 +19,13 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/cache/spool"
+	"github.com/sregfs/sregfs/catalog/index"
+	"github.com/sregfs/sregfs/catalog/records"
 )
 
 // State is what a Catalog keeps on the local disk.
 type State struct {
-	Store Store
+	Index *index.Index
 	Cache *cache.Cache
 	Spool *spool.Spool
 }
@@ -64,13 +67,13 @@ type Catalog struct {
 	absent   memory   // names that the registry does not have
 	failed   failures // listings that did not come
 	own      ownWrites
-	ahead    readahead      // facts fetched before they are asked for
-	records  records        // pins, collections made by hand
-	locks    [64]sync.Mutex // guard the stored entries of a collection, see lock
-	trees    sync.Mutex     // held while collections come and go; after one of locks
-	uploads  *uploads       // drafts on their way
-	pushes   pushes         // files of the user's on their way
-	opening  sync.Mutex     // held while the state is opened and closed
+	ahead    readahead        // facts fetched before they are asked for
+	records  *records.Records // pins, collections made by hand
+	locks    [64]sync.Mutex   // guard the stored entries of a collection, see lock
+	trees    sync.Mutex       // held while collections come and go; after one of locks
+	uploads  *uploads         // drafts on their way
+	pushes   pushes           // files of the user's on their way
+	opening  sync.Mutex       // held while the state is opened and closed
 	state    atomic.Pointer[State]
 	closed   atomic.Bool
 	ending   sync.Mutex // held while it is handed over or closed; guards the field below
@@ -87,13 +90,13 @@ func New(opts Options) (*Catalog, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Catalog{opts: opts, clock: newClock(), uploads: newUploads()}
+	c := &Catalog{opts: opts, clock: newClock(), uploads: newUploads(), records: records.New(opts.Records)}
 	for _, r := range opts.Remotes {
 		if c.remotes.set(r) {
 			return nil, fmt.Errorf("%w: two remotes are named %q", fs.ErrInvalid, r.Name)
 		}
 	}
-	c.records.dir, c.tasks.log = opts.Records, opts.Log
+	c.tasks.log = opts.Log
 	return c, nil
 }
 
@@ -155,8 +158,8 @@ func (c *Catalog) end(ctx context.Context, letGo func(*cache.Cache) error) error
 	if s.Cache != nil {
 		errs = append(errs, letGo(s.Cache))
 	}
-	if s.Store != nil {
-		errs = append(errs, s.Store.Close())
+	if s.Index != nil {
+		errs = append(errs, s.Index.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -184,13 +187,12 @@ func (c *Catalog) open() (*State, error) {
 	}
 	opened := *s
 	s = &opened
-	s.Store = newMemo(s.Store)
 	if s.Cache != nil {
 		s.Cache.Watch(func(key cache.Key, _ cache.State) {
 			c.watchers.emit(Event{Kind: BlobChanged, Key: key})
 		})
-		for _, key := range c.records.pinned() {
-			s.Cache.Pin(key)
+		for _, pin := range c.records.Pins() {
+			s.Cache.Pin(pin.Key)
 		}
 	}
 	c.state.Store(s)
@@ -198,12 +200,12 @@ func (c *Catalog) open() (*State, error) {
 }
 
 // store returns the store of the state.
-func (c *Catalog) store() (*memo, error) {
+func (c *Catalog) store() (*index.Index, error) {
 	s, err := c.open()
 	if err != nil {
 		return nil, err
 	}
-	return s.Store.(*memo), nil //nolint:forcetypeassert // open has put it there
+	return s.Index, nil
 }
 
 func (c *Catalog) now() time.Time { return c.clock.now() }
@@ -230,4 +232,22 @@ func (c *Catalog) lock(remote, collection string) (unlock func()) {
 	mu := &c.locks[hashOf(remote, collection)%uint64(len(c.locks))]
 	mu.Lock()
 	return mu.Unlock
+}
+
+var hashSeed = maphash.MakeSeed()
+
+func hashOf(parts ...string) uint64 {
+	var h maphash.Hash
+	h.SetSeed(hashSeed)
+	for _, p := range parts {
+		h.WriteString(p)
+		h.WriteByte(0)
+	}
+	return h.Sum64()
+}
+
+// listFresh reports whether a listing need not be made again. One that takes
+// long is made less often, so that it never runs all the time.
+func (c *Catalog) listFresh(h index.Header) bool {
+	return c.fresh(h.Fetched, max(c.opts.ListTTL, 5*h.Took))
 }

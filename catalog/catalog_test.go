@@ -24,6 +24,7 @@ import (
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/mem"
 )
 
@@ -50,7 +51,7 @@ type bench struct {
 }
 
 // A keptStore outlives the catalogue: a restart finds it again.
-type keptStore struct{ catalog.Store }
+type keptStore struct{ index.Store }
 
 func (keptStore) Close() error { return nil }
 
@@ -83,12 +84,12 @@ func (b *bench) open() {
 }
 
 func (b *bench) state() (*catalog.State, error) {
-	blobs, err := cache.Open(filepath.Join(b.dir, "cache"), cache.Options{Index: catalog.BlobIndex(b.store)})
+	blobs, err := cache.Open(filepath.Join(b.dir, "cache"), cache.Options{Index: index.Blobs(b.store)})
 	if err != nil {
 		return nil, err
 	}
 	drafts, err := spool.Open(filepath.Join(b.dir, "spool"), spool.Options{Reserve: -1})
-	return &catalog.State{Store: b.store, Cache: blobs, Spool: drafts}, err
+	return &catalog.State{Index: index.New(b.store), Cache: blobs, Spool: drafts}, err
 }
 
 func (b *bench) close() {
@@ -420,11 +421,11 @@ func TestList_untold(t *testing.T) {
 
 // countingStore counts changes.
 type countingStore struct {
-	catalog.Store
+	index.Store
 	changes int
 }
 
-func (s *countingStore) Apply(changes ...catalog.KV) error {
+func (s *countingStore) Apply(changes ...index.KV) error {
 	s.changes += len(changes)
 	return s.Store.Apply(changes...)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // Create starts a draft that will be published as ref. What can be refused
@@ -115,7 +116,7 @@ func (r Remote) takes(ref backends.Ref) error {
 	return err
 }
 
-// current is Lookup for those who are about to replace the image: its version
+// current is Lookup for those who are about to replace the Image: its version
 // must not be out of date.
 func (c *Catalog) current(ctx context.Context, r Remote, ref backends.Ref) (backends.Image, error) {
 	if r.atHand() {
@@ -134,8 +135,8 @@ func (c *Catalog) current(ctx context.Context, r Remote, ref backends.Ref) (back
 	}
 	img, err := c.ask(ctx, s, r, ref)
 	if err != nil && passing(err) && r.Policy.Async {
-		if e, ok := readEntry(s, r.Name, ref); ok && e.is(full) {
-			return e.image, nil
+		if e, ok := s.Entry(r.Name, ref); ok && e.Is(index.Full) {
+			return e.Image, nil
 		}
 	}
 	return img, err

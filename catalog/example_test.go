@@ -12,6 +12,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/dir"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/mem"
 )
 
@@ -31,7 +32,7 @@ func ExampleCatalog() {
 	c, err := catalog.New(catalog.Options{
 		Remotes: []catalog.Remote{{Name: "lab", Type: "dir", Client: backends.NewClient("lab", lab, backends.ClientOptions{})}},
 		Default: "lab",
-		State:   func() (*catalog.State, error) { return &catalog.State{Store: mem.New()}, nil },
+		State:   func() (*catalog.State, error) { return &catalog.State{Index: index.New(mem.New())}, nil },
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -23,16 +23,17 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/badger"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // A weakStore takes so many more changes, then none: a full disk, or a process
 // that was killed.
 type weakStore struct {
-	catalog.Store
+	index.Store
 	left atomic.Int64
 }
 
-func (s *weakStore) Apply(changes ...catalog.KV) error {
+func (s *weakStore) Apply(changes ...index.KV) error {
 	for _, c := range changes {
 		if s.left.Add(-1) < 0 {
 			return fmt.Errorf("index: %w", syscall.ENOSPC)
@@ -265,11 +266,11 @@ func TestClosed(t *testing.T) {
 // A goneStore is one whose directory was removed under it: what it had can be read,
 // nothing can be written, and the errors are those of missing files.
 type goneStore struct {
-	catalog.Store
+	index.Store
 	gone atomic.Bool
 }
 
-func (s *goneStore) Apply(changes ...catalog.KV) error {
+func (s *goneStore) Apply(changes ...index.KV) error {
 	if s.gone.Load() {
 		return &fs.PathError{Op: "statfs", Path: "/index", Err: syscall.ENOENT}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog/records"
 )
 
 // Get returns the record of one image, with Path if the bytes are here. A uri
@@ -93,7 +94,7 @@ func (c *Catalog) openHere(ctx context.Context, r Remote, img backends.Image) (*
 		return nil, nil // evicted
 	}
 	if err != nil {
-		return nil, diskError("read "+path, err)
+		return nil, backends.DiskError("read "+path, err)
 	}
 	return f, nil
 }
@@ -142,13 +143,13 @@ func (c *Catalog) setPinOf(r Remote, img backends.Image, pinned bool) error {
 	}
 	key := cache.KeyOf(r.Name, img)
 	if !pinned {
-		if err := c.records.unpin(key); err != nil {
+		if err := c.records.Unpin(key); err != nil {
 			return err
 		}
 		s.Cache.Unpin(key)
 		return nil
 	}
-	if err := c.records.pin(pin{Key: key, URI: c.record(r.Name, img).URI}); err != nil {
+	if err := c.records.Pin(records.Pin{Key: key, URI: c.record(r.Name, img).URI}); err != nil {
 		return err
 	}
 	s.Cache.Pin(key)

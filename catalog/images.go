@@ -15,6 +15,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // A Record is an image with all that is known of it here: what the commands print.
@@ -78,7 +79,7 @@ const (
 
 func (c *Catalog) images(ctx context.Context, query, remote string, mode func(Remote) crawl) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		match, err := newMatcher(query)
+		match, err := index.NewMatcher(query)
 		if err != nil {
 			yield(Record{}, err)
 			return
@@ -121,7 +122,7 @@ func (c *Catalog) missed(r Remote, asked string, err error) error {
 }
 
 // imagesOf calls yield with the images of one remote until it returns false.
-func (c *Catalog) imagesOf(ctx context.Context, r Remote, mode crawl, match *matcher, yield func(Record) bool) error {
+func (c *Catalog) imagesOf(ctx context.Context, r Remote, mode crawl, match *index.Matcher, yield func(Record) bool) error {
 	if r.atHand() {
 		return c.imagesAtHand(ctx, r, match, yield)
 	}
@@ -136,79 +137,16 @@ func (c *Catalog) imagesOf(ctx context.Context, r Remote, mode crawl, match *mat
 }
 
 // imagesStored calls yield with the stored images of a remote.
-func (c *Catalog) imagesStored(m *memo, remote string, match *matcher, yield func(Record) bool) error {
-	if len(match.query) == 0 {
-		return c.scanImages(m, remote, match, nil, yield)
-	}
-	if keys, ok := m.names.find(remote, match); ok {
-		return c.getImages(m, remote, keys, yield)
-	}
-	table := m.names.begin(remote)
-	whole := false
-	defer func() { m.names.end(table, whole) }()
-	err := c.scanImages(m, remote, match, table, func(r Record) bool {
-		more := yield(r)
-		whole = whole || !more
-		return more
-	})
-	whole = !whole && err == nil // nobody stopped it
-	return err
-}
-
-// getImages calls yield with those of the images that are still there.
-func (c *Catalog) getImages(s Store, remote string, keys [][]byte, yield func(Record) bool) error {
-	for _, key := range keys {
-		value, err := s.Get(key)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return listError(remote, "", err)
-		}
-		_, collection, name, tag, _ := cutImageKey(key)
-		e, ok := decodeEntry(value, backends.Ref{Collection: string(collection), Name: string(name), Tag: string(tag)})
-		if ok && e.shown() && !yield(c.record(remote, e.image)) {
-			return nil
-		}
-	}
-	return nil
-}
-
-// scanImages reads the keys first: most names do not match a query, and their
-// values need not be decoded. All names go into table, unless that is nil.
-func (c *Catalog) scanImages(s Store, remote string, match *matcher, table *nameTable, yield func(Record) bool) error {
-	prefix := appendPart([]byte{kindEntry}, remote)
-	var ref backends.Ref
-	for kv, err := range pages(s, prefix, nil) {
-		if err != nil {
-			return listError(remote, "", err)
-		}
-		part, rest, ok := cutPart(kv.Key[len(prefix):])
-		if !ok || len(rest) == 0 || rest[0] != entryImage {
-			continue
-		}
-		_, name, tag, ok := cutEntry(rest)
-		if !ok {
-			continue
-		}
-		table.add(kv.Key, part, name, tag)
-		if !match.parts(remote, part, name, tag) {
-			continue
-		}
-		if string(part) != ref.Collection {
-			ref.Collection = string(part)
-		}
-		ref = refAfter(ref, name, tag)
-		e, ok := decodeEntry(kv.Value, ref)
-		if ok && e.shown() && !yield(c.record(remote, e.image)) {
-			return nil
-		}
+func (c *Catalog) imagesStored(s *index.Index, remote string, match *index.Matcher, yield func(Record) bool) error {
+	err := s.Images(remote, match, func(img backends.Image) bool { return yield(c.record(remote, img)) })
+	if err != nil {
+		return listError(remote, "", err)
 	}
 	return nil
 }
 
 // imagesAtHand walks the files of this machine.
-func (c *Catalog) imagesAtHand(ctx context.Context, r Remote, match *matcher, yield func(Record) bool) error {
+func (c *Catalog) imagesAtHand(ctx context.Context, r Remote, match *index.Matcher, yield func(Record) bool) error {
 	var found []backends.Image
 	var errs []error
 	pending := []string{""}
@@ -223,8 +161,8 @@ func (c *Catalog) imagesAtHand(ctx context.Context, r Remote, match *matcher, yi
 				}
 			case e.Collection != "":
 				pending = append(pending, e.Collection)
-			case match.ref(r.Name, e.Image.Ref):
-				found = append(found, clean(e.Image))
+			case match.Match(r.Name, e.Image.Ref):
+				found = append(found, index.Clean(e.Image))
 			}
 		}
 	}
@@ -244,7 +182,7 @@ const crawlWorkers = 4 // listings of one remote made at once
 // crawl makes the listings of a collection and of all below it, level by level.
 // Collections that cannot be listed, or went meanwhile, are passed over; an error
 // of the service ends it.
-func (c *Catalog) crawl(ctx context.Context, s Store, r Remote, from string, mode crawl) error {
+func (c *Catalog) crawl(ctx context.Context, s *index.Index, r Remote, from string, mode crawl) error {
 	if r.Client == nil {
 		return r.unopened()
 	}
@@ -252,7 +190,7 @@ func (c *Catalog) crawl(ctx context.Context, s Store, r Remote, from string, mod
 		g, groupCtx := errgroup.WithContext(ctx)
 		g.SetLimit(crawlWorkers)
 		for _, collection := range level {
-			h, ok := readHeader(s, r.Name, collection)
+			h, ok := s.Header(r.Name, collection)
 			if ok && (mode == neverMade || c.listFresh(h)) {
 				continue
 			}
@@ -269,24 +207,9 @@ func (c *Catalog) crawl(ctx context.Context, s Store, r Remote, from string, mod
 		}
 		var next []string
 		for _, collection := range level {
-			next = append(next, storedChildren(s, r.Name, collection)...)
+			next = append(next, s.Children(r.Name, collection)...)
 		}
 		level = next
 	}
 	return nil
-}
-
-// storedChildren returns the full names of the stored child collections.
-func storedChildren(s Store, remote, collection string) []string {
-	var children []string
-	prefix := append(listPrefix(remote, collection), entryChild)
-	for kv, err := range s.Scan(prefix, nil) {
-		if err != nil {
-			break
-		}
-		if _, name, _, ok := cutEntry(kv.Key[len(prefix)-1:]); ok {
-			children = append(children, joinCollection(collection, string(name)))
-		}
-	}
-	return children
 }

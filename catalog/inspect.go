@@ -68,7 +68,7 @@ func (c *Catalog) peek(ctx context.Context, r Remote, img backends.Image) (peek,
 		}
 		info, err := f.Stat()
 		if err != nil {
-			return peek{}, errors.Join(diskError("inspect", err), f.Close())
+			return peek{}, errors.Join(backends.DiskError("inspect", err), f.Close())
 		}
 		return peek{f, f, info.Size()}, nil
 	}

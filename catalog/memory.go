@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // What is remembered in memory only, because it is soon out of date. None of it
@@ -130,7 +131,7 @@ type remoteHealth struct {
 // note records the outcome of a question.
 func (h *health) note(remote string, err error, now time.Time) {
 	_, short := backends.Shortage(err)
-	if short || errors.Is(err, context.Canceled) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, ErrClosed) || errors.Is(err, errStore) {
+	if short || errors.Is(err, context.Canceled) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, ErrClosed) || errors.Is(err, index.ErrStore) {
 		return
 	}
 	h.mu.Lock()

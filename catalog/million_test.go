@@ -23,6 +23,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/badger"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // Benchmarks of a catalogue with a million images on one remote. They need 200 MB
@@ -99,7 +100,7 @@ func (wide) Open(context.Context, backends.Image, int64, int64) (io.ReadCloser, 
 }
 
 // open opens the catalogue in dir, whose one remote is w.
-func (w wide) open(dir string, also func(catalog.Store) catalog.Store) (*catalog.Catalog, error) {
+func (w wide) open(dir string, also func(index.Store) index.Store) (*catalog.Catalog, error) {
 	return catalog.New(catalog.Options{
 		Remotes: []catalog.Remote{{Name: "lab", Type: "test", Client: backends.NewClient("lab", w, backends.ClientOptions{})}},
 		Default: "lab",
@@ -109,11 +110,11 @@ func (w wide) open(dir string, also func(catalog.Store) catalog.Store) (*catalog
 			if err != nil {
 				return nil, err
 			}
-			var s catalog.Store = db
+			var s index.Store = db
 			if also != nil {
 				s = also(db)
 			}
-			return &catalog.State{Store: s}, nil
+			return &catalog.State{Index: index.New(s)}, nil
 		},
 	})
 }
@@ -274,13 +275,13 @@ func (w wide) benchImages(b *testing.B, dir, query string, want int) {
 
 // A tally counts what is written.
 type tally struct {
-	catalog.Store
+	index.Store
 	mu     sync.Mutex
 	writes int
 	bytes  int
 }
 
-func (t *tally) Apply(changes ...catalog.KV) error {
+func (t *tally) Apply(changes ...index.KV) error {
 	t.mu.Lock()
 	t.writes += len(changes)
 	for _, c := range changes {
@@ -292,7 +293,7 @@ func (t *tally) Apply(changes ...catalog.KV) error {
 
 func (w wide) benchRefresh(b *testing.B, dir string) {
 	var t *tally
-	c, err := w.open(dir, func(s catalog.Store) catalog.Store {
+	c, err := w.open(dir, func(s index.Store) index.Store {
 		t = &tally{Store: s}
 		return t
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/cache/spool"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // Mkdir makes a collection that stays here until an image is pushed into it.
@@ -40,10 +41,10 @@ func (c *Catalog) Mkdir(ctx context.Context, remote, collection string) error {
 	} else if ctx.Err() != nil {
 		return fail(ctx.Err())
 	}
-	if err := c.records.make(remote, collection); err != nil {
+	if err := c.records.Make(remote, collection); err != nil {
 		return fail(err)
 	}
-	parent, _ := parentOf(collection)
+	parent, _ := index.Parent(collection)
 	c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: parent})
 	return nil
 }
@@ -60,7 +61,7 @@ func (r Remote) holds(collection string) (err error) {
 			return nil
 		}
 		err = cmp.Or(err, try)
-		collection = joinCollection(collection, "x")
+		collection = index.Join(collection, "x")
 	}
 	return err
 }
@@ -90,7 +91,7 @@ func (c *Catalog) Rmdir(ctx context.Context, remote, collection string) error {
 	if err != nil {
 		return err
 	}
-	made := collection != "" && c.records.isMade(remote, collection)
+	made := collection != "" && c.records.IsMade(remote, collection)
 	for _, err := range c.List(ctx, remote, collection) {
 		if err == nil {
 			return fail(fmt.Errorf("%w: it is not empty", cache.ErrInUse))
@@ -113,13 +114,13 @@ func (c *Catalog) Rmdir(ctx context.Context, remote, collection string) error {
 	if c.isTarget(remote, collection) {
 		return fail(fmt.Errorf("%w: an image is being copied into it", cache.ErrInUse))
 	}
-	if err := c.records.unmake(remote, collection); err != nil {
+	if err := c.records.Unmake(remote, collection); err != nil {
 		return fail(err)
 	}
 	if s, err := c.store(); err == nil && !r.atHand() {
 		c.pruneOne(s, remote, collection)
 	}
-	parent, _ := parentOf(collection)
+	parent, _ := index.Parent(collection)
 	c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: parent})
 	if err := c.Keep(ctx, remote, parent); err != nil {
 		return fail(err)
@@ -132,24 +133,24 @@ func (c *Catalog) Rmdir(ctx context.Context, remote, collection string) error {
 // remove the folder then. A collection that is still there stays as it is.
 func (c *Catalog) Keep(ctx context.Context, remote, collection string) error {
 	r, err := c.Remote(remote)
-	if err != nil || collection == "" || c.records.isMade(remote, collection) {
+	if err != nil || collection == "" || c.records.IsMade(remote, collection) {
 		return err
 	}
 	there := false
 	if r.atHand() {
 		there, err = c.IsCollection(ctx, remote, collection)
 	} else if s, storeErr := c.store(); storeErr == nil {
-		there = stored(s, remote, collection)
+		there = s.HasCollection(remote, collection)
 	} else {
 		err = storeErr
 	}
 	if err != nil || there {
 		return err
 	}
-	if err := c.records.make(remote, collection); err != nil {
+	if err := c.records.Make(remote, collection); err != nil {
 		return err
 	}
-	parent, _ := parentOf(collection)
+	parent, _ := index.Parent(collection)
 	c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: parent})
 	return nil
 }
@@ -165,7 +166,7 @@ func (c *Catalog) isTarget(remote, collection string) bool {
 		in := d.Target.Ref.Collection
 		// What failed or was cut is in the spool, and in no directory.
 		comes := d.State == spool.Writing || d.State == spool.Publishing || d.Queued()
-		if comes && d.Target.Remote == remote && (in == collection || below(in, collection)) {
+		if comes && d.Target.Remote == remote && (in == collection || index.Below(in, collection)) {
 			return true
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // Move gives an image another name at its service, provided that its name still means
@@ -31,7 +32,7 @@ func (c *Catalog) Move(ctx context.Context, remote string, img backends.Image, t
 	if err != nil {
 		return err
 	}
-	release, err := c.uploads.turn(ctx, string(imageKey(remote, to)))
+	release, err := c.uploads.turn(ctx, string(index.ImageKey(remote, to)))
 	if err != nil {
 		return err
 	}
@@ -45,15 +46,15 @@ func (c *Catalog) Move(ctx context.Context, remote string, img backends.Image, t
 	if err != nil {
 		return err
 	}
-	if isSHA256(img.Digest) {
+	if index.IsSHA256(img.Digest) {
 		now.Digest, now.Size = img.Digest, img.Size // the bytes are the same
 	}
-	var s Store
+	var s *index.Index
 	if !r.atHand() {
 		if s, err = c.store(); err != nil {
 			return err
 		}
 	}
-	c.published(s, r, to, clean(now))
+	c.published(s, r, to, index.Clean(now))
 	return c.deleted(r, img.Ref)
 }

@@ -10,14 +10,12 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // A file without an extension is taken for an image by its name, until somebody opens
 // it: then its first bytes decide. One that is none is in no listing from then on, and
 // is not given out; it is asked about again when it has become another version.
-
-// noImage is the format, of ours alone, of what was found to be no image.
-const noImage = "none"
 
 // Glimpse returns what is stored of a file without an extension that a listing showed,
 // for who only looks: however old, and without asking. Without a Version only the
@@ -31,21 +29,21 @@ func (c *Catalog) Glimpse(remote string, ref backends.Ref) (img backends.Image, 
 	if err != nil {
 		return img, false
 	}
-	e, ok := readEntry(s, remote, ref)
-	return e.image, ok && e.is(listed) && backends.IsPlain(e.image.Format)
+	e, ok := s.Entry(remote, ref)
+	return e.Image, ok && e.Is(index.InListing) && backends.IsPlain(e.Image.Format)
 }
 
 // sniffed returns b if its first bytes are those of an image, or its name says more than
 // theirs. Else b is closed, and what was found is stored.
 //
 // Errors: backends.ErrNotImage; those of cache.Blob.ReadAtContext.
-func (c *Catalog) sniffed(ctx context.Context, s Store, r Remote, img backends.Image, b *cache.Blob) (*cache.Blob, error) {
+func (c *Catalog) sniffed(ctx context.Context, s *index.Index, r Remote, img backends.Image, b *cache.Blob) (*cache.Blob, error) {
 	if !backends.IsPlain(img.Format) {
 		return b, nil
 	}
 	format, err := sniff(ctx, b)
 	if err == nil && format == "" {
-		if c.noteFormat(s, r, img, noImage) {
+		if c.noteFormat(s, r, img, index.NoImage) {
 			c.opts.Log.Info("a file is no image, and listed no more", "remote", r.Name, "file", img.Ref.String())
 		}
 		err = notImage(r, img)
@@ -82,7 +80,7 @@ func (c *Catalog) learnFormat(s *State, r Remote, img backends.Image) {
 		}
 		defer shut(b)
 		if format, err := sniff(ctx, b); err == nil && format != "" {
-			c.noteFormat(s.Store, r, img, format)
+			c.noteFormat(s.Index, r, img, format)
 		}
 	})
 }
@@ -93,24 +91,24 @@ func notImage(r Remote, img backends.Image) error {
 }
 
 // noteFormat stores what an image was found to be, and reports whether that is new.
-func (c *Catalog) noteFormat(s Store, r Remote, img backends.Image, format string) bool {
+func (c *Catalog) noteFormat(s *index.Index, r Remote, img backends.Image, format string) bool {
 	ref := img.Ref
 	ref.Version = ""
 	unlock := c.lock(r.Name, ref.Collection)
-	e, ok := readEntry(s, r.Name, ref)
-	if ok = ok && e.is(full) && e.image.Version == img.Version && e.image.Format != format; !ok {
+	e, ok := s.Entry(r.Name, ref)
+	if ok = ok && e.Is(index.Full) && e.Image.Version == img.Version && e.Image.Format != format; !ok {
 		unlock()
 		return false // it is another version by now
 	}
 	was := e
-	e.image.Format = format
-	err := s.Apply(KV{imageKey(r.Name, ref), encodeEntry(e, ref)})
+	e.Image.Format = format
+	err := s.Apply(index.KV{Key: index.ImageKey(r.Name, ref), Value: index.Encode(e, ref)})
 	unlock()
 	if err != nil {
 		c.opts.Log.Warn("what a file is could not be stored", "remote", r.Name, "file", ref.String(), "err", err)
 		return false
 	}
-	if was.shown() && (format == noImage || renamed(was, e)) {
+	if was.Shown() && (format == index.NoImage || renamed(was, e)) {
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: r.Name, Collection: ref.Collection})
 	}
 	return true

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
+	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/inspect"
 )
 
@@ -23,7 +24,7 @@ func CompleteImage(r io.ReaderAt, size int64) (format string, err error) {
 	return inspect.Complete(r, size)
 }
 
-// IsWhole reports whether r holds a whole image: see spool.Options.Whole.
+// IsWhole reports whether r holds a whole Image: see spool.Options.Whole.
 func IsWhole(r io.ReaderAt, size int64) bool {
 	_, err := CompleteImage(r, size)
 	return err == nil
@@ -84,7 +85,7 @@ func pushError(remote string, ref backends.Ref, err error) error {
 // upload is one try to publish a sealed draft.
 func (c *Catalog) upload(ctx context.Context, s *State, d *spool.Draft, run *run) error {
 	target := d.Info().Target
-	release, err := c.uploads.turn(ctx, string(imageKey(target.Remote, target.Ref)))
+	release, err := c.uploads.turn(ctx, string(index.ImageKey(target.Remote, target.Ref)))
 	if err != nil {
 		return pushError(target.Remote, target.Ref, err)
 	}
@@ -146,7 +147,7 @@ func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src back
 		if err := verifyPushed(img, src); err != nil {
 			return backends.Image{}, pushError(r.Name, ref, err)
 		}
-		return withDigest(clean(img), src), nil
+		return withDigest(index.Clean(img), src), nil
 	}
 	return backends.Image{}, judged(err)
 }
@@ -154,12 +155,12 @@ func (c *Catalog) push(ctx context.Context, r Remote, ref backends.Ref, src back
 // perhapsSame reports whether an image that is in the way can be what is pushed.
 // Where the service tells no SHA-256 the backend decides.
 func perhapsSame(current backends.Image, src backends.Source) bool {
-	return !isSHA256(current.Digest) && (current.Size < 0 || current.Size == src.Size)
+	return !index.IsSHA256(current.Digest) && (current.Size < 0 || current.Size == src.Size)
 }
 
 // verifyPushed compares what the registry says it stored with what was sent.
 func verifyPushed(img backends.Image, src backends.Source) error {
-	if isSHA256(img.Digest) && img.Digest != src.Digest {
+	if index.IsSHA256(img.Digest) && img.Digest != src.Digest {
 		return fmt.Errorf("%w: sent %s, stored %s", backends.ErrCorrupt, src.Digest, img.Digest)
 	}
 	if img.Size >= 0 && img.Size != src.Size {
@@ -170,7 +171,7 @@ func verifyPushed(img backends.Image, src backends.Source) error {
 
 // withDigest adds what we know and a service need not keep.
 func withDigest(img backends.Image, src backends.Source) backends.Image {
-	if !isSHA256(img.Digest) {
+	if !index.IsSHA256(img.Digest) {
 		img.Digest = src.Digest
 	}
 	if img.Size < 0 {
@@ -206,12 +207,12 @@ func (c *Catalog) uploadFailed(ctx context.Context, d *spool.Draft, target spool
 func (c *Catalog) uploaded(s *State, r Remote, d *spool.Draft, img backends.Image) error {
 	info, told := d.Info(), false
 	err := d.Publish(img.Version, func(path string) error {
-		if !r.atHand() && s.Cache != nil && isSHA256(img.Digest) {
+		if !r.atHand() && s.Cache != nil && index.IsSHA256(img.Digest) {
 			if err := s.Cache.Adopt(path, img.Digest, info.Size); err != nil {
 				c.opts.Log.Warn("a pushed image could not be kept in the cache", "image", info.Target.Ref.String(), "err", err)
 			}
 		}
-		c.published(s.Store, r, info.Target.Ref, img)
+		c.published(s.Index, r, info.Target.Ref, img)
 		c.rebase(s, info, img) // once the name is known to be taken: who creates it meanwhile looks again
 		told = true
 		return nil
@@ -220,7 +221,7 @@ func (c *Catalog) uploaded(s *State, r Remote, d *spool.Draft, img backends.Imag
 		c.opts.Log.Warn("a published draft could not be removed", "draft", info.ID, "err", err)
 	}
 	if !told {
-		c.published(s.Store, r, info.Target.Ref, img)
+		c.published(s.Index, r, info.Target.Ref, img)
 	}
 	return nil
 }
@@ -258,8 +259,8 @@ func (c *Catalog) overwritable(remote string) bool {
 }
 
 // published stores what a name means since we pushed it, and tells.
-func (c *Catalog) published(store Store, r Remote, ref backends.Ref, img backends.Image) {
-	if err := c.records.unmake(r.Name, ref.Collection); err != nil {
+func (c *Catalog) published(store *index.Index, r Remote, ref backends.Ref, img backends.Image) {
+	if err := c.records.Unmake(r.Name, ref.Collection); err != nil {
 		c.opts.Log.Warn("a collection made by hand could not be forgotten", "remote", r.Name, "collection", ref.Collection, "err", err)
 	}
 	if r.atHand() {
@@ -268,22 +269,22 @@ func (c *Catalog) published(store Store, r Remote, ref backends.Ref, img backend
 			Event{Kind: ImageChanged, Remote: r.Name, Collection: ref.Collection, Ref: ref})
 		return
 	}
-	key := string(imageKey(r.Name, ref))
+	key := string(index.ImageKey(r.Name, ref))
 	c.absent.drop(key)
 	c.failed.drop(key)
 	c.asking.Forget(key)
-	for at := ref.Collection; at != ""; at, _ = parentOf(at) {
-		c.failed.drop(string(headerKey(r.Name, at)))
+	for at := ref.Collection; at != ""; at, _ = index.Parent(at) {
+		c.failed.drop(string(index.HeaderKey(r.Name, at)))
 	}
 	unlock := c.lock(r.Name, ref.Collection)
 	c.trees.Lock()
 	c.own.add(c.now(), []byte(key))
-	c.own.add(c.now(), childKeys(r.Name, ref.Collection)...)
-	old, _ := readEntry(store, r.Name, ref)
-	now := entry{flags: listed | full, seen: c.now(), image: img}
-	changes := append([]KV{{[]byte(key), encodeEntry(now, ref)}}, c.history(store, r.Name, ref, old, now)...)
-	parents := ancestors(store, r.Name, ref.Collection, listed)
-	err := applyOwn(store, append(changes, parents...)...)
+	c.own.add(c.now(), index.ChildKeys(r.Name, ref.Collection)...)
+	old, _ := store.Entry(r.Name, ref)
+	now := index.Entry{Flags: index.InListing | index.Full, Seen: c.now(), Image: img}
+	changes := append([]index.KV{{Key: []byte(key), Value: index.Encode(now, ref)}}, c.history(store, r.Name, ref, old, now)...)
+	parents := store.Ancestors(r.Name, ref.Collection, index.InListing)
+	err := store.ApplyOwn(append(changes, parents...)...)
 	c.trees.Unlock()
 	unlock()
 	if err != nil {

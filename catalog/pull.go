@@ -56,7 +56,7 @@ func checkDestination(to string, force bool) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return diskError("pull to "+to, err)
+		return backends.DiskError("pull to "+to, err)
 	case info.IsDir():
 		return backends.Saying(fs.ErrExist, "%s is a directory; name the file to write", to)
 	case !force:
@@ -100,7 +100,7 @@ func (c *Catalog) fetchWhole(ctx context.Context, r Remote, img backends.Image, 
 	}
 	f, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
 	if err != nil {
-		return diskError("read "+path, err)
+		return backends.DiskError("read "+path, err)
 	}
 	defer f.Close()
 	return use(f)
@@ -109,7 +109,7 @@ func (c *Catalog) fetchWhole(ctx context.Context, r Remote, img backends.Image, 
 // exportFile copies src to a name of the user's: whole or not at all. mark, if
 // not nil, completes the copy before it gets its name.
 func exportFile(ctx context.Context, src *os.File, to string, force bool, mark func(*os.File) error) (err error) {
-	fail := func(err error) error { return diskError("write "+to, err) }
+	fail := func(err error) error { return backends.DiskError("write "+to, err) }
 	tmp, err := newCopy(filepath.Dir(to))
 	if err != nil {
 		return fail(err)

@@ -13,6 +13,7 @@ import (
 	"os"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/inspect"
 )
 
@@ -46,7 +47,7 @@ func (c *Catalog) pushFile(ctx context.Context, r Remote, ref backends.Ref, o pu
 		return fail(err)
 	}
 	// The store is opened before anything is sent: it must hear of the result.
-	var s Store
+	var s *index.Index
 	if !r.atHand() {
 		var err error
 		if s, err = c.store(); err != nil {
@@ -62,7 +63,7 @@ func (c *Catalog) pushFile(ctx context.Context, r Remote, ref backends.Ref, o pu
 		src.Session = c.session(s, r, ref, src.Digest)
 	}
 	defer c.pushes.watch(backends.URI{Remote: r.Name, Ref: ref}.String(), o.path, &src)()
-	release, err := c.uploads.turn(ctx, string(imageKey(r.Name, ref)))
+	release, err := c.uploads.turn(ctx, string(index.ImageKey(r.Name, ref)))
 	if err != nil {
 		return fail(err)
 	}
@@ -106,7 +107,7 @@ func fileError(path string, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w: the file %s", fs.ErrPermission, path)
 	}
-	return diskError("read "+path, err)
+	return backends.DiskError("read "+path, err)
 }
 
 func describeSource(ctx context.Context, f *os.File, o pushOptions) (backends.Source, error) {
@@ -141,7 +142,7 @@ func digestOf(ctx context.Context, f io.Reader) (string, error) {
 	if _, err := io.Copy(h, contextReader(ctx, f)); err != nil {
 		return "", err
 	}
-	return sha256Prefix + hex.EncodeToString(h.Sum(nil)), nil
+	return index.SHA256Prefix + hex.EncodeToString(h.Sum(nil)), nil
 }
 
 type readFunc func(p []byte) (int, error)

@@ -17,6 +17,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/cache/spool"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 const (
@@ -230,14 +231,14 @@ func (c *Catalog) earlier(s *State, id string) []string {
 	drafts := s.Spool.Drafts()
 	for _, d := range drafts {
 		if d.ID == id {
-			name = string(imageKey(d.Target.Remote, d.Target.Ref))
+			name = string(index.ImageKey(d.Target.Remote, d.Target.Ref))
 		}
 	}
 	c.uploads.mu.Lock()
 	defer c.uploads.mu.Unlock()
 	for _, d := range drafts {
 		_, waits := c.uploads.queued[d.ID]
-		if waits && d.ID < id && string(imageKey(d.Target.Remote, d.Target.Ref)) == name {
+		if waits && d.ID < id && string(index.ImageKey(d.Target.Remote, d.Target.Ref)) == name {
 			before = append(before, d.ID)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // Removable returns the image that Remove would delete: what the registry has now,
@@ -132,7 +133,7 @@ func (c *Catalog) deleted(r Remote, ref backends.Ref) error {
 	if err != nil {
 		return err
 	}
-	key := string(imageKey(remote, ref))
+	key := string(index.ImageKey(remote, ref))
 	c.own.add(c.now(), []byte(key))
 	c.asking.Forget(key)
 	c.absent.add(key, c.now())
@@ -150,45 +151,31 @@ func (c *Catalog) outdated(r Remote, ref backends.Ref) {
 		if err != nil {
 			return
 		}
-		c.absent.drop(string(imageKey(r.Name, ref)))
+		c.absent.drop(string(index.ImageKey(r.Name, ref)))
 		c.doubt(s, r.Name, ref)
 	}
 	c.watchers.emit(Event{Kind: ImageChanged, Remote: r.Name, Collection: ref.Collection, Ref: ref})
 }
 
 // prune drops a collection from its parent when its last image is gone.
-func (c *Catalog) prune(s Store, remote, collection string) {
+func (c *Catalog) prune(s *index.Index, remote, collection string) {
 	for collection != "" && c.pruneOne(s, remote, collection) {
-		collection, _ = parentOf(collection)
+		collection, _ = index.Parent(collection)
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: collection})
 	}
 }
 
-func (c *Catalog) pruneOne(s Store, remote, collection string) bool {
+func (c *Catalog) pruneOne(s *index.Index, remote, collection string) bool {
 	c.trees.Lock()
 	defer c.trees.Unlock()
-	if hasEntries(s, remote, collection) {
+	if s.HasEntries(remote, collection) {
 		return false
 	}
-	c.own.add(c.now(), childKey(remote, collection))
-	gone := encodeEntry(entry{flags: emptied}, backends.Ref{})
-	err := applyOwn(s, KV{childKey(remote, collection), gone}, KV{Key: headerKey(remote, collection)})
+	c.own.add(c.now(), index.ChildKey(remote, collection))
+	gone := index.Encode(index.Entry{Flags: index.Emptied}, backends.Ref{})
+	err := s.ApplyOwn(index.KV{Key: index.ChildKey(remote, collection), Value: gone}, index.KV{Key: index.HeaderKey(remote, collection)})
 	if err != nil {
 		c.opts.Log.Warn("an empty collection could not be forgotten", "remote", remote, "collection", collection, "err", err)
 	}
 	return err == nil
-}
-
-// hasEntries reports whether anything that is there is stored directly in a
-// collection.
-func hasEntries(s Store, remote, collection string) bool {
-	for kv, err := range s.Scan(listPrefix(remote, collection), nil) {
-		if err != nil {
-			return false
-		}
-		if !emptiedValue(kv.Value) {
-			return true
-		}
-	}
-	return false
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // Resolve reads a URI as the commands take it. Without a remote it means the
@@ -131,12 +132,12 @@ func (c *Catalog) knows(ctx context.Context, r Remote, ref backends.Ref) bool {
 	if err != nil {
 		return false
 	}
-	e, ok := readEntry(s, r.Name, ref)
+	e, ok := s.Entry(r.Name, ref)
 	if !ok && ref.Version != "" && ref.Tag != "" {
 		tag := ref
 		tag.Version = ""
-		e, ok = readEntry(s, r.Name, tag)
-		ok = ok && (e.image.Version == ref.Version || e.image.Digest == ref.Version)
+		e, ok = s.Entry(r.Name, tag)
+		ok = ok && (e.Image.Version == ref.Version || e.Image.Digest == ref.Version)
 	}
-	return ok && (e.shown() || e.is(full))
+	return ok && (e.Shown() || e.Is(index.Full))
 }

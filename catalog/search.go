@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // What one service may answer to a search; it may be endless.
@@ -99,7 +100,7 @@ func (c *Catalog) searchOne(ctx context.Context, r Remote, query string) ([]Reco
 			c.health.note(r.Name, err, c.now())
 			return found, err
 		}
-		found = append(found, c.record(r.Name, clean(img)))
+		found = append(found, c.record(r.Name, index.Clean(img)))
 		if len(found) == maxFound {
 			c.opts.Log.Warn("search cut off: the registry finds more than we take", "remote", r.Name, "query", query, "taken", maxFound)
 			break

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // sessionLife is how long it is remembered how far the push of a file came: services
@@ -19,7 +20,7 @@ const sessionLife = 7 * 24 * time.Hour
 // A pushSession is the backends.Session of a file that is pushed from where it lies: a push
 // that is killed goes on when it is given again. (That of a draft is in its journal.)
 type pushSession struct {
-	store Store
+	store *index.Index
 	key   []byte
 	now   func() time.Time
 	log   *slog.Logger
@@ -29,11 +30,8 @@ var _ backends.Session = (*pushSession)(nil)
 
 // session returns that of the push of those bytes to ref; of another service under the
 // remote's name nothing is known.
-func (c *Catalog) session(s Store, r Remote, ref backends.Ref, digest string) *pushSession {
-	k := []byte{kindSession}
-	for _, part := range []string{r.Name, ref.String(), digest, r.Client.Origin()} {
-		k = appendPart(k, part)
-	}
+func (c *Catalog) session(s *index.Index, r Remote, ref backends.Ref, digest string) *pushSession {
+	k := index.SessionKey(r.Name, ref.String(), digest, r.Client.Origin())
 	return &pushSession{store: s, key: k, now: c.now, log: c.opts.Log}
 }
 
@@ -48,16 +46,16 @@ func (p *pushSession) Load() []byte {
 
 // Save implements backends.Session. It drops what is too old of others.
 func (p *pushSession) Save(state []byte) error {
-	changes := []KV{{Key: p.key}}
+	changes := []index.KV{{Key: p.key}}
 	if state != nil {
 		changes[0].Value = append(binary.BigEndian.AppendUint64(nil, uint64(p.now().Unix())), state...)
 	}
-	for kv, err := range p.store.Scan([]byte{kindSession}, nil) {
+	for kv, err := range p.store.Scan(index.SessionPrefix(), nil) {
 		if err != nil {
 			break
 		}
 		if at, ok := sessionTime(kv.Value); !ok || p.now().Sub(at) > sessionLife {
-			changes = append(changes, KV{Key: append([]byte(nil), kv.Key...)})
+			changes = append(changes, index.KV{Key: append([]byte(nil), kv.Key...)})
 		}
 	}
 	err := p.store.Apply(changes...)

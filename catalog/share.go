@@ -2,7 +2,9 @@
 
 package catalog
 
-import "context"
+import (
+	"context"
+)
 
 // Shared is an image that others can get at now.
 type Shared struct {

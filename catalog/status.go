@@ -12,6 +12,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/cache/spool"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // Status is how things stand.
@@ -93,7 +94,7 @@ func (c *Catalog) Status(ctx context.Context) (Status, error) {
 	}
 	st := Status{Version: c.opts.Version, PID: os.Getpid(), Uploads: []spool.Info{}, Pushes: c.pushes.all()}
 	for _, r := range c.remotes.all() {
-		st.Remotes = append(st.Remotes, c.remoteStatus(ctx, s.Store, r))
+		st.Remotes = append(st.Remotes, c.remoteStatus(ctx, s.Index, r))
 	}
 	if s.Spool != nil {
 		st.Uploads = append(st.Uploads, s.Spool.Drafts()...)
@@ -128,7 +129,7 @@ func (c *Catalog) cacheStatus(ctx context.Context, s *State) (CacheStatus, error
 		}
 	}
 	st.Blobs = st.Whole + st.Partial
-	if err := c.nameBlobs(ctx, s.Store, busy, func(*Cached, string, backends.Image) {}); err != nil {
+	if err := c.nameBlobs(ctx, s.Index, busy, func(*Cached, string, backends.Image) {}); err != nil {
 		return st, err
 	}
 	for _, key := range slices.Sorted(maps.Keys(busy)) {
@@ -141,7 +142,7 @@ func (c *Catalog) cacheStatus(ctx context.Context, s *State) (CacheStatus, error
 	return st, nil
 }
 
-func (c *Catalog) remoteStatus(ctx context.Context, s Store, r Remote) RemoteStatus {
+func (c *Catalog) remoteStatus(ctx context.Context, s *index.Index, r Remote) RemoteStatus {
 	st := RemoteStatus{Name: r.Name, Type: r.Type, URL: r.URL}
 	if r.Client == nil {
 		st.Error = r.unopened().Error()
@@ -155,17 +156,17 @@ func (c *Catalog) remoteStatus(ctx context.Context, s Store, r Remote) RemoteSta
 		st.Seen = h.seen
 	}
 	if r.atHand() {
-		all := &matcher{}
+		all := &index.Matcher{}
 		err := c.imagesAtHand(ctx, r, all, func(Record) bool { st.Images++; return true })
 		if err != nil {
 			st.Error = err.Error()
 		}
 		return st
 	}
-	for _, h := range headers(s, r.Name) {
-		st.Images += h.count
-		if h.fetched.After(st.Seen) {
-			st.Seen = h.fetched
+	for _, h := range s.Headers(r.Name) {
+		st.Images += h.Count
+		if h.Fetched.After(st.Seen) {
+			st.Seen = h.Fetched
 		}
 	}
 	return st

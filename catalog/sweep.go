@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // sweep removes the stored names that the listing did not have.
@@ -46,8 +47,8 @@ func (l *relisting) dropSome(keys [][]byte) error {
 	var lost []string
 	for _, key := range keys {
 		value, err := l.store.Get(key)
-		if err == nil && l.gone(KV{key, value}, &lost) {
-			l.changes = append(l.changes, KV{Key: key})
+		if err == nil && l.gone(index.KV{Key: key, Value: value}, &lost) {
+			l.changes = append(l.changes, index.KV{Key: key})
 		}
 	}
 	if len(l.changes) == 0 {
@@ -56,12 +57,12 @@ func (l *relisting) dropSome(keys [][]byte) error {
 	if !l.first {
 		// Should the process die between two batches, then the listing must not
 		// count as fresh.
-		l.old.fetched = time.Time{}
-		stale := KV{headerKey(l.remote, l.collection), l.old.encode()}
+		l.old.Fetched = time.Time{}
+		stale := index.KV{Key: index.HeaderKey(l.remote, l.collection), Value: l.old.Encode()}
 		l.changes = slices.Insert(l.changes, 0, stale)
 	}
 	for _, collection := range lost {
-		if _, err := vanished(l.store, l.remote, collection); err != nil {
+		if _, err := l.store.DropTree(l.remote, collection); err != nil {
 			return err
 		}
 	}
@@ -72,7 +73,7 @@ func (l *relisting) dropSome(keys [][]byte) error {
 func (l *relisting) unseen(from []byte, pick func(key []byte) bool) iter.Seq2[[][]byte, error] {
 	return func(yield func([][]byte, error) bool) {
 		var some [][]byte
-		for kv, err := range pages(l.store, l.prefix, from) {
+		for kv, err := range index.Pages(l.store, l.prefix, from) {
 			if err != nil {
 				yield(nil, err)
 				return
@@ -80,7 +81,7 @@ func (l *relisting) unseen(from []byte, pick func(key []byte) bool) iter.Seq2[[]
 			if !pick(kv.Key) {
 				continue
 			}
-			if some = append(some, bytes.Clone(kv.Key)); len(some) == listingBatch {
+			if some = append(some, bytes.Clone(kv.Key)); len(some) == index.Batch {
 				if !yield(some, nil) {
 					return
 				}
@@ -93,7 +94,7 @@ func (l *relisting) unseen(from []byte, pick func(key []byte) bool) iter.Seq2[[]
 
 func batches(keys [][]byte) iter.Seq2[[][]byte, error] {
 	return func(yield func([][]byte, error) bool) {
-		for some := range slices.Chunk(keys, listingBatch) {
+		for some := range slices.Chunk(keys, index.Batch) {
 			if !yield(some, nil) {
 				return
 			}
@@ -105,24 +106,24 @@ func batches(keys [][]byte) iter.Seq2[[][]byte, error] {
 // the collection that it is. What was asked for by name while the registry was
 // listing stays, and so does what was opened though no listing has it, and what the
 // registry would not tell of: Lookup finds out whether that is still there.
-func (l *relisting) gone(kv KV, lost *[]string) bool {
-	kind, name, tag, ok := cutEntry(kv.Key[len(l.prefix):])
+func (l *relisting) gone(kv index.KV, lost *[]string) bool {
+	kind, name, tag, ok := index.CutEntry(kv.Key[len(l.prefix):])
 	if !ok {
 		return true
 	}
 	ref := backends.Ref{Collection: l.collection, Name: string(name), Tag: string(tag)}
-	e, ok := decodeEntry(kv.Value, ref)
+	e, ok := index.Decode(kv.Value, ref)
 	switch {
 	case !ok:
 		return true
-	case e.is(emptied): // nobody lists it any more: there is nothing to hide
+	case e.Is(index.Emptied): // nobody lists it any more: there is nothing to hide
 		return !l.c.own.since(kv.Key, l.started)
-	case l.untold[""] || kind == entryImage && l.untold[string(name)]:
+	case l.untold[""] || kind == index.KindImage && l.untold[string(name)]:
 		return false
-	case !e.is(listed) || l.seenSince(e) || l.c.own.since(kv.Key, l.started):
+	case !e.Is(index.InListing) || l.seenSince(e) || l.c.own.since(kv.Key, l.started):
 		return false
-	case kind == entryChild:
-		*lost = append(*lost, joinCollection(l.collection, string(name)))
+	case kind == index.KindCollection:
+		*lost = append(*lost, index.Join(l.collection, string(name)))
 	default:
 		l.events = append(l.events, Event{Kind: ImageGone, Remote: l.remote, Collection: l.collection, Ref: ref})
 	}
@@ -132,8 +133,8 @@ func (l *relisting) gone(kv KV, lost *[]string) bool {
 
 // seenSince reports whether an image was asked for by name while the registry was
 // listing. One that was seen in the future was so by a clock that was ahead.
-func (l *relisting) seenSince(e entry) bool {
-	return !e.seen.Before(l.started) && !e.seen.After(l.c.now())
+func (l *relisting) seenSince(e index.Entry) bool {
+	return !e.Seen.Before(l.started) && !e.Seen.After(l.c.now())
 }
 
 // vanish forgets a collection that the registry says is not there.
@@ -145,7 +146,7 @@ func (l *relisting) vanish() {
 	}
 	l.names = l.names || n > 0
 	if parent {
-		above, _ := parentOf(l.collection)
+		above, _ := index.Parent(l.collection)
 		l.c.watchers.emit(Event{Kind: ListingChanged, Remote: l.remote, Collection: above})
 	}
 }
@@ -154,58 +155,16 @@ func (l *relisting) vanishAll(parent *bool) (n int, err error) {
 	defer l.c.lock(l.remote, l.collection)()
 	l.c.trees.Lock()
 	defer l.c.trees.Unlock()
-	key := childKey(l.remote, l.collection)
+	key := index.ChildKey(l.remote, l.collection)
 	if l.c.own.since(key, l.started) {
 		return 0, nil // something was published in it, or below it, since
 	}
 	if _, err := l.store.Get(key); err == nil {
-		if err := l.store.Apply(KV{Key: key}); err != nil {
+		if err := l.store.Apply(index.KV{Key: key}); err != nil {
 			return 0, err
 		}
 		*parent, n = true, 1
 	}
-	below, err := vanished(l.store, l.remote, l.collection)
+	below, err := l.store.DropTree(l.remote, l.collection)
 	return n + below, err
-}
-
-// vanished forgets the listings of a collection that is no more, and of all
-// below it, in batches, the headers first. What was opened by its name stays. It
-// returns how many keys it dropped.
-func vanished(s Store, remote, collection string) (n int, err error) {
-	tree := appendOpen(appendPart([]byte{kindEntry}, remote), collection+"/")
-	headers := appendOpen(appendPart([]byte{kindHeader}, remote), collection+"/")
-	for _, prefix := range [][]byte{headerKey(remote, collection), headers, listPrefix(remote, collection), tree} {
-		some, err := dropAll(s, prefix)
-		if n += some; err != nil {
-			return n, err
-		}
-	}
-	return n, nil
-}
-
-func dropAll(s Store, prefix []byte) (n int, err error) {
-	var changes []KV
-	drop := func() error {
-		if len(changes) == 0 {
-			return nil
-		}
-		n += len(changes)
-		defer func() { changes = changes[:0] }()
-		return s.Apply(changes...)
-	}
-	for kv, err := range pages(s, prefix, nil) {
-		if err != nil {
-			return n, err
-		}
-		if e, ok := decodeEntry(kv.Value, backends.Ref{}); prefix[0] == kindEntry && ok && e.is(opened) {
-			continue
-		}
-		if changes = append(changes, KV{Key: bytes.Clone(kv.Key)}); len(changes) < listingBatch {
-			continue
-		}
-		if err := drop(); err != nil {
-			return n, err
-		}
-	}
-	return n, drop()
 }

@@ -111,7 +111,7 @@ func makeParents(ctx context.Context, path string) error {
 			return backends.Saying(fs.ErrExist, "%s is not a directory", dir)
 		}
 		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
-			return diskError("make "+dir, err)
+			return backends.DiskError("make "+dir, err)
 		}
 		missing = append(missing, dir)
 	}
@@ -128,7 +128,7 @@ func makeParents(ctx context.Context, path string) error {
 			err = os.Chmod(missing[i], made.Mode()&fs.ModeSetgid|modeFor(ctx))
 		}
 		if err != nil {
-			return diskError("make "+missing[i], err)
+			return backends.DiskError("make "+missing[i], err)
 		}
 	}
 	return nil

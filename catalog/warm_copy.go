@@ -13,6 +13,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // A copyNote says which bytes a copy holds. It is kept in an extended attribute
@@ -71,13 +72,13 @@ func lookAtCopy(ctx context.Context, path string, n copyNote, verify bool) (copy
 	case errors.Is(err, fs.ErrNotExist):
 		return nothing, nil
 	case err != nil:
-		return nothing, diskError("look at "+path, err)
+		return nothing, backends.DiskError("look at "+path, err)
 	case !info.Mode().IsRegular():
 		return somethingElse, nil
 	}
 	f, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
 	if err != nil {
-		return nothing, diskError("read "+path, err)
+		return nothing, backends.DiskError("read "+path, err)
 	}
 	defer f.Close()
 	note := attr(f, copyAttr)
@@ -102,7 +103,7 @@ func lookAtCopy(ctx context.Context, path string, n copyNote, verify bool) (copy
 }
 
 // checkable reports whether the bytes themselves tell whether they are right.
-func (n copyNote) checkable() bool { return strings.HasPrefix(n.digest, sha256Prefix) }
+func (n copyNote) checkable() bool { return strings.HasPrefix(n.digest, index.SHA256Prefix) }
 
 // matches reads all of a copy, and notes it if it is one.
 func (n copyNote) matches(ctx context.Context, f *os.File) (bool, error) {
@@ -111,7 +112,7 @@ func (n copyNote) matches(ctx context.Context, f *os.File) (bool, error) {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
 	case err != nil:
-		return false, diskError("read "+f.Name(), err)
+		return false, backends.DiskError("read "+f.Name(), err)
 	case got != n.digest:
 		return false, nil
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // A pattern is what the verbs for many images take: one URI, a glob as in Images,
@@ -21,7 +22,7 @@ type pattern struct {
 	many       bool
 	remote     string // "" means all
 	collection string // below which everything lies that is meant
-	match      *matcher
+	match      *index.Matcher
 }
 
 // readPattern reads a pattern. Errors: fs.ErrInvalid; fs.ErrNotExist for an
@@ -33,7 +34,7 @@ func (c *Catalog) readPattern(text string) (pattern, error) {
 	switch {
 	case glob >= 0:
 		var err error
-		if p.match, err = newMatcher(text); err != nil {
+		if p.match, err = index.NewMatcher(text); err != nil {
 			return p, err
 		}
 		folder = text[:strings.LastIndexByte(text[:glob], '/')+1]
@@ -69,10 +70,10 @@ func (c *Catalog) readPattern(text string) (pattern, error) {
 // has reports whether a pattern for many images means this one.
 func (p *pattern) has(remote string, ref backends.Ref) bool {
 	if p.match != nil {
-		return p.match.ref(remote, ref)
+		return p.match.Match(remote, ref)
 	}
 	return (p.remote == "" || p.remote == remote) &&
-		(p.collection == "" || p.collection == ref.Collection || below(ref.Collection, p.collection))
+		(p.collection == "" || p.collection == ref.Collection || index.Below(ref.Collection, p.collection))
 }
 
 // Choose yields the images that a pattern means: a URI means one, which is looked
@@ -139,7 +140,7 @@ func (p *pattern) hint() string {
 
 // chooseOf calls yield with the images of one remote until it returns false.
 func (c *Catalog) chooseOf(ctx context.Context, r Remote, p *pattern, yield func(Record) bool) error {
-	var all matcher
+	var all index.Matcher
 	pick := func(rec Record) bool { return !p.has(rec.Remote, rec.Ref) || yield(rec) }
 	match := p.match
 	if match == nil {

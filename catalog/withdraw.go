@@ -10,6 +10,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // ErrPublished means that what was to be given up is published.
@@ -125,7 +126,7 @@ func (c *Catalog) unpublished(ctx context.Context, info spool.Info) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist),
 		err == nil && now.Version == info.Target.Replaces,
-		err == nil && isSHA256(now.Digest) && now.Digest != info.Digest:
+		err == nil && index.IsSHA256(now.Digest) && now.Digest != info.Digest:
 		return nil
 	}
 	return fmt.Errorf("%w: the registry may have published the upload, its answer was lost (sreg uploads retry %s finds out)", spool.ErrInUse, info.ID)

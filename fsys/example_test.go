@@ -13,6 +13,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/dir"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/mem"
 	"github.com/sregfs/sregfs/fsys"
 )
@@ -38,7 +39,7 @@ func ExampleFS_IO() {
 	}
 	cat, err := catalog.New(catalog.Options{
 		Remotes: []catalog.Remote{{Name: "lab", Type: "dir", Client: backends.NewClient("lab", lab, backends.ClientOptions{})}},
-		State:   func() (*catalog.State, error) { return &catalog.State{Store: mem.New()}, nil }, // no cache: the images are here
+		State:   func() (*catalog.State, error) { return &catalog.State{Index: index.New(mem.New())}, nil }, // no cache: the images are here
 	})
 	if err != nil {
 		log.Fatal(err)

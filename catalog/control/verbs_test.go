@@ -18,6 +18,7 @@ import (
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/mem"
 )
 
@@ -37,7 +38,7 @@ func newCatalog(t *testing.T) *catalog.Catalog {
 			return nil, err
 		}
 		drafts, err := spool.Open(filepath.Join(tmp, "spool"), spool.Options{})
-		return &catalog.State{Store: mem.New(), Cache: blobs, Spool: drafts}, err
+		return &catalog.State{Index: index.New(mem.New()), Cache: blobs, Spool: drafts}, err
 	}
 	c, err := catalog.New(catalog.Options{
 		Remotes: []catalog.Remote{{Name: "local", Type: "dir", Client: backends.NewClient("local", b, backends.ClientOptions{}),

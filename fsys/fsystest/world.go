@@ -25,6 +25,7 @@ import (
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/mem"
 	"github.com/sregfs/sregfs/fsys"
 )
@@ -85,7 +86,7 @@ func New(t testing.TB, opts Options) *World {
 			if err != nil {
 				return nil, err
 			}
-			return &catalog.State{Store: mem.New(), Cache: c, Spool: w.Spool}, nil
+			return &catalog.State{Index: index.New(mem.New()), Cache: c, Spool: w.Spool}, nil
 		},
 		Records: filepath.Join(base, "records"),
 		Log:     log,

@@ -19,6 +19,7 @@ import (
 	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/badger"
+	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/inspect"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
@@ -187,10 +188,10 @@ func (e *Engine) openState(ctx context.Context) (_ *catalog.State, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cache: %w", err), drafts.Close())
 	}
-	return &catalog.State{Store: store, Cache: blobs, Spool: drafts}, nil
+	return &catalog.State{Index: index.New(store), Cache: blobs, Spool: drafts}, nil
 }
 
-func (e *Engine) openCache(store catalog.Store) (*cache.Cache, error) {
+func (e *Engine) openCache(store index.Store) (*cache.Cache, error) {
 	s := e.opts.Settings
 	lock, err := lockCache(s.CacheDir, e.opts.State)
 	shared, limit, warning := s.CacheShared, int64(s.CacheSize), ""
@@ -211,7 +212,7 @@ func (e *Engine) openCache(store catalog.Store) (*cache.Cache, error) {
 	blobs, err := cache.Open(lock.dir, cache.Options{
 		MaxBytes: limit,
 		MinFree:  int64(s.MinFree),
-		Index:    catalog.BlobIndex(store),
+		Index:    index.Blobs(store),
 		Hints:    hints,
 		Verify:   cache.Verification(s.Verify),
 		FSVerity: s.FSVerity,

@@ -442,7 +442,7 @@ func TestCacheOfOthers(t *testing.T) {
 			if err != nil {
 				return
 			}
-			if err := errors.Join(state.Spool.Close(), state.Cache.Close(), state.Store.Close()); err != nil {
+			if err := errors.Join(state.Spool.Close(), state.Cache.Close(), state.Index.Close()); err != nil {
 				t.Error(err)
 			}
 			if info, err := os.Stat(o.Settings.CacheDir); err != nil || info.Mode().Perm()&0o022 != 0 {

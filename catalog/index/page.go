@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package catalog
+package index
 
 import (
 	"bytes"
@@ -9,7 +9,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// How much pages reads at once. A first page is small, for those who want a few
+// How much Pages reads at once. A first page is small, for those who want a few
 // pairs only.
 const (
 	firstPage    = 32
@@ -17,10 +17,10 @@ const (
 	maxPageBytes = 256 << 10
 )
 
-// pages is Scan for those who take their time: it reads ahead and keeps nothing
+// Pages is Scan for those who take their time: it reads ahead and keeps nothing
 // of the store open while the caller looks at a pair. What is written meanwhile
 // may be seen or not. Key and value are valid until the next step only.
-func pages(s Store, prefix, from []byte) iter.Seq2[KV, error] {
+func Pages(s Store, prefix, from []byte) iter.Seq2[KV, error] {
 	return func(yield func(KV, error) bool) {
 		r := paging{store: s, prefix: prefix, from: bytes.Clone(from), size: firstPage}
 		p, spare := r.read(new(page)), new(page)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package catalog
+package index
 
 import (
 	"bytes"
@@ -64,19 +64,19 @@ func TestNameTable_find(t *testing.T) {
 			refs := make(map[string]backends.Ref)
 			for range 1000 {
 				ref := someRef(r)
-				refs[string(imageKey(remote, ref))] = ref
+				refs[string(ImageKey(remote, ref))] = ref
 			}
 			table, keys := tableOf(remote, refs)
 			for range 60 {
 				uri := backends.URI{Remote: remote, Ref: refs[keys[r.IntN(len(keys))]]}.String()
 				query := someQuery(r, uri)
-				m, err := newMatcher(query)
+				m, err := NewMatcher(query)
 				if err != nil {
 					continue
 				}
 				var want []string
 				for _, key := range keys {
-					if m.ref(remote, refs[key]) {
+					if m.Match(remote, refs[key]) {
 						want = append(want, key)
 					}
 				}
@@ -116,7 +116,7 @@ func TestNameTable_has(t *testing.T) {
 	in, out := make(map[string]backends.Ref), make(map[string]backends.Ref)
 	for range 40_000 {
 		ref := someRef(r)
-		key := string(imageKey("lab", ref))
+		key := string(ImageKey("lab", ref))
 		if _, ok := out[key]; !ok && (in[key] != backends.Ref{} || r.IntN(2) == 0) {
 			in[key] = ref
 		} else {
@@ -151,14 +151,14 @@ func (x *nameIndex) tables() (n int) {
 }
 
 func imageChange(ref backends.Ref) KV {
-	return KV{imageKey("lab", ref), encodeEntry(entry{flags: listed}, ref)}
+	return KV{ImageKey("lab", ref), Encode(Entry{Flags: InListing}, ref)}
 }
 
 func TestNameIndex(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var x nameIndex
-		m, err := newMatcher("tool")
+		m, err := NewMatcher("tool")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,7 +194,7 @@ func TestNameIndex(t *testing.T) {
 		x.note([]KV{imageChange(ref(2)), imageChange(ref(7))}) // behind the reader's back
 		x.end(table, true)
 		found(6)
-		x.note([]KV{imageChange(ref(3)), imageChange(ref(8)), {Key: imageKey("lab", ref(9))}})
+		x.note([]KV{imageChange(ref(3)), imageChange(ref(8)), {Key: ImageKey("lab", ref(9))}})
 		found(7)
 
 		time.Sleep(namesLife - 1)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package catalog
+package index
 
 import (
 	"bytes"
@@ -79,7 +79,7 @@ func (x *nameIndex) end(t *nameTable, whole bool) {
 // find returns the keys of images that m may mean, in their order, at most one
 // for every few images there are; ok is false where the store must be read as
 // a whole. Not all of them need still be there.
-func (x *nameIndex) find(remote string, m *matcher) (keys [][]byte, ok bool) {
+func (x *nameIndex) find(remote string, m *Matcher) (keys [][]byte, ok bool) {
 	x.mu.Lock()
 	r := x.remotes[remote]
 	if r == nil || r.table == nil {

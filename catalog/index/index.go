@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package catalog
+package index
 
 import (
 	"bytes"
@@ -15,24 +15,28 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// A memo is the store of a catalogue with what is asked of it all the time kept
+// How many headers are kept in memory.
+const maxHeaders = 10_000
+
+// An Index is the store of a catalogue with what is asked of it all the time kept
 // in memory: the headers, of which a lookup needs one each, and the names that
 // searches go through. All changes of listings must be made through it.
-type memo struct {
+type Index struct {
 	Store
 	names nameIndex
 
 	mu      sync.Mutex // guards the fields below
 	headers map[string][]byte
 	changed int // counts the calls of Apply with a header in them
-	// unsaved is what applyOwn could not store: values, nil of keys that are gone.
+	// unsaved is what ApplyOwn could not store: values, nil of keys that are gone.
 	unsaved map[string][]byte
 }
 
-func newMemo(s Store) *memo { return &memo{Store: s} }
+// New returns the index that is kept in s, which it closes.
+func New(s Store) *Index { return &Index{Store: s} }
 
 // Get implements Store.
-func (m *memo) Get(key []byte) ([]byte, error) {
+func (m *Index) Get(key []byte) ([]byte, error) {
 	m.mu.Lock()
 	own, ok := m.unsaved[string(key)]
 	m.mu.Unlock()
@@ -59,7 +63,7 @@ func (m *memo) Get(key []byte) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.changed == before { // else the value may be the one before the change
-		if m.headers == nil || len(m.headers) >= maxRemembered {
+		if m.headers == nil || len(m.headers) >= maxHeaders {
 			m.headers = make(map[string][]byte)
 		}
 		m.headers[string(key)] = bytes.Clone(value)
@@ -68,7 +72,7 @@ func (m *memo) Get(key []byte) ([]byte, error) {
 }
 
 // Apply implements Store.
-func (m *memo) Apply(changes ...KV) error {
+func (m *Index) Apply(changes ...KV) error {
 	err := m.Store.Apply(changes...)
 	// Also after an error: some changes may have been made.
 	m.forgetHeaders(changes)
@@ -79,13 +83,12 @@ func (m *memo) Apply(changes ...KV) error {
 	return storeError(err)
 }
 
-// applyOwn is Apply for what this process has done itself. Where it cannot be
+// ApplyOwn is Apply for what this process has done itself. Where it cannot be
 // stored it is remembered until it can: whoever did it expects to see it, though
 // the directory of the index was deleted or its disk is full.
-func applyOwn(s Store, changes ...KV) error {
-	err := s.Apply(changes...)
-	m, ok := s.(*memo)
-	if err == nil || !ok || errors.Is(err, fs.ErrClosed) {
+func (m *Index) ApplyOwn(changes ...KV) error {
+	err := m.Apply(changes...)
+	if err == nil || errors.Is(err, fs.ErrClosed) {
 		return err
 	}
 	m.mu.Lock()
@@ -100,7 +103,7 @@ func applyOwn(s Store, changes ...KV) error {
 }
 
 // saved forgets what is stored now, and tries to store the rest.
-func (m *memo) saved(changes []KV) {
+func (m *Index) saved(changes []KV) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.unsaved) == 0 {
@@ -120,7 +123,7 @@ func (m *memo) saved(changes []KV) {
 
 // unsavedBelow returns what could not be stored of the pairs that Scan would yield,
 // in the order of the keys.
-func (m *memo) unsavedBelow(prefix, from []byte) []KV {
+func (m *Index) unsavedBelow(prefix, from []byte) []KV {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var own []KV
@@ -134,7 +137,7 @@ func (m *memo) unsavedBelow(prefix, from []byte) []KV {
 }
 
 // Scan implements Store.
-func (m *memo) Scan(prefix, from []byte) iter.Seq2[KV, error] {
+func (m *Index) Scan(prefix, from []byte) iter.Seq2[KV, error] {
 	return func(yield func(KV, error) bool) {
 		own := m.unsavedBelow(prefix, from)
 		// before yields those of our own that come before a key, or all.
@@ -168,9 +171,9 @@ func (m *memo) Scan(prefix, from []byte) iter.Seq2[KV, error] {
 	}
 }
 
-// errStore is why something could not be kept here. That a file of ours is not
+// ErrStore is why something could not be kept here. That a file of ours is not
 // there must not read as an answer of a registry.
-var errStore = errors.New("index")
+var ErrStore = errors.New("index")
 
 // storeError leaves of an error what the disk says, and what Store promises.
 func storeError(err error) error {
@@ -178,15 +181,15 @@ func storeError(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, fs.ErrClosed), errors.Is(err, fs.ErrInvalid):
-		return fmt.Errorf("%w: %w", errStore, err)
+		return fmt.Errorf("%w: %w", ErrStore, err)
 	}
 	if errno, ok := backends.LocalErrno(err); ok {
-		return fmt.Errorf("%w: %v: %w", errStore, err, errno)
+		return fmt.Errorf("%w: %v: %w", ErrStore, err, errno)
 	}
-	return fmt.Errorf("%w: %v", errStore, err)
+	return fmt.Errorf("%w: %v", ErrStore, err)
 }
 
-func (m *memo) forgetHeaders(changes []KV) {
+func (m *Index) forgetHeaders(changes []KV) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, kv := range changes {
@@ -198,7 +201,7 @@ func (m *memo) forgetHeaders(changes []KV) {
 }
 
 // Close implements Store.
-func (m *memo) Close() error {
+func (m *Index) Close() error {
 	m.names.close()
 	return m.Store.Close()
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package catalog
+package records
 
 import (
 	"fmt"
@@ -13,11 +13,11 @@ import (
 // and is written anew only when most of it is of collections that are gone.
 func TestMade_appends(t *testing.T) {
 	t.Parallel()
-	r := records{dir: t.TempDir()}
+	r := New(t.TempDir())
 	path := filepath.Join(r.dir, collectionsFile)
 	make2 := func(i int) {
 		t.Helper()
-		if err := r.make("lab", fmt.Sprintf("c%d/sub", i)); err != nil {
+		if err := r.Make("lab", fmt.Sprintf("c%d/sub", i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -39,25 +39,25 @@ func TestMade_appends(t *testing.T) {
 		size = now.Size()
 	}
 	for i := range 300 {
-		if err := r.unmake("lab", fmt.Sprintf("c%d/sub", i)); err != nil {
+		if err := r.Unmake("lab", fmt.Sprintf("c%d/sub", i)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for range 300 {
 		make2(1)
-		if err := r.unmake("lab", "c1/sub"); err != nil {
+		if err := r.Unmake("lab", "c1/sub"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if now, err := os.Stat(path); err != nil || now.Size() > 100*maxChanges {
 		t.Errorf("%v, %v", now, err)
 	}
-	fresh := records{dir: r.dir}
-	for name, r := range map[string]*records{"here": &r, "read again": &fresh} {
-		if got := r.children("lab", ""); len(got) != 1 || !got["c300"] {
+	fresh := New(r.dir)
+	for name, r := range map[string]*Records{"here": r, "read again": fresh} {
+		if got := r.Children("lab", ""); len(got) != 1 || !got["c300"] {
 			t.Errorf("%s: children of the top: %v", name, got)
 		}
-		if !r.isMade("lab", "c300") || !r.isMade("lab", "c300/sub") || r.isMade("lab", "c1") || r.isMade("web", "c300") {
+		if !r.IsMade("lab", "c300") || !r.IsMade("lab", "c300/sub") || r.IsMade("lab", "c1") || r.IsMade("web", "c300") {
 			t.Errorf("%s: what is made", name)
 		}
 	}
@@ -77,17 +77,17 @@ func TestMade_damaged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := records{dir: t.TempDir()}
+			r := New(t.TempDir())
 			path := filepath.Join(r.dir, collectionsFile)
 			if err := os.WriteFile(path, []byte(tc.text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := r.make("lab", "b"); err != nil {
+			if err := r.Make("lab", "b"); err != nil {
 				t.Fatal(err)
 			}
-			fresh := records{dir: r.dir}
-			for _, r := range []*records{&r, &fresh} {
-				if got := r.children("lab", ""); len(got) != tc.want || !got["b"] {
+			fresh := New(r.dir)
+			for _, r := range []*Records{r, fresh} {
+				if got := r.Children("lab", ""); len(got) != tc.want || !got["b"] {
 					t.Errorf("children = %v, want %d", got, tc.want)
 				}
 			}

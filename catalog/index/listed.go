@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package catalog
+package index
 
 import (
 	"github.com/sregfs/sregfs/backends"
@@ -16,6 +16,11 @@ type Listed struct {
 	value      []byte          // as stored
 	version    part            // of value: the version, as appendDigest writes it
 	image      *backends.Image // instead of value
+}
+
+// Directly returns what a registry lists now, without a store. image stays the caller's.
+func Directly(collection string, image *backends.Image) *Listed {
+	return &Listed{Collection: collection, Ref: image.Ref, Format: image.Format, image: image}
 }
 
 // A part is some bytes of a slice. The zero value is none.
@@ -46,8 +51,8 @@ func (l *Listed) Image() backends.Image {
 	if l.image != nil {
 		return *l.image
 	}
-	e, _ := decodeEntry(l.value, l.Ref) // it was when it was read
-	return e.image
+	e, _ := Decode(l.value, l.Ref) // it was when it was read
+	return e.Image
 }
 
 // Keep returns a copy that stays valid when the iteration goes on; its bytes
@@ -65,27 +70,27 @@ func (l *Listed) Keep(b []byte) (kept Listed, _ []byte) {
 	return kept, b
 }
 
-// entry returns what backends.Lister would tell.
-func (l *Listed) entry() backends.Entry {
+// Entry returns what backends.Lister would tell.
+func (l *Listed) Entry() backends.Entry {
 	if l.Collection != "" {
 		return backends.Entry{Collection: l.Collection}
 	}
 	return backends.Entry{Image: l.Image()}
 }
 
-// read takes in the entry of that key and value, and reports whether it belongs
+// Read takes in the entry of that key and value, and reports whether it belongs
 // into a listing; n is the length of the key's part that is the collection's.
 // l.Ref is that of the image before.
-func (l *Listed) read(kv KV, n int, collection string) bool {
-	kind, name, tag, ok := cutEntry(kv.Key[n:])
+func (l *Listed) Read(kv KV, n int, collection string) bool {
+	kind, name, tag, ok := CutEntry(kv.Key[n:])
 	if !ok {
 		return false
 	}
-	if kind == entryChild {
-		if emptiedValue(kv.Value) {
+	if kind == KindCollection {
+		if IsEmptied(kv.Value) {
 			return false
 		}
-		*l = Listed{Ref: l.Ref, Collection: joinCollection(collection, string(name))}
+		*l = Listed{Ref: l.Ref, Collection: Join(collection, string(name))}
 		return true
 	}
 	l.Collection = ""
@@ -97,18 +102,18 @@ func (l *Listed) read(kv KV, n int, collection string) bool {
 }
 
 // unpack finds in a value what a listing needs, and checks the rest, as
-// decodeEntry does.
+// Decode does.
 func (l *Listed) unpack(value []byte) bool {
 	d := decoder{b: value}
 	if d.byte() != codecVersion {
 		return false
 	}
-	e := entry{flags: entryFlags(d.byte())}
+	e := Entry{Flags: Flags(d.byte())}
 	l.value, l.version, l.Format = value, part{}, ""
-	if !e.is(full) && e.is(hasGuess) {
+	if !e.Is(Full) && e.Is(hasGuess) {
 		l.Format = d.format()
 	}
-	if e.is(full) {
+	if e.Is(Full) {
 		d.varint() // seen
 		d.size()
 		begin := len(value) - len(d.b)
@@ -119,7 +124,7 @@ func (l *Listed) unpack(value []byte) bool {
 		if l.version.end <= middle+len(noVersion) {
 			l.version = part{begin, middle} // it is the same, or there is none
 		}
-		if e.is(hasTime) {
+		if e.Is(hasTime) {
 			d.varint()
 			d.uvarint()
 		}
@@ -127,10 +132,10 @@ func (l *Listed) unpack(value []byte) bool {
 		d.take(d.uvarint()) // URL
 		d.skipLabels()
 	}
-	if e.is(full | otherRef) {
+	if e.Is(Full | otherRef) {
 		l.Ref = backends.Ref{Collection: d.string(), Name: d.string(), Tag: d.string()}
 	}
-	return !d.bad && len(d.b) == 0 && e.shown() && l.Format != noImage
+	return !d.bad && len(d.b) == 0 && e.Shown() && l.Format != NoImage
 }
 
 // noVersion is what appendDigest writes of "".

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package catalog
+package index
 
 import (
 	"bytes"
@@ -12,8 +12,8 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// A matcher decides which URIs a query means. It is not safe for concurrent use.
-type matcher struct {
+// A Matcher decides which URIs a query means. It is not safe for concurrent use.
+type Matcher struct {
 	query   []byte // lower case
 	glob    bool
 	pattern string // of a glob, with noSlash
@@ -25,11 +25,11 @@ type matcher struct {
 // both sides get this byte instead, which is in no URI.
 const noSlash = "\x01"
 
-// newMatcher reads a query; "" means everything.
+// NewMatcher reads a query; "" means everything.
 // Errors: fs.ErrInvalid for a malformed glob.
-func newMatcher(query string) (*matcher, error) {
+func NewMatcher(query string) (*Matcher, error) {
 	lower := strings.ToLower(query)
-	m := &matcher{query: []byte(lower), glob: strings.ContainsAny(query, "*?[")}
+	m := &Matcher{query: []byte(lower), glob: strings.ContainsAny(query, "*?[")}
 	if m.glob {
 		m.pattern = strings.ReplaceAll(lower, "/", noSlash)
 		if _, err := path.Match(m.pattern, ""); err != nil {
@@ -40,14 +40,14 @@ func newMatcher(query string) (*matcher, error) {
 	return m, nil
 }
 
-// ref reports whether the query means an image.
-func (m *matcher) ref(remote string, ref backends.Ref) bool {
+// Match reports whether the query means an image.
+func (m *Matcher) Match(remote string, ref backends.Ref) bool {
 	return m.parts(remote, []byte(ref.Collection), []byte(ref.Name), []byte(ref.Tag))
 }
 
-// parts is ref for the parts of a key. Ordinary names are put together without
+// parts is Match for the parts of a key. Ordinary names are put together without
 // an allocation; a byte that a URI escapes takes the long way.
-func (m *matcher) parts(remote string, collection, name, tag []byte) bool {
+func (m *Matcher) parts(remote string, collection, name, tag []byte) bool {
 	if len(m.query) == 0 {
 		return true
 	}
@@ -68,26 +68,26 @@ func (m *matcher) parts(remote string, collection, name, tag []byte) bool {
 }
 
 // clone returns a matcher for another goroutine.
-func (m *matcher) clone() *matcher {
-	return &matcher{query: m.query, glob: m.glob, pattern: m.pattern, literal: m.literal}
+func (m *Matcher) clone() *Matcher {
+	return &Matcher{query: m.query, glob: m.glob, pattern: m.pattern, literal: m.literal}
 }
 
-// line is ref for "remote://" and "collection/name:tag", where all is plain and
+// line is Match for "remote://" and "collection/name:tag", where all is plain and
 // in lower case.
-func (m *matcher) line(scheme string, line []byte) bool {
+func (m *Matcher) line(scheme string, line []byte) bool {
 	m.buf = append(append(m.buf[:0], scheme...), line...)
 	return m.match()
 }
 
-// key is ref for the key of an image.
-func (m *matcher) key(remote string, key []byte) bool {
+// key is Match for the key of an image.
+func (m *Matcher) key(remote string, key []byte) bool {
 	_, collection, name, tag, ok := cutImageKey(key)
 	return ok && m.parts(remote, collection, name, tag)
 }
 
 // literals returns what is in each URI that the query means, as it is and in
 // this order.
-func (m *matcher) literals() [][]byte {
+func (m *Matcher) literals() [][]byte {
 	if !m.glob {
 		return [][]byte{m.query}
 	}
@@ -129,7 +129,7 @@ func plain(part []byte, slash bool) bool {
 
 // match compares the query with the URI in buf; a glob also with what follows
 // the remote, so that "vsoch/*" finds them on all remotes.
-func (m *matcher) match() bool {
+func (m *Matcher) match() bool {
 	if !m.glob {
 		return bytes.Contains(m.buf, m.query)
 	}

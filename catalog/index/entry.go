@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package catalog
+package index
 
 import (
 	"encoding/binary"
@@ -12,30 +12,36 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// An entry is what is stored of one image, or of a collection in its parent.
-type entry struct {
-	flags entryFlags
-	seen  time.Time // when the registry was last asked about this very image
-	image backends.Image
+// An Entry is what is stored of one image, or of a collection in its parent.
+type Entry struct {
+	Flags Flags
+	Seen  time.Time // when the registry was last asked about this very image
+	Image backends.Image
 }
 
-type entryFlags byte
+// Flags say how much is known of an entry, and from where.
+type Flags byte
 
+// The flags. Those that are not exported say how an entry is written.
 const (
-	listed   entryFlags = 1 << iota // the last listing had it
-	opened                          // no listing has it, but it was opened by its name
-	full                            // the facts are there, not only the name
-	fromList                        // the facts came with the listing and are as fresh as that
-	otherRef                        // the registry spells the name in another way
-	hasTime                         // Modified is set
-	hasGuess                        // only the name is known, and a guess of the format
-	emptied                         // a collection whose last image was deleted here, see emptied.go
+	InListing Flags = 1 << iota // the last listing had it
+	ByName                      // no listing has it, but it was opened by its name
+	Full                        // the facts are there, not only the name
+	FromList                    // the facts came with the listing and are as fresh as that
+	otherRef                    // the registry spells the name in another way
+	hasTime                     // Modified is set
+	hasGuess                    // only the name is known, and a guess of the format
+	Emptied                     // a collection whose last image was deleted here, see IsEmptied
 )
 
-func (e entry) is(f entryFlags) bool { return e.flags&f == f }
+// Is reports whether all of the flags are set.
+func (e Entry) Is(f Flags) bool { return e.Flags&f == f }
 
-// shown reports whether the entry belongs into a listing.
-func (e entry) shown() bool { return e.flags&(listed|opened) != 0 && e.image.Format != noImage }
+// NoImage is the format, of ours alone, of what was found to be no image.
+const NoImage = "none"
+
+// Shown reports whether the entry belongs into a listing.
+func (e Entry) Shown() bool { return e.Flags&(InListing|ByName) != 0 && e.Image.Format != NoImage }
 
 // The first byte of every value; others are from another program version and
 // count as missing.
@@ -58,27 +64,27 @@ func refAfter(before backends.Ref, name, tag []byte) backends.Ref {
 	return before
 }
 
-// encodeEntry writes e; ref is the one in its key.
-func encodeEntry(e entry, ref backends.Ref) []byte {
-	img := e.image
-	flags := e.flags &^ (otherRef | hasTime | hasGuess)
-	other := e.is(full) && (img.Ref.Collection != ref.Collection || img.Ref.Name != ref.Name || img.Ref.Tag != ref.Tag)
+// Encode writes e; ref is the one in its key.
+func Encode(e Entry, ref backends.Ref) []byte {
+	img := e.Image
+	flags := e.Flags &^ (otherRef | hasTime | hasGuess)
+	other := e.Is(Full) && (img.Ref.Collection != ref.Collection || img.Ref.Name != ref.Name || img.Ref.Tag != ref.Tag)
 	if other {
 		flags |= otherRef
 	}
 	if !img.Modified.IsZero() {
 		flags |= hasTime
 	}
-	if flags&full == 0 && backends.Ext(img.Format) != backends.Ext("") {
+	if flags&Full == 0 && backends.Ext(img.Format) != backends.Ext("") {
 		return appendString([]byte{codecVersion, byte(flags | hasGuess)}, img.Format)
 	}
 	b := []byte{codecVersion, byte(flags)}
-	if flags&full == 0 {
+	if flags&Full == 0 {
 		return b
 	}
 	var seen int64
-	if !e.seen.IsZero() {
-		seen = e.seen.UnixNano()
+	if !e.Seen.IsZero() {
+		seen = e.Seen.UnixNano()
 	}
 	b = binary.AppendVarint(b, seen)
 	b = binary.AppendVarint(b, img.Size)
@@ -105,9 +111,9 @@ func appendString(b []byte, s string) []byte {
 }
 
 func appendDigest(b []byte, s string) []byte {
-	if isSHA256(s) {
+	if IsSHA256(s) {
 		var raw [32]byte
-		if _, err := hex.Decode(raw[:], []byte(s[len(sha256Prefix):])); err == nil {
+		if _, err := hex.Decode(raw[:], []byte(s[len(SHA256Prefix):])); err == nil {
 			return append(append(b, digestSHA256), raw[:]...)
 		}
 	}
@@ -131,42 +137,43 @@ func appendLabels(b []byte, labels map[string]string) []byte {
 	return b
 }
 
-const sha256Prefix = "sha256:"
+// SHA256Prefix begins a digest whose 64 digits are a SHA-256.
+const SHA256Prefix = "sha256:"
 
-// isSHA256 reports whether s is a digest as it is always written: 64 lower-case
+// IsSHA256 reports whether s is a digest as it is always written: 64 lower-case
 // hexadecimal digits.
-func isSHA256(s string) bool {
-	return len(s) == len(sha256Prefix)+64 && strings.HasPrefix(s, sha256Prefix) &&
-		strings.Trim(s[len(sha256Prefix):], "0123456789abcdef") == ""
+func IsSHA256(s string) bool {
+	return len(s) == len(SHA256Prefix)+64 && strings.HasPrefix(s, SHA256Prefix) &&
+		strings.Trim(s[len(SHA256Prefix):], "0123456789abcdef") == ""
 }
 
-// decodeEntry reads what encodeEntry wrote; ok is false for anything else. It
+// Decode reads what Encode wrote; ok is false for anything else. It
 // never panics, and what it allocates is bounded by len(b).
-func decodeEntry(b []byte, ref backends.Ref) (e entry, ok bool) {
+func Decode(b []byte, ref backends.Ref) (e Entry, ok bool) {
 	d := decoder{b: b}
 	if d.byte() != codecVersion {
-		return entry{}, false
+		return Entry{}, false
 	}
-	e.flags = entryFlags(d.byte())
-	e.image = backends.Image{Ref: ref, Size: -1}
-	e.image.Ref.Version = ""
+	e.Flags = Flags(d.byte())
+	e.Image = backends.Image{Ref: ref, Size: -1}
+	e.Image.Ref.Version = ""
 	switch {
-	case e.is(full):
+	case e.Is(Full):
 		e.decodeFacts(&d)
-	case e.is(hasGuess):
+	case e.Is(hasGuess):
 		// A guess of the usual format is none, and is not written.
 		if f := d.format(); backends.Ext(f) != backends.Ext("") {
-			e.image.Format = f
+			e.Image.Format = f
 		}
 	}
-	e.flags &^= otherRef | hasTime | hasGuess
+	e.Flags &^= otherRef | hasTime | hasGuess
 	return e, !d.bad && len(d.b) == 0
 }
 
-func (e *entry) decodeFacts(d *decoder) {
-	img := &e.image
+func (e *Entry) decodeFacts(d *decoder) {
+	img := &e.Image
 	if seen := d.varint(); seen != 0 {
-		e.seen = time.Unix(0, seen)
+		e.Seen = time.Unix(0, seen)
 	}
 	img.Size = d.size()
 	img.Digest, _ = d.digest()
@@ -174,13 +181,13 @@ func (e *entry) decodeFacts(d *decoder) {
 	if img.Version, same = d.digest(); same {
 		img.Version = img.Digest
 	}
-	if e.is(hasTime) {
+	if e.Is(hasTime) {
 		img.Modified = time.Unix(d.varint(), int64(d.uvarint()%1e9)).UTC()
 	}
 	img.Format = d.format()
 	img.URL = d.string()
 	img.Labels = d.labels()
-	if e.is(otherRef) {
+	if e.Is(otherRef) {
 		img.Ref = backends.Ref{Collection: d.string(), Name: d.string(), Tag: d.string()}
 	}
 }
@@ -247,10 +254,10 @@ func (d *decoder) digest() (s string, same bool) {
 	case digestText:
 		return d.string(), false
 	case digestSHA256:
-		var text [len(sha256Prefix) + 64]byte
-		copy(text[:], sha256Prefix)
+		var text [len(SHA256Prefix) + 64]byte
+		copy(text[:], SHA256Prefix)
 		raw := d.take(32)
-		hex.Encode(text[len(sha256Prefix):], raw)
+		hex.Encode(text[len(SHA256Prefix):], raw)
 		if raw == nil {
 			return "", false
 		}
@@ -285,10 +292,10 @@ const (
 	maxLabels = 64 << 10
 )
 
-// clean makes an answer of a registry fit to be stored and printed: one entry
+// Clean makes an answer of a registry fit to be stored and printed: one entry
 // that no store takes would keep the others of its listing out, and a time
 // outside the years that RFC 3339 can write would make JSON fail.
-func clean(img backends.Image) backends.Image {
+func Clean(img backends.Image) backends.Image {
 	if len(img.URL) > maxURL {
 		img.URL = ""
 	}
@@ -306,17 +313,17 @@ func clean(img backends.Image) backends.Image {
 	return img
 }
 
-// merge adds to img what is known of the same version already: a listing tells
+// Merge adds to img what is known of the same version already: a listing tells
 // less than Stat does, and our own SHA-256 is better than none.
-func merge(old entry, img backends.Image) backends.Image {
-	o := old.image
-	if !old.is(full) || o.Version != img.Version || img.Version == "" {
+func Merge(old Entry, img backends.Image) backends.Image {
+	o := old.Image
+	if !old.Is(Full) || o.Version != img.Version || img.Version == "" {
 		return img
 	}
 	if img.Size < 0 {
 		img.Size = o.Size
 	}
-	if img.Digest == "" || isSHA256(o.Digest) && !isSHA256(img.Digest) {
+	if img.Digest == "" || IsSHA256(o.Digest) && !IsSHA256(img.Digest) {
 		img.Digest = o.Digest
 	}
 	if img.Modified.IsZero() {
@@ -328,7 +335,7 @@ func merge(old entry, img backends.Image) backends.Image {
 	if img.URL == "" {
 		img.URL = o.URL
 	}
-	if img.Format == "" || o.Format == noImage {
+	if img.Format == "" || o.Format == NoImage {
 		img.Format = o.Format
 	}
 	return img

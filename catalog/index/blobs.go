@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package catalog
+package index
 
 import (
 	"encoding/binary"
@@ -10,9 +10,9 @@ import (
 	"github.com/sregfs/sregfs/cache"
 )
 
-// BlobIndex makes a store the cache's memory of its blobs. The cache does not
+// Blobs makes a store the cache's memory of its blobs. The cache does not
 // depend on it; both may use the store at once with the catalogue.
-func BlobIndex(s Store) cache.Index { return blobIndex{s} }
+func Blobs(s Store) cache.Index { return blobIndex{s} }
 
 type blobIndex struct{ store Store }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package catalog
+package records
 
 import (
 	"encoding/json"
@@ -17,20 +17,24 @@ import (
 	"github.com/sregfs/sregfs/cache"
 )
 
-// records are what cannot be found again: a small JSON file of pins, replaced as a
+// Records are what cannot be found again: a small JSON file of pins, replaced as a
 // whole, and the collections made by hand. Another process may have written them
-// since: a change reads what is new first. The zero value keeps them in memory.
-type records struct {
-	dir  string
-	made madeCollections
+// since: a change reads what is new first. Methods may be called from many goroutines
+// at once.
+type Records struct {
+	collections
 
 	mu     sync.Mutex // guards the fields below
 	loaded bool
-	pins   []pin
+	pins   []Pin
 }
 
-// A pin keeps a blob from eviction.
-type pin struct {
+// New returns the records in dir, which is made when something is first written;
+// with "" they are kept in memory.
+func New(dir string) *Records { return &Records{collections: collections{dir: dir}} }
+
+// A Pin keeps a blob from eviction.
+type Pin struct {
 	Key cache.Key `json:"key"`
 	URI string    `json:"uri"` // by which it was pinned; for people
 }
@@ -44,11 +48,11 @@ const (
 )
 
 // load reads the pins. A damaged file counts as empty, but is kept beside.
-func (r *records) load() error {
+func (r *Records) load() error {
 	if r.dir == "" {
 		return nil
 	}
-	pins, err := readJSON[[]pin](filepath.Join(r.dir, pinsFile))
+	pins, err := readJSON[[]Pin](filepath.Join(r.dir, pinsFile))
 	if err != nil {
 		return err
 	}
@@ -74,37 +78,21 @@ func readJSON[T any](path string) (v T, err error) {
 	return zero, nil
 }
 
-// change lets f change what the file holds now and writes it back.
-func (r *records) change(f func()) error {
+// change replaces the pins that the file holds now by what f makes of a copy.
+func (r *Records) change(f func([]Pin) []Pin) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.load(); err != nil {
 		return err
 	}
-	pins := slices.Clone(r.pins)
-	f()
-	if r.dir == "" {
-		return nil
-	}
-	if !slices.Equal(pins, r.pins) {
-		if err := writeJSON(r.dir, pinsFile, r.pins); err != nil {
-			r.pins = pins
+	pins := f(slices.Clone(r.pins))
+	if r.dir != "" && !slices.Equal(pins, r.pins) {
+		if err := writeJSON(r.dir, pinsFile, pins); err != nil {
 			return err
 		}
 	}
+	r.pins = pins
 	return nil
-}
-
-// read calls f with the records loaded.
-func (r *records) read(f func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.loaded {
-		if err := r.load(); err != nil {
-			return // nothing is known then; a change reports it
-		}
-	}
-	f()
 }
 
 // writeJSON replaces a file so that either the old or the new one is there after
@@ -112,7 +100,7 @@ func (r *records) read(f func()) {
 func writeJSON(dir, name string, v any) (err error) {
 	defer func() {
 		if err != nil {
-			err = diskError("write "+filepath.Join(dir, name), err)
+			err = backends.DiskError("write "+filepath.Join(dir, name), err)
 		}
 	}()
 	text, err := json.MarshalIndent(v, "", "  ")
@@ -126,36 +114,29 @@ func writeJSON(dir, name string, v any) (err error) {
 	return disk.Replace(filepath.Join(dir, name), append(text, '\n'), disk.Replacement{Perm: 0o666})
 }
 
-// diskError says what was done on the disk of this machine. Of the cause only
-// what errno tells passes through: a file of ours that is missing must not read
-// as "no such image".
-func diskError(what string, err error) error {
-	if errno, ok := backends.LocalErrno(err); ok {
-		return fmt.Errorf("%s: %w", what, errno)
+// Pins returns what is pinned. An error shows with the next change.
+func (r *Records) Pins() []Pin {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.loaded && r.load() != nil {
+		return nil
 	}
-	return fmt.Errorf("%s: %v", what, err)
+	return slices.Clone(r.pins)
 }
 
-func (r *records) pinned() []cache.Key {
-	var keys []cache.Key
-	r.read(func() {
-		for _, p := range r.pins {
-			keys = append(keys, p.Key)
+// Pin adds a pin, unless there is one of its key. Errors: those of the local disk.
+func (r *Records) Pin(p Pin) error {
+	return r.change(func(pins []Pin) []Pin {
+		if slices.ContainsFunc(pins, func(o Pin) bool { return o.Key == p.Key }) {
+			return pins
 		}
-	})
-	return keys
-}
-
-func (r *records) pin(p pin) error {
-	return r.change(func() {
-		if !slices.ContainsFunc(r.pins, func(o pin) bool { return o.Key == p.Key }) {
-			r.pins = append(r.pins, p)
-		}
+		return append(pins, p)
 	})
 }
 
-func (r *records) unpin(key cache.Key) error {
-	return r.change(func() {
-		r.pins = slices.DeleteFunc(r.pins, func(p pin) bool { return p.Key == key })
+// Unpin is the inverse of Pin.
+func (r *Records) Unpin(key cache.Key) error {
+	return r.change(func(pins []Pin) []Pin {
+		return slices.DeleteFunc(pins, func(p Pin) bool { return p.Key == key })
 	})
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package catalog
+package index
 
 import (
 	"bytes"
@@ -100,7 +100,7 @@ func (t *nameTable) key(c *nameChunk, begin, end int) []byte {
 	}
 	path, tag, _ := strings.Cut(line, ":") // a plain part has no colon
 	slash := strings.LastIndexByte(path, '/')
-	return imageKey(t.remote, backends.Ref{Collection: path[:slash], Name: path[slash+1:], Tag: tag})
+	return ImageKey(t.remote, backends.Ref{Collection: path[:slash], Name: path[slash+1:], Tag: tag})
 }
 
 // has reports whether the table has the image of a key.
@@ -186,7 +186,7 @@ func (c *nameChunk) lines(needles []needle) func(yield func(begin, end int) bool
 
 // find returns the keys of the images that m means, in their order; ok is false
 // if they are more than a limit, or may be any.
-func (t *nameTable) find(m *matcher, limit int) (keys [][]byte, ok bool) {
+func (t *nameTable) find(m *Matcher, limit int) (keys [][]byte, ok bool) {
 	needles, ok := t.needles(m)
 	if !ok {
 		return nil, false
@@ -195,21 +195,23 @@ func (t *nameTable) find(m *matcher, limit int) (keys [][]byte, ok bool) {
 	found := make([][][]byte, workers)
 	var g errgroup.Group
 	for w := range workers {
-		g.Go(guarded(nil, func() error {
-			own := m.clone()
-			for i := w * len(t.chunks) / workers; i < (w+1)*len(t.chunks)/workers; i++ {
-				c := &t.chunks[i]
-				for begin, end := range c.lines(needles) {
-					if !own.line(t.scheme, c.text[begin:end]) {
-						continue
-					}
-					if found[w] = append(found[w], t.key(c, begin, end)); len(found[w]) > limit {
-						return nil
+		g.Go(func() error {
+			return backends.Guard(nil, func() error {
+				own := m.clone()
+				for i := w * len(t.chunks) / workers; i < (w+1)*len(t.chunks)/workers; i++ {
+					c := &t.chunks[i]
+					for begin, end := range c.lines(needles) {
+						if !own.line(t.scheme, c.text[begin:end]) {
+							continue
+						}
+						if found[w] = append(found[w], t.key(c, begin, end)); len(found[w]) > limit {
+							return nil
+						}
 					}
 				}
-			}
-			return nil
-		}))
+				return nil
+			})
+		})
 	}
 	_ = backends.Raise(g.Wait()) // nothing else
 	for _, some := range found {
@@ -226,7 +228,7 @@ func (t *nameTable) find(m *matcher, limit int) (keys [][]byte, ok bool) {
 
 // needles returns what the lines of all matches have in them, one of several; ok
 // is false if any line may match.
-func (t *nameTable) needles(m *matcher) (best []needle, ok bool) {
+func (t *nameTable) needles(m *Matcher) (best []needle, ok bool) {
 	fewest := -1
 	for _, literal := range m.literal {
 		if strings.Contains(t.scheme, string(literal)) {

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package catalog
+package index
 
 import (
 	"bytes"
-	"hash/maphash"
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
@@ -27,8 +26,9 @@ const (
 	kindBlob    = 'b'
 	kindSession = 'p'
 
-	entryImage = 'i'
-	entryChild = 'c'
+	// KindImage and KindCollection are the kinds of entries.
+	KindImage      = 'i'
+	KindCollection = 'c'
 )
 
 // appendPart appends one part and its end.
@@ -69,46 +69,49 @@ func cutPart(k []byte) (part, rest []byte, ok bool) {
 	return plain, rest, true
 }
 
-// listPrefix begins the keys of all that lies directly in a collection.
-func listPrefix(remote, collection string) []byte {
+// ListPrefix begins the keys of all that lies directly in a collection.
+func ListPrefix(remote, collection string) []byte {
 	k := make([]byte, 0, len(remote)+len(collection)+64)
 	return appendPart(appendPart(append(k, kindEntry), remote), collection)
 }
 
-func imageKey(remote string, ref backends.Ref) []byte {
-	k := append(listPrefix(remote, ref.Collection), entryImage)
+// ImageKey is the key of an image.
+func ImageKey(remote string, ref backends.Ref) []byte {
+	k := append(ListPrefix(remote, ref.Collection), KindImage)
 	return appendPart(appendPart(k, ref.Name), ref.Tag)
 }
 
-// childKey is the key of a collection in the listing of its parent.
-func childKey(remote, collection string) []byte {
-	parent, name := parentOf(collection)
-	return appendPart(append(listPrefix(remote, parent), entryChild), name)
+// ChildKey is the key of a collection in the listing of its parent.
+func ChildKey(remote, collection string) []byte {
+	parent, name := Parent(collection)
+	return appendPart(append(ListPrefix(remote, parent), KindCollection), name)
 }
 
-// childKeys are those of a collection and of all above it.
-func childKeys(remote, collection string) (keys [][]byte) {
-	for ; collection != ""; collection, _ = parentOf(collection) {
-		keys = append(keys, childKey(remote, collection))
+// ChildKeys are those of a collection and of all above it.
+func ChildKeys(remote, collection string) (keys [][]byte) {
+	for ; collection != ""; collection, _ = Parent(collection) {
+		keys = append(keys, ChildKey(remote, collection))
 	}
 	return keys
 }
 
-func headerKey(remote, collection string) []byte {
+// HeaderKey is the key of a collection's header.
+func HeaderKey(remote, collection string) []byte {
 	return appendPart(appendPart([]byte{kindHeader}, remote), collection)
 }
 
-// versionPrefix begins the keys of an image's versions.
-func versionPrefix(remote string, ref backends.Ref) []byte {
+// VersionPrefix begins the keys of an image's versions.
+func VersionPrefix(remote string, ref backends.Ref) []byte {
 	return appendPart(appendPart(appendPart([]byte{kindVersion}, remote), ref.Collection), ref.Name)
 }
 
-func versionKey(remote string, ref backends.Ref) []byte {
-	return appendPart(versionPrefix(remote, ref), ref.Version)
+// VersionKey is the key of a version of an image.
+func VersionKey(remote string, ref backends.Ref) []byte {
+	return appendPart(VersionPrefix(remote, ref), ref.Version)
 }
 
-// cutVersionKey reads the key of a version.
-func cutVersionKey(key []byte) (remote string, ref backends.Ref, ok bool) {
+// CutVersionKey reads the key of a version.
+func CutVersionKey(key []byte) (remote string, ref backends.Ref, ok bool) {
 	var parts [4]string
 	rest := key[1:]
 	for i := range parts {
@@ -121,26 +124,26 @@ func cutVersionKey(key []byte) (remote string, ref backends.Ref, ok bool) {
 	return parts[0], backends.Ref{Collection: parts[1], Name: parts[2], Version: parts[3]}, len(rest) == 0
 }
 
-// refKey is the key under which the facts of ref are stored.
-func refKey(remote string, ref backends.Ref) []byte {
+// RefKey is the key under which the facts of ref are stored.
+func RefKey(remote string, ref backends.Ref) []byte {
 	if ref.Version != "" {
-		return versionKey(remote, ref)
+		return VersionKey(remote, ref)
 	}
-	return imageKey(remote, ref)
+	return ImageKey(remote, ref)
 }
 
-// cutEntry reads what follows the collection in the key of an entry: the child's
+// CutEntry reads what follows the collection in the key of an entry: the child's
 // name, or the name and tag of an image.
-func cutEntry(rest []byte) (kind byte, name, tag []byte, ok bool) {
+func CutEntry(rest []byte) (kind byte, name, tag []byte, ok bool) {
 	if len(rest) == 0 {
 		return 0, nil, nil, false
 	}
 	kind = rest[0]
 	name, rest, ok = cutPart(rest[1:])
-	if ok && kind == entryImage {
+	if ok && kind == KindImage {
 		tag, rest, ok = cutPart(rest)
 	}
-	return kind, name, tag, ok && len(rest) == 0 && (kind == entryImage || kind == entryChild)
+	return kind, name, tag, ok && len(rest) == 0 && (kind == KindImage || kind == KindCollection)
 }
 
 // cutImageKey reads the key of an image.
@@ -155,12 +158,12 @@ func cutImageKey(key []byte) (remote, collection, name, tag []byte, ok bool) {
 	if collection, rest, ok = cutPart(rest); !ok {
 		return nil, nil, nil, nil, false
 	}
-	kind, name, tag, ok := cutEntry(rest)
-	return remote, collection, name, tag, ok && kind == entryImage
+	kind, name, tag, ok := CutEntry(rest)
+	return remote, collection, name, tag, ok && kind == KindImage
 }
 
-// parentOf splits a collection into its parent and its last part.
-func parentOf(collection string) (parent, name string) {
+// Parent splits a collection into its parent and its last part.
+func Parent(collection string) (parent, name string) {
 	i := strings.LastIndexByte(collection, '/')
 	if i < 0 {
 		return "", collection
@@ -168,22 +171,26 @@ func parentOf(collection string) (parent, name string) {
 	return collection[:i], collection[i+1:]
 }
 
-// joinCollection is the inverse of parentOf.
-func joinCollection(parent, name string) string {
+// Join is the inverse of Parent.
+func Join(parent, name string) string {
 	if parent == "" {
 		return name
 	}
 	return parent + "/" + name
 }
 
-var hashSeed = maphash.MakeSeed()
+// SessionPrefix begins the keys of SessionKey.
+func SessionPrefix() []byte { return []byte{kindSession} }
 
-func hashOf(parts ...string) uint64 {
-	var h maphash.Hash
-	h.SetSeed(hashSeed)
-	for _, p := range parts {
-		h.WriteString(p)
-		h.WriteByte(0)
+// SessionKey is the key of how far the push of one file came, which the parts tell from
+// others.
+func SessionKey(parts ...string) []byte {
+	k := SessionPrefix()
+	for _, part := range parts {
+		k = appendPart(k, part)
 	}
-	return h.Sum64()
+	return k
 }
+
+// VersionsPrefix begins the keys of all versions.
+func VersionsPrefix() []byte { return []byte{kindVersion} }
