@@ -347,7 +347,7 @@ func (m *model) begin(client string, n name, flag string) *file {
 		d.base = m.truth[n.key]
 		m.dropLeft(n.key, "incomplete")
 	}
-	if len(m.loose[n.key]) > 0 && !n.temporary {
+	if len(m.loose[n.key]) > 0 && !n.temporary && (m.async && m.troubled(n.remote) || slices.Contains(m.meanings(n.key), nil)) {
 		d.unsure = true // the mount may take the name for what it was
 		for _, v := range m.loose[n.key] {
 			if d.base == nil {
@@ -627,9 +627,14 @@ func (m *model) uploads(r result) error {
 			return err
 		}
 	}
-	for _, d := range m.left {
-		if err := drop(d, d.states); err != nil {
-			return err
+	for _, sure := range []bool{true, false} { // what need not be there takes no line of what must
+		for _, d := range m.left {
+			if d.states[""] == sure {
+				continue
+			}
+			if err := drop(d, d.states); err != nil {
+				return err
+			}
 		}
 	}
 	if len(shown) > 0 {

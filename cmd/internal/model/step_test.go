@@ -242,7 +242,7 @@ func (m *model) stat(o op, r result) error {
 	}
 	d, vs := m.view(o.who, n)
 	if d != nil {
-		vs = append([]*version{{data: d.data, private: d.private, anyMode: d.unsure, from: d.from, to: d.to}}, vs...)
+		vs = append([]*version{{data: d.data, private: d.private, anyMode: d.unsure || d.accepted, from: d.from, to: d.to}}, vs...)
 	}
 	if r.Err != "" {
 		if d == nil && slices.Contains(vs, nil) || m.dirs[n.dir] == "maybe" {
