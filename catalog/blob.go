@@ -5,6 +5,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
@@ -19,11 +20,11 @@ import (
 // extension that is none; backends.ErrChanged if the tag means another version by
 // now, which Lookup returns from then on.
 func (c *Catalog) Blob(ctx context.Context, remote string, img backends.Image) (*cache.Blob, error) {
-	r, err := c.live(remote)
+	r, err := c.Live(remote)
 	if err != nil {
 		return nil, err
 	}
-	s, err := c.open()
+	s, err := c.State()
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +35,7 @@ func (c *Catalog) Blob(ctx context.Context, remote string, img backends.Image) (
 	if err == nil {
 		b, err = c.sniffed(ctx, s.Index, r, img, b)
 	}
-	if r.atHand() {
+	if r.Local() {
 		return b, err
 	}
 	if err == nil {
@@ -45,13 +46,17 @@ func (c *Catalog) Blob(ctx context.Context, remote string, img backends.Image) (
 		}
 		shut(b)
 	}
-	return nil, c.replaced(ctx, s.Index, r, img, err)
+	return nil, c.Replaced(ctx, r, img, err)
 }
 
-// replaced returns backends.ErrChanged if err is because the tag of img means another
+// Replaced returns backends.ErrChanged if err is because the tag of img means another
 // version than that by now; else err. It asks the registry.
-func (c *Catalog) replaced(ctx context.Context, s *index.Index, r Remote, img backends.Image, err error) error {
+func (c *Catalog) Replaced(ctx context.Context, r Remote, img backends.Image, err error) error {
 	if img.Ref.Version != "" || !errors.Is(err, backends.ErrChanged) && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s, stateErr := c.store()
+	if stateErr != nil {
 		return err
 	}
 	c.doubt(s, r.Name, img.Ref)
@@ -68,7 +73,7 @@ func (c *Catalog) replaced(ctx context.Context, s *index.Index, r Remote, img ba
 func (c *Catalog) sized(ctx context.Context, s *State, r Remote, img backends.Image) backends.Image {
 	ref := img.Ref
 	ref.Version = ""
-	if img.Size >= 0 || r.atHand() || s.Cache.InfoOf(r.Client, img).State == cache.Cached {
+	if img.Size >= 0 || r.Local() || s.Cache.InfoOf(r.Client, img).State == cache.Cached {
 		return img
 	}
 	e, ok := s.Index.Entry(r.Name, ref)
@@ -90,11 +95,11 @@ func (c *Catalog) sized(ctx context.Context, s *State, r Remote, img backends.Im
 // state could be opened nothing is.
 func (c *Catalog) BlobInfo(remote string, img backends.Image) cache.Info {
 	r, unknown := c.Remote(remote)
-	if unknown == nil && r.atHand() {
+	if unknown == nil && r.Local() {
 		return cache.Info{Record: cache.Record{Size: img.Size, State: cache.Cached}, Have: max(img.Size, 0)}
 	}
 	key := cache.KeyOf(remote, img)
-	s, err := c.open()
+	s, err := c.State()
 	if err != nil || s.Cache == nil {
 		return cache.Info{Record: cache.Record{Key: key, Size: img.Size, State: cache.Remote}}
 	}
@@ -164,3 +169,6 @@ func (c *Catalog) doubt(s *index.Index, remote string, ref backends.Ref) {
 		c.opts.Log.Warn("a doubt could not be stored", "remote", remote, "image", ref.String(), "err", err)
 	}
 }
+
+// shut closes what was only read: its error has nothing to say.
+func shut(c io.Closer) { c.Close() }

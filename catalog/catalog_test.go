@@ -26,6 +26,8 @@ import (
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/mem"
+	"github.com/sregfs/sregfs/catalog/uploads"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 func TestMain(m *testing.M) {
@@ -39,6 +41,8 @@ func TestMain(m *testing.M) {
 // A bench is a catalogue with one service called lab, and its state.
 type bench struct {
 	*catalog.Catalog
+	*uploads.Uploads
+	*verbs.Verbs
 	t      testing.TB
 	svc    *service
 	store  *keptStore
@@ -70,12 +74,12 @@ func (b *bench) open() {
 	b.t.Helper()
 	remotes := append([]catalog.Remote{{Name: "lab", Type: "test", URL: "https://lab.example.org", Client: b.svc.client("lab"), Policy: b.policy}}, b.extra...)
 	c, err := catalog.New(catalog.Options{
-		Types: all.Types, Remotes: remotes, Default: "lab", Records: filepath.Join(b.dir, "records"), State: b.state,
+		Remotes: remotes, Records: filepath.Join(b.dir, "records"), State: b.state,
 	})
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.Catalog = c
+	b.use(c)
 	c.Watch(func(e catalog.Event) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -92,9 +96,21 @@ func (b *bench) state() (*catalog.State, error) {
 	return &catalog.State{Index: index.New(b.store), Cache: blobs, Spool: drafts}, err
 }
 
+// use puts the bench to another catalogue.
+func (b *bench) use(c *catalog.Catalog) {
+	b.Catalog, b.Uploads = c, uploads.New(c, nil)
+	b.Verbs = verbs.New(c, b.Uploads, verbs.Options{Types: all.Types, Default: "lab"})
+}
+
+// Start begins the background work of a mount.
+func (b *bench) Start(ctx context.Context) error {
+	return errors.Join(b.Catalog.Start(ctx), b.Uploads.Start(ctx))
+}
+
 func (b *bench) close() {
 	b.t.Helper()
-	if err := b.Close(context.Background()); err != nil {
+	b.Drain(context.Background())
+	if err := b.Close(); err != nil {
 		b.t.Errorf("Close: %v", err)
 	}
 }

@@ -89,7 +89,7 @@ func (c *Catalog) follow(ctx context.Context, r Remote) {
 // noteChange asks again for listings that somebody has looked at; the others
 // are asked for anyway when they are first wanted.
 func (c *Catalog) noteChange(r Remote, change backends.Change) {
-	if r.atHand() {
+	if r.Local() {
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: r.Name, Collection: change.Collection})
 		return
 	}
@@ -97,14 +97,14 @@ func (c *Catalog) noteChange(r Remote, change backends.Change) {
 	if err != nil {
 		return
 	}
-	c.own.add(c.now(), index.HeaderKey(r.Name, change.Collection))
+	c.own.add(c.Now(), index.HeaderKey(r.Name, change.Collection))
 	if _, ok := s.Header(r.Name, change.Collection); ok {
 		c.refreshLater(r, change.Collection)
 	}
 	if !change.Below {
 		return
 	}
-	c.own.add(c.now(), doubtKey(r.Name, change.Collection))
+	c.own.add(c.Now(), doubtKey(r.Name, change.Collection))
 	c.doubtBelow(s, r, change.Collection)
 }
 

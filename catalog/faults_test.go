@@ -24,6 +24,8 @@ import (
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/badger"
 	"github.com/sregfs/sregfs/catalog/index"
+	"github.com/sregfs/sregfs/catalog/uploads"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // A weakStore takes so many more changes, then none: a full disk, or a process
@@ -161,7 +163,7 @@ func TestTarget_otherSpelling(t *testing.T) {
 		svc.put("library/alpine:3", tiny(t, ""))
 		svc.images[mustRef(t, "library/Alpine:3")] = svc.images[mustRef(t, "library/alpine:3")]
 		b := newBench(t, svc, func(b *bench) { b.policy = policy })
-		_, err := b.Create(t.Context(), "lab", mustRef(t, "library/Alpine:3"), "simg", false)
+		_, err := b.Create(t.Context(), uploads.Destination{Remote: "lab", Ref: mustRef(t, "library/Alpine:3"), Format: "simg"})
 		if !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "library/alpine:3") {
 			t.Errorf("%+v: Create = %v, want a refusal with the registry's name", policy, err)
 		}
@@ -170,7 +172,7 @@ func TestTarget_otherSpelling(t *testing.T) {
 			if err := os.WriteFile(file, tiny(t, text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			_, err := b.Push(t.Context(), file, "lab://library/Alpine:3", true, nil)
+			_, err := b.Push(t.Context(), file, "lab://library/Alpine:3", verbs.PushOptions{Force: true}, nil)
 			if !errors.Is(err, fs.ErrInvalid) {
 				t.Errorf("%+v: Push of %q = %v, want fs.ErrInvalid", policy, text, err)
 			}

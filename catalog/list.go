@@ -59,7 +59,7 @@ func (c *Catalog) Names(ctx context.Context, remote, collection string) iter.Seq
 		made := c.records.Children(remote, collection)
 		isMade := c.records.IsMade(remote, collection)
 		l := lister{yield: yield, made: made, ours: isMade, exists: isMade || collection == ""}
-		if r.atHand() {
+		if r.Local() {
 			l.from(r.Client.List(ctx, collection))
 			return
 		}
@@ -91,9 +91,9 @@ func (c *Catalog) listable(ctx context.Context, s *index.Index, r Remote, collec
 		return nil
 	}
 	if r.Client == nil {
-		return r.unopened()
+		return r.Unopened()
 	}
-	if err := c.failed.recent(string(index.HeaderKey(r.Name, collection)), c.now()); err != nil {
+	if err := c.failed.recent(string(index.HeaderKey(r.Name, collection)), c.Now()); err != nil {
 		return err
 	}
 	return c.join(ctx, s, r, collection)
@@ -125,7 +125,7 @@ func (l *lister) end(err error) {
 		}
 	}
 	if l.ended || err == nil || errors.Is(err, errors.ErrUnsupported) ||
-		l.exists && errors.Is(err, fs.ErrNotExist) || l.ours && passing(err) {
+		l.exists && errors.Is(err, fs.ErrNotExist) || l.ours && Passing(err) {
 		return
 	}
 	l.yield(nil, err)
@@ -180,7 +180,7 @@ func (c *Catalog) IsCollection(ctx context.Context, remote, collection string) (
 	if collection == "" || c.records.IsMade(remote, collection) {
 		return true, nil
 	}
-	if r.atHand() {
+	if r.Local() {
 		for _, err = range r.Client.List(ctx, collection) {
 			break
 		}
@@ -211,7 +211,7 @@ func (c *Catalog) IsCollection(ctx context.Context, remote, collection string) (
 // it was made here, or a listing has shown it. No registry is asked.
 func (c *Catalog) IsListed(remote, collection string) bool {
 	r, err := c.Remote(remote)
-	if err != nil || r.atHand() || c.records.IsMade(remote, collection) {
+	if err != nil || r.Local() || c.records.IsMade(remote, collection) {
 		return err == nil // who has the files at hand does not guess
 	}
 	s, err := c.store()

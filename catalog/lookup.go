@@ -36,7 +36,7 @@ func (c *Catalog) lookup(ctx context.Context, remote string, ref backends.Ref) (
 	if err != nil {
 		return backends.Image{}, err
 	}
-	if r.atHand() {
+	if r.Local() {
 		return c.statNow(ctx, r, ref)
 	}
 	s, err := c.store()
@@ -50,7 +50,7 @@ func (c *Catalog) lookup(ctx context.Context, remote string, ref backends.Ref) (
 	case r.Client == nil && known.Is(index.Full):
 		return known.Image, nil
 	case r.Client == nil:
-		return backends.Image{}, r.unopened()
+		return backends.Image{}, r.Unopened()
 	case c.believedAbsent(r.Name, ref):
 		return backends.Image{}, missing(r.Name, ref)
 	case known.Is(index.Full):
@@ -120,7 +120,7 @@ func (c *Catalog) entryFresh(s *index.Index, remote, collection string, e index.
 
 // askAgain is ask for an image that is known but not fresh.
 func (c *Catalog) askAgain(ctx context.Context, s *index.Index, r Remote, ref backends.Ref, known index.Entry) (backends.Image, error) {
-	away, probe := c.health.away(r.Name, c.now(), c.opts.NegTTL)
+	away, probe := c.health.away(r.Name, c.Now(), c.opts.NegTTL)
 	if away && !probe {
 		return known.Image, nil
 	}
@@ -132,29 +132,42 @@ func (c *Catalog) askAgain(ctx context.Context, s *index.Index, r Remote, ref ba
 	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	img, err := c.ask(wait, s, r, ref)
-	if err != nil && ctx.Err() == nil && passing(err) {
-		c.health.note(r.Name, err, c.now()) // also where only our patience ended
+	if err != nil && ctx.Err() == nil && Passing(err) {
+		c.Note(r.Name, err) // also where only our patience ended
 		c.opts.Log.Debug("registry does not answer; using what it said before", "remote", r.Name, "image", ref.String(), "err", err)
 		return known.Image, nil
 	}
 	return img, err
 }
 
+// Stat asks the registry about one image, and does not store its answer. Without a
+// ref.Tag the usual one is meant.
+//
+// Errors: those of backends.Backend.Stat.
+func (c *Catalog) Stat(ctx context.Context, remote string, ref backends.Ref) (backends.Image, error) {
+	r, ref, err := c.subject(remote, ref)
+	if err != nil {
+		return backends.Image{}, err
+	}
+	return c.statNow(ctx, r, ref)
+}
+
 // statNow asks without storing the answer.
 func (c *Catalog) statNow(ctx context.Context, r Remote, ref backends.Ref) (backends.Image, error) {
 	if r.Client == nil {
-		return backends.Image{}, r.unopened()
+		return backends.Image{}, r.Unopened()
 	}
-	return c.askNow(ctx, r, func(ctx context.Context) (backends.Image, error) { return r.Client.Stat(ctx, ref) })
+	return c.Ask(ctx, r, func(ctx context.Context) (backends.Image, error) { return r.Client.Stat(ctx, ref) })
 }
 
-// askNow puts a question to a registry that can be asked.
-func (c *Catalog) askNow(ctx context.Context, r Remote, stat func(context.Context) (backends.Image, error)) (backends.Image, error) {
+// Ask puts a question about one image to a registry that can be asked, for
+// Options.Timeout at most.
+func (c *Catalog) Ask(ctx context.Context, r Remote, stat func(context.Context) (backends.Image, error)) (backends.Image, error) {
 	limited, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
 	img, err := stat(limited)
 	if ctx.Err() == nil { // else it is the caller who had no time
-		c.health.note(r.Name, err, c.now())
+		c.Note(r.Name, err)
 	}
 	return index.Clean(img), err
 }
@@ -162,7 +175,7 @@ func (c *Catalog) askNow(ctx context.Context, r Remote, stat func(context.Contex
 // ask puts a question to the registry, once however many want to know, and
 // stores the answer; a refusal is not asked for again at once. The question does not end with ctx: others may wait for it.
 func (c *Catalog) ask(ctx context.Context, s *index.Index, r Remote, ref backends.Ref) (backends.Image, error) {
-	if err := c.failed.recent(string(index.RefKey(r.Name, ref)), c.now()); err != nil {
+	if err := c.failed.recent(string(index.RefKey(r.Name, ref)), c.Now()); err != nil {
 		return backends.Image{}, err
 	}
 	answer := c.asking.DoChan(string(index.RefKey(r.Name, ref)), func() (any, error) {
@@ -182,7 +195,7 @@ func (c *Catalog) ask(ctx context.Context, s *index.Index, r Remote, ref backend
 }
 
 func (c *Catalog) learn(ctx context.Context, s *index.Index, r Remote, ref backends.Ref) (backends.Image, error) {
-	asked := c.now()
+	asked := c.Now()
 	defer c.own.ask(asked)()
 	img, err := c.statNow(ctx, r, ref)
 	switch {
@@ -191,14 +204,14 @@ func (c *Catalog) learn(ctx context.Context, s *index.Index, r Remote, ref backe
 	case errors.Is(err, fs.ErrNotExist):
 		if !c.own.since(index.RefKey(r.Name, ref), asked) {
 			if errors.Is(err, backends.ErrNoVariant) { // what there is instead is worth telling again
-				c.failed.add(string(index.RefKey(r.Name, ref)), err, c.now().Add(c.opts.NegTTL))
+				c.failed.add(string(index.RefKey(r.Name, ref)), err, c.Now().Add(c.opts.NegTTL))
 			} else {
-				c.absent.add(string(index.RefKey(r.Name, ref)), c.now())
+				c.absent.add(string(index.RefKey(r.Name, ref)), c.Now())
 			}
 			c.forget(s, r.Name, ref)
 		}
 	case errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized): // whoever logs in need not wait
-		c.failed.add(string(index.RefKey(r.Name, ref)), err, c.now().Add(c.failureLife(err)))
+		c.failed.add(string(index.RefKey(r.Name, ref)), err, c.Now().Add(c.failureLife(err)))
 	}
 	return backends.Image{}, err
 }
@@ -218,7 +231,7 @@ func (c *Catalog) keep(s *index.Index, remote string, ref backends.Ref, img back
 		}
 		return img
 	}
-	now := index.Entry{Flags: old.Flags&(index.InListing|index.ByName) | index.Full, Seen: c.now(), Image: index.Merge(old, img)}
+	now := index.Entry{Flags: old.Flags&(index.InListing|index.ByName) | index.Full, Seen: c.Now(), Image: index.Merge(old, img)}
 	if old.Is(index.FromList) && old.Image.Version == img.Version {
 		now.Flags |= index.FromList
 	}
@@ -273,4 +286,26 @@ func (c *Catalog) forget(s *index.Index, remote string, ref backends.Ref) {
 	if old.Shown() {
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: ref.Collection})
 	}
+}
+
+// Current is Lookup for those who are about to replace the Image: its version
+// must not be out of date.
+func (c *Catalog) Current(ctx context.Context, r Remote, ref backends.Ref) (backends.Image, error) {
+	if r.Local() {
+		return c.statNow(ctx, r, ref)
+	}
+	s, err := c.store()
+	if err != nil {
+		return backends.Image{}, err
+	}
+	if c.believedAbsent(r.Name, ref) {
+		return backends.Image{}, missing(r.Name, ref)
+	}
+	img, err := c.ask(ctx, s, r, ref)
+	if err != nil && Passing(err) && r.Policy.Async {
+		if e, ok := s.Entry(r.Name, ref); ok && e.Is(index.Full) {
+			return e.Image, nil
+		}
+	}
+	return img, err
 }

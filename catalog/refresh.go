@@ -27,11 +27,11 @@ const (
 //
 // Errors: those of backends.Lister.
 func (c *Catalog) Refresh(ctx context.Context, remote, collection string) error {
-	r, err := c.live(remote)
+	r, err := c.Live(remote)
 	if err != nil {
 		return err
 	}
-	if r.atHand() {
+	if r.Local() {
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: collection})
 		return nil
 	}
@@ -45,7 +45,7 @@ func (c *Catalog) Refresh(ctx context.Context, remote, collection string) error 
 // refreshLater refreshes behind the caller's back, unless that went wrong just now.
 func (c *Catalog) refreshLater(r Remote, collection string) {
 	s, err := c.store()
-	if err != nil || r.Client == nil || c.failed.recent(string(index.HeaderKey(r.Name, collection)), c.now()) != nil {
+	if err != nil || r.Client == nil || c.failed.recent(string(index.HeaderKey(r.Name, collection)), c.Now()) != nil {
 		return
 	}
 	c.tasks.start(func(ctx context.Context) {
@@ -65,15 +65,15 @@ func (c *Catalog) join(ctx context.Context, s *index.Index, r Remote, collection
 	key := string(index.HeaderKey(r.Name, collection))
 	done := c.listing.DoChan(key, func() (any, error) {
 		return nil, c.tasks.run(func(ctx context.Context) error {
-			asked := c.now()
+			asked := c.Now()
 			defer c.own.ask(asked)()
 			err := c.relist(ctx, s, r, collection, asked)
-			c.health.note(r.Name, err, c.now())
+			c.Note(r.Name, err)
 			switch {
 			case err == nil, collection != "" && c.own.since(index.ChildKey(r.Name, collection), asked):
 				c.failed.drop(key)
 			case !errors.Is(err, context.Canceled):
-				c.failed.add(key, err, c.now().Add(c.failureLife(err)))
+				c.failed.add(key, err, c.Now().Add(c.failureLife(err)))
 			}
 			return err
 		})

@@ -267,7 +267,7 @@ func (l *relisting) finish(truncated bool) error {
 			return err
 		}
 	}
-	h := index.Header{Fetched: l.started, Took: l.c.now().Sub(l.started), Count: l.images, Truncated: truncated}
+	h := index.Header{Fetched: l.started, Took: l.c.Now().Sub(l.started), Count: l.images, Truncated: truncated}
 	if l.c.doubted(l.remote, l.collection, l.started) {
 		h.Fetched = time.Time{}
 	}

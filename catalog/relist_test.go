@@ -53,7 +53,7 @@ func openScripted(t *testing.T, s scripted, log *slog.Logger) *catalog.Catalog {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close(context.Background()) })
+	t.Cleanup(func() { c.Close() })
 	return c
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/mem"
+	"github.com/sregfs/sregfs/catalog/uploads"
 	"github.com/sregfs/sregfs/fsys"
 )
 
@@ -44,9 +45,9 @@ func ExampleFS_IO() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer cat.Close(ctx)
+	defer cat.Close()
 
-	root := fsys.New(cat, fsys.Options{}).IO(ctx)
+	root := fsys.New(cat, uploads.New(cat, nil), fsys.Options{}).IO(ctx)
 	err = fs.WalkDir(root, ".", func(path string, _ fs.DirEntry, err error) error {
 		fmt.Println(path)
 		return err

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // fileAndURI reads "FILE URI" or "--name URI FILE".
@@ -39,7 +40,7 @@ filesystem can. With --move the file is moved. A URI of another remote pushes.`,
 			}
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				progress, end := a.bar(uri)
-				r, err := c.Add(cmd.Context(), path, uri, move, force, progress)
+				r, err := c.Add(cmd.Context(), path, uri, verbs.AddOptions{Move: move, Force: force}, progress)
 				end()
 				if err != nil {
 					return err
@@ -70,7 +71,7 @@ func (a *app) pushCmd() *cobra.Command {
 			}
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				progress, end := a.bar(uri)
-				r, err := c.Push(cmd.Context(), path, uri, force, progress)
+				r, err := c.Push(cmd.Context(), path, uri, verbs.PushOptions{Force: force}, progress)
 				end()
 				if err != nil {
 					return err
