@@ -10,7 +10,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
 // A newFile is what a draft is made from.
@@ -71,13 +71,13 @@ func (f *FS) createDraft(ctx context.Context, b newFile) (*Draft, error) {
 
 func (f *FS) createData(ctx context.Context, d *Dir, name string, excl bool) (*spool.Draft, error) {
 	if d.locate(name).temporary {
-		return f.cat.Stage(d.staged(name))
+		return f.uploads.Stage(d.staged(name))
 	}
 	ref, format, err := d.parse(name)
 	if err != nil {
 		return nil, err
 	}
-	return f.cat.Create(ctx, d.remote, ref, format, excl)
+	return f.uploads.Create(ctx, uploads.Destination{Remote: d.remote, Ref: ref, Format: format, Exclusive: excl})
 }
 
 // overwrites reports whether images of a remote can be replaced.
@@ -119,7 +119,7 @@ func (i *Image) OpenWrite(ctx context.Context, who Caller, flags Flags) error {
 		return err
 	}
 	if !r.Policy.Overwrite && !truncate {
-		return catalog.Taken(i.remote, i.img.Ref) // what is changed in place is another image
+		return uploads.Taken(i.remote, i.img.Ref) // what is changed in place is another image
 	}
 	dir := &Dir{fs: i.fs, remote: i.remote, collection: i.img.Ref.Collection}
 	name := i.fs.opts.Names.fileName(i.img.Ref, i.img.Format)

@@ -11,7 +11,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/cache/spool"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
 // Mkdir makes a collection, which exists only here until an image is pushed to it; or a
@@ -91,7 +91,7 @@ func (d *Dir) Unlink(ctx context.Context, name string) error {
 			}
 			err = draft.remove()
 		}
-		if !errors.Is(err, catalog.ErrPublished) {
+		if !errors.Is(err, uploads.ErrPublished) {
 			return err
 		}
 		node, err = d.Lookup(ctx, name, Caller{}) // the image that it has become
@@ -129,7 +129,7 @@ func (d *Dir) Attr() Attr {
 }
 
 // unlink is remove for a draft that may be queued or being published.
-// Errors: catalog.ErrPublished; ErrBusy if publishing cannot be stopped any more.
+// Errors: uploads.ErrPublished; ErrBusy if publishing cannot be stopped any more.
 func (d *Draft) unlink(ctx context.Context) error {
 	d.mu.Lock()
 	data := d.data
@@ -137,7 +137,7 @@ func (d *Draft) unlink(ctx context.Context) error {
 	if data == nil {
 		return d.remove()
 	}
-	err := d.fs.cat.Withdraw(ctx, data, func() error {
+	err := d.fs.uploads.Withdraw(ctx, data, func() error {
 		if err := d.lock(ctx); err != nil { // those that wait for the upload return first
 			return err
 		}
@@ -147,7 +147,7 @@ func (d *Draft) unlink(ctx context.Context) error {
 	switch {
 	case errors.Is(err, spool.ErrInUse):
 		return fmt.Errorf("%s: %w: %v", d.fileName(), ErrBusy, err)
-	case errors.Is(err, catalog.ErrPublished):
+	case errors.Is(err, uploads.ErrPublished):
 		if err := d.lock(ctx); err != nil {
 			return err
 		}

@@ -35,7 +35,7 @@ func (d *Draft) expired() bool {
 	if d.data == nil || len(d.writers) > 0 || len(d.exclusive) > 0 {
 		return false
 	}
-	return d.data.Gone() || d.abandoned() || d.accepted() && !d.fs.cat.Pending(d.data.Info().ID)
+	return d.data.Gone() || d.abandoned() || d.accepted() && !d.fs.uploads.Pending(d.data.Info().ID)
 }
 
 // abandoned needs mu. It reports whether the draft was made for a caller that never

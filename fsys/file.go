@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/cache/spool"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
 // Open opens a draft. A process that opens it while another one writes to it shares it,
@@ -192,7 +192,7 @@ func (d *Draft) checkHead(ctx context.Context, p []byte, off int64) error {
 	if err != nil && !errors.Is(err, io.EOF) || bytes.Equal(old[:n], p) {
 		return nil //nolint:nilerr // as above
 	}
-	return catalog.Taken(image.remote, image.img.Ref)
+	return uploads.Taken(image.remote, image.img.Ref)
 }
 
 // Allocate reserves n bytes from off, and grows the file to them without KeepSize.
@@ -279,7 +279,7 @@ func (h *File) Flush(ctx context.Context, who Caller) error {
 	closed, data := !stranger && d.closing(), d.data
 	skip, stays := !closed || !d.due(), closed && d.loc.temporary && !d.ended()
 	if image := d.mustMatch; err == nil && closed && image != nil && !d.loc.temporary && !d.ended() && data.Size() == 0 {
-		err = catalog.Taken(image.remote, image.img.Ref) // nothing but a truncation was asked for
+		err = uploads.Taken(image.remote, image.img.Ref) // nothing but a truncation was asked for
 	}
 	d.mu.Unlock()
 	if stays {
@@ -288,7 +288,7 @@ func (h *File) Flush(ctx context.Context, who Caller) error {
 	if err != nil || skip {
 		return err
 	}
-	if data.Info().Target.InPlace && catalog.Mounted(data, data.Size()) {
+	if data.Info().Target.InPlace && uploads.Mounted(data, data.Size()) {
 		return nil
 	}
 	return d.publish(ctx)

@@ -15,6 +15,7 @@ import (
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
 // Options tune a tree. The zero value has the defaults.
@@ -34,6 +35,7 @@ type Options struct {
 // open when the program ends stay in the spool.
 type FS struct {
 	cat     *catalog.Catalog
+	uploads *uploads.Uploads
 	opts    Options
 	started time.Time
 	seed    maphash.Seed // of the offsets in directories

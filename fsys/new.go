@@ -9,16 +9,18 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
-// New returns the tree of a catalogue, whose state it opens: uploads that an
-// earlier process accepted are in the tree. It makes no request.
-func New(cat *catalog.Catalog, opts Options) *FS {
+// New returns the tree of a catalogue, whose state it opens, and its uploads: those that
+// an earlier process accepted are in the tree. It makes no request.
+func New(cat *catalog.Catalog, up *uploads.Uploads, opts Options) *FS {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	f := &FS{
 		cat:      cat,
+		uploads:  up,
 		opts:     opts,
 		started:  time.Now(),
 		seed:     maphash.MakeSeed(),
@@ -34,7 +36,7 @@ func New(cat *catalog.Catalog, opts Options) *FS {
 // their users have seen succeed, and files with temporary names, which stay until they are
 // renamed or removed. Of several files with one name the newest is shown.
 func (f *FS) restore() {
-	for _, data := range f.cat.Standing() {
+	for _, data := range f.uploads.Standing() {
 		info := data.Info()
 		dir := &Dir{fs: f, remote: info.Target.Remote, collection: info.Target.Ref.Collection}
 		name := f.opts.Names.fileName(info.Target.Ref, info.Target.Format)

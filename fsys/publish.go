@@ -8,7 +8,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
 // errWriteFailed is why a file is not published that lacks bytes of a failed write.
@@ -36,7 +36,7 @@ func (d *Draft) publishLocked(ctx context.Context) error {
 	if broken {
 		err = errWriteFailed
 	} else {
-		err = d.fs.cat.Publish(ctx, data)
+		err = d.fs.uploads.Publish(ctx, data)
 	}
 	d.publishDone(data, err)
 	return err
@@ -117,7 +117,7 @@ func damage(data *spool.Draft, broken error) error {
 	if broken != nil {
 		return broken
 	}
-	if _, err := catalog.CompleteImage(data, data.Size()); errors.Is(err, backends.ErrCorrupt) {
+	if _, err := uploads.CompleteImage(data, data.Size()); errors.Is(err, backends.ErrCorrupt) {
 		return err
 	}
 	return nil
