@@ -55,8 +55,8 @@ func TestNeighbour(t *testing.T) {
 			refusal = fmt.Errorf("wrapped: %w", &answerError{status: 403, date: at(tt.server), err: refusal})
 		}
 		got, told := neighbour(at(tt.now), refusal)
-		if stamp(got) != tt.want || told != tt.told {
-			t.Errorf("neighbour(%s, %s) = %s, %v, want %s, %v", tt.now, tt.server, stamp(got), told, tt.want, tt.told)
+		if signTime(got) != tt.want || told != tt.told {
+			t.Errorf("neighbour(%s, %s) = %s, %v, want %s, %v", tt.now, tt.server, signTime(got), told, tt.want, tt.told)
 		}
 	}
 }
