@@ -52,7 +52,7 @@ func TestSpool_diskFull(t *testing.T) {
 			if !ok || free < reserve {
 				t.Errorf("%d bytes left free, want %d", free, reserve)
 			}
-			if err := d.Allocate(0, 7<<20, false); !errors.Is(err, syscall.ENOSPC) {
+			if err := d.Allocate(0, 7<<20, Grow); !errors.Is(err, syscall.ENOSPC) {
 				t.Errorf("Allocate: %v, want ENOSPC", err)
 			}
 			if _, err := s.Create(testTarget); !errors.Is(err, syscall.ENOSPC) {
