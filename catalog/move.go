@@ -31,7 +31,7 @@ func (c *Catalog) Move(ctx context.Context, remote string, img backends.Image, t
 	if err != nil {
 		return err
 	}
-	release, err := c.uploads.turn(ctx, string(imageKey(remote, to)))
+	release, err := c.uploads.turns.Lock(ctx, string(imageKey(remote, to)))
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,7 @@ func pushError(remote string, ref backends.Ref, err error) error {
 // upload is one try to publish a sealed draft.
 func (c *Catalog) upload(ctx context.Context, s *State, d *spool.Draft, run *run) error {
 	target := d.Info().Target
-	release, err := c.uploads.turn(ctx, string(imageKey(target.Remote, target.Ref)))
+	release, err := c.uploads.turns.Lock(ctx, string(imageKey(target.Remote, target.Ref)))
 	if err != nil {
 		return pushError(target.Remote, target.Ref, err)
 	}

@@ -62,7 +62,7 @@ func (c *Catalog) pushFile(ctx context.Context, r Remote, ref backends.Ref, o pu
 		src.Session = c.session(s, r, ref, src.Digest)
 	}
 	defer c.pushes.watch(backends.URI{Remote: r.Name, Ref: ref}.String(), o.path, &src)()
-	release, err := c.uploads.turn(ctx, string(imageKey(r.Name, ref)))
+	release, err := c.uploads.turns.Lock(ctx, string(imageKey(r.Name, ref)))
 	if err != nil {
 		return fail(err)
 	}

@@ -22,15 +22,15 @@ const giveUpWait = 5 * time.Second
 // uploads are who pushes which draft and who waits for it. How far a draft has come is
 // the spool's to know, see spool.State. Make one with newUploads.
 type uploads struct {
-	slots     chan empty   // one for each background push at work
-	published atomic.Int64 // counts what was published, before rebase looks for who must know
+	slots     chan empty     // one for each background push at work
+	turns     backends.Locks // by name: one push to a name at a time
+	published atomic.Int64   // counts what was published, before rebase looks for who must know
 
 	mu      sync.Mutex // guards the fields below
 	started bool
-	runs    map[string]*run       // by draft ID
-	queued  map[string]bool       // by draft ID; false while it waits for another try
-	turns   map[string]chan empty // by name: one push to a name at a time
-	change  chan empty            // closed and replaced at each change of runs and queued
+	runs    map[string]*run // by draft ID
+	queued  map[string]bool // by draft ID; false while it waits for another try
+	change  chan empty      // closed and replaced at each change of runs and queued
 }
 
 type empty = struct{}
@@ -40,7 +40,6 @@ func newUploads() *uploads {
 		slots:  make(chan empty, uploadWorkers),
 		runs:   make(map[string]*run),
 		queued: make(map[string]bool),
-		turns:  make(map[string]chan empty),
 		change: make(chan empty),
 	}
 }
@@ -82,31 +81,6 @@ func (r *run) told(u *uploads) Progress {
 func (u *uploads) changed() {
 	close(u.change)
 	u.change = make(chan empty)
-}
-
-// turn waits until nobody else pushes to that name.
-func (u *uploads) turn(ctx context.Context, name string) (release func(), err error) {
-	for {
-		u.mu.Lock()
-		busy, taken := u.turns[name]
-		if !taken {
-			mine := make(chan empty)
-			u.turns[name] = mine
-			u.mu.Unlock()
-			return func() {
-				u.mu.Lock()
-				delete(u.turns, name)
-				u.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		u.mu.Unlock()
-		select {
-		case <-busy:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
 }
 
 // publishNow publishes a sealed draft, or joins whoever does, and waits. Should all who
