@@ -129,7 +129,7 @@ func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
 	}
 	d.opened = true
 	// Who has it open reads on when it is removed.
-	if err := d.data.KeepOpen(true); err != nil { // not for a writer, who holds it
+	if err := d.data.KeepOpen(); err != nil { // not for a writer, who holds it
 		return nil, err
 	}
 	d.handles++
@@ -220,15 +220,15 @@ func (d *Draft) checkHead(ctx context.Context, p []byte, off int64) error {
 	return uploads.Taken(image.remote, image.img.Ref)
 }
 
-// Allocate reserves n bytes from off, and grows the file to them unless keepSize.
+// Allocate reserves n bytes from off.
 // A failure changes nothing. Errors: as WriteAt.
-func (h *File) Allocate(ctx context.Context, off, n int64, keepSize bool) error {
+func (h *File) Allocate(ctx context.Context, off, n int64, how spool.Allocation) error {
 	err := h.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer h.d.mu.Unlock()
-	if err := h.d.data.Allocate(off, n, keepSize); err != nil {
+	if err := h.d.data.Allocate(off, n, how); err != nil {
 		return err
 	}
 	h.changed()
@@ -347,7 +347,7 @@ func (h *File) Close(ctx context.Context) {
 	}
 	d.mu.Lock()
 	if d.handles--; d.handles == 0 && d.data != nil {
-		if err := d.data.KeepOpen(false); err != nil && !errors.Is(err, spool.ErrClosed) {
+		if err := d.data.LetClose(); err != nil && !errors.Is(err, spool.ErrClosed) {
 			d.fs.opts.Log.Warn("closing a draft", "file", d.name, "err", err)
 		}
 	}

@@ -89,7 +89,9 @@ func (d *Draft) resume(ctx context.Context) error {
 	}
 	d.mu.Lock()
 	d.data, d.promised = next, false
-	err = next.KeepOpen(d.handles > 0)
+	if d.handles > 0 {
+		err = next.KeepOpen()
+	}
 	d.mu.Unlock()
 	if err != nil {
 		return err
