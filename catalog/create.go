@@ -128,10 +128,6 @@ func (c *Catalog) current(ctx context.Context, r Remote, ref backends.Ref) (back
 	if c.believedAbsent(r.Name, ref) {
 		return backends.Image{}, missing(r.Name, ref)
 	}
-	if !r.Policy.Overwrite {
-		// It is refused whatever the version is.
-		return c.Lookup(ctx, r.Name, ref)
-	}
 	img, err := c.ask(ctx, s, r, ref)
 	if err != nil && passing(err) && r.Policy.Async {
 		if e, ok := readEntry(s, r.Name, ref); ok && e.is(full) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 )
 
@@ -241,6 +242,20 @@ func (d *Dir) image(ctx context.Context, ref backends.Ref) (*Image, error) {
 		return nil, err
 	}
 	return newImage(d.fs, d.remote, img), nil
+}
+
+// only returns the image of d whose bytes alone data may have when it is published:
+// nil if it may have any, or if that is not known before it is published.
+func (d *Dir) only(ctx context.Context, data *spool.Draft) *Image {
+	target := data.Info().Target
+	if target.Replaces != spool.OnlySame {
+		return nil
+	}
+	img, err := d.image(ctx, target.Ref)
+	if err != nil {
+		return nil
+	}
+	return img
 }
 
 // lookupShort finds the listed name that was shortened to name; nil if none was.

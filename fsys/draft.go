@@ -266,9 +266,7 @@ func (f *FS) begin(ctx context.Context, b beginning) (*Draft, error) {
 	// through a crash.
 	defer data.Idle()
 	draft := f.newDraft(data, b.in.place(b.name), b.name)
-	if target := data.Info().Target; target.Replaces == spool.OnlySame {
-		draft.same, _ = b.in.image(ctx, target.Ref) // else publishing tells
-	}
+	draft.same = b.in.only(ctx, data)
 	if b.replaces != nil {
 		draft.ino = b.replaces.Attr().Ino
 	}

@@ -238,7 +238,9 @@ func (i *Image) copyTo(ctx context.Context, draft *Draft) error {
 		return ErrRetry // the name means another image by now, which these bytes must not replace
 	}
 	target.InPlace = true
-	if err := draft.data.Retarget(target); err != nil {
+	when := i.Attr().ModTime // until it is written
+	err := errors.Join(draft.data.Retarget(target), draft.SetAttr(ctx, AttrChange{ModTime: &when}))
+	if err != nil {
 		return err
 	}
 	blob, err := i.open(ctx)

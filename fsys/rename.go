@@ -149,7 +149,7 @@ func (d *Draft) settleWriters(ctx context.Context) error {
 // rename needs the turn.
 func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace bool) error {
 	d.mu.Lock()
-	data, from, oldName, sticky := d.data, d.place, d.name, d.err
+	data, from, oldName, same, sticky := d.data, d.place, d.name, d.same, d.err
 	over, busy := data == nil || d.over(), d.accepted()
 	d.mu.Unlock()
 	target := to.place(newName)
@@ -175,10 +175,10 @@ func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace b
 	if err := d.retarget(ctx, to, newName, noReplace); err != nil {
 		return err
 	}
-	replaced := d.move(target, newName)
+	replaced := d.move(target, newName, to.only(ctx, data))
 	if err := d.finishRename(ctx, target); err != nil {
 		// The file keeps its old name, so that whoever renames can try again.
-		d.moveBack(from, oldName, replaced)
+		d.moveBack(from, oldName, same, replaced)
 		return errors.Join(err, data.Retarget(old))
 	}
 	d.fs.tell(from.change(oldName))
@@ -225,21 +225,22 @@ func (d *Draft) retarget(ctx context.Context, to *Dir, name string, noReplace bo
 	return data.Retarget(target)
 }
 
-// move puts the draft in another place, and returns who had it. It needs the turn.
-func (d *Draft) move(target place, name string) (replaced []*Draft) {
+// move puts the draft in another place, where it may not replace the image same (nil
+// for none), and returns who had it. It needs the turn.
+func (d *Draft) move(target place, name string, same *Image) (replaced []*Draft) {
 	d.mu.Lock()
 	from := d.place
-	d.place, d.name = target, name
+	d.place, d.name, d.same = target, name, same
 	d.mu.Unlock()
 	d.fs.take(d, from)
 	return d.fs.put(d)
 }
 
-func (d *Draft) moveBack(from place, name string, replaced []*Draft) {
+func (d *Draft) moveBack(from place, name string, same *Image, replaced []*Draft) {
 	d.mu.Lock()
 	d.err = nil
 	d.mu.Unlock()
-	d.move(from, name)
+	d.move(from, name, same)
 	for _, other := range replaced {
 		d.fs.put(other)
 	}

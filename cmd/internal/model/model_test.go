@@ -347,7 +347,7 @@ func (m *model) begin(client string, n name, flag string) *file {
 		d.base = m.truth[n.key]
 		m.dropLeft(n.key, "incomplete")
 	}
-	if len(m.loose[n.key]) > 0 && !n.temporary {
+	if len(m.loose[n.key]) > 0 && !n.temporary && (m.async && m.troubled(n.remote) || slices.Contains(m.meanings(n.key), nil)) {
 		d.unsure = true // the mount may take the name for what it was
 		for _, v := range m.loose[n.key] {
 			if d.base == nil {
@@ -445,11 +445,13 @@ func cut(data []byte, off, n int64) []byte {
 
 // read checks what was read of an open file.
 func (m *model) read(f *file, r result, off, n int64) error {
-	if f.draft != nil {
+	if d := f.draft; d != nil && (r.Err == "" || !d.accepted) {
 		if err := want(r, ""); err != nil {
 			return err
 		}
-		return equal(r.Data, cut(f.draft.data, off, n))
+		return equal(r.Data, cut(d.data, off, n))
+	} else if d != nil { // published behind our back, and read from the registry
+		f = &file{remote: f.remote, may: []*version{m.truth[d.key]}}
 	}
 	var right []*version
 	var differs error
@@ -627,9 +629,14 @@ func (m *model) uploads(r result) error {
 			return err
 		}
 	}
-	for _, d := range m.left {
-		if err := drop(d, d.states); err != nil {
-			return err
+	for _, sure := range []bool{true, false} { // what need not be there takes no line of what must
+		for _, d := range m.left {
+			if d.states[""] == sure {
+				continue
+			}
+			if err := drop(d, d.states); err != nil {
+				return err
+			}
 		}
 	}
 	if len(shown) > 0 {

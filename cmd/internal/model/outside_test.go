@@ -151,6 +151,11 @@ func (m *model) checkWorld(o op, r result) error {
 	case "heal", "sync":
 		if o.verb == "heal" {
 			m.lied()
+			for dir, there := range m.dirs {
+				if m.fault == "nolist" && there == "no" && parseName(dir+"/x.sif").remote == "lab" {
+					m.dirs[dir] = "maybe" // what could not be listed counts as there for a while
+				}
+			}
 			m.fault = ""
 		}
 		clear(m.pending)
@@ -273,7 +278,8 @@ func (m *model) legalSreg(o op) bool {
 			}
 			keys[d.key] = true
 		}
-		return m.fault == "" && len(m.pending) == 0
+		failed := slices.ContainsFunc(m.standing, func(d *draft) bool { return d.err != "" }) // and is still open: tried, too
+		return m.fault == "" && len(m.pending) == 0 && !failed
 	case "discard":
 		return len(m.standing) == 0 && len(m.pending) == 0
 	case "refresh":

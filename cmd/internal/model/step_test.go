@@ -168,9 +168,10 @@ func (m *model) copy(o op, r result) error {
 		return nil
 	}
 	if m.troubled(n.remote) && !n.temporary && slices.Contains(troubles, r.Err) {
-		m.dropLeft(n.key, "incomplete")
 		for _, l := range m.left {
-			l.states[""] = true // whether the new one got that far nobody sees
+			if l.key == n.key {
+				l.states[""] = true // whether the new one got as far as to replace it nobody sees
+			}
 		}
 		m.left = append(m.left, &draft{name: n, data: whole(o.arg(0)), over: true, base: m.truth[n.key],
 			states: map[string]bool{"failed": true, "incomplete": true, "": true}})
@@ -241,7 +242,7 @@ func (m *model) stat(o op, r result) error {
 	}
 	d, vs := m.view(o.who, n)
 	if d != nil {
-		vs = append([]*version{{data: d.data, private: d.private, anyMode: d.unsure, from: d.from, to: d.to}}, vs...)
+		vs = append([]*version{{data: d.data, private: d.private, anyMode: d.unsure || d.accepted, from: d.from, to: d.to}}, vs...)
 	}
 	if r.Err != "" {
 		if d == nil && slices.Contains(vs, nil) || m.dirs[n.dir] == "maybe" {
