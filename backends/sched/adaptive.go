@@ -48,7 +48,7 @@ type limit struct {
 	bytes  int64     // that came in since
 	wanted bool      // more transfers would have been made: the limit was what mattered
 	held   bool      // some yielded: the window says nothing
-	rate   float64   // bytes a second in the last window
+	rate   float64   // bytes a second in the last window that none yielded in, or more
 
 	lone float64 // bytes a second of one body while none was in its way; 0: not known
 
@@ -93,10 +93,13 @@ func (l *limit) note(n int64, at time.Time) bool {
 		return false
 	}
 	judge, before := l.wanted && !l.held, l.now()
-	l.rate = rate(l.bytes, took)
+	now := rate(l.bytes, took)
+	if l.rate = max(l.rate, now); !l.held {
+		l.rate = now
+	}
 	l.begin, l.bytes, l.wanted, l.held = at, 0, false, false
 	if judge {
-		l.judge(l.rate)
+		l.judge(now)
 	}
 	return l.n != before
 }
@@ -105,7 +108,7 @@ func (l *limit) note(n int64, at time.Time) bool {
 func (l *limit) judge(rate float64) {
 	enough := l.n
 	if l.lone > 0 {
-		enough = int(rate/l.lone*1.25) + 1
+		enough = int(rate/l.lone*1.5) + 2
 	}
 	switch {
 	case l.former == 0 && enough <= l.n/2: // far too many: no time to lose

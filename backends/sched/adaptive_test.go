@@ -108,8 +108,8 @@ func TestLimit_alone(t *testing.T) {
 	p := limit{n: LimitMax, down: true, fine: true, rest: limitRest}
 	p.alone(loneSample, loneSample*time.Second/10e6)
 	limits := climb(&p, 4, func(int) float64 { return 10e6 })
-	if limits[0] != 2 || limits[3] > 2 {
-		t.Errorf("limits of %v where one body fills the line, want 2 at once", limits)
+	if limits[0] != 3 || limits[3] > 3 {
+		t.Errorf("limits of %v where one body fills the line, want 3 at once", limits)
 	}
 	// It was a burst: fewer bring less.
 	p = limit{n: LimitMax, down: true, fine: true, rest: limitRest}

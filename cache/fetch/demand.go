@@ -65,7 +65,9 @@ func (r *reader) need(off, end, ahead int64) (*fetch, int64, error) {
 	switch err := d.usable(r.began); {
 	case err == nil:
 		d.launch(off, end, true)
-		d.launch(end, ahead, false)
+		if d.background == nil { // else that has its turn, as those of other blobs have
+			d.launch(end, ahead, false)
+		}
 	case !d.ended && (first < 0 || d.ranges.owner[chunks.Of(first)] != nil):
 		// What is here, or on its way, comes whatever failed meanwhile.
 	default:

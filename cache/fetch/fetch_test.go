@@ -120,6 +120,11 @@ func download(t *testing.T, s *service, opts Options) (*Download, *file) {
 
 func downloadFrom(t *testing.T, b backends.Backend, size int64, opts Options) (*Download, *file) {
 	t.Helper()
+	return downloadOver(t, backends.NewClient("lab", b, backends.ClientOptions{}), size, opts)
+}
+
+func downloadOver(t *testing.T, client *backends.Client, size int64, opts Options) (*Download, *file) {
+	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "blob"))
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +142,6 @@ func downloadFrom(t *testing.T, b backends.Backend, size int64, opts Options) (*
 	opts.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	opts.Go = func(fn func()) bool { wg.Go(fn); return true }
 	d := New(ctx, opts)
-	client := backends.NewClient("lab", b, backends.ClientOptions{})
 	d.Offer(&place{client: client,
 		image: backends.Image{Ref: backends.Ref{Collection: "c", Name: "a", Tag: "1"}, Size: size}})
 	return d, sink

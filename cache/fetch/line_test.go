@@ -183,3 +183,45 @@ func TestDownload_sharedLine(t *testing.T) {
 		})
 	}
 }
+
+// Many images that are read at the same time have equal shares of a line, and all of it.
+func TestDownload_fairShares(t *testing.T) {
+	t.Parallel()
+	const images, rate = 20, 200e6
+	image := content(24 * mib)
+	synctest.Test(t, func(t *testing.T) {
+		l := &line{service: service{content: image, rtt: 20 * time.Millisecond, rate: 1e12}, all: rate}
+		client := backends.NewClient("lab", l, backends.ClientOptions{})
+		ctx, whole := context.WithCancel(t.Context())
+		defer whole()
+		var all sync.WaitGroup
+		var downloads []*Download
+		start := time.Now()
+		for range images {
+			d, _ := downloadOver(t, client, int64(len(image)), Options{Delay: time.Second})
+			downloads = append(downloads, d)
+			all.Go(func() {
+				defer whole()
+				w := new(Window)
+				for off := int64(0); off < int64(len(image)); off += mib {
+					if d.Await(ctx, off, off+mib, w) != nil {
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+		used := float64(l.sent.Load()) / time.Since(start).Seconds() / rate
+		var sum, squares float64
+		for _, d := range downloads {
+			n, _ := d.Received()
+			sum += float64(n)
+			squares += float64(n) * float64(n)
+		}
+		fair := sum * sum / squares / images // Jain's index
+		t.Logf("%.2f of the line was used, with a fairness of %.2f", used, fair)
+		if used < 0.9 || fair < 0.8 {
+			t.Errorf("%.2f of the line was used, with a fairness of %.2f; want 0.9 and 0.8", used, fair)
+		}
+	})
+}
