@@ -111,7 +111,7 @@ func (d *Dir) parse(name string) (backends.Ref, string, error) {
 // may be replaced, because copying the same bytes again is allowed.
 //
 // Errors: ErrRetry; ErrBusy; backends.ErrReadOnly, ErrNotAllowed; those of
-// catalog.Create and of Open.
+// uploads.Create and of Open.
 func (i *Image) OpenWrite(ctx context.Context, who Caller, flags Flags) error {
 	truncate := flags.has(Truncate)
 	r, err := i.fs.writableRemote(i.remote)

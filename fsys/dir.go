@@ -161,7 +161,7 @@ func (d *Draft) unlink(ctx context.Context) error {
 //
 // Errors: fs.ErrExist with Exclusive if the name is taken; ErrBusy; fs.ErrInvalid
 // and ErrNameTooLong for a name that cannot be; backends.ErrNotAllowed in the
-// root; those of catalog.Create.
+// root; those of uploads.Create.
 func (d *Dir) Create(ctx context.Context, name string, mode fs.FileMode, who Caller, flags Flags) (*Draft, *File, error) {
 	if d.remote == "" {
 		return nil, nil, fmt.Errorf("%w: only remotes stand here", backends.ErrNotAllowed)

@@ -115,7 +115,7 @@ func (d *Draft) open(who Caller, write, truncate bool) (*File, error) {
 	}
 	d.opened = true
 	// Open handles can read after the file was removed.
-	if err := d.data.KeepOpen(true); err != nil { // cannot fail for a writer, who holds it
+	if err := d.data.KeepOpen(); err != nil { // cannot fail for a writer, who holds it
 		return nil, err
 	}
 	d.handles++
@@ -195,15 +195,14 @@ func (d *Draft) checkHead(ctx context.Context, p []byte, off int64) error {
 	return uploads.Taken(image.remote, image.img.Ref)
 }
 
-// Allocate reserves n bytes from off, and grows the file to them without KeepSize.
-// A failure changes nothing. Errors: as WriteAt.
-func (h *File) Allocate(ctx context.Context, off, n int64, flags Flags) error {
+// Allocate reserves n bytes from off. A failure changes nothing. Errors: as WriteAt.
+func (h *File) Allocate(ctx context.Context, off, n int64, how spool.Allocation) error {
 	err := h.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer h.d.mu.Unlock()
-	if err := h.d.data.Allocate(off, n, flags.has(KeepSize)); err != nil {
+	if err := h.d.data.Allocate(off, n, how); err != nil {
 		return err
 	}
 	h.changed()
@@ -267,7 +266,7 @@ func (h *File) changed() { h.d.dirty, h.closing, h.d.attr.ModTime = true, false,
 // return it, too.
 //
 // Errors: backends.ErrCorrupt if the file is not a whole image; context.Canceled,
-// after which the draft is in the journal; those of catalog.Publish.
+// after which the draft is in the journal; those of uploads.Publish.
 func (h *File) Flush(ctx context.Context, who Caller) error {
 	if !h.write {
 		return nil
@@ -322,7 +321,7 @@ func (h *File) Close(ctx context.Context) {
 	}
 	d.mu.Lock()
 	if d.handles--; d.handles == 0 && d.data != nil {
-		if err := d.data.KeepOpen(false); err != nil && !errors.Is(err, spool.ErrClosed) {
+		if err := d.data.LetClose(); err != nil && !errors.Is(err, spool.ErrClosed) {
 			d.fs.opts.Log.Warn("closing a draft", "file", d.name, "err", err)
 		}
 	}

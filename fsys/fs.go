@@ -91,7 +91,6 @@ const (
 	Write     Flags = 1 << iota // O_WRONLY or O_RDWR
 	Truncate                    // O_TRUNC
 	Exclusive                   // O_EXCL, RENAME_NOREPLACE: the new name must be free
-	KeepSize                    // FALLOC_FL_KEEP_SIZE
 )
 
 func (f Flags) has(flag Flags) bool { return f&flag != 0 }

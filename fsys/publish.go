@@ -77,7 +77,9 @@ func (d *Draft) forkPublished(ctx context.Context) error {
 	}
 	d.mu.Lock()
 	d.data, d.committed = next, false
-	err = next.KeepOpen(d.handles > 0)
+	if d.handles > 0 {
+		err = next.KeepOpen()
+	}
 	d.mu.Unlock()
 	if err != nil {
 		return err

@@ -15,7 +15,6 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
-	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
 const (
@@ -69,7 +68,7 @@ func (p endpoint) isSylabs() bool { return p.address.Host == sylabsLibrary }
 // An address is where the library is, once it is known.
 type address struct {
 	configured endpoint
-	once       uploads.Locks // for one who asks at a time
+	once       backends.Locks // for one who asks at a time
 
 	mu      sync.Mutex // guards the fields below
 	base    *url.URL

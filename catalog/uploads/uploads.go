@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/cache/spool"
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
 )
 
@@ -23,8 +24,8 @@ type Uploads struct {
 	log       *slog.Logger
 	runs      *runs
 	queue     queue
-	turns     turns
-	published atomic.Int64 // counts what was published, before rebase looks for drafts that follow
+	turns     backends.Locks // by name: one push to a name at a time
+	published atomic.Int64   // counts what was published, before rebase looks for drafts that follow
 }
 
 // New returns the uploads of a catalogue, which end when that is closed: see Drain. There

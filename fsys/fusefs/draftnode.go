@@ -15,6 +15,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/fsys"
 )
 
@@ -135,11 +136,11 @@ func (h *draftHandle) Allocate(ctx context.Context, off, size uint64, mode uint3
 	}
 	ctx, end := waitable(ctx)
 	defer end()
-	var flags fsys.Flags
+	how := spool.Grow
 	if mode != 0 {
-		flags = fsys.KeepSize
+		how = spool.KeepSize
 	}
-	err := h.file.Allocate(ctx, int64(off), int64(size), flags)
+	err := h.file.Allocate(ctx, int64(off), int64(size), how)
 	return h.m.refuse("fallocate", h.name, err)
 }
 
