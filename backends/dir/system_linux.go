@@ -43,7 +43,7 @@ func (t *tree) linkFrom(file, name string) error {
 	return unix.Linkat(unix.AT_FDCWD, file, int(dir.Fd()), filepath.Base(name), 0)
 }
 
-// stampOf includes the time of the last change, which nobody can set.
+// fileStateOf includes the time of the last change, which nobody can set.
 func fileStateOf(info fs.FileInfo) fileState {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -64,7 +64,7 @@ const (
 )
 
 // lasting tells for how long a reading of f that begins now may be used, if f
-// has that stamp now.
+// has that fileState now.
 //
 // What changes within one tick of the kernel's clock gets one time of change: if
 // the clock has not moved on, the reading may miss what the same tick brings. A
