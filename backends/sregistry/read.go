@@ -353,7 +353,7 @@ func notAnImage(resp *http.Response) error {
 	if err != nil {
 		return err
 	}
-	if err := decode(resp, text, new(any)); err != nil {
+	if err := decode(resp.Header, text, new(any)); err != nil {
 		return err
 	}
 	return fmt.Errorf("%w: JSON in place of an image", backends.ErrBadAnswer)
