@@ -9,6 +9,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/index"
@@ -25,7 +26,7 @@ import (
 //
 // Errors: fs.ErrNotExist if there is no such collection; those of
 // backends.Lister where nothing is stored.
-func (c *Catalog) List(ctx context.Context, remote, collection string) iter.Seq2[backends.Entry, error] {
+func (c *listings) List(ctx context.Context, remote, collection string) iter.Seq2[backends.Entry, error] {
 	return func(yield func(backends.Entry, error) bool) {
 		for l, err := range c.Names(ctx, remote, collection) {
 			if err != nil {
@@ -49,7 +50,7 @@ func AppendVersion(b []byte, img *backends.Image) []byte { return index.AppendVe
 // the next step only.
 //
 // Errors: those of List.
-func (c *Catalog) Names(ctx context.Context, remote, collection string) iter.Seq2[*Listed, error] {
+func (c *listings) Names(ctx context.Context, remote, collection string) iter.Seq2[*Listed, error] {
 	return func(yield func(*index.Listed, error) bool) {
 		r, err := c.Remote(remote)
 		if err != nil {
@@ -79,7 +80,7 @@ func (c *Catalog) Names(ctx context.Context, remote, collection string) iter.Seq
 }
 
 // listable sees to it that a listing is stored, if there can be one.
-func (c *Catalog) listable(ctx context.Context, s *index.Index, r Remote, collection string) error {
+func (c *listings) listable(ctx context.Context, s *index.Index, r Remote, collection string) error {
 	if h, ok := s.Header(r.Name, collection); ok {
 		if c.listFresh(h) {
 			return nil
@@ -169,7 +170,7 @@ func (l *lister) stored(s *index.Index, remote, collection string, err error) {
 // asks, may be there, and what is in it can be had by name: it reports true.
 //
 // Errors: those of backends.Lister that say nothing of the collection.
-func (c *Catalog) IsCollection(ctx context.Context, remote, collection string) (bool, error) {
+func (c *listings) IsCollection(ctx context.Context, remote, collection string) (bool, error) {
 	r, err := c.Remote(remote)
 	if err != nil {
 		return false, err
@@ -209,7 +210,7 @@ func (c *Catalog) IsCollection(ctx context.Context, remote, collection string) (
 
 // IsListed reports whether a collection is one for certain, which IsCollection does not:
 // it was made here, or a listing has shown it. No registry is asked.
-func (c *Catalog) IsListed(remote, collection string) bool {
+func (c *listings) IsListed(remote, collection string) bool {
 	r, err := c.Remote(remote)
 	if err != nil || r.Local() || c.records.IsMade(remote, collection) {
 		return err == nil // who has the files at hand does not guess
@@ -224,4 +225,54 @@ func checkCollection(collection string) error {
 		return nil
 	}
 	return backends.Ref{Collection: collection, Name: "x", Tag: "x"}.Check()
+}
+
+// discover finds out whether there is a collection of which nothing is known, by
+// listing it. Where the listing that it is in tells sooner, discover does not
+// wait, and the collection's own comes in behind the caller's back: a registry's
+// catalogue names its collections at once, while their tags cost requests for
+// each image. It is how a path is opened that nobody has listed.
+//
+// Errors: fs.ErrNotExist if there is none; those of backends.Lister.
+func (c *listings) discover(ctx context.Context, s *index.Index, r Remote, collection string) error {
+	parent, _ := index.Parent(collection)
+	_, known := s.Header(r.Name, parent)
+	if known || r.Client == nil {
+		return c.listable(ctx, s, r, collection)
+	}
+	var probe sync.WaitGroup
+	defer probe.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	found := make(chan struct{})
+	probe.Go(func() {
+		_ = backends.Guard(c.opts.Log, func() error { // it is in the log, and nothing was found
+			if holds(ctx, r, parent, collection) {
+				close(found)
+				cancel() // the listing goes on without us
+			}
+			return nil
+		})
+	})
+	err := c.listable(ctx, s, r, collection)
+	select {
+	case <-found:
+		return nil
+	default:
+		return err
+	}
+}
+
+// holds reports whether a listing begins with collections, and one of them is
+// child. It goes no further than to the first Image: those can cost requests.
+func holds(ctx context.Context, r Remote, collection, child string) bool {
+	for e, err := range r.Client.List(ctx, collection) {
+		if err != nil || e.Collection == "" {
+			return false
+		}
+		if e.Collection == child {
+			return true
+		}
+	}
+	return false
 }

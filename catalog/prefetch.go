@@ -4,8 +4,6 @@ package catalog
 
 import (
 	"context"
-	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -13,64 +11,8 @@ import (
 	"github.com/sregfs/sregfs/catalog/index"
 )
 
-// Many registries list names only, and what "ls -l" wants costs a question for
-// each. As a kernel reads ahead in a file that is read in order, the facts of
-// the following names are fetched once three lookups in one collection had to
-// ask; a single stat costs a single question.
-const (
-	aheadAfter   = 3
-	aheadMin     = 16
-	aheadMax     = 1024
-	aheadWorkers = 16
-	aheadForget  = 10 * time.Second // without a lookup: begin anew
-)
-
-// readahead knows who reads in order. The zero value is ready.
-type readahead struct {
-	mu sync.Mutex
-	m  map[string]*stream // by key of the collection's listing
-}
-
-type stream struct {
-	asked   int
-	last    time.Time
-	window  int
-	running bool
-}
-
-// next counts a lookup that had to ask, and returns how many names to fetch
-// ahead of it; 0 if none. After a positive answer done must be called.
-func (a *readahead) next(key string, now time.Time) int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.m == nil || len(a.m) >= maxRemembered {
-		a.m = make(map[string]*stream)
-	}
-	st := a.m[key]
-	if st == nil || now.Sub(st.last) > aheadForget && !st.running {
-		st = &stream{}
-		a.m[key] = st
-	}
-	st.asked++
-	st.last = now
-	if st.asked < aheadAfter || st.running {
-		return 0
-	}
-	st.running = true
-	st.window = min(max(aheadMin, 2*st.window), aheadMax)
-	return st.window
-}
-
-func (a *readahead) done(key string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if st := a.m[key]; st != nil {
-		st.running = false
-	}
-}
-
 // lookAhead is told of each lookup of a listed image that has to ask.
-func (c *Catalog) lookAhead(s *index.Index, r Remote, ref backends.Ref, known index.Entry) {
+func (c *images) lookAhead(s *index.Index, r Remote, ref backends.Ref, known index.Entry) {
 	if ref.Version != "" {
 		return
 	}
@@ -93,9 +35,12 @@ func (c *Catalog) lookAhead(s *index.Index, r Remote, ref backends.Ref, known in
 	}
 }
 
+// How many facts are prefetched at once.
+const aheadWorkers = 16
+
 // fetchAhead asks about the names behind ref. The first error ends it: a
 // service that is down or wants fewer requests must not get more of them.
-func (c *Catalog) fetchAhead(ctx context.Context, s *index.Index, r Remote, ref backends.Ref, window int) {
+func (c *images) fetchAhead(ctx context.Context, s *index.Index, r Remote, ref backends.Ref, window int) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(aheadWorkers)
 	for _, next := range c.unknownAfter(s, r.Name, ref, window) {
@@ -116,7 +61,7 @@ func (c *Catalog) fetchAhead(ctx context.Context, s *index.Index, r Remote, ref 
 
 // unknownAfter returns the listed images behind ref of which no fresh facts are
 // stored, among the next n.
-func (c *Catalog) unknownAfter(s *index.Index, remote string, ref backends.Ref, n int) []backends.Ref {
+func (c *images) unknownAfter(s *index.Index, remote string, ref backends.Ref, n int) []backends.Ref {
 	var refs []backends.Ref
 	prefix := index.ListPrefix(remote, ref.Collection)
 	from := append(index.ImageKey(remote, ref), 0)

@@ -19,7 +19,7 @@ import (
 // Most registries list in the order of our keys: then the two are merged as they
 // go by. Once one does not, what it listed is remembered, and looked up.
 type relisting struct {
-	c          *Catalog
+	c          *core
 	store      *index.Index
 	remote     string
 	collection string
@@ -49,7 +49,7 @@ type listedName struct {
 	entry backends.Entry
 }
 
-func newRelisting(c *Catalog, s *index.Index, remote, collection string, started time.Time) *relisting {
+func newRelisting(c *core, s *index.Index, remote, collection string, started time.Time) *relisting {
 	old, had := s.Header(remote, collection)
 	return &relisting{
 		c: c, store: s, remote: remote, collection: collection,
@@ -258,51 +258,4 @@ func (l *relisting) write(stored index.KV, e index.Entry, ref backends.Ref) {
 	}
 	l.names = l.names || !ok || !was.Shown() || renamed(was, e)
 	l.changes = append(l.changes, index.KV{Key: stored.Key, Value: value})
-}
-
-// finish drops what the registry did not list and writes the header.
-func (l *relisting) finish(truncated bool) error {
-	if !truncated {
-		if err := l.sweep(); err != nil {
-			return err
-		}
-	}
-	h := index.Header{Fetched: l.started, Took: l.c.Now().Sub(l.started), Count: l.images, Truncated: truncated}
-	if l.c.doubted(l.remote, l.collection, l.started) {
-		h.Fetched = time.Time{}
-	}
-	l.c.trees.Lock()
-	defer l.c.trees.Unlock()
-	if l.pruned() {
-		return nil
-	}
-	events, err := l.refilled()
-	if err != nil {
-		return err
-	}
-	l.events = append(l.events, events...)
-	return l.told(l.store.Apply(index.KV{Key: index.HeaderKey(l.remote, l.collection), Value: h.Encode()}))
-}
-
-// pruned reports whether the collection went with its last image meanwhile.
-func (l *relisting) pruned() bool {
-	if l.collection == "" {
-		return false
-	}
-	return !l.store.Known(l.remote, l.collection) && l.c.own.since(index.ChildKey(l.remote, l.collection), l.started)
-}
-
-// end tells what the batches left to tell.
-func (l *relisting) end() {
-	if l.bad > 0 {
-		l.c.opts.Log.Warn("names were left out of a listing", "remote", l.remote, "collection", l.collection, "count", l.bad, "first", l.badErr)
-	}
-	if r, err := l.c.Remote(l.remote); err == nil {
-		for _, collection := range l.emptied {
-			l.c.lookAgain(l.store, r, collection)
-		}
-	}
-	if l.names && !l.first {
-		l.c.watchers.emit(Event{Kind: ListingChanged, Remote: l.remote, Collection: l.collection})
-	}
 }

@@ -3,7 +3,6 @@
 package catalog
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -82,61 +81,6 @@ func (rs *remotes) start(fn func(Remote)) []Remote {
 	defer rs.mu.Unlock()
 	rs.started = fn
 	return rs.all()
-}
-
-// Remotes returns all remotes in the order of their names.
-func (c *Catalog) Remotes() []Remote { return slices.Clone(c.remotes.all()) }
-
-// Remote returns one remote. Errors: fs.ErrNotExist.
-func (c *Catalog) Remote(name string) (Remote, error) {
-	list := c.remotes.all()
-	if i, ok := findRemote(list, name); ok {
-		return list[i], nil
-	}
-	var known []string
-	for _, r := range list {
-		known = append(known, r.Name)
-	}
-	return Remote{}, backends.NotFound("no remote is named %q%s", name, backends.DidYouMean(name, known))
-}
-
-// SetRemote adds a remote, or replaces the one of its name, while others use the
-// catalogue. What is under way with the client that was replaced goes on with it:
-// it is not closed.
-func (c *Catalog) SetRemote(r Remote) {
-	if !c.remotes.set(r) {
-		c.watchers.emit(Event{Kind: ListingChanged})
-	}
-	c.LookAgain()
-}
-
-// LookAgain forgets what registries have refused, or did not have, a moment ago.
-func (c *Catalog) LookAgain() {
-	c.failed.clear()
-	c.absent.clear()
-}
-
-// watchRemote listens, until ctx ends or the catalogue is closed, to a service
-// that tells what changed.
-func (c *Catalog) watchRemote(ctx context.Context, r Remote) {
-	if r.Client == nil || !r.Client.Caps().Has(backends.CanWatch) {
-		return
-	}
-	c.tasks.start(func(own context.Context) {
-		own, cancel := context.WithCancel(own)
-		defer cancel()
-		defer context.AfterFunc(ctx, cancel)()
-		c.follow(own, r)
-	})
-}
-
-// Live returns the remote of that name if it can be asked.
-func (c *Catalog) Live(name string) (Remote, error) {
-	r, err := c.Remote(name)
-	if err == nil && r.Client == nil {
-		return r, r.Unopened()
-	}
-	return r, err
 }
 
 // Unopened is why a remote without a client cannot be asked.

@@ -4,11 +4,15 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 
 	"github.com/sregfs/sregfs/backends"
 )
+
+// ErrClosed is what a closed catalogue gives.
+var ErrClosed = errors.New("catalog: closed")
 
 // tasks is the work that goes on behind a caller's back. All of it ends when
 // the catalogue is closed.

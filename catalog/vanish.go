@@ -168,3 +168,71 @@ func (l *relisting) vanishAll(parent *bool) (n int, err error) {
 	below, err := l.store.DropTree(l.remote, l.collection)
 	return n + below, err
 }
+
+// Many registries go on listing a collection whose last image was deleted: a
+// repository without tags, an empty folder. Whoever removed it would find it back.
+// So it is remembered as emptied, and neither listed nor there, until something is
+// in it: each time its parent's listing tells of it, its own is asked for.
+
+// refilled makes a collection that something was found in, and those above it,
+// appear again. It returns what to tell. Call with trees held.
+func (l *relisting) refilled() (events []Event, err error) {
+	if l.collection == "" || !l.store.HasEntries(l.remote, l.collection) {
+		return nil, nil
+	}
+	var changes []index.KV
+	for at := l.collection; at != ""; at, _ = index.Parent(at) {
+		if !l.store.Emptied(l.remote, at) {
+			continue
+		}
+		changes = append(changes, index.KV{Key: index.ChildKey(l.remote, at), Value: index.Encode(index.Entry{Flags: index.InListing}, backends.Ref{})})
+		parent, _ := index.Parent(at)
+		events = append(events, Event{Kind: ListingChanged, Remote: l.remote, Collection: parent})
+	}
+	if len(changes) == 0 {
+		return nil, nil
+	}
+	return events, l.store.Apply(changes...)
+}
+
+// finish drops what the registry did not list and writes the header.
+func (l *relisting) finish(truncated bool) error {
+	if !truncated {
+		if err := l.sweep(); err != nil {
+			return err
+		}
+	}
+	h := index.Header{Fetched: l.started, Took: l.c.Now().Sub(l.started), Count: l.images, Truncated: truncated}
+	if l.c.own.doubted(l.remote, l.collection, l.started) {
+		h.Fetched = time.Time{}
+	}
+	l.c.trees.Lock()
+	defer l.c.trees.Unlock()
+	if l.pruned() {
+		return nil
+	}
+	events, err := l.refilled()
+	if err != nil {
+		return err
+	}
+	l.events = append(l.events, events...)
+	return l.told(l.store.Apply(index.KV{Key: index.HeaderKey(l.remote, l.collection), Value: h.Encode()}))
+}
+
+// pruned reports whether the collection went with its last image meanwhile.
+func (l *relisting) pruned() bool {
+	if l.collection == "" {
+		return false
+	}
+	return !l.store.Known(l.remote, l.collection) && l.c.own.since(index.ChildKey(l.remote, l.collection), l.started)
+}
+
+// end tells what the batches left to tell.
+func (l *relisting) end() {
+	if l.bad > 0 {
+		l.c.opts.Log.Warn("names were left out of a listing", "remote", l.remote, "collection", l.collection, "count", l.bad, "first", l.badErr)
+	}
+	if l.names && !l.first {
+		l.c.watchers.emit(Event{Kind: ListingChanged, Remote: l.remote, Collection: l.collection})
+	}
+}

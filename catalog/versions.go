@@ -21,7 +21,7 @@ const versionLife = time.Hour
 
 // history is what must be stored because a tag means now and not old any more.
 // There is no time in it, so that it is asked for again, and goes with the next move.
-func (c *Catalog) history(s *index.Index, remote string, ref backends.Ref, old, now index.Entry) []index.KV {
+func (c *core) history(s *index.Index, remote string, ref backends.Ref, old, now index.Entry) []index.KV {
 	if ref.Version != "" || !old.Is(index.Full) || old.Image.Version == "" || old.Image.Version == now.Image.Version {
 		return nil
 	}
@@ -31,7 +31,7 @@ func (c *Catalog) history(s *index.Index, remote string, ref backends.Ref, old, 
 }
 
 // useless drops the versions below a prefix that are of no more use.
-func (c *Catalog) useless(s *index.Index, prefix []byte) (changes []index.KV) {
+func (c *core) useless(s *index.Index, prefix []byte) (changes []index.KV) {
 	for kv, err := range s.Scan(prefix, nil) {
 		if err != nil {
 			return changes
@@ -43,14 +43,14 @@ func (c *Catalog) useless(s *index.Index, prefix []byte) (changes []index.KV) {
 	return changes
 }
 
-func (c *Catalog) useful(kv index.KV) bool {
+func (c *core) useful(kv index.KV) bool {
 	remote, ref, ok := index.CutVersionKey(kv.Key)
 	e, good := index.Decode(kv.Value, ref)
 	return ok && good && (c.fresh(e.Seen, versionLife) || c.BlobInfo(remote, e.Image).State != cache.Remote)
 }
 
 // sweepVersions drops all that are of no more use.
-func (c *Catalog) sweepVersions(ctx context.Context, s *index.Index) {
+func (c *core) sweepVersions(ctx context.Context, s *index.Index) {
 	var changes []index.KV
 	for kv, err := range index.Pages(s, index.VersionsPrefix(), nil) {
 		if err != nil || ctx.Err() != nil {

@@ -5,6 +5,8 @@ package catalog
 import (
 	"sync"
 	"time"
+
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // ownWrites are what we published and deleted, and what services told that they
@@ -84,4 +86,23 @@ func (w *ownWrites) forget() {
 		}
 	}
 	w.kept = len(w.at)
+}
+
+// doubtKey stands for all listings below a collection.
+func doubtKey(remote, collection string) []byte {
+	return append(index.HeaderKey(remote, collection), "below"...)
+}
+
+// doubted reports whether the service told of a change in a listing since it was
+// asked for it.
+func (w *ownWrites) doubted(remote, collection string, asked time.Time) bool {
+	if w.since(index.HeaderKey(remote, collection), asked) {
+		return true
+	}
+	for collection != "" {
+		if collection, _ = index.Parent(collection); w.since(doubtKey(remote, collection), asked) {
+			return true
+		}
+	}
+	return false
 }

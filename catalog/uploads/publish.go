@@ -5,6 +5,7 @@ package uploads
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
@@ -156,4 +157,27 @@ func (u *Uploads) rebase(s *catalog.State, done spool.Info, img backends.Image) 
 func (u *Uploads) overwritable(remote string) bool {
 	r, err := u.cat.Remote(remote)
 	return err == nil && r.Policy.Overwrite
+}
+
+// Retry publishes a failed, pending or incomplete upload now, and waits for it.
+// Errors: fs.ErrNotExist if there is no such draft; fs.ErrInvalid for a file whose
+// name is no image's; those of Publish.
+func (u *Uploads) Retry(ctx context.Context, id string, p catalog.Progress) error {
+	s, err := u.cat.State()
+	if err != nil {
+		return err
+	}
+	d, err := s.Spool.Draft(id)
+	if err != nil {
+		return err
+	}
+	defer shut(d)
+	target := d.Info().Target
+	if target.File != "" {
+		return fmt.Errorf("upload %s: %q is no image's name: rename the file in the mount: %w", id, target.File, fs.ErrInvalid)
+	}
+	if _, err := d.Seal(ctx, gate(target)); err != nil {
+		return pushError(target.Remote, target.Ref, err)
+	}
+	return u.runs.publish(ctx, d, p)
 }

@@ -35,7 +35,7 @@ type queue struct {
 	log     *slog.Logger
 	runs    *runs
 	publish func(ctx context.Context, id string, p catalog.Progress) error
-	slots   chan empty // one for each background push at work
+	slots   chan struct{} // one for each background push at work
 }
 
 // add lets a sealed draft be published in the background. It reports false if nobody
@@ -137,7 +137,7 @@ func (q *queue) giveUp(s *catalog.State, id string, cause error) spool.Target {
 // publishTurn publishes when one of the workers is free.
 func (q *queue) publishTurn(ctx context.Context, s *catalog.State, id string) error {
 	select {
-	case q.slots <- empty{}:
+	case q.slots <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}

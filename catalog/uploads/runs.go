@@ -31,14 +31,12 @@ type runs struct {
 	started bool       // there is a queue
 	runs    map[string]*run
 	queued  map[string]bool // by draft ID; false while it waits for another try
-	change  chan empty      // closed and replaced at each change of runs and queued
+	change  chan struct{}   // closed and replaced at each change of runs and queued
 }
-
-type empty = struct{}
 
 // A run is one try to publish, which all who want it wait for.
 type run struct {
-	done   chan empty
+	done   chan struct{}
 	err    error // valid after done
 	cancel context.CancelFunc
 
@@ -73,7 +71,7 @@ func (rs *runs) progress(r *run) catalog.Progress {
 // changed wakes drain. mu is held.
 func (rs *runs) changed() {
 	close(rs.change)
-	rs.change = make(chan empty)
+	rs.change = make(chan struct{})
 }
 
 // publish publishes a sealed draft, or joins the run that does, and waits. When all who
@@ -148,7 +146,7 @@ func (rs *runs) begin(d *spool.Draft) (*run, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &run{done: make(chan empty), cancel: cancel}
+	r := &run{done: make(chan struct{}), cancel: cancel}
 	started := rs.background(func(catalogue context.Context) {
 		defer cancel()
 		defer context.AfterFunc(catalogue, cancel)()

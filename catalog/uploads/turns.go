@@ -9,8 +9,8 @@ import (
 
 // turns let one push to a name go on at a time. The zero value is ready.
 type turns struct {
-	mu   sync.Mutex            // guards the field below
-	busy map[string]chan empty // by name; closed when its turn ends
+	mu   sync.Mutex               // guards the field below
+	busy map[string]chan struct{} // by name; closed when its turn ends
 }
 
 // wait returns when nobody else pushes to that name. The caller ends its turn with
@@ -20,9 +20,9 @@ func (t *turns) wait(ctx context.Context, name string) (release func(), err erro
 		t.mu.Lock()
 		busy, taken := t.busy[name]
 		if !taken {
-			mine := make(chan empty)
+			mine := make(chan struct{})
 			if t.busy == nil {
-				t.busy = make(map[string]chan empty)
+				t.busy = make(map[string]chan struct{})
 			}
 			t.busy[name] = mine
 			t.mu.Unlock()

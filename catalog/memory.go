@@ -175,3 +175,58 @@ func Passing(err error) bool {
 	return errors.Is(err, backends.ErrUnavailable) || errors.Is(err, backends.ErrRateLimited) ||
 		errors.Is(err, context.DeadlineExceeded)
 }
+
+// Many registries list names only, and what "ls -l" wants costs a question for
+// each. As a kernel reads ahead in a file that is read in order, the facts of
+// the following names are fetched once three lookups in one collection had to
+// ask; a single stat costs a single question.
+const (
+	aheadAfter  = 3
+	aheadMin    = 16
+	aheadMax    = 1024
+	aheadForget = 10 * time.Second // without a lookup: begin anew
+)
+
+// readahead knows who reads in order. The zero value is ready.
+type readahead struct {
+	mu sync.Mutex
+	m  map[string]*stream // by key of the collection's listing
+}
+
+type stream struct {
+	asked   int
+	last    time.Time
+	window  int
+	running bool
+}
+
+// next counts a lookup that had to ask, and returns how many names to fetch
+// ahead of it; 0 if none. After a positive answer done must be called.
+func (a *readahead) next(key string, now time.Time) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.m == nil || len(a.m) >= maxRemembered {
+		a.m = make(map[string]*stream)
+	}
+	st := a.m[key]
+	if st == nil || now.Sub(st.last) > aheadForget && !st.running {
+		st = &stream{}
+		a.m[key] = st
+	}
+	st.asked++
+	st.last = now
+	if st.asked < aheadAfter || st.running {
+		return 0
+	}
+	st.running = true
+	st.window = min(max(aheadMin, 2*st.window), aheadMax)
+	return st.window
+}
+
+func (a *readahead) done(key string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if st := a.m[key]; st != nil {
+		st.running = false
+	}
+}
