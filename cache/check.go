@@ -5,6 +5,8 @@ package cache
 import (
 	"context"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/sregfs/sregfs/cache/chunks"
 )
@@ -44,7 +46,7 @@ func (c *check) done(size int64) bool { return c.hash == nil || c.hash.pos == si
 // it matches. Errors: backends.ErrCorrupt.
 func (c *check) compare() error {
 	if c.hash != nil {
-		if err := c.hash.check(); err != nil {
+		if err := c.hash.compare(); err != nil {
 			return err
 		}
 	}
@@ -94,4 +96,71 @@ func (c *check) serve(off, end int64) (last bool) {
 		}
 	}
 	return c.digest != "" && c.served.left.Load() == 0
+}
+
+// A served is which chunks of a part readers got before it was verified, over all
+// openings of it, for as long as the bytes here stay the same ones.
+type served struct {
+	size     int64 // bytes
+	chunks   chunks.Set
+	left     atomic.Int64 // how many nobody got yet
+	verified atomic.Bool  // what they got turned out to be right
+}
+
+// An Epoch tells the bytes of one download of a blob from those of another one. The
+// zero value is that of verified bytes.
+type Epoch struct{ served *served }
+
+// noEpoch is that of what is not here.
+var noEpoch = Epoch{&served{}}
+
+// Agrees reports whether bytes of both epochs may be combined: they are of one
+// download, or all of them were found to be right. Else one of the downloads was
+// thrown away, perhaps because its digest did not match.
+func (e Epoch) Agrees(o Epoch) bool { return e == o || e.good() && o.good() }
+
+func (e Epoch) good() bool { return e.served == nil || e.served.verified.Load() }
+
+func newServed(size int64) *served {
+	s := &served{size: size, chunks: chunks.NewSet(chunks.Count(size))}
+	s.left.Store(chunks.Count(size))
+	return s
+}
+
+// some reports whether any reader got anything.
+func (s *served) some() bool { return s == nil || s.left.Load() < chunks.Count(s.size) }
+
+// An origin from which two downloads of a blob in a row did not match the digest is
+// not asked for it for mismatchHold: nobody's patience or bandwidth is served by a
+// third. Others that have the blob are.
+const (
+	maxMismatches = 2
+	mismatchHold  = 10 * time.Minute
+)
+
+// A mismatch is what an origin did with one blob. The zero value is nothing.
+type mismatch struct {
+	row int // downloads in a row that did not match
+	at  time.Time
+	err error // of the last one
+}
+
+// refusal says why the blob is not fetched from there; nil if it is.
+func (s *mismatch) refusal() error {
+	if s.row < maxMismatches {
+		return nil
+	}
+	if time.Since(s.at) >= mismatchHold {
+		*s = mismatch{}
+		return nil
+	}
+	return s.err
+}
+
+// refused returns until when the blob is refused, or the zero time.
+func (s *mismatch) refused() time.Time {
+	if s.refusal() == nil {
+		return time.Time{}
+	}
+	return s.at.Add(mismatchHold)
 }

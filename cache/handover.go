@@ -2,10 +2,7 @@
 
 package cache
 
-import (
-	"context"
-	"path/filepath"
-)
+import "context"
 
 // HandOver gives the directory up to another process while blobs are open: their
 // handles go on until Close, and nothing else does. Whole blobs are read through the
@@ -16,27 +13,24 @@ import (
 // ctx bounds the wait for who is just opening a blob, and for what makes itself durable.
 // A second HandOver does nothing.
 func (c *Cache) HandOver(ctx context.Context) error {
-	c.mu.Lock()
-	was := c.closed || c.handedOver.Swap(true)
-	c.mu.Unlock()
-	if was {
+	if !c.table.handOver() {
 		return nil
 	}
-	c.single.cancelAll()
-	for _, it := range c.all() {
-		if err := it.handOver(ctx); err != nil {
+	c.streams.cancelAll()
+	for _, it := range c.table.items() {
+		if err := giveUp(ctx, it); err != nil {
 			return err
 		}
 	}
-	c.idle.close(0)
+	c.table.idle.close(0)
 	close(c.leave)
 	<-c.left // it saves no more: the index is closed next
 	return c.save()
 }
 
-// handOver ends what comes in for nobody, and takes the names from what is open.
-func (it *item) handOver(ctx context.Context) error {
-	if err := it.seize(ctx); err != nil {
+// giveUp ends what comes in for nobody, and takes the names from what is open.
+func giveUp(ctx context.Context, it *item) error {
+	if err := it.family.seize(ctx); err != nil {
 		return err
 	}
 	d, handles := it.live()
@@ -48,7 +42,7 @@ func (it *item) handOver(ctx context.Context) error {
 		it.nameless.Store(true)
 		d.stored.disk.Unlock()
 	}
-	<-it.busy
+	<-it.family.busy
 	if d == nil || open || d.phase.Load() != partial {
 		return err
 	}
@@ -58,22 +52,5 @@ func (it *item) handOver(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	}
-}
-
-// nowhere is a directory of l that nobody makes.
-func (l layout) nowhere() layout { return layout(filepath.Join(string(l), "handed-over")) }
-
-// cancelAll ends all downloads of unknown size and waits for them.
-func (s *streams) cancelAll() {
-	s.mu.Lock()
-	var all []*streaming
-	for _, one := range s.running {
-		one.cancel()
-		all = append(all, one)
-	}
-	s.mu.Unlock()
-	for _, one := range all {
-		<-one.done
 	}
 }

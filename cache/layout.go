@@ -3,11 +3,7 @@
 package cache
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/backends/archive"
 	"github.com/sregfs/sregfs/backends/disk"
 	"github.com/sregfs/sregfs/cache/chunks"
 )
@@ -32,22 +27,6 @@ import (
 //
 // Anything may be deleted at any time: it is fetched again when it is asked for.
 type layout string
-
-// An origin is who vouches for bytes that were not compared with their digest yet:
-// the remote, and the size that it claims. Whoever runs a registry can name the
-// digest of a good image and send something else: such bytes are nobody's but that
-// registry's. Whole, verified blobs have the origin "".
-type origin string
-
-// originOf returns the origin of what comes from src.
-func originOf(src source) origin {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d", src.client.Name(), src.client.Origin(), src.image.Size))
-	return origin(hex.EncodeToString(sum[:sha256.Size/2]))
-}
-
-func (o origin) valid() bool {
-	return len(o) == sha256.Size && strings.Trim(string(o), "0123456789abcdef") == ""
-}
 
 // A slot is what the files of one blob of one origin have in common: their path
 // without a suffix.
@@ -92,6 +71,12 @@ func (l layout) slot(k Key, from origin) slot {
 	return slot(l.file(k) + "." + string(from))
 }
 
+// remotes returns the folder in which the folders of the backends are.
+func (l layout) remotes() string { return filepath.Join(string(l), "remotes") }
+
+// nowhere is a directory of l that nobody makes.
+func (l layout) nowhere() layout { return layout(filepath.Join(string(l), "handed-over")) }
+
 // create makes the directory and its tag.
 func (l layout) create() error {
 	if err := os.MkdirAll(string(l), dirMode); err != nil {
@@ -129,11 +114,11 @@ func (s slot) drop() error {
 
 // A found is the files of one slot.
 type found struct {
-	key         Key
-	from        origin
-	whole, part os.FileInfo // nil if there is none
-	mapped      bool
-	recent      bool
+	key        Key
+	from       origin
+	file, part os.FileInfo // nil if there is none
+	mapped     bool
+	recent     bool
 }
 
 // walk returns what the directory holds, and deletes what a crash left over.
@@ -167,7 +152,7 @@ func (l layout) visit(blobs map[slot]*found, kind, path string, e fs.DirEntry) e
 	if !key.valid() || filepath.Dir(l.file(key)) != filepath.Dir(path) {
 		return nil
 	}
-	info, err := e.Info()
+	info, err := os.Lstat(path)
 	if err != nil {
 		return nil //nolint:nilerr // gone meanwhile
 	}
@@ -182,7 +167,7 @@ func (l layout) visit(blobs map[slot]*found, kind, path string, e fs.DirEntry) e
 	}
 	switch suffix := "." + rest; {
 	case rest == "" && from == "":
-		f.whole = info
+		f.file = info
 	case suffix == mapSuffix:
 		f.mapped = true
 	case suffix == partSuffix && from != "":
@@ -196,42 +181,4 @@ func (l layout) visit(blobs map[slot]*found, kind, path string, e fs.DirEntry) e
 	}
 	blobs[at] = f
 	return nil
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-// valid reports whether k has the form of a key, which makes it safe as a path.
-func (k Key) valid() bool {
-	kind, sum, _ := strings.Cut(string(k), ":")
-	return (kind == "sha256" || kind == "version") && len(sum) == 2*sha256.Size && strings.Trim(sum, "0123456789abcdef") == ""
-}
-
-// KeyOf returns the key of img on the remote of that name.
-func KeyOf(remote string, img backends.Image) Key {
-	if k := Key(img.Digest); strings.HasPrefix(img.Digest, "sha256:") && k.valid() {
-		return k
-	}
-	if archive.IsDigest(img.Digest) {
-		// Same manifest, same bytes, whatever names it, and wherever.
-		sum := sha256.Sum256([]byte(img.Digest))
-		return Key("version:" + hex.EncodeToString(sum[:]))
-	}
-	fields := []string{remote, img.Ref.Collection, img.Ref.Name, img.Ref.Tag, img.Version}
-	if img.Version == "" {
-		// Without a validator take all that might change with the bytes.
-		fields = append(fields, img.Digest, img.Modified.UTC().String(), img.Ref.Version)
-	}
-	h := sha256.New()
-	for _, f := range fields {
-		var n [8]byte
-		binary.LittleEndian.PutUint64(n[:], uint64(len(f)))
-		h.Write(n[:])
-		h.Write([]byte(f))
-	}
-	return Key("version:" + hex.EncodeToString(h.Sum(nil)))
 }

@@ -3,13 +3,10 @@
 package cache
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/chunks"
@@ -22,40 +19,6 @@ import (
 // taken if it is noted beside it that its digest matched, at the time that the file
 // has; else it is read once and compared. What has no digest that can be compared is
 // not taken.
-
-// openShared opens the whole blob where a shared cache has it, nil if none has. Call on
-// the main item, with busy held. Errors: ctx's.
-func (it *item) openShared(ctx context.Context, src source) (*data, error) {
-	digest := it.digestOf(src)
-	if newHasher(digest) == nil || strings.HasPrefix(digest, "md5:") {
-		return nil, nil
-	}
-	for _, dir := range it.cache.opts.Shared {
-		f, info, err := layout(dir).shared(layout(dir).file(it.key))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err == nil {
-			if err = it.believe(ctx, layout(dir), f, info, digest); err != nil {
-				f.Close()
-			}
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if err != nil {
-			it.cache.opts.Log.Warn("a blob of a shared cache is not used", "dir", dir, "key", it.key, "err", err)
-			continue
-		}
-		d := it.newData(info.Size(), digest)
-		d.stored.file.Store(f)
-		d.info, d.shared = info, true
-		d.phase.Store(whole)
-		close(d.settled)
-		return d, nil
-	}
-	return nil, nil
-}
 
 // shared opens a file of a shared cache. Errors: those of the disk;
 // fs.ErrPermission if somebody may have changed it who is not trusted.
@@ -118,25 +81,4 @@ func (l layout) notes(key Key, info os.FileInfo) bool {
 	defer f.Close()
 	m, err := chunks.ReadMap(f)
 	return err == nil && m.Name == string(key) && m.Size == info.Size() && m.Verified == info.ModTime().UnixNano()
-}
-
-// believe makes sure that a shared file is the blob.
-// Errors: backends.ErrCorrupt; ctx's; those of the disk.
-func (it *item) believe(ctx context.Context, l layout, f *os.File, info os.FileInfo, digest string) error {
-	if l.notes(it.key, info) {
-		return nil
-	}
-	it.mu.Lock()
-	seen := it.vouched
-	it.mu.Unlock()
-	if seen != nil && unchanged(seen, info) {
-		return nil
-	}
-	if err := hashFile(ctx, f, digest); err != nil {
-		return err
-	}
-	it.mu.Lock()
-	defer it.mu.Unlock()
-	it.vouched = info
-	return nil
 }

@@ -11,6 +11,15 @@ import (
 	"github.com/sregfs/sregfs/cache/chunks"
 )
 
+const (
+	// What a crash of the machine may cost: so long is fetched before the next
+	// commit begins, and half as long where that is more than maxDirty. What comes
+	// faster is fetched again as fast, and an image that is whole within a second is
+	// better synced once. (A crash of the process costs neither, see chunks.Recent.)
+	maxDirtyAge = 2 * time.Second
+	maxDirty    = 64 << 20
+)
+
 // A stored is the bytes of a blob that are here: the file, and which chunks of it can
 // be read. Readers look at have and file without a lock. The download adds chunks, the
 // committer makes them durable.

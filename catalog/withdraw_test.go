@@ -231,7 +231,7 @@ func away(t *testing.T, n *network, kind string, open backends.Opener, env backe
 	return func(b *bench) {
 		b.extra = append(b.extra, catalog.Remote{
 			Name: "hub", Type: kind, Policy: policy,
-			Client: backends.NewClient("hub", backend, backends.ClientOptions{MaxElapsed: time.Second}),
+			Client: backends.NewClient("hub", backend, backends.ClientOptions{MaxElapsed: 10 * time.Second}),
 		})
 	}
 }
@@ -311,6 +311,8 @@ func TestRetry_lostAnswer(t *testing.T) {
 			d.Close()
 			n.deaf = nil
 			n.down.Store(false)
+			b.extra = nil // another process has another Client, which has not seen the registry down
+			away(t, n, tc.kind, tc.open, tc.env, catalog.Policy{})(b)
 			b.restart()
 			if err := b.Retry(t.Context(), id, nil); err != nil {
 				t.Fatalf("Retry: %v", err)

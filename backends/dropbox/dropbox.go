@@ -7,12 +7,10 @@
 //
 // Requests and answers are those of Dropbox's own SDK. What it lacks is here:
 // headers in ASCII, limits on what a service may answer, one login for all
-// hosts with its renewal (gateway.go, token.go), and uploads that go on after a
+// hosts with its renewal (api.go, login.go), and uploads that go on after a
 // restart (upload.go). It is no synchroniser: nothing is kept on this machine.
 //
-// Files are named after what they do: read.go, list.go, watch.go, write.go,
-// delete.go and share.go have the methods of backends.Backend and its
-// capabilities, name.go says how a path tells a name. Start at [Open].
+// Start at [Open].
 package dropbox
 
 import (

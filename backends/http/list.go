@@ -29,6 +29,10 @@ func (c *client) List(ctx context.Context, collection string) iter.Seq2[backends
 	}
 }
 
+// maxHidden is how many names of one folder, with more than one file each, places has
+// room for.
+const maxHidden = 5000
+
 // errEnough says that whoever is told of a listing wants no more.
 var errEnough = errors.New("enough")
 
@@ -142,8 +146,8 @@ func (t *telling) all(x *index) error {
 	if t.hidden > 0 {
 		t.log.Warn("files whose name another file has too are left out of a listing", "collection", t.collection, "count", t.hidden)
 	}
-	if t.hidden < maxKnown/2 { // which of two is meant is remembered
-		t.first.put(t.folder, t.usual)
+	if t.hidden < maxHidden { // which of two files is meant is remembered
+		t.first.Put(t.folder, t.usual)
 	}
 	for _, href := range x.strays {
 		// In no collection of this remote: it is left out, and counted.
@@ -167,9 +171,9 @@ func (t *telling) image(img image) bool {
 		t.hidden += len(img.files) - 1
 	}
 	key := placeKey(ref)
-	_, known := t.places.get(key)
+	_, known := t.places.Get(key)
 	if known || len(img.files) > 1 || t.folder != t.folders(t.collection)[0] || t.naming.rank(ref, it.name, t.usual) > 0 {
-		t.places.put(key, place{t.folder, it.name})
+		t.places.Put(key, place{t.folder, it.name})
 	}
 	_, _, format, _ := t.naming.parse(it.name)
 	e := backends.Entry{Image: backends.Image{Ref: ref, Size: -1, Format: format, URL: t.folder + segment(it.name)}}

@@ -27,12 +27,12 @@ func (p place) url() string { return p.folder + segment(p.base) }
 // where yields the places where ref can be: first the one where it was found last.
 func (c *client) where(ref backends.Ref, format string) iter.Seq[place] {
 	return func(yield func(place) bool) {
-		last, known := c.places.get(placeKey(ref))
+		last, known := c.places.Get(placeKey(ref))
 		if known && !yield(last) {
 			return
 		}
 		for _, folder := range c.folders(ref.Collection) {
-			usual, _ := c.first.get(folder)
+			usual, _ := c.first.Get(folder)
 			for base := range c.naming.files(ref, format, usual) {
 				if p := (place{folder, base}); p != last && !yield(p) {
 					return
@@ -51,7 +51,7 @@ func placeKey(ref backends.Ref) string {
 func (c *client) remember(ref backends.Ref, p place) {
 	for first := range c.where(ref, "") {
 		if first != p {
-			c.places.put(placeKey(ref), p)
+			c.places.Put(placeKey(ref), p)
 		}
 		return
 	}
@@ -65,7 +65,7 @@ func (c *client) each(ref backends.Ref, format string, fn func(place) error) err
 	var other error
 	for p := range c.where(ref, format) {
 		err := fn(p)
-		_, listed := c.first.get(p.folder)
+		_, listed := c.first.Get(p.folder)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case errors.Is(err, errNoImage),
@@ -147,7 +147,7 @@ func (c *client) sum(ctx context.Context, p place, held string) (string, error) 
 	if err != nil || !ok {
 		return "", err
 	}
-	if before, known := c.held.get(heldKey(p, sum.String())); known && before != held {
+	if before, known := c.held.Get(heldKey(p, sum.String())); known && before != held {
 		// The file was written since, and so the list may have been.
 		if digests, err = c.digests(ctx, p.folder, true); err != nil {
 			return "", err
@@ -156,7 +156,7 @@ func (c *client) sum(ctx context.Context, p place, held string) (string, error) 
 			return "", nil
 		}
 	}
-	c.held.put(heldKey(p, sum.String()), held)
+	c.held.Put(heldKey(p, sum.String()), held)
 	return sum.String(), nil
 }
 
@@ -207,7 +207,7 @@ func (c *client) open(ctx context.Context, img backends.Image, p place, s ranged
 	if !digestVersion(img.Version) {
 		return c.part(ctx, img, p, img.Version, s)
 	}
-	held, known := c.held.get(heldKey(p, img.Version))
+	held, known := c.held.Get(heldKey(p, img.Version))
 	if known {
 		body, err := c.part(ctx, img, p, held, s)
 		if !errors.Is(err, backends.ErrChanged) {

@@ -12,7 +12,7 @@
 // It is no client of the registry that Singularity Hub was: builds, collections
 // by number and stars are gone.
 //
-// Begin with index.go (what there is), then load.go (where it comes from),
+// Begin with index.go (what there is), then index_load.go (where it comes from),
 // read.go (Stat and Open) and api.go (without the index).
 package hub
 
@@ -147,13 +147,3 @@ func (c *client) Close() error {
 	}
 	return nil
 }
-
-// Knock returns a request to where the images are: the archive's service may
-// well be away without anybody missing it.
-func (c *client) Knock() (method, address string) { return http.MethodGet, c.data.String() + "/" }
-
-// CheckLogin has nothing to ask for: everything in the archive is public.
-func (c *client) CheckLogin(context.Context) error { return nil }
-
-// Address implements backends.Addressed: where the images are.
-func (c *client) Address() string { return c.data.String() }

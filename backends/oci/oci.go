@@ -11,12 +11,8 @@
 // not made into a SIF.
 //
 // Services that have more to them than a registry are types of their own, by a
-// table of presets (preset.go): where they are, how they list (lister_….go), what is
-// odd about their logins.
-//
-// The files are named after what they do: read.go, list.go, write.go and
-// delete.go hold the methods of backends.Backend and its capabilities, api.go
-// the requests below them, login.go the credentials and who may see them.
+// table of presets (preset.go): where they are, how they list (list_services.go), what
+// is odd about their logins. docs/where-to-begin.md says what is in which file.
 package oci
 
 import (
@@ -133,6 +129,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	c := &client{
 		config: cfg, preset: p, base: base, namespace: namespace, arch: env.WantedArch(), chunk: cmp.Or(p.chunk, chunkSize), log: env.Logger(),
 	}
+	c.known.images.Max, c.known.tags.Max = maxKnown, maxKnown
 	c.store = newStore(env.Cache, c.log)
 	c.limits.log = c.log
 	plain := *env.HTTP

@@ -235,11 +235,3 @@ func (c *client) notThere(err error, repo string) error {
 	}
 	return fmt.Errorf("%w (%s)", err, c.preset.missing(c.config, repo))
 }
-
-// Address implements backends.Addressed.
-func (c *client) Address() string {
-	if c.base.Host == dockerHub {
-		return "https://docker.io"
-	}
-	return c.base.String()
-}

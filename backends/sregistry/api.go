@@ -74,14 +74,20 @@ func (c *client) do(req *http.Request) (*http.Response, error) {
 	return nil, answer(resp)
 }
 
-// object sends req and decodes the JSON object or array of the answer into v.
-func (c *client) object(req *http.Request, v any) error {
+// text sends req and returns the answer with all of its body.
+func (c *client) text(req *http.Request) (*http.Response, []byte, error) {
 	resp, err := c.do(req)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	text, err := httpx.ReadAll(resp.Body)
+	return resp, text, err
+}
+
+// object sends req and decodes the JSON object or array of the answer into v.
+func (c *client) object(req *http.Request, v any) error {
+	resp, text, err := c.text(req)
 	if err != nil {
 		return err
 	}
@@ -142,12 +148,7 @@ func (c *client) bearer(ctx context.Context, method, path string, body, v any) e
 
 // data sends req and decodes {"data": v}. Without v only the status counts.
 func (c *client) data(req *http.Request, v any) error {
-	resp, err := c.do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	text, err := httpx.ReadAll(resp.Body)
+	resp, text, err := c.text(req)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -116,7 +117,7 @@ func (c *client) listRoot(ctx context.Context) iter.Seq2[backends.Entry, error] 
 			}
 		}
 		c.listing.put(fill)
-		for _, private := range c.closed.names() {
+		for _, private := range slices.Sorted(slices.Values(c.closed.Keys())) {
 			if !fill.has(private) && !yield(backends.Entry{Collection: private}, nil) {
 				return
 			}

@@ -203,3 +203,6 @@ func (c *client) askAs(ctx context.Context, token string) error {
 	req.Header.Set("Authorization", "Token "+token)
 	return c.object(req, &struct{}{})
 }
+
+// Address implements backends.Addressed.
+func (c *client) Address() string { return c.home.String() }

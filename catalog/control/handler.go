@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"mime"
@@ -131,6 +132,8 @@ func serveVerb(log *slog.Logger, name string, v verb) http.Handler {
 				ctx = verbs.WithUmask(ctx, fs.FileMode(umask))
 			}
 			err = backends.Guard(log, func() error { return v(ctx, json.NewDecoder(body), out) })
+			// A connection that is closed with unread bytes is reset, and the answer is lost.
+			_, _ = io.CopyN(io.Discard, r.Body, MaxRequest)
 		}
 		log.Debug("control", "verb", name, "err", err)
 		out.end(err)

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/bounded"
 )
 
 // Locks are one lock for each key. The zero value has none.
@@ -47,15 +48,15 @@ func (l *Locks) Lock(ctx context.Context, key string) (unlock func(), err error)
 	}
 }
 
-// maxUnsaved is how many states are kept; one more, and all are forgotten.
+// maxUnsaved is how many states are kept.
 const maxUnsaved = 256
 
 // Unsaved keeps the states of pushes without a Session for as long as this
 // process lives, so that the next try does not begin at the first byte. The
 // zero value is empty.
 type Unsaved struct {
-	mu     sync.Mutex // guards the field below
-	states map[string][]byte
+	once   sync.Once // bounds states
+	states bounded.Map[string, []byte]
 }
 
 // session returns the Session of src, or else one in memory for the push of
@@ -64,6 +65,7 @@ func (u *Unsaved) session(name string, src backends.Source) backends.Session {
 	if src.Session != nil {
 		return src.Session
 	}
+	u.once.Do(func() { u.states.Max = maxUnsaved })
 	return &state{in: u, key: name + "\x00" + src.Digest}
 }
 
@@ -74,20 +76,12 @@ type state struct {
 
 // Load implements backends.Session.
 func (s *state) Load() []byte {
-	s.in.mu.Lock()
-	defer s.in.mu.Unlock()
-	return s.in.states[s.key]
+	text, _ := s.in.states.Get(s.key)
+	return text
 }
 
 // Save implements backends.Session, as far as memory goes.
 func (s *state) Save(text []byte) error {
-	s.in.mu.Lock()
-	defer s.in.mu.Unlock()
-	if s.in.states == nil || len(s.in.states) >= maxUnsaved {
-		s.in.states = map[string][]byte{}
-	}
-	if s.in.states[s.key] = text; text == nil {
-		delete(s.in.states, s.key)
-	}
+	s.in.states.Update(s.key, func([]byte, bool) ([]byte, bool) { return text, text != nil })
 	return nil
 }

@@ -86,8 +86,8 @@ func TestUnsaved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(u.states) > maxUnsaved {
-		t.Errorf("%d states are kept", len(u.states))
+	if n := len(u.states.Keys()); n > maxUnsaved {
+		t.Errorf("%d states are kept", n)
 	}
 	own := &state{in: &Unsaved{}}
 	if u.session("x", backends.Source{Session: own}) != backends.Session(own) {

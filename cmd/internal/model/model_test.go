@@ -445,11 +445,13 @@ func cut(data []byte, off, n int64) []byte {
 
 // read checks what was read of an open file.
 func (m *model) read(f *file, r result, off, n int64) error {
-	if f.draft != nil {
+	if d := f.draft; d != nil && (r.Err == "" || !d.accepted) {
 		if err := want(r, ""); err != nil {
 			return err
 		}
-		return equal(r.Data, cut(f.draft.data, off, n))
+		return equal(r.Data, cut(d.data, off, n))
+	} else if d != nil { // published behind our back, and read from the registry
+		f = &file{remote: f.remote, may: []*version{m.truth[d.key]}}
 	}
 	var right []*version
 	var differs error

@@ -189,6 +189,8 @@ func remedy(r config.Remote, name string, err error) string {
 		return "wait, or log in: many registries allow more then"
 	case name == "reach" && errors.Is(err, fs.ErrNotExist):
 		return "look at path; is the disk mounted?"
+	case name == "reach" && typeOf(r).Local:
+		return "set path to a directory"
 	case name == "reach":
 		return "look at url, the network, the proxy (HTTPS_PROXY), and ca_file for a certificate of your own"
 	}

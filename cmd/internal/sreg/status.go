@@ -3,12 +3,16 @@
 package sreg
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -92,7 +96,7 @@ func printStatus(w io.Writer, st verbs.Status, dead, notes []string) error {
 		t.row("warning", st.Cache.Warning)
 	}
 	for _, dir := range st.Cache.Shared {
-		t.row("shared", "whole images are read from "+dir)
+		t.row("shared", describeShared(dir))
 	}
 	t.row("images", fmt.Sprintf("%d whole, %d in part, %d pinned", st.Cache.Whole, st.Cache.Partial, st.Cache.Pinned))
 	if n := len(st.Uploads); n > 0 {
@@ -116,6 +120,21 @@ func printStatus(w io.Writer, st verbs.Status, dead, notes []string) error {
 	}
 	fmt.Fprintln(w)
 	return printUploads(w, st.Uploads)
+}
+
+// describeShared says what a directory of cache_shared is good for.
+func describeShared(dir string) string {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		err = syscall.ENOTDIR
+	}
+	if err == nil {
+		return "whole images are read from " + dir
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err
+	}
+	return fmt.Sprintf("nothing is read from %s: %v", dir, err)
 }
 
 // printRetired prints the processes that only serve what is open.

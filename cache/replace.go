@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -17,45 +16,24 @@ import (
 	"github.com/sregfs/sregfs/cache/chunks"
 )
 
-// Adopt takes over the file at path as the whole and verified blob of a digest
-// that the caller has computed: by rename, or by clone or copy where path is on
-// another disk or has another name too. The blob may be here already, and open:
-// its readers go on with what was adopted, but get backends.ErrCorrupt if what
-// they were given before was something else. Afterwards nothing is at path.
-//
-// Errors: fs.ErrInvalid if digest is no "sha256:…" or the file not size bytes
-// long; those of the local disk.
-func (c *Cache) Adopt(path, digest string, size int64) error {
-	key := Key(digest)
-	if !key.valid() || KeyOf("", backends.Image{Digest: digest}) != key {
-		return fmt.Errorf("%w: cannot adopt a file under %q", fs.ErrInvalid, digest)
+// here reports whether the blob is whole, verified and in its place.
+func (f *family) here(size int64) bool {
+	it := f.main
+	if it.info().State != Cached {
+		return false
 	}
-	info, err := os.Lstat(path)
-	if err != nil {
-		return localError("adopt", err)
-	}
-	if !info.Mode().IsRegular() || info.Size() != size {
-		return fmt.Errorf("%w: %s is not a file of %d bytes", fs.ErrInvalid, path, size)
-	}
-	it, err := c.take(c.ctx, key)
-	if err != nil {
-		return err
-	}
-	defer it.release()
-	if c.here(key, info.Size()) {
-		return localError("adopt", os.Remove(path))
-	}
-	return localError("adopt", it.replace(path, size, nil, func() error { return it.adopt(path, info) }))
+	info, err := os.Lstat(it.dir.file(it.key))
+	return err == nil && backends.OnlyOurs(info) && info.Mode().IsRegular() && info.Size() == size
 }
 
 // replace calls place, which puts a whole and verified file in the blob's place.
 // Whoever reads a part, other than but, goes on with that file, or gets
-// backends.ErrCorrupt if what they were given before was something else. Call on a
-// main item, with busy held. Errors: place's.
-func (it *item) replace(path string, size int64, but *item, place func() error) error {
+// backends.ErrCorrupt if what they were given before was something else. Call
+// with the lock held. Errors: place's.
+func (f *family) replace(path string, size int64, but *item, place func() error) error {
 	var turned []*data
-	for _, p := range it.family() {
-		if p == but || p == it {
+	for _, p := range f.members() {
+		if p == but || p == f.main {
 			continue
 		}
 		d, _ := p.live()
@@ -71,8 +49,8 @@ func (it *item) replace(path string, size int64, but *item, place func() error) 
 			continue
 		}
 		if err := d.turnTo(path, size); err != nil {
-			it.cache.opts.Log.Error("a download differs from the image", "key", it.key, "sources", d.sourceNames(), "err", err)
-			d.bury(err)
+			p.log.Error("a download differs from the image", "key", p.key, "sources", d.sourceNames(), "err", err)
+			p.bury(d, err)
 			continue
 		}
 		turned = append(turned, d)
@@ -80,7 +58,7 @@ func (it *item) replace(path string, size int64, but *item, place func() error) 
 	err := place()
 	for _, d := range turned {
 		if errTurned := cmp.Or(err, d.adopted()); errTurned != nil {
-			d.bury(localError("adopt", errTurned)) // its readers have a file without a name
+			d.item.bury(d, localError("adopt", errTurned)) // its readers have a file without a name
 		}
 	}
 	return err
@@ -93,11 +71,11 @@ func (it *item) replace(path string, size int64, but *item, place func() error) 
 //
 // Errors: backends.ErrCorrupt; those of the local disk.
 func (d *data) turnTo(path string, size int64) error {
-	f, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
+	next, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
 	if err != nil {
 		return localError("adopt", err)
 	}
-	old := d.stored.replace(f)
+	old := d.stored.replace(next)
 	if size != d.size {
 		return fmt.Errorf("%w: the registry says %d bytes, the image has %d", backends.ErrCorrupt, d.size, size)
 	}
@@ -106,7 +84,7 @@ func (d *data) turnTo(path string, size int64) error {
 			continue
 		}
 		off, end, ok := d.brought(old, c)
-		if !ok || !sameBytes(old, f, off, end) {
+		if !ok || !sameBytes(old, next, off, end) {
 			return fmt.Errorf("%w: bytes were given out that differ from the image", backends.ErrCorrupt)
 		}
 	}
@@ -138,23 +116,31 @@ func sameBytes(a, b *os.File, off, end int64) bool {
 	return errA == nil && errB == nil && bytes.Equal(x, y)
 }
 
-// here reports whether the blob is whole, verified and in its place.
-func (c *Cache) here(key Key, size int64) bool {
-	path, ok := c.Path(key)
-	if !ok {
-		return false
+// adopted goes on with the file that is in the blob's place now. Call with disk
+// held, in the partial phase, after turnTo.
+func (d *data) adopted() error {
+	f, _, err := openRegular(d.item.dir.file(d.item.key), os.O_RDONLY)
+	if err != nil {
+		return err
 	}
-	info, err := os.Lstat(path)
-	return err == nil && info.Mode().IsRegular() && info.Size() == size
+	d.stored.replace(f)
+	d.turnWhole()
+	d.cancel()
+	d.notifyCommitter()
+	it := d.item
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	it.setOnDisk(0)
+	return it.slot().drop()
 }
 
-// adopt puts the file in the blob's place. Call with busy held.
-func (it *item) adopt(path string, info os.FileInfo) error {
-	dir := it.cache.dir
+// adopt puts the file in the blob's place. Call with the lock held.
+func (f *family) adopt(path string, info os.FileInfo) error {
+	it, dir := f.main, f.main.dir
 	if err := dir.room(it.key); err != nil {
 		return err
 	}
-	it.closeIdle()
+	f.closeIdle()
 	if err := it.slot().drop(); err != nil {
 		return err
 	}
@@ -172,8 +158,8 @@ func (it *item) adopt(path string, info os.FileInfo) error {
 	if err != nil {
 		return err
 	}
-	verdict(dir, it.key, string(it.key), info, it.cache.opts.Log)
-	it.wasVerified(info)
+	verdict(dir, it.key, string(it.key), info, it.log)
+	it.arrived(info)
 	return nil
 }
 
@@ -212,22 +198,4 @@ func copyFile(path string, src *os.File) (err error) {
 		}
 	}
 	return fdatasync(dst)
-}
-
-// adopted goes on with the file that is in the blob's place now. Call with disk
-// held, in the partial phase, after turnTo.
-func (d *data) adopted() error {
-	f, _, err := openRegular(d.item.cache.dir.file(d.item.key), os.O_RDONLY)
-	if err != nil {
-		return err
-	}
-	d.stored.replace(f)
-	d.turnWhole()
-	d.cancel()
-	d.notifyCommitter()
-	it := d.item
-	it.mu.Lock()
-	defer it.mu.Unlock()
-	it.setOnDisk(0)
-	return it.slot().drop()
 }

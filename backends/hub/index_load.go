@@ -112,7 +112,7 @@ func (c *client) fetch(ctx context.Context) (*index, error) {
 	if ranged.IsPage(resp.Header) {
 		return nil, fmt.Errorf("%w: a page in place of the index", backends.ErrBadAnswer)
 	}
-	k := c.newKeeper()
+	k := c.newIndexCopy()
 	defer k.drop()
 	ix, err := decode(io.TeeReader(resp.Body, k), c.most)
 	if err != nil {

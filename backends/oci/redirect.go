@@ -3,20 +3,14 @@
 package oci
 
 import (
-	"net/url"
-	"strconv"
 	"sync"
 	"time"
+
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
-const (
-	// targetLife is how long a blob is read directly from where the registry
-	// redirected to. Signed links live for some minutes.
-	targetLife = 2 * time.Minute
-	// targetSpare is how long before its end a signed link is no longer used: its
-	// clock is not ours.
-	targetSpare = 5 * time.Second
-)
+// maxTargets bounds what is remembered.
+const maxTargets = 4096
 
 // targets remembers where blobs were redirected to. The zero value is empty.
 //
@@ -60,12 +54,12 @@ func (t *targets) put(key, url string) {
 	defer t.mu.Unlock()
 	t.settle(key)
 	now := time.Now()
-	until := expiry(url, now)
+	until := httpx.LinkUntil(url, now)
 	if !until.After(now) {
 		delete(t.urls, key)
 		return
 	}
-	if t.urls == nil || len(t.urls) >= maxKnown {
+	if t.urls == nil || len(t.urls) >= maxTargets {
 		t.clear()
 	}
 	t.urls[key] = target{url: url, until: until}
@@ -103,34 +97,4 @@ func (t *targets) clear() {
 		t.settle(key)
 	}
 	t.urls = map[string]target{}
-}
-
-// expiry returns until when a link that was given now is used: for targetLife,
-// or less where its signature says when it ends (AWS and Google: seconds from its
-// date; CloudFront and older ones: a Unix time; Azure: a date).
-func expiry(link string, now time.Time) time.Time {
-	until := now.Add(targetLife)
-	u, err := url.Parse(link)
-	if err != nil {
-		return until
-	}
-	q := u.Query()
-	ends := func(at time.Time) {
-		if at = at.Add(-targetSpare); at.Before(until) {
-			until = at
-		}
-	}
-	for _, p := range []string{"X-Amz-", "X-Goog-"} {
-		from, err := time.Parse("20060102T150405Z", q.Get(p+"Date"))
-		if secs, serr := strconv.ParseInt(q.Get(p+"Expires"), 10, 32); err == nil && serr == nil {
-			ends(from.Add(time.Duration(secs) * time.Second))
-		}
-	}
-	if unix, err := strconv.ParseInt(q.Get("Expires"), 10, 64); err == nil {
-		ends(time.Unix(unix, 0))
-	}
-	if at, err := time.Parse(time.RFC3339, q.Get("se")); err == nil {
-		ends(at)
-	}
-	return until
 }

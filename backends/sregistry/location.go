@@ -6,20 +6,16 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"maps"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/bounded"
 )
 
 const (
 	// targetLife is how long a presigned URL is used. The server signs for five
 	// minutes of its own clock.
 	targetLife = 4 * time.Minute
-	// maxKnown bounds what is remembered of any one kind.
-	maxKnown = 10_000
 )
 
 // A place is where the bytes of one version of an image are.
@@ -34,16 +30,11 @@ type place struct {
 func placeKey(img backends.Image) string { return split(img.Ref).String() + "@" + img.Version }
 
 // Places remembers them. The zero value is empty.
-type places struct {
-	mu  sync.Mutex // guards the field below
-	all map[string]place
-}
+type places struct{ all bounded.Map[string, place] }
 
 // get returns the place of key, without a target that is too old.
 func (p *places) get(key string) (place, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	at, ok := p.all[key]
+	at, ok := p.all.Get(key)
 	if ok && time.Now().After(at.until) {
 		at.target = ""
 	}
@@ -51,44 +42,13 @@ func (p *places) get(key string) (place, bool) {
 }
 
 func (p *places) put(key string, at place) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.all == nil || len(p.all) >= maxKnown {
-		p.all = map[string]place{}
-	}
-	if old, ok := p.all[key]; ok && at.size < 0 {
-		at.size = old.size
-	}
 	at.until = time.Now().Add(targetLife)
-	p.all[key] = at
-}
-
-// A set of names. The zero value is empty.
-type set struct {
-	mu  sync.Mutex // guards the field below
-	all map[string]bool
-}
-
-func (s *set) has(key string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.all[key]
-}
-
-func (s *set) add(key string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.all == nil || len(s.all) >= maxKnown {
-		s.all = map[string]bool{}
-	}
-	s.all[key] = true
-}
-
-// names returns what is in s, in order.
-func (s *set) names() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.all))
+	p.all.Update(key, func(old place, ok bool) (place, bool) {
+		if ok && at.size < 0 {
+			at.size = old.size
+		}
+		return at, true
+	})
 }
 
 // refusalLife is how long a refusal is believed: until somebody is given a permission.
@@ -99,10 +59,7 @@ const (
 )
 
 // Refusals remembers which images are not for us. The zero value is empty.
-type refusals struct {
-	mu  sync.Mutex // guards the field below
-	all map[name]refusal
-}
+type refusals struct{ all bounded.Map[name, refusal] }
 
 type refusal struct {
 	err          error
@@ -122,19 +79,12 @@ func (r *refusals) note(ctx context.Context, l *login, n name, err error) {
 
 func (r *refusals) put(n name, v refusal) {
 	v.again = time.Now().Add(refusalLook)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.all == nil || len(r.all) >= maxKnown {
-		r.all = map[name]refusal{}
-	}
-	r.all[n] = v
+	r.all.Put(n, v)
 }
 
 // of returns the refusal of n, nil if there was none lately, or to another token.
 func (r *refusals) of(ctx context.Context, l *login, n name) error {
-	r.mu.Lock()
-	was, ok := r.all[n]
-	r.mu.Unlock()
+	was, ok := r.all.Get(n)
 	switch now := time.Now(); {
 	case !ok || now.After(was.until):
 		return nil

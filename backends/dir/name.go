@@ -4,6 +4,8 @@ package dir
 
 import (
 	"cmp"
+	"fmt"
+	"io/fs"
 	"path"
 	"strings"
 
@@ -125,4 +127,15 @@ func spellings(part string, dec func(string) string) []string {
 		return []string{escaped}
 	}
 	return []string{escaped, part}
+}
+
+// CheckName refuses what has no room in a file name.
+func (c *client) CheckName(ref backends.Ref) error {
+	target := layout(ref, strings.Repeat("0", hexDigits), ".simg")
+	for part := range strings.SplitSeq(target, "/") {
+		if len(part) > maxComponent {
+			return fmt.Errorf("%w: a file name of %d bytes (at most %d): %.40q…", fs.ErrInvalid, len(part), maxComponent, part)
+		}
+	}
+	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // A pack is a file of small records, the newest of each key at the end: a file for
@@ -173,7 +175,7 @@ func (p *pack) scan() {
 
 // shrink begins anew with what was added last.
 func (p *pack) shrink() error {
-	f, err := os.CreateTemp(filepath.Dir(p.path), ".manifests-*")
+	f, err := disk.Create(p.path, disk.Replacement{Safety: disk.Volatile})
 	if err != nil {
 		return err
 	}
@@ -187,12 +189,11 @@ func (p *pack) shrink() error {
 			_, _ = w.Write(record(key, value)) // Flush tells
 		}
 	}
-	err = errors.Join(w.Flush(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), p.path)
+	if err := w.Flush(); err != nil {
+		return errors.Join(err, f.Abort())
 	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+	if err := f.Commit(); err != nil {
+		return err
 	}
 	p.refresh()
 	if p.file == nil {

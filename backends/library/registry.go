@@ -11,9 +11,11 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/bounded"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
@@ -66,38 +68,20 @@ type branches struct {
 	open backends.Opener // of the backend for OCI registries
 	once uploads.Locks
 
-	mu   sync.Mutex // guards the fields below
-	all  map[string]*branch
-	none time.Time // until when the library is taken to have none
+	all  bounded.Map[string, *branch]
+	none atomic.Int64 // until when the library is taken to have none, as time.UnixNano has it
 }
 
 // get returns what is known of key: nil, too, if that is that there is none.
 func (b *branches) get(key string) (at *branch, known bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	at, known = b.all[key]
+	at, known = b.all.Get(key)
 	switch {
 	case known && at.Backend != nil:
 		return at, true
 	case known:
 		return nil, time.Now().Before(at.until)
 	}
-	return nil, time.Now().Before(b.none)
-}
-
-func (b *branches) put(key string, at *branch) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.all == nil || len(b.all) >= maxBranches {
-		b.all = map[string]*branch{}
-	}
-	b.all[key] = at
-}
-
-func (b *branches) drop(key string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.all, key)
+	return nil, time.Now().UnixNano() < b.none.Load()
 }
 
 // branch returns where the OCI registry behind the library has n's container, nil
@@ -121,7 +105,7 @@ func (c *client) branch(ctx context.Context, n name, access string) (*branch, er
 		if errors.Is(err, backends.ErrBadAnswer) { // a proxy's page, perhaps
 			life = guessLife
 		}
-		c.branches.put(key, &branch{until: time.Now().Add(life)})
+		c.branches.all.Put(key, &branch{until: time.Now().Add(life)})
 		return nil, nil
 	}
 	if err != nil {
@@ -131,7 +115,7 @@ func (c *client) branch(ctx context.Context, n name, access string) (*branch, er
 	if err != nil {
 		return nil, err
 	}
-	c.branches.put(key, at)
+	c.branches.all.Put(key, at)
 	if at.Backend == nil {
 		return nil, nil
 	}
@@ -144,9 +128,7 @@ func (c *client) noBranch(access string, err error) bool {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errors.ErrUnsupported):
 		if access == pull {
-			c.branches.mu.Lock()
-			c.branches.none = time.Now().Add(noneLife)
-			c.branches.mu.Unlock()
+			c.branches.none.Store(time.Now().Add(noneLife).UnixNano())
 		}
 		return true
 	case errors.Is(err, backends.ErrUnauthorized):
@@ -246,7 +228,7 @@ func (c *client) branchToken(ctx context.Context, n name, access string, at *bra
 	}
 	if to.URL != was.URL || to.Name != was.Name {
 		// The token is for another registry than the one that wants it.
-		c.branches.drop(n.path() + " " + access)
+		c.branches.all.Delete(n.path() + " " + access)
 		return "", fmt.Errorf("%w: the library has moved the image to another registry", backends.ErrUnavailable)
 	}
 	at.mu.Lock()

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/disk"
 )
 
 // The index is kept as it came, after a line with the SHA-256 of the rest. There
@@ -69,24 +70,23 @@ func readKept(path string, most int64) (*index, error) {
 
 var errNotKept = errors.New("not as it was written")
 
-// A keeper writes what is fetched to a new file. An error on the way makes
-// keep fail, never the fetch.
-type keeper struct {
-	file *os.File // nil if there is none
-	path string   // its name in the end
+// An indexCopy writes what is fetched to a new file. An error on the way makes keep fail,
+// never the fetch.
+type indexCopy struct {
+	file *disk.PendingFile // nil if there is none
 	sum  hash.Hash
 	err  error
 }
 
-// newKeeper returns a keeper, of nothing where there is no cache.
-func (c *client) newKeeper() *keeper {
-	k := &keeper{path: c.kept, sum: sha256.New()}
+// newIndexCopy returns one, of nothing where there is no cache.
+func (c *client) newIndexCopy() *indexCopy {
+	k := &indexCopy{sum: sha256.New()}
 	if c.kept == "" {
 		return k
 	}
-	dir := filepath.Dir(c.kept)
-	if k.err = os.MkdirAll(dir, 0o700); k.err == nil {
-		k.file, k.err = os.CreateTemp(dir, ".images-*")
+	if k.err = os.MkdirAll(filepath.Dir(c.kept), 0o700); k.err == nil {
+		// What a power failure leaves of it is noticed by its sum.
+		k.file, k.err = disk.Create(c.kept, disk.Replacement{Safety: disk.Volatile})
 	}
 	if k.err == nil {
 		_, k.err = fmt.Fprintf(k.file, keptFormat, make([]byte, sha256.Size))
@@ -95,7 +95,7 @@ func (c *client) newKeeper() *keeper {
 }
 
 // Write implements io.Writer. It takes everything.
-func (k *keeper) Write(p []byte) (int, error) {
+func (k *indexCopy) Write(p []byte) (int, error) {
 	if k.file != nil && k.err == nil {
 		_, k.err = k.file.Write(p)
 		k.sum.Write(p)
@@ -103,30 +103,22 @@ func (k *keeper) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// keep gives the file its name. What a power failure leaves of it is noticed by
-// its sum.
-func (k *keeper) keep() error {
+// keep gives the file its name.
+func (k *indexCopy) keep() error {
 	if k.file == nil || k.err != nil {
 		return k.err
 	}
 	if _, err := k.file.WriteAt(fmt.Appendf(nil, keptFormat, k.sum.Sum(nil)), 0); err != nil {
 		return err
 	}
-	temp := k.file.Name()
-	if err := k.file.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(temp, k.path); err != nil {
-		return err
-	}
+	file := k.file
 	k.file = nil
-	return nil
+	return file.Commit()
 }
 
 // drop removes a file that was not kept.
-func (k *keeper) drop() {
+func (k *indexCopy) drop() {
 	if k.file != nil {
-		k.file.Close()
-		_ = os.Remove(k.file.Name())
+		_ = k.file.Abort()
 	}
 }
