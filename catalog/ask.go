@@ -17,8 +17,8 @@ import (
 // images is the layer of single images: what their names mean.
 type images struct {
 	listings
-	asking singleflight.Group // a question about one image is asked once at a time
-	ahead  readahead          // who looks at one name after the other
+	asking     singleflight.Group // a question about one image is asked once at a time
+	prefetcher prefetcher         // lookups that follow the order of the names
 }
 
 // statNow asks without storing the answer.
@@ -35,14 +35,15 @@ func (c *images) Ask(ctx context.Context, r Remote, stat func(context.Context) (
 	limited, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
 	img, err := stat(limited)
-	if ctx.Err() == nil { // else it is the caller who had no time
+	if ctx.Err() == nil { // else the caller gave up, and the remote may be well
 		c.Note(r.Name, err)
 	}
 	return index.Clean(img), err
 }
 
-// ask puts a question to the registry, once however many want to know, and
-// stores the answer; a refusal is not asked for again at once. The question does not end with ctx: others may wait for it.
+// ask asks the registry about one image and stores the answer. Callers that ask at the
+// same time share one request, which therefore does not end with ctx. A refusal is
+// remembered for a while.
 func (c *images) ask(ctx context.Context, s *index.Index, r Remote, ref backends.Ref) (backends.Image, error) {
 	if err := c.failed.recent(string(index.RefKey(r.Name, ref)), c.Now()); err != nil {
 		return backends.Image{}, err
@@ -65,35 +66,35 @@ func (c *images) ask(ctx context.Context, s *index.Index, r Remote, ref backends
 
 func (c *images) learn(ctx context.Context, s *index.Index, r Remote, ref backends.Ref) (backends.Image, error) {
 	asked := c.Now()
-	defer c.own.ask(asked)()
+	defer c.writes.ask(asked)()
 	img, err := c.statNow(ctx, r, ref)
 	switch {
 	case err == nil:
 		return c.keep(s, r.Name, ref, img, asked), nil
 	case errors.Is(err, fs.ErrNotExist):
-		if !c.own.since(index.RefKey(r.Name, ref), asked) {
-			if errors.Is(err, backends.ErrNoVariant) { // what there is instead is worth telling again
+		if !c.writes.since(index.RefKey(r.Name, ref), asked) {
+			if errors.Is(err, backends.ErrNoVariant) { // the message lists the variants that there are
 				c.failed.add(string(index.RefKey(r.Name, ref)), err, c.Now().Add(c.opts.NegTTL))
 			} else {
-				c.absent.add(string(index.RefKey(r.Name, ref)), c.Now())
+				c.negative.add(string(index.RefKey(r.Name, ref)), c.Now())
 			}
 			c.forget(s, r.Name, ref)
 		}
-	case errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized): // whoever logs in need not wait
+	case errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized): // a login helps at once
 		c.failed.add(string(index.RefKey(r.Name, ref)), err, c.Now().Add(c.failureLife(err)))
 	}
 	return backends.Image{}, err
 }
 
-// keep stores an answer to a question of that time, and returns it with what was
-// known besides. A store that takes no writes makes the next look ask again.
+// keep stores the answer to a question that was asked at that time, and returns it
+// together with what was known before. If it cannot be stored, the next lookup asks again.
 func (c *images) keep(s *index.Index, remote string, ref backends.Ref, img backends.Image, asked time.Time) backends.Image {
 	key := index.RefKey(remote, ref)
-	defer c.absent.drop(string(key))
+	defer c.negative.drop(string(key))
 	unlock := c.lock(remote, ref.Collection)
 	old, have := s.Entry(remote, ref)
-	if c.own.since(key, asked) {
-		// We published or deleted since: the answer is older than that.
+	if c.writes.since(key, asked) {
+		// We published or deleted meanwhile, so the answer is out of date.
 		unlock()
 		if have && old.Is(index.Full) {
 			return old.Image
@@ -123,7 +124,7 @@ func (c *images) keep(s *index.Index, remote string, ref backends.Ref, img backe
 	return now.Image
 }
 
-// forget drops a name that the registry does not have any more.
+// forget drops a name that the registry no longer has.
 func (c *images) forget(s *index.Index, remote string, ref backends.Ref) {
 	unlock := c.lock(remote, ref.Collection)
 	old, have := s.Entry(remote, ref)
@@ -144,7 +145,7 @@ func (c *images) forget(s *index.Index, remote string, ref backends.Ref) {
 	}
 }
 
-// doubt makes the next lookup of ref ask: what is stored was found to be old.
+// doubt makes the next lookup of ref ask the registry: what is stored proved to be old.
 func (c *images) doubt(s *index.Index, remote string, ref backends.Ref) {
 	ref.Version = ""
 	defer c.lock(remote, ref.Collection)()

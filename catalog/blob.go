@@ -14,7 +14,7 @@ import (
 	"github.com/sregfs/sregfs/catalog/index"
 )
 
-// blobs is the layer of bytes: it opens images and stores what that tells of them.
+// blobs is the layer of bytes: it opens images and stores what it learns from them.
 type blobs struct{ images }
 
 // Blob opens an image's bytes. An image opened by name on a remote that cannot
@@ -71,9 +71,9 @@ func (c *blobs) Replaced(ctx context.Context, r Remote, img backends.Image, err 
 	return &backends.Error{Op: "open", Remote: r.Name, Ref: img.Ref, Err: backends.ErrChanged}
 }
 
-// sized returns img with the size that the registry tells if it is asked about this one
-// image, where only a listing has told of it: without a size the cache would have to fetch
-// the whole at once. A question that fails is no harm.
+// sized returns img with its size. Some listings do not have it; then the registry is
+// asked about this one image, because without a size the cache has to fetch all of it at
+// once. If that fails, img is returned as it is.
 func (c *blobs) sized(ctx context.Context, s *State, r Remote, img backends.Image) backends.Image {
 	ref := img.Ref
 	ref.Version = ""
@@ -95,8 +95,8 @@ func (c *blobs) sized(ctx context.Context, s *State, r Remote, img backends.Imag
 	return img
 }
 
-// noteOpened stores what opening an image taught: that it is of use, and its
-// size, if the service did not tell that before.
+// noteOpened stores what opening an image showed: that it exists, though no listing may
+// have it, and its size, if that was not known.
 func (c *blobs) noteOpened(s *index.Index, r Remote, img backends.Image, size int64) {
 	ref := img.Ref
 	ref.Version = ""
@@ -109,7 +109,7 @@ func (c *blobs) noteOpened(s *index.Index, r Remote, img backends.Image, size in
 	above := s.Ancestors(r.Name, ref.Collection, index.ByName)
 	if !ok || !e.Is(index.Full) || e.Image.Version != img.Version || e.Shown() && !learnt && len(above) == 0 {
 		unlock()
-		return // another version than the tag's, or nothing new
+		return // it is not the version of the tag, or nothing is new
 	}
 	show := !e.Shown()
 	if show {
@@ -130,19 +130,19 @@ func (c *blobs) noteOpened(s *index.Index, r Remote, img backends.Image, size in
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: r.Name, Collection: ref.Collection})
 	}
 	c.tellAbove(r.Name, ref.Collection, above)
-	// A size that was learnt is no change: nobody had believed another.
+	// A new size is not reported as a change: no other one was shown before.
 }
 
 // shut closes what was only read: its error has nothing to say.
 func shut(c io.Closer) { c.Close() }
 
-// A file without an extension is taken for an image by its name, until somebody opens
-// it: then its first bytes decide. One that is none is in no listing from then on, and
-// is not given out; it is asked about again when it has become another version.
+// A file without an extension counts as an image until it is opened: then its first bytes
+// decide. If it is none, it is no longer listed and cannot be opened, until it has another
+// version.
 
 // Glimpse returns what is stored of a file without an extension that a listing showed,
-// for who only looks: however old, and without asking. Without a Version only the
-// name and the format are known.
+// however old it is, and without asking the registry. Without a Version only the name and
+// the format are known.
 func (c *blobs) Glimpse(remote string, ref backends.Ref) (img backends.Image, ok bool) {
 	r, err := c.Remote(remote)
 	if err != nil || r.Local() || ref.Version != "" || ref.Check() != nil {
@@ -156,8 +156,8 @@ func (c *blobs) Glimpse(remote string, ref backends.Ref) (img backends.Image, ok
 	return e.Image, ok && e.Is(index.InListing) && backends.IsPlain(e.Image.Format)
 }
 
-// sniffed returns b if its first bytes are those of an image, or its name says more than
-// theirs. Else b is closed, and what was found is stored.
+// sniffed returns b if its first bytes are those of an image, or if its name has an
+// extension. Else it closes b, and stores that the file is no image.
 //
 // Errors: backends.ErrNotImage; those of cache.Blob.ReadAtContext.
 func (c *blobs) sniffed(ctx context.Context, s *index.Index, r Remote, img backends.Image, b *cache.Blob) (*cache.Blob, error) {
@@ -189,9 +189,9 @@ func sniff(ctx context.Context, b *cache.Blob) (format string, err error) {
 	return backends.Sniff(head[:n]), err
 }
 
-// learnFormat looks, in the background, at an image that was opened and of which the
-// service keeps no format: its name in the tree goes by that. Who opened it reads the
-// first bytes anyway.
+// learnFormat finds out, in the background, the format of an image that was opened, if
+// its service does not keep one: the extension of its name in the tree depends on it. The
+// program that opened the image reads the first bytes anyway.
 func (c *blobs) learnFormat(s *State, r Remote, img backends.Image) {
 	if img.Format != "" {
 		return
@@ -199,7 +199,7 @@ func (c *blobs) learnFormat(s *State, r Remote, img backends.Image) {
 	c.tasks.start(func(ctx context.Context) {
 		b, err := s.Cache.Blob(ctx, r.Client, img)
 		if err != nil {
-			return // whoever opened it is told
+			return // the program that opened it gets the error
 		}
 		defer shut(b)
 		if format, err := sniff(ctx, b); err == nil && format != "" {

@@ -24,7 +24,7 @@ type Catalog struct {
 	changes
 
 	ending sync.Mutex // held while it is handed over or closed; guards the field below
-	rest   *State     // what HandOver has left for Close; nil before
+	rest   *State     // what HandOver left for Close to do; nil before
 }
 
 // New returns a catalogue. It makes no request and opens nothing yet.
@@ -47,8 +47,8 @@ func New(opts Options) (*Catalog, error) {
 	return c, nil
 }
 
-// Start begins the background work of a long-running process: it watches the services
-// that tell of changes until ctx ends, and forgets old versions. It opens the state.
+// Start begins the background work of a long-running process: it listens to the
+// services that report changes until ctx ends, and forgets old versions. It opens the state.
 func (c *Catalog) Start(ctx context.Context) error {
 	s, err := c.store()
 	if err != nil {
@@ -73,8 +73,8 @@ func (c *Catalog) HandOver(ctx context.Context) error {
 	return c.end(func(b *cache.Cache) error { return b.HandOver(ctx) })
 }
 
-// end ends all but the cache, which it lets go of by letGo: the bytes before the index
-// that remembers them.
+// end closes everything. The cache, which letGo closes or hands over, comes before the
+// index that remembers its blobs.
 func (c *Catalog) end(letGo func(*cache.Cache) error) error {
 	c.ending.Lock()
 	defer c.ending.Unlock()
@@ -106,17 +106,16 @@ func (c *Catalog) end(letGo func(*cache.Cache) error) error {
 	return errors.Join(errs...)
 }
 
-// Expire makes all that is stored count as out of date: the next look at each
-// thing asks again.
+// Expire makes all that is stored count as out of date: each thing is asked for again
+// when it is next needed.
 func (c *Catalog) Expire() {
 	c.expired.Store(c.Now().UnixNano())
-	c.absent.clear()
+	c.negative.clear()
 	c.failed.clear()
 }
 
 // SetRemote adds a remote, or replaces the one of its name, while others use the
-// catalogue. What is under way with the client that was replaced goes on with it:
-// it is not closed.
+// catalogue. Requests under way keep the client that was replaced, which is not closed.
 func (c *Catalog) SetRemote(r Remote) {
 	if !c.remotes.set(r) {
 		c.watchers.emit(Event{Kind: ListingChanged})
@@ -124,8 +123,8 @@ func (c *Catalog) SetRemote(r Remote) {
 	c.LookAgain()
 }
 
-// LookAgain forgets what registries have refused, or did not have, a moment ago.
+// LookAgain clears the negative caches: what registries refused or did not have.
 func (c *Catalog) LookAgain() {
 	c.failed.clear()
-	c.absent.clear()
+	c.negative.clear()
 }

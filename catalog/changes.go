@@ -45,14 +45,14 @@ func (c *changes) Delete(ctx context.Context, remote string, img backends.Image)
 	return c.Deleted(r, img.Ref)
 }
 
-// Moved is why nothing was deleted. To whoever wanted the other version gone, it is
-// not there any more.
+// Moved is the error of a deletion whose tag means another version by now: an
+// fs.ErrNotExist, because the version that was to be deleted has no name any more.
 func Moved(remote string, ref backends.Ref) error {
 	return &backends.Error{Op: "delete", Remote: remote, Ref: ref,
 		Err: backends.NotFound("the tag means another version now; nothing was deleted")}
 }
 
-// Published stores what a name means since we pushed it, and tells.
+// Published stores that a name means img since this process pushed it, and emits events.
 func (c *changes) Published(r Remote, ref backends.Ref, img backends.Image) {
 	if err := c.records.Unmake(r.Name, ref.Collection); err != nil {
 		c.opts.Log.Warn("a collection made by hand could not be forgotten", "remote", r.Name, "collection", ref.Collection, "err", err)
@@ -69,7 +69,7 @@ func (c *changes) Published(r Remote, ref backends.Ref, img backends.Image) {
 		return
 	}
 	key := string(index.ImageKey(r.Name, ref))
-	c.absent.drop(key)
+	c.negative.drop(key)
 	c.failed.drop(key)
 	c.asking.Forget(key)
 	for at := ref.Collection; at != ""; at, _ = index.Parent(at) {
@@ -77,8 +77,8 @@ func (c *changes) Published(r Remote, ref backends.Ref, img backends.Image) {
 	}
 	unlock := c.lock(r.Name, ref.Collection)
 	c.trees.Lock()
-	c.own.add(c.Now(), []byte(key))
-	c.own.add(c.Now(), index.ChildKeys(r.Name, ref.Collection)...)
+	c.writes.add(c.Now(), []byte(key))
+	c.writes.add(c.Now(), index.ChildKeys(r.Name, ref.Collection)...)
 	old, _ := store.Entry(r.Name, ref)
 	now := index.Entry{Flags: index.InListing | index.Full, Seen: c.Now(), Image: img}
 	changes := append([]index.KV{{Key: []byte(key), Value: index.Encode(now, ref)}}, c.history(store, r.Name, ref, old, now)...)
@@ -94,7 +94,7 @@ func (c *changes) Published(r Remote, ref backends.Ref, img backends.Image) {
 	c.watchers.emit(Event{Kind: ImageChanged, Remote: r.Name, Collection: ref.Collection, Ref: ref})
 }
 
-// Deleted forgets a name that is no more since we took it away, and tells.
+// Deleted forgets a name that this process deleted, and emits events.
 func (c *changes) Deleted(r Remote, ref backends.Ref) error {
 	remote := r.Name
 	ref.Version = ""
@@ -109,16 +109,16 @@ func (c *changes) Deleted(r Remote, ref backends.Ref) error {
 		return err
 	}
 	key := string(index.ImageKey(remote, ref))
-	c.own.add(c.Now(), []byte(key))
+	c.writes.add(c.Now(), []byte(key))
 	c.asking.Forget(key)
-	c.absent.add(key, c.Now())
+	c.negative.add(key, c.Now())
 	c.forget(s, remote, ref)
 	c.prune(s, remote, ref.Collection)
 	return nil
 }
 
-// Outdated makes the next look at a name ask: it was found to mean something else
-// than what is stored.
+// Outdated makes the next lookup of a name ask the registry: the name proved to mean
+// something else than what is stored.
 func (c *changes) Outdated(r Remote, ref backends.Ref) {
 	ref.Version = ""
 	if !r.Local() {
@@ -126,7 +126,7 @@ func (c *changes) Outdated(r Remote, ref backends.Ref) {
 		if err != nil {
 			return
 		}
-		c.absent.drop(string(index.ImageKey(r.Name, ref)))
+		c.negative.drop(string(index.ImageKey(r.Name, ref)))
 		c.doubt(s, r.Name, ref)
 	}
 	c.watchers.emit(Event{Kind: ImageChanged, Remote: r.Name, Collection: ref.Collection, Ref: ref})
@@ -146,7 +146,7 @@ func (c *changes) pruneOne(s *index.Index, remote, collection string) bool {
 	if s.HasEntries(remote, collection) {
 		return false
 	}
-	c.own.add(c.Now(), index.ChildKey(remote, collection))
+	c.writes.add(c.Now(), index.ChildKey(remote, collection))
 	gone := index.Encode(index.Entry{Flags: index.Emptied}, backends.Ref{})
 	err := s.ApplyOwn(index.KV{Key: index.ChildKey(remote, collection), Value: gone}, index.KV{Key: index.HeaderKey(remote, collection)})
 	if err != nil {
@@ -176,7 +176,7 @@ func (c *changes) Mkdir(ctx context.Context, remote, collection string) error {
 	if err := r.holds(collection); err != nil {
 		return fail(err)
 	}
-	// A registry that does not answer does not keep anybody from preparing a folder.
+	// A folder can be prepared while the registry does not answer.
 	if is, err := c.IsCollection(ctx, remote, collection); err == nil && is {
 		return fail(backends.Saying(fs.ErrExist, "there is such a collection"))
 	} else if ctx.Err() != nil {
@@ -190,8 +190,8 @@ func (c *changes) Mkdir(ctx context.Context, remote, collection string) error {
 	return nil
 }
 
-// mostParts is how many parts of a name a service may want beyond a collection that
-// is made: the library has entity, collection and container.
+// mostParts is how many more parts a name below a new collection may need: the library
+// has entity, collection and container.
 const mostParts = 3
 
 // holds returns why no image can ever be in a collection of the remote, or below it.
@@ -224,7 +224,7 @@ func (c *changes) Rmdir(ctx context.Context, remote, collection string) error {
 			return fail(fmt.Errorf("%w: it is not empty", cache.ErrInUse))
 		}
 		if made {
-			return fail(err) // nobody knows whether it is
+			return fail(err) // whether it is empty is not known
 		}
 		break
 	}
@@ -255,9 +255,9 @@ func (c *changes) Rmdir(ctx context.Context, remote, collection string) error {
 	return nil
 }
 
-// Keep makes a collection that went with its last image one made by Mkdir, which
-// stays until Rmdir: whoever empties a folder file by file (rm -r, mv) expects to
-// remove the folder then. A collection that is still there stays as it is.
+// Keep makes a collection that vanished with its last image one made by Mkdir, which
+// stays until Rmdir: rm -r and mv empty a folder file by file and then remove it.
+// A collection that is still there stays as it is.
 func (c *changes) Keep(ctx context.Context, remote, collection string) error {
 	r, err := c.Remote(remote)
 	if err != nil || collection == "" || c.records.IsMade(remote, collection) {
@@ -282,8 +282,8 @@ func (c *changes) Keep(ctx context.Context, remote, collection string) error {
 	return nil
 }
 
-// isTarget reports whether a draft is on its way into a collection. A state
-// that was never opened has none.
+// isTarget reports whether a draft will be published in a collection. A state that was
+// never opened has none.
 func (c *changes) isTarget(remote, collection string) bool {
 	s := c.Opened()
 	if s == nil || s.Spool == nil {
@@ -291,7 +291,7 @@ func (c *changes) isTarget(remote, collection string) bool {
 	}
 	for _, d := range s.Spool.Drafts() {
 		in := d.Target.Ref.Collection
-		// What failed or was cut is in the spool, and in no directory.
+		// A draft that failed, or was cut off, is in no directory.
 		comes := d.State == spool.Writing || d.State == spool.Publishing || d.Queued()
 		if comes && d.Target.Remote == remote && (in == collection || index.Below(in, collection)) {
 			return true

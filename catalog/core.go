@@ -31,11 +31,11 @@ type State struct {
 // Options configure a Catalog.
 type Options struct {
 	Remotes []Remote // "local" among them
-	// State opens the local state when it is first needed: verbs that only look
-	// at files of the local remote never do. The catalogue closes what it got.
+	// State opens the local state when it is first needed: what only concerns files
+	// of the local remote never needs it. The catalogue closes it.
 	State func() (*State, error)
-	// Records is the directory for what cannot be found again: pins, collections
-	// made by hand. Created when first written; "" keeps them in memory.
+	// Records is the directory of pins and of collections made by hand, which no
+	// registry knows. It is made when first written; "" keeps them in memory.
 	Records string
 	ListTTL time.Duration // age at which a listing is refreshed; default 60 s
 	NegTTL  time.Duration // how long "no such image" is believed; default 5 s
@@ -43,7 +43,7 @@ type Options struct {
 	Log     *slog.Logger
 }
 
-// Progress is told how a transfer goes: bytes done of total (-1: not known).
+// Progress is called with the state of a transfer: bytes done of total (-1: not known).
 type Progress func(done, total int64)
 
 // core is what the other layers share: the remotes, the local state, the background work, and
@@ -52,14 +52,14 @@ type core struct {
 	opts    Options
 	remotes remotes
 	clock   *clock
-	expired atomic.Int64 // what was learnt before is out of date
+	expired atomic.Int64 // what was stored before, in Unix nanoseconds, is out of date
 
 	watchers watchers
 	tasks    tasks
 	health   health
-	absent   memory   // names that the registry does not have
-	failed   failures // questions that were refused or failed
-	own      ownWrites
+	negative negativeCache // names that the registry does not have
+	failed   failures      // questions that were refused or failed
+	writes   recentWrites
 	records  *records.Records // pins, collections made by hand
 	locks    [64]sync.Mutex   // guard the stored entries of a collection, see lock
 	trees    sync.Mutex       // held while collections come and go; after one of locks
@@ -142,7 +142,7 @@ func (c *core) Go(f func(ctx context.Context)) bool { return c.tasks.start(f) }
 // Note records how a remote answered: a nil error if it did.
 func (c *core) Note(remote string, err error) { c.health.note(remote, err, c.Now()) }
 
-// Health returns when a remote answered last, and the last error if nothing has worked since.
+// Health returns when a remote answered last, and its last error if no answer followed.
 func (c *core) Health(remote string) (seen time.Time, err error) {
 	h := c.health.of(remote)
 	return h.seen, h.err
@@ -166,7 +166,7 @@ func (c *core) store() (*index.Index, error) {
 // Now is the time by the catalogue's clock, which never goes back.
 func (c *core) Now() time.Time { return c.clock.now() }
 
-// fresh reports whether what was learnt at t may still be believed.
+// fresh reports whether an answer from t is younger than ttl and was not expired.
 func (c *core) fresh(t time.Time, ttl time.Duration) bool {
 	if t.IsZero() || t.UnixNano() <= c.expired.Load() {
 		return false
@@ -200,8 +200,8 @@ func (c *core) listFresh(h index.Header) bool {
 	return c.fresh(h.Fetched, max(c.opts.ListTTL, 5*h.Took))
 }
 
-// BlobInfo tells how much of an image is here, without touching it. Before the
-// state could be opened nothing is.
+// BlobInfo returns how much of an image is in the cache, without reading it. Nothing is,
+// before the state could be opened.
 func (c *core) BlobInfo(remote string, img backends.Image) cache.Info {
 	r, unknown := c.Remote(remote)
 	if unknown == nil && r.Local() {
@@ -218,8 +218,8 @@ func (c *core) BlobInfo(remote string, img backends.Image) cache.Info {
 	return s.Cache.InfoOf(r.Client, img)
 }
 
-// tellAbove emits that a collection came into as many parents as there are new
-// ancestors.
+// tellAbove emits that the listings above a collection changed, one for each new
+// ancestor.
 func (c *core) tellAbove(remote, collection string, ancestors []index.KV) {
 	for range ancestors {
 		collection, _ = index.Parent(collection)
@@ -227,7 +227,7 @@ func (c *core) tellAbove(remote, collection string, ancestors []index.KV) {
 	}
 }
 
-// failureLife is how long the registry is not asked again what it answered with err.
+// failureLife is how long a question that failed with err is not asked again.
 func (c *core) failureLife(err error) time.Duration {
 	if errors.Is(err, errors.ErrUnsupported) {
 		return c.opts.ListTTL
@@ -240,7 +240,7 @@ func listError(remote, collection string, err error) error {
 }
 
 // renamed reports whether an image has another file name than before: a listing
-// of names can but guess the format.
+// of names has only a guess of the format.
 func renamed(old, now index.Entry) bool {
 	a, b := old.Image.Format, now.Image.Format
 	return backends.Ext(a) != backends.Ext(b) || a != b && backends.IsPlain(a)

@@ -54,5 +54,5 @@
 //	remotes.mu          changes of the list of remotes               alone
 //	watchers.mu         who is told of events                        alone; not held while they are told
 //	tasks.mu            the work in the background                   alone
-//	health.mu, memory.mu, failures.mu, ownWrites.mu, readahead.mu    what each remembers; last, alone
+//	health.mu, negativeCache.mu, failures.mu, recentWrites.mu, prefetcher.mu    what each remembers; last, alone
 package catalog

@@ -14,7 +14,7 @@ import (
 type Event struct {
 	Kind       EventKind
 	Remote     string
-	Collection string       // for ListingChanged: where names came or went
+	Collection string       // for ListingChanged: whose names changed
 	Ref        backends.Ref // for ImageChanged, ImageGone
 	Key        cache.Key    // for BlobChanged
 }
@@ -24,13 +24,13 @@ type EventKind int
 
 // The kinds of events.
 const (
-	ListingChanged EventKind = iota // names of a collection came or went
+	ListingChanged EventKind = iota // names in a collection were added or removed
 	ImageChanged                    // a name means another version, or more is known of it
-	ImageGone                       // a name is no more
+	ImageGone                       // a name was removed
 	BlobChanged                     // a blob became partial, whole, or was dropped
 )
 
-// watchers are those who want to hear of events. The zero value is ready.
+// watchers are the functions that are called with events. The zero value is ready.
 type watchers struct {
 	mu   sync.Mutex // guards the fields below
 	next int

@@ -46,8 +46,8 @@ type Listed = index.Listed
 // AppendVersion appends the image's version, else its digest, in few bytes.
 func AppendVersion(b []byte, img *backends.Image) []byte { return index.AppendVersion(b, img) }
 
-// Names is List for those who need little of each entry, which is valid until
-// the next step only.
+// Names is List for a caller that needs little of each entry. An entry is valid until the
+// next step only.
 //
 // Errors: those of List.
 func (c *listings) Names(ctx context.Context, remote, collection string) iter.Seq2[*Listed, error] {
@@ -79,7 +79,7 @@ func (c *listings) Names(ctx context.Context, remote, collection string) iter.Se
 	}
 }
 
-// listable sees to it that a listing is stored, if there can be one.
+// listable has a listing made if none is stored. It returns why there is none.
 func (c *listings) listable(ctx context.Context, s *index.Index, r Remote, collection string) error {
 	if h, ok := s.Header(r.Name, collection); ok {
 		if c.listFresh(h) {
@@ -87,7 +87,7 @@ func (c *listings) listable(ctx context.Context, s *index.Index, r Remote, colle
 		}
 		c.refreshLater(r, collection)
 		if err := c.failed.last(string(index.HeaderKey(r.Name, collection))); errors.Is(err, index.ErrStore) {
-			return err // what is stored would stay as it is for ever
+			return err // what is stored can no longer change
 		}
 		return nil
 	}
@@ -103,10 +103,10 @@ func (c *listings) listable(ctx context.Context, s *index.Index, r Remote, colle
 // A lister yields one listing, with the collections made by hand among it.
 type lister struct {
 	yield  func(*index.Listed, error) bool
-	made   map[string]bool // full names of child collections, less those that came by
+	made   map[string]bool // full names of child collections that were not yielded yet
 	exists bool            // the collection is there, also where the registry does not know it
 	ours   bool            // it was made here: nothing is missing that was shown before
-	ended  bool            // the caller wants no more
+	ended  bool            // the caller has ended the iteration
 }
 
 func (l *lister) add(e *index.Listed) bool {
@@ -117,8 +117,8 @@ func (l *lister) add(e *index.Listed) bool {
 	return !l.ended
 }
 
-// end yields what was made by hand, and the error unless it can be passed over:
-// what came is all, or nobody can tell more.
+// end yields the collections made by hand, and err, unless the listing is complete without
+// what failed.
 func (l *lister) end(err error) {
 	for _, collection := range slices.Sorted(maps.Keys(l.made)) {
 		if l.ended || !l.add(&index.Listed{Collection: collection}) {
@@ -166,8 +166,9 @@ func (l *lister) stored(s *index.Index, remote, collection string, err error) {
 }
 
 // IsCollection reports whether the remote has a collection of that name, from
-// the stored listings, or by listing it. One that cannot be listed, or not by who
-// asks, may be there, and what is in it can be had by name: it reports true.
+// the stored listings, or by listing it. For one that
+// cannot be listed, or not with this login, it reports true: it may be there, and images
+// in it can be opened by name.
 //
 // Errors: those of backends.Lister that say nothing of the collection.
 func (c *listings) IsCollection(ctx context.Context, remote, collection string) (bool, error) {
@@ -213,7 +214,7 @@ func (c *listings) IsCollection(ctx context.Context, remote, collection string) 
 func (c *listings) IsListed(remote, collection string) bool {
 	r, err := c.Remote(remote)
 	if err != nil || r.Local() || c.records.IsMade(remote, collection) {
-		return err == nil // who has the files at hand does not guess
+		return err == nil // for files of this machine IsCollection is certain
 	}
 	s, err := c.store()
 	return err == nil && s.HasCollection(remote, collection)
@@ -227,11 +228,11 @@ func checkCollection(collection string) error {
 	return backends.Ref{Collection: collection, Name: "x", Tag: "x"}.Check()
 }
 
-// discover finds out whether there is a collection of which nothing is known, by
-// listing it. Where the listing that it is in tells sooner, discover does not
-// wait, and the collection's own comes in behind the caller's back: a registry's
-// catalogue names its collections at once, while their tags cost requests for
-// each image. It is how a path is opened that nobody has listed.
+// discover finds out whether there is a collection of which nothing is known, for a path
+// that is opened before it was listed. It lists both the collection and its parent, and
+// returns with the first answer; the collection's own listing goes on in the background.
+// A registry's catalogue names its collections at once, while their tags cost
+// requests for each image.
 //
 // Errors: fs.ErrNotExist if there is none; those of backends.Lister.
 func (c *listings) discover(ctx context.Context, s *index.Index, r Remote, collection string) error {
@@ -249,7 +250,7 @@ func (c *listings) discover(ctx context.Context, s *index.Index, r Remote, colle
 		_ = backends.Guard(c.opts.Log, func() error { // it is in the log, and nothing was found
 			if holds(ctx, r, parent, collection) {
 				close(found)
-				cancel() // the listing goes on without us
+				cancel() // the listing goes on in the background
 			}
 			return nil
 		})
@@ -264,7 +265,7 @@ func (c *listings) discover(ctx context.Context, s *index.Index, r Remote, colle
 }
 
 // holds reports whether a listing begins with collections, and one of them is
-// child. It goes no further than to the first Image: those can cost requests.
+// child. It goes no further than to the first image: those can cost requests.
 func holds(ctx context.Context, r Remote, collection, child string) bool {
 	for e, err := range r.Client.List(ctx, collection) {
 		if err != nil || e.Collection == "" {

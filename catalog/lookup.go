@@ -11,14 +11,14 @@ import (
 	"github.com/sregfs/sregfs/catalog/index"
 )
 
-// A registry that takes longer than this gets the answer it gave last, if there
-// is one; the question goes on and its answer counts for the next look.
+// If a registry takes longer than this, its last answer is used, if there is one. The
+// request goes on, and its answer is used by the next lookup.
 const patience = 3 * time.Second
 
 // Lookup returns the image that ref names now, from the store while that is fresh, else
-// by asking; a registry that is down gets the answer it gave last. With a
-// ref.Version that exact version is meant, and the result's Ref says so too:
-// without it the name would mean another image as soon as the tag moves.
+// from the registry; if that is down, its last answer is used. With a ref.Version that
+// exact version is meant, and the result's Ref has it too: else it would mean another
+// image as soon as the tag moves.
 //
 // Errors: those of backends.Backend.Stat.
 func (c *images) Lookup(ctx context.Context, remote string, ref backends.Ref) (backends.Image, error) {
@@ -49,18 +49,18 @@ func (c *images) lookup(ctx context.Context, remote string, ref backends.Ref) (b
 		return known.Image, nil
 	case r.Client == nil:
 		return backends.Image{}, r.Unopened()
-	case c.believedAbsent(r.Name, ref):
+	case c.knownMissing(r.Name, ref):
 		return backends.Image{}, missing(r.Name, ref)
 	case known.Is(index.Full):
 		return c.askAgain(ctx, s, r, ref, known)
 	}
 	if known.Is(index.InListing) {
-		c.lookAhead(s, r, ref, known)
+		c.prefetch(s, r, ref, known)
 	}
 	return c.ask(ctx, s, r, ref)
 }
 
-// subject checks what a lookup is about.
+// subject returns the remote, and the ref with the default tag if it has none.
 func (c *images) subject(remote string, ref backends.Ref) (Remote, backends.Ref, error) {
 	r, err := c.Remote(remote)
 	if err != nil {
@@ -79,12 +79,12 @@ func missing(remote string, ref backends.Ref) error {
 	return &backends.Error{Op: "stat", Remote: remote, Ref: ref, Err: backends.NotFound("no such image")}
 }
 
-func (c *images) believedAbsent(remote string, ref backends.Ref) bool {
-	at := c.absent.at(string(index.RefKey(remote, ref)))
+func (c *images) knownMissing(remote string, ref backends.Ref) bool {
+	at := c.negative.at(string(index.RefKey(remote, ref)))
 	return !at.IsZero() && c.fresh(at, c.opts.NegTTL)
 }
 
-// known returns what is stored of ref, and whether it is still to be believed.
+// known returns what is stored of ref, and whether it is fresh.
 func (c *images) known(s *index.Index, remote string, ref backends.Ref) (index.Entry, bool) {
 	e, ok := s.Entry(remote, ref)
 	if ok && c.entryFresh(s, remote, ref.Collection, e) {
@@ -93,7 +93,7 @@ func (c *images) known(s *index.Index, remote string, ref backends.Ref) (index.E
 	if ref.Version == "" || ref.Tag == "" {
 		return e, false
 	}
-	// The version that the tag means now needs no question of its own.
+	// What is known of the tag tells of the version that it means.
 	tag := ref
 	tag.Version = ""
 	current, fresh := c.known(s, remote, tag)
@@ -126,12 +126,12 @@ func (c *images) askAgain(ctx context.Context, s *index.Index, r Remote, ref bac
 		c.tasks.start(func(ctx context.Context) { c.ask(ctx, s, r, ref) }) //nolint:errcheck // ask has noted it
 		return known.Image, nil
 	}
-	c.lookAhead(s, r, ref, known)
+	c.prefetch(s, r, ref, known)
 	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	img, err := c.ask(wait, s, r, ref)
 	if err != nil && ctx.Err() == nil && Passing(err) {
-		c.Note(r.Name, err) // also where only our patience ended
+		c.Note(r.Name, err) // also after patience only
 		c.opts.Log.Debug("registry does not answer; using what it said before", "remote", r.Name, "image", ref.String(), "err", err)
 		return known.Image, nil
 	}
@@ -150,7 +150,7 @@ func (c *images) Stat(ctx context.Context, remote string, ref backends.Ref) (bac
 	return c.statNow(ctx, r, ref)
 }
 
-// Current is Lookup for those who are about to replace the Image: its version
+// Current is Lookup for those who are about to replace the image: its version
 // must not be out of date.
 func (c *images) Current(ctx context.Context, r Remote, ref backends.Ref) (backends.Image, error) {
 	if r.Local() {
@@ -160,7 +160,7 @@ func (c *images) Current(ctx context.Context, r Remote, ref backends.Ref) (backe
 	if err != nil {
 		return backends.Image{}, err
 	}
-	if c.believedAbsent(r.Name, ref) {
+	if c.knownMissing(r.Name, ref) {
 		return backends.Image{}, missing(r.Name, ref)
 	}
 	img, err := c.ask(ctx, s, r, ref)

@@ -11,38 +11,38 @@ import (
 	"github.com/sregfs/sregfs/catalog/index"
 )
 
-// lookAhead is told of each lookup of a listed image that has to ask.
-func (c *images) lookAhead(s *index.Index, r Remote, ref backends.Ref, known index.Entry) {
+// prefetch is called by each lookup of a listed image that has to ask.
+func (c *images) prefetch(s *index.Index, r Remote, ref backends.Ref, known index.Entry) {
 	if ref.Version != "" {
 		return
 	}
 	key := string(index.ListPrefix(r.Name, ref.Collection))
-	window := c.ahead.next(key, c.Now())
+	window := c.prefetcher.next(key, c.Now())
 	if window == 0 {
 		return
 	}
 	started := c.tasks.start(func(ctx context.Context) {
-		defer c.ahead.done(key)
+		defer c.prefetcher.done(key)
 		if known.Is(index.FromList) {
 			// One listing tells all of it.
 			c.join(ctx, s, r, ref.Collection) //nolint:errcheck // join has noted it
 			return
 		}
-		c.fetchAhead(ctx, s, r, ref, window)
+		c.prefetchFrom(ctx, s, r, ref, window)
 	})
 	if !started {
-		c.ahead.done(key)
+		c.prefetcher.done(key)
 	}
 }
 
 // How many facts are prefetched at once.
-const aheadWorkers = 16
+const prefetchWorkers = 16
 
-// fetchAhead asks about the names behind ref. The first error ends it: a
+// prefetchFrom asks about the names after ref. The first error ends it: a
 // service that is down or wants fewer requests must not get more of them.
-func (c *images) fetchAhead(ctx context.Context, s *index.Index, r Remote, ref backends.Ref, window int) {
+func (c *images) prefetchFrom(ctx context.Context, s *index.Index, r Remote, ref backends.Ref, window int) {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(aheadWorkers)
+	g.SetLimit(prefetchWorkers)
 	for _, next := range c.unknownAfter(s, r.Name, ref, window) {
 		if ctx.Err() != nil {
 			break
@@ -59,7 +59,7 @@ func (c *images) fetchAhead(ctx context.Context, s *index.Index, r Remote, ref b
 	}
 }
 
-// unknownAfter returns the listed images behind ref of which no fresh facts are
+// unknownAfter returns the listed images after ref of which no fresh facts are
 // stored, among the next n.
 func (c *images) unknownAfter(s *index.Index, remote string, ref backends.Ref, n int) []backends.Ref {
 	var refs []backends.Ref

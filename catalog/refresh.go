@@ -17,10 +17,9 @@ import (
 )
 
 const (
-	maxListing   = 1_000_000 // entries of one collection; a service may be endless
-	listingBatch = 512       // entries that are compared and stored at once
-	// A listing that goes on ends after this many times Options.Timeout; without
-	// a new entry, nor a byte of an answer, it ends after one.
+	maxListing = 1_000_000 // entries of one collection; a service may be endless
+	// A listing may take this many times Options.Timeout, if there is a new entry or a
+	// byte of an answer in each of them.
 	listingTimeouts = 20
 )
 
@@ -51,7 +50,7 @@ func (c *listings) Refresh(ctx context.Context, remote, collection string) error
 	return c.join(ctx, s, r, collection)
 }
 
-// refreshLater refreshes behind the caller's back, unless that went wrong just now.
+// refreshLater refreshes in the background, unless that failed a moment ago.
 func (c *listings) refreshLater(r Remote, collection string) {
 	s, err := c.store()
 	if err != nil || r.Client == nil || c.failed.recent(string(index.HeaderKey(r.Name, collection)), c.Now()) != nil {
@@ -60,7 +59,7 @@ func (c *listings) refreshLater(r Remote, collection string) {
 	c.tasks.start(func(ctx context.Context) {
 		err := c.join(ctx, s, r, collection)
 		if h, ok := s.Header(r.Name, collection); err == nil && ok && h.Fetched.IsZero() {
-			err = c.join(ctx, s, r, collection) // what was joined was older than the change
+			err = c.join(ctx, s, r, collection) // the listing that was joined began before the change
 		}
 		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 			c.opts.Log.Debug("listing not refreshed", "err", err)
@@ -68,18 +67,18 @@ func (c *listings) refreshLater(r Remote, collection string) {
 	})
 }
 
-// join makes a listing, or waits for the one being made. The work does not end
-// with ctx: others may wait for it, and half a listing is of no use.
+// join makes a listing, or waits for the one being made. The listing does not end with
+// ctx: others may wait for it, and half of it is of no use.
 func (c *listings) join(ctx context.Context, s *index.Index, r Remote, collection string) error {
 	key := string(index.HeaderKey(r.Name, collection))
 	done := c.listing.DoChan(key, func() (any, error) {
 		return nil, c.tasks.run(func(ctx context.Context) error {
 			asked := c.Now()
-			defer c.own.ask(asked)()
+			defer c.writes.ask(asked)()
 			err := c.relist(ctx, s, r, collection, asked)
 			c.Note(r.Name, err)
 			switch {
-			case err == nil, collection != "" && c.own.since(index.ChildKey(r.Name, collection), asked):
+			case err == nil, collection != "" && c.writes.since(index.ChildKey(r.Name, collection), asked):
 				c.failed.drop(key)
 			case !errors.Is(err, context.Canceled):
 				c.failed.add(key, err, c.Now().Add(c.failureLife(err)))
@@ -105,7 +104,7 @@ func (c *listings) relist(ctx context.Context, s *index.Index, r Remote, collect
 	case err == nil:
 		err = l.finish(truncated)
 	case errors.Is(err, fs.ErrNotExist) && collection != "":
-		l.vanish() // a remote has a root, whatever stands in its place for a while
+		l.vanish() // a remote always has a root: the answer is a proxy's
 	}
 	l.end()
 	for _, collection := range l.emptied {
@@ -171,8 +170,8 @@ const (
 const crawlWorkers = 4 // listings of one remote made at once
 
 // Crawl makes the listings of a collection and of all below it, level by level.
-// Collections that cannot be listed, or went meanwhile, are passed over; an error
-// of the service ends it. Errors: those of backends.Lister.
+// Collections that cannot be listed, or were removed meanwhile, are skipped; any other
+// error ends it. Errors: those of backends.Lister.
 func (c *listings) Crawl(ctx context.Context, r Remote, from string, mode Crawl) error {
 	switch {
 	case mode == StoredOnly:

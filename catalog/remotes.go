@@ -21,8 +21,8 @@ type Remote struct {
 	Client *backends.Client // nil if the backend could not be opened
 	Err    error            // why not
 	Policy Policy
-	// Guessed says that nobody has said anything of this remote: as long as it
-	// cannot be reached, a search of all remotes does without it.
+	// Guessed says that the remote is in no configuration: a search of all remotes
+	// leaves it out while it cannot be reached.
 	Guessed bool
 }
 
@@ -74,8 +74,7 @@ func (rs *remotes) set(r Remote) (replaced bool) {
 	return replaced
 }
 
-// start has fn called for every remote that gets its first client from now on, and
-// returns those that were set before.
+// start returns the remotes, and has fn called for each that gets its first client later.
 func (rs *remotes) start(fn func(Remote)) []Remote {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -83,7 +82,7 @@ func (rs *remotes) start(fn func(Remote)) []Remote {
 	return rs.all()
 }
 
-// Unopened is why a remote without a client cannot be asked.
+// Unopened returns why a remote without a client cannot be asked.
 func (r Remote) Unopened() error {
 	err := r.Err
 	if err == nil {
@@ -93,7 +92,7 @@ func (r Remote) Unopened() error {
 }
 
 // Local reports whether the remote's images are files of this machine: asking
-// costs nothing, and what was put there by hand must show at once, so nothing
+// costs nothing, and files that were put there by hand appear at once, so that nothing
 // of it is stored.
 func (r Remote) Local() bool {
 	return r.Client != nil && r.Client.Caps().Has(backends.CanOpenFile)
@@ -106,7 +105,7 @@ func (r Remote) Takes(ref backends.Ref) error {
 	}
 	err := r.Client.CheckPush(ref)
 	if wrapped, ok := errors.AsType[*backends.Error](err); ok {
-		return wrapped.Err // the caller says what was being done
+		return wrapped.Err // the caller adds the operation
 	}
 	return err
 }

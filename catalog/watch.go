@@ -10,8 +10,8 @@ import (
 	"github.com/sregfs/sregfs/catalog/index"
 )
 
-// watchRemote listens, until ctx ends or the catalogue is closed, to a service
-// that tells what changed.
+// watchRemote listens to a service that reports changes, until ctx ends or the catalogue
+// is closed.
 func (c *listings) watchRemote(ctx context.Context, r Remote) {
 	if r.Client == nil || !r.Client.Caps().Has(backends.CanWatch) {
 		return
@@ -24,7 +24,7 @@ func (c *listings) watchRemote(ctx context.Context, r Remote) {
 	})
 }
 
-// follow listens to a service that tells what changed.
+// follow notes the changes that a service reports.
 func (c *listings) follow(ctx context.Context, r Remote) {
 	for change, err := range r.Client.Watch(ctx) {
 		if err != nil {
@@ -35,8 +35,8 @@ func (c *listings) follow(ctx context.Context, r Remote) {
 	}
 }
 
-// noteChange asks again for listings that somebody has looked at; the others
-// are asked for anyway when they are first wanted.
+// noteChange refreshes listings that are stored. The others are made when they are first
+// needed.
 func (c *listings) noteChange(r Remote, change backends.Change) {
 	if r.Local() {
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: r.Name, Collection: change.Collection})
@@ -46,19 +46,19 @@ func (c *listings) noteChange(r Remote, change backends.Change) {
 	if err != nil {
 		return
 	}
-	c.own.add(c.Now(), index.HeaderKey(r.Name, change.Collection))
+	c.writes.add(c.Now(), index.HeaderKey(r.Name, change.Collection))
 	if _, ok := s.Header(r.Name, change.Collection); ok {
 		c.refreshLater(r, change.Collection)
 	}
 	if !change.Below {
 		return
 	}
-	c.own.add(c.Now(), doubtKey(r.Name, change.Collection))
+	c.writes.add(c.Now(), doubtKey(r.Name, change.Collection))
 	c.doubtBelow(s, r, change.Collection)
 }
 
-// doubtBelow makes all listings below a collection stale. There may be many:
-// they are asked for when somebody looks at them again.
+// doubtBelow makes all listings below a collection stale. There may be many,
+// so that each is refreshed when it is next needed.
 func (c *listings) doubtBelow(s *index.Index, r Remote, parent string) {
 	var changes []index.KV
 	var events []Event

@@ -12,8 +12,8 @@ import (
 	"github.com/sregfs/sregfs/catalog"
 )
 
-// New returns the uploads of a catalogue, which end when that is closed: see Drain. There
-// is no more than one for each catalogue. A nil log drops what is logged.
+// New returns the uploads of a catalogue. They end when that is closed: see Drain. There
+// must be one for each catalogue. A nil log drops what is logged.
 func New(cat *catalog.Catalog, log *slog.Logger) *Uploads {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -27,8 +27,8 @@ func New(cat *catalog.Catalog, log *slog.Logger) *Uploads {
 	return u
 }
 
-// Start takes up what an earlier process left, opens the queue, and sweeps the spool once
-// an hour until ctx ends. Errors: those of catalog.Options.State.
+// Start begins to publish in the background, first what an earlier process left, and
+// sweeps the spool once an hour until ctx ends. Errors: those of catalog.Options.State.
 func (u *Uploads) Start(ctx context.Context) error {
 	s, err := u.cat.State()
 	if err != nil || s.Spool == nil {
@@ -39,7 +39,7 @@ func (u *Uploads) Start(ctx context.Context) error {
 	u.runs.mu.Unlock()
 	for _, d := range s.Spool.Drafts() {
 		if d.Target.Async && (d.State == spool.Sealed || d.State == spool.Failed) {
-			u.queue.add(d.ID, math.MaxInt) // they have been accepted
+			u.queue.add(d.ID, math.MaxInt) // their programs were told that they are accepted
 		}
 	}
 	u.cat.Go(func(own context.Context) {
@@ -63,9 +63,9 @@ func (u *Uploads) Start(ctx context.Context) error {
 // before the catalogue is closed, which ends them.
 func (u *Uploads) Drain(ctx context.Context) { u.runs.drain(ctx) }
 
-// Standing opens the drafts that are files of the tree, the oldest first, those that
-// an earlier process left among them: they wait to be published in the background, or
-// have a name that is no image's. It opens the state. The caller closes them.
+// Standing opens the drafts that are files of the tree, the oldest first, also those of an
+// earlier process: they wait to be published in the background, or have a name that is
+// no image's. It opens the state. The caller closes them.
 func (u *Uploads) Standing() []*spool.Draft {
 	s, err := u.cat.State()
 	if err != nil || s.Spool == nil {
@@ -86,6 +86,5 @@ func (u *Uploads) Standing() []*spool.Draft {
 	return standing
 }
 
-// Pending reports whether a draft is on its way to its registry, or waits for
-// another try in the background.
+// Pending reports whether a draft is being published, or waits for that in the background.
 func (u *Uploads) Pending(id string) bool { return u.runs.pending(id) }

@@ -137,7 +137,7 @@ func (v *blobs) cached(ctx context.Context, wanted []*cachePattern) ([]*Cached, 
 	if err != nil {
 		return nil, err
 	}
-	all := v.here(s)
+	all := v.inCache(s)
 	chosen := map[cache.Key]bool{}
 	for _, p := range wanted {
 		for key := range all {
@@ -165,8 +165,8 @@ func (v *blobs) cached(ctx context.Context, wanted []*cachePattern) ([]*Cached, 
 	}), nil
 }
 
-// here returns what is in the cache or pinned, without names.
-func (v *blobs) here(s *catalog.State) map[cache.Key]*Cached {
+// inCache returns what is in the cache or pinned, without names.
+func (v *blobs) inCache(s *catalog.State) map[cache.Key]*Cached {
 	all := map[cache.Key]*Cached{}
 	if s.Cache == nil {
 		return all
