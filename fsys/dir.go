@@ -13,7 +13,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/cache/spool"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
 // A Dir is a directory: the root (no Remote), a remote's top (no Collection),
@@ -360,7 +360,7 @@ func (d *Dir) Unlink(ctx context.Context, name string) error {
 			}
 			err = draft.remove()
 		}
-		if !errors.Is(err, catalog.ErrPublished) {
+		if !errors.Is(err, uploads.ErrPublished) {
 			return err
 		}
 		node, err = d.Lookup(ctx, name, Caller{}) // the image that it has become

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
+	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
 // A place is where a draft stands: its directory, and either the image that it
@@ -329,13 +330,13 @@ func (f *FS) overwrites(remote string) bool {
 
 func (f *FS) createData(ctx context.Context, d *Dir, name string, excl bool) (*spool.Draft, error) {
 	if d.place(name).temporary {
-		return f.cat.Stage(d.staged(name))
+		return f.uploads.Stage(d.staged(name))
 	}
 	ref, format, err := d.parse(name)
 	if err != nil {
 		return nil, err
 	}
-	return f.cat.Create(ctx, d.remote, ref, format, excl)
+	return f.uploads.Create(ctx, uploads.Destination{Remote: d.remote, Ref: ref, Format: format, Exclusive: excl})
 }
 
 // parse reads the name of a file that is to be an image in d.

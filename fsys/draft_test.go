@@ -491,7 +491,7 @@ func TestAsync(t *testing.T) {
 		t.Errorf("another file of that name: %v, want %v", err, fsys.ErrBusy)
 	}
 	b.Service.Fail("", 0)
-	if err := b.Catalog.Retry(t.Context(), b.Spool.Drafts()[0].ID, nil); err != nil {
+	if err := b.Uploads.Retry(t.Context(), b.Spool.Drafts()[0].ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	b.published("new:1", content)
@@ -515,7 +515,7 @@ func TestAsync_restart(t *testing.T) {
 	b.flush(file, copier, nil)
 	file.Close(t.Context())
 
-	b.dir = mustLookup(t, mustLookup(t, fsys.New(b.Catalog, fsys.Options{}).Root(), "web").(*fsys.Dir), "c").(*fsys.Dir)
+	b.dir = mustLookup(t, mustLookup(t, fsys.New(b.Catalog, b.Uploads, fsys.Options{}).Root(), "web").(*fsys.Dir), "c").(*fsys.Dir)
 	draft, ok := b.lookup("new:1.sif", stranger).(*fsys.Draft)
 	if !ok {
 		t.Fatal("what was accepted is not shown")
@@ -533,7 +533,7 @@ func TestAsync_restart(t *testing.T) {
 	}
 	reader.Close(t.Context())
 	b.Service.Fail("", 0)
-	if err := b.Catalog.Retry(t.Context(), b.Spool.Drafts()[0].ID, nil); err != nil {
+	if err := b.Uploads.Retry(t.Context(), b.Spool.Drafts()[0].ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := b.lookup("new:1.sif", stranger).(*fsys.Image); !ok {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
 // A File is one handle on a Draft. The caller closes it.
@@ -217,7 +217,7 @@ func (d *Draft) checkHead(ctx context.Context, p []byte, off int64) error {
 	if err != nil && !errors.Is(err, io.EOF) || bytes.Equal(old[:n], p) {
 		return nil //nolint:nilerr // as above
 	}
-	return catalog.Taken(image.remote, image.img.Ref)
+	return uploads.Taken(image.remote, image.img.Ref)
 }
 
 // Allocate reserves n bytes from off.
@@ -304,7 +304,7 @@ func (h *File) Flush(ctx context.Context, who Caller) error {
 	closed, data := !stranger && d.closing(), d.data
 	skip, stays := !closed || !d.due(), closed && d.place.temporary && !d.over()
 	if image := d.same; err == nil && closed && image != nil && !d.place.temporary && !d.over() && data.Size() == 0 {
-		err = catalog.Taken(image.remote, image.img.Ref) // to whoever only wanted to truncate it
+		err = uploads.Taken(image.remote, image.img.Ref) // to whoever only wanted to truncate it
 	}
 	d.mu.Unlock()
 	if stays {
@@ -313,7 +313,7 @@ func (h *File) Flush(ctx context.Context, who Caller) error {
 	if err != nil || skip {
 		return err
 	}
-	if data.Info().Target.InPlace && catalog.Mounted(data, data.Size()) {
+	if data.Info().Target.InPlace && uploads.Mounted(data, data.Size()) {
 		return nil
 	}
 	return d.publish(ctx)
@@ -443,7 +443,7 @@ func cut(data *spool.Draft, broken error) error {
 	if broken != nil {
 		return broken
 	}
-	if _, err := catalog.CompleteImage(data, data.Size()); errors.Is(err, backends.ErrCorrupt) {
+	if _, err := uploads.CompleteImage(data, data.Size()); errors.Is(err, backends.ErrCorrupt) {
 		return err
 	}
 	return nil

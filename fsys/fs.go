@@ -11,6 +11,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
 // Options tune a tree. The zero value has the defaults.
@@ -30,6 +31,7 @@ type Options struct {
 // open when the program ends stay in the spool.
 type FS struct {
 	cat     *catalog.Catalog
+	uploads *uploads.Uploads
 	opts    Options
 	started time.Time
 	seed    maphash.Seed // of the offsets in directories
@@ -41,14 +43,15 @@ type FS struct {
 	watched  int
 }
 
-// New returns the tree of a catalogue, whose state it opens: uploads that an
-// earlier process accepted are in the tree. It makes no request.
-func New(cat *catalog.Catalog, opts Options) *FS {
+// New returns the tree of a catalogue, whose state it opens, and its uploads: those that
+// an earlier process accepted are in the tree. It makes no request.
+func New(cat *catalog.Catalog, up *uploads.Uploads, opts Options) *FS {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	f := &FS{
 		cat:      cat,
+		uploads:  up,
 		opts:     opts,
 		started:  time.Now(),
 		seed:     maphash.MakeSeed(),

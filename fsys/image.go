@@ -13,6 +13,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
 // An Image is a published image as a file. It stands for one version: when its
@@ -179,7 +180,7 @@ func (i *Image) OpenWrite(ctx context.Context, who Caller, truncate bool) error 
 		return err
 	}
 	if !r.Policy.Overwrite && !truncate {
-		return catalog.Taken(i.remote, i.img.Ref) // what is changed in place is another image
+		return uploads.Taken(i.remote, i.img.Ref) // what is changed in place is another image
 	}
 	dir := &Dir{fs: i.fs, remote: i.remote, collection: i.img.Ref.Collection}
 	name := i.fs.opts.Names.fileName(i.img.Ref, i.img.Format)

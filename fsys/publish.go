@@ -48,7 +48,7 @@ func (d *Draft) publishLocked(ctx context.Context) error {
 	if broken {
 		err = errWriteFailed
 	} else {
-		err = d.fs.cat.Publish(ctx, data)
+		err = d.fs.uploads.Publish(ctx, data)
 	}
 	d.settle(data, err)
 	return err
@@ -130,7 +130,7 @@ func (d *Draft) settle(data *spool.Draft, err error) {
 // what has a temporary name is a file until somebody renames or removes it. Of
 // several files of one name the newest counts.
 func (f *FS) restore() {
-	for _, data := range f.cat.Standing() {
+	for _, data := range f.uploads.Standing() {
 		info := data.Info()
 		dir := &Dir{fs: f, remote: info.Target.Remote, collection: info.Target.Ref.Collection}
 		name := f.opts.Names.fileName(info.Target.Ref, info.Target.Format)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
 // Rename gives a file of d another name, in d or another directory.
@@ -104,7 +105,7 @@ func (d *Dir) renameImage(ctx context.Context, img *Image, to *Dir, newName stri
 	if ref == img.img.Ref {
 		return nil
 	}
-	err = d.fs.cat.Move(ctx, d.remote, img.img, ref, noReplace)
+	err = d.fs.uploads.Move(ctx, img.img, uploads.Destination{Remote: d.remote, Ref: ref, Format: img.img.Format, Exclusive: noReplace})
 	if errors.Is(err, errors.ErrUnsupported) {
 		return fmt.Errorf("%s: %w", img.img.Ref, ErrCrossDevice)
 	}
@@ -218,7 +219,7 @@ func (d *Draft) retarget(ctx context.Context, to *Dir, name string, noReplace bo
 	if err != nil {
 		return err
 	}
-	target, err := d.fs.cat.Target(ctx, to.remote, ref, format, noReplace)
+	target, err := d.fs.uploads.Target(ctx, uploads.Destination{Remote: to.remote, Ref: ref, Format: format, Exclusive: noReplace})
 	if err != nil {
 		return err
 	}

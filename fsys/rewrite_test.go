@@ -87,7 +87,7 @@ func (b *bench) drained() {
 	b.t.Helper()
 	for _, d := range b.Spool.Drafts() {
 		if d.Queued() {
-			if err := b.Catalog.Retry(b.t.Context(), d.ID, nil); err != nil && b.has(d.ID) {
+			if err := b.Uploads.Retry(b.t.Context(), d.ID, nil); err != nil && b.has(d.ID) {
 				b.t.Fatal(err)
 			}
 		}
@@ -238,7 +238,7 @@ func TestInPlace(t *testing.T) {
 	if len(drafts) != 1 || drafts[0].State != spool.Incomplete || drafts[0].Error == "" {
 		t.Errorf("in the journal: %+v", drafts)
 	}
-	if err := b.Catalog.Retry(t.Context(), drafts[0].ID, nil); !errors.Is(err, backends.ErrCorrupt) {
+	if err := b.Uploads.Retry(t.Context(), drafts[0].ID, nil); !errors.Is(err, backends.ErrCorrupt) {
 		t.Errorf("Retry = %v, want %v", err, backends.ErrCorrupt)
 	}
 	b.published("o:1", next)

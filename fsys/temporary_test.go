@@ -77,7 +77,7 @@ func TestTemporary_restart(t *testing.T) {
 		}
 	}
 
-	b.dir = mustLookup(t, mustLookup(t, fsys.New(b.Catalog, fsys.Options{}).Root(), "web").(*fsys.Dir), "c").(*fsys.Dir)
+	b.dir = mustLookup(t, mustLookup(t, fsys.New(b.Catalog, b.Uploads, fsys.Options{}).Root(), "web").(*fsys.Dir), "c").(*fsys.Dir)
 	outer = b.dir
 	if _, ok := b.lookup(".out.AbC123", stranger).(*fsys.Draft); !ok {
 		t.Error("what was closed under a temporary name is not there")
@@ -99,7 +99,7 @@ func TestTemporary_restart(t *testing.T) {
 		t.Errorf("a directory that was made before the restart, and is empty, is there")
 	}
 	id := b.Spool.Drafts()[0].ID
-	if err := b.Catalog.Discard(t.Context(), id); err != nil {
+	if err := b.Uploads.Discard(t.Context(), id); err != nil {
 		t.Errorf("discarding a file that nobody writes: %v", err)
 	}
 	if b.lookup(".out.AbC123", stranger) != nil {

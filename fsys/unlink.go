@@ -8,11 +8,11 @@ import (
 	"fmt"
 
 	"github.com/sregfs/sregfs/cache/spool"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
 // unlink is remove for a draft that may be on its way to the registry.
-// Errors: catalog.ErrPublished; ErrBusy if that cannot be stopped any more.
+// Errors: uploads.ErrPublished; ErrBusy if that cannot be stopped any more.
 func (d *Draft) unlink(ctx context.Context) error {
 	d.mu.Lock()
 	data := d.data
@@ -20,7 +20,7 @@ func (d *Draft) unlink(ctx context.Context) error {
 	if data == nil {
 		return d.remove()
 	}
-	err := d.fs.cat.Withdraw(ctx, data, func() error {
+	err := d.fs.uploads.Withdraw(ctx, data, func() error {
 		if err := d.lock(ctx); err != nil { // whoever waits for the upload learns of its end first
 			return err
 		}
@@ -30,7 +30,7 @@ func (d *Draft) unlink(ctx context.Context) error {
 	switch {
 	case errors.Is(err, spool.ErrInUse):
 		return fmt.Errorf("%s: %w: %v", d.currentName(), ErrBusy, err)
-	case errors.Is(err, catalog.ErrPublished):
+	case errors.Is(err, uploads.ErrPublished):
 		if err := d.lock(ctx); err != nil {
 			return err
 		}
@@ -64,7 +64,7 @@ func (d *Draft) lapsed() bool {
 	if d.data == nil || len(d.writers) > 0 || len(d.turn) > 0 {
 		return false
 	}
-	return d.data.Gone() || d.abandoned() || d.accepted() && !d.fs.cat.Pending(d.data.Info().ID)
+	return d.data.Gone() || d.abandoned() || d.accepted() && !d.fs.uploads.Pending(d.data.Info().ID)
 }
 
 // abandoned needs mu. It reports whether who was to open the draft never came.

@@ -116,7 +116,7 @@ func (s *server) finish(ctx context.Context, m *fusefs.Mounted) {
 		s.opts.Log.Warn("files are still being written: what is here of them is kept as after a crash (sreg status), and the rest fails",
 			"stop_timeout", s.settings.StopTimeout, "files", s.users())
 	}
-	if s.engine.Catalog.Drain(ctx); ctx.Err() != nil {
+	if s.engine.Uploads.Drain(ctx); ctx.Err() != nil {
 		s.opts.Log.Warn("uploads are not finished; they go on at the next start")
 	}
 }
