@@ -4,11 +4,14 @@ package cache
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/disk"
@@ -181,4 +184,163 @@ func (l layout) visit(blobs map[slot]*found, kind, path string, e fs.DirEntry) e
 	}
 	blobs[at] = f
 	return nil
+}
+
+var errNotOurs = errors.New("not a file of the cache")
+
+// openRegular opens a file that must be what the cache put there: a regular file
+// that only we can have written, under no other name, so that nobody's later write
+// goes into it.
+func openRegular(path string, flag int) (*os.File, os.FileInfo, error) {
+	f, err := backends.OpenRegular(path, flag|backends.NoFollow, 0)
+	if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.EISDIR) || errors.Is(err, fs.ErrInvalid) {
+		return nil, nil, fmt.Errorf("%w: %v", errNotOurs, err)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && (disk.Names(info) > 1 || !backends.OnlyOurs(info)) {
+		err = errNotOurs
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+// readMap reads the map file at path. Errors: any means that there is no map.
+func readMap(path string) (*chunks.Map, error) {
+	f, _, err := openRegular(path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return chunks.ReadMap(f)
+}
+
+// readRecent reads the list at path; ok is false if there is none for this blob.
+func readRecent(path string, of chunks.File) (have chunks.Set, ok bool) {
+	f, _, err := openRegular(path, os.O_RDONLY)
+	if err != nil {
+		return nil, false
+	}
+	defer f.Close()
+	return chunks.ReadRecent(f, bootID(), of)
+}
+
+// verdict notes beside the blob that it is as it should be. An error costs
+// reading it once more.
+func verdict(dir layout, key Key, digest string, info os.FileInfo, log *slog.Logger) {
+	m := &chunks.Map{File: chunks.File{Name: string(key), Digest: digest, Size: info.Size()}, Verified: info.ModTime().UnixNano()}
+	if old, err := readMap(dir.mapOf(key)); err == nil {
+		m.Verity = old.Verity // of no use if it is another file: the kernel will say so
+	}
+	if err := m.Write(dir.mapOf(key)); err != nil {
+		log.Warn("cannot note that a blob was verified", "key", key, "err", err)
+	}
+}
+
+// verityOn switches fs-verity on for f and returns the kernel's hash of it.
+func verityOn(f *os.File, info os.FileInfo) (sum string, err error) {
+	if sum, err := measureVerity(f); err == nil {
+		return sum, nil
+	}
+	// The kernel wants write permission on the file, though not an open one.
+	if err := f.Chmod(info.Mode() | 0o200); err != nil {
+		return "", err
+	}
+	err = enableVerity(f)
+	if err := errors.Join(err, f.Chmod(info.Mode())); err != nil {
+		return "", err
+	}
+	return measureVerity(f)
+}
+
+// guarded reports whether the kernel vouches that f is the file that was noted.
+func guarded(m *chunks.Map, f *os.File) bool {
+	if m.Verity == "" {
+		return false
+	}
+	sum, err := measureVerity(f)
+	return err == nil && sum == m.Verity
+}
+
+// A shared cache is the directory of another cache, of the site, say, in which whole
+// blobs are looked for. It is never written to and no lock is taken on it. Naming it
+// means to trust its owner: what is believed must belong to that owner, to root or to
+// us, as must the directories above it, and nobody else may write to them. A blob is
+// taken if it is noted beside it that its digest matched, at the time that the file
+// has; else it is read once and compared. What has no digest that can be compared is
+// not taken.
+
+// shared opens a file of a shared cache. Errors: those of the disk;
+// fs.ErrPermission if somebody may have changed it who is not trusted.
+func (l layout) shared(path string) (*os.File, os.FileInfo, error) {
+	top, err := os.Stat(string(l))
+	if err != nil {
+		return nil, nil, err
+	}
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		info, err := os.Lstat(dir)
+		if dir == string(l) {
+			info = top // which may be a link: it was named
+		}
+		if err == nil {
+			err = trusted(info, top)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if dir == string(l) {
+			break
+		}
+	}
+	f, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = trusted(info, top)
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+// trusted says why what is at a path may have been changed by somebody whom the one
+// who named the shared cache at top did not name.
+func trusted(info, top os.FileInfo) error {
+	owner, ok := ownerOf(info)
+	named, _ := ownerOf(top)
+	switch {
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("%w: %s can be written to by others (mode %#o)", fs.ErrPermission, info.Name(), info.Mode().Perm())
+	case ok && owner != 0 && owner != os.Getuid() && owner != named:
+		return fmt.Errorf("%w: %s belongs to uid %d, not to the cache's owner", fs.ErrPermission, info.Name(), owner)
+	}
+	return nil
+}
+
+// notes reports whether it is noted beside a shared blob that it matched its digest when
+// it had the time that it has.
+func (l layout) notes(key Key, info os.FileInfo) bool {
+	f, _, err := l.shared(l.mapOf(key))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	m, err := chunks.ReadMap(f)
+	return err == nil && m.Name == string(key) && m.Size == info.Size() && m.Verified == info.ModTime().UnixNano()
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }

@@ -43,7 +43,7 @@ func (u Upload) Begin() (backends.Source, error) {
 	}
 	rec, size := e.rec.Load(), e.size.Load()
 	return backends.Source{
-		Content:  sealedFile{Bytes{u.handle}, size},
+		Content:  sealedFile{Bytes(u), size},
 		Size:     size,
 		Digest:   rec.Digest,
 		Format:   cmp.Or(e.content.format, rec.Target.Format),
