@@ -131,7 +131,11 @@ func (c *content) allocate(file *os.File, off, n int64, how Allocation) error {
 	if err := c.begin(file); err != nil {
 		return err
 	}
-	if err := c.withRoom(func() error { return disk.Allocate(file, off, n, how == KeepSize) }); err != nil {
+	allocate := disk.Allocate
+	if how == KeepSize {
+		allocate = disk.AllocateBeyond
+	}
+	if err := c.withRoom(func() error { return allocate(file, off, n) }); err != nil {
 		return diskError("allocate", err)
 	}
 	if end := off + n; how == Grow && end > c.size.Load() {
