@@ -170,8 +170,8 @@ func (c *Cache) Trim() int64 { return c.evictor.trim(0) }
 // Adopt takes over the file at path as the whole and verified blob of a digest
 // that the caller has computed: by rename, or by clone or copy where path is on
 // another disk or has another name too. The blob may be here already, and open:
-// its readers go on with what was adopted, but get backends.ErrCorrupt if what
-// they were given before was something else. Afterwards nothing is at path.
+// its readers go on with the adopted file, but get backends.ErrCorrupt if they were given
+// other bytes before. Afterwards nothing is at path.
 //
 // Errors: fs.ErrInvalid if digest is no "sha256:…" or the file not size bytes
 // long; those of the local disk.
@@ -256,7 +256,7 @@ func removeItem(it *item) error {
 func (c *Cache) Info(key Key) Info {
 	if key == Metadata {
 		c.evictor.metadata.files()
-		return Info{Record: Record{Key: key, Size: -1, State: Remote, OnDisk: c.usage.told.Load()}}
+		return Info{Record: Record{Key: key, Size: -1, State: Remote, OnDisk: c.usage.meta.Load()}}
 	}
 	info := Info{Record: Record{Key: key, Size: -1, State: Remote}, Epoch: noEpoch, Pinned: c.evictor.pins.has(key)}
 	if f := c.table.get(key); f != nil {
@@ -317,7 +317,7 @@ func (c *Cache) Warning() string { return c.opts.Warning }
 // Usage returns the bytes that blobs and metadata take on the disk, and the limit.
 func (c *Cache) Usage() (used, limit int64) {
 	c.evictor.metadata.files()
-	return c.usage.blobs.Load() + c.usage.told.Load(), c.usage.most
+	return c.usage.blobs.Load() + c.usage.meta.Load(), c.usage.most
 }
 
 // Space returns the bytes that are free on the disk of the cache, and how many of
@@ -395,11 +395,12 @@ func (it *item) info() Info {
 
 // HandOver gives the directory up to another process while blobs are open: their
 // handles go on until Close, and nothing else does. Whole blobs are read through the
-// files that are open. What is open and not whole loses its names in the directory and
-// comes in as before, into a file that ends with its last handle: whoever owns the
-// directory then fetches it again. A chunk map has one writer, and a whole blob none.
+// files that are open. A blob that is open and not whole loses its names in the directory,
+// and its download goes on into a file that ends with the last handle: the other process
+// fetches the blob again. This way a chunk map has one writer, and a whole blob none.
 //
-// ctx bounds the wait for who is just opening a blob, and for what makes itself durable.
+// ctx bounds the wait for calls that are opening a blob, and for blobs that are being made
+// durable.
 // A second HandOver does nothing.
 func (c *Cache) HandOver(ctx context.Context) error {
 	if !c.table.handOver() {

@@ -29,8 +29,8 @@ import (
 // to make something durable.
 const hashStep = 8 << 20
 
-// A check finds out whether the bytes of a blob are right, and knows which of them
-// readers got before. The committer hashes; readers ask what they may have.
+// A check compares a blob with its digest while it comes in, and knows which of its bytes
+// readers got before that. The committer hashes; readers ask what they may have.
 type check struct {
 	digest string  // that all must have; "" if there is none
 	hash   *hasher // of the committer alone; nil without a digest that can be computed
@@ -56,8 +56,8 @@ func (c *check) step(ctx context.Context, b *stored) (more bool, err error) {
 // done reports whether size bytes were hashed, or need not be.
 func (c *check) done(size int64) bool { return c.hash == nil || c.hash.pos == size }
 
-// compare compares the digest of a blob that is done, and tells who waits for it when
-// it matches. Errors: backends.ErrCorrupt.
+// compare compares the digest of a blob that is done, and wakes the readers that wait for
+// it if it matches. Errors: backends.ErrCorrupt.
 func (c *check) compare() error {
 	if c.hash != nil {
 		if err := c.hash.compare(); err != nil {
@@ -102,7 +102,7 @@ func (c *check) match() <-chan struct{} {
 }
 
 // serve notes that a reader is to get [off, end), and reports whether the digest must
-// match first, as somebody may have all of the blob then.
+// match first, because a set of readers would have all of the blob then.
 func (c *check) serve(off, end int64) (last bool) {
 	for n := chunks.Of(off); n < chunks.Count(end); n++ {
 		if c.served.chunks.Add(n) {
@@ -112,20 +112,20 @@ func (c *check) serve(off, end int64) (last bool) {
 	return c.digest != "" && c.served.left.Load() == 0
 }
 
-// A served is which chunks of a part readers got before it was verified, over all
-// openings of it, for as long as the bytes here stay the same ones.
+// A served records which chunks of a part readers got before it was verified. It lives
+// longer than one opening: as long as the bytes on the disk stay the same.
 type served struct {
 	size     int64 // bytes
 	chunks   chunks.Set
-	left     atomic.Int64 // how many nobody got yet
-	verified atomic.Bool  // what they got turned out to be right
+	left     atomic.Int64 // chunks that no reader got yet
+	verified atomic.Bool  // the bytes were found to be right later
 }
 
 // An Epoch tells the bytes of one download of a blob from those of another one. The
 // zero value is that of verified bytes.
 type Epoch struct{ served *served }
 
-// noEpoch is that of what is not here.
+// noEpoch is the epoch of a blob of which nothing is here.
 var noEpoch = Epoch{&served{}}
 
 // Agrees reports whether bytes of both epochs may be combined: they are of one
@@ -145,14 +145,15 @@ func newServed(size int64) *served {
 func (s *served) some() bool { return s == nil || s.left.Load() < chunks.Count(s.size) }
 
 // An origin from which two downloads of a blob in a row did not match the digest is
-// not asked for it for mismatchHold: nobody's patience or bandwidth is served by a
-// third. Others that have the blob are.
+// not asked for it for mismatchHold: a third download would cost time and bandwidth for
+// nothing. Other origins that have the blob are asked.
 const (
 	maxMismatches = 2
 	mismatchHold  = 10 * time.Minute
 )
 
-// A mismatch is what an origin did with one blob. The zero value is nothing.
+// A mismatch records downloads of one blob from one origin that did not match its digest.
+// The zero value is none.
 type mismatch struct {
 	row int // downloads in a row that did not match
 	at  time.Time
@@ -191,8 +192,8 @@ type hasher struct {
 	pos  int64  // bytes hashed
 }
 
-// newHasher returns nil for digests that cannot be checked: there is only the
-// size to go by then.
+// newHasher returns nil for digests that cannot be computed: then only the size can be
+// checked.
 func newHasher(digest string) *hasher {
 	kind, want, _ := strings.Cut(digest, ":")
 	switch kind {
@@ -252,7 +253,7 @@ func (h *hasher) take(ctx context.Context, file io.ReaderAt, end int64) error {
 	return nil
 }
 
-// compare compares. Errors: backends.ErrCorrupt.
+// compare compares the digest. Errors: backends.ErrCorrupt.
 func (h *hasher) compare() error {
 	if got := hex.EncodeToString(h.hash.Sum(nil)); got != h.want {
 		return fmt.Errorf("%w: got %s, want %s", backends.ErrCorrupt, got, h.want)
@@ -276,8 +277,8 @@ func hashFile(ctx context.Context, f *os.File, digest string) error {
 	return h.compare()
 }
 
-// checkSize refuses what no image can be. Whoever says that an image has no bytes
-// says that its digest is that of nothing: there is nothing to wait for.
+// checkSize refuses a size that no image can have. An image of 0 bytes must have the
+// digest of nothing, which can be checked at once.
 // Errors: backends.ErrCorrupt.
 func checkSize(size int64, digest string) error {
 	if size > backends.MaxSize {

@@ -41,7 +41,7 @@
 //	table.mu        which blobs the cache knows                                     Cache
 //	pins.mu         which blobs stay                                                evictor
 //	records.mu      what the index is to remember                                   Cache
-//	watchers.mu     who is told of changes                                          Cache
+//	watchers.mu     callbacks for changes                                           Cache
 //	workers.mu      whether goroutines may be started                               Cache
 //	idleBlobs.mu    the files that stay open for a moment; last                     table
 //	streams.mu      downloads of unknown size; Blob.swap: taken alone

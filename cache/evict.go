@@ -95,8 +95,8 @@ func (e *evictor) evict(it *item) int64 {
 	return n
 }
 
-// readAsPart reports whether somebody reads the whole file who opened it before it was
-// whole.
+// readAsPart reports whether the whole file is read through a handle that was opened
+// before it was whole.
 func (f *family) readAsPart() bool {
 	for _, p := range f.members() {
 		if d, _ := p.live(); p != f.main && d != nil && d.phase.Load() == whole {
@@ -122,12 +122,12 @@ func (e *evictor) abandon(it *item) int64 {
 	}
 	defer d.stored.disk.Unlock()
 	it.bury(d, ErrClosed)
-	_ = d.stored.written.Truncate(0) // now, and not when its last request has noticed
+	_ = d.stored.written.Truncate(0) // frees the room now, not when the last request has ended
 	return n
 }
 
-// abandonFor makes room for n bytes that a reader waits for, at the cost of what
-// is only being filled.
+// abandonFor makes room for n bytes that a reader waits for by dropping downloads that
+// nobody reads.
 func (e *evictor) abandonFor(n int64) (freed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -139,9 +139,8 @@ func (e *evictor) abandonFor(n int64) (freed bool) {
 	return freed
 }
 
-// evictFor makes room for n bytes that did not find any, and reports whether it
-// freed something. For a reader it may do so at the cost of what is only being
-// filled.
+// evictFor makes room after n bytes could not be written, and reports whether it freed
+// something. For a reader it also drops downloads that nobody reads.
 func (e *evictor) evictFor(n int64, reading bool) bool {
 	// The disk may be full for us (a quota) while statfs shows room: free at
 	// least one blob.
@@ -176,7 +175,7 @@ func (e *evictor) reserve(n int64, reading bool) bool {
 // Metadata is the key of all metadata, for Remove and Info.
 const Metadata Key = "metadata"
 
-// metadata is what registries told (manifests, an index), which the backends keep in
+// metadata is what registries answered (manifests, an index), which the backends keep in
 // folders beside the blobs. It may be fetched again as blobs may: it counts as they do,
 // and is removed when there is no room.
 type metadata struct{ *common }
@@ -202,7 +201,7 @@ func (m metadata) files() (files []metaFile) {
 		}
 		return nil
 	})
-	m.usage.told.Store(sum)
+	m.usage.meta.Store(sum)
 	slices.SortFunc(files, func(a, b metaFile) int { return a.used.Compare(b.used) })
 	return files
 }
@@ -218,7 +217,7 @@ func (m metadata) trim(still func() bool) (freed int64) {
 			break
 		}
 		if err := os.Remove(f.path); err == nil {
-			m.usage.told.Add(-f.size)
+			m.usage.meta.Add(-f.size)
 			freed += f.size
 		}
 	}

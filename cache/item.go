@@ -20,7 +20,7 @@ type item struct {
 	key    Key
 	from   origin // "" of a main one
 
-	nameless atomic.Bool // its files have lost their names to another process, see HandOver
+	nameless atomic.Bool // its files have no names any more, see HandOver
 
 	mu       sync.Mutex // guards the fields below; no two at once
 	rec      Record
@@ -45,7 +45,7 @@ func (it *item) slot() slot {
 	return dir.slot(it.key, it.from)
 }
 
-// id is what the map beside the files calls them.
+// id returns how the map beside the files identifies them.
 func (it *item) id() Key {
 	if it.isMain() {
 		return it.key
@@ -53,16 +53,16 @@ func (it *item) id() Key {
 	return it.key + "." + Key(it.from)
 }
 
-// open reports whether somebody has d open through the item.
+// open reports whether d is open through the item.
 func (it *item) open(d *data) bool {
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	return it.data == d && it.handles > 0
 }
 
-// live returns the data that is open and how many handles it has; nil if there is
-// none. One that is dying is not: its committer is about to remove its files, and
-// live returns when it has. Call with the family's lock held.
+// live returns the data that is open and how many handles it has; nil if there is none.
+// If the data is dying, live waits until its committer has removed the files, and returns
+// nil. Call with the family's lock held.
 func (it *item) live() (*data, int) {
 	it.mu.Lock()
 	d, handles := it.data, it.handles
@@ -139,7 +139,7 @@ func (it *item) retire(d *data) bool {
 	return idle
 }
 
-// detach parts the item from d, whoever has d open.
+// detach parts the item from d, also while d is open.
 func (it *item) detach(d *data) {
 	defer it.family.tidy()
 	it.mu.Lock()
@@ -185,7 +185,7 @@ func (it *item) closeFiles() {
 	}
 }
 
-// bury ends d with err for all who have it open, and removes its files. Call with
+// bury ends d with err for all its handles, and removes its files. Call with
 // the disk lock of d held.
 func (it *item) bury(d *data, err error) {
 	wasPartial := d.kill(err)
@@ -299,11 +299,11 @@ func (it *item) exit(d *data) {
 	}
 }
 
-// shut takes a whole d off the item, after its last handle, and returns whose use
-// ends with that: d's own, or if d became idle, that of the one which made room
-// for it; nil if none did. Call with mu held.
+// shut takes a whole d off the item, after its last handle, and returns the data that the
+// caller has to leave: d itself, or if d became idle, the one that made room for it; nil
+// if none did. Call with mu held.
 func (it *item) shut(d *data) (gone *data) {
-	// Not if it became whole while it was open, or is not what it was then.
+	// Not if it became whole while it was open, or if the file changed.
 	if d.info == nil || !d.untouched() {
 		it.leaveData(d)
 		return d
@@ -327,11 +327,11 @@ const (
 )
 
 // idleBlobs are the whole blobs that were open until a moment ago, the oldest first.
-// Each counts as one use of its data, but not as a handle: whoever removes a
-// blob's files closes its idle blob, and if not, it is found out at the next opening.
+// Each counts as one use of its data, but not as a handle. Removing a blob's files closes
+// its idle blob; where that was not done, the next opening notices.
 // For concurrent use.
 type idleBlobs struct {
-	wake chan struct{} // wakes who closes them, when there is a first one
+	wake chan struct{} // wakes the janitor when there is a first one
 
 	mu  sync.Mutex // guards the field below; taken last
 	all []idleBlob
@@ -357,7 +357,7 @@ func (s *idleBlobs) put(d *data) (out *data) {
 	return out
 }
 
-// take returns the idle blob of it, and its use; nil if there is none.
+// take removes and returns the idle blob of the item; nil if there is none.
 func (s *idleBlobs) take(it *item) *data {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -22,9 +22,9 @@ import (
 //
 //	CACHEDIR.TAG                         so that backups leave it out
 //	blobs/sha256/ab/<hex>                a blob that is whole and was verified
-//	blobs/sha256/ab/<hex>.map            when that was, see chunkMap
+//	blobs/sha256/ab/<hex>.map            when that was, see chunks.Map
 //	blobs/sha256/ab/<hex>.<from>.part    a blob under way from one origin, sparse, of the final length
-//	blobs/sha256/ab/<hex>.<from>.map     what of it is on the disk, see chunkMap
+//	blobs/sha256/ab/<hex>.<from>.map     what of it is on the disk, see chunks.Map
 //	blobs/sha256/ab/<hex>.<from>.recent  what of it is there until the machine stops
 //	blobs/version/ab/<hex>               the same for services without such digests
 //
@@ -77,7 +77,7 @@ func (l layout) slot(k Key, from origin) slot {
 // remotes returns the folder in which the folders of the backends are.
 func (l layout) remotes() string { return filepath.Join(string(l), "remotes") }
 
-// nowhere is a directory of l that nobody makes.
+// nowhere is a directory of l that is never made.
 func (l layout) nowhere() layout { return layout(filepath.Join(string(l), "handed-over")) }
 
 // create makes the directory and its tag.
@@ -144,8 +144,8 @@ func (l layout) walk() (map[slot]*found, error) {
 	return blobs, nil
 }
 
-// visit notes one file; names that are not ours are left alone. Bytes that do not
-// tell where they came from are worth nothing: earlier versions kept such.
+// visit notes one file; names that are not ours are left alone. Parts without an
+// origin, which earlier versions kept, are deleted: nobody vouches for their bytes.
 func (l layout) visit(blobs map[slot]*found, kind, path string, e fs.DirEntry) error {
 	sum, rest, _ := strings.Cut(e.Name(), ".")
 	key, from := Key(kind+":"+sum), origin("")
@@ -189,8 +189,8 @@ func (l layout) visit(blobs map[slot]*found, kind, path string, e fs.DirEntry) e
 var errNotOurs = errors.New("not a file of the cache")
 
 // openRegular opens a file that must be what the cache put there: a regular file
-// that only we can have written, under no other name, so that nobody's later write
-// goes into it.
+// that only we can have written, and that has no other name through which it could be
+// written to later.
 func openRegular(path string, flag int) (*os.File, os.FileInfo, error) {
 	f, err := backends.OpenRegular(path, flag|backends.NoFollow, 0)
 	if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.EISDIR) || errors.Is(err, fs.ErrInvalid) {
@@ -230,12 +230,12 @@ func readRecent(path string, of chunks.File) (have chunks.Set, ok bool) {
 	return chunks.ReadRecent(f, bootID(), of)
 }
 
-// verdict notes beside the blob that it is as it should be. An error costs
-// reading it once more.
+// verdict notes beside the blob that its digest matched. If that fails, the blob is read
+// and compared once more later.
 func verdict(dir layout, key Key, digest string, info os.FileInfo, log *slog.Logger) {
 	m := &chunks.Map{File: chunks.File{Name: string(key), Digest: digest, Size: info.Size()}, Verified: info.ModTime().UnixNano()}
 	if old, err := readMap(dir.mapOf(key)); err == nil {
-		m.Verity = old.Verity // of no use if it is another file: the kernel will say so
+		m.Verity = old.Verity // of another file, perhaps: then the kernel's hash differs
 	}
 	if err := m.Write(dir.mapOf(key)); err != nil {
 		log.Warn("cannot note that a blob was verified", "key", key, "err", err)
@@ -267,16 +267,15 @@ func guarded(m *chunks.Map, f *os.File) bool {
 	return err == nil && sum == m.Verity
 }
 
-// A shared cache is the directory of another cache, of the site, say, in which whole
-// blobs are looked for. It is never written to and no lock is taken on it. Naming it
-// means to trust its owner: what is believed must belong to that owner, to root or to
-// us, as must the directories above it, and nobody else may write to them. A blob is
-// taken if it is noted beside it that its digest matched, at the time that the file
-// has; else it is read once and compared. What has no digest that can be compared is
-// not taken.
+// A shared cache is the directory of another cache, of the site for example, in which
+// whole blobs are looked for. It is never written to and no lock is taken on it. Naming it
+// means trusting its owner: its files, and the directories above them, must belong to that
+// owner, to root or to us, and no other user may write to them. A blob is used if the map
+// beside it says that its digest matched, with the file's modification time; else it is
+// read once and compared. A blob without a digest that can be computed is not used.
 
 // shared opens a file of a shared cache. Errors: those of the disk;
-// fs.ErrPermission if somebody may have changed it who is not trusted.
+// fs.ErrPermission if a user who is not trusted may have changed it.
 func (l layout) shared(path string) (*os.File, os.FileInfo, error) {
 	top, err := os.Stat(string(l))
 	if err != nil {
@@ -312,8 +311,8 @@ func (l layout) shared(path string) (*os.File, os.FileInfo, error) {
 	return f, info, nil
 }
 
-// trusted says why what is at a path may have been changed by somebody whom the one
-// who named the shared cache at top did not name.
+// trusted returns an error if the file may have been changed by a user other than root,
+// us, and the owner of the shared cache at top.
 func trusted(info, top os.FileInfo) error {
 	owner, ok := ownerOf(info)
 	named, _ := ownerOf(top)
@@ -326,8 +325,8 @@ func trusted(info, top os.FileInfo) error {
 	return nil
 }
 
-// notes reports whether it is noted beside a shared blob that it matched its digest when
-// it had the time that it has.
+// notes reports whether the map beside a shared blob says that its digest matched, with the
+// modification time that the file has.
 func (l layout) notes(key Key, info os.FileInfo) bool {
 	f, _, err := l.shared(l.mapOf(key))
 	if err != nil {

@@ -90,8 +90,8 @@ type Verification string
 // When bytes are given out.
 const (
 	// Lazy gives out ranges as they come in, before the whole can be compared with
-	// its digest; but small blobs (Options.StrictSize), and the last bytes for who
-	// reads all of one, wait for that.
+	// its digest; but small blobs (Options.StrictSize), and the last bytes for a
+	// reader of all of one, wait for that.
 	Lazy Verification = "lazy"
 	// Strict gives out nothing before the whole blob is here and its digest
 	// matched. Of a blob without a digest that can be checked it waits for the
@@ -142,10 +142,10 @@ func KeyOf(remote string, img backends.Image) Key {
 	return Key("version:" + hex.EncodeToString(h.Sum(nil)))
 }
 
-// An origin is who vouches for bytes that were not compared with their digest yet:
-// the remote, and the size that it claims. Whoever runs a registry can name the
-// digest of a good image and send something else: such bytes are nobody's but that
-// registry's. Whole, verified blobs have the origin "".
+// An origin names the remote that vouches for bytes which were not compared with their
+// digest yet, and the size that it claims. A registry can name the digest of a good image
+// and send something else: such bytes must reach only readers of that registry. Whole,
+// verified blobs have the origin "".
 type origin string
 
 func (o origin) valid() bool {

@@ -132,8 +132,8 @@ func (s *streams) cancelAll() {
 	}
 }
 
-// download fetches a whole blob, checks it and puts it in its place. It is not in
-// anybody's way while it fetches.
+// download fetches a whole blob, checks it and puts it in its place. It holds no lock while
+// it fetches.
 func (s *streams) download(ctx context.Context, key Key, src source) error {
 	from := src.origin()
 	path := s.dir.slot(key, from).stream()
