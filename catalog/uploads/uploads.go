@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 )
 
