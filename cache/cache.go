@@ -65,7 +65,7 @@ func newCache(dir layout, opts Options) *Cache {
 	c.usage.full = make(chan struct{}, 1)
 	c.records = records{index: opts.Index, log: opts.Log, tidy: make(chan struct{}, 1), stale: map[Key]bool{}, dropped: map[Key]bool{}}
 	c.table = table{common: &c.common, idle: idleBlobs{wake: make(chan struct{}, 1)}, families: map[Key]*family{}}
-	c.evictor = evictor{common: &c.common, table: &c.table, metadata: metadata{&c.common}, pins: pins{keys: map[Key]bool{}}}
+	c.evictor.common, c.evictor.table, c.evictor.metadata = &c.common, &c.table, metadata{&c.common}
 	c.verity = verity{common: &c.common, table: &c.table}
 	c.opener = opener{common: &c.common, table: &c.table, evictor: &c.evictor, verity: &c.verity, refill: c.refill}
 	c.streams = streams{opener: &c.opener, running: map[streamed]*streaming{}}
@@ -147,20 +147,10 @@ func (c *Cache) save() error {
 
 // Pin keeps a blob from eviction until Unpin; it need not be here yet. Pins are
 // not stored: the catalogue keeps them and sets them again after Open.
-func (c *Cache) Pin(key Key) {
-	p := &c.evictor.pins
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.keys[key] = true
-}
+func (c *Cache) Pin(key Key) { c.evictor.pins.Store(key, true) }
 
 // Unpin is the inverse of Pin.
-func (c *Cache) Unpin(key Key) {
-	p := &c.evictor.pins
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.keys, key)
-}
+func (c *Cache) Unpin(key Key) { c.evictor.pins.Delete(key) }
 
 // Trim evicts until the limits hold, and returns how many bytes it freed. The
 // blobs used longest ago go first; those that are open, being fetched or pinned
@@ -209,7 +199,7 @@ func (c *Cache) Remove(key Key) error {
 	if !key.valid() {
 		return nil
 	}
-	if c.evictor.pins.has(key) {
+	if c.evictor.pinned(key) {
 		return fmt.Errorf("%w: pinned", ErrInUse)
 	}
 	f, err := c.table.take(c.ctx, key)
@@ -258,7 +248,7 @@ func (c *Cache) Info(key Key) Info {
 		c.evictor.metadata.files()
 		return Info{Record: Record{Key: key, Size: -1, State: Remote, OnDisk: c.usage.meta.Load()}}
 	}
-	info := Info{Record: Record{Key: key, Size: -1, State: Remote}, Epoch: noEpoch, Pinned: c.evictor.pins.has(key)}
+	info := Info{Record: Record{Key: key, Size: -1, State: Remote}, Epoch: noEpoch, Pinned: c.evictor.pinned(key)}
 	if f := c.table.get(key); f != nil {
 		for _, it := range f.members() {
 			info.add(it.info())
@@ -278,7 +268,7 @@ func (c *Cache) InfoOf(client *backends.Client, img backends.Image) Info {
 		}
 		info.add(f.main.info())
 	}
-	info.Pinned = c.evictor.pins.has(key)
+	info.Pinned = c.evictor.pinned(key)
 	return info
 }
 
@@ -286,8 +276,11 @@ func (c *Cache) InfoOf(client *backends.Client, img backends.Image) Info {
 // are refused (Info.Refused), of which nothing is.
 func (c *Cache) Infos() iter.Seq[Info] {
 	return func(yield func(Info) bool) {
-		for _, key := range c.table.keys() {
-			if info := c.Info(key); !info.Shared && (info.State != Remote || !info.Refused.IsZero()) && !yield(info) {
+		for _, it := range c.table.items() {
+			if !it.isMain() {
+				continue
+			}
+			if info := c.Info(it.key); !info.Shared && (info.State != Remote || !info.Refused.IsZero()) && !yield(info) {
 				return
 			}
 		}

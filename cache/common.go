@@ -202,13 +202,6 @@ func (r *records) touch(key Key) {
 	}
 }
 
-// drop notes that nothing is left of a blob.
-func (r *records) drop(key Key) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.dropped[key] = true
-}
-
 // save writes the changed records as get gives them; ok is false if nothing is here to
 // be remembered. Those that could not be saved are not tried again before they change:
 // the files tell all that matters.

@@ -88,7 +88,7 @@ func (d *data) present() int64 {
 	if d.phase.Load() == whole {
 		return d.size
 	}
-	return d.stored.present()
+	return d.stored.have.Bytes(d.size)
 }
 
 // notifyCommitter makes the committer look again. It does not block.
@@ -177,7 +177,7 @@ func (d *data) read(ctx context.Context, p []byte, off int64, w *fetch.Window) (
 		return 0, err
 	}
 	if d.gives(off, end) {
-		if err := d.awaitMatched(ctx); err != nil && !errors.Is(err, fetch.ErrNoRoom) {
+		if err := d.awaitEnd(ctx, d.check.match); err != nil && !errors.Is(err, fetch.ErrNoRoom) {
 			return 0, outward(err)
 		}
 	}
@@ -231,12 +231,6 @@ func (d *data) strict() bool {
 // Errors: those of await; backends.ErrCorrupt.
 func (d *data) awaitVerified(ctx context.Context) error {
 	return d.awaitEnd(ctx, func() <-chan struct{} { return d.settled })
-}
-
-// awaitMatched is awaitVerified, but does not wait until the blob is durable and
-// in its place.
-func (d *data) awaitMatched(ctx context.Context) error {
-	return d.awaitEnd(ctx, d.check.match)
 }
 
 // awaitEnd fetches all that is missing and returns when the channel that end

@@ -39,7 +39,6 @@
 //	check.mu        whether the digest matched                                      data
 //	data.mu         how many use an open blob, and why it is dead                   item
 //	table.mu        which blobs the cache knows                                     Cache
-//	pins.mu         which blobs stay                                                evictor
 //	records.mu      what the index is to remember                                   Cache
 //	watchers.mu     callbacks for changes                                           Cache
 //	workers.mu      whether goroutines may be started                               Cache

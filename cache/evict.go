@@ -22,21 +22,15 @@ type evictor struct {
 	*common
 	table    *table
 	metadata metadata
-	pins     pins
+	pins     sync.Map // keys of the blobs that stay
 
 	mu sync.Mutex // held while evicting
 }
 
-// pins are the blobs that stay.
-type pins struct {
-	mu   sync.Mutex // guards the field below
-	keys map[Key]bool
-}
-
-func (p *pins) has(key Key) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.keys[key]
+// pinned reports whether a blob stays.
+func (e *evictor) pinned(key Key) bool {
+	_, ok := e.pins.Load(key)
+	return ok
 }
 
 // trim evicts until the limits hold with room for need more bytes, and returns how many
@@ -84,7 +78,7 @@ func (e *evictor) evict(it *item) int64 {
 	read := it.isMain() && f.readAsPart()
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	if e.handedOver.Load() || it.data != nil || it.rec.OnDisk == 0 || e.pins.has(it.key) || read {
+	if e.handedOver.Load() || it.data != nil || it.rec.OnDisk == 0 || e.pinned(it.key) || read {
 		return 0
 	}
 	n := it.rec.OnDisk
@@ -117,7 +111,7 @@ func (e *evictor) abandon(it *item) int64 {
 	d, n := it.data, max(it.rec.OnDisk, 1)
 	idle := d != nil && it.handles == 0 && d.phase.Load() == partial
 	it.mu.Unlock()
-	if !idle || e.pins.has(it.key) || !d.stored.disk.TryLock() {
+	if !idle || e.pinned(it.key) || !d.stored.disk.TryLock() {
 		return 0
 	}
 	defer d.stored.disk.Unlock()
@@ -161,15 +155,17 @@ func (e *evictor) evictOne() bool {
 	return false
 }
 
-// reserve makes room for n bytes that are to be written, and reports whether there is.
-func (e *evictor) reserve(n int64, reading bool) bool {
-	if e.usage.fits(n) {
-		return true
+// writeAt writes to a file of the cache; when the disk is full it evicts and tries again.
+// Errors: those of f.
+func (e *evictor) writeAt(f *os.File, p []byte, off int64, reading func() bool) (int, error) {
+	n, err := f.WriteAt(p, off)
+	if isFull(err) && e.evictFor(int64(len(p)), reading()) {
+		n, err = f.WriteAt(p, off)
 	}
-	if e.trim(n); e.usage.fits(n) {
-		return true
+	if err == nil {
+		e.usage.grew(int64(len(p)))
 	}
-	return reading && e.abandonFor(n) && e.usage.fits(n)
+	return n, err
 }
 
 // Metadata is the key of all metadata, for Remove and Info.
@@ -254,31 +250,30 @@ type sink struct {
 	evictor *evictor
 }
 
-// WriteAt writes to the file; when the disk is full it evicts and tries again.
-// Errors: fetch.ErrNoRoom; those of the local disk.
+// WriteAt is evictor.writeAt. Errors: fetch.ErrNoRoom; those of the local disk.
 func (s sink) WriteAt(p []byte, off int64) (int, error) {
-	it, f := s.d.item, s.d.stored.written
-	n, err := f.WriteAt(p, off)
-	if isFull(err) && s.evictor.evictFor(int64(len(p)), it.open(s.d)) {
-		n, err = f.WriteAt(p, off)
-	}
-	switch {
-	case err == nil:
-		it.usage.grew(int64(len(p)))
-	case isFull(err):
-		it.log.Warn("no room for the image cache", "dir", it.dir, "err", err)
+	n, err := s.evictor.writeAt(s.d.stored.written, p, off, s.inUse)
+	if isFull(err) {
+		s.evictor.log.Warn("no room for the image cache", "dir", s.evictor.dir, "err", err)
 		return n, fetch.ErrNoRoom
 	}
 	return n, localError("write", err)
 }
 
-// Reserve makes sure that n bytes may be written. Errors: fetch.ErrNoRoom.
+// Reserve makes room for n bytes that are to be written. Errors: fetch.ErrNoRoom.
 func (s sink) Reserve(n int64) error {
-	if s.evictor.reserve(n, s.d.item.open(s.d)) {
+	e := s.evictor
+	if e.usage.fits(n) {
+		return nil
+	}
+	if e.trim(n); e.usage.fits(n) || s.inUse() && e.abandonFor(n) && e.usage.fits(n) {
 		return nil
 	}
 	return fetch.ErrNoRoom
 }
+
+// inUse reports whether the blob is open.
+func (s sink) inUse() bool { return s.d.item.open(s.d) }
 
 // Complete notes that a chunk can be read.
 func (s sink) Complete(chunk int64) { s.d.stored.add(chunk) }

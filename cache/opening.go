@@ -305,9 +305,10 @@ func (o opening) openPart(it *item) (*data, error) {
 
 // newDownload returns the download of a blob that is not whole.
 func (o opening) newDownload(d *data) *fetch.Download {
+	s := sink{d, o.evictor}
 	return fetch.New(d.ctx, fetch.Options{
-		Size: d.size, Have: d.stored.have, Sink: sink{d, o.evictor}, Log: o.log, Go: o.spawn,
-		InUse:        func() bool { return d.item.open(d) },
+		Size: d.size, Have: d.stored.have, Sink: s, Log: o.log, Go: o.spawn,
+		InUse:        s.inUse,
 		NoBackground: o.opts.NoBackground, Streams: o.opts.Streams,
 		Delay: o.opts.FillDelay, Patience: o.opts.Patience, Probe: func() { hint(d) },
 	})

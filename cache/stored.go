@@ -40,9 +40,6 @@ type stored struct {
 	dirtySince time.Time      // the oldest of them
 }
 
-// present returns how many bytes are here of a blob that is not whole.
-func (s *stored) present() int64 { return s.have.Bytes(s.size) }
-
 // add notes that a chunk can be read.
 func (s *stored) add(chunk int64) {
 	s.mu.Lock()

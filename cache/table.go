@@ -94,13 +94,6 @@ func (t *table) get(key Key) *family {
 	return t.families[key]
 }
 
-// keys returns those of all families, in no order.
-func (t *table) keys() []Key {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return slices.Collect(maps.Keys(t.families))
-}
-
 // items returns all items, in no order.
 func (t *table) items() []*item {
 	t.mu.Lock()
@@ -242,7 +235,7 @@ func (t *table) reconcile() error {
 	}
 	for key := range known {
 		if t.families[key] == nil {
-			t.records.drop(key)
+			t.records.dropped[key] = true
 		}
 	}
 	return nil
