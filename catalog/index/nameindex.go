@@ -64,7 +64,7 @@ func (x *nameIndex) end(t *nameTable, whole bool) {
 		delete(x.remotes, t.remote)
 		return
 	}
-	x.rest()
+	x.touch()
 	if t.full() {
 		return
 	}
@@ -86,7 +86,7 @@ func (x *nameIndex) find(remote string, m *Matcher) (keys [][]byte, ok bool) {
 		x.mu.Unlock()
 		return nil, false
 	}
-	x.rest()
+	x.touch()
 	table := r.table
 	for key := range r.added {
 		if m.key(remote, []byte(key)) {
@@ -131,8 +131,8 @@ func (x *nameIndex) note(changes []KV) {
 	}
 }
 
-// rest puts off the time when all is dropped. Called with x.mu held.
-func (x *nameIndex) rest() {
+// touch puts off the time when all is dropped. Called with x.mu held.
+func (x *nameIndex) touch() {
 	if x.closed {
 		return
 	}

@@ -13,8 +13,7 @@ import (
 )
 
 // final reports whether another try cannot help: the configuration or the draft is
-// the reason, or the registry has refused this very push. What an answer only makes
-// likely (see doubtful) is not.
+// the reason, or the registry has refused this very push. A doubtful error is not.
 func final(err error) bool {
 	if _, ok := errors.AsType[*doubtful](err); ok {
 		return false
@@ -28,17 +27,15 @@ func final(err error) bool {
 	return false
 }
 
-// doubtful is an error of which nobody knows who gave it: the sign-in page of a
-// network, or a proxy, answers any question in place of the registry, and tomorrow
-// it is not there any more. Only what a registry alone can mean is believed: that the
-// tag is taken, or that it does not want this image.
+// A doubtful error may not be the registry's: the sign-in page of a network, or a proxy,
+// answers any request in its place, and may be gone tomorrow. Only two answers are
+// certain to be a registry's: that the tag is taken, and that it refuses this image.
 type doubtful struct{ error }
 
 // Unwrap returns the cause.
 func (d *doubtful) Unwrap() error { return d.error }
 
-// judged marks as doubtful what a registry, or somebody in its place, answered to a
-// push.
+// judged returns the error of a push, marked as doubtful unless it is certain.
 func judged(err error) error {
 	for _, target := range []error{fs.ErrExist, fs.ErrInvalid, backends.ErrChanged} {
 		if errors.Is(err, target) {

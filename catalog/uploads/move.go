@@ -11,9 +11,9 @@ import (
 	"github.com/sregfs/sregfs/catalog/index"
 )
 
-// Move gives an image of the destination's remote that name at its service, provided that
-// its name still means it. Nothing is copied. It does not look at Policy.Delete, but the new name is taken
-// only as Target allows.
+// Move renames an image at its service, within the destination's remote, provided that its
+// name still means it. Nothing is copied. It does not look at Policy.Delete; the new
+// name must be one that Target allows.
 //
 // Errors: those of Target; errors.ErrUnsupported if the service cannot; those of
 // backends.Mover.

@@ -13,9 +13,9 @@ import (
 	"github.com/sregfs/sregfs/catalog/index"
 )
 
-// Send pushes a file of the user's, without a draft. The same bytes under that name
-// already is success. What was sent of it is remembered, so that a push that was killed
-// goes on when it is repeated.
+// Send pushes a file of the user's, without a draft. If the name has the same bytes
+// already, that is success. How much was sent is stored, so that a push that was killed
+// is resumed when it is repeated.
 //
 // Errors: catalog.Options.State's; those of backends.Pusher; fs.ErrExist if the tag is taken
 // and src does not say that it may be replaced.
@@ -39,12 +39,12 @@ func (u *Uploads) Send(ctx context.Context, r catalog.Remote, ref backends.Ref, 
 	return img, err
 }
 
-// nameOf is the same for two drafts if they are published under one name.
+// nameOf returns one string for all drafts that are published under one name.
 func nameOf(remote string, ref backends.Ref) string { return string(index.ImageKey(remote, ref)) }
 
-// push is Client.Push with a look before it (why send what is there, or will be
-// refused?) and one after it: what the registry says it has must be what was sent.
-// What an odd answer to the look says is doubtful, never a refusal.
+// push is Client.Push with a check before it, which saves sending what is there or will be
+// refused, and one after it: the registry must have stored what was sent. If the first
+// check fails, the error is doubtful, never a refusal.
 func (u *Uploads) push(ctx context.Context, r catalog.Remote, ref backends.Ref, src backends.Source) (backends.Image, error) {
 	current, err := u.cat.Ask(ctx, r, func(ctx context.Context) (backends.Image, error) { return r.Client.StatSource(ctx, ref, src) })
 	switch {
@@ -54,7 +54,7 @@ func (u *Uploads) push(ctx context.Context, r catalog.Remote, ref backends.Ref, 
 		if refused := src.ReplaceAllowed(ref, current, err == nil); refused != nil && !perhapsSame(current, src) {
 			return backends.Image{}, pushError(r.Name, ref, refused)
 		}
-	case !errors.Is(err, fs.ErrPermission): // who may write need not be allowed to read
+	case !errors.Is(err, fs.ErrPermission): // a login that may write need not be allowed to read
 		return backends.Image{}, &doubtful{err}
 	}
 	img, err := r.Client.Push(ctx, ref, src)
@@ -68,8 +68,8 @@ func (u *Uploads) push(ctx context.Context, r catalog.Remote, ref backends.Ref, 
 	return backends.Image{}, judged(err)
 }
 
-// perhapsSame reports whether an image that is in the way can be what is pushed.
-// Where the service tells no SHA-256 the backend decides.
+// perhapsSame reports whether the image that has the name can be the one that is pushed.
+// If the service has no SHA-256, the backend decides.
 func perhapsSame(current backends.Image, src backends.Source) bool {
 	return !index.IsSHA256(current.Digest) && (current.Size < 0 || current.Size == src.Size)
 }
@@ -85,7 +85,7 @@ func verifyPushed(img backends.Image, src backends.Source) error {
 	return nil
 }
 
-// withDigest adds what we know and a service need not keep.
+// withDigest adds what was sent, where the service does not say it.
 func withDigest(img backends.Image, src backends.Source) backends.Image {
 	if !index.IsSHA256(img.Digest) {
 		img.Digest = src.Digest
@@ -99,7 +99,7 @@ func withDigest(img backends.Image, src backends.Source) backends.Image {
 	return img
 }
 
-// pushError says which push it was that failed, unless err does.
+// pushError adds to err which push failed, unless it says so.
 func pushError(remote string, ref backends.Ref, err error) error {
 	if _, ok := errors.AsType[*backends.Error](err); ok {
 		return err

@@ -14,12 +14,12 @@ import (
 	"github.com/sregfs/sregfs/catalog/index"
 )
 
-// sessionLife is how long it is remembered how far the push of a file came: services
-// keep what was sent for a day to a week.
+// sessionLife is how long the state of a push is kept: services keep what was sent for a
+// day to a week.
 const sessionLife = 7 * 24 * time.Hour
 
-// A pushSession is the backends.Session of a file that is pushed from where it lies: a push
-// that is killed goes on when it is given again. (That of a draft is in its journal.)
+// A pushSession is the backends.Session of a user's file, so that a push that was killed
+// can be resumed. (That of a draft is in its journal.)
 type pushSession struct {
 	store *index.Index
 	key   []byte
@@ -29,8 +29,8 @@ type pushSession struct {
 
 var _ backends.Session = (*pushSession)(nil)
 
-// session returns that of the push of those bytes to ref; of another service under the
-// remote's name nothing is known.
+// session returns the session of the push of those bytes to ref. It is another one if the
+// remote's name means another service now.
 func (u *Uploads) session(s *index.Index, r catalog.Remote, ref backends.Ref, digest string) *pushSession {
 	k := index.SessionKey(r.Name, ref.String(), digest, r.Client.Origin())
 	return &pushSession{store: s, key: k, now: u.cat.Now, log: u.log}

@@ -32,7 +32,7 @@ func (u *Uploads) Create(ctx context.Context, to Destination) (*spool.Draft, err
 		return nil, err
 	}
 	d, err := u.Stage(target)
-	// What was published before the draft was there, rebase did not tell it of.
+	// rebase could not change a draft that was not there yet.
 	for now := u.published.Load(); err == nil && now != before; now = u.published.Load() {
 		before = now
 		if target, err = u.Target(ctx, to); err == nil {
@@ -45,9 +45,9 @@ func (u *Uploads) Create(ctx context.Context, to Destination) (*spool.Draft, err
 	return d, err
 }
 
-// Stage starts a draft without asking whether its target may be published: for
-// files that only pass through, as the temporary ones of copying tools do.
-// Before they are published they get a target from Target (spool.Draft.Retarget).
+// Stage starts a draft without asking whether its target may be published: copying
+// tools write to a temporary name first. Before it is published it gets a target
+// from Target (spool.Draft.Retarget).
 //
 // Errors: those of spool.Spool.Create.
 func (u *Uploads) Stage(target spool.Target) (*spool.Draft, error) {

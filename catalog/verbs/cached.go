@@ -6,6 +6,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"iter"
 	"maps"
 	"slices"
@@ -16,10 +18,11 @@ import (
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/index"
+	"github.com/sregfs/sregfs/catalog/records"
 )
 
 // blobs are the verbs about what is in the cache.
-type blobs struct{ browser }
+type blobs struct{ reader }
 
 // A Cached is a blob of the cache, or one that is pinned and not here.
 type Cached struct {
@@ -134,7 +137,7 @@ func (v *blobs) cached(ctx context.Context, wanted []*cachePattern) ([]*Cached, 
 	if err != nil {
 		return nil, err
 	}
-	all := v.here(s)
+	all := v.inCache(s)
 	chosen := map[cache.Key]bool{}
 	for _, p := range wanted {
 		for key := range all {
@@ -162,8 +165,8 @@ func (v *blobs) cached(ctx context.Context, wanted []*cachePattern) ([]*Cached, 
 	}), nil
 }
 
-// here returns what is in the cache or pinned, without names.
-func (v *blobs) here(s *catalog.State) map[cache.Key]*Cached {
+// inCache returns what is in the cache or pinned, without names.
+func (v *blobs) inCache(s *catalog.State) map[cache.Key]*Cached {
 	all := map[cache.Key]*Cached{}
 	if s.Cache == nil {
 		return all
@@ -254,4 +257,52 @@ func (v *blobs) VerifyCached(ctx context.Context, key cache.Key, p catalog.Progr
 		return err
 	}
 	return s.Cache.Verify(ctx, key, p)
+}
+
+// Pin keeps an image that uri names now from eviction, whether it is here yet or
+// not. Unpin ends that. Neither downloads anything.
+//
+// Errors: those of Resolve and Lookup; fs.ErrInvalid for an image that is a
+// local file anyway; those of the local disk.
+func (v *blobs) Pin(ctx context.Context, uri string) (Record, error) {
+	return v.setPin(ctx, uri, true)
+}
+
+// Unpin is the inverse of Pin.
+func (v *blobs) Unpin(ctx context.Context, uri string) (Record, error) {
+	return v.setPin(ctx, uri, false)
+}
+
+func (v *blobs) setPin(ctx context.Context, uri string, pinned bool) (Record, error) {
+	r, img, err := v.find(ctx, uri)
+	if err != nil {
+		return Record{}, err
+	}
+	if r.Local() {
+		return Record{}, fmt.Errorf("%w: %s is a file of this machine, which nothing evicts", fs.ErrInvalid, uri)
+	}
+	if err := v.setPinOf(r, img, pinned); err != nil {
+		return Record{}, err
+	}
+	return v.record(r.Name, img), nil
+}
+
+func (v *blobs) setPinOf(r catalog.Remote, img backends.Image, pinned bool) error {
+	s, err := v.cat.State()
+	if err != nil {
+		return err
+	}
+	key := cache.KeyOf(r.Name, img)
+	if !pinned {
+		if err := v.cat.Records().Unpin(key); err != nil {
+			return err
+		}
+		s.Cache.Unpin(key)
+		return nil
+	}
+	if err := v.cat.Records().Pin(records.Pin{Key: key, URI: v.record(r.Name, img).URI}); err != nil {
+		return err
+	}
+	s.Cache.Pin(key)
+	return nil
 }

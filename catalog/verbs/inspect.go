@@ -28,7 +28,7 @@ type Inspection struct {
 // whose service cannot say how large it is has to be pulled for that.
 //
 // Errors: those of Resolve and Lookup, and of backends.Backend.Open.
-func (v *browser) Inspect(ctx context.Context, uri string) (Inspection, error) {
+func (v *reader) Inspect(ctx context.Context, uri string) (Inspection, error) {
 	var found Inspection
 	err := v.withImage(ctx, uri, func(r catalog.Remote, img backends.Image) (err error) {
 		found, err = v.inspect(ctx, r, img, uri)
@@ -37,7 +37,7 @@ func (v *browser) Inspect(ctx context.Context, uri string) (Inspection, error) {
 	return found, err
 }
 
-func (v *browser) inspect(ctx context.Context, r catalog.Remote, img backends.Image, uri string) (Inspection, error) {
+func (v *reader) inspect(ctx context.Context, r catalog.Remote, img backends.Image, uri string) (Inspection, error) {
 	content, err := v.peek(ctx, r, img)
 	if err != nil {
 		return Inspection{}, err
@@ -62,7 +62,7 @@ type peek struct {
 	size int64
 }
 
-func (v *browser) peek(ctx context.Context, r catalog.Remote, img backends.Image) (peek, error) {
+func (v *reader) peek(ctx context.Context, r catalog.Remote, img backends.Image) (peek, error) {
 	if r.Client == nil {
 		return peek{}, r.Unopened()
 	}
@@ -167,7 +167,7 @@ type LabelsOptions struct {
 // Nothing is downloaded.
 //
 // Errors: those of Images. An image that cannot be read has no labels.
-func (v *browser) Labels(ctx context.Context, o LabelsOptions) iter.Seq2[Label, error] {
+func (v *reader) Labels(ctx context.Context, o LabelsOptions) iter.Seq2[Label, error] {
 	wanted := func(k, v string) bool {
 		return (o.Key == "" || strings.EqualFold(k, o.Key)) && (o.Value == "" || strings.EqualFold(v, o.Value))
 	}
@@ -193,7 +193,7 @@ func (v *browser) Labels(ctx context.Context, o LabelsOptions) iter.Seq2[Label, 
 
 // labelsOf returns what the listing tells and, over it, what the image itself
 // says if its bytes are here.
-func (v *browser) labelsOf(ctx context.Context, rec Record) map[string]string {
+func (v *reader) labelsOf(ctx context.Context, rec Record) map[string]string {
 	all := maps.Clone(rec.Labels)
 	facts, err := v.factsHere(ctx, rec)
 	if err != nil {
@@ -210,7 +210,7 @@ func (v *browser) labelsOf(ctx context.Context, rec Record) map[string]string {
 }
 
 // factsHere inspects an image's file; nil if there is none on this machine.
-func (v *browser) factsHere(ctx context.Context, rec Record) (*inspect.Facts, error) {
+func (v *reader) factsHere(ctx context.Context, rec Record) (*inspect.Facts, error) {
 	r, err := v.cat.Remote(rec.Remote)
 	if err != nil || !r.Local() && rec.State != cache.Cached {
 		return nil, err

@@ -40,11 +40,10 @@ func (n *newFile) drop() {
 	}
 }
 
-// become gives the file its name. Without o.Force nothing is replaced, not even
+// become gives the file its name. Without replace nothing is replaced, not even
 // what came a moment ago. Errors: fs.ErrExist; those of the local disk.
-func (n *newFile) become(o PullOptions) error {
-	to := o.To
-	if !o.Force {
+func (n *newFile) become(to string, replace bool) error {
+	if !replace {
 		err := n.link(to)
 		if err == nil || errors.Is(err, fs.ErrExist) {
 			return err

@@ -28,7 +28,7 @@ type pattern struct {
 
 // readPattern reads a pattern. Errors: fs.ErrInvalid; fs.ErrNotExist for an
 // unknown host.
-func (v *browser) readPattern(text string) (pattern, error) {
+func (v *reader) readPattern(text string) (pattern, error) {
 	p := pattern{text: text, many: true}
 	glob := strings.IndexAny(text, "*?[")
 	folder := text
@@ -85,7 +85,7 @@ func (p *pattern) has(remote string, ref backends.Ref) bool {
 //
 // Errors: those of Resolve and Lookup; fs.ErrNotExist if nothing matches; those of
 // backends.Lister.
-func (v *browser) Choose(ctx context.Context, text string) iter.Seq2[Record, error] {
+func (v *reader) Choose(ctx context.Context, text string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		p, err := v.readPattern(text)
 		switch {
@@ -99,7 +99,7 @@ func (v *browser) Choose(ctx context.Context, text string) iter.Seq2[Record, err
 	}
 }
 
-func (v *browser) chooseMany(ctx context.Context, p *pattern, yield func(Record, error) bool) {
+func (v *reader) chooseMany(ctx context.Context, p *pattern, yield func(Record, error) bool) {
 	remotes := v.cat.Remotes()
 	if p.remote != "" {
 		r, err := v.cat.Remote(p.remote)
@@ -140,7 +140,7 @@ func (p *pattern) hint() string {
 }
 
 // chooseOf calls yield with the images of one remote until it returns false.
-func (v *browser) chooseOf(ctx context.Context, r catalog.Remote, p *pattern, yield func(Record) bool) error {
+func (v *reader) chooseOf(ctx context.Context, r catalog.Remote, p *pattern, yield func(Record) bool) error {
 	var all index.Matcher
 	pick := func(rec Record) bool { return !p.has(rec.Remote, rec.Ref) || yield(rec) }
 	match := p.match

@@ -145,7 +145,7 @@ func exportFile(ctx context.Context, src *os.File, o PullOptions, mark func(*os.
 		}
 		return fail(err)
 	}
-	if err := tmp.become(o); err != nil {
+	if err := tmp.become(to, o.Force); err != nil {
 		if errors.Is(err, fs.ErrExist) && !o.Force {
 			return backends.Saying(fs.ErrExist, "%s exists (--force replaces it)", to)
 		}

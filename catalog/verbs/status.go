@@ -117,7 +117,7 @@ func (v *Verbs) cacheStatus(ctx context.Context, s *catalog.State) (CacheStatus,
 	st.Used, st.Limit = s.Cache.Usage()
 	st.Shared, st.Warning = s.Cache.Shared(), s.Cache.Warning()
 	busy := map[cache.Key]*Cached{}
-	for key, b := range v.here(s) {
+	for key, b := range v.inCache(s) {
 		switch b.State {
 		case cache.Cached:
 			st.Whole++

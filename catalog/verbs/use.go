@@ -56,7 +56,7 @@ func (v *blobs) CacheUse(ctx context.Context) (CacheUse, error) {
 	if err != nil {
 		return CacheUse{}, err
 	}
-	all := v.here(s)
+	all := v.inCache(s)
 	if err := v.nameBlobs(ctx, s.Index, all, func(*Cached, string, backends.Image) {}); err != nil {
 		return CacheUse{}, err
 	}
