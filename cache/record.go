@@ -73,7 +73,7 @@ const (
 func rank(s State) int { return slices.Index([]State{Remote, Partial, Cached}, s) }
 
 // An Index remembers facts about blobs between runs. It may forget any of them
-// at any time. Implemented over catalog.Store.
+// at any time. Package catalog/index implements it.
 type Index interface {
 	Load() iter.Seq2[Record, error]
 	Save(changed ...Record) error

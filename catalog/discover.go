@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // discover finds out whether there is a collection of which nothing is known, by
@@ -16,9 +17,9 @@ import (
 // each image. It is how a path is opened that nobody has listed.
 //
 // Errors: fs.ErrNotExist if there is none; those of backends.Lister.
-func (c *Catalog) discover(ctx context.Context, s Store, r Remote, collection string) error {
-	parent, _ := parentOf(collection)
-	_, known := readHeader(s, r.Name, parent)
+func (c *Catalog) discover(ctx context.Context, s *index.Index, r Remote, collection string) error {
+	parent, _ := index.Parent(collection)
+	_, known := s.Header(r.Name, parent)
 	if known || r.Client == nil {
 		return c.listable(ctx, s, r, collection)
 	}
@@ -46,7 +47,7 @@ func (c *Catalog) discover(ctx context.Context, s Store, r Remote, collection st
 }
 
 // holds reports whether a listing begins with collections, and one of them is
-// child. It goes no further than to the first image: those can cost requests.
+// child. It goes no further than to the first Image: those can cost requests.
 func holds(ctx context.Context, r Remote, collection, child string) bool {
 	for e, err := range r.Client.List(ctx, collection) {
 		if err != nil || e.Collection == "" {

@@ -5,12 +5,12 @@ package catalog
 import (
 	"context"
 	"maps"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // An Event says what a tree built on the catalogue must look at again.
@@ -89,7 +89,7 @@ func (c *Catalog) follow(ctx context.Context, r Remote) {
 // noteChange asks again for listings that somebody has looked at; the others
 // are asked for anyway when they are first wanted.
 func (c *Catalog) noteChange(r Remote, change backends.Change) {
-	if r.atHand() {
+	if r.Local() {
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: r.Name, Collection: change.Collection})
 		return
 	}
@@ -97,30 +97,30 @@ func (c *Catalog) noteChange(r Remote, change backends.Change) {
 	if err != nil {
 		return
 	}
-	c.own.add(c.now(), headerKey(r.Name, change.Collection))
-	if _, ok := readHeader(s, r.Name, change.Collection); ok {
+	c.own.add(c.Now(), index.HeaderKey(r.Name, change.Collection))
+	if _, ok := s.Header(r.Name, change.Collection); ok {
 		c.refreshLater(r, change.Collection)
 	}
 	if !change.Below {
 		return
 	}
-	c.own.add(c.now(), doubtKey(r.Name, change.Collection))
+	c.own.add(c.Now(), doubtKey(r.Name, change.Collection))
 	c.doubtBelow(s, r, change.Collection)
 }
 
 // doubtKey stands for all listings below a collection.
 func doubtKey(remote, collection string) []byte {
-	return append(headerKey(remote, collection), "below"...)
+	return append(index.HeaderKey(remote, collection), "below"...)
 }
 
 // doubted reports whether the service told of a change in a listing since it was
 // asked for it.
 func (c *Catalog) doubted(remote, collection string, asked time.Time) bool {
-	if c.own.since(headerKey(remote, collection), asked) {
+	if c.own.since(index.HeaderKey(remote, collection), asked) {
 		return true
 	}
 	for collection != "" {
-		if collection, _ = parentOf(collection); c.own.since(doubtKey(remote, collection), asked) {
+		if collection, _ = index.Parent(collection); c.own.since(doubtKey(remote, collection), asked) {
 			return true
 		}
 	}
@@ -129,13 +129,13 @@ func (c *Catalog) doubted(remote, collection string, asked time.Time) bool {
 
 // doubtBelow makes all listings below a collection stale. There may be many:
 // they are asked for when somebody looks at them again.
-func (c *Catalog) doubtBelow(s Store, r Remote, parent string) {
-	var changes []KV
+func (c *Catalog) doubtBelow(s *index.Index, r Remote, parent string) {
+	var changes []index.KV
 	var events []Event
-	for collection, h := range headers(s, r.Name) {
-		if below(collection, parent) {
-			h.fetched = time.Time{}
-			changes = append(changes, KV{headerKey(r.Name, collection), h.encode()})
+	for collection, h := range s.Headers(r.Name) {
+		if index.Below(collection, parent) {
+			h.Fetched = time.Time{}
+			changes = append(changes, index.KV{Key: index.HeaderKey(r.Name, collection), Value: h.Encode()})
 			events = append(events, Event{Kind: ListingChanged, Remote: r.Name, Collection: collection})
 		}
 	}
@@ -143,10 +143,4 @@ func (c *Catalog) doubtBelow(s Store, r Remote, parent string) {
 		c.opts.Log.Warn("a change could not be noted", "remote", r.Name, "collection", parent, "err", err)
 	}
 	c.watchers.emit(events...)
-}
-
-// below reports whether collection lies in parent, at any depth.
-func below(collection, parent string) bool {
-	return parent == "" && collection != "" ||
-		len(collection) > len(parent) && collection[len(parent)] == '/' && strings.HasPrefix(collection, parent)
 }

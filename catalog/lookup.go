@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // A registry that takes longer than this gets the answer it gave last, if there
@@ -35,7 +36,7 @@ func (c *Catalog) lookup(ctx context.Context, remote string, ref backends.Ref) (
 	if err != nil {
 		return backends.Image{}, err
 	}
-	if r.atHand() {
+	if r.Local() {
 		return c.statNow(ctx, r, ref)
 	}
 	s, err := c.store()
@@ -45,17 +46,17 @@ func (c *Catalog) lookup(ctx context.Context, remote string, ref backends.Ref) (
 	known, fresh := c.known(s, r.Name, ref)
 	switch {
 	case fresh:
-		return known.image, nil
-	case r.Client == nil && known.is(full):
-		return known.image, nil
+		return known.Image, nil
+	case r.Client == nil && known.Is(index.Full):
+		return known.Image, nil
 	case r.Client == nil:
-		return backends.Image{}, r.unopened()
+		return backends.Image{}, r.Unopened()
 	case c.believedAbsent(r.Name, ref):
 		return backends.Image{}, missing(r.Name, ref)
-	case known.is(full):
+	case known.Is(index.Full):
 		return c.askAgain(ctx, s, r, ref, known)
 	}
-	if known.is(listed) {
+	if known.Is(index.InListing) {
 		c.lookAhead(s, r, ref, known)
 	}
 	return c.ask(ctx, s, r, ref)
@@ -81,13 +82,13 @@ func missing(remote string, ref backends.Ref) error {
 }
 
 func (c *Catalog) believedAbsent(remote string, ref backends.Ref) bool {
-	at := c.absent.at(string(refKey(remote, ref)))
+	at := c.absent.at(string(index.RefKey(remote, ref)))
 	return !at.IsZero() && c.fresh(at, c.opts.NegTTL)
 }
 
 // known returns what is stored of ref, and whether it is still to be believed.
-func (c *Catalog) known(s Store, remote string, ref backends.Ref) (entry, bool) {
-	e, ok := readEntry(s, remote, ref)
+func (c *Catalog) known(s *index.Index, remote string, ref backends.Ref) (index.Entry, bool) {
+	e, ok := s.Entry(remote, ref)
 	if ok && c.entryFresh(s, remote, ref.Collection, e) {
 		return e, true
 	}
@@ -98,73 +99,86 @@ func (c *Catalog) known(s Store, remote string, ref backends.Ref) (entry, bool) 
 	tag := ref
 	tag.Version = ""
 	current, fresh := c.known(s, remote, tag)
-	if fresh && (current.image.Version == ref.Version || current.image.Digest == ref.Version) {
+	if fresh && (current.Image.Version == ref.Version || current.Image.Digest == ref.Version) {
 		return current, true
 	}
 	return e, false
 }
 
-func (c *Catalog) entryFresh(s Store, remote, collection string, e entry) bool {
+func (c *Catalog) entryFresh(s *index.Index, remote, collection string, e index.Entry) bool {
 	switch {
-	case !e.is(full):
+	case !e.Is(index.Full):
 		return false
-	case c.fresh(e.seen, c.opts.ListTTL):
+	case c.fresh(e.Seen, c.opts.ListTTL):
 		return true
-	case e.is(fromList):
-		h, ok := readHeader(s, remote, collection)
+	case e.Is(index.FromList):
+		h, ok := s.Header(remote, collection)
 		return ok && c.listFresh(h)
 	}
 	return false
 }
 
 // askAgain is ask for an image that is known but not fresh.
-func (c *Catalog) askAgain(ctx context.Context, s Store, r Remote, ref backends.Ref, known entry) (backends.Image, error) {
-	away, probe := c.health.away(r.Name, c.now(), c.opts.NegTTL)
+func (c *Catalog) askAgain(ctx context.Context, s *index.Index, r Remote, ref backends.Ref, known index.Entry) (backends.Image, error) {
+	away, probe := c.health.away(r.Name, c.Now(), c.opts.NegTTL)
 	if away && !probe {
-		return known.image, nil
+		return known.Image, nil
 	}
 	if away {
 		c.tasks.start(func(ctx context.Context) { c.ask(ctx, s, r, ref) }) //nolint:errcheck // ask has noted it
-		return known.image, nil
+		return known.Image, nil
 	}
 	c.lookAhead(s, r, ref, known)
 	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	img, err := c.ask(wait, s, r, ref)
-	if err != nil && ctx.Err() == nil && passing(err) {
-		c.health.note(r.Name, err, c.now()) // also where only our patience ended
+	if err != nil && ctx.Err() == nil && Passing(err) {
+		c.Note(r.Name, err) // also where only our patience ended
 		c.opts.Log.Debug("registry does not answer; using what it said before", "remote", r.Name, "image", ref.String(), "err", err)
-		return known.image, nil
+		return known.Image, nil
 	}
 	return img, err
+}
+
+// Stat asks the registry about one image, and does not store its answer. Without a
+// ref.Tag the usual one is meant.
+//
+// Errors: those of backends.Backend.Stat.
+func (c *Catalog) Stat(ctx context.Context, remote string, ref backends.Ref) (backends.Image, error) {
+	r, ref, err := c.subject(remote, ref)
+	if err != nil {
+		return backends.Image{}, err
+	}
+	return c.statNow(ctx, r, ref)
 }
 
 // statNow asks without storing the answer.
 func (c *Catalog) statNow(ctx context.Context, r Remote, ref backends.Ref) (backends.Image, error) {
 	if r.Client == nil {
-		return backends.Image{}, r.unopened()
+		return backends.Image{}, r.Unopened()
 	}
-	return c.askNow(ctx, r, func(ctx context.Context) (backends.Image, error) { return r.Client.Stat(ctx, ref) })
+	return c.Ask(ctx, r, func(ctx context.Context) (backends.Image, error) { return r.Client.Stat(ctx, ref) })
 }
 
-// askNow puts a question to a registry that can be asked.
-func (c *Catalog) askNow(ctx context.Context, r Remote, stat func(context.Context) (backends.Image, error)) (backends.Image, error) {
+// Ask puts a question about one image to a registry that can be asked, for
+// Options.Timeout at most.
+func (c *Catalog) Ask(ctx context.Context, r Remote, stat func(context.Context) (backends.Image, error)) (backends.Image, error) {
 	limited, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
 	img, err := stat(limited)
 	if ctx.Err() == nil { // else it is the caller who had no time
-		c.health.note(r.Name, err, c.now())
+		c.Note(r.Name, err)
 	}
-	return clean(img), err
+	return index.Clean(img), err
 }
 
 // ask puts a question to the registry, once however many want to know, and
 // stores the answer; a refusal is not asked for again at once. The question does not end with ctx: others may wait for it.
-func (c *Catalog) ask(ctx context.Context, s Store, r Remote, ref backends.Ref) (backends.Image, error) {
-	if err := c.failed.recent(string(refKey(r.Name, ref)), c.now()); err != nil {
+func (c *Catalog) ask(ctx context.Context, s *index.Index, r Remote, ref backends.Ref) (backends.Image, error) {
+	if err := c.failed.recent(string(index.RefKey(r.Name, ref)), c.Now()); err != nil {
 		return backends.Image{}, err
 	}
-	answer := c.asking.DoChan(string(refKey(r.Name, ref)), func() (any, error) {
+	answer := c.asking.DoChan(string(index.RefKey(r.Name, ref)), func() (any, error) {
 		var img backends.Image
 		err := c.tasks.run(func(ctx context.Context) (err error) {
 			img, err = c.learn(ctx, s, r, ref)
@@ -180,86 +194,86 @@ func (c *Catalog) ask(ctx context.Context, s Store, r Remote, ref backends.Ref) 
 	}
 }
 
-func (c *Catalog) learn(ctx context.Context, s Store, r Remote, ref backends.Ref) (backends.Image, error) {
-	asked := c.now()
+func (c *Catalog) learn(ctx context.Context, s *index.Index, r Remote, ref backends.Ref) (backends.Image, error) {
+	asked := c.Now()
 	defer c.own.ask(asked)()
 	img, err := c.statNow(ctx, r, ref)
 	switch {
 	case err == nil:
 		return c.keep(s, r.Name, ref, img, asked), nil
 	case errors.Is(err, fs.ErrNotExist):
-		if !c.own.since(refKey(r.Name, ref), asked) {
+		if !c.own.since(index.RefKey(r.Name, ref), asked) {
 			if errors.Is(err, backends.ErrNoVariant) { // what there is instead is worth telling again
-				c.failed.add(string(refKey(r.Name, ref)), err, c.now().Add(c.opts.NegTTL))
+				c.failed.add(string(index.RefKey(r.Name, ref)), err, c.Now().Add(c.opts.NegTTL))
 			} else {
-				c.absent.add(string(refKey(r.Name, ref)), c.now())
+				c.absent.add(string(index.RefKey(r.Name, ref)), c.Now())
 			}
 			c.forget(s, r.Name, ref)
 		}
 	case errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized): // whoever logs in need not wait
-		c.failed.add(string(refKey(r.Name, ref)), err, c.now().Add(c.failureLife(err)))
+		c.failed.add(string(index.RefKey(r.Name, ref)), err, c.Now().Add(c.failureLife(err)))
 	}
 	return backends.Image{}, err
 }
 
 // keep stores an answer to a question of that time, and returns it with what was
 // known besides. A store that takes no writes makes the next look ask again.
-func (c *Catalog) keep(s Store, remote string, ref backends.Ref, img backends.Image, asked time.Time) backends.Image {
-	key := refKey(remote, ref)
+func (c *Catalog) keep(s *index.Index, remote string, ref backends.Ref, img backends.Image, asked time.Time) backends.Image {
+	key := index.RefKey(remote, ref)
 	defer c.absent.drop(string(key))
 	unlock := c.lock(remote, ref.Collection)
-	old, have := readEntry(s, remote, ref)
+	old, have := s.Entry(remote, ref)
 	if c.own.since(key, asked) {
 		// We published or deleted since: the answer is older than that.
 		unlock()
-		if have && old.is(full) {
-			return old.image
+		if have && old.Is(index.Full) {
+			return old.Image
 		}
 		return img
 	}
-	now := entry{flags: old.flags&(listed|opened) | full, seen: c.now(), image: merge(old, img)}
-	if old.is(fromList) && old.image.Version == img.Version {
-		now.flags |= fromList
+	now := index.Entry{Flags: old.Flags&(index.InListing|index.ByName) | index.Full, Seen: c.Now(), Image: index.Merge(old, img)}
+	if old.Is(index.FromList) && old.Image.Version == img.Version {
+		now.Flags |= index.FromList
 	}
-	changes := []KV{{key, encodeEntry(now, ref)}}
+	changes := []index.KV{{Key: key, Value: index.Encode(now, ref)}}
 	changes = append(changes, c.history(s, remote, ref, old, now)...)
 	err := s.Apply(changes...)
 	unlock()
 	if err != nil {
 		c.opts.Log.Warn("an answer could not be stored", "remote", remote, "image", ref.String(), "err", err)
 	}
-	if spelled := now.image.Ref; ref.Version == "" && spelled != ref {
+	if spelled := now.Image.Ref; ref.Version == "" && spelled != ref {
 		c.keep(s, remote, spelled, img, asked) // under this name it is listed
 	}
 	if ref.Version == "" && have && changed(old, now) {
 		c.watchers.emit(Event{Kind: ImageChanged, Remote: remote, Collection: ref.Collection, Ref: ref})
 	}
-	if ref.Version == "" && have && (old.shown() != now.shown() || old.shown() && renamed(old, now)) {
+	if ref.Version == "" && have && (old.Shown() != now.Shown() || old.Shown() && renamed(old, now)) {
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: ref.Collection})
 	}
-	return now.image
+	return now.Image
 }
 
 // renamed reports whether an image has another file name than before: a listing
 // of names can but guess the format.
-func renamed(old, now entry) bool {
-	a, b := old.image.Format, now.image.Format
+func renamed(old, now index.Entry) bool {
+	a, b := old.Image.Format, now.Image.Format
 	return backends.Ext(a) != backends.Ext(b) || a != b && backends.IsPlain(a)
 }
 
 // changed reports whether a tree has to look again at an image.
-func changed(old, now entry) bool {
-	a, b := old.image, now.image
-	return old.is(full) != now.is(full) || a.Version != b.Version || a.Size != b.Size || !a.Modified.Equal(b.Modified)
+func changed(old, now index.Entry) bool {
+	a, b := old.Image, now.Image
+	return old.Is(index.Full) != now.Is(index.Full) || a.Version != b.Version || a.Size != b.Size || !a.Modified.Equal(b.Modified)
 }
 
 // forget drops a name that the registry does not have any more.
-func (c *Catalog) forget(s Store, remote string, ref backends.Ref) {
+func (c *Catalog) forget(s *index.Index, remote string, ref backends.Ref) {
 	unlock := c.lock(remote, ref.Collection)
-	old, have := readEntry(s, remote, ref)
+	old, have := s.Entry(remote, ref)
 	var err error
 	if have {
-		err = applyOwn(s, KV{Key: refKey(remote, ref)})
+		err = s.ApplyOwn(index.KV{Key: index.RefKey(remote, ref)})
 	}
 	unlock()
 	if err != nil {
@@ -269,7 +283,29 @@ func (c *Catalog) forget(s Store, remote string, ref backends.Ref) {
 		return
 	}
 	c.watchers.emit(Event{Kind: ImageGone, Remote: remote, Collection: ref.Collection, Ref: ref})
-	if old.shown() {
+	if old.Shown() {
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: ref.Collection})
 	}
+}
+
+// Current is Lookup for those who are about to replace the Image: its version
+// must not be out of date.
+func (c *Catalog) Current(ctx context.Context, r Remote, ref backends.Ref) (backends.Image, error) {
+	if r.Local() {
+		return c.statNow(ctx, r, ref)
+	}
+	s, err := c.store()
+	if err != nil {
+		return backends.Image{}, err
+	}
+	if c.believedAbsent(r.Name, ref) {
+		return backends.Image{}, missing(r.Name, ref)
+	}
+	img, err := c.ask(ctx, s, r, ref)
+	if err != nil && Passing(err) && r.Policy.Async {
+		if e, ok := s.Entry(r.Name, ref); ok && e.Is(index.Full) {
+			return e.Image, nil
+		}
+	}
+	return img, err
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 const (
@@ -26,11 +27,11 @@ const (
 //
 // Errors: those of backends.Lister.
 func (c *Catalog) Refresh(ctx context.Context, remote, collection string) error {
-	r, err := c.live(remote)
+	r, err := c.Live(remote)
 	if err != nil {
 		return err
 	}
-	if r.atHand() {
+	if r.Local() {
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: collection})
 		return nil
 	}
@@ -44,12 +45,12 @@ func (c *Catalog) Refresh(ctx context.Context, remote, collection string) error 
 // refreshLater refreshes behind the caller's back, unless that went wrong just now.
 func (c *Catalog) refreshLater(r Remote, collection string) {
 	s, err := c.store()
-	if err != nil || r.Client == nil || c.failed.recent(string(headerKey(r.Name, collection)), c.now()) != nil {
+	if err != nil || r.Client == nil || c.failed.recent(string(index.HeaderKey(r.Name, collection)), c.Now()) != nil {
 		return
 	}
 	c.tasks.start(func(ctx context.Context) {
 		err := c.join(ctx, s, r, collection)
-		if h, ok := readHeader(s, r.Name, collection); err == nil && ok && h.fetched.IsZero() {
+		if h, ok := s.Header(r.Name, collection); err == nil && ok && h.Fetched.IsZero() {
 			err = c.join(ctx, s, r, collection) // what was joined was older than the change
 		}
 		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
@@ -60,19 +61,19 @@ func (c *Catalog) refreshLater(r Remote, collection string) {
 
 // join makes a listing, or waits for the one being made. The work does not end
 // with ctx: others may wait for it, and half a listing is of no use.
-func (c *Catalog) join(ctx context.Context, s Store, r Remote, collection string) error {
-	key := string(headerKey(r.Name, collection))
+func (c *Catalog) join(ctx context.Context, s *index.Index, r Remote, collection string) error {
+	key := string(index.HeaderKey(r.Name, collection))
 	done := c.listing.DoChan(key, func() (any, error) {
 		return nil, c.tasks.run(func(ctx context.Context) error {
-			asked := c.now()
+			asked := c.Now()
 			defer c.own.ask(asked)()
 			err := c.relist(ctx, s, r, collection, asked)
-			c.health.note(r.Name, err, c.now())
+			c.Note(r.Name, err)
 			switch {
-			case err == nil, collection != "" && c.own.since(childKey(r.Name, collection), asked):
+			case err == nil, collection != "" && c.own.since(index.ChildKey(r.Name, collection), asked):
 				c.failed.drop(key)
 			case !errors.Is(err, context.Canceled):
-				c.failed.add(key, err, c.now().Add(c.failureLife(err)))
+				c.failed.add(key, err, c.Now().Add(c.failureLife(err)))
 			}
 			return err
 		})
@@ -97,7 +98,7 @@ func listError(remote, collection string, err error) error {
 	return &backends.Error{Op: "list", Remote: remote, Subject: backends.EscapePath(collection), Err: err}
 }
 
-func (c *Catalog) relist(ctx context.Context, s Store, r Remote, collection string, asked time.Time) error {
+func (c *Catalog) relist(ctx context.Context, s *index.Index, r Remote, collection string, asked time.Time) error {
 	l := newRelisting(c, s, r.Name, collection, asked)
 	truncated, err := l.fetch(ctx, r.Client)
 	if err == nil {
@@ -140,7 +141,7 @@ func (l *relisting) fetch(ctx context.Context, client *backends.Client) (truncat
 			return true, nil
 		}
 		idle.Reset(timeout)
-		if l.add(e) < listingBatch {
+		if l.add(e) < index.Batch {
 			continue
 		}
 		if err := l.flush(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // A relisting compares what a registry lists with what is stored, in batches, so
@@ -19,12 +20,12 @@ import (
 // go by. Once one does not, what it listed is remembered, and looked up.
 type relisting struct {
 	c          *Catalog
-	store      Store
+	store      *index.Index
 	remote     string
 	collection string
 	prefix     []byte    // of the keys
 	started    time.Time // when the registry was asked: what it tells is true as of then
-	old        header
+	old        index.Header
 	first      bool            // nobody was shown anything before, not even that there is nothing: whatever comes is no change
 	untold     map[string]bool // names of images whose tags the registry does not tell; "": any name
 
@@ -33,9 +34,9 @@ type relisting struct {
 	missed [][]byte            // while in order: stored keys before last that were not listed
 	seen   map[uint64]struct{} // once out of order: hashes of the listed keys; else nil
 
-	emptied []string // collections that are listed still
-	changes []KV     // of this batch
-	events  []Event  // of its images
+	emptied []string   // collections that are listed still
+	changes []index.KV // of this batch
+	events  []Event    // of its images
 	images  int
 	names   bool  // names came or went
 	bad     int   // names that cannot be stored
@@ -48,12 +49,12 @@ type listedName struct {
 	entry backends.Entry
 }
 
-func newRelisting(c *Catalog, s Store, remote, collection string, started time.Time) *relisting {
-	old, had := readHeader(s, remote, collection)
+func newRelisting(c *Catalog, s *index.Index, remote, collection string, started time.Time) *relisting {
+	old, had := s.Header(remote, collection)
 	return &relisting{
 		c: c, store: s, remote: remote, collection: collection,
-		prefix: listPrefix(remote, collection), started: started, old: old,
-		first: !had && !hasEntries(s, remote, collection) && !c.records.isMade(remote, collection),
+		prefix: index.ListPrefix(remote, collection), started: started, old: old,
+		first: !had && !s.HasEntries(remote, collection) && !c.records.IsMade(remote, collection),
 	}
 }
 
@@ -67,9 +68,9 @@ func (l *relisting) add(e backends.Entry) int {
 		return len(l.batch)
 	}
 	e.Image.Ref.Version = ""
-	key := imageKey(l.remote, e.Image.Ref)
+	key := index.ImageKey(l.remote, e.Image.Ref)
 	if e.Collection != "" {
-		key = childKey(l.remote, e.Collection)
+		key = index.ChildKey(l.remote, e.Collection)
 	}
 	l.batch = append(l.batch, listedName{key, e})
 	return len(l.batch)
@@ -93,7 +94,7 @@ func (l *relisting) storeBatch() error {
 	if err := l.compareAll(); err != nil {
 		return err
 	}
-	l.changes = slices.DeleteFunc(l.changes, func(kv KV) bool {
+	l.changes = slices.DeleteFunc(l.changes, func(kv index.KV) bool {
 		err := kv.Check()
 		if err != nil && l.bad == 0 {
 			l.badErr = err
@@ -186,7 +187,7 @@ func (l *relisting) after() []byte {
 // stored, save what was missed.
 func (l *relisting) loseOrder() error {
 	l.seen = make(map[uint64]struct{})
-	for kv, err := range pages(l.store, l.prefix, nil) {
+	for kv, err := range index.Pages(l.store, l.prefix, nil) {
 		if err != nil {
 			return err
 		}
@@ -208,55 +209,55 @@ func (l *relisting) compare(n listedName, stored []byte) {
 		return // published or deleted while the registry was listing
 	}
 	if n.entry.Collection != "" {
-		if emptiedValue(stored) {
+		if index.IsEmptied(stored) {
 			l.emptied = append(l.emptied, n.entry.Collection)
 			return
 		}
-		l.write(KV{n.key, stored}, entry{flags: listed}, backends.Ref{})
+		l.write(index.KV{Key: n.key, Value: stored}, index.Entry{Flags: index.InListing}, backends.Ref{})
 		return
 	}
 	l.images++
 	img := n.entry.Image
-	if img.Version == "" && len(stored) == 2 && stored[0] == codecVersion && entryFlags(stored[1]) == listed &&
+	if img.Version == "" && index.IsName(stored) &&
 		backends.Ext(img.Format) == backends.Ext("") {
 		return // as most are in a listing of names
 	}
-	old, have := decodeEntry(stored, img.Ref)
-	now := listedEntry(old, clean(img))
-	if have && old.shown() && changed(old, now) {
+	old, have := index.Decode(stored, img.Ref)
+	now := listedEntry(old, index.Clean(img))
+	if have && old.Shown() && changed(old, now) {
 		l.events = append(l.events, Event{Kind: ImageChanged, Remote: l.remote, Collection: l.collection, Ref: img.Ref})
 	}
 	l.changes = append(l.changes, l.c.history(l.store, l.remote, img.Ref, old, now)...)
-	l.write(KV{n.key, stored}, now, img.Ref)
+	l.write(index.KV{Key: n.key, Value: stored}, now, img.Ref)
 }
 
 // listedEntry is what is known of an image once a listing told img of it.
-func listedEntry(old entry, img backends.Image) entry {
+func listedEntry(old index.Entry, img backends.Image) index.Entry {
 	if img.Version == "" { // only the name
-		if old.flags = old.flags&full | listed; !old.is(full) {
-			old.image.Format = img.Format
+		if old.Flags = old.Flags&index.Full | index.InListing; !old.Is(index.Full) {
+			old.Image.Format = img.Format
 		}
 		return old
 	}
-	now := entry{flags: listed | full | fromList, image: merge(old, img)}
-	if old.image.Version == img.Version {
-		now.seen = old.seen
+	now := index.Entry{Flags: index.InListing | index.Full | index.FromList, Image: index.Merge(old, img)}
+	if old.Image.Version == img.Version {
+		now.Seen = old.Seen
 	}
 	return now
 }
 
 // write stores e in place of what is stored, if it is something else.
-func (l *relisting) write(stored KV, e entry, ref backends.Ref) {
-	value := encodeEntry(e, ref)
+func (l *relisting) write(stored index.KV, e index.Entry, ref backends.Ref) {
+	value := index.Encode(e, ref)
 	if bytes.Equal(stored.Value, value) {
 		return
 	}
-	was, ok := decodeEntry(stored.Value, ref)
-	if !ok || !was.shown() {
+	was, ok := index.Decode(stored.Value, ref)
+	if !ok || !was.Shown() {
 		l.c.absent.dropOlder(stored.Key, l.started)
 	}
-	l.names = l.names || !ok || !was.shown() || renamed(was, e)
-	l.changes = append(l.changes, KV{stored.Key, value})
+	l.names = l.names || !ok || !was.Shown() || renamed(was, e)
+	l.changes = append(l.changes, index.KV{Key: stored.Key, Value: value})
 }
 
 // finish drops what the registry did not list and writes the header.
@@ -266,9 +267,9 @@ func (l *relisting) finish(truncated bool) error {
 			return err
 		}
 	}
-	h := header{fetched: l.started, took: l.c.now().Sub(l.started), count: l.images, truncated: truncated}
+	h := index.Header{Fetched: l.started, Took: l.c.Now().Sub(l.started), Count: l.images, Truncated: truncated}
 	if l.c.doubted(l.remote, l.collection, l.started) {
-		h.fetched = time.Time{}
+		h.Fetched = time.Time{}
 	}
 	l.c.trees.Lock()
 	defer l.c.trees.Unlock()
@@ -280,7 +281,7 @@ func (l *relisting) finish(truncated bool) error {
 		return err
 	}
 	l.events = append(l.events, events...)
-	return l.told(l.store.Apply(KV{headerKey(l.remote, l.collection), h.encode()}))
+	return l.told(l.store.Apply(index.KV{Key: index.HeaderKey(l.remote, l.collection), Value: h.Encode()}))
 }
 
 // pruned reports whether the collection went with its last image meanwhile.
@@ -288,7 +289,7 @@ func (l *relisting) pruned() bool {
 	if l.collection == "" {
 		return false
 	}
-	return !isKnown(l.store, l.remote, l.collection) && l.c.own.since(childKey(l.remote, l.collection), l.started)
+	return !l.store.Known(l.remote, l.collection) && l.c.own.since(index.ChildKey(l.remote, l.collection), l.started)
 }
 
 // end tells what the batches left to tell.

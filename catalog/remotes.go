@@ -4,6 +4,8 @@ package catalog
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -128,17 +130,17 @@ func (c *Catalog) watchRemote(ctx context.Context, r Remote) {
 	})
 }
 
-// live returns the remote of that name if it can be asked.
-func (c *Catalog) live(name string) (Remote, error) {
+// Live returns the remote of that name if it can be asked.
+func (c *Catalog) Live(name string) (Remote, error) {
 	r, err := c.Remote(name)
 	if err == nil && r.Client == nil {
-		return r, r.unopened()
+		return r, r.Unopened()
 	}
 	return r, err
 }
 
-// unopened is why a remote without a client cannot be asked.
-func (r Remote) unopened() error {
+// Unopened is why a remote without a client cannot be asked.
+func (r Remote) Unopened() error {
 	err := r.Err
 	if err == nil {
 		err = backends.ErrUnavailable
@@ -146,9 +148,35 @@ func (r Remote) unopened() error {
 	return &backends.Error{Op: "open", Remote: r.Name, Err: err}
 }
 
-// atHand reports whether the remote's images are files of this machine: asking
+// Local reports whether the remote's images are files of this machine: asking
 // costs nothing, and what was put there by hand must show at once, so nothing
 // of it is stored.
-func (r Remote) atHand() bool {
+func (r Remote) Local() bool {
 	return r.Client != nil && r.Client.Caps().Has(backends.CanOpenFile)
+}
+
+// Takes returns why ref cannot be pushed to the remote, if it cannot.
+func (r Remote) Takes(ref backends.Ref) error {
+	if err := r.writable(); err != nil {
+		return err
+	}
+	err := r.Client.CheckPush(ref)
+	if wrapped, ok := errors.AsType[*backends.Error](err); ok {
+		return wrapped.Err // the caller says what was being done
+	}
+	return err
+}
+
+// writable returns backends.ErrReadOnly, with the reason, unless images can be
+// pushed to the remote.
+func (r Remote) writable() error {
+	switch {
+	case r.Client == nil:
+		return r.Unopened()
+	case r.Policy.ReadOnly:
+		return fmt.Errorf("%w (read_only is set in its configuration)", backends.ErrReadOnly)
+	case !r.Client.Caps().Has(backends.CanPush):
+		return fmt.Errorf("%w: a remote of type %q takes no images", backends.ErrReadOnly, r.Type)
+	}
+	return nil
 }

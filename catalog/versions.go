@@ -9,6 +9,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // What is stored under a version is what a moved tag meant before, or what was
@@ -20,45 +21,45 @@ const versionLife = time.Hour
 
 // history is what must be stored because a tag means now and not old any more.
 // There is no time in it, so that it is asked for again, and goes with the next move.
-func (c *Catalog) history(s Store, remote string, ref backends.Ref, old, now entry) []KV {
-	if ref.Version != "" || !old.is(full) || old.image.Version == "" || old.image.Version == now.image.Version {
+func (c *Catalog) history(s *index.Index, remote string, ref backends.Ref, old, now index.Entry) []index.KV {
+	if ref.Version != "" || !old.Is(index.Full) || old.Image.Version == "" || old.Image.Version == now.Image.Version {
 		return nil
 	}
-	changes := c.useless(s, versionPrefix(remote, ref))
-	ref.Version = old.image.Version
-	return append(changes, KV{versionKey(remote, ref), encodeEntry(entry{flags: full, image: old.image}, ref)})
+	changes := c.useless(s, index.VersionPrefix(remote, ref))
+	ref.Version = old.Image.Version
+	return append(changes, index.KV{Key: index.VersionKey(remote, ref), Value: index.Encode(index.Entry{Flags: index.Full, Image: old.Image}, ref)})
 }
 
 // useless drops the versions below a prefix that are of no more use.
-func (c *Catalog) useless(s Store, prefix []byte) (changes []KV) {
+func (c *Catalog) useless(s *index.Index, prefix []byte) (changes []index.KV) {
 	for kv, err := range s.Scan(prefix, nil) {
 		if err != nil {
 			return changes
 		}
 		if !c.useful(kv) {
-			changes = append(changes, KV{Key: bytes.Clone(kv.Key)})
+			changes = append(changes, index.KV{Key: bytes.Clone(kv.Key)})
 		}
 	}
 	return changes
 }
 
-func (c *Catalog) useful(kv KV) bool {
-	remote, ref, ok := cutVersionKey(kv.Key)
-	e, good := decodeEntry(kv.Value, ref)
-	return ok && good && (c.fresh(e.seen, versionLife) || c.BlobInfo(remote, e.image).State != cache.Remote)
+func (c *Catalog) useful(kv index.KV) bool {
+	remote, ref, ok := index.CutVersionKey(kv.Key)
+	e, good := index.Decode(kv.Value, ref)
+	return ok && good && (c.fresh(e.Seen, versionLife) || c.BlobInfo(remote, e.Image).State != cache.Remote)
 }
 
 // sweepVersions drops all that are of no more use.
-func (c *Catalog) sweepVersions(ctx context.Context, s Store) {
-	var changes []KV
-	for kv, err := range pages(s, []byte{kindVersion}, nil) {
+func (c *Catalog) sweepVersions(ctx context.Context, s *index.Index) {
+	var changes []index.KV
+	for kv, err := range index.Pages(s, index.VersionsPrefix(), nil) {
 		if err != nil || ctx.Err() != nil {
 			return
 		}
 		if !c.useful(kv) {
-			changes = append(changes, KV{Key: bytes.Clone(kv.Key)})
+			changes = append(changes, index.KV{Key: bytes.Clone(kv.Key)})
 		}
-		if len(changes) < listingBatch {
+		if len(changes) < index.Batch {
 			continue
 		}
 		if s.Apply(changes...) != nil {

@@ -3,7 +3,6 @@
 package fetch
 
 import (
-	"context"
 	"errors"
 	"math/rand/v2"
 	"time"
@@ -169,7 +168,7 @@ func (b *background) review(err error) error {
 	}
 	b.failed.note(err)
 	b.release()
-	if sleep(b.d.ctx, jitter(time.Until(b.failed.until))) != nil {
+	if !backends.Pause(b.d.ctx, jitter(time.Until(b.failed.until)), nil) {
 		return ErrClosed
 	}
 	return nil
@@ -282,14 +281,3 @@ func (b *background) fillSize(off int64) int64 {
 
 // jitter returns a random time of at most 2·d, d on average.
 func jitter(d time.Duration) time.Duration { return rand.N(max(2*d, 1)) }
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}

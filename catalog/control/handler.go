@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // Protocol is the number that both sides must agree on.
@@ -27,7 +27,7 @@ const MaxRequest = 1 << 20
 
 const (
 	protocolHeader = "Sregfs-Protocol"
-	umaskHeader    = "Sregfs-Umask" // of the caller, in octal; see catalog.WithUmask
+	umaskHeader    = "Sregfs-Umask" // of the caller, in octal; see verbs.WithUmask
 	framesType     = "application/x-ndjson"
 )
 
@@ -36,7 +36,7 @@ type Options struct {
 	Mount   string                   // mount point to report in Status; "" if none
 	Details func() map[string]string // more to report in Status; may be nil
 
-	Refusals func() []catalog.Refusal // also to report in Status; may be nil
+	Refusals func() []verbs.Refusal // also to report in Status; may be nil
 	// Settle returns when everybody who shows the tree shows it as it is now; may
 	// be nil. A verb that changes the tree waits for it, for settleTime at most.
 	Settle func(ctx context.Context) error
@@ -46,13 +46,13 @@ type Options struct {
 	Log    *slog.Logger // gets each verb and its outcome; nil drops them
 }
 
-// Handler serves the verbs of c. The work of a request ends when the client goes
-// away. It may be used from many goroutines at once, like c.
-func Handler(c *catalog.Catalog, opts Options) http.Handler {
+// Handler serves v. The work of a request ends when the client goes
+// away. It may be used from many goroutines at once, like v.
+func Handler(v *verbs.Verbs, opts Options) http.Handler {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	return newMux(opts.Log, verbs(c, opts))
+	return newMux(opts.Log, allVerbs(v, opts))
 }
 
 // settleTime is how long a verb that is done waits for the mount to show it.
@@ -96,9 +96,9 @@ func verbOf[Req any](fn func(ctx context.Context, req Req, out *frameWriter) err
 	}
 }
 
-func newMux(log *slog.Logger, verbs map[string]verb) http.Handler {
+func newMux(log *slog.Logger, all map[string]verb) http.Handler {
 	mux := http.NewServeMux()
-	for name, v := range verbs {
+	for name, v := range all {
 		mux.Handle("POST /v1/"+name, serveVerb(log, name, v))
 	}
 	mux.Handle("/", serveVerb(log, "unknown", func(context.Context, *json.Decoder, *frameWriter) error {
@@ -129,7 +129,7 @@ func serveVerb(log *slog.Logger, name string, v verb) http.Handler {
 			body := http.MaxBytesReader(w, r.Body, MaxRequest)
 			ctx := r.Context()
 			if umask, err := strconv.ParseUint(r.Header.Get(umaskHeader), 8, 9); err == nil {
-				ctx = catalog.WithUmask(ctx, fs.FileMode(umask))
+				ctx = verbs.WithUmask(ctx, fs.FileMode(umask))
 			}
 			err = backends.Guard(log, func() error { return v(ctx, json.NewDecoder(body), out) })
 			// A connection that is closed with unread bytes is reset, and the answer is lost.

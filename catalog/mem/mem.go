@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package mem is a catalog.Store in memory: for programs that keep no state on
+// Package mem is a index.Store in memory: for programs that keep no state on
 // the disk, and for tests. It forgets everything at Close.
 //
 // The pairs are in a treap that is never changed in place: each change copies
@@ -16,10 +16,10 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
-var _ catalog.Store = (*Store)(nil)
+var _ index.Store = (*Store)(nil)
 
 // A Store keeps its pairs in memory. Make one with New.
 type Store struct {
@@ -33,7 +33,7 @@ type Store struct {
 // New returns an empty store.
 func New() *Store { return &Store{seed: maphash.MakeSeed()} }
 
-// Get implements catalog.Store.
+// Get implements index.Store.
 func (s *Store) Get(key []byte) ([]byte, error) {
 	root, err := s.snapshot()
 	if err != nil {
@@ -46,28 +46,28 @@ func (s *Store) Get(key []byte) ([]byte, error) {
 	return bytes.Clone(n.value), nil
 }
 
-// Scan implements catalog.Store.
-func (s *Store) Scan(prefix, from []byte) iter.Seq2[catalog.KV, error] {
+// Scan implements index.Store.
+func (s *Store) Scan(prefix, from []byte) iter.Seq2[index.KV, error] {
 	prefix, from = bytes.Clone(prefix), bytes.Clone(from)
 	start := prefix
 	if bytes.Compare(from, prefix) > 0 {
 		start = from
 	}
-	return func(yield func(catalog.KV, error) bool) {
+	return func(yield func(index.KV, error) bool) {
 		root, err := s.snapshot()
 		if err != nil {
-			yield(catalog.KV{}, err)
+			yield(index.KV{}, err)
 			return
 		}
 		root.ascend(start, func(n *node) bool {
 			return bytes.HasPrefix(n.key, prefix) &&
-				yield(catalog.KV{Key: slices.Clip(n.key), Value: slices.Clip(n.value)}, nil)
+				yield(index.KV{Key: slices.Clip(n.key), Value: slices.Clip(n.value)}, nil)
 		})
 	}
 }
 
-// Apply implements catalog.Store.
-func (s *Store) Apply(changes ...catalog.KV) error {
+// Apply implements index.Store.
+func (s *Store) Apply(changes ...index.KV) error {
 	for _, c := range changes {
 		if err := c.Check(); err != nil {
 			return err
@@ -92,7 +92,7 @@ func (s *Store) Apply(changes ...catalog.KV) error {
 	return nil
 }
 
-// Close implements catalog.Store.
+// Close implements index.Store.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

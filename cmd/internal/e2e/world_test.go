@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/buildtest"
 )
 
@@ -189,7 +189,7 @@ func (w *world) ok(name string, args ...string) string {
 	return r.out
 }
 
-func (w *world) status() (s catalog.Status) {
+func (w *world) status() (s verbs.Status) {
 	w.t.Helper()
 	out := w.ok("sreg", "status", "-o", "json")
 	if err := json.Unmarshal([]byte(out), &s); err != nil {

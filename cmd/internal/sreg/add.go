@@ -7,6 +7,7 @@ import (
 
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // fileAndURI reads "FILE URI" or "--name URI FILE".
@@ -25,7 +26,7 @@ func fileAndURI(cmd *cobra.Command, args []string, name string) (path, uri strin
 
 // publish has send take an image file to a registry, and prints what became of it.
 func (a *app) publish(cmd *cobra.Command, args []string, name string,
-	send func(c *control.Client, path, uri string, p catalog.Progress) (catalog.Record, error)) error {
+	send func(c *control.Client, path, uri string, p catalog.Progress) (verbs.Record, error)) error {
 	path, uri, err := fileAndURI(cmd, args, name)
 	if err != nil {
 		return err
@@ -52,8 +53,8 @@ filesystem can. With --move the file is moved. A URI of another remote pushes.`,
 		Example: "  sreg add hello.sif vsoch/hello:2.0",
 		Args:    needArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.publish(cmd, args, name, func(c *control.Client, path, uri string, p catalog.Progress) (catalog.Record, error) {
-				return c.Add(cmd.Context(), path, uri, move, force, p)
+			return a.publish(cmd, args, name, func(c *control.Client, path, uri string, p catalog.Progress) (verbs.Record, error) {
+				return c.Add(cmd.Context(), path, uri, verbs.AddOptions{Move: move, Force: force}, p)
 			})
 		},
 	}
@@ -73,8 +74,8 @@ func (a *app) pushCmd() *cobra.Command {
 		Example: "  sreg push hello.sif lab://vsoch/hello:2.0",
 		Args:    needArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.publish(cmd, args, name, func(c *control.Client, path, uri string, p catalog.Progress) (catalog.Record, error) {
-				return c.Push(cmd.Context(), path, uri, force, p)
+			return a.publish(cmd, args, name, func(c *control.Client, path, uri string, p catalog.Progress) (verbs.Record, error) {
+				return c.Push(cmd.Context(), path, uri, verbs.PushOptions{Force: force}, p)
 			})
 		},
 	}

@@ -13,8 +13,8 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/term"
 )
 
@@ -126,7 +126,7 @@ func (k *cleaning) run(ctx context.Context, c *control.Client, patterns []string
 }
 
 // choose splits what may go from what must stay.
-func (k *cleaning) choose(all []catalog.Cached) (leaving, kept []cleaned) {
+func (k *cleaning) choose(all []verbs.Cached) (leaving, kept []cleaned) {
 	kept = []cleaned{}
 	before := time.Now().AddDate(0, 0, -max(k.days, 0))
 	for _, b := range all {

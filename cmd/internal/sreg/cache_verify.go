@@ -12,8 +12,8 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 )
 
@@ -58,7 +58,7 @@ func (a *app) verifyCache(ctx context.Context, c *control.Client, patterns []str
 	if err != nil {
 		return err
 	}
-	var whole []catalog.Cached
+	var whole []verbs.Cached
 	var total int64
 	for _, b := range found {
 		if b.State == cache.Cached {
@@ -102,7 +102,7 @@ func (a *app) verifyCache(ctx context.Context, c *control.Client, patterns []str
 }
 
 // judge says what came out for one image.
-func judge(b catalog.Cached, err error) checked {
+func judge(b verbs.Cached, err error) checked {
 	r := checked{Key: b.Key, URIs: b.URIs, Size: b.Size, State: "ok"}
 	if len(r.URIs) == 0 {
 		r.URIs = []string{}

@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
@@ -102,7 +102,7 @@ func (a *app) ofTheMount(ctx context.Context, o engine.Options, name string, cau
 	if mount == "" {
 		return cause
 	}
-	var found catalog.RemoteStatus
+	var found verbs.RemoteStatus
 	err := a.with(ctx, func(c *control.Client) error {
 		st, err := c.Status(ctx)
 		for _, r := range st.Remotes {

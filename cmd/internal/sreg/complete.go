@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // completeWait is how long a shell waits for its completions. What is not there by
@@ -26,7 +27,7 @@ func (a *app) completeImages(cmd *cobra.Command, _ []string, typed string) ([]st
 	a.quiet = true
 	found := map[string]bool{}
 	err := a.with(ctx, func(c *control.Client) error {
-		for rec, err := range c.ImagesBrief(ctx, patternOf(typed), "", false) {
+		for rec, err := range c.ImagesBrief(ctx, verbs.ImagesOptions{Query: patternOf(typed)}) {
 			if err != nil {
 				return err
 			}

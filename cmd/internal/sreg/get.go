@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/fsys"
 )
 
@@ -49,7 +49,7 @@ on this machine, or else of the image in the running mount. What is printed is t
 
 // pathOf returns the path of an image's file: that of its bytes, else in the running mount,
 // provided that whoever asked finds it there.
-func (a *app) pathOf(r catalog.Record) (string, error) {
+func (a *app) pathOf(r verbs.Record) (string, error) {
 	switch {
 	case r.Path != "":
 		return r.Path, nil

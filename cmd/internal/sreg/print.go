@@ -17,7 +17,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // printJSON prints one value.
@@ -103,7 +103,7 @@ func moment(t time.Time) string {
 }
 
 // state is how much of an image is here, in one word.
-func state(r catalog.Record) string {
+func state(r verbs.Record) string {
 	if r.Pinned {
 		return string(r.State) + ",pinned"
 	}
@@ -111,7 +111,7 @@ func state(r catalog.Record) string {
 }
 
 // printRecord prints what became of one image.
-func (a *app) printRecord(r catalog.Record) error {
+func (a *app) printRecord(r verbs.Record) error {
 	if a.format == asJSON {
 		return a.printJSON(r)
 	}
@@ -120,9 +120,9 @@ func (a *app) printRecord(r catalog.Record) error {
 }
 
 // printRecords prints a list as it comes, as a table or an array.
-func (a *app) printRecords(records func(func(catalog.Record, error) bool)) error {
+func (a *app) printRecords(records func(func(verbs.Record, error) bool)) error {
 	if a.format == asJSON {
-		all := []catalog.Record{}
+		all := []verbs.Record{}
 		var failed error
 		for r, err := range records {
 			if err != nil {

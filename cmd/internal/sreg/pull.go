@@ -15,6 +15,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/term"
 	"github.com/sregfs/sregfs/fsys"
 )
@@ -60,7 +61,7 @@ func (a *app) pull(ctx context.Context, c *control.Client, uri, to string, force
 		return err
 	}
 	progress, end := a.bar(uri)
-	r, err := c.Pull(ctx, uri, to, force, progress)
+	r, err := c.Pull(ctx, uri, verbs.PullOptions{To: to, Force: force}, progress)
 	end()
 	switch {
 	case err != nil:
@@ -81,7 +82,7 @@ func (a *app) pullOut(ctx context.Context, c *control.Client, uri string) error 
 		return usagef("pull %s -: the standard output is a terminal: send it to a file or a program", uri)
 	}
 	progress, end := a.bar(uri)
-	r, err := c.Pull(ctx, uri, "", false, progress)
+	r, err := c.Pull(ctx, uri, verbs.PullOptions{}, progress)
 	end()
 	if err != nil {
 		return err

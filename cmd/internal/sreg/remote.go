@@ -16,8 +16,8 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/all"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
@@ -52,7 +52,7 @@ func (a *app) remoteListCmd() *cobra.Command {
 					return err
 				}
 				if a.format == asJSON {
-					return a.printJSON(append([]catalog.RemoteStatus{}, st.Remotes...))
+					return a.printJSON(append([]verbs.RemoteStatus{}, st.Remotes...))
 				}
 				return printRemotes(a.out, st.Remotes)
 			})
@@ -60,7 +60,7 @@ func (a *app) remoteListCmd() *cobra.Command {
 	}
 }
 
-func printRemotes(w io.Writer, remotes []catalog.RemoteStatus) error {
+func printRemotes(w io.Writer, remotes []verbs.RemoteStatus) error {
 	t := newTable(w, "REMOTE", "TYPE", "IMAGES", "CAN", "URL", "ERROR")
 	for _, r := range remotes {
 		t.row(r.Name, r.Type, strconv.Itoa(r.Images), r.Caps, r.URL, r.Error)

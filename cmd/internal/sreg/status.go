@@ -18,8 +18,8 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
 	"github.com/sregfs/sregfs/cmd/internal/version"
 	"github.com/sregfs/sregfs/fsys/fusefs"
@@ -68,12 +68,12 @@ that a process has left without unmounting.`,
 
 // A statusRecord is how things stand, with what is not in the running mount's hands.
 type statusRecord struct {
-	catalog.Status
+	verbs.Status
 	Retired []statedir.Retired `json:"retired,omitempty"`
 	Dead    []string           `json:"dead,omitempty"`
 }
 
-func printStatus(w io.Writer, st catalog.Status, dead, notes []string) error {
+func printStatus(w io.Writer, st verbs.Status, dead, notes []string) error {
 	t := newTable(w)
 	if st.Mount != "" {
 		t.row("mount", st.Mount+" (pid "+strconv.Itoa(st.PID)+", "+st.Version+")")
@@ -164,7 +164,7 @@ func printRetired(w io.Writer, all []statedir.Retired) error {
 }
 
 // printRefusals prints what was refused through the mount.
-func printRefusals(w io.Writer, refusals []catalog.Refusal) error {
+func printRefusals(w io.Writer, refusals []verbs.Refusal) error {
 	if len(refusals) == 0 {
 		return nil
 	}
@@ -208,7 +208,7 @@ func printDetails(t *table, details map[string]string) {
 }
 
 // printBusy prints what is fetched now, and what is not given out.
-func printBusy(w io.Writer, st catalog.CacheStatus) error {
+func printBusy(w io.Writer, st verbs.CacheStatus) error {
 	if len(st.Transfers) > 0 {
 		fmt.Fprintln(w)
 		t := newTable(w, "FETCHED", "OF", "DONE", "REQUESTS", "IMAGE")
@@ -231,7 +231,7 @@ func printBusy(w io.Writer, st catalog.CacheStatus) error {
 }
 
 // printPushes prints what "sreg push" and "sreg add" are at.
-func printPushes(w io.Writer, pushes []catalog.Pushing) error {
+func printPushes(w io.Writer, pushes []verbs.Pushing) error {
 	if len(pushes) == 0 {
 		return nil
 	}

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 )
 
@@ -44,8 +44,8 @@ images_here_before, images_failed}.`
 type warming struct {
 	*app
 	client  *control.Client
-	opts    catalog.WarmOptions // To is set for each image
-	to      string              // directory of the copies, absolute; "" for none
+	opts    verbs.WarmOptions // To is set for each image
+	to      string            // directory of the copies, absolute; "" for none
 	workers int
 	force   bool
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 	"github.com/sregfs/sregfs/cmd/internal/term"
 )
@@ -22,7 +23,7 @@ type warmDisplay interface {
 	begin(t warmTarget) catalog.Progress
 	// finish is told what became of an image: got, or err, or neither if it was
 	// interrupted.
-	finish(t warmTarget, got *catalog.Warmed, err error)
+	finish(t warmTarget, got *verbs.Warmed, err error)
 	end()
 }
 
@@ -37,7 +38,7 @@ func (w *warming) newDisplay(targets []warmTarget) warmDisplay {
 }
 
 // line is what is said of an image in the end; "" if it was interrupted.
-func (w *warming) line(t warmTarget, got *catalog.Warmed, err error) string {
+func (w *warming) line(t warmTarget, got *verbs.Warmed, err error) string {
 	how, bytes := "fetched", t.rec.Size
 	if got != nil {
 		bytes = got.Image.Size
@@ -61,7 +62,7 @@ type lineDisplay struct{ *warming }
 func (d lineDisplay) begin(warmTarget) catalog.Progress { return nil }
 func (d lineDisplay) end()                              {}
 
-func (d lineDisplay) finish(t warmTarget, got *catalog.Warmed, err error) {
+func (d lineDisplay) finish(t warmTarget, got *verbs.Warmed, err error) {
 	if !d.quiet {
 		fmt.Fprint(d.out, d.line(t, got, err))
 	}
@@ -165,7 +166,7 @@ func (d *barDisplay) take(t warmTarget) {
 	}
 }
 
-func (d *barDisplay) finish(t warmTarget, got *catalog.Warmed, err error) {
+func (d *barDisplay) finish(t warmTarget, got *verbs.Warmed, err error) {
 	switch {
 	case err != nil:
 		d.nFailed.Add(1)
@@ -191,17 +192,17 @@ type eventDisplay struct{ *warming }
 
 // A warmEvent is one line of -o json. Which fields there are depends on Event.
 type warmEvent struct {
-	Event     string          `json:"event"` // progress, image, failed, end
-	URI       string          `json:"uri,omitempty"`
-	Done      *int64          `json:"done,omitempty"`
-	Total     *int64          `json:"total,omitempty"`
-	Here      *bool           `json:"here_before,omitempty"`
-	Image     *catalog.Record `json:"image,omitempty"`
-	Error     string          `json:"error,omitempty"`
-	Code      int             `json:"code,omitempty"`
-	Images    *int            `json:"images,omitempty"`
-	HereCount *int            `json:"images_here_before,omitempty"`
-	Failed    *int            `json:"images_failed,omitempty"`
+	Event     string        `json:"event"` // progress, image, failed, end
+	URI       string        `json:"uri,omitempty"`
+	Done      *int64        `json:"done,omitempty"`
+	Total     *int64        `json:"total,omitempty"`
+	Here      *bool         `json:"here_before,omitempty"`
+	Image     *verbs.Record `json:"image,omitempty"`
+	Error     string        `json:"error,omitempty"`
+	Code      int           `json:"code,omitempty"`
+	Images    *int          `json:"images,omitempty"`
+	HereCount *int          `json:"images_here_before,omitempty"`
+	Failed    *int          `json:"images_failed,omitempty"`
 }
 
 func failedEvent(what string, err error) warmEvent {
@@ -227,7 +228,7 @@ func (d eventDisplay) begin(t warmTarget) catalog.Progress {
 	}
 }
 
-func (d eventDisplay) finish(t warmTarget, got *catalog.Warmed, err error) {
+func (d eventDisplay) finish(t warmTarget, got *verbs.Warmed, err error) {
 	switch {
 	case err != nil:
 		d.event(failedEvent(t.uri, err))

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/fsys"
 )
 
@@ -57,7 +57,7 @@ func readList(r io.Reader) ([]string, error) {
 // A warmTarget is one image to bring.
 type warmTarget struct {
 	uri string
-	rec catalog.Record
+	rec verbs.Record
 	to  string // file of the copy; "" for none
 }
 
@@ -67,7 +67,7 @@ const planWorkers = 8
 // plan finds out what the patterns mean, each image once, in their order. What
 // means nothing is noted as a failure.
 func (w *warming) plan(ctx context.Context, patterns []string) ([]warmTarget, error) {
-	chosen := make([][]catalog.Record, len(patterns))
+	chosen := make([][]verbs.Record, len(patterns))
 	errs := make([]error, len(patterns))
 	var g errgroup.Group
 	g.SetLimit(planWorkers)
@@ -102,8 +102,8 @@ func (w *warming) plan(ctx context.Context, patterns []string) ([]warmTarget, er
 }
 
 // choose returns what one pattern means, with what was found before an error.
-func (w *warming) choose(ctx context.Context, pattern string) ([]catalog.Record, error) {
-	var all []catalog.Record
+func (w *warming) choose(ctx context.Context, pattern string) ([]verbs.Record, error) {
+	var all []verbs.Record
 	for rec, err := range w.client.Choose(ctx, pattern) {
 		if err != nil {
 			return all, err
@@ -115,7 +115,7 @@ func (w *warming) choose(ctx context.Context, pattern string) ([]catalog.Record,
 
 // target makes a target of what a pattern means. One version of a tag has a file of
 // its own, as in the mount.
-func (w *warming) target(pattern string, rec catalog.Record) warmTarget {
+func (w *warming) target(pattern string, rec verbs.Record) warmTarget {
 	ref := rec.Ref
 	if u, err := backends.ParseURI(pattern); err == nil && u.Ref.Version != "" {
 		ref.Version = u.Ref.Version

@@ -15,7 +15,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // checkSpace refuses what cannot fit before anything is downloaded: half a set of
@@ -50,7 +50,7 @@ func (w *warming) checkSpace(ctx context.Context, targets []warmTarget) error {
 // missing returns the bytes that each image lacks, the largest first, and how many
 // bytes the cache can free without dropping one that is wanted.
 func (w *warming) missing(ctx context.Context, targets []warmTarget) (missing []int64, spare int64, err error) {
-	here := map[cache.Key]catalog.Cached{}
+	here := map[cache.Key]verbs.Cached{}
 	for b, err := range w.client.Cached(ctx, nil) {
 		if err != nil {
 			return nil, 0, err
@@ -94,7 +94,7 @@ func plus(a, b int64) int64 {
 }
 
 // roomOf returns how many bytes more the cache may hold.
-func roomOf(use catalog.CacheUse, spare int64) int64 {
+func roomOf(use verbs.CacheUse, spare int64) int64 {
 	room := int64(math.MaxInt64)
 	if use.Free >= 0 {
 		room = use.Free - use.MinFree + spare
