@@ -54,8 +54,8 @@ const (
 	digestSame          // a version that is the digest
 )
 
-// refAfter returns the ref of what comes after another in a listing. A name that
-// stays the same, as it mostly does, takes no memory of its own.
+// refAfter returns the ref of what comes after another in a listing. Most names are those of
+// the ref before, and share its memory.
 func refAfter(before backends.Ref, name, tag []byte) backends.Ref {
 	if string(name) != before.Name {
 		before.Name = string(name)
@@ -192,7 +192,7 @@ func (e *Entry) decodeFacts(d *decoder) {
 	}
 }
 
-// A decoder reads a value. After the first error all reads give zero.
+// A decoder reads a value. After the first error all reads return zero.
 type decoder struct {
 	b   []byte
 	bad bool
@@ -313,8 +313,8 @@ func Clean(img backends.Image) backends.Image {
 	return img
 }
 
-// Merge adds to img what is known of the same version already: a listing tells
-// less than Stat does, and our own SHA-256 is better than none.
+// Merge adds to img what is known of the same version already: a listing has less than
+// Stat, and our own SHA-256 is better than none.
 func Merge(old Entry, img backends.Image) backends.Image {
 	o := old.Image
 	if !old.Is(Full) || o.Version != img.Version || img.Version == "" {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A Header says when a collection was listed, and how that went. It is written
+// A Header says when a collection was listed, and with what result. It is written
 // after the entries: without it the listing counts as never made.
 type Header struct {
 	Fetched   time.Time     // zero: must be made again

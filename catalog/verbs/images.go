@@ -65,8 +65,8 @@ type ImagesOptions struct {
 // Images yields what is known, from the stored listings of all remotes or one,
 // in the order of remote, collection, name and tag. A query is matched as a
 // substring, or as a glob if it has * ? [ in it, against the URI without case.
-// Listings that were never made, or are out of date, are made now, down to every
-// collection, with Refresh. What goes wrong with one remote comes last.
+// With Refresh, listings that were never made or are out of date are made first, of all
+// collections. The error of one remote comes last.
 //
 // Errors: fs.ErrNotExist for an unknown remote; fs.ErrInvalid for a bad pattern;
 // those of backends.Lister, joined.
@@ -112,8 +112,8 @@ func (v *browser) images(ctx context.Context, query, remote string, mode func(ca
 	}
 }
 
-// missed returns err, unless it says no more than that a remote of which nobody has
-// spoken is out of reach: of all remotes, or of the one that was asked for by name.
+// missed returns err, unless it only says that a remote which is in no configuration, and
+// was not asked for by name, is out of reach.
 func (v *browser) missed(r catalog.Remote, asked string, err error) error {
 	if asked == "" && r.Guessed && r.Name != v.def && catalog.Passing(err) {
 		v.log.Info("a remote was left out: it cannot be reached", "remote", r.Name, "err", err)
@@ -125,7 +125,7 @@ func (v *browser) missed(r catalog.Remote, asked string, err error) error {
 // imagesOf calls yield with the images of one remote until it returns false.
 func (v *browser) imagesOf(ctx context.Context, r catalog.Remote, mode catalog.Crawl, match *index.Matcher, yield func(Record) bool) error {
 	if r.Local() {
-		return v.imagesAtHand(ctx, r, match, yield)
+		return v.imagesLocal(ctx, r, match, yield)
 	}
 	s, err := v.cat.State()
 	if err != nil {
@@ -144,8 +144,8 @@ func (v *browser) imagesStored(s *index.Index, remote string, match *index.Match
 	return nil
 }
 
-// imagesAtHand walks the files of this machine.
-func (v *browser) imagesAtHand(ctx context.Context, r catalog.Remote, match *index.Matcher, yield func(Record) bool) error {
+// imagesLocal walks the files of this machine.
+func (v *browser) imagesLocal(ctx context.Context, r catalog.Remote, match *index.Matcher, yield func(Record) bool) error {
 	var found []backends.Image
 	var errs []error
 	pending := []string{""}
@@ -155,7 +155,7 @@ func (v *browser) imagesAtHand(ctx context.Context, r catalog.Remote, match *ind
 		for e, err := range r.Client.List(ctx, collection) {
 			switch {
 			case err != nil:
-				if collection != "" || !errors.Is(err, fs.ErrNotExist) { // a store that was never written to
+				if collection != "" || !errors.Is(err, fs.ErrNotExist) { // the store has not been made yet
 					errs = append(errs, err)
 				}
 			case e.Collection != "":

@@ -55,7 +55,7 @@ func (v *reader) inspect(ctx context.Context, r catalog.Remote, img backends.Ima
 	return Inspection{Record: rec, Facts: facts}, err
 }
 
-// A peek reads an image without making the cache fetch it.
+// A peek reads ranges of an image. It does not make the cache fetch the whole.
 type peek struct {
 	io.Closer
 	r    io.ReaderAt
@@ -162,8 +162,8 @@ type LabelsOptions struct {
 	Remote string `json:"remote,omitempty"` // the only one looked at
 }
 
-// Labels yields the labels of images, in the order of Images: those that the
-// registries' listings tell, and those within the images whose bytes are here.
+// Labels yields the labels of images, in the order of Images: those in
+// the registries' listings, and those within the images whose bytes are here.
 // Nothing is downloaded.
 //
 // Errors: those of Images. An image that cannot be read has no labels.
@@ -191,8 +191,8 @@ func (v *reader) Labels(ctx context.Context, o LabelsOptions) iter.Seq2[Label, e
 	}
 }
 
-// labelsOf returns what the listing tells and, over it, what the image itself
-// says if its bytes are here.
+// labelsOf returns the labels in the listing, overridden by those within the image if its
+// bytes are here.
 func (v *reader) labelsOf(ctx context.Context, rec Record) map[string]string {
 	all := maps.Clone(rec.Labels)
 	facts, err := v.factsHere(ctx, rec)

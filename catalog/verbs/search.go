@@ -21,8 +21,8 @@ const (
 )
 
 // Search is Images, and asks the services that can search themselves. A remote
-// that cannot, and was never listed, is listed first. A remote that fails does not
-// keep the others from being searched: its error comes last, joined.
+// that cannot, and was never listed, is listed first. If a remote fails, the others are
+// still searched; the errors come last, joined.
 func (v *browser) Search(ctx context.Context, query, remote string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
@@ -68,8 +68,8 @@ func (v *browser) askSearchers(ctx context.Context, query, remote string) func()
 	var g errgroup.Group
 	var searchers []catalog.Remote
 	for _, r := range v.cat.Remotes() {
-		// The files of this machine are walked by Images; a glob is nothing that
-		// a service would understand.
+		// The files of this machine are walked by Images; services
+		// do not understand globs.
 		if r.Client != nil && !r.Local() && r.Client.Caps().Has(backends.CanSearch) && (remote == "" || remote == r.Name) {
 			searchers = append(searchers, r)
 		}

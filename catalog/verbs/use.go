@@ -24,21 +24,21 @@ func (u *Use) add(n int64) {
 	u.Bytes += n
 }
 
-// CacheUse is what the cache takes, and what it may.
+// CacheUse is how much room the cache takes, and its limits.
 type CacheUse struct {
-	Dir     string      `json:"dir"`
-	Used    int64       `json:"used"`
-	Limit   int64       `json:"limit"`    // 0 means none
-	Free    int64       `json:"free"`     // bytes on its disk; -1 if the system does not tell
-	MinFree int64       `json:"min_free"` // bytes of them that it leaves
-	Cached  Use         `json:"cached"`   // whole and verified
-	Partial Use         `json:"partial"`
-	Told    int64       `json:"metadata"`          // bytes of manifests and the like; counted in used
-	Pinned  Use         `json:"pinned"`            // of both
-	Open    Use         `json:"open"`              // of both
-	Refused int         `json:"refused,omitempty"` // blobs whose downloads did not match their digests
-	Remotes []RemoteUse `json:"remotes"`
-	Uploads Use         `json:"uploads"` // not published yet; not in the cache
+	Dir      string      `json:"dir"`
+	Used     int64       `json:"used"`
+	Limit    int64       `json:"limit"`    // 0 means none
+	Free     int64       `json:"free"`     // bytes on its disk; -1 if not known
+	MinFree  int64       `json:"min_free"` // bytes of them that it leaves free
+	Cached   Use         `json:"cached"`   // whole and verified
+	Partial  Use         `json:"partial"`
+	Metadata int64       `json:"metadata"`          // bytes of manifests and the like; counted in used
+	Pinned   Use         `json:"pinned"`            // of both
+	Open     Use         `json:"open"`              // of both
+	Refused  int         `json:"refused,omitempty"` // blobs whose downloads did not match their digests
+	Remotes  []RemoteUse `json:"remotes"`
+	Uploads  Use         `json:"uploads"` // not published yet; not in the cache
 }
 
 // RemoteUse is what the images of one remote take. A blob that several remotes
@@ -64,7 +64,7 @@ func (v *blobs) CacheUse(ctx context.Context) (CacheUse, error) {
 	if s.Cache != nil {
 		use.Dir = s.Cache.Dir()
 		use.Used, use.Limit = s.Cache.Usage()
-		use.Told = s.Cache.Info(cache.Metadata).OnDisk
+		use.Metadata = s.Cache.Info(cache.Metadata).OnDisk
 		if free, reserve, ok := s.Cache.Space(); ok {
 			use.Free, use.MinFree = free, reserve
 		}
