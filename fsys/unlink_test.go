@@ -158,7 +158,7 @@ func TestVersion_kept(t *testing.T) {
 	if img.Attr().Ino != listed.Attr().Ino {
 		t.Error("one version is two files")
 	}
-	if err := img.OpenWrite(t.Context(), copier, true); !errors.Is(err, fs.ErrInvalid) {
+	if err := img.OpenWrite(t.Context(), copier, fsys.Truncate); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("writing to a version: %v, want %v", err, fs.ErrInvalid)
 	}
 	b.published("old:1", old)

@@ -15,7 +15,6 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
-	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
 const (
@@ -69,7 +68,7 @@ func (p place) isSylabs() bool { return p.address.Host == sylabsLibrary }
 // A home is where the library is, once it is known.
 type home struct {
 	place place
-	once  uploads.Locks // for one who asks at a time
+	once  backends.Locks // for one who asks at a time
 
 	mu      sync.Mutex // guards the fields below
 	base    *url.URL

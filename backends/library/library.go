@@ -82,7 +82,7 @@ type client struct {
 	branches branches        // the OCI registries behind the library
 	links    links           // presigned addresses of the bytes of images
 	listing  listing         // what was listed a moment ago
-	commits  uploads.Locks   // one publication of a name at a time
+	commits  backends.Locks  // one publication of a name at a time
 	unsaved  uploads.Unsaved // the uploads that were broken off
 	partSize int64           // above which an upload is cut into parts
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/bounded"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
-	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
 const (
@@ -66,7 +65,7 @@ func (b *branch) named(tag string) backends.Ref {
 // branches are those in use. The zero value, with open, has none.
 type branches struct {
 	open backends.Opener // of the backend for OCI registries
-	once uploads.Locks
+	once backends.Locks
 
 	all  bounded.Map[string, *branch]
 	none atomic.Int64 // until when the library is taken to have none, as time.UnixNano has it

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
 // catalogue returns the repositories at and below a path, and maybe others: from
@@ -165,7 +164,7 @@ func (c *catalogs) forget() {
 // A catalog is a list of repositories that is good for a moment, so that a walk
 // of the tree does not ask for it in every directory. The zero value is empty.
 type catalog struct {
-	once uploads.Locks // for one reader at a time: the others wait for what it finds
+	once backends.Locks // for one reader at a time: the others wait for what it finds
 
 	mu    sync.Mutex // guards the fields below
 	all   []string

@@ -100,7 +100,7 @@ type client struct {
 	targets  targets         // where blobs were redirected to
 	catalog  catalogs        // the repositories, for a moment
 	limits   limits          // what the service still allows
-	commits  uploads.Locks   // one publication of a tag, one upload of a blob at a time
+	commits  backends.Locks  // one publication of a tag, one upload of a blob at a time
 	unsaved  uploads.Unsaved // the uploads that were broken off
 }
 

@@ -15,7 +15,6 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
-	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
 // maxPage bounds the bytes of one page.
@@ -113,7 +112,7 @@ const namesForPage = 20
 
 // Facts is what the list of all public containers said a moment ago. The zero value is empty.
 type facts struct {
-	reading uploads.Locks // one reading of the list at a time
+	reading backends.Locks // one reading of the list at a time
 
 	mu     sync.Mutex // guards the fields below
 	all    map[name]manifest

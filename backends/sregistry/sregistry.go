@@ -87,7 +87,7 @@ type client struct {
 	listing  listing                       // of all public collections, for a moment
 	facts    facts                         // of all public containers, for a moment
 	perPage  atomic.Int64                  // how many things the server gives on a page that is not the last; 0 if there was none
-	commits  uploads.Locks                 // one publication of a name at a time
+	commits  backends.Locks                // one publication of a name at a time
 	unsaved  uploads.Unsaved               // the uploads that were broken off
 	partSize int64                         // above which an upload is cut into parts
 }

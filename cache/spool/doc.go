@@ -19,8 +19,9 @@
 //
 //	lock            guards
 //	entry.sealing   one seal of a draft at a time
-//	entry.data      the content of a draft, and what is counted of it
+//	content.mu      the content of a draft, what is counted of it, and whether it is on its way
 //	journal.mu      the record of a draft, in memory and in its journal
 //	Spool.mu        which drafts there are, and how often each is open
+//	dataFile.mu     the open data file of a draft
 //	headroom.mu     how much may be written before the disk is asked again
 package spool

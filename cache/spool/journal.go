@@ -19,6 +19,7 @@ type journal struct {
 
 	rec     atomic.Pointer[record] // replaced by the methods only
 	size    atomic.Int64           // bytes in the data file
+	stored  atomic.Int64           // as Info.Stored
 	touched atomic.Int64           // when that was written last, in Unix nanoseconds
 
 	mu      sync.Mutex // serialises changes, and guards the fields below
@@ -135,4 +136,18 @@ func (j *journal) sync() error {
 		return nil
 	}
 	return j.store(j.rec.Load(), true)
+}
+
+// sealed reports whether the draft is whole and durable.
+func (j *journal) sealed() bool { return j.rec.Load().State.settled() }
+
+// writable returns why the content cannot be changed now. The caller holds content.mu.
+func (j *journal) writable() error {
+	switch state := j.rec.Load().State; {
+	case state == published:
+		return fmt.Errorf("%w: draft %s was published", ErrInUse, j.rec.Load().ID)
+	case state.underWay():
+		return fmt.Errorf("%w: draft %s is being published", ErrInUse, j.rec.Load().ID)
+	}
+	return nil
 }

@@ -3,9 +3,6 @@
 package spool
 
 import (
-	"errors"
-	"syscall"
-
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/disk"
 )
@@ -30,16 +27,6 @@ func (e *entry) useless(old Info, whole bool) bool {
 		return whole && !old.Queued()
 	}
 	return false
-}
-
-// withRoom does write, and again while it fails for want of room and something can
-// be given back.
-func (e *entry) withRoom(write func() error) error {
-	err := write()
-	for (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && e.reclaim() {
-		err = write()
-	}
-	return err
 }
 
 // reclaim drops the oldest draft that was cut, or failed and is being copied anew.

@@ -25,5 +25,4 @@
 //	lock       guards                                     order
 //	turns      one push to a name at a time               first, held during the whole push
 //	runs.mu    the runs with their callers, the queue        before the locks of the spool and the catalogue
-//	turns.mu   the table of turns                         alone
 package uploads

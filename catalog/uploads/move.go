@@ -32,7 +32,7 @@ func (u *Uploads) Move(ctx context.Context, img backends.Image, to Destination) 
 	if err != nil {
 		return err
 	}
-	release, err := u.turns.wait(ctx, nameOf(to.Remote, to.Ref))
+	release, err := u.turns.Lock(ctx, nameOf(to.Remote, to.Ref))
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func (u *Uploads) Publish(ctx context.Context, d *spool.Draft) error {
 // upload is one try to publish a sealed draft.
 func (u *Uploads) upload(ctx context.Context, d *spool.Draft, tell catalog.Progress) error {
 	target := d.Info().Target
-	release, err := u.turns.wait(ctx, nameOf(target.Remote, target.Ref))
+	release, err := u.turns.Lock(ctx, nameOf(target.Remote, target.Ref))
 	if err != nil {
 		return pushError(target.Remote, target.Ref, err)
 	}

@@ -27,7 +27,7 @@ func (u *Uploads) Send(ctx context.Context, r catalog.Remote, ref backends.Ref, 
 		}
 		src.Session = u.session(s.Index, r, ref, src.Digest)
 	}
-	release, err := u.turns.wait(ctx, nameOf(r.Name, ref))
+	release, err := u.turns.Lock(ctx, nameOf(r.Name, ref))
 	if err != nil {
 		return backends.Image{}, pushError(r.Name, ref, err)
 	}

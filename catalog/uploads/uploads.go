@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync/atomic"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
 )
 
@@ -17,8 +18,8 @@ type Uploads struct {
 	log       *slog.Logger
 	runs      *runs
 	queue     queue
-	turns     turns
-	published atomic.Int64 // counts what was published, before rebase looks for drafts that follow
+	turns     backends.Locks // by name: one push to a name at a time
+	published atomic.Int64   // counts what was published, before rebase looks for drafts that follow
 }
 
 // shut closes a handle of a draft: its error has nothing to say.

@@ -233,7 +233,7 @@ func BenchmarkMemory(b *testing.B) {
 		b.Fatal(err)
 	}
 	fusetest.MustShell(b, dir, "ls -l web/big >/dev/null")
-	if err := m.Unmount(false); err != nil {
+	if err := m.Unmount(); err != nil {
 		b.Fatal(err)
 	}
 	dir, _ = fusetest.Mount(b, w.FS, fusefs.Options{})

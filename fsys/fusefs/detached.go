@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// The table of mounts is read at most so often: a machine that runs containers
-	// changes it all the time.
+	// detachedPause is the time between two reads of the mount table, which changes all
+	// the time on a machine that runs containers.
 	detachedPause = time.Second
 	detachedPoll  = 500 // milliseconds, after which an end of the mount is noticed
 )
 
-// Detached is closed when the mount is nowhere in the tree of this mount namespace any
-// more though files of it are open: somebody has called umount -l, or fusermount3 -uz.
-// The kernel tells a FUSE server of an unmount only when the last file is closed.
+// Detached returns a channel that is closed when the mount is not in this mount namespace
+// any more though files of it are open: after umount -l or fusermount3 -uz. The kernel
+// tells a FUSE server of an unmount only when the last file is closed.
 func (m *Mounted) Detached() <-chan struct{} {
 	gone := make(chan struct{})
 	if m.device != "" {

@@ -194,10 +194,10 @@ func (s *server) serveOpen(ctx context.Context, m *fusefs.Mounted, ends time.Tim
 // and those who have them keep them.
 func (s *server) detach() error {
 	m := s.mounted.Load()
-	err := m.Unmount(false)
+	err := m.Unmount()
 	if errors.Is(err, fusefs.ErrBusy) {
 		s.opts.Log.Info("in use: unmounting lazily")
-		err = m.Unmount(true)
+		err = m.Detach()
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package dir
+// Package disktest gives tests a small disk.
+package disktest
 
 import (
 	"os"
@@ -9,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tmpfs mounts a disk of that size, which only root can.
-func tmpfs(t *testing.T, size string) string {
+// Small mounts a disk of that size, as tmpfs takes it ("8m"), until the test ends. Only
+// root can: without, the test is skipped, or fails where SREGFS_NOSKIP is 1.
+func Small(t *testing.T, size string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {

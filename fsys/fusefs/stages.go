@@ -18,15 +18,15 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// A mount that ends while files are open drains: whoever has one open keeps it, and
-// nobody opens another. It goes through these stages, in this order:
+// A mount that ends while files are open drains: open files stay usable, and no others can
+// be opened. It goes through these stages, in this order:
 //
 //	serving    all requests
-//	draining   no new opening, file or directory: what is written is closed, renamed,
-//	           and so published
-//	retired    nothing but what is open: the catalogue is another process's
+//	draining   no opening, of files or directories; files being written can be closed and
+//	           renamed, and so are published
+//	retired    only requests on open files: the catalogue belongs to another process
 //
-// What is refused is ENOTCONN, as it will be when this process has ended.
+// Other requests get ENOTCONN, as they will once this process has ended.
 type stage int
 
 const (
@@ -51,8 +51,8 @@ type openFile struct {
 	writing bool
 }
 
-// begin is called before something is opened, end afterwards. It reports false when
-// nothing may be.
+// begin is called before an opening, end afterwards. It reports whether openings are
+// allowed.
 func (o *openFiles) begin() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -70,7 +70,7 @@ func (o *openFiles) end() {
 	o.changed()
 }
 
-func (o *openFiles) at() stage {
+func (o *openFiles) current() stage {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.stage
@@ -112,8 +112,8 @@ func (o *openFiles) remove(f *openFile) {
 	o.changed()
 }
 
-// await returns when no file is open for writing, or else for reading, and none is being
-// opened; or when over is closed. Errors: ctx's.
+// await returns when no file is open for writing (for reading, without writing) and no
+// opening is under way; or when over is closed. Errors: ctx's.
 func (o *openFiles) await(ctx context.Context, over <-chan struct{}, writing bool) error {
 	for {
 		o.mu.Lock()
@@ -174,76 +174,76 @@ func (m *Mounted) Users() []User {
 	return users
 }
 
-// A gate lets through what the stage of the mount allows.
-type gate struct {
+// A stageFilter refuses the requests that the stage of the mount does not allow.
+type stageFilter struct {
 	fuse.RawFileSystem
 	files *openFiles
 }
 
-// opening runs what opens something.
-func (g gate) opening(open func() fuse.Status) fuse.Status {
+// ifServing runs a request that opens something.
+func (g stageFilter) ifServing(open func() fuse.Status) fuse.Status {
 	if !g.files.begin() {
 		return fuse.Status(syscall.ENOTCONN)
 	}
 	defer g.files.end()
 	status := open()
-	if !status.Ok() && g.files.at() != serving {
-		return fuse.Status(syscall.ENOTCONN) // whatever it was: it was too late
+	if !status.Ok() && g.files.current() != serving {
+		return fuse.Status(syscall.ENOTCONN) // it failed because the mount began to drain
 	}
 	return status
 }
 
-// named runs what needs the catalogue.
-func (g gate) named(do func() fuse.Status) fuse.Status {
-	if g.files.at() == retired {
+// unlessRetired runs a request that needs the catalogue.
+func (g stageFilter) unlessRetired(do func() fuse.Status) fuse.Status {
+	if g.files.current() == retired {
 		return fuse.Status(syscall.ENOTCONN)
 	}
 	return do()
 }
 
-func (g gate) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	return g.opening(func() fuse.Status { return g.RawFileSystem.Open(cancel, in, out) })
+func (g stageFilter) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	return g.ifServing(func() fuse.Status { return g.RawFileSystem.Open(cancel, in, out) })
 }
 
-func (g gate) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	return g.opening(func() fuse.Status { return g.RawFileSystem.OpenDir(cancel, in, out) })
+func (g stageFilter) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	return g.ifServing(func() fuse.Status { return g.RawFileSystem.OpenDir(cancel, in, out) })
 }
 
-func (g gate) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	return g.opening(func() fuse.Status { return g.RawFileSystem.Create(cancel, in, name, out) })
+func (g stageFilter) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	return g.ifServing(func() fuse.Status { return g.RawFileSystem.Create(cancel, in, name, out) })
 }
 
-func (g gate) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
-	return g.opening(func() fuse.Status { return g.RawFileSystem.Mkdir(cancel, in, name, out) })
+func (g stageFilter) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	return g.ifServing(func() fuse.Status { return g.RawFileSystem.Mkdir(cancel, in, name, out) })
 }
 
-func (g gate) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
-	return g.named(func() fuse.Status { return g.RawFileSystem.Lookup(cancel, in, name, out) })
+func (g stageFilter) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	return g.unlessRetired(func() fuse.Status { return g.RawFileSystem.Lookup(cancel, in, name, out) })
 }
 
-func (g gate) Rename(cancel <-chan struct{}, in *fuse.RenameIn, from, to string) fuse.Status {
-	return g.named(func() fuse.Status { return g.RawFileSystem.Rename(cancel, in, from, to) })
+func (g stageFilter) Rename(cancel <-chan struct{}, in *fuse.RenameIn, from, to string) fuse.Status {
+	return g.unlessRetired(func() fuse.Status { return g.RawFileSystem.Rename(cancel, in, from, to) })
 }
 
-func (g gate) Unlink(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
-	return g.named(func() fuse.Status { return g.RawFileSystem.Unlink(cancel, in, name) })
+func (g stageFilter) Unlink(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	return g.unlessRetired(func() fuse.Status { return g.RawFileSystem.Unlink(cancel, in, name) })
 }
 
-func (g gate) Rmdir(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
-	return g.named(func() fuse.Status { return g.RawFileSystem.Rmdir(cancel, in, name) })
+func (g stageFilter) Rmdir(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	return g.unlessRetired(func() fuse.Status { return g.RawFileSystem.Rmdir(cancel, in, name) })
 }
 
-func (g gate) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return g.named(func() fuse.Status { return g.RawFileSystem.ReadDir(cancel, in, out) })
+func (g stageFilter) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return g.unlessRetired(func() fuse.Status { return g.RawFileSystem.ReadDir(cancel, in, out) })
 }
 
-func (g gate) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return g.named(func() fuse.Status { return g.RawFileSystem.ReadDirPlus(cancel, in, out) })
+func (g stageFilter) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return g.unlessRetired(func() fuse.Status { return g.RawFileSystem.ReadDirPlus(cancel, in, out) })
 }
 
-// Release tells handles when the bridge is done with their release: the context of
-// a release, which nobody can interrupt, ends then.
-func (g gate) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+// Release ends the context of a release when go-fuse's bridge is done with it, so that
+// handles can wait for that. The kernel never interrupts a release.
+func (g stageFilter) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	over := make(chan struct{})
 	defer close(over)
 	g.RawFileSystem.Release(over, in)
