@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package mem is a index.Store in memory: for programs that keep no state on
+// Package mem is an index.Store in memory: for programs that keep no state on
 // the disk, and for tests. It forgets everything at Close.
 //
-// The pairs are in a treap that is never changed in place: each change copies
-// the path to its node, so that a scan reads the tree as it was when the scan
-// began, without a lock. Start at [New]; the tree is in treap.go.
+// The pairs are a sorted slice, which each Apply replaces: a scan reads the one that was
+// there when it began, without a lock. It is not made for a million pairs. Begin at [New].
 package mem
 
 import (
 	"bytes"
-	"hash/maphash"
 	"io/fs"
 	"iter"
 	"slices"
@@ -23,27 +21,25 @@ var _ index.Store = (*Store)(nil)
 
 // A Store keeps its pairs in memory. Make one with New.
 type Store struct {
-	seed maphash.Seed
-
 	mu     sync.Mutex // guards the fields below; never held during a scan
-	root   *node
+	pairs  []index.KV // sorted by key; replaced, never changed
 	closed bool
 }
 
 // New returns an empty store.
-func New() *Store { return &Store{seed: maphash.MakeSeed()} }
+func New() *Store { return &Store{} }
 
 // Get implements index.Store.
 func (s *Store) Get(key []byte) ([]byte, error) {
-	root, err := s.snapshot()
+	pairs, err := s.snapshot()
 	if err != nil {
 		return nil, err
 	}
-	n := root.find(key)
-	if n == nil {
+	i, ok := search(pairs, key)
+	if !ok {
 		return nil, fs.ErrNotExist
 	}
-	return bytes.Clone(n.value), nil
+	return bytes.Clone(pairs[i].Value), nil
 }
 
 // Scan implements index.Store.
@@ -54,15 +50,17 @@ func (s *Store) Scan(prefix, from []byte) iter.Seq2[index.KV, error] {
 		start = from
 	}
 	return func(yield func(index.KV, error) bool) {
-		root, err := s.snapshot()
+		pairs, err := s.snapshot()
 		if err != nil {
 			yield(index.KV{}, err)
 			return
 		}
-		root.ascend(start, func(n *node) bool {
-			return bytes.HasPrefix(n.key, prefix) &&
-				yield(index.KV{Key: slices.Clip(n.key), Value: slices.Clip(n.value)}, nil)
-		})
+		i, _ := search(pairs, start)
+		for _, kv := range pairs[i:] {
+			if !bytes.HasPrefix(kv.Key, prefix) || !yield(kv, nil) {
+				return
+			}
+		}
 	}
 }
 
@@ -78,17 +76,21 @@ func (s *Store) Apply(changes ...index.KV) error {
 	if s.closed {
 		return fs.ErrClosed
 	}
-	for _, c := range changes {
-		if c.Value == nil {
-			s.root = s.root.without(c.Key)
-			continue
+	changes = slices.Clone(changes)
+	slices.SortStableFunc(changes, func(a, b index.KV) int { return bytes.Compare(a.Key, b.Key) })
+	old, pairs := s.pairs, make([]index.KV, 0, len(s.pairs)+len(changes))
+	for i, c := range changes {
+		at, same := search(old, c.Key)
+		pairs, old = append(pairs, old[:at]...), old[at:]
+		if same {
+			old = old[1:]
 		}
-		s.root = s.root.with(&node{
-			key:   bytes.Clone(c.Key),
-			value: bytes.Clone(c.Value),
-			prio:  maphash.Bytes(s.seed, c.Key),
-		})
+		last := i+1 == len(changes) || !bytes.Equal(changes[i+1].Key, c.Key)
+		if last && c.Value != nil {
+			pairs = append(pairs, index.KV{Key: slices.Clip(bytes.Clone(c.Key)), Value: slices.Clip(bytes.Clone(c.Value))})
+		}
 	}
+	s.pairs = append(pairs, old...)
 	return nil
 }
 
@@ -96,15 +98,20 @@ func (s *Store) Apply(changes ...index.KV) error {
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.root, s.closed = nil, true
+	s.pairs, s.closed = nil, true
 	return nil
 }
 
-func (s *Store) snapshot() (*node, error) {
+func (s *Store) snapshot() ([]index.KV, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, fs.ErrClosed
 	}
-	return s.root, nil
+	return s.pairs, nil
+}
+
+// search returns where a key is among the pairs, or would be.
+func search(pairs []index.KV, key []byte) (at int, found bool) {
+	return slices.BinarySearchFunc(pairs, key, func(kv index.KV, key []byte) int { return bytes.Compare(kv.Key, key) })
 }
