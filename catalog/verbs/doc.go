@@ -9,7 +9,7 @@
 // catalog/control carries the verbs to another process, and cmd prints what they return.
 //
 // Begin with [Verbs], whose methods are in a file each: resolve.go says which image a URI
-// means, images.go and search.go look for images, pull.go and push.go move them, cached.go
+// means, images.go looks for images, pull.go and push.go move them, cached.go
 // is about what is in the cache.
 //
 // A verb about a remote whose images are files of this machine never opens the local
