@@ -3,8 +3,8 @@
 // Package mem is an index.Store in memory: for programs that keep no state on
 // the disk, and for tests. It forgets everything at Close.
 //
-// The pairs are a sorted slice, which each Apply replaces: a scan reads the one that was
-// there when it began, without a lock. It is not made for a million pairs. Begin at [New].
+// A scan reads a clone of the tree, which shares what is not changed meanwhile: it
+// sees the pairs as they were when it began, without a lock. Start at [New].
 package mem
 
 import (
@@ -14,6 +14,8 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/google/btree"
+
 	"github.com/sregfs/sregfs/catalog/index"
 )
 
@@ -21,25 +23,30 @@ var _ index.Store = (*Store)(nil)
 
 // A Store keeps its pairs in memory. Make one with New.
 type Store struct {
-	mu     sync.Mutex // guards the fields below; never held during a scan
-	pairs  []index.KV // sorted by key; replaced, never changed
-	closed bool
+	mu   sync.Mutex              // guards the field below; never held during a scan
+	tree *btree.BTreeG[index.KV] // nil once the store is closed
 }
 
+// degree is how many children a node of the tree has at least.
+const degree = 16
+
 // New returns an empty store.
-func New() *Store { return &Store{} }
+func New() *Store {
+	return &Store{tree: btree.NewG(degree, func(a, b index.KV) bool { return bytes.Compare(a.Key, b.Key) < 0 })}
+}
 
 // Get implements index.Store.
 func (s *Store) Get(key []byte) ([]byte, error) {
-	pairs, err := s.snapshot()
-	if err != nil {
-		return nil, err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tree == nil {
+		return nil, fs.ErrClosed
 	}
-	i, ok := search(pairs, key)
+	kv, ok := s.tree.Get(index.KV{Key: key})
 	if !ok {
 		return nil, fs.ErrNotExist
 	}
-	return bytes.Clone(pairs[i].Value), nil
+	return bytes.Clone(kv.Value), nil
 }
 
 // Scan implements index.Store.
@@ -50,17 +57,14 @@ func (s *Store) Scan(prefix, from []byte) iter.Seq2[index.KV, error] {
 		start = from
 	}
 	return func(yield func(index.KV, error) bool) {
-		pairs, err := s.snapshot()
-		if err != nil {
-			yield(index.KV{}, err)
+		tree := s.snapshot()
+		if tree == nil {
+			yield(index.KV{}, fs.ErrClosed)
 			return
 		}
-		i, _ := search(pairs, start)
-		for _, kv := range pairs[i:] {
-			if !bytes.HasPrefix(kv.Key, prefix) || !yield(kv, nil) {
-				return
-			}
-		}
+		tree.AscendGreaterOrEqual(index.KV{Key: start}, func(kv index.KV) bool {
+			return bytes.HasPrefix(kv.Key, prefix) && yield(kv, nil)
+		})
 	}
 }
 
@@ -73,24 +77,16 @@ func (s *Store) Apply(changes ...index.KV) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.tree == nil {
 		return fs.ErrClosed
 	}
-	changes = slices.Clone(changes)
-	slices.SortStableFunc(changes, func(a, b index.KV) int { return bytes.Compare(a.Key, b.Key) })
-	old, pairs := s.pairs, make([]index.KV, 0, len(s.pairs)+len(changes))
-	for i, c := range changes {
-		at, same := search(old, c.Key)
-		pairs, old = append(pairs, old[:at]...), old[at:]
-		if same {
-			old = old[1:]
-		}
-		last := i+1 == len(changes) || !bytes.Equal(changes[i+1].Key, c.Key)
-		if last && c.Value != nil {
-			pairs = append(pairs, index.KV{Key: slices.Clip(bytes.Clone(c.Key)), Value: slices.Clip(bytes.Clone(c.Value))})
+	for _, c := range changes {
+		if c.Value == nil {
+			s.tree.Delete(c)
+		} else {
+			s.tree.ReplaceOrInsert(index.KV{Key: slices.Clip(bytes.Clone(c.Key)), Value: slices.Clip(bytes.Clone(c.Value))})
 		}
 	}
-	s.pairs = append(pairs, old...)
 	return nil
 }
 
@@ -98,20 +94,16 @@ func (s *Store) Apply(changes ...index.KV) error {
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pairs, s.closed = nil, true
+	s.tree = nil
 	return nil
 }
 
-func (s *Store) snapshot() ([]index.KV, error) {
+// snapshot returns the tree as it is, nil once the store is closed.
+func (s *Store) snapshot() *btree.BTreeG[index.KV] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return nil, fs.ErrClosed
+	if s.tree == nil {
+		return nil
 	}
-	return s.pairs, nil
-}
-
-// search returns where a key is among the pairs, or would be.
-func search(pairs []index.KV, key []byte) (at int, found bool) {
-	return slices.BinarySearchFunc(pairs, key, func(kv index.KV, key []byte) int { return bytes.Compare(kv.Key, key) })
+	return s.tree.Clone()
 }

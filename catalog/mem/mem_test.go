@@ -17,7 +17,7 @@ func TestStore(t *testing.T) {
 }
 
 func BenchmarkApply(b *testing.B) {
-	for _, n := range []int{1000, 10_000} {
+	for _, n := range []int{1000, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			s := mem.New()
 			for i := range n {
