@@ -4,11 +4,16 @@ package uploads
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/index"
 )
@@ -105,4 +110,97 @@ func pushError(remote string, ref backends.Ref, err error) error {
 		return err
 	}
 	return &backends.Error{Op: "push", Remote: remote, Ref: ref, Err: err}
+}
+
+// final reports whether another try cannot help: the configuration or the draft is
+// the reason, or the registry has refused this very push. A doubtful error is not.
+func final(err error) bool {
+	if _, ok := errors.AsType[*doubtful](err); ok {
+		return false
+	}
+	for _, target := range []error{fs.ErrExist, fs.ErrInvalid, fs.ErrNotExist, backends.ErrChanged, backends.ErrReadOnly,
+		backends.ErrCorrupt, backends.ErrNotAllowed, errors.ErrUnsupported, cache.ErrClosed, spool.ErrClosed, catalog.ErrClosed} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// A doubtful error may not be the registry's: the sign-in page of a network, or a proxy,
+// answers any request in its place, and may be gone tomorrow. Only two answers are
+// certain to be a registry's: that the tag is taken, and that it refuses this image.
+type doubtful struct{ error }
+
+// Unwrap returns the cause.
+func (d *doubtful) Unwrap() error { return d.error }
+
+// judged returns the error of a push, marked as doubtful unless it is certain.
+func judged(err error) error {
+	for _, target := range []error{fs.ErrExist, fs.ErrInvalid, backends.ErrChanged} {
+		if errors.Is(err, target) {
+			return err
+		}
+	}
+	return &doubtful{err}
+}
+
+// sessionLife is how long the state of a push is kept: services keep what was sent for a
+// day to a week.
+const sessionLife = 7 * 24 * time.Hour
+
+// A pushSession is the backends.Session of a user's file, so that a push that was killed
+// can be resumed. (That of a draft is in its journal.)
+type pushSession struct {
+	store *index.Index
+	key   []byte
+	now   func() time.Time
+	log   *slog.Logger
+}
+
+var _ backends.Session = (*pushSession)(nil)
+
+// session returns the session of the push of those bytes to ref. It is another one if the
+// remote's name means another service now.
+func (u *Uploads) session(s *index.Index, r catalog.Remote, ref backends.Ref, digest string) *pushSession {
+	k := index.SessionKey(r.Name, ref.String(), digest, r.Client.Origin())
+	return &pushSession{store: s, key: k, now: u.cat.Now, log: u.log}
+}
+
+// Load implements backends.Session.
+func (p *pushSession) Load() []byte {
+	saved, err := p.store.Get(p.key)
+	if at, ok := sessionTime(saved); err != nil || !ok || p.now().Sub(at) > sessionLife {
+		return nil
+	}
+	return saved[8:]
+}
+
+// Save implements backends.Session. It drops what is too old of others.
+func (p *pushSession) Save(state []byte) error {
+	changes := []index.KV{{Key: p.key}}
+	if state != nil {
+		changes[0].Value = append(binary.BigEndian.AppendUint64(nil, uint64(p.now().Unix())), state...)
+	}
+	for kv, err := range p.store.Scan(index.SessionPrefix(), nil) {
+		if err != nil {
+			break
+		}
+		if at, ok := sessionTime(kv.Value); !ok || p.now().Sub(at) > sessionLife {
+			changes = append(changes, index.KV{Key: append([]byte(nil), kv.Key...)})
+		}
+	}
+	err := p.store.Apply(changes...)
+	if errors.Is(err, fs.ErrInvalid) {
+		p.log.Debug("how far a push came is too much to remember", "bytes", len(state))
+		return nil
+	}
+	return err
+}
+
+func sessionTime(saved []byte) (time.Time, bool) {
+	if len(saved) < 8 {
+		return time.Time{}, false
+	}
+	return time.Unix(int64(binary.BigEndian.Uint64(saved)), 0), true
 }

@@ -54,8 +54,8 @@ func (v *reader) findFrom(ctx context.Context, uri, without string) (catalog.Rem
 	return r, img, err
 }
 
-// withImage calls use with what uri means, and once more where that turns out to have
-// been replaced meanwhile.
+// withImage calls use with the image that uri means, and once more if that was replaced
+// meanwhile.
 func (v *reader) withImage(ctx context.Context, uri string, use func(catalog.Remote, backends.Image) error) error {
 	r, img, err := v.find(ctx, uri)
 	if err != nil {

@@ -22,7 +22,7 @@ type pattern struct {
 	text       string
 	many       bool
 	remote     string // "" means all
-	collection string // below which everything lies that is meant
+	collection string // all that is meant is in it or below it
 	match      *index.Matcher
 }
 
@@ -46,7 +46,7 @@ func (v *reader) readPattern(text string) (pattern, error) {
 	if folder == "" {
 		return p, nil
 	}
-	// What lies in the collection is named like this.
+	// An image in the collection has a name like this.
 	u, err := backends.ParseURI(folder + "x")
 	if err != nil {
 		return p, err
@@ -79,9 +79,9 @@ func (p *pattern) has(remote string, ref backends.Ref) bool {
 
 // Choose yields the images that a pattern means: a URI means one, which is looked
 // up; a glob matches as in Images; "lab://vsoch/" means all in that collection, at
-// any depth. Where the remote is said, its listings below the collection are made
-// anew if they are out of date; if that fails, what is known comes before the
-// error. Where it is not, what is known on every remote counts.
+// any depth. If the pattern names the remote, listings below the collection that are
+// out of date are made first; if that fails, what is known comes before the error. If it
+// does not, what is known of every remote counts.
 //
 // Errors: those of Resolve and Lookup; fs.ErrNotExist if nothing matches; those of
 // backends.Lister.
@@ -131,7 +131,7 @@ func (v *reader) chooseMany(ctx context.Context, p *pattern, yield func(Record, 
 	}
 }
 
-// hint says where a pattern without a remote was looked for.
+// hint says what a pattern without a remote was compared with.
 func (p *pattern) hint() string {
 	if p.remote != "" {
 		return ""
@@ -148,7 +148,7 @@ func (v *reader) chooseOf(ctx context.Context, r catalog.Remote, p *pattern, yie
 		match = &all
 	}
 	if r.Local() {
-		return v.imagesAtHand(ctx, r, match, pick)
+		return v.imagesLocal(ctx, r, match, pick)
 	}
 	s, err := v.cat.State()
 	if err != nil {

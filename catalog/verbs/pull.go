@@ -81,8 +81,8 @@ func checkDestination(o PullOptions) error {
 	return nil
 }
 
-// fetchWhole calls use with the file that has all of the image's bytes, at the
-// beginning. It is not evicted before use returns.
+// fetchWhole calls use with a file that has all of the image's bytes, read from its
+// beginning. The file is not evicted before use returns.
 func (v *transfers) fetchWhole(ctx context.Context, r catalog.Remote, img backends.Image, p catalog.Progress, use func(*os.File) error) error {
 	if p == nil {
 		p = func(int64, int64) {}

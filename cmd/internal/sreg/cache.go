@@ -220,7 +220,7 @@ func printUse(w io.Writer, u verbs.CacheUse) error {
 	}{{"whole", u.Cached}, {"partial", u.Partial}, {"pinned", u.Pinned}, {"open", u.Open}, {"uploads", u.Uploads}} {
 		t.row(r.name, size(r.use.Bytes), plural(r.use.Blobs, "image"))
 	}
-	t.row("metadata", size(u.Told), "manifests and the like")
+	t.row("metadata", size(u.Metadata), "manifests and the like")
 	if u.Refused > 0 {
 		t.row("refused", "", plural(u.Refused, "image")+", as what came did not match the digest (sreg cache ls)")
 	}
