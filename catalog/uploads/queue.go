@@ -44,6 +44,17 @@ func (q *queue) add(id string, most int) bool {
 	return q.runs.enqueue(id, most, func(ctx context.Context) { q.publishLater(ctx, id) })
 }
 
+// start opens the queue, with the drafts in it that an earlier process left.
+func (q *queue) start(ids []string) {
+	rs := q.runs
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.started = true
+	for _, id := range ids {
+		rs.enqueueLocked(id, func(ctx context.Context) { q.publishLater(ctx, id) })
+	}
+}
+
 // publishLater tries until the draft is published, is gone, or cannot be
 // published as it is.
 func (q *queue) publishLater(ctx context.Context, id string) {

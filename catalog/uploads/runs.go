@@ -186,12 +186,13 @@ func (rs *runs) stop(id string, may bool) *run {
 	return r
 }
 
-// pending reports whether a draft is being published, or is in the queue.
+// pending reports whether a draft is being published, or is in the queue: any may be until
+// the queue is open.
 func (rs *runs) pending(id string) bool {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	_, queued := rs.queued[id]
-	return queued || rs.runs[id] != nil
+	return !rs.started || queued || rs.runs[id] != nil
 }
 
 // enqueue has work done in the background for a sealed draft. It reports false if there
@@ -202,7 +203,12 @@ func (rs *runs) enqueue(id string, most int, work func(context.Context)) bool {
 	if _, waiting := rs.queued[id]; waiting {
 		return true
 	}
-	if !rs.started || len(rs.queued) >= most || !rs.background(work) {
+	return rs.started && len(rs.queued) < most && rs.enqueueLocked(id, work)
+}
+
+// enqueueLocked needs mu.
+func (rs *runs) enqueueLocked(id string, work func(context.Context)) bool {
+	if !rs.background(work) {
 		return false
 	}
 	rs.queued[id] = true

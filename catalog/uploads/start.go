@@ -5,7 +5,6 @@ package uploads
 import (
 	"context"
 	"log/slog"
-	"math"
 	"time"
 
 	"github.com/sregfs/sregfs/cache/spool"
@@ -34,14 +33,13 @@ func (u *Uploads) Start(ctx context.Context) error {
 	if err != nil || s.Spool == nil {
 		return err
 	}
-	u.runs.mu.Lock()
-	u.runs.started = true
-	u.runs.mu.Unlock()
+	var accepted []string // as their programs were told
 	for _, d := range s.Spool.Drafts() {
 		if d.Target.Async && (d.State == spool.Sealed || d.State == spool.Failed) {
-			u.queue.add(d.ID, math.MaxInt) // their programs were told that they are accepted
+			accepted = append(accepted, d.ID)
 		}
 	}
+	u.queue.start(accepted)
 	u.cat.Go(func(own context.Context) {
 		tick := time.NewTicker(time.Hour)
 		defer tick.Stop()
@@ -87,4 +85,5 @@ func (u *Uploads) Standing() []*spool.Draft {
 }
 
 // Pending reports whether a draft is being published, or waits for that in the background.
+// Before Start it may do so.
 func (u *Uploads) Pending(id string) bool { return u.runs.pending(id) }
