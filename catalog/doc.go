@@ -52,7 +52,7 @@
 //	core.locks          the stored entries of a collection           before trees; held while they are written
 //	core.trees          which collections are in which               after one of locks; held while they are written
 //	remotes.mu          changes of the list of remotes               alone
-//	watchers.mu         who is told of events                        alone; not held while they are told
+//	watchers.mu         the functions that are called with events    alone; not held while they are called
 //	tasks.mu            the work in the background                   alone
 //	health.mu, negativeCache.mu, failures.mu, recentWrites.mu, prefetcher.mu    what each remembers; last, alone
 package catalog

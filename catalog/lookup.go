@@ -150,8 +150,8 @@ func (c *images) Stat(ctx context.Context, remote string, ref backends.Ref) (bac
 	return c.statNow(ctx, r, ref)
 }
 
-// Current is Lookup for those who are about to replace the image: its version
-// must not be out of date.
+// Current is Lookup for a caller that is about to replace the image: the version is not out
+// of date.
 func (c *images) Current(ctx context.Context, r Remote, ref backends.Ref) (backends.Image, error) {
 	if r.Local() {
 		return c.statNow(ctx, r, ref)

@@ -37,7 +37,7 @@ type Options struct {
 	Details func() map[string]string // more to report in Status; may be nil
 
 	Refusals func() []verbs.Refusal // also to report in Status; may be nil
-	// Settle returns when everybody who shows the tree shows it as it is now; may
+	// Settle returns when the mount shows the tree as it is now; may
 	// be nil. A verb that changes the tree waits for it, for settleTime at most.
 	Settle func(ctx context.Context) error
 	// Reload takes up what is new in the configuration; see Client.Reload. It may be
@@ -58,7 +58,7 @@ func Handler(v *verbs.Verbs, opts Options) http.Handler {
 // settleTime is how long a verb that is done waits for the mount to show it.
 const settleTime = 2 * time.Second
 
-// settle makes who called a verb find the tree as the verb left it.
+// settle waits until the mount shows what a verb did.
 func (o Options) settle(ctx context.Context) {
 	if o.Settle == nil {
 		return

@@ -65,28 +65,12 @@ func appendBlob(b []byte, r cache.Record) []byte {
 	return b
 }
 
-// appendTime writes zero, or the seconds after one byte.
-func appendTime(b []byte, t time.Time) []byte {
-	if t.IsZero() {
-		return append(b, 0)
-	}
-	b = binary.AppendVarint(append(b, 1), t.Unix())
-	return binary.AppendUvarint(b, uint64(t.Nanosecond()))
-}
-
-func (d *decoder) time() time.Time {
-	if d.byte() == 0 {
-		return time.Time{}
-	}
-	return time.Unix(d.varint(), int64(d.uvarint()%1e9)).UTC()
-}
-
 func decodeBlob(b []byte) (cache.Record, bool) {
 	d := decoder{b: b}
 	if d.byte() != codecVersion {
 		return cache.Record{}, false
 	}
 	r := cache.Record{Size: d.varint(), OnDisk: d.varint(), State: cache.State(d.string())}
-	r.Used, r.Verified, r.ModTime = d.time(), d.time(), d.time()
+	r.Used, r.Verified, r.ModTime = d.moment(), d.moment(), d.moment()
 	return r, !d.bad && len(d.b) == 0
 }

@@ -378,3 +378,19 @@ func decodeHeader(b []byte) (h Header, ok bool) {
 	h.Count = int(d.uvarint())
 	return h, !d.bad && len(d.b) == 0
 }
+
+// appendTime writes zero, or the seconds after one byte.
+func appendTime(b []byte, t time.Time) []byte {
+	if t.IsZero() {
+		return append(b, 0)
+	}
+	b = binary.AppendVarint(append(b, 1), t.Unix())
+	return binary.AppendUvarint(b, uint64(t.Nanosecond()))
+}
+
+func (d *decoder) moment() time.Time {
+	if d.byte() == 0 {
+		return time.Time{}
+	}
+	return time.Unix(d.varint(), int64(d.uvarint()%1e9)).UTC()
+}

@@ -210,7 +210,7 @@ func (m *Index) Versions(ctx context.Context, remote string, fn func(backends.Im
 		if err != nil {
 			return err
 		}
-		e, ok := Decode(one.value, one.ref())
+		e, ok := Decode(one.value, one.refOf())
 		if ok && (e.Image.Digest != "" || e.Image.Version != "") {
 			fn(e.Image)
 		}

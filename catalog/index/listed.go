@@ -14,7 +14,7 @@ type Listed struct {
 	Ref        backends.Ref    // of the image
 	Format     string          // as backends.Image has it
 	value      []byte          // as stored
-	version    part            // of value: the version, as appendDigest writes it
+	version    span            // of value: the version, as appendDigest writes it
 	image      *backends.Image // instead of value
 }
 
@@ -23,8 +23,8 @@ func Directly(collection string, image *backends.Image) *Listed {
 	return &Listed{Collection: collection, Ref: image.Ref, Format: image.Format, image: image}
 }
 
-// A part is some bytes of a slice. The zero value is none.
-type part struct{ begin, end int }
+// A span is some bytes of a slice. The zero value is none.
+type span struct{ begin, end int }
 
 // AppendVersion appends bytes to b that are the same for the same version of an
 // image, and others for another, as the function of that name does.
@@ -109,7 +109,7 @@ func (l *Listed) unpack(value []byte) bool {
 		return false
 	}
 	e := Entry{Flags: Flags(d.byte())}
-	l.value, l.version, l.Format = value, part{}, ""
+	l.value, l.version, l.Format = value, span{}, ""
 	if !e.Is(Full) && e.Is(hasGuess) {
 		l.Format = d.format()
 	}
@@ -120,9 +120,9 @@ func (l *Listed) unpack(value []byte) bool {
 		d.skipDigest()
 		middle := len(value) - len(d.b)
 		d.skipDigest()
-		l.version = part{middle, len(value) - len(d.b)}
+		l.version = span{middle, len(value) - len(d.b)}
 		if l.version.end <= middle+len(noVersion) {
-			l.version = part{begin, middle} // it is the same, or there is none
+			l.version = span{begin, middle} // it is the same, or there is none
 		}
 		if e.Is(hasTime) {
 			d.varint()

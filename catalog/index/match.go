@@ -42,12 +42,12 @@ func NewMatcher(query string) (*Matcher, error) {
 
 // Match reports whether the query means an image.
 func (m *Matcher) Match(remote string, ref backends.Ref) bool {
-	return m.parts(remote, []byte(ref.Collection), []byte(ref.Name), []byte(ref.Tag))
+	return m.matchParts(remote, []byte(ref.Collection), []byte(ref.Name), []byte(ref.Tag))
 }
 
-// parts is Match for the parts of a key. Ordinary names are put together without
+// matchParts is Match for the parts of a key. Ordinary names are put together without
 // an allocation; a byte that a URI escapes takes the long way.
-func (m *Matcher) parts(remote string, collection, name, tag []byte) bool {
+func (m *Matcher) matchParts(remote string, collection, name, tag []byte) bool {
 	if len(m.query) == 0 {
 		return true
 	}
@@ -82,7 +82,7 @@ func (m *Matcher) line(scheme string, line []byte) bool {
 // key is Match for the key of an image.
 func (m *Matcher) key(remote string, key []byte) bool {
 	_, collection, name, tag, ok := cutImageKey(key)
-	return ok && m.parts(remote, collection, name, tag)
+	return ok && m.matchParts(remote, collection, name, tag)
 }
 
 // literals returns what is in each URI that the query means, as it is and in

@@ -33,7 +33,7 @@ type remoteNames struct {
 	gone  int                 // keys deleted since
 }
 
-// begin returns a table for the caller to fill and pass to end; nil if there is one, or
+// begin returns a table for the caller to fill and pass to finish; nil if there is one, or
 // another caller is filling it.
 func (x *nameIndex) begin(remote string) *nameTable {
 	x.mu.Lock()
@@ -48,9 +48,9 @@ func (x *nameIndex) begin(remote string) *nameTable {
 	return newNameTable(remote)
 }
 
-// end keeps a table that begin returned, if it is complete. After one that is too large
+// finish keeps a table that begin returned, if it is complete. After one that is too large
 // there is no other until everything is dropped.
-func (x *nameIndex) end(t *nameTable, whole bool) {
+func (x *nameIndex) finish(t *nameTable, whole bool) {
 	if t == nil {
 		return
 	}

@@ -192,7 +192,7 @@ func TestNameIndex(t *testing.T) {
 		}
 		fill(table, 5)
 		x.note([]KV{imageChange(ref(2)), imageChange(ref(7))}) // behind the reader's back
-		x.end(table, true)
+		x.finish(table, true)
 		found(6)
 		x.note([]KV{imageChange(ref(3)), imageChange(ref(8)), {Key: ImageKey("lab", ref(9))}})
 		found(7)
@@ -207,12 +207,12 @@ func TestNameIndex(t *testing.T) {
 
 		table = x.begin("lab")
 		fill(table, 5)
-		x.end(table, false)
+		x.finish(table, false)
 		lost("by halves")
 
 		table = x.begin("lab")
 		fill(table, 5)
-		x.end(table, true)
+		x.finish(table, true)
 		for i := range maxAdded + 1 {
 			x.note([]KV{imageChange(ref(10 + i))})
 		}
@@ -220,7 +220,7 @@ func TestNameIndex(t *testing.T) {
 
 		table = x.begin("lab")
 		x.close()
-		x.end(table, true)
+		x.finish(table, true)
 		lost("after the end")
 	})
 }

@@ -21,7 +21,7 @@ func (m *Index) Images(remote string, match *Matcher, yield func(backends.Image)
 	}
 	table := m.names.begin(remote)
 	whole := false
-	defer func() { m.names.end(table, whole) }()
+	defer func() { m.names.finish(table, whole) }()
 	err := m.scanImages(remote, match, table, func(img backends.Image) bool {
 		more := yield(img)
 		whole = whole || !more
@@ -58,10 +58,10 @@ func (m *Index) scanImages(remote string, match *Matcher, table *nameTable, yiel
 			return err
 		}
 		table.add(one.key, one.collection, one.name, one.tag)
-		if !match.parts(remote, one.collection, one.name, one.tag) {
+		if !match.matchParts(remote, one.collection, one.name, one.tag) {
 			continue
 		}
-		e, ok := Decode(one.value, one.ref())
+		e, ok := Decode(one.value, one.refOf())
 		if ok && e.Shown() && !yield(e.Image) {
 			return nil
 		}
@@ -74,12 +74,12 @@ func (m *Index) scanImages(remote string, match *Matcher, table *nameTable, yiel
 type storedImage struct {
 	key, value            []byte
 	collection, name, tag []byte
-	last                  backends.Ref // the last one that ref returned
+	last                  backends.Ref // the last one that refOf returned
 }
 
-// ref returns the image's ref. Parts that are those of the one before take no memory of
+// refOf returns the image's ref. Parts that are those of the one before take no memory of
 // their own.
-func (i *storedImage) ref() backends.Ref {
+func (i *storedImage) refOf() backends.Ref {
 	if string(i.collection) != i.last.Collection {
 		i.last.Collection = string(i.collection)
 	}

@@ -19,7 +19,7 @@ import (
 // has the image after all.
 const giveUpWait = 5 * time.Second
 
-// runs are the drafts that are being published, with those who wait for each, and the
+// runs are the drafts that are being published, with the callers of each, and the
 // drafts that wait in the queue. The spool keeps the state of a draft, see
 // spool.State.
 type runs struct {

@@ -3,7 +3,6 @@
 package uploads
 
 import (
-	"io"
 	"log/slog"
 	"sync/atomic"
 
@@ -21,6 +20,3 @@ type Uploads struct {
 	turns     backends.Locks // by name: one push to a name at a time
 	published atomic.Int64   // counts what was published, before rebase looks for drafts that follow
 }
-
-// shut closes a handle of a draft: its error has nothing to say.
-func shut(c io.Closer) { c.Close() }

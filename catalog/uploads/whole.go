@@ -71,3 +71,6 @@ func contextReader(ctx context.Context, r io.Reader) io.Reader {
 		return r.Read(p)
 	})
 }
+
+// shut closes a handle of a draft: its error has nothing to say.
+func shut(c io.Closer) { c.Close() }

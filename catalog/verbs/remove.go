@@ -86,7 +86,7 @@ func (v *transfers) named(ctx context.Context, uri, without string) (catalog.Rem
 type Shared struct {
 	Record Record `json:"image"`
 	Link   string `json:"link"`           // where they find it
-	With   string `json:"with,omitempty"` // the e-mail address of who was given access; "" if the link is enough
+	With   string `json:"with,omitempty"` // the e-mail address that was given access; "" if the link is enough
 }
 
 // Share gives others access to the image that uri names now: anybody who has the link,
