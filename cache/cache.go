@@ -65,7 +65,7 @@ func newCache(dir layout, opts Options) *Cache {
 	c.usage.full = make(chan struct{}, 1)
 	c.records = records{index: opts.Index, log: opts.Log, tidy: make(chan struct{}, 1), stale: map[Key]bool{}, dropped: map[Key]bool{}}
 	c.table = table{common: &c.common, idle: idleBlobs{wake: make(chan struct{}, 1)}, families: map[Key]*family{}}
-	c.evictor = evictor{common: &c.common, table: &c.table, metadata: metadata{&c.common}, pins: pins{keys: map[Key]bool{}}}
+	c.evictor.common, c.evictor.table, c.evictor.metadata = &c.common, &c.table, metadata{&c.common}
 	c.verity = verity{common: &c.common, table: &c.table}
 	c.opener = opener{common: &c.common, table: &c.table, evictor: &c.evictor, verity: &c.verity, refill: c.refill}
 	c.streams = streams{opener: &c.opener, running: map[streamed]*streaming{}}
@@ -147,20 +147,10 @@ func (c *Cache) save() error {
 
 // Pin keeps a blob from eviction until Unpin; it need not be here yet. Pins are
 // not stored: the catalogue keeps them and sets them again after Open.
-func (c *Cache) Pin(key Key) {
-	p := &c.evictor.pins
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.keys[key] = true
-}
+func (c *Cache) Pin(key Key) { c.evictor.pins.Store(key, true) }
 
 // Unpin is the inverse of Pin.
-func (c *Cache) Unpin(key Key) {
-	p := &c.evictor.pins
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.keys, key)
-}
+func (c *Cache) Unpin(key Key) { c.evictor.pins.Delete(key) }
 
 // Trim evicts until the limits hold, and returns how many bytes it freed. The
 // blobs used longest ago go first; those that are open, being fetched or pinned
@@ -170,8 +160,8 @@ func (c *Cache) Trim() int64 { return c.evictor.trim(0) }
 // Adopt takes over the file at path as the whole and verified blob of a digest
 // that the caller has computed: by rename, or by clone or copy where path is on
 // another disk or has another name too. The blob may be here already, and open:
-// its readers go on with what was adopted, but get backends.ErrCorrupt if what
-// they were given before was something else. Afterwards nothing is at path.
+// its readers go on with the adopted file, but get backends.ErrCorrupt if they were given
+// other bytes before. Afterwards nothing is at path.
 //
 // Errors: fs.ErrInvalid if digest is no "sha256:…" or the file not size bytes
 // long; those of the local disk.
@@ -209,7 +199,7 @@ func (c *Cache) Remove(key Key) error {
 	if !key.valid() {
 		return nil
 	}
-	if c.evictor.pins.has(key) {
+	if c.evictor.pinned(key) {
 		return fmt.Errorf("%w: pinned", ErrInUse)
 	}
 	f, err := c.table.take(c.ctx, key)
@@ -256,9 +246,9 @@ func removeItem(it *item) error {
 func (c *Cache) Info(key Key) Info {
 	if key == Metadata {
 		c.evictor.metadata.files()
-		return Info{Record: Record{Key: key, Size: -1, State: Remote, OnDisk: c.usage.told.Load()}}
+		return Info{Record: Record{Key: key, Size: -1, State: Remote, OnDisk: c.usage.meta.Load()}}
 	}
-	info := Info{Record: Record{Key: key, Size: -1, State: Remote}, Epoch: noEpoch, Pinned: c.evictor.pins.has(key)}
+	info := Info{Record: Record{Key: key, Size: -1, State: Remote}, Epoch: noEpoch, Pinned: c.evictor.pinned(key)}
 	if f := c.table.get(key); f != nil {
 		for _, it := range f.members() {
 			info.add(it.info())
@@ -278,7 +268,7 @@ func (c *Cache) InfoOf(client *backends.Client, img backends.Image) Info {
 		}
 		info.add(f.main.info())
 	}
-	info.Pinned = c.evictor.pins.has(key)
+	info.Pinned = c.evictor.pinned(key)
 	return info
 }
 
@@ -286,8 +276,11 @@ func (c *Cache) InfoOf(client *backends.Client, img backends.Image) Info {
 // are refused (Info.Refused), of which nothing is.
 func (c *Cache) Infos() iter.Seq[Info] {
 	return func(yield func(Info) bool) {
-		for _, key := range c.table.keys() {
-			if info := c.Info(key); !info.Shared && (info.State != Remote || !info.Refused.IsZero()) && !yield(info) {
+		for _, it := range c.table.items() {
+			if !it.isMain() {
+				continue
+			}
+			if info := c.Info(it.key); !info.Shared && (info.State != Remote || !info.Refused.IsZero()) && !yield(info) {
 				return
 			}
 		}
@@ -317,7 +310,7 @@ func (c *Cache) Warning() string { return c.opts.Warning }
 // Usage returns the bytes that blobs and metadata take on the disk, and the limit.
 func (c *Cache) Usage() (used, limit int64) {
 	c.evictor.metadata.files()
-	return c.usage.blobs.Load() + c.usage.told.Load(), c.usage.most
+	return c.usage.blobs.Load() + c.usage.meta.Load(), c.usage.most
 }
 
 // Space returns the bytes that are free on the disk of the cache, and how many of
@@ -391,4 +384,56 @@ func (it *item) info() Info {
 		}
 	}
 	return info
+}
+
+// HandOver gives the directory up to another process while blobs are open: their
+// handles go on until Close, and nothing else does. Whole blobs are read through the
+// files that are open. A blob that is open and not whole loses its names in the directory,
+// and its download goes on into a file that ends with the last handle: the other process
+// fetches the blob again. This way a chunk map has one writer, and a whole blob none.
+//
+// ctx bounds the wait for calls that are opening a blob, and for blobs that are being made
+// durable.
+// A second HandOver does nothing.
+func (c *Cache) HandOver(ctx context.Context) error {
+	if !c.table.handOver() {
+		return nil
+	}
+	c.streams.cancelAll()
+	for _, it := range c.table.items() {
+		if err := giveUp(ctx, it); err != nil {
+			return err
+		}
+	}
+	c.table.idle.close(0)
+	close(c.leave)
+	<-c.left // it saves no more: the index is closed next
+	return c.save()
+}
+
+// giveUp ends what comes in for nobody, and takes the names from what is open.
+func giveUp(ctx context.Context, it *item) error {
+	if err := it.family.seize(ctx); err != nil {
+		return err
+	}
+	d, handles := it.live()
+	open := d != nil && handles > 0 && d.phase.Load() == partial
+	var err error
+	if open {
+		d.stored.disk.Lock()
+		err = localError("remove", it.slot().drop())
+		it.nameless.Store(true)
+		d.stored.disk.Unlock()
+	}
+	<-it.family.busy
+	if d == nil || open || d.phase.Load() != partial {
+		return err
+	}
+	d.cancel() // its committer makes it durable
+	select {
+	case <-d.committed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

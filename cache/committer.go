@@ -59,7 +59,7 @@ func (c *committer) run() {
 		case <-c.ctx.Done():
 		}
 	}
-	// Whole, adopted or dead: fetches that still run are in vain.
+	// The blob is whole, adopted or dead: fetches that still run are not needed.
 	c.cancel()
 	c.commitEnd()
 	c.awaitFetches()
@@ -101,8 +101,8 @@ func (c *committer) unused() bool {
 	return users == 1 && c.download.Idle()
 }
 
-// finish verifies a blob of which everything is here and gives it its name. Who
-// waits for the digest does not wait for the disk as well.
+// finish verifies a blob of which everything is here and gives it its name. Readers that
+// wait for the digest do not wait for the disk as well.
 func (c *committer) finish() {
 	verdict := c.check.compare()
 	if !c.commitEnd() {
@@ -259,9 +259,8 @@ func (c *committer) commitEnd() bool {
 	return !one.lost
 }
 
-// commit makes one durable, data first: a bit in the map file is a promise that the
-// bytes are on stable storage. An error costs no more than fetching some bytes
-// again one day.
+// commit makes one durable, data first: a bit in the map file promises that the bytes are
+// on stable storage. An error costs no more than fetching some bytes again.
 func (c *committer) commit(one *commit) {
 	c.stored.disk.Lock()
 	defer c.stored.disk.Unlock()
@@ -287,8 +286,8 @@ func (c *committer) commit(one *commit) {
 	}
 }
 
-// describe returns the chunk map for bits, which are durable by the time it is
-// written. The hash went over none but chunks that were here before bits were taken.
+// describe returns the chunk map for bits, which are durable by the time it is written.
+// All chunks that were hashed are among them.
 func (c *committer) describe(bits chunks.Set) *chunks.Map {
 	m := &chunks.Map{File: c.chunksOf(), Have: bits}
 	if h := c.check.hash; h != nil {

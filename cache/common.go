@@ -5,13 +5,17 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/disk"
+	"github.com/sregfs/sregfs/cache/fetch"
 )
 
 // A common is what all blobs of a cache have in common.
@@ -22,7 +26,7 @@ type common struct {
 	usage      usage
 	records    records
 	watchers   watchers
-	handedOver atomic.Bool // the directory is another process's, see HandOver
+	handedOver atomic.Bool // the directory belongs to another process, see HandOver
 }
 
 // workers are the goroutines of a cache.
@@ -37,8 +41,8 @@ type workers struct {
 }
 
 // spawn runs fn in a goroutine that close waits for. It reports false when the
-// cache is closed already. A panic of fn ends fn alone: where others wait for what
-// comes of it, fn has a Guard inside.
+// cache is closed already. A panic of fn ends fn alone: where others wait for its
+// result, fn has a Guard inside.
 func (w *workers) spawn(fn func()) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -67,7 +71,7 @@ func (w *workers) close() bool {
 	return true
 }
 
-// watchers are told when the state of a blob changes.
+// watchers are called when the state of a blob changes.
 type watchers struct {
 	mu  sync.Mutex // guards the field below
 	fns []func(Key, State)
@@ -88,7 +92,7 @@ func (w *watchers) announce(key Key, state State) {
 	}
 }
 
-// wake makes who waits for ch look. It does not block.
+// wake wakes the goroutine that waits for ch. It does not block.
 func wake(ch chan<- struct{}) {
 	select {
 	case ch <- struct{}{}:
@@ -102,8 +106,8 @@ const (
 	// lookEvery is how often the limits are looked at because blobs are closed, as long
 	// as they hold: somebody else may fill the disk.
 	lookEvery = time.Second
-	// metadataShare is the part of the limit that metadata has before any blob goes
-	// for it.
+	// metadataShare says which part of the limit metadata may take (one eighth) before
+	// blobs are evicted for it.
 	metadataShare = 8
 )
 
@@ -114,16 +118,16 @@ type usage struct {
 	reserve int64 // bytes of the disk to leave free
 
 	blobs   atomic.Int64  // bytes that all blobs take on the disk, as last measured
-	told    atomic.Int64  // bytes that metadata takes, as last measured
+	meta    atomic.Int64  // bytes that metadata takes, as last measured
 	growth  atomic.Int64  // bytes written since the limits were looked at
 	crowded atomic.Bool   // the limits did not hold when they were looked at last
 	looked  atomic.Int64  // when they were looked at because a blob was closed, in Unix nanoseconds
-	full    chan struct{} // wakes who evicts
+	full    chan struct{} // wakes the janitor to evict
 }
 
 // over reports whether need more bytes would be too many.
 func (u *usage) over(need int64) bool {
-	return u.most > 0 && u.blobs.Load()+u.told.Load()+need > u.most || !u.fits(need)
+	return u.most > 0 && u.blobs.Load()+u.meta.Load()+need > u.most || !u.fits(need)
 }
 
 // fits reports whether the disk has room for n more bytes.
@@ -133,7 +137,7 @@ func (u *usage) fits(n int64) bool {
 }
 
 // muchMetadata reports whether metadata takes more than its share.
-func (u *usage) muchMetadata() bool { return u.most > 0 && u.told.Load() > u.most/metadataShare }
+func (u *usage) muchMetadata() bool { return u.most > 0 && u.meta.Load() > u.most/metadataShare }
 
 // grew notes that n bytes were written; now and then the limits are looked at.
 func (u *usage) grew(n int64) {
@@ -160,7 +164,7 @@ func (u *usage) closed() {
 type records struct {
 	index Index // nil: nothing is remembered
 	log   *slog.Logger
-	tidy  chan struct{} // wakes who saves them
+	tidy  chan struct{} // wakes the janitor to save them
 
 	mu      sync.Mutex   // guards the fields below
 	stale   map[Key]bool // to save
@@ -199,13 +203,6 @@ func (r *records) touch(key Key) {
 	}
 }
 
-// drop notes that a record is of nothing.
-func (r *records) drop(key Key) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.dropped[key] = true
-}
-
 // save writes the changed records as get gives them; ok is false if nothing is here to
 // be remembered. Those that could not be saved are not tried again before they change:
 // the files tell all that matters.
@@ -237,4 +234,47 @@ func (r *records) save(get func(Key) (rec Record, ok bool)) error {
 		errs = append(errs, r.index.Remove(gone...))
 	}
 	return errors.Join(errs...)
+}
+
+// Errors of this package; those of backends pass through.
+var (
+	// ErrInUse: a blob is open or pinned.
+	ErrInUse = errors.New("in use")
+	// ErrClosed: the cache or the handle was closed.
+	ErrClosed = fetch.ErrClosed
+)
+
+// localError turns errors of the disk into those of this package: the errno stays, and a
+// missing file of our own does not read as "no such image".
+func localError(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, os.ErrClosed) {
+		return ErrClosed
+	}
+	if errno, ok := backends.LocalErrno(err); ok {
+		return fmt.Errorf("cache: %s: %w", op, errno)
+	}
+	return fmt.Errorf("cache: %s: %v", op, err)
+}
+
+// outward turns fetch.ErrNoRoom, which only this package knows, into ENOSPC.
+func outward(err error) error {
+	if errors.Is(err, fetch.ErrNoRoom) {
+		return fmt.Errorf("cache: %w", syscall.ENOSPC)
+	}
+	return err
+}
+
+// isFull reports whether an error of the local disk says that there is no room.
+func isFull(err error) bool {
+	errno, ok := backends.LocalErrno(err)
+	return ok && (errno == syscall.ENOSPC || errno == syscall.EDQUOT)
+}
+
+// isDamage reports whether an error of the local disk says that bytes are lost.
+func isDamage(err error) bool {
+	errno, ok := backends.LocalErrno(err)
+	return ok && errno == syscall.EIO
 }

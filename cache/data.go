@@ -18,8 +18,7 @@ import (
 	"github.com/sregfs/sregfs/cache/fetch"
 )
 
-// A data is one blob while somebody has it open or it is being fetched: all handles of
-// a blob share it. It is made of the bytes that are here, the download that brings the
+// A data is one blob while it is open or being fetched: all its handles share it. It is made of the bytes that are here, the download that brings the
 // others, and the check whether they are right. One committer makes what comes in
 // durable, verifies it and puts it in its place.
 type data struct {
@@ -59,8 +58,8 @@ func newData(it *item, size int64, digest string) *data {
 	return d
 }
 
-// has reports whether the bytes [off, end) can be read from the file now.
-// Without a lock: it may miss what is just coming in.
+// has reports whether the bytes [off, end) can be read from the file now. It takes no
+// lock, so it may miss what comes in meanwhile.
 func (d *data) has(off, end int64) bool {
 	return d.phase.Load() == whole || d.stored.have.All(chunks.Of(off), chunks.Count(end))
 }
@@ -89,14 +88,14 @@ func (d *data) present() int64 {
 	if d.phase.Load() == whole {
 		return d.size
 	}
-	return d.stored.present()
+	return d.stored.have.Bytes(d.size)
 }
 
 // notifyCommitter makes the committer look again. It does not block.
 func (d *data) notifyCommitter() { wake(d.changed) }
 
-// kill ends the blob with err for all who have it open, and reports whether it
-// was still partial. What waits for settled is told by the caller.
+// kill ends the blob with err for all its handles, and reports whether it was still
+// partial. The caller closes settled.
 func (d *data) kill(err error) bool {
 	d.mu.Lock()
 	if d.failure == nil {
@@ -147,7 +146,7 @@ func (d *data) turnWhole() {
 	}
 }
 
-// chunksOf is what the map and the list of recent chunks beside d call it.
+// chunksOf returns how the map and the list of recent chunks identify d.
 func (d *data) chunksOf() chunks.File {
 	return chunks.File{Name: string(d.item.id()), Digest: d.check.digest, Size: d.size}
 }
@@ -161,14 +160,13 @@ func (d *data) sourceNames() []string {
 	return names
 }
 
-// Bytes are given out before the whole is here to be compared with its digest:
-// that is what Lazy means. Nobody ever gets all bytes of a blob that way, though:
-// small blobs are given out when they were verified, and of others the last chunk
-// that nobody had yet is. So no copy of a wrong image succeeds, whoever read
-// which part of it, and whatever the kernel still had. With Strict nothing is
-// given out before.
+// Lazy means that bytes are given out before the whole blob is here to be compared with
+// its digest. But no set of readers gets all bytes of a blob that way: a small blob is
+// given out once it is verified, and of a larger one the last chunk that no reader had
+// yet. So no copy of a wrong image succeeds, whichever reader read which part of it, and
+// whatever the kernel still had. With Strict nothing is given out before.
 
-// read is for what may have to be fetched.
+// read fills p, and fetches what is missing of it.
 func (d *data) read(ctx context.Context, p []byte, off int64, w *fetch.Window) (int, error) {
 	end := off + int64(len(p))
 	err := d.download.Await(ctx, off, end, w)
@@ -179,7 +177,7 @@ func (d *data) read(ctx context.Context, p []byte, off int64, w *fetch.Window) (
 		return 0, err
 	}
 	if d.gives(off, end) {
-		if err := d.awaitMatched(ctx); err != nil && !errors.Is(err, fetch.ErrNoRoom) {
+		if err := d.awaitEnd(ctx, d.check.match); err != nil && !errors.Is(err, fetch.ErrNoRoom) {
 			return 0, outward(err)
 		}
 	}
@@ -233,12 +231,6 @@ func (d *data) strict() bool {
 // Errors: those of await; backends.ErrCorrupt.
 func (d *data) awaitVerified(ctx context.Context) error {
 	return d.awaitEnd(ctx, func() <-chan struct{} { return d.settled })
-}
-
-// awaitMatched is awaitVerified, but does not wait until the blob is durable and
-// in its place.
-func (d *data) awaitMatched(ctx context.Context) error {
-	return d.awaitEnd(ctx, d.check.match)
 }
 
 // awaitEnd fetches all that is missing and returns when the channel that end

@@ -39,9 +39,8 @@
 //	check.mu        whether the digest matched                                      data
 //	data.mu         how many use an open blob, and why it is dead                   item
 //	table.mu        which blobs the cache knows                                     Cache
-//	pins.mu         which blobs stay                                                evictor
 //	records.mu      what the index is to remember                                   Cache
-//	watchers.mu     who is told of changes                                          Cache
+//	watchers.mu     callbacks for changes                                           Cache
 //	workers.mu      whether goroutines may be started                               Cache
 //	idleBlobs.mu    the files that stay open for a moment; last                     table
 //	streams.mu      downloads of unknown size; Blob.swap: taken alone

@@ -22,21 +22,15 @@ type evictor struct {
 	*common
 	table    *table
 	metadata metadata
-	pins     pins
+	pins     sync.Map // keys of the blobs that stay
 
 	mu sync.Mutex // held while evicting
 }
 
-// pins are the blobs that stay.
-type pins struct {
-	mu   sync.Mutex // guards the field below
-	keys map[Key]bool
-}
-
-func (p *pins) has(key Key) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.keys[key]
+// pinned reports whether a blob stays.
+func (e *evictor) pinned(key Key) bool {
+	_, ok := e.pins.Load(key)
+	return ok
 }
 
 // trim evicts until the limits hold with room for need more bytes, and returns how many
@@ -84,7 +78,7 @@ func (e *evictor) evict(it *item) int64 {
 	read := it.isMain() && f.readAsPart()
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	if e.handedOver.Load() || it.data != nil || it.rec.OnDisk == 0 || e.pins.has(it.key) || read {
+	if e.handedOver.Load() || it.data != nil || it.rec.OnDisk == 0 || e.pinned(it.key) || read {
 		return 0
 	}
 	n := it.rec.OnDisk
@@ -95,8 +89,8 @@ func (e *evictor) evict(it *item) int64 {
 	return n
 }
 
-// readAsPart reports whether somebody reads the whole file who opened it before it was
-// whole.
+// readAsPart reports whether the whole file is read through a handle that was opened
+// before it was whole.
 func (f *family) readAsPart() bool {
 	for _, p := range f.members() {
 		if d, _ := p.live(); p != f.main && d != nil && d.phase.Load() == whole {
@@ -117,17 +111,17 @@ func (e *evictor) abandon(it *item) int64 {
 	d, n := it.data, max(it.rec.OnDisk, 1)
 	idle := d != nil && it.handles == 0 && d.phase.Load() == partial
 	it.mu.Unlock()
-	if !idle || e.pins.has(it.key) || !d.stored.disk.TryLock() {
+	if !idle || e.pinned(it.key) || !d.stored.disk.TryLock() {
 		return 0
 	}
 	defer d.stored.disk.Unlock()
 	it.bury(d, ErrClosed)
-	_ = d.stored.written.Truncate(0) // now, and not when its last request has noticed
+	_ = d.stored.written.Truncate(0) // frees the room now, not when the last request has ended
 	return n
 }
 
-// abandonFor makes room for n bytes that a reader waits for, at the cost of what
-// is only being filled.
+// abandonFor makes room for n bytes that a reader waits for by dropping downloads that
+// nobody reads.
 func (e *evictor) abandonFor(n int64) (freed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -139,9 +133,8 @@ func (e *evictor) abandonFor(n int64) (freed bool) {
 	return freed
 }
 
-// evictFor makes room for n bytes that did not find any, and reports whether it
-// freed something. For a reader it may do so at the cost of what is only being
-// filled.
+// evictFor makes room after n bytes could not be written, and reports whether it freed
+// something. For a reader it also drops downloads that nobody reads.
 func (e *evictor) evictFor(n int64, reading bool) bool {
 	// The disk may be full for us (a quota) while statfs shows room: free at
 	// least one blob.
@@ -162,21 +155,23 @@ func (e *evictor) evictOne() bool {
 	return false
 }
 
-// reserve makes room for n bytes that are to be written, and reports whether there is.
-func (e *evictor) reserve(n int64, reading bool) bool {
-	if e.usage.fits(n) {
-		return true
+// writeAt writes to a file of the cache; when the disk is full it evicts and tries again.
+// Errors: those of f.
+func (e *evictor) writeAt(f *os.File, p []byte, off int64, reading func() bool) (int, error) {
+	n, err := f.WriteAt(p, off)
+	if isFull(err) && e.evictFor(int64(len(p)), reading()) {
+		n, err = f.WriteAt(p, off)
 	}
-	if e.trim(n); e.usage.fits(n) {
-		return true
+	if err == nil {
+		e.usage.grew(int64(len(p)))
 	}
-	return reading && e.abandonFor(n) && e.usage.fits(n)
+	return n, err
 }
 
 // Metadata is the key of all metadata, for Remove and Info.
 const Metadata Key = "metadata"
 
-// metadata is what registries told (manifests, an index), which the backends keep in
+// metadata is what registries answered (manifests, an index), which the backends keep in
 // folders beside the blobs. It may be fetched again as blobs may: it counts as they do,
 // and is removed when there is no room.
 type metadata struct{ *common }
@@ -202,7 +197,7 @@ func (m metadata) files() (files []metaFile) {
 		}
 		return nil
 	})
-	m.usage.told.Store(sum)
+	m.usage.meta.Store(sum)
 	slices.SortFunc(files, func(a, b metaFile) int { return a.used.Compare(b.used) })
 	return files
 }
@@ -218,7 +213,7 @@ func (m metadata) trim(still func() bool) (freed int64) {
 			break
 		}
 		if err := os.Remove(f.path); err == nil {
-			m.usage.told.Add(-f.size)
+			m.usage.meta.Add(-f.size)
 			freed += f.size
 		}
 	}
@@ -255,31 +250,30 @@ type sink struct {
 	evictor *evictor
 }
 
-// WriteAt writes to the file; when the disk is full it evicts and tries again.
-// Errors: fetch.ErrNoRoom; those of the local disk.
+// WriteAt is evictor.writeAt. Errors: fetch.ErrNoRoom; those of the local disk.
 func (s sink) WriteAt(p []byte, off int64) (int, error) {
-	it, f := s.d.item, s.d.stored.written
-	n, err := f.WriteAt(p, off)
-	if isFull(err) && s.evictor.evictFor(int64(len(p)), it.open(s.d)) {
-		n, err = f.WriteAt(p, off)
-	}
-	switch {
-	case err == nil:
-		it.usage.grew(int64(len(p)))
-	case isFull(err):
-		it.log.Warn("no room for the image cache", "dir", it.dir, "err", err)
+	n, err := s.evictor.writeAt(s.d.stored.written, p, off, s.inUse)
+	if isFull(err) {
+		s.evictor.log.Warn("no room for the image cache", "dir", s.evictor.dir, "err", err)
 		return n, fetch.ErrNoRoom
 	}
 	return n, localError("write", err)
 }
 
-// Reserve makes sure that n bytes may be written. Errors: fetch.ErrNoRoom.
+// Reserve makes room for n bytes that are to be written. Errors: fetch.ErrNoRoom.
 func (s sink) Reserve(n int64) error {
-	if s.evictor.reserve(n, s.d.item.open(s.d)) {
+	e := s.evictor
+	if e.usage.fits(n) {
+		return nil
+	}
+	if e.trim(n); e.usage.fits(n) || s.inUse() && e.abandonFor(n) && e.usage.fits(n) {
 		return nil
 	}
 	return fetch.ErrNoRoom
 }
+
+// inUse reports whether the blob is open.
+func (s sink) inUse() bool { return s.d.item.open(s.d) }
 
 // Complete notes that a chunk can be read.
 func (s sink) Complete(chunk int64) { s.d.stored.add(chunk) }

@@ -4,6 +4,7 @@ package cache
 
 import (
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,7 @@ type item struct {
 	key    Key
 	from   origin // "" of a main one
 
-	nameless atomic.Bool // its files have lost their names to another process, see HandOver
+	nameless atomic.Bool // its files have no names any more, see HandOver
 
 	mu       sync.Mutex // guards the fields below; no two at once
 	rec      Record
@@ -44,7 +45,7 @@ func (it *item) slot() slot {
 	return dir.slot(it.key, it.from)
 }
 
-// id is what the map beside the files calls them.
+// id returns how the map beside the files identifies them.
 func (it *item) id() Key {
 	if it.isMain() {
 		return it.key
@@ -52,16 +53,16 @@ func (it *item) id() Key {
 	return it.key + "." + Key(it.from)
 }
 
-// open reports whether somebody has d open through the item.
+// open reports whether d is open through the item.
 func (it *item) open(d *data) bool {
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	return it.data == d && it.handles > 0
 }
 
-// live returns the data that is open and how many handles it has; nil if there is
-// none. One that is dying is not: its committer is about to remove its files, and
-// live returns when it has. Call with the family's lock held.
+// live returns the data that is open and how many handles it has; nil if there is none.
+// If the data is dying, live waits until its committer has removed the files, and returns
+// nil. Call with the family's lock held.
 func (it *item) live() (*data, int) {
 	it.mu.Lock()
 	d, handles := it.data, it.handles
@@ -138,7 +139,7 @@ func (it *item) retire(d *data) bool {
 	return idle
 }
 
-// detach parts the item from d, whoever has d open.
+// detach parts the item from d, also while d is open.
 func (it *item) detach(d *data) {
 	defer it.family.tidy()
 	it.mu.Lock()
@@ -184,7 +185,7 @@ func (it *item) closeFiles() {
 	}
 }
 
-// bury ends d with err for all who have it open, and removes its files. Call with
+// bury ends d with err for all its handles, and removes its files. Call with
 // the disk lock of d held.
 func (it *item) bury(d *data, err error) {
 	wasPartial := d.kill(err)
@@ -298,11 +299,11 @@ func (it *item) exit(d *data) {
 	}
 }
 
-// shut takes a whole d off the item, after its last handle, and returns whose use
-// ends with that: d's own, or if d became idle, that of the one which made room
-// for it; nil if none did. Call with mu held.
+// shut takes a whole d off the item, after its last handle, and returns the data that the
+// caller has to leave: d itself, or if d became idle, the one that made room for it; nil
+// if none did. Call with mu held.
 func (it *item) shut(d *data) (gone *data) {
-	// Not if it became whole while it was open, or is not what it was then.
+	// Not if it became whole while it was open, or if the file changed.
 	if d.info == nil || !d.untouched() {
 		it.leaveData(d)
 		return d
@@ -315,4 +316,74 @@ func (it *item) shut(d *data) (gone *data) {
 func (d *data) untouched() bool {
 	info, err := d.stored.file.Load().Stat()
 	return err == nil && unchanged(d.info, info)
+}
+
+// Starting containers opens the same image many times in a row. The cost of opening a
+// whole blob is the file calls, so the files of the last few stay open for idleAge, and
+// opening one again asks only whether its name still leads to it, unchanged.
+const (
+	maxIdle = 64
+	idleAge = 5 * time.Second
+)
+
+// idleBlobs are the whole blobs that were open until a moment ago, the oldest first.
+// Each counts as one use of its data, but not as a handle. Removing a blob's files closes
+// its idle blob; where that was not done, the next opening notices.
+// For concurrent use.
+type idleBlobs struct {
+	wake chan struct{} // wakes the janitor when there is a first one
+
+	mu  sync.Mutex // guards the field below; taken last
+	all []idleBlob
+}
+
+type idleBlob struct {
+	data  *data
+	since time.Time
+}
+
+// put adds d with its use, and returns the one that has to make room, if any.
+func (s *idleBlobs) put(d *data) (out *data) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.all) == 0 {
+		wake(s.wake)
+	}
+	if len(s.all) == maxIdle {
+		out = s.all[0].data
+		s.all = slices.Delete(s.all, 0, 1)
+	}
+	s.all = append(s.all, idleBlob{d, time.Now()})
+	return out
+}
+
+// take removes and returns the idle blob of the item; nil if there is none.
+func (s *idleBlobs) take(it *item) *data {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, sp := range slices.Backward(s.all) {
+		if sp.data.item == it {
+			s.all = slices.Delete(s.all, i, i+1)
+			return sp.data
+		}
+	}
+	return nil
+}
+
+// close closes those that are there for at least age, and reports whether there
+// are others.
+func (s *idleBlobs) close(age time.Duration) (more bool) {
+	s.mu.Lock()
+	n := 0
+	for n < len(s.all) && time.Since(s.all[n].since) >= age {
+		n++
+	}
+	old := slices.Clone(s.all[:n])
+	s.all = slices.Delete(s.all, 0, n)
+	more = len(s.all) > 0
+	s.mu.Unlock()
+	for _, sp := range old {
+		sp.data.leave()
+	}
+	return more
 }

@@ -100,8 +100,8 @@ func newWhole(it *item, f *os.File, info os.FileInfo, digest string) *data {
 	return d
 }
 
-// unusable turns what keeps a file from being used into "there is none", after
-// removing it; errors of the disk stay.
+// unusable removes a file that must not be used, and returns nil, as if there were none;
+// errors of the disk stay.
 func (o opening) unusable(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -112,9 +112,8 @@ func (o opening) unusable(err error) error {
 	return localError("open", err)
 }
 
-// trusts reports whether a file is the one whose digest matched before. A file
-// that somebody wrote to has another time, and one that the kernel guards nobody
-// can write to.
+// trusts reports whether a file is the one whose digest matched before. A file that was
+// written to has another time, and a file that the kernel guards cannot be written to.
 func (o opening) trusts(f *os.File, info os.FileInfo) bool {
 	it := o.family.main
 	it.mu.Lock()
@@ -205,8 +204,8 @@ func (o opening) believe(ctx context.Context, l layout, f *os.File, info os.File
 	return nil
 }
 
-// hint asks once what else somebody who reads the head of a blob will want, and
-// fetches that while they read on.
+// hint asks once which ranges a reader of the blob's head will want next, and fetches
+// them while it reads on.
 func hint(d *data) {
 	hints := d.item.opts.Hints
 	if hints == nil || d.hinted.Swap(true) {
@@ -221,7 +220,7 @@ func hint(d *data) {
 	})
 }
 
-// A hintReader reads what Options.Hints looks at, verified or not: nobody else gets it.
+// A hintReader reads for Options.Hints only, also bytes that were not verified.
 type hintReader struct {
 	d      *data
 	window fetch.Window
@@ -306,16 +305,17 @@ func (o opening) openPart(it *item) (*data, error) {
 
 // newDownload returns the download of a blob that is not whole.
 func (o opening) newDownload(d *data) *fetch.Download {
+	s := sink{d, o.evictor}
 	return fetch.New(d.ctx, fetch.Options{
-		Size: d.size, Have: d.stored.have, Sink: sink{d, o.evictor}, Log: o.log, Go: o.spawn,
-		InUse:        func() bool { return d.item.open(d) },
+		Size: d.size, Have: d.stored.have, Sink: s, Log: o.log, Go: o.spawn,
+		InUse:        s.inUse,
 		NoBackground: o.opts.NoBackground, Streams: o.opts.Streams,
 		Delay: o.opts.FillDelay, Patience: o.opts.Patience, Probe: func() { hint(d) },
 	})
 }
 
-// openSparse opens the sparse file of d, of the right length, with what is known
-// to be in it.
+// openSparse opens the sparse file of d, with the length of the whole, and finds out which
+// chunks are in it.
 func (d *data) openSparse() error {
 	at := d.item.slot()
 	if err := d.item.dir.room(d.item.key); err != nil {

@@ -27,9 +27,8 @@ func (f *family) here(size int64) bool {
 }
 
 // replace calls place, which puts a whole and verified file in the blob's place.
-// Whoever reads a part, other than but, goes on with that file, or gets
-// backends.ErrCorrupt if what they were given before was something else. Call
-// with the lock held. Errors: place's.
+// Readers of a part, other than but, go on with that file, or get backends.ErrCorrupt if
+// they were given other bytes before. Call with the lock held. Errors: place's.
 func (f *family) replace(path string, size int64, but *item, place func() error) error {
 	var turned []*data
 	for _, p := range f.members() {
@@ -64,9 +63,9 @@ func (f *family) replace(path string, size int64, but *item, place func() error)
 	return err
 }
 
-// turnTo makes readers go on with the file at path, which has the right bytes, after comparing
-// what they were given before: it may be in the kernel's memory, and in half a
-// copy. Until the blob counts as whole the last bytes that nobody had are held
+// turnTo makes readers go on with the file at path, which has the right bytes, after
+// comparing the bytes that they were given before: those may be in the kernel's memory, and
+// in half a copy. Until the blob counts as whole, the last bytes that no reader had are held
 // back, so no copy ends meanwhile. Call with disk held, in the partial phase.
 //
 // Errors: backends.ErrCorrupt; those of the local disk.
@@ -166,7 +165,7 @@ func (f *family) adopt(path string, info os.FileInfo) error {
 // move renames the file at path to dst, which does not exist, or copies it. The
 // copy is durable, and then path is removed.
 func move(path, dst string, info os.FileInfo) error {
-	// A file with a second name belongs to somebody else too.
+	// A file with a second name may be in use under that.
 	if disk.Names(info) <= 1 && os.Rename(path, dst) == nil {
 		return nil
 	}

@@ -132,8 +132,8 @@ func (s *streams) cancelAll() {
 	}
 }
 
-// download fetches a whole blob, checks it and puts it in its place. It is not in
-// anybody's way while it fetches.
+// download fetches a whole blob, checks it and puts it in its place. It holds no lock while
+// it fetches.
 func (s *streams) download(ctx context.Context, key Key, src source) error {
 	from := src.origin()
 	path := s.dir.slot(key, from).stream()
@@ -162,17 +162,14 @@ func (s *streams) download(ctx context.Context, key Key, src source) error {
 
 // refusal says why a blob is not fetched from there; nil if it is.
 func (s *streams) refusal(key Key, from origin) error {
-	f := s.table.get(key)
-	if f == nil {
-		return nil
+	if f := s.table.get(key); f != nil {
+		if p := f.part(from); p != nil {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.mismatch.refusal()
+		}
 	}
-	p := f.part(from)
-	if p == nil {
-		return nil
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.mismatch.refusal()
+	return nil
 }
 
 func (s *streams) downloadOnce(ctx context.Context, path string, key Key, src source) (err error) {
@@ -224,15 +221,10 @@ func (g *growing) Write(p []byte) (int, error) {
 	if g.n%trimStep < int64(len(p)) && !g.evictor.usage.fits(trimStep) {
 		g.evictor.trim(trimStep)
 	}
-	_, err := g.file.WriteAt(p, g.n)
-	if isFull(err) && g.evictor.evictFor(int64(len(p)), true) {
-		_, err = g.file.WriteAt(p, g.n)
-	}
-	if err != nil {
+	if _, err := g.evictor.writeAt(g.file, p, g.n, func() bool { return true }); err != nil {
 		return 0, localError("write", err)
 	}
 	g.n += int64(len(p))
-	g.evictor.usage.grew(int64(len(p)))
 	return len(p), nil
 }
 

@@ -12,8 +12,8 @@ import (
 	"github.com/sregfs/sregfs/cache/chunks"
 )
 
-// A table is which blobs the cache knows. Who changes the files of one takes its
-// family first.
+// A table is which blobs the cache knows. To change the files of one, take its family
+// first.
 type table struct {
 	*common
 	idle idleBlobs
@@ -24,8 +24,8 @@ type table struct {
 
 // A family is all that the cache has of one key. The main item is that of the whole
 // and verified blob. Its parts are what came in of it and was not verified yet, each
-// from one origin: whoever reads them believes that one. When a part is whole and
-// verified, it becomes the main one, and whoever reads another part goes on with that.
+// from one origin: their readers believe that origin. When a part is whole and verified,
+// it becomes the main item, and readers of other parts go on with that.
 type family struct {
 	table *table
 	main  *item
@@ -94,13 +94,6 @@ func (t *table) get(key Key) *family {
 	return t.families[key]
 }
 
-// keys returns those of all families, in no order.
-func (t *table) keys() []Key {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return slices.Collect(maps.Keys(t.families))
-}
-
 // items returns all items, in no order.
 func (t *table) items() []*item {
 	t.mu.Lock()
@@ -144,8 +137,8 @@ func (f *family) trySeize() bool {
 	}
 }
 
-// release gives the lock back. Items of which nothing is here are forgotten; here
-// only, because who finds another one of the same key would not wait for the lock.
+// release gives the lock back. Items of which nothing is here are forgotten; only here,
+// because a caller that found a new family of the same key would not wait for this lock.
 func (f *family) release() {
 	for _, it := range f.members() {
 		f.forgetUnused(it)
@@ -154,7 +147,7 @@ func (f *family) release() {
 }
 
 // tidy is called after leaveData, without item.mu: the item is forgotten if nothing is
-// here, now or when who holds the lock releases it.
+// here, now or when the lock is released.
 func (f *family) tidy() {
 	if f.trySeize() {
 		f.release()
@@ -242,7 +235,7 @@ func (t *table) reconcile() error {
 	}
 	for key := range known {
 		if t.families[key] == nil {
-			t.records.drop(key)
+			t.records.dropped[key] = true
 		}
 	}
 	return nil

@@ -19,8 +19,8 @@ var errNotWhole = fmt.Errorf("%w: the blob is not whole here", fs.ErrInvalid)
 
 // Verify reads a whole blob again, from the disk and not from memory, whatever
 // was believed of it, and compares its digest. A wrong or unreadable one is
-// removed, watchers are told, and whoever has it open gets the error from then
-// on, except through the kernel (Blob.File), which knows only of the file. Of a
+// removed, watchers are called, and all handles give the error from then on, except
+// through the kernel (Blob.File), which knows only of the file. Of a
 // blob without a digest it checks that it can be read. The blob can be opened and
 // read meanwhile. progress, if not nil, is called with the bytes read so far.
 //

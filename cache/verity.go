@@ -9,10 +9,9 @@ import (
 )
 
 // With fs-verity the kernel compares each page of a whole blob that it reads from
-// the disk, also for who reads it through passthrough or mmap: a byte that
-// changed underneath is EIO and not a wrong byte. It is told to once, after the
-// digest matched; it then has hashes of its own, and refuses to write to the file
-// for good (Documentation/filesystems/fsverity.rst).
+// the disk, also for reads through passthrough or mmap: a byte that changed underneath is
+// EIO and not a wrong byte. It is switched on once, after the digest matched; the kernel
+// then has hashes of its own, and refuses to write to the file for good (Documentation/filesystems/fsverity.rst).
 
 // A verity makes the kernel guard whole blobs, where it can.
 type verity struct {

@@ -36,6 +36,23 @@
 //
 // # Where to begin
 //
-// At [Catalog]. list.go and refresh.go keep the listings, lookup.go and prefetch.go
-// answer for single images, changes.go notes what was published and deleted.
+// At [Catalog], which is made of layers. Each calls only those below it:
+//
+//	changes    changes.go: make and remove collections; what was published and deleted
+//	blobs      blob.go: open an image, and learn from its first bytes
+//	images     lookup.go, ask.go, prefetch.go: what a name means
+//	listings   list.go, refresh.go, relist.go, vanish.go, watch.go: what collections hold
+//	core       core.go: remotes, local state, what is remembered for a short while
+//
+// # Locks
+//
+//	lock                guards                                       order
+//	Catalog.ending      that it is closed once                       first
+//	core.opening        opening and closing the local state          after ending
+//	core.locks          the stored entries of a collection           before trees; held while they are written
+//	core.trees          which collections are in which               after one of locks; held while they are written
+//	remotes.mu          changes of the list of remotes               alone
+//	watchers.mu         who is told of events                        alone; not held while they are told
+//	tasks.mu            the work in the background                   alone
+//	health.mu, negativeCache.mu, failures.mu, recentWrites.mu, prefetcher.mu    what each remembers; last, alone
 package catalog

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/index"
@@ -25,7 +26,7 @@ import (
 //
 // Errors: fs.ErrNotExist if there is no such collection; those of
 // backends.Lister where nothing is stored.
-func (c *Catalog) List(ctx context.Context, remote, collection string) iter.Seq2[backends.Entry, error] {
+func (c *listings) List(ctx context.Context, remote, collection string) iter.Seq2[backends.Entry, error] {
 	return func(yield func(backends.Entry, error) bool) {
 		for l, err := range c.Names(ctx, remote, collection) {
 			if err != nil {
@@ -45,11 +46,11 @@ type Listed = index.Listed
 // AppendVersion appends the image's version, else its digest, in few bytes.
 func AppendVersion(b []byte, img *backends.Image) []byte { return index.AppendVersion(b, img) }
 
-// Names is List for those who need little of each entry, which is valid until
-// the next step only.
+// Names is List for a caller that needs little of each entry. An entry is valid until the
+// next step only.
 //
 // Errors: those of List.
-func (c *Catalog) Names(ctx context.Context, remote, collection string) iter.Seq2[*Listed, error] {
+func (c *listings) Names(ctx context.Context, remote, collection string) iter.Seq2[*Listed, error] {
 	return func(yield func(*index.Listed, error) bool) {
 		r, err := c.Remote(remote)
 		if err != nil {
@@ -78,15 +79,15 @@ func (c *Catalog) Names(ctx context.Context, remote, collection string) iter.Seq
 	}
 }
 
-// listable sees to it that a listing is stored, if there can be one.
-func (c *Catalog) listable(ctx context.Context, s *index.Index, r Remote, collection string) error {
+// listable has a listing made if none is stored. It returns why there is none.
+func (c *listings) listable(ctx context.Context, s *index.Index, r Remote, collection string) error {
 	if h, ok := s.Header(r.Name, collection); ok {
 		if c.listFresh(h) {
 			return nil
 		}
 		c.refreshLater(r, collection)
 		if err := c.failed.last(string(index.HeaderKey(r.Name, collection))); errors.Is(err, index.ErrStore) {
-			return err // what is stored would stay as it is for ever
+			return err // what is stored can no longer change
 		}
 		return nil
 	}
@@ -102,10 +103,10 @@ func (c *Catalog) listable(ctx context.Context, s *index.Index, r Remote, collec
 // A lister yields one listing, with the collections made by hand among it.
 type lister struct {
 	yield  func(*index.Listed, error) bool
-	made   map[string]bool // full names of child collections, less those that came by
+	made   map[string]bool // full names of child collections that were not yielded yet
 	exists bool            // the collection is there, also where the registry does not know it
 	ours   bool            // it was made here: nothing is missing that was shown before
-	ended  bool            // the caller wants no more
+	ended  bool            // the caller has ended the iteration
 }
 
 func (l *lister) add(e *index.Listed) bool {
@@ -116,8 +117,8 @@ func (l *lister) add(e *index.Listed) bool {
 	return !l.ended
 }
 
-// end yields what was made by hand, and the error unless it can be passed over:
-// what came is all, or nobody can tell more.
+// end yields the collections made by hand, and err, unless the listing is complete without
+// what failed.
 func (l *lister) end(err error) {
 	for _, collection := range slices.Sorted(maps.Keys(l.made)) {
 		if l.ended || !l.add(&index.Listed{Collection: collection}) {
@@ -165,11 +166,12 @@ func (l *lister) stored(s *index.Index, remote, collection string, err error) {
 }
 
 // IsCollection reports whether the remote has a collection of that name, from
-// the stored listings, or by listing it. One that cannot be listed, or not by who
-// asks, may be there, and what is in it can be had by name: it reports true.
+// the stored listings, or by listing it. For one that
+// cannot be listed, or not with this login, it reports true: it may be there, and images
+// in it can be opened by name.
 //
 // Errors: those of backends.Lister that say nothing of the collection.
-func (c *Catalog) IsCollection(ctx context.Context, remote, collection string) (bool, error) {
+func (c *listings) IsCollection(ctx context.Context, remote, collection string) (bool, error) {
 	r, err := c.Remote(remote)
 	if err != nil {
 		return false, err
@@ -209,10 +211,10 @@ func (c *Catalog) IsCollection(ctx context.Context, remote, collection string) (
 
 // IsListed reports whether a collection is one for certain, which IsCollection does not:
 // it was made here, or a listing has shown it. No registry is asked.
-func (c *Catalog) IsListed(remote, collection string) bool {
+func (c *listings) IsListed(remote, collection string) bool {
 	r, err := c.Remote(remote)
 	if err != nil || r.Local() || c.records.IsMade(remote, collection) {
-		return err == nil // who has the files at hand does not guess
+		return err == nil // for files of this machine IsCollection is certain
 	}
 	s, err := c.store()
 	return err == nil && s.HasCollection(remote, collection)
@@ -224,4 +226,54 @@ func checkCollection(collection string) error {
 		return nil
 	}
 	return backends.Ref{Collection: collection, Name: "x", Tag: "x"}.Check()
+}
+
+// discover finds out whether there is a collection of which nothing is known, for a path
+// that is opened before it was listed. It lists both the collection and its parent, and
+// returns with the first answer; the collection's own listing goes on in the background.
+// A registry's catalogue names its collections at once, while their tags cost
+// requests for each image.
+//
+// Errors: fs.ErrNotExist if there is none; those of backends.Lister.
+func (c *listings) discover(ctx context.Context, s *index.Index, r Remote, collection string) error {
+	parent, _ := index.Parent(collection)
+	_, known := s.Header(r.Name, parent)
+	if known || r.Client == nil {
+		return c.listable(ctx, s, r, collection)
+	}
+	var probe sync.WaitGroup
+	defer probe.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	found := make(chan struct{})
+	probe.Go(func() {
+		_ = backends.Guard(c.opts.Log, func() error { // it is in the log, and nothing was found
+			if holds(ctx, r, parent, collection) {
+				close(found)
+				cancel() // the listing goes on in the background
+			}
+			return nil
+		})
+	})
+	err := c.listable(ctx, s, r, collection)
+	select {
+	case <-found:
+		return nil
+	default:
+		return err
+	}
+}
+
+// holds reports whether a listing begins with collections, and one of them is
+// child. It goes no further than to the first image: those can cost requests.
+func holds(ctx context.Context, r Remote, collection, child string) bool {
+	for e, err := range r.Client.List(ctx, collection) {
+		if err != nil || e.Collection == "" {
+			return false
+		}
+		if e.Collection == child {
+			return true
+		}
+	}
+	return false
 }

@@ -13,32 +13,32 @@ import (
 )
 
 // A relisting compares what a registry lists with what is stored, in batches, so
-// that memory does not grow with the images. Each batch is true by itself; the
-// header that says so of the whole is written last.
+// that memory does not grow with the number of images. Each batch is stored as it
+// comes; the header, which says that the listing is complete, is written last.
 //
-// Most registries list in the order of our keys: then the two are merged as they
-// go by. Once one does not, what it listed is remembered, and looked up.
+// Most registries list in the order of our keys: then the two are merged. As soon as one
+// does not, the hashes of all listed keys are kept, and stored keys are looked up in them.
 type relisting struct {
-	c          *Catalog
+	c          *core
 	store      *index.Index
 	remote     string
 	collection string
 	prefix     []byte    // of the keys
-	started    time.Time // when the registry was asked: what it tells is true as of then
+	started    time.Time // when the registry was asked
 	old        index.Header
-	first      bool            // nobody was shown anything before, not even that there is nothing: whatever comes is no change
-	untold     map[string]bool // names of images whose tags the registry does not tell; "": any name
+	first      bool            // the collection was never shown before, so that nothing is a change
+	untold     map[string]bool // names of images whose tags the registry does not list; "" stands for any name
 
 	batch  []listedName
 	last   []byte              // while in order: the last key that was compared
 	missed [][]byte            // while in order: stored keys before last that were not listed
 	seen   map[uint64]struct{} // once out of order: hashes of the listed keys; else nil
 
-	emptied []string   // collections that are listed still
+	emptied []string   // emptied collections that the registry still lists
 	changes []index.KV // of this batch
 	events  []Event    // of its images
 	images  int
-	names   bool  // names came or went
+	names   bool  // names were added or removed
 	bad     int   // names that cannot be stored
 	badErr  error // why, the first of them
 }
@@ -49,7 +49,7 @@ type listedName struct {
 	entry backends.Entry
 }
 
-func newRelisting(c *Catalog, s *index.Index, remote, collection string, started time.Time) *relisting {
+func newRelisting(c *core, s *index.Index, remote, collection string, started time.Time) *relisting {
 	old, had := s.Header(remote, collection)
 	return &relisting{
 		c: c, store: s, remote: remote, collection: collection,
@@ -76,7 +76,7 @@ func (l *relisting) add(e backends.Entry) int {
 	return len(l.batch)
 }
 
-// flush stores the batch and tells what it changed.
+// flush stores the batch and emits what it changed.
 func (l *relisting) flush() error {
 	slices.SortStableFunc(l.batch, func(a, b listedName) int { return bytes.Compare(a.key, b.key) })
 	err := l.storeBatch()
@@ -110,7 +110,7 @@ func (l *relisting) storeBatch() error {
 	return l.store.Apply(l.changes...)
 }
 
-// told tells what changed, unless err says that it did not, and returns err.
+// told emits what changed, unless err says that it was not stored, and returns err.
 func (l *relisting) told(err error) error {
 	if err == nil {
 		l.c.watchers.emit(l.events...)
@@ -137,7 +137,7 @@ func (l *relisting) compareAll() error {
 			continue
 		}
 		l.seen[hash] = struct{}{}
-		stored, _ := l.store.Get(n.key) // a value that is lost is written again
+		stored, _ := l.store.Get(n.key) // if the value cannot be read it is written again
 		l.compare(n, stored)
 	}
 	return nil
@@ -183,8 +183,8 @@ func (l *relisting) after() []byte {
 	return append(bytes.Clone(l.last), 0)
 }
 
-// loseOrder turns to remembering what was listed. Up to now that is what is
-// stored, save what was missed.
+// loseOrder changes from merging to remembering what was listed: up to now, what is
+// stored without what was missed.
 func (l *relisting) loseOrder() error {
 	l.seen = make(map[uint64]struct{})
 	for kv, err := range index.Pages(l.store, l.prefix, nil) {
@@ -203,9 +203,9 @@ func (l *relisting) loseOrder() error {
 	return nil
 }
 
-// compare notes what must be stored because n was listed.
+// compare adds to the changes what must be stored because n was listed.
 func (l *relisting) compare(n listedName, stored []byte) {
-	if l.c.own.since(n.key, l.started) {
+	if l.c.writes.since(n.key, l.started) {
 		return // published or deleted while the registry was listing
 	}
 	if n.entry.Collection != "" {
@@ -231,7 +231,7 @@ func (l *relisting) compare(n listedName, stored []byte) {
 	l.write(index.KV{Key: n.key, Value: stored}, now, img.Ref)
 }
 
-// listedEntry is what is known of an image once a listing told img of it.
+// listedEntry is what is known of an image after a listing had img.
 func listedEntry(old index.Entry, img backends.Image) index.Entry {
 	if img.Version == "" { // only the name
 		if old.Flags = old.Flags&index.Full | index.InListing; !old.Is(index.Full) {
@@ -254,55 +254,8 @@ func (l *relisting) write(stored index.KV, e index.Entry, ref backends.Ref) {
 	}
 	was, ok := index.Decode(stored.Value, ref)
 	if !ok || !was.Shown() {
-		l.c.absent.dropOlder(stored.Key, l.started)
+		l.c.negative.dropOlder(stored.Key, l.started)
 	}
 	l.names = l.names || !ok || !was.Shown() || renamed(was, e)
 	l.changes = append(l.changes, index.KV{Key: stored.Key, Value: value})
-}
-
-// finish drops what the registry did not list and writes the header.
-func (l *relisting) finish(truncated bool) error {
-	if !truncated {
-		if err := l.sweep(); err != nil {
-			return err
-		}
-	}
-	h := index.Header{Fetched: l.started, Took: l.c.Now().Sub(l.started), Count: l.images, Truncated: truncated}
-	if l.c.doubted(l.remote, l.collection, l.started) {
-		h.Fetched = time.Time{}
-	}
-	l.c.trees.Lock()
-	defer l.c.trees.Unlock()
-	if l.pruned() {
-		return nil
-	}
-	events, err := l.refilled()
-	if err != nil {
-		return err
-	}
-	l.events = append(l.events, events...)
-	return l.told(l.store.Apply(index.KV{Key: index.HeaderKey(l.remote, l.collection), Value: h.Encode()}))
-}
-
-// pruned reports whether the collection went with its last image meanwhile.
-func (l *relisting) pruned() bool {
-	if l.collection == "" {
-		return false
-	}
-	return !l.store.Known(l.remote, l.collection) && l.c.own.since(index.ChildKey(l.remote, l.collection), l.started)
-}
-
-// end tells what the batches left to tell.
-func (l *relisting) end() {
-	if l.bad > 0 {
-		l.c.opts.Log.Warn("names were left out of a listing", "remote", l.remote, "collection", l.collection, "count", l.bad, "first", l.badErr)
-	}
-	if r, err := l.c.Remote(l.remote); err == nil {
-		for _, collection := range l.emptied {
-			l.c.lookAgain(l.store, r, collection)
-		}
-	}
-	if l.names && !l.first {
-		l.c.watchers.emit(Event{Kind: ListingChanged, Remote: l.remote, Collection: l.collection})
-	}
 }

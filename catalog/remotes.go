@@ -3,7 +3,6 @@
 package catalog
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -22,8 +21,8 @@ type Remote struct {
 	Client *backends.Client // nil if the backend could not be opened
 	Err    error            // why not
 	Policy Policy
-	// Guessed says that nobody has said anything of this remote: as long as it
-	// cannot be reached, a search of all remotes does without it.
+	// Guessed says that the remote is in no configuration: a search of all remotes
+	// leaves it out while it cannot be reached.
 	Guessed bool
 }
 
@@ -75,8 +74,7 @@ func (rs *remotes) set(r Remote) (replaced bool) {
 	return replaced
 }
 
-// start has fn called for every remote that gets its first client from now on, and
-// returns those that were set before.
+// start returns the remotes, and has fn called for each that gets its first client later.
 func (rs *remotes) start(fn func(Remote)) []Remote {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -84,62 +82,7 @@ func (rs *remotes) start(fn func(Remote)) []Remote {
 	return rs.all()
 }
 
-// Remotes returns all remotes in the order of their names.
-func (c *Catalog) Remotes() []Remote { return slices.Clone(c.remotes.all()) }
-
-// Remote returns one remote. Errors: fs.ErrNotExist.
-func (c *Catalog) Remote(name string) (Remote, error) {
-	list := c.remotes.all()
-	if i, ok := findRemote(list, name); ok {
-		return list[i], nil
-	}
-	var known []string
-	for _, r := range list {
-		known = append(known, r.Name)
-	}
-	return Remote{}, backends.NotFound("no remote is named %q%s", name, backends.DidYouMean(name, known))
-}
-
-// SetRemote adds a remote, or replaces the one of its name, while others use the
-// catalogue. What is under way with the client that was replaced goes on with it:
-// it is not closed.
-func (c *Catalog) SetRemote(r Remote) {
-	if !c.remotes.set(r) {
-		c.watchers.emit(Event{Kind: ListingChanged})
-	}
-	c.LookAgain()
-}
-
-// LookAgain forgets what registries have refused, or did not have, a moment ago.
-func (c *Catalog) LookAgain() {
-	c.failed.clear()
-	c.absent.clear()
-}
-
-// watchRemote listens, until ctx ends or the catalogue is closed, to a service
-// that tells what changed.
-func (c *Catalog) watchRemote(ctx context.Context, r Remote) {
-	if r.Client == nil || !r.Client.Caps().Has(backends.CanWatch) {
-		return
-	}
-	c.tasks.start(func(own context.Context) {
-		own, cancel := context.WithCancel(own)
-		defer cancel()
-		defer context.AfterFunc(ctx, cancel)()
-		c.follow(own, r)
-	})
-}
-
-// Live returns the remote of that name if it can be asked.
-func (c *Catalog) Live(name string) (Remote, error) {
-	r, err := c.Remote(name)
-	if err == nil && r.Client == nil {
-		return r, r.Unopened()
-	}
-	return r, err
-}
-
-// Unopened is why a remote without a client cannot be asked.
+// Unopened returns why a remote without a client cannot be asked.
 func (r Remote) Unopened() error {
 	err := r.Err
 	if err == nil {
@@ -149,7 +92,7 @@ func (r Remote) Unopened() error {
 }
 
 // Local reports whether the remote's images are files of this machine: asking
-// costs nothing, and what was put there by hand must show at once, so nothing
+// costs nothing, and files that were put there by hand appear at once, so that nothing
 // of it is stored.
 func (r Remote) Local() bool {
 	return r.Client != nil && r.Client.Caps().Has(backends.CanOpenFile)
@@ -162,7 +105,7 @@ func (r Remote) Takes(ref backends.Ref) error {
 	}
 	err := r.Client.CheckPush(ref)
 	if wrapped, ok := errors.AsType[*backends.Error](err); ok {
-		return wrapped.Err // the caller says what was being done
+		return wrapped.Err // the caller adds the operation
 	}
 	return err
 }

@@ -27,7 +27,7 @@ func (l *relisting) sweep() error {
 	return l.drop(l.unseen(l.after(), func([]byte) bool { return true }))
 }
 
-// drop removes those keys that must go, a batch at a time.
+// drop removes those of the keys that may be removed, a batch at a time.
 func (l *relisting) drop(keys iter.Seq2[[][]byte, error]) error {
 	for some, err := range keys {
 		if err != nil {
@@ -55,8 +55,7 @@ func (l *relisting) dropSome(keys [][]byte) error {
 		return nil
 	}
 	if !l.first {
-		// Should the process die between two batches, then the listing must not
-		// count as fresh.
+		// If the process dies between two batches, the listing must not count as fresh.
 		l.old.Fetched = time.Time{}
 		stale := index.KV{Key: index.HeaderKey(l.remote, l.collection), Value: l.old.Encode()}
 		l.changes = slices.Insert(l.changes, 0, stale)
@@ -69,7 +68,7 @@ func (l *relisting) dropSome(keys [][]byte) error {
 	return l.store.Apply(l.changes...)
 }
 
-// unseen yields, in batches, the stored keys from one on of which pick is true.
+// unseen yields, in batches, the stored keys not before from for which pick returns true.
 func (l *relisting) unseen(from []byte, pick func(key []byte) bool) iter.Seq2[[][]byte, error] {
 	return func(yield func([][]byte, error) bool) {
 		var some [][]byte
@@ -102,10 +101,10 @@ func batches(keys [][]byte) iter.Seq2[[][]byte, error] {
 	}
 }
 
-// gone reports whether an entry that was not listed must go, and adds to lost
-// the collection that it is. What was asked for by name while the registry was
-// listing stays, and so does what was opened though no listing has it, and what the
-// registry would not tell of: Lookup finds out whether that is still there.
+// gone reports whether an entry that was not listed is to be removed; if it is a
+// collection, it is added to lost. Kept are images that were asked for by name during the
+// listing, that were opened though no listing has them, or that the registry did not
+// list: Lookup finds out whether those are still there.
 func (l *relisting) gone(kv index.KV, lost *[]string) bool {
 	kind, name, tag, ok := index.CutEntry(kv.Key[len(l.prefix):])
 	if !ok {
@@ -116,11 +115,11 @@ func (l *relisting) gone(kv index.KV, lost *[]string) bool {
 	switch {
 	case !ok:
 		return true
-	case e.Is(index.Emptied): // nobody lists it any more: there is nothing to hide
-		return !l.c.own.since(kv.Key, l.started)
+	case e.Is(index.Emptied): // it is not listed any more, so that nothing has to be hidden
+		return !l.c.writes.since(kv.Key, l.started)
 	case l.untold[""] || kind == index.KindImage && l.untold[string(name)]:
 		return false
-	case !e.Is(index.InListing) || l.seenSince(e) || l.c.own.since(kv.Key, l.started):
+	case !e.Is(index.InListing) || l.seenSince(e) || l.c.writes.since(kv.Key, l.started):
 		return false
 	case kind == index.KindCollection:
 		*lost = append(*lost, index.Join(l.collection, string(name)))
@@ -132,7 +131,7 @@ func (l *relisting) gone(kv index.KV, lost *[]string) bool {
 }
 
 // seenSince reports whether an image was asked for by name while the registry was
-// listing. One that was seen in the future was so by a clock that was ahead.
+// listing. A time in the future comes from a clock that was wrong.
 func (l *relisting) seenSince(e index.Entry) bool {
 	return !e.Seen.Before(l.started) && !e.Seen.After(l.c.Now())
 }
@@ -156,8 +155,8 @@ func (l *relisting) vanishAll(parent *bool) (n int, err error) {
 	l.c.trees.Lock()
 	defer l.c.trees.Unlock()
 	key := index.ChildKey(l.remote, l.collection)
-	if l.c.own.since(key, l.started) {
-		return 0, nil // something was published in it, or below it, since
+	if l.c.writes.since(key, l.started) {
+		return 0, nil // something was published in it or below it meanwhile
 	}
 	if _, err := l.store.Get(key); err == nil {
 		if err := l.store.Apply(index.KV{Key: key}); err != nil {
@@ -167,4 +166,72 @@ func (l *relisting) vanishAll(parent *bool) (n int, err error) {
 	}
 	below, err := l.store.DropTree(l.remote, l.collection)
 	return n + below, err
+}
+
+// Many registries go on listing a collection whose last image was deleted: a
+// repository without tags, an empty folder. To a user who removed it, it would come back.
+// So it is stored as emptied, and hidden until something is in it: each time its
+// parent's listing has it, it is listed itself.
+
+// refilled makes an emptied collection in which something was found, and those above it,
+// appear again. It returns the events. trees is held.
+func (l *relisting) refilled() (events []Event, err error) {
+	if l.collection == "" || !l.store.HasEntries(l.remote, l.collection) {
+		return nil, nil
+	}
+	var changes []index.KV
+	for at := l.collection; at != ""; at, _ = index.Parent(at) {
+		if !l.store.Emptied(l.remote, at) {
+			continue
+		}
+		changes = append(changes, index.KV{Key: index.ChildKey(l.remote, at), Value: index.Encode(index.Entry{Flags: index.InListing}, backends.Ref{})})
+		parent, _ := index.Parent(at)
+		events = append(events, Event{Kind: ListingChanged, Remote: l.remote, Collection: parent})
+	}
+	if len(changes) == 0 {
+		return nil, nil
+	}
+	return events, l.store.Apply(changes...)
+}
+
+// finish drops what the registry did not list and writes the header.
+func (l *relisting) finish(truncated bool) error {
+	if !truncated {
+		if err := l.sweep(); err != nil {
+			return err
+		}
+	}
+	h := index.Header{Fetched: l.started, Took: l.c.Now().Sub(l.started), Count: l.images, Truncated: truncated}
+	if l.c.writes.doubted(l.remote, l.collection, l.started) {
+		h.Fetched = time.Time{}
+	}
+	l.c.trees.Lock()
+	defer l.c.trees.Unlock()
+	if l.pruned() {
+		return nil
+	}
+	events, err := l.refilled()
+	if err != nil {
+		return err
+	}
+	l.events = append(l.events, events...)
+	return l.told(l.store.Apply(index.KV{Key: index.HeaderKey(l.remote, l.collection), Value: h.Encode()}))
+}
+
+// pruned reports whether the collection was removed with its last image meanwhile.
+func (l *relisting) pruned() bool {
+	if l.collection == "" {
+		return false
+	}
+	return !l.store.Known(l.remote, l.collection) && l.c.writes.since(index.ChildKey(l.remote, l.collection), l.started)
+}
+
+// end emits and logs what concerns the whole listing.
+func (l *relisting) end() {
+	if l.bad > 0 {
+		l.c.opts.Log.Warn("names were left out of a listing", "remote", l.remote, "collection", l.collection, "count", l.bad, "first", l.badErr)
+	}
+	if l.names && !l.first {
+		l.c.watchers.emit(Event{Kind: ListingChanged, Remote: l.remote, Collection: l.collection})
+	}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
-// New returns the tree of a catalogue, whose state it opens: uploads that an
-// earlier process accepted are in the tree. It makes no request.
+// New returns the tree of a catalogue, whose state it opens, and its uploads: those that
+// an earlier process accepted are in the tree. It makes no request.
 func New(cat *catalog.Catalog, up *uploads.Uploads, opts Options) *FS {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)

@@ -80,7 +80,7 @@ func (c *client) OpenFile(ctx context.Context, img backends.Image) (*os.File, er
 	if err := checkImage(f); err != nil {
 		f.Close()
 		if backends.IsPlain(found.format) && errors.Is(err, backends.ErrNotImage) {
-			v.digests.add(stampOf(info), looked, noImage)
+			v.digests.add(fileStateOf(info), looked, noImage)
 		}
 		return nil, localError(err)
 	}

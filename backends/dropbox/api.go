@@ -34,10 +34,10 @@ const (
 	resultHeader = "Dropbox-Api-Result"
 )
 
-// A gateway is the transport below the SDK. It sends everything to the host of
-// the configuration, adds the login, and turns every refusal into our errors:
-// the SDK sees successes only.
-type gateway struct {
+// A transport is the http.RoundTripper below the SDK. It sends all requests to the host of
+// the configuration, adds the login, and turns every refusal into one of our errors, so
+// that the SDK sees successes only.
+type transport struct {
 	next   http.RoundTripper
 	home   *url.URL // nil: as the SDK says
 	tokens *tokens
@@ -48,14 +48,14 @@ var anonymous = map[string]bool{"/2/files/list_folder/longpoll": true, "/oauth2/
 
 // RoundTrip implements http.RoundTripper. A login that has expired is renewed,
 // and the request sent once more.
-func (g *gateway) RoundTrip(req *http.Request) (*http.Response, error) {
+func (g *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	body, err := replayable(req)
 	if err != nil {
 		return nil, err
 	}
 	if anonymous[req.URL.Path] {
 		resp, err := g.send(req, body, "")
-		return g.judge(req, resp, err)
+		return g.checkAnswer(req, resp, err)
 	}
 	token, err := g.tokens.get(req.Context())
 	if err != nil {
@@ -63,7 +63,7 @@ func (g *gateway) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp, err := g.send(req, body, token)
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
-		return g.judge(req, resp, err)
+		return g.checkAnswer(req, resp, err)
 	}
 	refusal := unauthorized(resp)
 	if !errors.Is(refusal, errToken) {
@@ -76,11 +76,11 @@ func (g *gateway) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err == nil && resp.StatusCode == http.StatusUnauthorized {
 		return nil, unauthorized(resp)
 	}
-	return g.judge(req, resp, err)
+	return g.checkAnswer(req, resp, err)
 }
 
 // CloseIdleConnections is what http.Client.CloseIdleConnections calls.
-func (g *gateway) CloseIdleConnections() {
+func (g *transport) CloseIdleConnections() {
 	if c, ok := g.next.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
@@ -110,7 +110,7 @@ func replayable(req *http.Request) (func() (io.ReadCloser, error), error) {
 	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }, nil
 }
 
-func (g *gateway) send(req *http.Request, body func() (io.ReadCloser, error), token string) (*http.Response, error) {
+func (g *transport) send(req *http.Request, body func() (io.ReadCloser, error), token string) (*http.Response, error) {
 	out := req.Clone(req.Context())
 	var err error
 	if out.Body, err = body(); err != nil {
@@ -151,7 +151,7 @@ func asciiJSON(text string) string {
 }
 
 // judge lets answers through that are what was asked for.
-func (g *gateway) judge(req *http.Request, resp *http.Response, err error) (*http.Response, error) {
+func (g *transport) checkAnswer(req *http.Request, resp *http.Response, err error) (*http.Response, error) {
 	switch {
 	case err != nil:
 		return nil, err

@@ -45,7 +45,7 @@ func (c *client) StartLogin() (authorize string, exchange func(ctx context.Conte
 	if err != nil {
 		return "", nil, fmt.Errorf("%w: %v", fs.ErrInvalid, err)
 	}
-	if home := c.gateway.home; home != nil {
+	if home := c.transport.home; home != nil {
 		page.Scheme, page.Host = home.Scheme, home.Host
 	}
 	return page.String(), func(ctx context.Context, code string) (string, error) {
@@ -68,8 +68,8 @@ func (c *client) Knock() (method, address string) {
 
 // Address implements backends.Addressed.
 func (c *client) Address() string {
-	if c.gateway.home != nil {
-		return c.gateway.home.String()
+	if c.transport.home != nil {
+		return c.transport.home.String()
 	}
 	return "https://api.dropboxapi.com"
 }
@@ -226,7 +226,7 @@ func (t *tokens) refresh(ctx context.Context) (string, error) {
 // loginError says what an error of the token route means: there a refusal of
 // the arguments is one of the login.
 func loginError(ctx context.Context, err error) error {
-	err = said(ctx, err)
+	err = translate(ctx, err)
 	if errors.Is(err, fs.ErrInvalid) {
 		return fmt.Errorf("%w: Dropbox refused to log in: %v", backends.ErrUnauthorized, err)
 	}

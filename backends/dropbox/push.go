@@ -190,7 +190,7 @@ func (p *push) commitSmall(ctx context.Context, info *files.CommitInfo) (*files.
 		body = bytes.NewReader(p.small)
 	}
 	f, err := p.files.UploadContext(ctx, arg, body)
-	return f, said(ctx, err)
+	return f, translate(ctx, err)
 }
 
 // commit calls do as the one change under way. That it was tried is saved
@@ -285,7 +285,7 @@ func (p *push) undo(ctx context.Context, f *files.FileMetadata, old []*files.Fil
 	for _, before := range old {
 		if before.Name == f.Name {
 			_, err := p.files.RestoreContext(ctx, files.NewRestoreArg(p.path, before.Rev))
-			return said(ctx, err)
+			return translate(ctx, err)
 		}
 	}
 	return p.remove(ctx, f)

@@ -51,12 +51,12 @@ type client struct {
 	http    *nethttp.Client
 	log     *slog.Logger
 
-	naming naming
-	sums   sums
-	first  bounded.Map[string, string] // of folders, by address: the format that is looked for first
-	places bounded.Map[string, place]  // of names that were not where they are looked for first
-	held   bounded.Map[string, string] // what the server calls the version of a file whose digest is known
-	noHead atomic.Bool                 // the server answers no HEAD
+	naming    naming
+	sums      sums
+	first     bounded.Map[string, string]   // of folders, by address: the format that is looked for first
+	locations bounded.Map[string, location] // of names that were not where they are looked for first
+	versions  bounded.Map[string, string]   // what the server calls the version of a file whose digest is known
+	noHead    atomic.Bool                   // the server answers no HEAD
 	// The server's ETag was last seen to be another than nginx makes of a file's time
 	// and size.
 	ownTags atomic.Bool

@@ -70,14 +70,14 @@ type client struct {
 	http  *http.Client
 	log   *slog.Logger
 
-	patience time.Duration // that a question for one image has with the index
-	most     int64         // bytes that an index may have
-	loaded   atomic.Pointer[index]
-	places   places // of images that only the service knows
+	patience  time.Duration // that a question for one image has with the index
+	most      int64         // bytes that an index may have
+	loaded    atomic.Pointer[index]
+	locations locations // of images that only the service knows
 
-	mu       sync.Mutex // guards the fields below
-	flight   *flight    // the index on its way here
-	failed   error      // why it did not get here last
+	mu       sync.Mutex  // guards the fields below
+	fetching *indexFetch // the index on its way here
+	failed   error       // why it did not get here last
 	failedAt time.Time
 	closed   bool
 }
@@ -139,7 +139,7 @@ func parseURL(s string) (*url.URL, error) {
 func (c *client) Close() error {
 	c.mu.Lock()
 	c.closed = true
-	f := c.flight
+	f := c.fetching
 	c.mu.Unlock()
 	if f != nil {
 		f.cancel()

@@ -27,7 +27,7 @@ type record struct {
 	Tag        string          `json:"tag"`
 	Branch     string          `json:"branch"`
 	Commit     string          `json:"commit"`
-	Version    string          `json:"version"` // null for a few: the file is called by it all the same
+	Version    string          `json:"version"` // null for a few, though it is part of the file's name
 	BuildDate  string          `json:"build_date"`
 	File       string          `json:"file"`
 	Size       int64           `json:"size"`
@@ -50,10 +50,10 @@ type collection struct {
 // those of src; io.ErrUnexpectedEOF if it ends too early.
 func decode(src io.Reader, most int64) (*index, error) {
 	d := &decoder{
-		bounded: bounded{src: src, most: most}, words: map[string]string{},
+		limitedReader: limitedReader{src: src, most: most}, words: map[string]string{},
 		ix: &index{repos: map[string]*repo{}, orgs: map[string][]*repo{}, licenses: map[string]string{}},
 	}
-	d.dec = json.NewDecoder(&d.bounded)
+	d.dec = json.NewDecoder(&d.limitedReader)
 	err := d.top()
 	var syntax *json.SyntaxError
 	switch {
@@ -69,16 +69,16 @@ func decode(src io.Reader, most int64) (*index, error) {
 }
 
 type decoder struct {
-	bounded
+	limitedReader
 	ix          *index
 	collections int
 
 	words map[string]string // one copy of each that occurs often
 }
 
-// bounded ends a source that gives more than an index can be: in all, or before
+// limitedReader ends a source that gives more than an index can be: in all, or before
 // the decoder has come to the end of a record.
-type bounded struct {
+type limitedReader struct {
 	src  io.Reader
 	most int64
 	dec  *json.Decoder
@@ -86,7 +86,7 @@ type bounded struct {
 }
 
 // Read implements io.Reader.
-func (b *bounded) Read(p []byte) (int, error) {
+func (b *limitedReader) Read(p []byte) (int, error) {
 	switch {
 	case b.read > b.most:
 		return 0, fmt.Errorf("%w: an index of more than %d bytes", backends.ErrBadAnswer, b.most)

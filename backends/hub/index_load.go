@@ -23,12 +23,12 @@ const (
 	// indexPatience is how long a question for one image waits for the index
 	// before the service is asked.
 	indexPatience = 10 * time.Second
-	// indexPause is how long after a failure such a question does without.
+	// indexPause is how long after a failure such a question does not wait for the index.
 	indexPause = 30 * time.Second
 )
 
-// A flight brings the index here, once for all who want it.
-type flight struct {
+// An indexFetch fetches the index, once for all callers that wait for it.
+type indexFetch struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the fields below are set
 	index  *index
@@ -59,25 +59,25 @@ func (c *client) load(ctx context.Context) (*index, error) {
 	}
 }
 
-// join returns the flight that is under way, or starts one.
-func (c *client) join(ctx context.Context) (*flight, error) {
+// join returns the fetch that is under way, or starts one.
+func (c *client) join(ctx context.Context) (*indexFetch, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil, fmt.Errorf("%w: the remote was closed", backends.ErrUnavailable)
 	}
-	if c.flight == nil {
+	if c.fetching == nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchLimit)
-		c.flight = &flight{cancel: cancel, done: make(chan struct{})}
-		go c.fly(ctx, c.flight) // ends with ctx, by Close at the latest
+		c.fetching = &indexFetch{cancel: cancel, done: make(chan struct{})}
+		go c.fly(ctx, c.fetching) // ends with ctx, by Close at the latest
 	}
-	return c.flight, nil
+	return c.fetching, nil
 }
 
-func (c *client) fly(ctx context.Context, f *flight) {
+func (c *client) fly(ctx context.Context, f *indexFetch) {
 	defer f.cancel()
 	if ix := c.loaded.Load(); ix != nil {
-		f.index = ix // by the one before
+		f.index = ix // the fetch before has brought it
 	} else if ix := c.readKept(); ix != nil {
 		f.index = ix
 	} else {
@@ -90,7 +90,7 @@ func (c *client) fly(ctx context.Context, f *flight) {
 	} else {
 		c.failed, c.failedAt = f.err, time.Now()
 	}
-	c.flight = nil
+	c.fetching = nil
 	close(f.done)
 }
 

@@ -22,8 +22,8 @@ const (
 	// configPath is where an endpoint says which services it has
 	// (SingularityCE, internal/pkg/remote/endpoint/service.go).
 	configPath = "/assets/config/config.prod.json"
-	// guessLife is how long an address that answers to neither is taken for a
-	// library all the same: old ones do not tell their version.
+	// guessLife is how long an address that answers to neither is taken for a library:
+	// old libraries do not tell their version.
 	guessLife = time.Minute
 )
 
@@ -33,20 +33,20 @@ const (
 	sylabsLibrary  = "library.sylabs.io"
 )
 
-// A place is where the configuration says that the library is.
-type place struct {
+// An endpoint is where the configuration says that the library is.
+type endpoint struct {
 	address  *url.URL // of the library, or of an endpoint
 	endpoint bool     // it is known to be an endpoint
 	remote   *url.URL // the endpoint by which remote.yaml knows it
 }
 
-// findPlace reads the configured address, or else takes the active remote.
-func findPlace(configured string, files remoteFiles) (place, error) {
-	at := place{address: &url.URL{Scheme: "https", Host: sylabsLibrary}}
+// findEndpoint parses the configured address; without one it takes the active remote.
+func findEndpoint(configured string, files remoteFiles) (endpoint, error) {
+	at := endpoint{address: &url.URL{Scheme: "https", Host: sylabsLibrary}}
 	if configured != "" {
 		u, err := httpx.Address(configured, "/v1")
 		if err != nil {
-			return place{}, err
+			return endpoint{}, err
 		}
 		at.address = u
 	} else if u := files.active(); u != nil {
@@ -54,7 +54,7 @@ func findPlace(configured string, files remoteFiles) (place, error) {
 	}
 	at.remote = at.address
 	if at.address.Scheme == "https" && (at.address.Host == sylabsEndpoint || at.address.Host == sylabsLibrary) {
-		at = place{
+		at = endpoint{
 			address: &url.URL{Scheme: "https", Host: sylabsLibrary},
 			remote:  &url.URL{Scheme: "https", Host: sylabsEndpoint},
 		}
@@ -62,13 +62,13 @@ func findPlace(configured string, files remoteFiles) (place, error) {
 	return at, nil
 }
 
-// isSylabs reports whether nobody has to be asked where the library is.
-func (p place) isSylabs() bool { return p.address.Host == sylabsLibrary }
+// isSylabs reports whether it is the Sylabs cloud, whose library's address is known.
+func (p endpoint) isSylabs() bool { return p.address.Host == sylabsLibrary }
 
-// A home is where the library is, once it is known.
-type home struct {
-	place place
-	once  backends.Locks // for one who asks at a time
+// An address is where the library is, once it is known.
+type address struct {
+	configured endpoint
+	once       backends.Locks // for one who asks at a time
 
 	mu      sync.Mutex // guards the fields below
 	base    *url.URL
@@ -77,7 +77,7 @@ type home struct {
 }
 
 // get returns what is known: nil if nothing is.
-func (h *home) get() *url.URL {
+func (h *address) get() *url.URL {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.until.IsZero() && time.Now().After(h.until) {
@@ -86,7 +86,7 @@ func (h *home) get() *url.URL {
 	return h.base
 }
 
-func (h *home) set(base *url.URL, until time.Time) {
+func (h *address) set(base *url.URL, until time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.base, h.until = base, until
@@ -96,43 +96,43 @@ func (h *home) set(base *url.URL, until time.Time) {
 // for its version, and then whether it is an endpoint that names a library; after
 // that it is known.
 func (c *client) base(ctx context.Context) (*url.URL, error) {
-	if base := c.home.get(); base != nil {
+	if base := c.address.get(); base != nil {
 		return base, nil
 	}
-	at := c.home.place
+	at := c.address.configured
 	if at.isSylabs() {
-		c.home.set(at.address, time.Time{})
+		c.address.set(at.address, time.Time{})
 		return at.address, nil
 	}
-	unlock, err := c.home.once.Lock(ctx, "")
+	unlock, err := c.address.once.Lock(ctx, "")
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if base := c.home.get(); base != nil {
+	if base := c.address.get(); base != nil {
 		return base, nil
 	}
 	if !at.endpoint {
 		_, err := c.askVersion(ctx, at.address)
 		if err == nil {
-			c.home.set(at.address, time.Time{})
+			c.address.set(at.address, time.Time{})
 		}
-		if err == nil || !elsewhere(err) {
+		if err == nil || !isNotHere(err) {
 			return at.address, err
 		}
 	}
 	base, err := c.discover(ctx)
 	if err == nil {
-		if _, err = c.askVersion(ctx, base); elsewhere(err) {
+		if _, err = c.askVersion(ctx, base); isNotHere(err) {
 			err = nil // old ones do not tell it
 		}
 	}
 	switch {
 	case err == nil:
-		c.home.set(base, time.Time{})
+		c.address.set(base, time.Time{})
 		return base, nil
 	case errors.Is(err, errNoEndpoint) && !at.endpoint:
-		c.home.set(at.address, time.Now().Add(guessLife))
+		c.address.set(at.address, time.Now().Add(guessLife))
 		return at.address, nil
 	}
 	return nil, err
@@ -140,15 +140,15 @@ func (c *client) base(ctx context.Context) (*url.URL, error) {
 
 var errNoEndpoint = errors.New("neither a library nor an endpoint that names one")
 
-// elsewhere reports whether err says that there is no such service at an address.
-func elsewhere(err error) bool {
+// isNotHere reports whether err says that there is no such service at an address.
+func isNotHere(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, backends.ErrBadAnswer)
 }
 
 // discover asks the endpoint for the address of its library.
 // Errors: errNoEndpoint if it is none.
 func (c *client) discover(ctx context.Context) (*url.URL, error) {
-	at := c.home.place.address
+	at := c.address.configured.address
 	req, err := httpx.NewRequest(ctx, http.MethodGet, at.String()+configPath, nil)
 	if err != nil {
 		return nil, err
@@ -158,7 +158,7 @@ func (c *client) discover(ctx context.Context) (*url.URL, error) {
 			URI string `json:"uri"`
 		} `json:"libraryAPI"`
 	}
-	if err := c.object(req, &named); elsewhere(err) {
+	if err := c.object(req, &named); isNotHere(err) {
 		return nil, fmt.Errorf("%w: %w", errNoEndpoint, err)
 	} else if err != nil {
 		return nil, err
@@ -213,9 +213,9 @@ func (c *client) askVersion(ctx context.Context, base *url.URL) (apiVersion, err
 		return apiVersion{}, errRegistryServer
 	}
 	v := parseVersion(said.APIVersion)
-	c.home.mu.Lock()
-	defer c.home.mu.Unlock()
-	c.home.version = &v
+	c.address.mu.Lock()
+	defer c.address.mu.Unlock()
+	c.address.version = &v
 	return v, nil
 }
 
@@ -226,14 +226,14 @@ func (c *client) version(ctx context.Context) (apiVersion, error) {
 	if err != nil {
 		return apiVersion{}, err
 	}
-	c.home.mu.Lock()
-	known := c.home.version
-	c.home.mu.Unlock()
+	c.address.mu.Lock()
+	known := c.address.version
+	c.address.mu.Unlock()
 	if known != nil {
 		return *known, nil
 	}
 	v, err := c.askVersion(ctx, base)
-	if elsewhere(err) {
+	if isNotHere(err) {
 		return apiVersion{}, nil
 	}
 	return v, err

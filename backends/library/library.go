@@ -70,7 +70,7 @@ var ways = []string{pushAuto, pushOCI, pushMultipart, pushSingle, pushRaw}
 const bigUpload = 64 << 20
 
 type client struct {
-	home     home
+	address  address
 	entities []string
 	arch     string
 	way      string // of Config.PushBy
@@ -79,12 +79,12 @@ type client struct {
 	log      *slog.Logger
 	asked    atomic.Pointer[http.Request] // the last request that the library answered
 
-	branches branches        // the OCI registries behind the library
-	links    links           // presigned addresses of the bytes of images
-	listing  listing         // what was listed a moment ago
-	commits  backends.Locks  // one publication of a name at a time
-	unsaved  uploads.Unsaved // the uploads that were broken off
-	partSize int64           // above which an upload is cut into parts
+	registries registries      // the OCI registries behind the library
+	links      links           // presigned addresses of the bytes of images
+	listing    listing         // what was listed a moment ago
+	commits    backends.Locks  // one publication of a name at a time
+	unsaved    uploads.Unsaved // the uploads that were broken off
+	partSize   int64           // above which an upload is cut into parts
 }
 
 // Type returns the backend in the table of backends/all, see Opener.
@@ -106,7 +106,7 @@ func Opener(oci backends.Opener) backends.Opener {
 		if err != nil {
 			return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
 		}
-		c.branches.open = oci
+		c.registries.open = oci
 		return c, nil
 	}
 }
@@ -116,7 +116,7 @@ func newClient(env backends.Env, cfg Config) (*client, error) {
 		return nil, fmt.Errorf("%w: push_by = %q%s", fs.ErrInvalid, cfg.PushBy, backends.DidYouMean(cfg.PushBy, ways))
 	}
 	files := remoteFiles{home: env.Home, log: env.Logger()}
-	at, err := findPlace(cfg.URL, files)
+	at, err := findEndpoint(cfg.URL, files)
 	if err != nil {
 		return nil, err
 	}
@@ -129,9 +129,9 @@ func newClient(env backends.Env, cfg Config) (*client, error) {
 		cfg.Entities = []string{"library"}
 	}
 	return &client{
-		links:    links{bounded.Map[string, link]{Max: maxLinks}},
-		branches: branches{all: bounded.Map[string, *branch]{Max: maxBranches}},
-		home:     home{place: at}, entities: cfg.Entities, arch: env.WantedArch(), way: cfg.PushBy, http: env.HTTP, log: env.Logger(),
+		links:      links{bounded.Map[string, link]{Max: maxLinks}},
+		registries: registries{all: bounded.Map[string, *registry]{Max: maxRegistries}},
+		address:    address{configured: at}, entities: cfg.Entities, arch: env.WantedArch(), way: cfg.PushBy, http: env.HTTP, log: env.Logger(),
 		login: &login{remote: env.Remote, secret: env.Secret, files: files, place: at}, partSize: bigUpload,
 	}, nil
 }

@@ -361,7 +361,7 @@ func (l *listing) collection(path string) (collection, bool) {
 	return col, ok
 }
 
-// forget is for when something changed.
+// forget empties l after a change in the library.
 func (l *listing) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -21,7 +21,7 @@ type login struct {
 	remote string // of ours, for what to do
 	secret backends.SecretFunc
 	files  remoteFiles
-	place  place
+	place  endpoint
 
 	renewal httpx.Renewal
 
@@ -109,8 +109,8 @@ func (c *client) CheckLogin(ctx context.Context) error {
 
 // Knock returns a request that every library answers.
 func (c *client) Knock() (method, address string) {
-	return http.MethodGet, c.home.place.address.String() + versionPath
+	return http.MethodGet, c.address.configured.address.String() + versionPath
 }
 
 // Address implements backends.Addressed, as far as the configuration says it.
-func (c *client) Address() string { return c.home.place.address.String() }
+func (c *client) Address() string { return c.address.configured.address.String() }

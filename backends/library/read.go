@@ -149,10 +149,10 @@ func (m image) labels() map[string]string {
 // page is where a person would look at an image: the page of the Sylabs cloud, or
 // what "singularity pull" takes.
 func (c *client) page(n name) string {
-	if c.home.place.isSylabs() {
+	if c.address.configured.isSylabs() {
 		return "https://" + sylabsEndpoint + "/library/" + n.path()
 	}
-	return "library://" + c.home.place.address.Host + "/" + strings.TrimSuffix(n.String(), ":")
+	return "library://" + c.address.configured.address.Host + "/" + strings.TrimSuffix(n.String(), ":")
 }
 
 // name is where a search has found m; the tag is not said.
@@ -193,7 +193,7 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 		c.links.drop(linkKey(img), at)
 	}
 	if img.Digest != "" {
-		body, err := c.openBranchImage(ctx, img, off, n)
+		body, err := c.openRegistryImage(ctx, img, off, n)
 		if body != nil || err != nil {
 			return body, err
 		}
@@ -210,8 +210,8 @@ func stale(err error) bool {
 
 // openBranchImage reads from the OCI registry, where the layer has the digest of the
 // file. It returns nothing at all if there is no registry, or none that has it.
-func (c *client) openBranchImage(ctx context.Context, img backends.Image, off, n int64) (io.ReadCloser, error) {
-	at, err := c.branch(ctx, split(img.Ref), pull)
+func (c *client) openRegistryImage(ctx context.Context, img backends.Image, off, n int64) (io.ReadCloser, error) {
+	at, err := c.registry(ctx, split(img.Ref), pull)
 	if at == nil || err != nil {
 		return nil, err
 	}

@@ -28,7 +28,7 @@ const (
 	// again.
 	noneLife = 10 * time.Minute
 	// maxBranches is how many containers' registries are kept open.
-	maxBranches = 256
+	maxRegistries = 256
 )
 
 // What a token for the registry is to allow, as clients of Sylabs say it.
@@ -44,9 +44,9 @@ type redirect struct {
 	Name  string `json:"name"`
 }
 
-// A branch is a container in the OCI registry behind the library. Without a backend
+// A registry is the OCI registry behind the library, for one container. Without a Backend
 // it says that there is none, until then.
-type branch struct {
+type registry struct {
 	backends.Backend // the registry
 	ref              backends.Ref
 
@@ -56,23 +56,23 @@ type branch struct {
 }
 
 // named returns what the registry calls a tag of the container.
-func (b *branch) named(tag string) backends.Ref {
+func (b *registry) named(tag string) backends.Ref {
 	ref := b.ref
 	ref.Tag = tag
 	return ref
 }
 
-// branches are those in use. The zero value, with open, has none.
-type branches struct {
+// registries are those in use. The zero value, with open, has none.
+type registries struct {
 	open backends.Opener // of the backend for OCI registries
 	once backends.Locks
 
-	all  bounded.Map[string, *branch]
+	all  bounded.Map[string, *registry]
 	none atomic.Int64 // until when the library is taken to have none, as time.UnixNano has it
 }
 
-// get returns what is known of key: nil, too, if that is that there is none.
-func (b *branches) get(key string) (at *branch, known bool) {
+// get returns what is known of key; nil with known if there is no registry.
+func (b *registries) get(key string) (at *registry, known bool) {
 	at, known = b.all.Get(key)
 	switch {
 	case known && at.Backend != nil:
@@ -83,51 +83,51 @@ func (b *branches) get(key string) (at *branch, known bool) {
 	return nil, time.Now().UnixNano() < b.none.Load()
 }
 
-// branch returns where the OCI registry behind the library has n's container, nil
-// if the library has no registry, or not for that.
-func (c *client) branch(ctx context.Context, n name, access string) (*branch, error) {
+// registry returns the OCI registry that has n's container; nil if the library has none
+// for it.
+func (c *client) registry(ctx context.Context, n name, access string) (*registry, error) {
 	key := n.path() + " " + access
-	if at, known := c.branches.get(key); known {
+	if at, known := c.registries.get(key); known {
 		return at, nil
 	}
-	unlock, err := c.branches.once.Lock(ctx, key)
+	unlock, err := c.registries.once.Lock(ctx, key)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if at, known := c.branches.get(key); known {
+	if at, known := c.registries.get(key); known {
 		return at, nil
 	}
 	to, err := c.redirect(ctx, n, access)
-	if c.noBranch(access, err) {
+	if c.hasNoRegistry(access, err) {
 		life := noneLife
 		if errors.Is(err, backends.ErrBadAnswer) { // a proxy's page, perhaps
 			life = guessLife
 		}
-		c.branches.all.Put(key, &branch{until: time.Now().Add(life)})
+		c.registries.all.Put(key, &registry{until: time.Now().Add(life)})
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	at, err := c.openBranch(ctx, n, access, to)
+	at, err := c.openRegistry(ctx, n, access, to)
 	if err != nil {
 		return nil, err
 	}
-	c.branches.all.Put(key, at)
+	c.registries.all.Put(key, at)
 	if at.Backend == nil {
 		return nil, nil
 	}
 	return at, nil
 }
 
-// noBranch reports whether err says that there is no registry. That it is the whole
+// hasNoRegistry reports whether err says that there is no registry. That it is the whole
 // library that has none can be told only where the image is known to exist.
-func (c *client) noBranch(access string, err error) bool {
+func (c *client) hasNoRegistry(access string, err error) bool {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errors.ErrUnsupported):
 		if access == pull {
-			c.branches.none.Store(time.Now().Add(noneLife).UnixNano())
+			c.registries.none.Store(time.Now().Add(noneLife).UnixNano())
 		}
 		return true
 	case errors.Is(err, backends.ErrUnauthorized):
@@ -157,9 +157,8 @@ func (c *client) redirect(ctx context.Context, n name, access string) (redirect,
 	return to, err
 }
 
-// openBranch opens the registry. It leaves the backend out if it is one that cannot
-// be used.
-func (c *client) openBranch(ctx context.Context, n name, access string, to redirect) (*branch, error) {
+// openRegistry opens the registry. It leaves the backend out if it cannot be used.
+func (c *client) openRegistry(ctx context.Context, n name, access string, to redirect) (*registry, error) {
 	base, err := c.base(ctx)
 	if err != nil {
 		return nil, err
@@ -168,10 +167,10 @@ func (c *client) openBranch(ctx context.Context, n name, access string, to redir
 	if err != nil {
 		return nil, err
 	}
-	at := &branch{at: to, until: time.Now().Add(tokenLife)}
+	at := &registry{at: to, until: time.Now().Add(tokenLife)}
 	slash := strings.LastIndexByte(to.Name, '/')
 	at.ref = backends.Ref{Collection: to.Name[:max(slash, 0)], Name: to.Name[slash+1:]}
-	// No credentials of other tools: they are for who says docker://.
+	// No credentials of other tools: those are for remotes of the registry itself.
 	env := backends.Env{
 		Remote: c.login.remote, Type: "oci", HTTP: c.awayClient(), Arch: c.arch, Log: c.log,
 		Config: map[string]any{"url": u.String(), "layout": "library"},
@@ -180,13 +179,13 @@ func (c *client) openBranch(ctx context.Context, n name, access string, to redir
 		env.Config["auth"] = "bearer"
 		env.Secret = func(ctx context.Context, fresh bool) (string, error) { return c.branchToken(ctx, n, access, at, fresh) }
 	}
-	at.Backend, err = c.branches.open(ctx, env)
+	at.Backend, err = c.registries.open(ctx, env)
 	if checker, ok := at.Backend.(backends.NameChecker); err == nil && ok {
 		err = checker.CheckName(at.named(backends.DefaultTag))
 	}
 	if err != nil {
 		c.log.Warn("the registry behind the library cannot be used", "url", backends.Origin(u), "err", err)
-		return &branch{until: time.Now().Add(noneLife)}, nil
+		return &registry{until: time.Now().Add(noneLife)}, nil
 	}
 	return at, nil
 }
@@ -214,7 +213,7 @@ func (t awayTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // branchToken returns the token for the registry: another one if the last was
 // refused, or has been used for long.
-func (c *client) branchToken(ctx context.Context, n name, access string, at *branch, fresh bool) (string, error) {
+func (c *client) branchToken(ctx context.Context, n name, access string, at *registry, fresh bool) (string, error) {
 	at.mu.Lock()
 	was, until := at.at, at.until
 	at.mu.Unlock()
@@ -227,7 +226,7 @@ func (c *client) branchToken(ctx context.Context, n name, access string, at *bra
 	}
 	if to.URL != was.URL || to.Name != was.Name {
 		// The token is for another registry than the one that wants it.
-		c.branches.all.Delete(n.path() + " " + access)
+		c.registries.all.Delete(n.path() + " " + access)
 		return "", fmt.Errorf("%w: the library has moved the image to another registry", backends.ErrUnavailable)
 	}
 	at.mu.Lock()

@@ -94,7 +94,7 @@ func (t *tokens) drop(had *tokenCache, rare bool) bool {
 	before, ok := t.dropped[had.scope]
 	switch {
 	case t.caches[had.scope] != had:
-		return true // somebody else has seen to it
+		return true // another request has renewed it
 	case had.kept.Load() == 0, rare && ok && time.Since(before) < renewEvery:
 		return false
 	}

@@ -94,14 +94,14 @@ func (c *client) look(ctx context.Context, repo, reference string) (manifest, er
 			mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 			return manifest{digest: digest, mediaType: mediaType}, nil
 		}
-	} else if !httpx.HeadRefused(err) || c.known.closed(repo) {
+	} else if !httpx.HeadRefused(err) || c.manifests.closed(repo) {
 		return manifest{}, err
 	}
 	m, err := c.get(ctx, repo, reference)
 	if err == nil {
 		c.store.keep(repo, reference, m)
 	} else if errors.Is(err, fs.ErrPermission) {
-		c.known.close(repo)
+		c.manifests.close(repo)
 	}
 	return m, err
 }
@@ -158,13 +158,13 @@ func (c *client) get(ctx context.Context, repo, reference string) (manifest, err
 // image for arch at the end, found.top is set all the same.
 func (c *client) resolve(ctx context.Context, repo, reference, arch string) (found, error) {
 	target := reference
-	if c.known.tag(repo, reference) || c.store.has(repo, reference) {
+	if c.manifests.tag(repo, reference) || c.store.has(repo, reference) {
 		top, err := c.head(ctx, repo, reference)
 		if err != nil {
 			return found{}, err
 		}
-		if f, ok := c.known.image(repo, top, arch); ok {
-			c.known.add(repo, reference, arch, f)
+		if f, ok := c.manifests.image(repo, top, arch); ok {
+			c.manifests.add(repo, reference, arch, f)
 			return f, f.err
 		}
 		target = top
@@ -176,7 +176,7 @@ func (c *client) resolve(ctx context.Context, repo, reference, arch string) (fou
 	f := found{top: m.digest, at: time.Now()}
 	f.img, f.err = c.image(ctx, repo, m, arch)
 	if f.err == nil || errors.Is(f.err, errors.ErrUnsupported) {
-		c.known.add(repo, reference, arch, f)
+		c.manifests.add(repo, reference, arch, f)
 		c.store.keepKind(repo, f.img.Format)
 	}
 	return f, f.err
@@ -281,29 +281,29 @@ const (
 
 // known remembers manifests, which never change under their digest, and the
 // tags that were asked for.
-type known struct {
-	images bounded.Map[knownKey, found]
-	tags   bounded.Map[string, knownKey]  // "repo:reference" to what it was last
-	kinds  bounded.Map[string, string]    // by repository: the format of the image seen last
-	shut   bounded.Map[string, time.Time] // by repository: when a GET was refused
+type manifestCache struct {
+	images bounded.Map[manifestKey, found]
+	tags   bounded.Map[string, manifestKey] // "repo:reference" to what it was last
+	kinds  bounded.Map[string, string]      // by repository: the format of the image seen last
+	shut   bounded.Map[string, time.Time]   // by repository: when a GET was refused
 }
 
-type knownKey struct{ repo, top, arch string }
+type manifestKey struct{ repo, top, arch string }
 
-func (k *known) tag(repo, reference string) bool {
+func (k *manifestCache) tag(repo, reference string) bool {
 	_, ok := k.tags.Get(repo + ":" + reference)
 	return ok
 }
 
-func (k *known) image(repo, top, arch string) (found, bool) {
-	f, ok := k.images.Get(knownKey{repo, top, arch})
+func (k *manifestCache) image(repo, top, arch string) (found, bool) {
+	f, ok := k.images.Get(manifestKey{repo, top, arch})
 	f.at = time.Now()
 	f.img.Labels = maps.Clone(f.img.Labels)
 	return f, ok
 }
 
-func (k *known) add(repo, reference, arch string, f found) {
-	key := knownKey{repo, f.top, arch}
+func (k *manifestCache) add(repo, reference, arch string, f found) {
+	key := manifestKey{repo, f.top, arch}
 	f.img.Labels = maps.Clone(f.img.Labels)
 	k.images.Put(key, f)
 	k.tags.Put(repo+":"+reference, key)
@@ -313,22 +313,22 @@ func (k *known) add(repo, reference, arch string, f found) {
 }
 
 // close notes that a repository is not for us, whatever the method.
-func (k *known) close(repo string) { k.shut.Put(repo, time.Now()) }
+func (k *manifestCache) close(repo string) { k.shut.Put(repo, time.Now()) }
 
 // closed reports whether a GET was refused a moment ago, too.
-func (k *known) closed(repo string) bool {
+func (k *manifestCache) closed(repo string) bool {
 	at, ok := k.shut.Get(repo)
 	return ok && time.Since(at) < renewEvery
 }
 
 // seen reports whether an image of the repository is known.
-func (k *known) seen(repo string) bool {
+func (k *manifestCache) seen(repo string) bool {
 	kind, _ := k.kinds.Get(repo)
 	return kind != ""
 }
 
 // recall notes what an image of the repository was once, if none is known.
-func (k *known) recall(repo, format string) {
+func (k *manifestCache) recall(repo, format string) {
 	k.kinds.Update(repo, func(kind string, ok bool) (string, bool) {
 		kind = cmp.Or(kind, format)
 		return kind, kind != ""
@@ -336,7 +336,7 @@ func (k *known) recall(repo, format string) {
 }
 
 // last returns what a tag was last.
-func (k *known) last(repo, tag string) (f found, ok bool) {
+func (k *manifestCache) last(repo, tag string) (f found, ok bool) {
 	if key, ok := k.tags.Get(repo + ":" + tag); ok {
 		return k.images.Get(key)
 	}
@@ -345,7 +345,7 @@ func (k *known) last(repo, tag string) (f found, ok bool) {
 
 // guess returns the format that a tag most likely has: that of the image it was
 // last, else of another one in the repository, else what is usual.
-func (k *known) guess(repo, tag, usual string) string {
+func (k *manifestCache) guess(repo, tag, usual string) string {
 	if f, ok := k.last(repo, tag); ok && f.err == nil {
 		return f.img.Format
 	}
@@ -354,7 +354,7 @@ func (k *known) guess(repo, tag, usual string) string {
 }
 
 // foreign reports whether a tag was just seen to be no image.
-func (k *known) foreign(repo, tag string) bool {
+func (k *manifestCache) foreign(repo, tag string) bool {
 	f, ok := k.last(repo, tag)
 	return ok && f.err != nil && time.Since(f.at) < foreignLife
 }

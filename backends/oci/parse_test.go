@@ -132,7 +132,7 @@ func TestSIFCreated(t *testing.T) {
 func TestTargets_expire(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var targets targets
+		var targets redirects
 		targets.put("a", "https://cdn/a")
 		time.Sleep(httpx.LinkLife - time.Second)
 		if to, _ := targets.get("a"); to == "" {

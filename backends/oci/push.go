@@ -61,7 +61,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 	if err != nil {
 		return backends.Image{}, err
 	}
-	c.known.add(repo, ref.Tag, c.arch, found{top: f.top.digest, img: img})
+	c.manifests.add(repo, ref.Tag, c.arch, found{top: f.top.digest, img: img})
 	memo.Forget()
 	return c.named(img, ref), nil
 }

@@ -10,18 +10,18 @@ import (
 )
 
 // maxTargets bounds what is remembered.
-const maxTargets = 4096
+const maxRedirects = 4096
 
 // targets remembers where blobs were redirected to. The zero value is empty.
 //
 // What is out of date is asked for anew by one request; those that come
 // meanwhile wait for what it finds.
-type targets struct {
+type redirects struct {
 	mu   sync.Mutex // guards the field below
-	urls map[string]target
+	urls map[string]redirect
 }
 
-type target struct {
+type redirect struct {
 	url      string
 	until    time.Time
 	renewing chan struct{} // closed when somebody has asked anew; nil while nobody does
@@ -30,7 +30,7 @@ type target struct {
 // get returns where to read the blob from. If that is "", the registry must be
 // asked, and put or forget be called with its answer; wait, if not nil, is
 // closed when another one has done so: then get tells more.
-func (t *targets) get(key string) (url string, wait <-chan struct{}) {
+func (t *redirects) get(key string) (url string, wait <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	to, ok := t.urls[key]
@@ -49,32 +49,32 @@ func (t *targets) get(key string) (url string, wait <-chan struct{}) {
 
 // put notes what the registry has answered. A link that has ended by our clock,
 // which may be the wrong one, is good for one read: nobody waits for the next.
-func (t *targets) put(key, url string) {
+func (t *redirects) put(key, url string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.settle(key)
+	t.release(key)
 	now := time.Now()
 	until := httpx.LinkUntil(url, now)
 	if !until.After(now) {
 		delete(t.urls, key)
 		return
 	}
-	if t.urls == nil || len(t.urls) >= maxTargets {
+	if t.urls == nil || len(t.urls) >= maxRedirects {
 		t.clear()
 	}
-	t.urls[key] = target{url: url, until: until}
+	t.urls[key] = redirect{url: url, until: until}
 }
 
 // forget notes that the registry has redirected nowhere.
-func (t *targets) forget(key string) {
+func (t *redirects) forget(key string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.settle(key)
+	t.release(key)
 	delete(t.urls, key)
 }
 
 // expire notes that url no longer works. One that was put meanwhile stays.
-func (t *targets) expire(key, url string) {
+func (t *redirects) expire(key, url string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if to, ok := t.urls[key]; ok && to.url == url {
@@ -84,7 +84,7 @@ func (t *targets) expire(key, url string) {
 }
 
 // settle lets those go who wait for key. Call with mu held.
-func (t *targets) settle(key string) {
+func (t *redirects) release(key string) {
 	if to := t.urls[key]; to.renewing != nil {
 		close(to.renewing)
 		to.renewing = nil
@@ -92,9 +92,9 @@ func (t *targets) settle(key string) {
 	}
 }
 
-func (t *targets) clear() {
+func (t *redirects) clear() {
 	for key := range t.urls {
-		t.settle(key)
+		t.release(key)
 	}
-	t.urls = map[string]target{}
+	t.urls = map[string]redirect{}
 }

@@ -43,7 +43,7 @@ func (c *client) page(ctx context.Context, path string, v any) error {
 		case len(text) > maxPage:
 			return fmt.Errorf("%w: an answer of more than %d bytes", backends.ErrBadAnswer, maxPage)
 		}
-		return decode(resp, text, v)
+		return decode(resp.Header, text, v)
 	})
 }
 

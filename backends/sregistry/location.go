@@ -12,14 +12,12 @@ import (
 	"github.com/sregfs/sregfs/backends/internal/bounded"
 )
 
-const (
-	// targetLife is how long a presigned URL is used. The server signs for five
-	// minutes of its own clock.
-	targetLife = 4 * time.Minute
-)
+// targetLife is how long a presigned URL is used. The server signs for five minutes of its
+// own clock.
+const targetLife = 4 * time.Minute
 
-// A place is where the bytes of one version of an image are.
-type place struct {
+// A location is where the bytes of one version of an image are.
+type location struct {
 	old    bool   // not in the object store
 	target string // the presigned URL; "" if there is none to use again
 	until  time.Time
@@ -27,13 +25,13 @@ type place struct {
 	size   int64  // -1 if not known
 }
 
-func placeKey(img backends.Image) string { return split(img.Ref).String() + "@" + img.Version }
+func locationKey(img backends.Image) string { return split(img.Ref).String() + "@" + img.Version }
 
-// Places remembers them. The zero value is empty.
-type places struct{ all bounded.Map[string, place] }
+// locations remembers them. The zero value is empty.
+type locations struct{ all bounded.Map[string, location] }
 
-// get returns the place of key, without a target that is too old.
-func (p *places) get(key string) (place, bool) {
+// get returns the location of key, without a target that is too old.
+func (p *locations) get(key string) (location, bool) {
 	at, ok := p.all.Get(key)
 	if ok && time.Now().After(at.until) {
 		at.target = ""
@@ -41,9 +39,9 @@ func (p *places) get(key string) (place, bool) {
 	return at, ok
 }
 
-func (p *places) put(key string, at place) {
+func (p *locations) put(key string, at location) {
 	at.until = time.Now().Add(targetLife)
-	p.all.Update(key, func(old place, ok bool) (place, bool) {
+	p.all.Update(key, func(old location, ok bool) (location, bool) {
 		if ok && at.size < 0 {
 			at.size = old.size
 		}
@@ -51,14 +49,14 @@ func (p *places) put(key string, at place) {
 	})
 }
 
-// refusalLife is how long a refusal is believed: until somebody is given a permission.
-// Whether there is another token is looked at every refusalLook.
+// refusalLife is how long a refusal is remembered; permissions may change meanwhile. Every
+// refusalLook the configured token is asked for, in case it was replaced.
 const (
 	refusalLife = 10 * time.Minute
 	refusalLook = time.Minute
 )
 
-// Refusals remembers which images are not for us. The zero value is empty.
+// refusals remembers which images the login may not read. The zero value is empty.
 type refusals struct{ all bounded.Map[name, refusal] }
 
 type refusal struct {
@@ -67,8 +65,8 @@ type refusal struct {
 	until, again time.Time
 }
 
-// note remembers err if it says that n is not for us. A login that is refused is another
-// matter: the next one can be right.
+// note remembers err if it says that the login may not read n. A refused login is not
+// remembered: the next one can be right.
 func (r *refusals) note(ctx context.Context, l *login, n name, err error) {
 	if !errors.Is(err, fs.ErrPermission) || errors.Is(err, backends.ErrUnauthorized) {
 		return
@@ -82,7 +80,7 @@ func (r *refusals) put(n name, v refusal) {
 	r.all.Put(n, v)
 }
 
-// of returns the refusal of n, nil if there was none lately, or to another token.
+// of returns the refusal of n; nil if there was none lately, or if the token has changed.
 func (r *refusals) of(ctx context.Context, l *login, n name) error {
 	was, ok := r.all.Get(n)
 	switch now := time.Now(); {

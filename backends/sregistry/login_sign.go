@@ -29,7 +29,7 @@ const (
 )
 
 // stampLayout is the time of a signature in UTC: it is good for its hour alone.
-const stampLayout = "20060102T15Z"
+const signTimeLayout = "20060102T15Z"
 
 func encodeUser(user string) string { return base64.StdEncoding.EncodeToString([]byte(user)) }
 
@@ -44,10 +44,10 @@ func sign(user, token string, k kind, stamp string, n name) string {
 
 // A clock is how far that of the server is ahead of ours, as far as an accepted
 // signature has shown. The zero value is in time.
-type clock struct{ ahead atomic.Int64 }
+type clock struct{ offset atomic.Int64 }
 
-func (c *clock) now() time.Time   { return time.Now().Add(time.Duration(c.ahead.Load())) }
-func (c *clock) set(at time.Time) { c.ahead.Store(int64(time.Until(at))) }
+func (c *clock) now() time.Time   { return time.Now().Add(time.Duration(c.offset.Load())) }
+func (c *clock) set(at time.Time) { c.offset.Store(int64(time.Until(at))) }
 
 // signed calls send with a signature; again with that of the hour in which the
 // server lives, and again with a fresh token, as long as it is refused. send
@@ -60,7 +60,7 @@ func (c *client) signed(ctx context.Context, k kind, n name, send func(auth stri
 	if err != nil {
 		return err
 	}
-	try := func(token string, at time.Time) error { return send(sign(c.login.user, token, k, stamp(at), n)) }
+	try := func(token string, at time.Time) error { return send(sign(c.login.user, token, k, signTime(at), n)) }
 	at := c.clock.now()
 	if err = try(token, at); k == kindPull && shut(err) {
 		if fresh, noToken := c.login.get(ctx, token); noToken == nil {
@@ -89,7 +89,7 @@ func (c *client) signed(ctx context.Context, k kind, n name, send func(auth stri
 	return c.notAccepted(ctx, k, err)
 }
 
-func stamp(t time.Time) string { return t.UTC().Format(stampLayout) }
+func signTime(t time.Time) string { return t.UTC().Format(signTimeLayout) }
 
 // hourEdge is how far the clocks of a server and of a proxy before it may be apart.
 const hourEdge = 5 // minutes
@@ -100,7 +100,7 @@ const hourEdge = 5 // minutes
 func neighbour(at time.Time, refusal error) (_ time.Time, told bool) {
 	e, ok := errors.AsType[*answerError](refusal)
 	switch {
-	case ok && !e.date.IsZero() && stamp(e.date) != stamp(at):
+	case ok && !e.date.IsZero() && signTime(e.date) != signTime(at):
 		return e.date, true
 	case ok && !e.date.IsZero() && at.Minute() >= hourEdge && at.Minute() < 60-hourEdge:
 		return time.Time{}, false

@@ -52,7 +52,7 @@ func (c *client) manifest(ctx context.Context, n name) (manifest, error) {
 		return m, err
 	}
 	var err error
-	if _, closed := c.closed.Get(n.collection); !closed {
+	if _, closed := c.signedOnly.Get(n.collection); !closed {
 		if err = c.asUser(ctx, ask); err == nil || !c.wantsSignature(ctx, err) {
 			c.refusals.note(ctx, c.login, n, err)
 			return checked(m, n, err)
@@ -60,7 +60,7 @@ func (c *client) manifest(ctx context.Context, n name) (manifest, error) {
 	}
 	open := err
 	if err = c.signed(ctx, kindPull, n, ask); err == nil {
-		c.closed.Put(n.collection, struct{}{})
+		c.signedOnly.Put(n.collection, struct{}{})
 	} else if errors.Is(err, backends.ErrUnauthorized) && !errors.Is(err, backends.ErrNoFile) && shut(open) {
 		err = open
 	}
@@ -185,8 +185,8 @@ func labels(metadata json.RawMessage) map[string]string {
 // size fills in the size, if it can be had. A bare MD5 is a sign of the old
 // store, where asking would cost one of the week's downloads.
 func (c *client) size(ctx context.Context, img *backends.Image) {
-	key := placeKey(*img)
-	if p, ok := c.places.get(key); ok {
+	key := locationKey(*img)
+	if p, ok := c.locations.get(key); ok {
 		img.Size = p.size
 		return
 	}
@@ -201,7 +201,7 @@ func (c *client) size(ctx context.Context, img *backends.Image) {
 	}
 	defer resp.Body.Close()
 	if p, err := c.found(resp); err == nil && p.size >= 0 {
-		c.places.put(key, p)
+		c.locations.put(key, p)
 		img.Size = p.size
 	}
 }
@@ -219,8 +219,8 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 	if n == 0 || img.Size >= 0 && off >= img.Size {
 		return http.NoBody, nil
 	}
-	s, key := ranged.Span{Off: off, N: n}, placeKey(img)
-	place, known := c.places.get(key)
+	s, key := ranged.Span{Off: off, N: n}, locationKey(img)
+	place, known := c.locations.get(key)
 	if known && !place.old && place.target != "" {
 		resp, err := c.fetch(ctx, place, s) //nolint:bodyclose // it becomes the result
 		if err == nil {
@@ -256,15 +256,15 @@ func stale(err error) bool {
 
 // openNew reads from the object store, and from the other one if it is not there.
 func (c *client) openNew(ctx context.Context, m manifest, img backends.Image, s ranged.Span) (io.ReadCloser, error) {
-	key := placeKey(img)
+	key := locationKey(img)
 	resp, err := c.imageFile(ctx, split(img.Ref), s)
 	if err != nil {
 		c.noted(key, err)
-		if !elsewhere(err) && !shut(err) && !errors.Is(err, backends.ErrUnavailable) || ctx.Err() != nil || statusOf(err) == 0 {
+		if !isNotHere(err) && !shut(err) && !errors.Is(err, backends.ErrUnavailable) || ctx.Err() != nil || statusOf(err) == 0 {
 			return nil, err
 		}
 		body, oldErr := c.openOld(ctx, m, img, s)
-		if errors.Is(oldErr, fs.ErrNotExist) && !elsewhere(err) {
+		if errors.Is(oldErr, fs.ErrNotExist) && !isNotHere(err) {
 			return nil, err
 		}
 		return body, oldErr
@@ -277,20 +277,20 @@ func (c *client) openNew(ctx context.Context, m manifest, img backends.Image, s 
 		resp.Body.Close()
 		return nil, err
 	}
-	c.places.put(key, p)
+	c.locations.put(key, p)
 	return s.Body(resp, p.size)
 }
 
-// elsewhere reports whether err says that the object store does not have it, or
+// isNotHere reports whether err says that the object store does not have it, or
 // that there is no such store.
-func elsewhere(err error) bool {
+func isNotHere(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported)
 }
 
 // noted remembers that an image is not in the object store.
 func (c *client) noted(key string, err error) {
-	if elsewhere(err) {
-		c.places.put(key, place{old: true, size: -1})
+	if isNotHere(err) {
+		c.locations.put(key, location{old: true, size: -1})
 	}
 }
 
@@ -313,7 +313,7 @@ func (c *client) imageFile(ctx context.Context, n name, s ranged.Span) (*http.Re
 }
 
 // fetch asks the object store directly, for the bytes that were there before.
-func (c *client) fetch(ctx context.Context, p place, s ranged.Span) (*http.Response, error) {
+func (c *client) fetch(ctx context.Context, p location, s ranged.Span) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.target, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", fs.ErrInvalid, err)
@@ -353,15 +353,15 @@ func notAnImage(resp *http.Response) error {
 	if err != nil {
 		return err
 	}
-	if err := decode(resp, text, new(any)); err != nil {
+	if err := decode(resp.Header, text, new(any)); err != nil {
 		return err
 	}
 	return fmt.Errorf("%w: JSON in place of an image", backends.ErrBadAnswer)
 }
 
 // found is the place that resp came from.
-func (c *client) found(resp *http.Response) (place, error) {
-	p := place{size: -1, etag: resp.Header.Get("ETag")}
+func (c *client) found(resp *http.Response) (location, error) {
+	p := location{size: -1, etag: resp.Header.Get("ETag")}
 	if final := resp.Request; final != nil && final.URL != nil && backends.Origin(final.URL) != backends.Origin(c.home) {
 		p.target = final.URL.String()
 	}

@@ -52,7 +52,7 @@ func (c *client) openOld(ctx context.Context, m manifest, img backends.Image, s 
 		resp.Body.Close()
 		return nil, fmt.Errorf("%w: %d bytes, %d before", backends.ErrBadAnswer, resp.ContentLength, img.Size)
 	}
-	c.places.put(placeKey(img), place{old: true, size: resp.ContentLength})
+	c.locations.put(locationKey(img), location{old: true, size: resp.ContentLength})
 	if s.Off > 0 || s.N >= 0 && (resp.ContentLength < 0 || s.N < resp.ContentLength) {
 		return s.Body(resp, img.Size)
 	}

@@ -120,7 +120,7 @@ func (p *push) collection(ctx context.Context) (string, error) {
 		err = fmt.Errorf("%w: a collection without an id", backends.ErrBadAnswer)
 	}
 	if err == nil && found.Private {
-		p.c.closed.Put(p.n.collection, struct{}{})
+		p.c.signedOnly.Put(p.n.collection, struct{}{})
 	}
 	return string(found.ID), err
 }

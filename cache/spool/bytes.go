@@ -12,7 +12,7 @@ import (
 	"os"
 )
 
-// Bytes are the content of a draft, for who writes them.
+// Bytes are the content of a draft, for its writer.
 type Bytes struct{ *handle }
 
 // ReadAt is io.ReaderAt.

@@ -6,7 +6,7 @@
 // A [Draft] is one such file, with full random access. Its journal, a small file beside
 // the data, says where it goes and how far it has come, so that a crash loses nothing
 // that its writer was told is safe. The package does not know what an image is, nor how to
-// publish one: it is told.
+// publish one: its caller does.
 //
 // Its errors never wrap fs.ErrNotExist from a missing file of its own, because that
 // would read as "no such image".

@@ -20,7 +20,7 @@ import (
 // offset or size; ErrInUse while the draft is being published (from Begin to End),
 // after it was published, and when a registry on this disk has linked its data already.
 //
-// Who writes the file needs its [Bytes], who publishes it its [Upload].
+// A writer needs its [Bytes], a publisher its [Upload].
 type Draft struct {
 	*handle
 	Bytes
@@ -77,8 +77,8 @@ func (d *Draft) SetAttr(modTime time.Time, mode uint32) error {
 	return nil
 }
 
-// storable brings t into the years that JSON can hold: a copying tool is not
-// refused for a strange time.
+// storable brings t into the years that JSON can hold, so that a strange time does not make
+// a copy fail.
 func storable(t time.Time) time.Time {
 	first := time.Date(1, 1, 1, 0, 0, 1, 0, time.UTC)
 	last := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
@@ -113,8 +113,8 @@ func (d *Draft) Keep(broken error) error {
 }
 
 // Idle lets the draft be discarded while this handle is open: its owner does
-// not write. It takes no descriptor from then on, but while KeepOpen holds. Hold takes
-// that back.
+// not write. From then on it takes no descriptor, except after KeepOpen. Hold takes Idle
+// back.
 func (d *Draft) Idle() {
 	if d.closed.Load() {
 		return
@@ -276,8 +276,8 @@ func (d *Draft) Fork(ctx context.Context) (*Draft, error) {
 	return next, nil
 }
 
-// fork holds data, so that d is published either before, and its version is
-// known, or after: then its publisher finds the new draft and tells it.
+// fork holds content.mu, so that d is published either before, when its version is known, or
+// after: then its publisher finds the new draft and tells it the version.
 func (d *Draft) fork() (*Draft, error) {
 	e := d.entry
 	e.content.mu.Lock()

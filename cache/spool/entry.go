@@ -25,7 +25,7 @@ type entry struct {
 	removed atomic.Bool // removed: cannot be opened again
 	warned  atomic.Bool // a warning said that it is kept
 
-	sealing chan struct{} // one seat, for the call that seals
+	sealing chan struct{} // full while a call seals
 
 	content   content
 	withdrawn atomic.Bool // no try may begin, or commit; changed under content.mu
@@ -84,7 +84,7 @@ func (e *entry) drop() error {
 	return diskError("remove "+e.id, errors.Join(err, os.RemoveAll(aside)))
 }
 
-// A handle is one handle on an entry.
+// A handle is what a Draft, its Bytes and its Upload have in common.
 type handle struct {
 	entry  *entry
 	idle   bool // guarded by spool.mu

@@ -20,8 +20,8 @@ var (
 
 func errNoDraft(id string) error { return backends.NotFound("no draft %q", id) }
 
-// diskError is the border to the disk: the errno that callers act on stay,
-// and a missing file of our own must not read as "no such image".
+// diskError turns errors of the disk into those of this package: the errno stays, and a
+// missing file of our own does not read as "no such image".
 func diskError(op string, err error) error {
 	if err == nil {
 		return nil

@@ -24,14 +24,14 @@ import (
 )
 
 // A record is what the journal holds of a draft. It is never changed in place:
-// see entry.change.
+// see journal.change.
 type record struct {
 	Info
 	Session []byte // of the upload; nil if there is none
 	Orphan  bool   // may have been acknowledged, but cannot be published: a person must drop it
 }
 
-// An escaped string may hold any byte, which JSON cannot: it is stored as in URIs.
+// An escaped string is stored as in URIs, because it may hold bytes that JSON cannot.
 type escaped string
 
 // MarshalText implements encoding.TextMarshaler.
@@ -237,7 +237,7 @@ func (f folder) write(r *record, durable bool) error {
 	return disk.SyncDir(filepath.Dir(string(f)))
 }
 
-// A dataFile is the data of one draft, which is open while somebody uses it.
+// A dataFile is the data of one draft, which is open while it is used.
 type dataFile struct {
 	dir   folder
 	ended *atomic.Bool // the spool was closed, which closes the file

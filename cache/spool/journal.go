@@ -52,7 +52,7 @@ func (j *journal) changed(fn func(*record)) (old, next *record, err error) {
 	old = j.rec.Load()
 	after := *old
 	if after.ModTime.IsZero() {
-		after.ModTime = j.lastChange() // a change of state, or of the name, is none of the file
+		after.ModTime = j.lastChange() // a change of state, or of the name, is no change of the file
 	}
 	fn(&after)
 	if !old.State.mayBecome(after.State) {
@@ -61,7 +61,7 @@ func (j *journal) changed(fn func(*record)) (old, next *record, err error) {
 	return old, &after, err
 }
 
-// lastChange returns when the draft was changed last, as far as that is told.
+// lastChange returns when the draft was changed last: its content, its state or its name.
 func (j *journal) lastChange() time.Time {
 	changed := j.rec.Load().Changed
 	if t := time.Unix(0, j.touched.Load()); t.After(changed) {
@@ -104,8 +104,8 @@ func (j *journal) remember(fn func(*record)) error {
 	return errors.Join(err, j.mark(func(r *record) { fn(r); r.Changed = time.Now() }))
 }
 
-// note makes a change of the record that is worth no write to the disk: the journal
-// follows with the next change, or save.
+// note changes the record in memory only. The journal follows with the next change or
+// save, as the change alone is not worth a write to the disk.
 func (j *journal) note(fn func(*record)) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

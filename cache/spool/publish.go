@@ -13,14 +13,14 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// An Upload is the way of a draft to its registry, for who publishes it.
+// An Upload is the way of a draft to its registry, for its publisher.
 type Upload struct{ *handle }
 
 // Begin starts a try to publish a sealed draft, durably, and returns what is to be
 // pushed, whose upload session is kept in the journal. The draft cannot be written to
 // until End or Publish ends the try. The source is valid until the handle is closed. Its
-// Progress fills Info.Stored; a caller that sets another calls it,
-// and so for Commit, after which the try cannot be stopped any more.
+// Progress fills Info.Stored; a caller that replaces it calls it in turn. So it does with
+// Commit, after which the try cannot be stopped any more.
 //
 // Errors: fs.ErrInvalid if the draft is not sealed; ErrInUse after Publish; fs.ErrNotExist
 // while it is withdrawn; the local disk's.
@@ -43,7 +43,7 @@ func (u Upload) Begin() (backends.Source, error) {
 	}
 	rec, size := e.rec.Load(), e.size.Load()
 	return backends.Source{
-		Content:  sealedFile{Bytes{u.handle}, size},
+		Content:  sealedFile{Bytes(u), size},
 		Size:     size,
 		Digest:   rec.Digest,
 		Format:   cmp.Or(e.content.format, rec.Target.Format),
@@ -95,7 +95,7 @@ func (s session) Save(state []byte) error {
 	})
 }
 
-// End ends a try in vain, durably. With a cause the draft is Failed; without one it is
+// End ends a try that failed or was stopped, durably. With a cause the draft is Failed; without one it is
 // Sealed, to wait for another try. It holds in memory also where the local disk refuses.
 // A try that could not be begun may be ended, too.
 //
@@ -132,9 +132,9 @@ func (u Upload) Answered() {
 	_ = u.entry.mark(func(r *record) { r.InDoubt = false }) // the state stays: no error
 }
 
-// Withdraw keeps the draft from being published until it is released: no try may begin,
-// nor tell the registry to publish it. It is too late if a
-// try has done so and is not over.
+// Withdraw keeps the draft from being published until release is called: no try may begin,
+// nor tell the registry to publish it. It is too late if a try has told the registry so and
+// is not over.
 //
 // Errors: ErrInUse if it is withdrawn already.
 func (u Upload) Withdraw() (tooLate bool, release func(), err error) {

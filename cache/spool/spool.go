@@ -21,7 +21,7 @@ type Spool struct {
 	headroom headroom
 	closed   atomic.Bool
 
-	mu     sync.Mutex // guards drafts, and refs, busy, uses and file of each of them
+	mu     sync.Mutex // guards drafts, and refs and busy of each of them
 	drafts map[string]*entry
 }
 

@@ -7,11 +7,12 @@ import (
 	"github.com/sregfs/sregfs/backends/disk"
 )
 
-// Copies that fail, are cut or interrupted leave their drafts: what they hold may be
-// all that is left. Five tries of a large image must not fill the disk, though.
+// Copies that fail or are interrupted leave their drafts, because their bytes may be all
+// that is left. But five tries to copy a large image must not fill the disk, so older drafts
+// of a name are dropped.
 
-// useless reports whether an older draft for the same name is worth nothing, now or
-// when this one is whole.
+// useless reports whether an older draft for the same name is not needed any more, now
+// or when this one is whole.
 func (e *entry) useless(old Info, whole bool) bool {
 	t := e.rec.Load().Target
 	if t.Ref == (backends.Ref{}) || old.ID == e.id || old.Target.Remote != t.Remote || old.Target.Ref != t.Ref {

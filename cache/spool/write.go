@@ -18,7 +18,7 @@ import (
 	"github.com/sregfs/sregfs/backends/disk"
 )
 
-// A content is the bytes of a draft, and the digest of what passed by in order.
+// A content is the bytes of a draft, and the digest of those that were written in order.
 type content struct {
 	*journal
 	headroom *headroom
@@ -238,7 +238,7 @@ func (c *content) snapshot() (snapshot, error) {
 	return s, nil
 }
 
-// finish hashes what has not passed by in order.
+// finish hashes what was not hashed while it was written.
 func (s *snapshot) finish(ctx context.Context, file *os.File) error {
 	buf := make([]byte, 1<<20)
 	for s.hashed < s.size {

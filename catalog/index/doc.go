@@ -8,8 +8,8 @@
 // catalog's. Nor does it keep anything that could not be asked for again.
 //
 // Begin with [Store], which catalog/badger and catalog/mem implement, and [Index], which
-// reads and writes facts in one. key.go lists the keys, entry.go and header.go write
-// their values; names.go is what makes a search fast.
+// reads and writes facts in one. key.go lists the keys, entry.go writes their
+// values; names.go is what makes a search fast.
 //
 // Nothing here holds a listing in memory. One is read in pages, between which the store
 // is not held, so that a reader may take an hour for it (page.go). The headers, of which

@@ -54,8 +54,8 @@ const (
 	digestSame          // a version that is the digest
 )
 
-// refAfter returns the ref of what comes after another in a listing. A name that
-// stays the same, as it mostly does, takes no memory of its own.
+// refAfter returns the ref of what comes after another in a listing. Most names are those of
+// the ref before, and share its memory.
 func refAfter(before backends.Ref, name, tag []byte) backends.Ref {
 	if string(name) != before.Name {
 		before.Name = string(name)
@@ -192,7 +192,7 @@ func (e *Entry) decodeFacts(d *decoder) {
 	}
 }
 
-// A decoder reads a value. After the first error all reads give zero.
+// A decoder reads a value. After the first error all reads return zero.
 type decoder struct {
 	b   []byte
 	bad bool
@@ -313,8 +313,8 @@ func Clean(img backends.Image) backends.Image {
 	return img
 }
 
-// Merge adds to img what is known of the same version already: a listing tells
-// less than Stat does, and our own SHA-256 is better than none.
+// Merge adds to img what is known of the same version already: a listing has less than
+// Stat, and our own SHA-256 is better than none.
 func Merge(old Entry, img backends.Image) backends.Image {
 	o := old.Image
 	if !old.Is(Full) || o.Version != img.Version || img.Version == "" {
@@ -339,4 +339,42 @@ func Merge(old Entry, img backends.Image) backends.Image {
 		img.Format = o.Format
 	}
 	return img
+}
+
+// A Header says when a collection was listed, and with what result. It is written
+// after the entries: without it the listing counts as never made.
+type Header struct {
+	Fetched   time.Time     // zero: must be made again
+	Took      time.Duration // how long the registry needed
+	Count     int           // images
+	Truncated bool          // there were more than we take
+}
+
+// Encode returns the header as it is stored.
+func (h Header) Encode() []byte {
+	b := []byte{codecVersion, 0}
+	if h.Truncated {
+		b[1] |= 1
+	}
+	var fetched int64
+	if !h.Fetched.IsZero() {
+		fetched = h.Fetched.UnixNano()
+	}
+	b = binary.AppendVarint(b, fetched)
+	b = binary.AppendVarint(b, int64(h.Took))
+	return binary.AppendUvarint(b, uint64(h.Count))
+}
+
+func decodeHeader(b []byte) (h Header, ok bool) {
+	d := decoder{b: b}
+	if d.byte() != codecVersion {
+		return Header{}, false
+	}
+	h.Truncated = d.byte()&1 != 0
+	if fetched := d.varint(); fetched != 0 {
+		h.Fetched = time.Unix(0, fetched)
+	}
+	h.Took = time.Duration(d.varint())
+	h.Count = int(d.uvarint())
+	return h, !d.bad && len(d.b) == 0
 }

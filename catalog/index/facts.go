@@ -136,7 +136,7 @@ func (m *Index) Children(remote, collection string) []string {
 
 // Ancestors returns the changes that make a collection appear in its parent, and
 // that one in its own, and so on: because the next listing will have them (InListing),
-// or though none does (ByName), as some services tell but a part of what they have.
+// or although no listing has them (ByName), as some services list only a part.
 func (m *Index) Ancestors(remote, collection string, why Flags) []KV {
 	var changes []KV
 	for collection != "" {

@@ -18,9 +18,9 @@ import (
 // How many headers are kept in memory.
 const maxHeaders = 10_000
 
-// An Index is the store of a catalogue with what is asked of it all the time kept
-// in memory: the headers, of which a lookup needs one each, and the names that
-// searches go through. All changes of listings must be made through it.
+// An Index is the store of a catalogue with what is needed most kept in memory: the
+// headers, of which each lookup needs one, and the names that are searched. All changes of
+// listings must be made through it.
 type Index struct {
 	Store
 	names nameIndex
@@ -28,7 +28,7 @@ type Index struct {
 	mu      sync.Mutex // guards the fields below
 	headers map[string][]byte
 	changed int // counts the calls of Apply with a header in them
-	// unsaved is what ApplyOwn could not store: values, nil of keys that are gone.
+	// unsaved is what ApplyOwn could not store: values, nil for deleted keys.
 	unsaved map[string][]byte
 }
 
@@ -83,9 +83,9 @@ func (m *Index) Apply(changes ...KV) error {
 	return storeError(err)
 }
 
-// ApplyOwn is Apply for what this process has done itself. Where it cannot be
-// stored it is remembered until it can: whoever did it expects to see it, though
-// the directory of the index was deleted or its disk is full.
+// ApplyOwn is Apply for what this process has done itself. What cannot be
+// stored is kept in memory until it can: a user expects to see what he did, even if the
+// directory of the index was deleted or its disk is full.
 func (m *Index) ApplyOwn(changes ...KV) error {
 	err := m.Apply(changes...)
 	if err == nil || errors.Is(err, fs.ErrClosed) {
@@ -140,7 +140,7 @@ func (m *Index) unsavedBelow(prefix, from []byte) []KV {
 func (m *Index) Scan(prefix, from []byte) iter.Seq2[KV, error] {
 	return func(yield func(KV, error) bool) {
 		own := m.unsavedBelow(prefix, from)
-		// before yields those of our own that come before a key, or all.
+		// before yields the unsaved pairs before a key, or all.
 		before := func(key []byte) bool {
 			for len(own) > 0 && (key == nil || bytes.Compare(own[0].Key, key) < 0) {
 				kv := own[0]
@@ -161,7 +161,7 @@ func (m *Index) Scan(prefix, from []byte) iter.Seq2[KV, error] {
 				return
 			}
 			if len(own) > 0 && bytes.Equal(own[0].Key, kv.Key) {
-				continue // ours comes in its place
+				continue // the unsaved one replaces it
 			}
 			if !yield(kv, nil) {
 				return

@@ -16,9 +16,9 @@ import (
 //	e remote collection "i" name tag    an image
 //	e remote collection "c" child       a collection in a collection
 //	h remote collection                 when the collection was listed
-//	v remote collection name version    an image by its version, see versions.go
+//	v remote collection name version    an image by its version
 //	b key                               a blob of the cache
-//	p remote image digest origin        how far a push came, see session.go
+//	p remote image digest origin        state of a push, see catalog/uploads
 const (
 	kindEntry   = 'e'
 	kindHeader  = 'h'
@@ -69,7 +69,7 @@ func cutPart(k []byte) (part, rest []byte, ok bool) {
 	return plain, rest, true
 }
 
-// ListPrefix begins the keys of all that lies directly in a collection.
+// ListPrefix begins the keys of what is directly in a collection.
 func ListPrefix(remote, collection string) []byte {
 	k := make([]byte, 0, len(remote)+len(collection)+64)
 	return appendPart(appendPart(append(k, kindEntry), remote), collection)
@@ -182,8 +182,7 @@ func Join(parent, name string) string {
 // SessionPrefix begins the keys of SessionKey.
 func SessionPrefix() []byte { return []byte{kindSession} }
 
-// SessionKey is the key of how far the push of one file came, which the parts tell from
-// others.
+// SessionKey is the key of the state of one push, which the parts identify.
 func SessionKey(parts ...string) []byte {
 	k := SessionPrefix()
 	for _, part := range parts {

@@ -70,7 +70,7 @@ func (l *Listed) Keep(b []byte) (kept Listed, _ []byte) {
 	return kept, b
 }
 
-// Entry returns what backends.Lister would tell.
+// Entry returns the entry as backends.Lister would yield it.
 func (l *Listed) Entry() backends.Entry {
 	if l.Collection != "" {
 		return backends.Entry{Collection: l.Collection}

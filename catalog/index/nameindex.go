@@ -12,14 +12,14 @@ import (
 const (
 	// How long the names of a remote are kept after the last search.
 	namesLife = 5 * time.Minute
-	// How many names that a table lacks are kept beside it. With more, it is made
-	// anew by the next search.
+	// How many names that a table lacks are kept beside it. With more, the
+	// next search makes it again.
 	maxAdded = 10_000
 )
 
 // A nameIndex keeps the names of the remotes that are searched. A search that
 // finds none reads the whole store, and leaves them for the next one; they are
-// dropped when nobody has searched for a while. The zero value is ready.
+// dropped some time after the last search. The zero value is ready.
 type nameIndex struct {
 	mu      sync.Mutex // guards the fields below
 	remotes map[string]*remoteNames
@@ -33,8 +33,8 @@ type remoteNames struct {
 	gone  int                 // keys deleted since
 }
 
-// begin returns a table to be filled, and then to be given to end; nil if there
-// is one, or somebody is at it.
+// begin returns a table for the caller to fill and pass to end; nil if there is one, or
+// another caller is filling it.
 func (x *nameIndex) begin(remote string) *nameTable {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -48,8 +48,8 @@ func (x *nameIndex) begin(remote string) *nameTable {
 	return newNameTable(remote)
 }
 
-// end takes over a table that begin returned, unless it did not become whole.
-// One that is too large stays away until everything is dropped.
+// end keeps a table that begin returned, if it is complete. After one that is too large
+// there is no other until everything is dropped.
 func (x *nameIndex) end(t *nameTable, whole bool) {
 	if t == nil {
 		return
@@ -64,7 +64,7 @@ func (x *nameIndex) end(t *nameTable, whole bool) {
 		delete(x.remotes, t.remote)
 		return
 	}
-	x.rest()
+	x.touch()
 	if t.full() {
 		return
 	}
@@ -86,7 +86,7 @@ func (x *nameIndex) find(remote string, m *Matcher) (keys [][]byte, ok bool) {
 		x.mu.Unlock()
 		return nil, false
 	}
-	x.rest()
+	x.touch()
 	table := r.table
 	for key := range r.added {
 		if m.key(remote, []byte(key)) {
@@ -105,7 +105,7 @@ func (x *nameIndex) find(remote string, m *Matcher) (keys [][]byte, ok bool) {
 	return slices.CompactFunc(keys, bytes.Equal), true
 }
 
-// note is told of all changes of the store, after they were made.
+// note is called with all changes of the store, after they were made.
 func (x *nameIndex) note(changes []KV) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -131,8 +131,8 @@ func (x *nameIndex) note(changes []KV) {
 	}
 }
 
-// rest puts off the time when all is dropped. Called with x.mu held.
-func (x *nameIndex) rest() {
+// touch puts off the time when all is dropped. Called with x.mu held.
+func (x *nameIndex) touch() {
 	if x.closed {
 		return
 	}

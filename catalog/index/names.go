@@ -16,7 +16,7 @@ import (
 // A nameTable is the names of all images of one remote as text, one to a line in
 // the order of their keys, so that a search is a search in 30 to 60 MB of memory
 // for a million of them. It says where to look, not what is there: of each name
-// it gives the store is asked, so names that are gone do no harm.
+// it gives the store is asked, so names that were deleted do no harm.
 // A table never changes.
 type nameTable struct {
 	remote string

@@ -9,41 +9,40 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// How much Pages reads at once. A first page is small, for those who want a few
-// pairs only.
+// How much Pages reads at once. The first page is small, as many callers want a
+// few pairs only.
 const (
 	firstPage    = 32
 	maxPage      = 1024
 	maxPageBytes = 256 << 10
 )
 
-// Pages is Scan for those who take their time: it reads ahead and keeps nothing
-// of the store open while the caller looks at a pair. What is written meanwhile
-// may be seen or not. Key and value are valid until the next step only.
+// Pages is Scan for callers that take long: it prefetches, and keeps nothing of the store
+// open while the caller looks at a pair. What is written meanwhile may be seen or not. Key and value are valid until the next step only.
 func Pages(s Store, prefix, from []byte) iter.Seq2[KV, error] {
 	return func(yield func(KV, error) bool) {
 		r := paging{store: s, prefix: prefix, from: bytes.Clone(from), size: firstPage}
-		p, spare := r.read(new(page)), new(page)
+		p, other := r.read(new(page)), new(page)
 		for {
 			// Of a large listing the next page is read while the caller looks at this one.
-			var ahead chan *page
+			var next chan *page
 			if p.more && r.size == maxPage {
-				ahead = make(chan *page, 1)
+				next = make(chan *page, 1)
 				go func() {
-					if err := backends.Guard(nil, func() error { r.read(spare); return nil }); err != nil {
-						spare.more, spare.err = false, err
+					if err := backends.Guard(nil, func() error { r.read(other); return nil }); err != nil {
+						other.more, other.err = false, err
 					}
-					ahead <- spare
+					next <- other
 				}()
 			}
 			more, wanted := p.more, p.each(yield)
-			if ahead != nil {
-				p, spare = <-ahead, p // also if nobody wants it: it uses the store
+			if next != nil {
+				p, other = <-next, p // wait for it in any case: it uses the store
 			}
 			if !more || !wanted {
 				return
 			}
-			if ahead == nil {
+			if next == nil {
 				p = r.read(p)
 			}
 		}

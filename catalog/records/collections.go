@@ -25,7 +25,7 @@ type key struct {
 	Collection string `json:"collection"`
 }
 
-// A change is one line of the file: made, or gone again.
+// A change is one line of the file: made, or removed.
 type change struct {
 	key
 	Gone bool `json:"gone,omitempty"`
@@ -43,17 +43,17 @@ type collections struct {
 
 type state struct {
 	all     map[key]struct{}
-	below   map[key]map[string]int // by parent: the full names of children, and how many of all stand there or below
+	below   map[key]map[string]int // by parent: the full names of children, and how many are there or below
 	loaded  bool                   // the file was looked for
 	file    os.FileInfo            // that was read; nil if there is none
 	size    int64                  // bytes of it that were read
 	changes int                    // lines of it after the array
 }
 
-// maxChanges is how many changes a file has at least before it is written anew.
+// maxChanges is how many changes a file has at least before it is replaced.
 const maxChanges = 1000
 
-// set puts a collection among them, or takes it out, in memory. It needs mu.
+// set adds or removes a collection in memory. It needs mu.
 func (m *collections) set(c change) {
 	if _, is := m.all[c.key]; is != c.Gone {
 		return

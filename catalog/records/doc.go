@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package records keeps what no registry could tell again: which blobs are pinned, and
+// Package records keeps what no registry knows: which blobs are pinned, and
 // which collections were made by hand and have no image yet. They are two small files
 // beside the local images, which other processes may write too.
 //

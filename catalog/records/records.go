@@ -17,9 +17,9 @@ import (
 	"github.com/sregfs/sregfs/cache"
 )
 
-// Records are what cannot be found again: a small JSON file of pins, replaced as a
-// whole, and the collections made by hand. Another process may have written them
-// since: a change reads what is new first. Methods may be called from many goroutines
+// Records are the pins, a small JSON file that is replaced as a whole, and the collections
+// made by hand. Another process may write the files too, so that a change reads first
+// what is new. Methods may be called from many goroutines
 // at once.
 type Records struct {
 	collections
@@ -107,7 +107,7 @@ func writeJSON(dir, name string, v any) (err error) {
 	if err != nil {
 		return err
 	}
-	// The store may be a group's: its umask says who else reads and writes this.
+	// The store may be shared by a group: the umask says who may read and write this.
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}

@@ -5,8 +5,8 @@
 // the background, and stops an upload that is removed.
 //
 // It does not keep the bytes, nor the state of a draft: both are in cache/spool, and
-// spool.State has the drawing of a draft's life. Nor does it know what a name means: that
-// is package catalog's, which hears of everything that was published.
+// spool.State has the drawing of a draft's life. Nor does it know what a name means: it
+// asks package catalog, and tells it what was published.
 //
 // # How an image is published
 //
@@ -19,10 +19,10 @@
 // killed in between finds the draft again, pushes it once more, and learns that the
 // registry has it.
 //
-// Begin with uploads.go, then publish.go; runs.go has who waits for what, queue.go what
-// happens in the background.
+// Begin with uploads.go, then publish.go; runs.go joins callers that
+// publish the same draft, queue.go publishes in the background.
 //
 //	lock       guards                                     order
 //	turns      one push to a name at a time               first, held during the whole push
-//	runs.mu    the runs, who waits for them, the queue    before the locks of the spool and the catalogue
+//	runs.mu    the runs with their callers, the queue        before the locks of the spool and the catalogue
 package uploads

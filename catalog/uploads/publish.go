@@ -5,6 +5,7 @@ package uploads
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
@@ -15,10 +16,10 @@ import (
 
 // Publish seals the draft and publishes it where its target says; with
 // Target.Async it returns once the draft is sealed and queued. After success the
-// draft is gone (its data is the warm cache entry, or the local image). The same
-// bytes under the same name already there is success, whatever the policy. A second Publish of a
-// draft under way waits for the first. When ctx ends before the registry has
-// all, the draft stays, sealed; what others wait for goes on.
+// draft is gone (its data is the warm cache entry, or the local image). If the
+// name has the same bytes already, that is success, whatever the policy. A second Publish
+// of a draft waits for the first. If ctx ends before the registry has everything, the
+// draft stays, sealed; the push goes on while another caller waits for it.
 //
 // Errors: those of CompleteImage if it is not a whole image, inspect.ErrMounted for
 // one that was changed in place and still is; fs.ErrExist or
@@ -30,8 +31,8 @@ func (u *Uploads) Publish(ctx context.Context, d *spool.Draft) error {
 		return pushError(info.Target.Remote, info.Target.Ref, err)
 	}
 	d.Supersede()
-	// Whether the bytes are the same is known only from the registry: nobody is told
-	// before that they are safe.
+	// Only the registry knows whether the bytes are the same: success is not reported
+	// before it says so.
 	if info.Target.Async && info.Target.Replaces != spool.OnlySame && d.Withdrawn() == nil && u.queue.add(info.ID, maxPending) {
 		return nil
 	}
@@ -86,7 +87,7 @@ func (u *Uploads) uploadSource(ctx context.Context, r catalog.Remote, target spo
 func (u *Uploads) uploadFailed(ctx context.Context, d *spool.Draft, target spool.Target, cause error) error {
 	note := cause
 	if ctx.Err() != nil {
-		note = nil // given up by who waited, not refused
+		note = nil // the caller gave up; nothing was refused
 		if !errors.Is(cause, context.Canceled) {
 			cause = &backends.Error{Op: "push", Remote: target.Remote, Ref: target.Ref, Err: ctx.Err()}
 		}
@@ -100,9 +101,9 @@ func (u *Uploads) uploadFailed(ctx context.Context, d *spool.Draft, target spool
 	return pushError(target.Remote, target.Ref, cause)
 }
 
-// uploaded ends a draft that the registry has: nothing that goes wrong here is an
-// error any more. The draft goes last: should the program end before, the next one
-// finds it, and its bytes in the registry, and does what is left to do.
+// uploaded ends a draft that the registry has: a failure here is logged, and no error. The
+// draft is removed last: if the program ends before that, the next one finds it, learns
+// that the registry has its bytes, and does the rest.
 func (u *Uploads) uploaded(r catalog.Remote, d *spool.Draft, img backends.Image) error {
 	s := u.cat.Opened() // it is not closed before this ends
 	info, told := d.Info(), false
@@ -113,7 +114,7 @@ func (u *Uploads) uploaded(r catalog.Remote, d *spool.Draft, img backends.Image)
 			}
 		}
 		u.cat.Published(r, info.Target.Ref, img)
-		u.rebase(s, info, img) // once the name is known to be taken: who creates it meanwhile looks again
+		u.rebase(s, info, img) // after Published: a Create meanwhile sees that count and looks again
 		told = true
 		return nil
 	})
@@ -126,10 +127,9 @@ func (u *Uploads) uploaded(r catalog.Remote, d *spool.Draft, img backends.Image)
 	return nil
 }
 
-// rebase lets the other drafts for the same name, which will be published after this
-// one, replace what it has become: they were made by somebody who had seen it, or are
-// written side by side with it, or by the same open file, whose own publication it
-// is. One that failed before this one was made is none of these.
+// rebase lets the later drafts for the same name replace the version that this one became:
+// they were begun after it, or are being written at the same time, or come from the
+// same open file. A draft that failed before this one was begun is not one of them.
 func (u *Uploads) rebase(s *catalog.State, done spool.Info, img backends.Image) {
 	u.published.Add(1)
 	for _, later := range s.Spool.Drafts() {
@@ -156,4 +156,27 @@ func (u *Uploads) rebase(s *catalog.State, done spool.Info, img backends.Image) 
 func (u *Uploads) overwritable(remote string) bool {
 	r, err := u.cat.Remote(remote)
 	return err == nil && r.Policy.Overwrite
+}
+
+// Retry publishes a failed, pending or incomplete upload now, and waits for it.
+// Errors: fs.ErrNotExist if there is no such draft; fs.ErrInvalid for a file whose
+// name is no image's; those of Publish.
+func (u *Uploads) Retry(ctx context.Context, id string, p catalog.Progress) error {
+	s, err := u.cat.State()
+	if err != nil {
+		return err
+	}
+	d, err := s.Spool.Draft(id)
+	if err != nil {
+		return err
+	}
+	defer shut(d)
+	target := d.Info().Target
+	if target.File != "" {
+		return fmt.Errorf("upload %s: %q is no image's name: rename the file in the mount: %w", id, target.File, fs.ErrInvalid)
+	}
+	if _, err := d.Seal(ctx, gate(target)); err != nil {
+		return pushError(target.Remote, target.Ref, err)
+	}
+	return u.runs.publish(ctx, d, p)
 }

@@ -4,18 +4,23 @@ package uploads
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/index"
 )
 
-// Send pushes a file of the user's, without a draft. The same bytes under that name
-// already is success. What was sent of it is remembered, so that a push that was killed
-// goes on when it is repeated.
+// Send pushes a file of the user's, without a draft. If the name has the same bytes
+// already, that is success. How much was sent is stored, so that a push that was killed
+// is resumed when it is repeated.
 //
 // Errors: catalog.Options.State's; those of backends.Pusher; fs.ErrExist if the tag is taken
 // and src does not say that it may be replaced.
@@ -39,12 +44,12 @@ func (u *Uploads) Send(ctx context.Context, r catalog.Remote, ref backends.Ref, 
 	return img, err
 }
 
-// nameOf is the same for two drafts if they are published under one name.
+// nameOf returns one string for all drafts that are published under one name.
 func nameOf(remote string, ref backends.Ref) string { return string(index.ImageKey(remote, ref)) }
 
-// push is Client.Push with a look before it (why send what is there, or will be
-// refused?) and one after it: what the registry says it has must be what was sent.
-// What an odd answer to the look says is doubtful, never a refusal.
+// push is Client.Push with a check before it, which saves sending what is there or will be
+// refused, and one after it: the registry must have stored what was sent. If the first
+// check fails, the error is doubtful, never a refusal.
 func (u *Uploads) push(ctx context.Context, r catalog.Remote, ref backends.Ref, src backends.Source) (backends.Image, error) {
 	current, err := u.cat.Ask(ctx, r, func(ctx context.Context) (backends.Image, error) { return r.Client.StatSource(ctx, ref, src) })
 	switch {
@@ -54,7 +59,7 @@ func (u *Uploads) push(ctx context.Context, r catalog.Remote, ref backends.Ref, 
 		err = src.ReplaceAllowed(ref, current)
 	case errors.Is(err, fs.ErrNotExist):
 		err = src.CreateAllowed()
-	case !errors.Is(err, fs.ErrPermission): // who may write need not be allowed to read
+	case !errors.Is(err, fs.ErrPermission): // a login that may write need not be allowed to read
 		return backends.Image{}, &doubtful{err}
 	default:
 		err = nil
@@ -73,8 +78,8 @@ func (u *Uploads) push(ctx context.Context, r catalog.Remote, ref backends.Ref, 
 	return backends.Image{}, judged(err)
 }
 
-// perhapsSame reports whether an image that is in the way can be what is pushed.
-// Where the service tells no SHA-256 the backend decides.
+// perhapsSame reports whether the image that has the name can be the one that is pushed.
+// If the service has no SHA-256, the backend decides.
 func perhapsSame(current backends.Image, src backends.Source) bool {
 	return !index.IsSHA256(current.Digest) && (current.Size < 0 || current.Size == src.Size)
 }
@@ -90,7 +95,7 @@ func verifyPushed(img backends.Image, src backends.Source) error {
 	return nil
 }
 
-// withDigest adds what we know and a service need not keep.
+// withDigest adds what was sent, where the service does not say it.
 func withDigest(img backends.Image, src backends.Source) backends.Image {
 	if !index.IsSHA256(img.Digest) {
 		img.Digest = src.Digest
@@ -104,10 +109,103 @@ func withDigest(img backends.Image, src backends.Source) backends.Image {
 	return img
 }
 
-// pushError says which push it was that failed, unless err does.
+// pushError adds to err which push failed, unless it says so.
 func pushError(remote string, ref backends.Ref, err error) error {
 	if _, ok := errors.AsType[*backends.Error](err); ok {
 		return err
 	}
 	return &backends.Error{Op: "push", Remote: remote, Ref: ref, Err: err}
+}
+
+// final reports whether another try cannot help: the configuration or the draft is
+// the reason, or the registry has refused this very push. A doubtful error is not.
+func final(err error) bool {
+	if _, ok := errors.AsType[*doubtful](err); ok {
+		return false
+	}
+	for _, target := range []error{fs.ErrExist, fs.ErrInvalid, fs.ErrNotExist, backends.ErrChanged, backends.ErrReadOnly,
+		backends.ErrCorrupt, backends.ErrNotAllowed, errors.ErrUnsupported, cache.ErrClosed, spool.ErrClosed, catalog.ErrClosed} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// A doubtful error may not be the registry's: the sign-in page of a network, or a proxy,
+// answers any request in its place, and may be gone tomorrow. Only two answers are
+// certain to be a registry's: that the tag is taken, and that it refuses this image.
+type doubtful struct{ error }
+
+// Unwrap returns the cause.
+func (d *doubtful) Unwrap() error { return d.error }
+
+// judged returns the error of a push, marked as doubtful unless it is certain.
+func judged(err error) error {
+	for _, target := range []error{fs.ErrExist, fs.ErrInvalid, backends.ErrChanged} {
+		if errors.Is(err, target) {
+			return err
+		}
+	}
+	return &doubtful{err}
+}
+
+// sessionLife is how long the state of a push is kept: services keep what was sent for a
+// day to a week.
+const sessionLife = 7 * 24 * time.Hour
+
+// A pushSession is the backends.Session of a user's file, so that a push that was killed
+// can be resumed. (That of a draft is in its journal.)
+type pushSession struct {
+	store *index.Index
+	key   []byte
+	now   func() time.Time
+	log   *slog.Logger
+}
+
+var _ backends.Session = (*pushSession)(nil)
+
+// session returns the session of the push of those bytes to ref. It is another one if the
+// remote's name means another service now.
+func (u *Uploads) session(s *index.Index, r catalog.Remote, ref backends.Ref, digest string) *pushSession {
+	k := index.SessionKey(r.Name, ref.String(), digest, r.Client.Origin())
+	return &pushSession{store: s, key: k, now: u.cat.Now, log: u.log}
+}
+
+// Load implements backends.Session.
+func (p *pushSession) Load() []byte {
+	saved, err := p.store.Get(p.key)
+	if at, ok := sessionTime(saved); err != nil || !ok || p.now().Sub(at) > sessionLife {
+		return nil
+	}
+	return saved[8:]
+}
+
+// Save implements backends.Session. It drops what is too old of others.
+func (p *pushSession) Save(state []byte) error {
+	changes := []index.KV{{Key: p.key}}
+	if state != nil {
+		changes[0].Value = append(binary.BigEndian.AppendUint64(nil, uint64(p.now().Unix())), state...)
+	}
+	for kv, err := range p.store.Scan(index.SessionPrefix(), nil) {
+		if err != nil {
+			break
+		}
+		if at, ok := sessionTime(kv.Value); !ok || p.now().Sub(at) > sessionLife {
+			changes = append(changes, index.KV{Key: append([]byte(nil), kv.Key...)})
+		}
+	}
+	err := p.store.Apply(changes...)
+	if errors.Is(err, fs.ErrInvalid) {
+		p.log.Debug("how far a push came is too much to remember", "bytes", len(state))
+		return nil
+	}
+	return err
+}
+
+func sessionTime(saved []byte) (time.Time, bool) {
+	if len(saved) < 8 {
+		return time.Time{}, false
+	}
+	return time.Unix(int64(binary.BigEndian.Uint64(saved)), 0), true
 }

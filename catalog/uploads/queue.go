@@ -25,7 +25,7 @@ const (
 	uploadWorkers = 2               // background pushes at once
 	retryFirst    = time.Second     // between two tries
 	retryMost     = 5 * time.Minute // after many
-	wrongMost     = 4               // tries that the registry stored other bytes of
+	wrongMost     = 4               // tries of which the registry stored other bytes
 )
 
 // A queue publishes drafts in the background, a few at once, until their registries have
@@ -35,11 +35,11 @@ type queue struct {
 	log     *slog.Logger
 	runs    *runs
 	publish func(ctx context.Context, id string, p catalog.Progress) error
-	slots   chan empty // one for each background push at work
+	slots   chan struct{} // one for each background push at work
 }
 
-// add lets a sealed draft be published in the background. It reports false if nobody
-// would do so, or if most or more wait: then the caller has to.
+// add lets a sealed draft be published in the background. It reports false if
+// Start was not called, or if most or more wait: then the caller has to.
 func (q *queue) add(id string, most int) bool {
 	return q.runs.enqueue(id, most, func(ctx context.Context) { q.publishLater(ctx, id) })
 }
@@ -55,7 +55,7 @@ func (q *queue) publishLater(ctx context.Context, id string) {
 		}
 	}
 	q.runs.dequeue(id)
-	if r, err := q.cat.Remote(gaveUp.Remote); err == nil { // the name means again what its registry has
+	if r, err := q.cat.Remote(gaveUp.Remote); err == nil { // the tree shows again what the registry has
 		q.cat.Outdated(r, gaveUp.Ref)
 		q.cat.Tell(catalog.Event{Kind: catalog.ListingChanged, Remote: gaveUp.Remote, Collection: gaveUp.Ref.Collection})
 	}
@@ -72,10 +72,10 @@ func (q *queue) keepTrying(ctx context.Context, s *catalog.State, id string) err
 			wrong++
 		}
 		if (errors.Is(err, backends.ErrCorrupt) || errors.Is(err, backends.ErrBadAnswer)) && !looked {
-			// Is it the registry's answer, or what was sent? Many say HTTP 400 to bytes
-			// that are not those of their digest.
+			// Is the registry wrong, or what was sent? Many answer HTTP 400 if the bytes do
+			// not match their digest.
 			looked = true
-			err = cmp.Or(rotten(ctx, s, id), err)
+			err = cmp.Or(damaged(ctx, s, id), err)
 		}
 		switch {
 		case err == nil || ctx.Err() != nil || draftGone(s, id):
@@ -83,7 +83,7 @@ func (q *queue) keepTrying(ctx context.Context, s *catalog.State, id string) err
 		case final(err):
 			return err
 		case wrong == wrongMost:
-			// What is here is right: the whole image would be sent for ever.
+			// The data here is right: without a limit the image would be sent for ever.
 			return fmt.Errorf("sent %d times, and stored wrongly each time (\"sreg uploads retry\" tries again): %w", wrong, err)
 		}
 		wait := max(delay.NextBackOff(), backends.RetryAfter(err))
@@ -94,8 +94,8 @@ func (q *queue) keepTrying(ctx context.Context, s *catalog.State, id string) err
 	}
 }
 
-// rotten returns an error if the data of a draft is not what was sealed any more.
-func rotten(ctx context.Context, s *catalog.State, id string) error {
+// damaged returns an error if the data of a draft is no longer what was sealed.
+func damaged(ctx context.Context, s *catalog.State, id string) error {
 	d, err := s.Spool.Draft(id)
 	if err != nil {
 		return nil //nolint:nilerr // nothing is known of it
@@ -109,10 +109,10 @@ func rotten(ctx context.Context, s *catalog.State, id string) error {
 	return nil
 }
 
-// giveUp keeps the draft of an upload in vain, and returns where it was to go. One
-// that was refused for what it is is no upload in the background any more: the next
-// process would only ask for the same refusal. What the configuration is the reason
-// of may be other by then.
+// giveUp keeps the draft of an upload that failed for good, and returns its target. If the
+// image itself was refused, it is no longer published in the background: the next process
+// would get the same refusal. If the configuration was the reason, it may have changed
+// by then.
 func (q *queue) giveUp(s *catalog.State, id string, cause error) spool.Target {
 	q.log.Error("upload given up; its data is kept (see sreg uploads)", "draft", id, "err", cause)
 	d, err := s.Spool.Draft(id)
@@ -137,7 +137,7 @@ func (q *queue) giveUp(s *catalog.State, id string, cause error) spool.Target {
 // publishTurn publishes when one of the workers is free.
 func (q *queue) publishTurn(ctx context.Context, s *catalog.State, id string) error {
 	select {
-	case q.slots <- empty{}:
+	case q.slots <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -150,8 +150,8 @@ func (q *queue) publishTurn(ctx context.Context, s *catalog.State, id string) er
 	return q.publish(ctx, id, nil)
 }
 
-// earlier returns the queued drafts that were made before this one for the same
-// name: what was copied last must win.
+// earlier returns the queued drafts for the same name that are older than this one: the
+// last copy must win.
 func (q *queue) earlier(s *catalog.State, id string) []string {
 	var before []string
 	var name string

@@ -15,12 +15,12 @@ import (
 	"github.com/sregfs/sregfs/catalog"
 )
 
-// How long a caller that gave up waits for a push to end, so that it can be told
-// whether the registry has the image after all.
+// How long a caller that gave up waits for the push to end, to learn whether the registry
+// has the image after all.
 const giveUpWait = 5 * time.Second
 
 // runs are the drafts that are being published, with those who wait for each, and the
-// drafts that wait in the queue. How far a draft has come is the spool's to know, see
+// drafts that wait in the queue. The spool keeps the state of a draft, see
 // spool.State.
 type runs struct {
 	background func(func(context.Context)) bool // see catalog.Catalog.Go
@@ -31,14 +31,12 @@ type runs struct {
 	started bool       // there is a queue
 	runs    map[string]*run
 	queued  map[string]bool // by draft ID; false while it waits for another try
-	change  chan empty      // closed and replaced at each change of runs and queued
+	change  chan struct{}   // closed and replaced at each change of runs and queued
 }
 
-type empty = struct{}
-
-// A run is one try to publish, which all who want it wait for.
+// A run is one try to publish a draft. All callers that want that wait for it.
 type run struct {
-	done   chan empty
+	done   chan struct{}
 	err    error // valid after done
 	cancel context.CancelFunc
 
@@ -58,7 +56,7 @@ func (r *run) ended() bool {
 	}
 }
 
-// progress returns what tells all who wait for a run.
+// progress returns the function that reports to all callers of a run.
 func (rs *runs) progress(r *run) catalog.Progress {
 	return func(done, total int64) {
 		rs.mu.Lock()
@@ -73,11 +71,11 @@ func (rs *runs) progress(r *run) catalog.Progress {
 // changed wakes drain. mu is held.
 func (rs *runs) changed() {
 	close(rs.change)
-	rs.change = make(chan empty)
+	rs.change = make(chan struct{})
 }
 
-// publish publishes a sealed draft, or joins the run that does, and waits. When all who
-// wait give up, the push is canceled.
+// publish publishes a sealed draft, or joins the run that does, and waits. When all
+// callers have given up, the push is canceled.
 func (rs *runs) publish(ctx context.Context, d *spool.Draft, p catalog.Progress) error {
 	for {
 		r, err := rs.join(d, p)
@@ -99,7 +97,7 @@ func (rs *runs) publish(ctx context.Context, d *spool.Draft, p catalog.Progress)
 	}
 }
 
-// leave is for a caller that does not want to wait any more.
+// leave ends the wait of one caller.
 func (rs *runs) leave(ctx context.Context, r *run, id string) error {
 	rs.mu.Lock()
 	r.waiters--
@@ -110,7 +108,7 @@ func (rs *runs) leave(ctx context.Context, r *run, id string) error {
 		r.cancel()
 		backends.Pause(context.WithoutCancel(ctx), giveUpWait, r.done)
 		if r.ended() && !errors.Is(r.err, context.Canceled) {
-			return r.err // it may be published after all
+			return r.err // success, or why it failed before
 		}
 	}
 	return fmt.Errorf("publish draft %s: %w", id, ctx.Err())
@@ -148,7 +146,7 @@ func (rs *runs) begin(d *spool.Draft) (*run, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &run{done: make(chan empty), cancel: cancel}
+	r := &run{done: make(chan struct{}), cancel: cancel}
 	started := rs.background(func(catalogue context.Context) {
 		defer cancel()
 		defer context.AfterFunc(catalogue, cancel)()
@@ -164,7 +162,7 @@ func (rs *runs) begin(d *spool.Draft) (*run, error) {
 	return r, nil
 }
 
-// ended tells those who wait how a run has ended.
+// ended gives the callers of a run its result.
 func (rs *runs) ended(r *run, id string, err error) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // A Destination is where a file is to be published.
@@ -32,7 +33,7 @@ func (u *Uploads) Create(ctx context.Context, to Destination) (*spool.Draft, err
 		return nil, err
 	}
 	d, err := u.Stage(target)
-	// What was published before the draft was there, rebase did not tell it of.
+	// rebase could not change a draft that was not there yet.
 	for now := u.published.Load(); err == nil && now != before; now = u.published.Load() {
 		before = now
 		if target, err = u.Target(ctx, to); err == nil {
@@ -45,9 +46,9 @@ func (u *Uploads) Create(ctx context.Context, to Destination) (*spool.Draft, err
 	return d, err
 }
 
-// Stage starts a draft without asking whether its target may be published: for
-// files that only pass through, as the temporary ones of copying tools do.
-// Before they are published they get a target from Target (spool.Draft.Retarget).
+// Stage starts a draft without asking whether its target may be published: copying
+// tools write to a temporary name first. Before it is published it gets a target
+// from Target (spool.Draft.Retarget).
 //
 // Errors: those of spool.Spool.Create.
 func (u *Uploads) Stage(target spool.Target) (*spool.Draft, error) {
@@ -110,4 +111,46 @@ func (u *Uploads) Target(ctx context.Context, to Destination) (spool.Target, err
 func Taken(remote string, ref backends.Ref) error {
 	return &backends.Error{Op: "create", Remote: remote, Ref: ref, Err: fmt.Errorf(
 		"%w: the tag is taken by another image (allow_overwrite of the remote, or --allow-overwrite, permits replacing it)", backends.ErrNotAllowed)}
+}
+
+// Move renames an image at its service, within the destination's remote, provided that its
+// name still means it. Nothing is copied. It does not look at Policy.Delete; the new
+// name must be one that Target allows.
+//
+// Errors: those of Target; errors.ErrUnsupported if the service cannot; those of
+// backends.Mover.
+func (u *Uploads) Move(ctx context.Context, img backends.Image, to Destination) error {
+	r, err := u.cat.Live(to.Remote)
+	if err != nil {
+		return err
+	}
+	if !r.Client.Caps().Has(backends.CanMove) {
+		return &backends.Error{Op: "move", Remote: to.Remote, Ref: img.Ref, Err: errors.ErrUnsupported}
+	}
+	target, err := u.Target(ctx, to)
+	if err == nil && target.Replaces == spool.OnlySame {
+		err = Taken(to.Remote, to.Ref)
+	}
+	if err != nil {
+		return err
+	}
+	release, err := u.turns.Lock(ctx, nameOf(to.Remote, to.Ref))
+	if err != nil {
+		return err
+	}
+	defer release()
+	now, err := r.Client.Move(ctx, img, to.Ref, target.Replaces)
+	u.cat.Note(to.Remote, err)
+	if errors.Is(err, backends.ErrChanged) {
+		u.cat.Outdated(r, img.Ref)
+		u.cat.Outdated(r, to.Ref)
+	}
+	if err != nil {
+		return err
+	}
+	if index.IsSHA256(img.Digest) {
+		now.Digest, now.Size = img.Digest, img.Size // the bytes are the same
+	}
+	u.cat.Published(r, to.Ref, index.Clean(now))
+	return u.cat.Deleted(r, img.Ref)
 }

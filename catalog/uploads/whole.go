@@ -23,14 +23,14 @@ func CompleteImage(r io.ReaderAt, size int64) (format string, err error) {
 	return inspect.Complete(r, size)
 }
 
-// IsWhole reports whether r holds a whole Image: see spool.Options.Whole.
+// IsWhole reports whether r holds a whole image: see spool.Options.Whole.
 func IsWhole(r io.ReaderAt, size int64) bool {
 	_, err := CompleteImage(r, size)
 	return err == nil
 }
 
-// Mounted reports whether a file system in the image is mounted for writing: what
-// is in the file is then no state to publish, but one on the way to the next.
+// Mounted reports whether a file system in the image is mounted for writing: then the
+// file is not in a state to be published.
 func Mounted(r io.ReaderAt, size int64) bool {
 	return errors.Is(inspect.Unmounted(r, size), inspect.ErrMounted)
 }

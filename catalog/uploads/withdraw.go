@@ -13,16 +13,16 @@ import (
 	"github.com/sregfs/sregfs/catalog/index"
 )
 
-// ErrPublished means that what was to be given up is published.
+// ErrPublished means that an upload that was to be given up is published.
 var ErrPublished = errors.New("the upload is published already")
 
 // Withdraw makes sure that neither a draft nor an older one that is queued for the
-// same name is published any more, and then calls drop, which takes the draft's data
-// away. An upload under way is stopped first.
+// same name is published any more, and then calls drop, which removes the draft's
+// data. An upload under way is stopped first.
 //
 // Errors: ErrPublished; spool.ErrInUse if an upload cannot be stopped, because the
 // registry was told to publish it and has not answered yet; those of drop; ctx's.
-// After an error all is as it was, but that uploads under way may have to begin anew.
+// After an error nothing has changed, except that uploads may have to begin again.
 func (u *Uploads) Withdraw(ctx context.Context, d *spool.Draft, drop func() error) error {
 	s, err := u.cat.State()
 	if err != nil {
@@ -102,9 +102,8 @@ func stopped(ctx context.Context, r *run) error {
 	return nil
 }
 
-// unpublished looks whether the registry has what it was told to publish without our
-// ever hearing of it.
-// Errors: spool.ErrInUse if it does, or if that cannot be told.
+// unpublished asks whether the registry published an upload whose answer was lost.
+// Errors: spool.ErrInUse if it did, or if that cannot be known.
 func (u *Uploads) unpublished(ctx context.Context, info spool.Info) error {
 	r, err := u.cat.Live(info.Target.Remote)
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"iter"
 	"maps"
 	"slices"
@@ -16,15 +18,16 @@ import (
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/index"
+	"github.com/sregfs/sregfs/catalog/records"
 )
 
 // blobs are the verbs about what is in the cache.
-type blobs struct{ browser }
+type blobs struct{ reader }
 
 // A Cached is a blob of the cache, or one that is pinned and not here.
 type Cached struct {
 	Key      cache.Key   `json:"key"`
-	URIs     []string    `json:"uris"`    // of the images that it is now, as far as is known
+	URIs     []string    `json:"uris"`    // of the images whose bytes these are, as far as is known
 	Remotes  []string    `json:"remotes"` // that have these images
 	State    cache.State `json:"state"`
 	Size     int64       `json:"size"` // bytes; -1 if not known yet
@@ -35,18 +38,18 @@ type Cached struct {
 	Requests int         `json:"requests,omitempty"` // under way to fetch it
 	Used     time.Time   `json:"used,omitzero"`
 	Verified time.Time   `json:"verified,omitzero"` // when the digest last matched
-	Refused  time.Time   `json:"refused,omitzero"`  // until then, because what came did not match the digest
+	Refused  time.Time   `json:"refused,omitzero"`  // it is not fetched before, because what came did not match the digest
 	Error    string      `json:"error,omitempty"`   // why the last fetch failed
 }
 
-// minKeyDigits is the least number of digits by which a blob is called: fewer
-// could mean several by accident.
+// minKeyDigits is the least number of digits that name a blob: fewer could match several
+// by accident.
 const minKeyDigits = 6
 
-// Cached yields what is in the cache, and what is pinned: all of it without
-// patterns, else what they mean. These are as for Choose, among the images that
-// are known; a URI without a remote means the image on every remote. "sha256:"
-// with six digits or more means the blob itself.
+// Cached yields what is in the cache, and what is pinned; if there are patterns, only what
+// they mean. Patterns are those of Choose, among the images that are known; a URI
+// without a remote means the image on every remote. "sha256:" with six digits or
+// more means the blob itself.
 //
 // Errors: fs.ErrInvalid for a bad pattern; fs.ErrNotExist if one means nothing in the cache;
 // those of Options.State.
@@ -118,7 +121,7 @@ func (v *blobs) readCachePatterns(texts []string) ([]*cachePattern, error) {
 func (p *cachePattern) means(remote string, img backends.Image) bool {
 	switch {
 	case p.key != "":
-		return false // asked by means of the blob
+		return false // it names the blob
 	case p.many:
 		return p.has(remote, img.Ref)
 	}
@@ -134,7 +137,7 @@ func (v *blobs) cached(ctx context.Context, wanted []*cachePattern) ([]*Cached, 
 	if err != nil {
 		return nil, err
 	}
-	all := v.here(s)
+	all := v.inCache(s)
 	chosen := map[cache.Key]bool{}
 	for _, p := range wanted {
 		for key := range all {
@@ -162,8 +165,8 @@ func (v *blobs) cached(ctx context.Context, wanted []*cachePattern) ([]*Cached, 
 	}), nil
 }
 
-// here returns what is in the cache or pinned, without names.
-func (v *blobs) here(s *catalog.State) map[cache.Key]*Cached {
+// inCache returns what is in the cache or pinned, without names.
+func (v *blobs) inCache(s *catalog.State) map[cache.Key]*Cached {
 	all := map[cache.Key]*Cached{}
 	if s.Cache == nil {
 		return all
@@ -190,8 +193,8 @@ func cachedOf(info cache.Info) *Cached {
 	return b
 }
 
-// nameBlobs finds the names of blobs in the stored listings, and tells each with
-// its image.
+// nameBlobs finds the names of blobs in the stored listings, and calls tell with each blob
+// and image.
 func (v *blobs) nameBlobs(ctx context.Context, s *index.Index, all map[cache.Key]*Cached, tell func(*Cached, string, backends.Image)) error {
 	if len(all) == 0 {
 		return nil
@@ -218,8 +221,7 @@ func (v *blobs) nameBlobs(ctx context.Context, s *index.Index, all map[cache.Key
 	return nil
 }
 
-// namePinned gives pinned blobs that no known name means any more the one by
-// which they were pinned.
+// namePinned gives pinned blobs without a known name the one by which they were pinned.
 func (v *blobs) namePinned(all map[cache.Key]*Cached) {
 	for _, p := range v.cat.Records().Pins() {
 		if b := all[p.Key]; b != nil && len(b.URIs) == 0 {
@@ -229,7 +231,7 @@ func (v *blobs) namePinned(all map[cache.Key]*Cached) {
 }
 
 // RemoveCached drops a blob from the cache and returns how many bytes of the disk
-// that freed. What is not here is no error.
+// that freed. A blob that is not there is no error.
 //
 // Errors: cache.ErrInUse while it is open or pinned; those of the local disk.
 func (v *blobs) RemoveCached(_ context.Context, key cache.Key) (freed int64, err error) {
@@ -254,4 +256,160 @@ func (v *blobs) VerifyCached(ctx context.Context, key cache.Key, p catalog.Progr
 		return err
 	}
 	return s.Cache.Verify(ctx, key, p)
+}
+
+// Pin protects the image that uri names now from eviction, also before it is downloaded.
+// Unpin ends that. Neither downloads anything.
+//
+// Errors: those of Resolve and Lookup; fs.ErrInvalid for an image that is a
+// local file anyway; those of the local disk.
+func (v *blobs) Pin(ctx context.Context, uri string) (Record, error) {
+	return v.setPin(ctx, uri, true)
+}
+
+// Unpin is the inverse of Pin.
+func (v *blobs) Unpin(ctx context.Context, uri string) (Record, error) {
+	return v.setPin(ctx, uri, false)
+}
+
+func (v *blobs) setPin(ctx context.Context, uri string, pinned bool) (Record, error) {
+	r, img, err := v.find(ctx, uri)
+	if err != nil {
+		return Record{}, err
+	}
+	if r.Local() {
+		return Record{}, fmt.Errorf("%w: %s is a file of this machine, which nothing evicts", fs.ErrInvalid, uri)
+	}
+	if err := v.setPinOf(r, img, pinned); err != nil {
+		return Record{}, err
+	}
+	return v.record(r.Name, img), nil
+}
+
+func (v *blobs) setPinOf(r catalog.Remote, img backends.Image, pinned bool) error {
+	s, err := v.cat.State()
+	if err != nil {
+		return err
+	}
+	key := cache.KeyOf(r.Name, img)
+	if !pinned {
+		if err := v.cat.Records().Unpin(key); err != nil {
+			return err
+		}
+		s.Cache.Unpin(key)
+		return nil
+	}
+	if err := v.cat.Records().Pin(records.Pin{Key: key, URI: v.record(r.Name, img).URI}); err != nil {
+		return err
+	}
+	s.Cache.Pin(key)
+	return nil
+}
+
+// A Use counts blobs and the bytes of the disk that they take.
+type Use struct {
+	Blobs int   `json:"blobs"`
+	Bytes int64 `json:"bytes"`
+}
+
+func (u *Use) add(n int64) {
+	u.Blobs++
+	u.Bytes += n
+}
+
+// CacheUse is how much room the cache takes, and its limits.
+type CacheUse struct {
+	Dir      string      `json:"dir"`
+	Used     int64       `json:"used"`
+	Limit    int64       `json:"limit"`    // 0 means none
+	Free     int64       `json:"free"`     // bytes on its disk; -1 if not known
+	MinFree  int64       `json:"min_free"` // bytes of them that it leaves free
+	Cached   Use         `json:"cached"`   // whole and verified
+	Partial  Use         `json:"partial"`
+	Metadata int64       `json:"metadata"`          // bytes of manifests and the like; counted in used
+	Pinned   Use         `json:"pinned"`            // of both
+	Open     Use         `json:"open"`              // of both
+	Refused  int         `json:"refused,omitempty"` // blobs whose downloads did not match their digests
+	Remotes  []RemoteUse `json:"remotes"`
+	Uploads  Use         `json:"uploads"` // not published yet; not in the cache
+}
+
+// RemoteUse is what the images of one remote take. A blob that several remotes
+// have counts once, under all of their names.
+type RemoteUse struct {
+	Remotes []string `json:"remotes"` // empty: no known image is these
+	Use
+}
+
+// CacheUse reports what the cache and the uploads take. It asks no registry.
+//
+// Errors: those of Options.State.
+func (v *blobs) CacheUse(ctx context.Context) (CacheUse, error) {
+	s, err := v.cat.State()
+	if err != nil {
+		return CacheUse{}, err
+	}
+	all := v.inCache(s)
+	if err := v.nameBlobs(ctx, s.Index, all, func(*Cached, string, backends.Image) {}); err != nil {
+		return CacheUse{}, err
+	}
+	use := CacheUse{Free: -1}
+	if s.Cache != nil {
+		use.Dir = s.Cache.Dir()
+		use.Used, use.Limit = s.Cache.Usage()
+		use.Metadata = s.Cache.Info(cache.Metadata).OnDisk
+		if free, reserve, ok := s.Cache.Space(); ok {
+			use.Free, use.MinFree = free, reserve
+		}
+	}
+	for _, b := range all {
+		use.count(b)
+	}
+	use.Remotes = usesOf(all)
+	if s.Spool != nil {
+		for _, d := range s.Spool.Drafts() {
+			use.Uploads.add(d.Size)
+		}
+	}
+	return use, nil
+}
+
+func (u *CacheUse) count(b *Cached) {
+	switch b.State {
+	case cache.Cached:
+		u.Cached.add(b.OnDisk)
+	case cache.Partial:
+		u.Partial.add(b.OnDisk)
+	}
+	if b.Pinned {
+		u.Pinned.add(b.OnDisk)
+	}
+	if b.Open > 0 {
+		u.Open.add(b.OnDisk)
+	}
+	if !b.Refused.IsZero() {
+		u.Refused++
+	}
+}
+
+// usesOf adds up by remotes; the largest come first.
+func usesOf(all map[cache.Key]*Cached) []RemoteUse {
+	by := map[string]*RemoteUse{}
+	for _, b := range all {
+		if b.State == cache.Remote {
+			continue
+		}
+		slices.Sort(b.Remotes)
+		name := strings.Join(b.Remotes, " ")
+		if by[name] == nil {
+			by[name] = &RemoteUse{Remotes: b.Remotes}
+		}
+		by[name].add(b.OnDisk)
+	}
+	uses := []RemoteUse{}
+	for _, name := range slices.Sorted(maps.Keys(by)) {
+		uses = append(uses, *by[name])
+	}
+	slices.SortStableFunc(uses, func(a, b RemoteUse) int { return cmp.Compare(b.Bytes, a.Bytes) })
+	return uses
 }

@@ -18,8 +18,8 @@ import (
 )
 
 // A copyNote says which bytes a copy holds. It is kept in an extended attribute
-// of the file, with the time that the file had then: a copy that nobody wrote to
-// need not be read again. Where there are no such attributes it is read.
+// of the file, with the time that the file had then: a copy that was not written to
+// since need not be read again. Without such attributes it is read.
 type copyNote struct {
 	key      cache.Key
 	digest   string
@@ -51,11 +51,11 @@ func (n copyNote) mark(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	_ = setAttr(f, copyAttr, n.text(info)) // it saves reading it again, no more
+	_ = setAttr(f, copyAttr, n.text(info)) // without it the copy is only read again
 	return nil
 }
 
-// What is found where a copy shall be.
+// What is found at the name of a copy.
 type copyState int
 
 const (
@@ -65,7 +65,7 @@ const (
 	somethingElse           // a file that we did not write
 )
 
-// lookAtCopy tells what is at path; with verify it believes no note.
+// lookAtCopy returns what is at path; with verify it trusts no note.
 // Errors: those of the local disk; ctx's.
 func lookAtCopy(ctx context.Context, path string, n copyNote, verify bool) (copyState, error) {
 	info, err := os.Lstat(path)
@@ -95,7 +95,7 @@ func lookAtCopy(ctx context.Context, path string, n copyNote, verify bool) (copy
 			return copyOfThis, err
 		}
 	case sized && !n.modified.IsZero() && info.ModTime().Unix() == n.modified.Unix():
-		return copyOfThis, nil // there is nothing better to go by
+		return copyOfThis, nil // there is no better evidence
 	}
 	if noted {
 		return copyOfOther, nil
@@ -103,7 +103,7 @@ func lookAtCopy(ctx context.Context, path string, n copyNote, verify bool) (copy
 	return somethingElse, nil
 }
 
-// checkable reports whether the bytes themselves tell whether they are right.
+// checkable reports whether the bytes can be compared with a digest.
 func (n copyNote) checkable() bool { return strings.HasPrefix(n.digest, index.SHA256Prefix) }
 
 // matches reads all of a copy, and notes it if it is one.

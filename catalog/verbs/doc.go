@@ -4,12 +4,12 @@
 // push, add, warm, pin, inspect, share and remove them, and look after the cache. A verb
 // takes URIs as a person writes them.
 //
-// It keeps no facts of its own. What is on which remote it asks package catalog, what is
-// to be published it gives to catalog/uploads. It knows neither sockets nor flags:
+// It keeps no facts of its own. It asks package catalog what is on which
+// remote, and publishes through catalog/uploads. It knows neither sockets nor flags:
 // catalog/control carries the verbs to another process, and cmd prints what they return.
 //
 // Begin with [Verbs], whose methods are in a file each: resolve.go says which image a URI
-// means, images.go and search.go look for images, pull.go and push.go move them, cached.go
+// means, images.go looks for images, pull.go and push.go move them, cached.go
 // is about what is in the cache.
 //
 // A verb about a remote whose images are files of this machine never opens the local

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
@@ -65,8 +67,8 @@ type ImagesOptions struct {
 // Images yields what is known, from the stored listings of all remotes or one,
 // in the order of remote, collection, name and tag. A query is matched as a
 // substring, or as a glob if it has * ? [ in it, against the URI without case.
-// Listings that were never made, or are out of date, are made now, down to every
-// collection, with Refresh. What goes wrong with one remote comes last.
+// With Refresh, listings that were never made or are out of date are made first, of all
+// collections. The error of one remote comes last.
 //
 // Errors: fs.ErrNotExist for an unknown remote; fs.ErrInvalid for a bad pattern;
 // those of backends.Lister, joined.
@@ -112,8 +114,8 @@ func (v *browser) images(ctx context.Context, query, remote string, mode func(ca
 	}
 }
 
-// missed returns err, unless it says no more than that a remote of which nobody has
-// spoken is out of reach: of all remotes, or of the one that was asked for by name.
+// missed returns err, unless it only says that a remote which is in no configuration, and
+// was not asked for by name, is out of reach.
 func (v *browser) missed(r catalog.Remote, asked string, err error) error {
 	if asked == "" && r.Guessed && r.Name != v.def && catalog.Passing(err) {
 		v.log.Info("a remote was left out: it cannot be reached", "remote", r.Name, "err", err)
@@ -125,7 +127,7 @@ func (v *browser) missed(r catalog.Remote, asked string, err error) error {
 // imagesOf calls yield with the images of one remote until it returns false.
 func (v *browser) imagesOf(ctx context.Context, r catalog.Remote, mode catalog.Crawl, match *index.Matcher, yield func(Record) bool) error {
 	if r.Local() {
-		return v.imagesAtHand(ctx, r, match, yield)
+		return v.imagesLocal(ctx, r, match, yield)
 	}
 	s, err := v.cat.State()
 	if err != nil {
@@ -144,8 +146,8 @@ func (v *browser) imagesStored(s *index.Index, remote string, match *index.Match
 	return nil
 }
 
-// imagesAtHand walks the files of this machine.
-func (v *browser) imagesAtHand(ctx context.Context, r catalog.Remote, match *index.Matcher, yield func(Record) bool) error {
+// imagesLocal walks the files of this machine.
+func (v *browser) imagesLocal(ctx context.Context, r catalog.Remote, match *index.Matcher, yield func(Record) bool) error {
 	var found []backends.Image
 	var errs []error
 	pending := []string{""}
@@ -155,7 +157,7 @@ func (v *browser) imagesAtHand(ctx context.Context, r catalog.Remote, match *ind
 		for e, err := range r.Client.List(ctx, collection) {
 			switch {
 			case err != nil:
-				if collection != "" || !errors.Is(err, fs.ErrNotExist) { // a store that was never written to
+				if collection != "" || !errors.Is(err, fs.ErrNotExist) { // the store has not been made yet
 					errs = append(errs, err)
 				}
 			case e.Collection != "":
@@ -174,4 +176,103 @@ func (v *browser) imagesAtHand(ctx context.Context, r catalog.Remote, match *ind
 		}
 	}
 	return errors.Join(errs...)
+}
+
+const (
+	maxFound      = 10_000 // what one service may answer to a search; it may be endless
+	searchTimeout = 30 * time.Second
+)
+
+// Search is Images, and asks the services that can search themselves. A remote
+// that cannot, and was never listed, is listed first. If a remote fails, the others are
+// still searched; the errors come last, joined.
+func (v *browser) Search(ctx context.Context, query, remote string) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		answers := v.askSearchers(ctx, query, remote)
+		seen := make(map[string]bool)
+		var errs []error
+		mode := func(r catalog.Remote) catalog.Crawl {
+			if r.Client == nil || r.Client.Caps().Has(backends.CanSearch) {
+				return catalog.StoredOnly
+			}
+			return catalog.NeverMade
+		}
+		for rec, err := range v.images(ctx, query, remote, mode) {
+			if err != nil {
+				errs = append(errs, err)
+				break
+			}
+			seen[rec.URI] = true
+			if !yield(rec, nil) {
+				return
+			}
+		}
+		found, err := answers()
+		for _, rec := range found {
+			if seen[rec.URI] {
+				continue
+			}
+			seen[rec.URI] = true
+			if !yield(rec, nil) {
+				return
+			}
+		}
+		if err := errors.Join(append(errs, err)...); err != nil {
+			yield(Record{}, err)
+		}
+	}
+}
+
+// askSearchers begins to ask the services, and returns a function that waits for
+// their answers. Nothing is left running when ctx ends.
+func (v *browser) askSearchers(ctx context.Context, query, remote string) func() ([]Record, error) {
+	var g errgroup.Group
+	var searchers []catalog.Remote
+	for _, r := range v.cat.Remotes() {
+		// The files of this machine are walked by Images; services
+		// do not understand globs.
+		if r.Client != nil && !r.Local() && r.Client.Caps().Has(backends.CanSearch) && (remote == "" || remote == r.Name) {
+			searchers = append(searchers, r)
+		}
+	}
+	records := make([][]Record, len(searchers))
+	errs := make([]error, len(searchers))
+	for i, r := range searchers {
+		g.Go(func() error {
+			errs[i] = v.missed(r, remote, backends.Guard(v.log, func() (err error) {
+				records[i], err = v.searchOne(ctx, r, query)
+				return err
+			}))
+			return nil
+		})
+	}
+	return func() ([]Record, error) {
+		g.Wait() //nolint:errcheck // the errors are in errs
+		var all []Record
+		for _, some := range records {
+			all = append(all, some...)
+		}
+		return all, errors.Join(errs...)
+	}
+}
+
+func (v *browser) searchOne(ctx context.Context, r catalog.Remote, query string) ([]Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, searchTimeout)
+	defer cancel()
+	var found []Record
+	for img, err := range r.Client.Search(ctx, query) {
+		if err != nil {
+			v.cat.Note(r.Name, err)
+			return found, err
+		}
+		found = append(found, v.record(r.Name, index.Clean(img)))
+		if len(found) == maxFound {
+			v.log.Warn("search cut off: the registry finds more than we take", "remote", r.Name, "query", query, "taken", maxFound)
+			break
+		}
+	}
+	v.cat.Note(r.Name, nil)
+	return found, nil
 }

@@ -28,7 +28,7 @@ type Inspection struct {
 // whose service cannot say how large it is has to be pulled for that.
 //
 // Errors: those of Resolve and Lookup, and of backends.Backend.Open.
-func (v *browser) Inspect(ctx context.Context, uri string) (Inspection, error) {
+func (v *reader) Inspect(ctx context.Context, uri string) (Inspection, error) {
 	var found Inspection
 	err := v.withImage(ctx, uri, func(r catalog.Remote, img backends.Image) (err error) {
 		found, err = v.inspect(ctx, r, img, uri)
@@ -37,7 +37,7 @@ func (v *browser) Inspect(ctx context.Context, uri string) (Inspection, error) {
 	return found, err
 }
 
-func (v *browser) inspect(ctx context.Context, r catalog.Remote, img backends.Image, uri string) (Inspection, error) {
+func (v *reader) inspect(ctx context.Context, r catalog.Remote, img backends.Image, uri string) (Inspection, error) {
 	content, err := v.peek(ctx, r, img)
 	if err != nil {
 		return Inspection{}, err
@@ -55,14 +55,15 @@ func (v *browser) inspect(ctx context.Context, r catalog.Remote, img backends.Im
 	return Inspection{Record: rec, Facts: facts}, err
 }
 
-// A peek reads an image without making the cache fetch it.
+// A peek reads ranges of an image, which inspect.Read keeps as long as it needs them. It does
+// not make the cache fetch the whole.
 type peek struct {
 	io.Closer
 	r    io.ReaderAt
 	size int64
 }
 
-func (v *browser) peek(ctx context.Context, r catalog.Remote, img backends.Image) (peek, error) {
+func (v *reader) peek(ctx context.Context, r catalog.Remote, img backends.Image) (peek, error) {
 	if r.Client == nil {
 		return peek{}, r.Unopened()
 	}
@@ -82,71 +83,23 @@ func (v *browser) peek(ctx context.Context, r catalog.Remote, img backends.Image
 		if err != nil {
 			return peek{}, err
 		}
-		read := func(p []byte, off int64) (int, error) { return b.ReadAtContext(ctx, p, off) }
-		return peek{b, readerAt(read), b.Size()}, nil
+		return peek{b, b, b.Size()}, nil
 	}
-	pages := &pageReader{size: img.Size, fetch: func(p []byte, off int64) error {
+	read := func(p []byte, off int64) (int, error) {
 		body, err := r.Client.Open(ctx, img, off, int64(len(p)))
 		if err != nil {
-			return err
+			return 0, err
 		}
 		defer body.Close()
-		_, err = io.ReadFull(body, p)
-		return err
-	}}
-	return peek{io.NopCloser(nil), pages, img.Size}, nil
+		return io.ReadFull(body, p)
+	}
+	return peek{io.NopCloser(nil), readerAt(read), img.Size}, nil
 }
 
 // readerAt makes an io.ReaderAt of a function.
 type readerAt func(p []byte, off int64) (int, error)
 
 func (f readerAt) ReadAt(p []byte, off int64) (int, error) { return f(p, off) }
-
-const (
-	pageSize = 128 << 10 // one request for each
-	maxPages = 64
-)
-
-// A pageReader reads ranges of a remote file through a few pages. It is not safe
-// for concurrent use.
-type pageReader struct {
-	size  int64
-	fetch func(p []byte, off int64) error // fills p
-	pages map[int64][]byte
-}
-
-func (r *pageReader) ReadAt(p []byte, off int64) (n int, err error) {
-	if off < 0 {
-		return 0, errors.New("read at a negative offset")
-	}
-	for n < len(p) && off < r.size {
-		page, err := r.page(off / pageSize)
-		if err != nil {
-			return n, err
-		}
-		m := copy(p[n:], page[off%pageSize:])
-		n, off = n+m, off+int64(m)
-	}
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
-}
-
-func (r *pageReader) page(i int64) ([]byte, error) {
-	if page, ok := r.pages[i]; ok {
-		return page, nil
-	}
-	page := make([]byte, min(pageSize, r.size-i*pageSize))
-	if err := r.fetch(page, i*pageSize); err != nil {
-		return nil, err
-	}
-	if r.pages == nil || len(r.pages) >= maxPages {
-		r.pages = make(map[int64][]byte)
-	}
-	r.pages[i] = page
-	return page, nil
-}
 
 // A Label is one label of one image.
 type Label struct {
@@ -162,12 +115,12 @@ type LabelsOptions struct {
 	Remote string `json:"remote,omitempty"` // the only one looked at
 }
 
-// Labels yields the labels of images, in the order of Images: those that the
-// registries' listings tell, and those within the images whose bytes are here.
+// Labels yields the labels of images, in the order of Images: those in
+// the registries' listings, and those within the images whose bytes are here.
 // Nothing is downloaded.
 //
 // Errors: those of Images. An image that cannot be read has no labels.
-func (v *browser) Labels(ctx context.Context, o LabelsOptions) iter.Seq2[Label, error] {
+func (v *reader) Labels(ctx context.Context, o LabelsOptions) iter.Seq2[Label, error] {
 	wanted := func(k, v string) bool {
 		return (o.Key == "" || strings.EqualFold(k, o.Key)) && (o.Value == "" || strings.EqualFold(v, o.Value))
 	}
@@ -191,9 +144,9 @@ func (v *browser) Labels(ctx context.Context, o LabelsOptions) iter.Seq2[Label, 
 	}
 }
 
-// labelsOf returns what the listing tells and, over it, what the image itself
-// says if its bytes are here.
-func (v *browser) labelsOf(ctx context.Context, rec Record) map[string]string {
+// labelsOf returns the labels in the listing, overridden by those within the image if its
+// bytes are here.
+func (v *reader) labelsOf(ctx context.Context, rec Record) map[string]string {
 	all := maps.Clone(rec.Labels)
 	facts, err := v.factsHere(ctx, rec)
 	if err != nil {
@@ -210,7 +163,7 @@ func (v *browser) labelsOf(ctx context.Context, rec Record) map[string]string {
 }
 
 // factsHere inspects an image's file; nil if there is none on this machine.
-func (v *browser) factsHere(ctx context.Context, rec Record) (*inspect.Facts, error) {
+func (v *reader) factsHere(ctx context.Context, rec Record) (*inspect.Facts, error) {
 	r, err := v.cat.Remote(rec.Remote)
 	if err != nil || !r.Local() && rec.State != cache.Cached {
 		return nil, err

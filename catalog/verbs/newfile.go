@@ -11,9 +11,8 @@ import (
 	"path/filepath"
 )
 
-// A newFile is a file that is being written and has no name yet, or one that
-// nobody takes for an image. Without a name it vanishes with the process, however
-// that ends.
+// A newFile is a file that is being written. It has no name yet, or one that is no
+// image's. Without a name it vanishes with the process, however that ends.
 type newFile struct {
 	*os.File
 	dir  string
@@ -40,16 +39,15 @@ func (n *newFile) drop() {
 	}
 }
 
-// become gives the file its name. Without o.Force nothing is replaced, not even
-// what came a moment ago. Errors: fs.ErrExist; those of the local disk.
-func (n *newFile) become(o PullOptions) error {
-	to := o.To
-	if !o.Force {
+// become gives the file its name. Without replace it never replaces another file, not even
+// one that was made a moment ago. Errors: fs.ErrExist; those of the local disk.
+func (n *newFile) become(to string, replace bool) error {
+	if !replace {
 		err := n.link(to)
 		if err == nil || errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		// Not all file systems have hard links: then a look must do.
+		// Not all file systems have hard links: look instead.
 		if _, err := os.Lstat(to); err == nil {
 			return fs.ErrExist
 		}

@@ -60,7 +60,7 @@ func TestNewFile(t *testing.T) {
 				if _, err := n.WriteString(text); err != nil {
 					t.Fatal(err)
 				}
-				return n.become(PullOptions{To: to, Force: replace})
+				return n.become(to, replace)
 			}
 			if err := write("one", false); err != nil {
 				t.Errorf("become: %v", err)

@@ -22,13 +22,13 @@ type pattern struct {
 	text       string
 	many       bool
 	remote     string // "" means all
-	collection string // below which everything lies that is meant
+	collection string // all that is meant is in it or below it
 	match      *index.Matcher
 }
 
 // readPattern reads a pattern. Errors: fs.ErrInvalid; fs.ErrNotExist for an
 // unknown host.
-func (v *browser) readPattern(text string) (pattern, error) {
+func (v *reader) readPattern(text string) (pattern, error) {
 	p := pattern{text: text, many: true}
 	glob := strings.IndexAny(text, "*?[")
 	folder := text
@@ -46,7 +46,7 @@ func (v *browser) readPattern(text string) (pattern, error) {
 	if folder == "" {
 		return p, nil
 	}
-	// What lies in the collection is named like this.
+	// An image in the collection has a name like this.
 	u, err := backends.ParseURI(folder + "x")
 	if err != nil {
 		return p, err
@@ -79,13 +79,13 @@ func (p *pattern) has(remote string, ref backends.Ref) bool {
 
 // Choose yields the images that a pattern means: a URI means one, which is looked
 // up; a glob matches as in Images; "lab://vsoch/" means all in that collection, at
-// any depth. Where the remote is said, its listings below the collection are made
-// anew if they are out of date; if that fails, what is known comes before the
-// error. Where it is not, what is known on every remote counts.
+// any depth. If the pattern names the remote, listings below the collection that are
+// out of date are made first; if that fails, what is known comes before the error. If it
+// does not, what is known of every remote counts.
 //
 // Errors: those of Resolve and Lookup; fs.ErrNotExist if nothing matches; those of
 // backends.Lister.
-func (v *browser) Choose(ctx context.Context, text string) iter.Seq2[Record, error] {
+func (v *reader) Choose(ctx context.Context, text string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		p, err := v.readPattern(text)
 		switch {
@@ -99,7 +99,7 @@ func (v *browser) Choose(ctx context.Context, text string) iter.Seq2[Record, err
 	}
 }
 
-func (v *browser) chooseMany(ctx context.Context, p *pattern, yield func(Record, error) bool) {
+func (v *reader) chooseMany(ctx context.Context, p *pattern, yield func(Record, error) bool) {
 	remotes := v.cat.Remotes()
 	if p.remote != "" {
 		r, err := v.cat.Remote(p.remote)
@@ -131,7 +131,7 @@ func (v *browser) chooseMany(ctx context.Context, p *pattern, yield func(Record,
 	}
 }
 
-// hint says where a pattern without a remote was looked for.
+// hint says what a pattern without a remote was compared with.
 func (p *pattern) hint() string {
 	if p.remote != "" {
 		return ""
@@ -140,7 +140,7 @@ func (p *pattern) hint() string {
 }
 
 // chooseOf calls yield with the images of one remote until it returns false.
-func (v *browser) chooseOf(ctx context.Context, r catalog.Remote, p *pattern, yield func(Record) bool) error {
+func (v *reader) chooseOf(ctx context.Context, r catalog.Remote, p *pattern, yield func(Record) bool) error {
 	var all index.Matcher
 	pick := func(rec Record) bool { return !p.has(rec.Remote, rec.Ref) || yield(rec) }
 	match := p.match
@@ -148,7 +148,7 @@ func (v *browser) chooseOf(ctx context.Context, r catalog.Remote, p *pattern, yi
 		match = &all
 	}
 	if r.Local() {
-		return v.imagesAtHand(ctx, r, match, pick)
+		return v.imagesLocal(ctx, r, match, pick)
 	}
 	s, err := v.cat.State()
 	if err != nil {

@@ -81,8 +81,8 @@ func checkDestination(o PullOptions) error {
 	return nil
 }
 
-// fetchWhole calls use with the file that has all of the image's bytes, at the
-// beginning. It is not evicted before use returns.
+// fetchWhole calls use with a file that has all of the image's bytes, read from its
+// beginning. The file is not evicted before use returns.
 func (v *transfers) fetchWhole(ctx context.Context, r catalog.Remote, img backends.Image, p catalog.Progress, use func(*os.File) error) error {
 	if p == nil {
 		p = func(int64, int64) {}
@@ -145,7 +145,7 @@ func exportFile(ctx context.Context, src *os.File, o PullOptions, mark func(*os.
 		}
 		return fail(err)
 	}
-	if err := tmp.become(o); err != nil {
+	if err := tmp.become(to, o.Force); err != nil {
 		if errors.Is(err, fs.ErrExist) && !o.Force {
 			return backends.Saying(fs.ErrExist, "%s exists (--force replaces it)", to)
 		}

@@ -21,9 +21,9 @@ type PushOptions struct {
 	Force bool `json:"force,omitempty"` // replace what the tag means now, whatever the policy is
 }
 
-// Push publishes the file at path as uri. The same bytes there already is
-// success; other bytes are replaced only with o.Force, which then also overrides
-// Policy.Overwrite: it was said for this one image. The file must not change
+// Push publishes the file at path as uri. If the tag has the same bytes
+// already, that is success; other bytes are replaced only with o.Force, which also
+// overrides Policy.Overwrite, as it concerns this one image. The file must not change
 // meanwhile.
 //
 // Errors: those of Resolve; backends.ErrReadOnly, fs.ErrInvalid as Target;
@@ -52,7 +52,7 @@ func (v *transfers) pushFile(ctx context.Context, r catalog.Remote, ref backends
 	if err := r.Takes(ref); err != nil {
 		return fail(err)
 	}
-	// The state is opened before anything is read: it must hear of the result.
+	// The state, which keeps the result, is opened before anything is read.
 	if !r.Local() {
 		if _, err := v.cat.State(); err != nil {
 			return Record{}, err
@@ -76,8 +76,8 @@ func (v *transfers) pushFile(ctx context.Context, r catalog.Remote, ref backends
 	return rec, err
 }
 
-// openSource makes a file of the user's something to push: is it a whole image,
-// and what is its digest? The caller closes the file.
+// openSource checks that a file is a whole image, and returns it with its digest as a
+// Source. The caller closes the file.
 func openSource(ctx context.Context, o source) (*os.File, backends.Source, error) {
 	f, err := backends.OpenRegular(o.path, os.O_RDONLY, 0)
 	if err != nil {
@@ -91,8 +91,8 @@ func openSource(ctx context.Context, o source) (*os.File, backends.Source, error
 	return f, src, nil
 }
 
-// fileError is about a file that the user named: that it is missing is the
-// user's business, but it must not read as "no such image".
+// fileError is the error of a file that the user named. If it is missing, that must not
+// read as "no such image".
 func fileError(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -147,8 +147,8 @@ func (v *transfers) Add(ctx context.Context, path, uri string, o AddOptions, p c
 	if err != nil {
 		return Record{}, err
 	}
-	// A file that is given away may be linked into the store, which with the
-	// removal below makes the move a rename. Of a symbolic link only the link goes.
+	// A file that is moved may be linked into the store, which together with the
+	// removal below is a rename. Of a symbolic link only the link is removed.
 	info, err := os.Lstat(path)
 	give := o.Move && err == nil && info.Mode().IsRegular()
 	rec, err := v.pushFile(ctx, r, ref, source{path: path, force: o.Force, give: give, progress: p})
@@ -161,8 +161,8 @@ func (v *transfers) Add(ctx context.Context, path, uri string, o AddOptions, p c
 	return rec, nil
 }
 
-// sameName reports whether both lead to one directory entry, which must not be
-// removed then; two hard links to one file are not that.
+// sameName reports whether both names lead to one directory entry, which must not be
+// removed then. Two hard links to one file are two entries.
 func sameName(a, b string) bool {
 	realA, errA := filepath.EvalSymlinks(a)
 	realB, errB := filepath.EvalSymlinks(b)

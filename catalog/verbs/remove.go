@@ -17,8 +17,8 @@ import (
 // not what it had a minute ago. A uri without a remote means the local one and no
 // other.
 //
-// Errors: those of Resolve and of backends.Backend.Stat; spool.ErrInUse for what is
-// only being uploaded yet.
+// Errors: those of Resolve and of backends.Backend.Stat; spool.ErrInUse for an image
+// that is still being uploaded.
 func (v *transfers) Removable(ctx context.Context, uri string) (Record, error) {
 	r, img, err := v.removable(ctx, uri)
 	if err != nil {
@@ -53,9 +53,9 @@ func (v *transfers) onItsWay(remote string, ref backends.Ref) string {
 }
 
 // Remove deletes the image that uri names now: with a version in it exactly that
-// one. If means is not empty, uri must still mean that version, the one that
-// somebody was asked about. It does not look at Policy.Delete: it was said for
-// this one image.
+// one. If means is not empty, uri must still mean that version, the one that a
+// person was asked about. It does not look at Policy.Delete, as it concerns this one
+// image.
 //
 // Errors: those of Removable and Delete; fs.ErrNotExist if uri means another
 // version.
@@ -82,21 +82,21 @@ func (v *transfers) named(ctx context.Context, uri, without string) (catalog.Rem
 	return r, img, err
 }
 
-// Shared is an image that others can get at now.
+// Shared is an image that others have access to.
 type Shared struct {
 	Record Record `json:"image"`
 	Link   string `json:"link"`           // where they find it
 	With   string `json:"with,omitempty"` // the e-mail address of who was given access; "" if the link is enough
 }
 
-// Share lets others get at the image that uri names now: whoever has the link,
+// Share gives others access to the image that uri names now: anybody who has the link,
 // or the person with that e-mail address. A uri without a remote means the default
 // one and no other.
 //
-// Errors: those of Resolve and of backends.Sharer; errors.ErrUnsupported where
-// the service has no such thing.
+// Errors: those of Resolve and of backends.Sharer; errors.ErrUnsupported if
+// the service cannot do that.
 func (v *transfers) Share(ctx context.Context, uri, with string) (Shared, error) {
-	// Whoever opens the link gets what is there, not what was there a minute ago.
+	// The link leads to what the registry has now, not to what it had a minute ago.
 	r, img, err := v.named(ctx, uri, v.def)
 	if err != nil {
 		return Shared{}, err

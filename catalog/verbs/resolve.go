@@ -77,10 +77,10 @@ func (v *resolver) resolve(ctx context.Context, uri, without string, purpose Pur
 	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrInvalid) {
 		return r, u.Ref, nil
 	}
-	others := v.whoKnows(ctx, u.Ref, r.Name)
+	others := v.othersWith(ctx, u.Ref, r.Name)
 	switch len(others) {
 	case 0:
-		return r, u.Ref, nil // whoever asks gets the default remote's answer
+		return r, u.Ref, nil // the default remote's answer says why
 	case 1:
 		return others[0], u.Ref, nil
 	}
@@ -93,8 +93,8 @@ func (v *resolver) resolve(ctx context.Context, uri, without string, purpose Pur
 }
 
 // orAtRoot returns ref, which is in the default collection because none was written, or
-// the image of that name beside the collections, if only that is there: a folder of files
-// has its images so.
+// the image of that name beside the collections, if only that is there, as in a
+// folder of files.
 func (v *resolver) orAtRoot(ctx context.Context, r catalog.Remote, ref backends.Ref) backends.Ref {
 	root := ref
 	root.Collection = ""
@@ -129,16 +129,16 @@ func (v *resolver) remoteOfHost(u backends.URI) (catalog.Remote, error) {
 		u.Host, v.def, u)
 }
 
-// whoKnows returns the remotes besides one that have an image, as far as can be
-// told without a request.
-func (v *resolver) whoKnows(ctx context.Context, ref backends.Ref, besides string) []catalog.Remote {
-	var who []catalog.Remote
+// othersWith returns the remotes except one that have an image, as far as is known without
+// a request.
+func (v *resolver) othersWith(ctx context.Context, ref backends.Ref, besides string) []catalog.Remote {
+	var others []catalog.Remote
 	for _, r := range v.cat.Remotes() {
 		if r.Name != besides && v.knows(ctx, r, ref) {
-			who = append(who, r)
+			others = append(others, r)
 		}
 	}
-	return who
+	return others
 }
 
 func (v *resolver) knows(ctx context.Context, r catalog.Remote, ref backends.Ref) bool {
@@ -198,8 +198,7 @@ func (v *resolver) resolveScheme(uri string, u backends.URI) (catalog.Remote, ba
 	return catalog.Remote{}, backends.Ref{}, err
 }
 
-// hostAfter reads what stands after a scheme, if that is one which a host of such a type
-// can follow.
+// hostAfter parses what follows a scheme, if a host of that type can follow it.
 func hostAfter(uri, scheme string, t backends.Type) (at backends.URI, ok bool) {
 	if !slices.Contains(t.HostSchemes, scheme) {
 		return at, false
@@ -238,7 +237,7 @@ func (v *resolver) remoteAt(scheme string, at backends.URI) (catalog.Remote, err
 	return r, err
 }
 
-// toAdd returns what to say to "sreg remote add" for a host that follows a scheme, or
+// toAdd returns the arguments of "sreg remote add" for a host that follows a scheme, or
 // stands alone.
 func (v *resolver) toAdd(scheme, host string) string {
 	if t, ok := v.typeAt(host); ok {
@@ -253,7 +252,7 @@ func (v *resolver) typeAt(host string) (backends.Type, bool) {
 	return v.types.Find(func(t backends.Type) bool { return slices.Contains(t.Hosts, strings.ToLower(host)) })
 }
 
-// canonical returns the one name by which a registry of several goes.
+// canonical returns the main name of a host that has several.
 func (v *resolver) canonical(host string) string {
 	if t, ok := v.typeAt(host); ok {
 		return t.Hosts[0]

@@ -18,7 +18,7 @@ import (
 	"github.com/sregfs/sregfs/catalog/index"
 )
 
-// Status is how things stand.
+// Status is the state of the remotes, the cache and the uploads.
 type Status struct {
 	Version string            `json:"version"`
 	PID     int               `json:"pid"`
@@ -34,7 +34,7 @@ type Status struct {
 }
 
 // A Refusal is a change through the mount that was refused: the program that tried it
-// has seen an errno only.
+// got an errno only.
 type Refusal struct {
 	Time  time.Time `json:"time"` // the last time
 	Op    string    `json:"op"`
@@ -59,18 +59,18 @@ type SpoolStatus struct {
 	Used int64  `json:"used"` // bytes of the disk
 }
 
-// RemoteStatus is how one remote stands.
+// RemoteStatus is the state of one remote.
 type RemoteStatus struct {
 	Name   string    `json:"name"`
 	Type   string    `json:"type"`
 	URL    string    `json:"url,omitempty"`
 	Caps   string    `json:"caps"`
 	Images int       `json:"images"`          // known here
-	Error  string    `json:"error,omitempty"` // the last one, if nothing has worked since
+	Error  string    `json:"error,omitempty"` // the last one, if no answer followed
 	Seen   time.Time `json:"seen,omitzero"`   // when it last answered
 }
 
-// CacheStatus is how full the cache is, and what goes on in it.
+// CacheStatus is how full the cache is, and which transfers are under way.
 type CacheStatus struct {
 	Dir     string `json:"dir"`
 	Used    int64  `json:"used"`
@@ -84,10 +84,10 @@ type CacheStatus struct {
 	Warning string   `json:"warning,omitempty"` // why it is not what the configuration says
 
 	Transfers []Cached `json:"transfers"` // blobs that are being fetched
-	Refused   []Cached `json:"refused"`   // not given out, as what came did not match the digest
+	Refused   []Cached `json:"refused"`   // not readable: what came did not match the digest
 }
 
-// Status reports how things stand, without asking any registry.
+// Status reports all of that without asking any registry.
 //
 // Errors: those of Options.State.
 func (v *Verbs) Status(ctx context.Context) (Status, error) {
@@ -107,7 +107,7 @@ func (v *Verbs) Status(ctx context.Context) (Status, error) {
 	return st, err
 }
 
-// cacheStatus looks for the names of only those blobs with which something is up.
+// cacheStatus looks up the names of those blobs only that are fetched or refused.
 func (v *Verbs) cacheStatus(ctx context.Context, s *catalog.State) (CacheStatus, error) {
 	st := CacheStatus{Transfers: []Cached{}, Refused: []Cached{}}
 	if s.Cache == nil {
@@ -117,7 +117,7 @@ func (v *Verbs) cacheStatus(ctx context.Context, s *catalog.State) (CacheStatus,
 	st.Used, st.Limit = s.Cache.Usage()
 	st.Shared, st.Warning = s.Cache.Shared(), s.Cache.Warning()
 	busy := map[cache.Key]*Cached{}
-	for key, b := range v.here(s) {
+	for key, b := range v.inCache(s) {
 		switch b.State {
 		case cache.Cached:
 			st.Whole++
@@ -158,7 +158,7 @@ func (v *Verbs) remoteStatus(ctx context.Context, s *index.Index, r catalog.Remo
 	}
 	if r.Local() {
 		all := &index.Matcher{}
-		err := v.imagesAtHand(ctx, r, all, func(Record) bool { st.Images++; return true })
+		err := v.imagesLocal(ctx, r, all, func(Record) bool { st.Images++; return true })
 		if err != nil {
 			st.Error = err.Error()
 		}
@@ -180,7 +180,7 @@ type pushes struct {
 	live map[*Pushing]struct{}
 }
 
-// watch counts a push until done is called, and has src tell how far it is.
+// watch adds a push until done is called, and keeps its progress.
 func (p *pushes) watch(uri, path string, src *backends.Source) (done func()) {
 	one := &Pushing{URI: uri, Path: path, Size: src.Size, Since: time.Now()}
 	p.mu.Lock()

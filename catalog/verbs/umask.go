@@ -12,9 +12,9 @@ import (
 
 type umaskKey struct{}
 
-// WithUmask returns a context for whoever calls from another process: the files and
-// directories that a verb makes for him have the permissions that his umask leaves.
-// Otherwise it is that of this process.
+// WithUmask returns a context for a caller in another process: the files and directories
+// that a verb makes have the permissions that this umask leaves. Otherwise it is the
+// umask of this process.
 func WithUmask(ctx context.Context, umask fs.FileMode) context.Context {
 	return context.WithValue(ctx, umaskKey{}, umask&fs.ModePerm)
 }
@@ -28,8 +28,8 @@ func modeFor(ctx context.Context) fs.FileMode {
 	return fs.ModePerm &^ umask
 }
 
-// Umask returns the one of this process; 022 where the system does not tell it.
-// umask(2) tells it by changing it, for all threads.
+// Umask returns the umask of this process; 022 if the system does not say. umask(2) cannot
+// be used: it returns the umask by changing it, for all threads.
 func Umask() fs.FileMode {
 	status, _ := os.ReadFile("/proc/self/status")
 	for line := range strings.Lines(string(status)) {

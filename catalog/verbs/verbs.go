@@ -35,5 +35,5 @@ func New(cat *catalog.Catalog, up *uploads.Uploads, o Options) *Verbs {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	r := resolver{cat: cat, types: o.Types, def: cmp.Or(o.Default, localRemote)}
-	return &Verbs{transfers: transfers{blobs: blobs{browser{r, o.Log}}, uploads: up}, version: o.Version}
+	return &Verbs{transfers: transfers{blobs: blobs{reader{browser{r, o.Log}}}, uploads: up}, version: o.Version}
 }

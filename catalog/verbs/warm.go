@@ -18,8 +18,8 @@ import (
 // WarmOptions say what Warm does beyond making an image whole.
 type WarmOptions struct {
 	// To is the file to keep a copy in; "" wants none. Its directories are made.
-	// A copy that is there already stays; one that Warm wrote for what the name
-	// meant before is replaced.
+	// A copy that is there already stays; one that Warm wrote for an earlier
+	// version is replaced.
 	To     string `json:"to,omitempty"`
 	Verify bool   `json:"verify,omitempty"` // read a copy that is there, or was written, and compare its digest
 	Force  bool   `json:"force,omitempty"`  // replace a file that is no copy of ours
@@ -33,8 +33,8 @@ type Warmed struct {
 }
 
 // Warm makes an image whole and verified here before it is needed, and keeps a
-// copy of it outside of the cache if it is told to. What was fetched before it
-// was interrupted is not fetched again.
+// copy of it outside of the cache if o.To says so. After an interruption it does not fetch
+// again what it had.
 //
 // Errors: those of Pull; fs.ErrExist if the file at Options.To is something else;
 // backends.ErrCorrupt if the copy cannot be read back.
@@ -119,13 +119,13 @@ func makeParents(ctx context.Context, path string) error {
 	for i := len(missing) - 1; i >= 0; i-- {
 		err := os.Mkdir(missing[i], 0o700)
 		if errors.Is(err, fs.ErrExist) {
-			continue // somebody else makes them too
+			continue // another process makes it too
 		}
 		var made fs.FileInfo
 		if err == nil {
 			made, err = os.Stat(missing[i])
 		}
-		if err == nil { // setgid stays, where its own directory gave it that
+		if err == nil { // keep setgid, if its parent gave it that
 			err = os.Chmod(missing[i], made.Mode()&fs.ModeSetgid|modeFor(ctx))
 		}
 		if err != nil {

@@ -23,7 +23,7 @@ func Run(m *testing.M, dir *string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(*dir)
+	defer os.RemoveAll(*dir) //nolint:errcheck // what is left of a test is no failure of it
 	build := exec.Command("go", "build", "-o", *dir+"/", "../../sregfs", "../../sreg")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {

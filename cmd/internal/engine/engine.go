@@ -211,12 +211,12 @@ func (e *Engine) openCache(store index.Store) (*cache.Cache, error) {
 	shared, limit, warning := s.CacheShared, int64(s.CacheSize), ""
 	switch {
 	case cannotWrite(err):
-		// Images are read all the same, and what is there is of use still.
-		warning = fmt.Sprintf("cache_dir cannot be written (%v): at most %s are kept in the state directory", err, humanize.IBytes(maxStopgap))
+		// Images can still be read, and the cache that exists is still of use.
+		warning = fmt.Sprintf("cache_dir cannot be written (%v): at most %s are kept in the state directory", err, humanize.IBytes(maxFallbackCache))
 		e.opts.Log.Warn(warning)
 		shared = append([]string{s.CacheDir}, shared...)
-		limit = min(cmp.Or(limit, maxStopgap), maxStopgap)
-		lock, err = lockCache(e.opts.stopgap(), e.opts.State)
+		limit = min(cmp.Or(limit, maxFallbackCache), maxFallbackCache)
+		lock, err = lockCache(e.opts.fallbackCache(), e.opts.State)
 	case err == nil && lock.dir != s.CacheDir:
 		e.opts.Log.Warn("the cache is in use by another sregfs: this one has its own", "cache", s.CacheDir, "own", lock.dir)
 	}
@@ -245,7 +245,7 @@ func (e *Engine) openCache(store index.Store) (*cache.Cache, error) {
 
 // maxStopgap bounds the cache in the state directory, where cache_dir cannot be
 // written to. It is removed with the state.
-const maxStopgap = 4 << 30
+const maxFallbackCache = 4 << 30
 
 // hints tells the cache what running an image reads first.
 func hints(ctx context.Context, r cache.ReaderAtContext, size int64) []cache.Range {

@@ -50,7 +50,7 @@ func TestReadOnlyCache(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", dir, err)
 		}
-		if _, limit := state.Cache.Usage(); limit != maxStopgap {
+		if _, limit := state.Cache.Usage(); limit != maxFallbackCache {
 			t.Errorf("the limit is %d", limit)
 		}
 		if got := state.Cache.Dir(); got != filepath.Join(o.State, "cache") {

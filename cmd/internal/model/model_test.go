@@ -129,9 +129,13 @@ func (m *model) view(client string, n name) (*draft, []*version) {
 	all := m.at(n.key)
 	for _, d := range all {
 		for f := range d.writers {
-			if f.client == client && d.err == "" {
-				return d, nil
+			if f.client != client || d.err != "" {
+				continue
 			}
+			if d.spelled != n.spelled && !n.temporary { // the kernel may still have the image under the other name
+				return d, m.meanings(n.key)
+			}
+			return d, nil
 		}
 	}
 	for _, d := range all {

@@ -242,6 +242,9 @@ func (m *model) legalOpen(o op, n name) bool {
 	if o.arg(2) != "r" && (m.dirs[n.dir] == "maybe" || vague && m.async) || o.arg(2) == "r" && vague && len(m.at(n.key)) > 0 {
 		return false
 	}
+	if d, vs := m.view(o.who, n); d != nil && d.spelled != n.spelled && len(vs) > 0 && o.arg(2) == "r" {
+		return false
+	}
 	return o.arg(2) != "u" || len(m.loose[n.key]) == 0 && (n.remote != "lab" || m.fault == "")
 }
 

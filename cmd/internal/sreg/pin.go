@@ -28,7 +28,7 @@ func (a *app) unpinCmd() *cobra.Command {
 	}, (*control.Client).Unpin)
 }
 
-// forEach completes a command that does one thing with each URI.
+// forEach makes cmd call do for each URI.
 func (a *app) forEach(cmd *cobra.Command, do func(*control.Client, context.Context, string) (verbs.Record, error)) *cobra.Command {
 	cmd.Args = needArgs(1, maxArgs)
 	cmd.ValidArgsFunction = a.completeImages

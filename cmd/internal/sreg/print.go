@@ -23,7 +23,7 @@ import (
 // printJSON prints one value.
 func (a *app) printJSON(v any) error { return writeJSON(a.out, v, "  ") }
 
-// writeJSON writes one value, and nothing that a terminal would obey.
+// writeJSON writes one value, with control characters escaped: a terminal may show it.
 func writeJSON(w io.Writer, v any, indent string) error {
 	var text bytes.Buffer
 	e := json.NewEncoder(&text)
@@ -54,7 +54,8 @@ func newTable(w io.Writer, header ...string) *table {
 
 func (t *table) row(cells ...string) {
 	for i, c := range cells {
-		// An empty last cell would be trailing space, an empty other one a hole.
+		// An empty cell in the middle would shift the columns for programs that split
+		// at spaces.
 		if cells[i] = backends.Printable(c); c == "" && i < len(cells)-1 {
 			cells[i] = "-"
 		}
@@ -110,7 +111,7 @@ func state(r verbs.Record) string {
 	return string(r.State)
 }
 
-// printRecord prints what became of one image.
+// printRecord prints one image.
 func (a *app) printRecord(r verbs.Record) error {
 	if a.format == asJSON {
 		return a.printJSON(r)
@@ -119,7 +120,7 @@ func (a *app) printRecord(r verbs.Record) error {
 	return err
 }
 
-// printRecords prints a list as it comes, as a table or an array.
+// printRecords prints images as they come, as a table or an array.
 func (a *app) printRecords(records func(func(verbs.Record, error) bool)) error {
 	if a.format == asJSON {
 		all := []verbs.Record{}

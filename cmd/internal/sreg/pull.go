@@ -101,8 +101,10 @@ func (a *app) pullOut(ctx context.Context, c *control.Client, uri string) error 
 	return errors.Join(err, ctx.Err())
 }
 
-// target returns the absolute name of the file to write, "" if none is wanted, and
-// the image: where the file is named after it, it is the one that was looked at.
+// target returns the absolute name of the file to write, "" for none, and the URI of the
+// image. If to is a directory, the file gets the image's name, for which the image is
+// looked up; the URI returned is that of the image found, so that a tag that moves
+// meanwhile cannot put another image under that name.
 func (a *app) target(ctx context.Context, c *control.Client, uri, to string) (image, path string, err error) {
 	if to == "" {
 		return uri, "", nil

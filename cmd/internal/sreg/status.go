@@ -66,7 +66,7 @@ that a process has left without unmounting.`,
 	}
 }
 
-// A statusRecord is how things stand, with what is not in the running mount's hands.
+// A statusRecord is the status of the running mount, with what other processes have left.
 type statusRecord struct {
 	verbs.Status
 	Retired []statedir.Retired `json:"retired,omitempty"`
@@ -122,7 +122,8 @@ func printStatus(w io.Writer, st verbs.Status, dead, notes []string) error {
 	return printUploads(w, st.Uploads)
 }
 
-// describeShared says what a directory of cache_shared is good for.
+// describeShared says whether images are read from a directory of cache_shared. Such a
+// directory may appear later: the cache looks for it at each open.
 func describeShared(dir string) string {
 	info, err := os.Stat(dir)
 	if err == nil && !info.IsDir() {
@@ -137,7 +138,7 @@ func describeShared(dir string) string {
 	return fmt.Sprintf("nothing is read from %s: %v", dir, err)
 }
 
-// printRetired prints the processes that only serve what is open.
+// printRetired prints the processes that were stopped and still serve open files.
 func printRetired(w io.Writer, all []statedir.Retired) error {
 	for _, p := range all {
 		fmt.Fprintln(w)
@@ -163,7 +164,7 @@ func printRetired(w io.Writer, all []statedir.Retired) error {
 	return nil
 }
 
-// printRefusals prints what was refused through the mount.
+// printRefusals prints the changes that the mount has refused.
 func printRefusals(w io.Writer, refusals []verbs.Refusal) error {
 	if len(refusals) == 0 {
 		return nil
@@ -189,14 +190,14 @@ func states(uploads []spool.Info) string {
 	return strings.Join(all, ", ")
 }
 
-// openings is how the details of a mount that count openings begin.
-const openings = "opens_"
+// opensPrefix begins the details of a mount that count openings.
+const opensPrefix = "opens_"
 
-// printDetails prints what the mount says of itself, with the openings in one row.
+// printDetails prints the details of a mount, with the counts of openings in one row.
 func printDetails(t *table, details map[string]string) {
 	var opens []string
 	for _, k := range slices.Sorted(maps.Keys(details)) {
-		if kind, ok := strings.CutPrefix(k, openings); ok {
+		if kind, ok := strings.CutPrefix(k, opensPrefix); ok {
 			opens = append(opens, details[k]+" "+kind)
 			continue
 		}
@@ -207,13 +208,13 @@ func printDetails(t *table, details map[string]string) {
 	}
 }
 
-// printBusy prints what is fetched now, and what is not given out.
+// printBusy prints the fetches under way, and the images that are refused for now.
 func printBusy(w io.Writer, st verbs.CacheStatus) error {
 	if len(st.Transfers) > 0 {
 		fmt.Fprintln(w)
 		t := newTable(w, "FETCHED", "OF", "DONE", "REQUESTS", "IMAGE")
 		for _, b := range st.Transfers {
-			t.row(size(b.Have), size(b.Size), portion(b.Have, b.Size), strconv.Itoa(b.Requests), cachedName(b))
+			t.row(size(b.Have), size(b.Size), percent(b.Have, b.Size), strconv.Itoa(b.Requests), cachedName(b))
 		}
 		if err := t.flush(); err != nil {
 			return err
@@ -230,7 +231,7 @@ func printBusy(w io.Writer, st verbs.CacheStatus) error {
 	return t.flush()
 }
 
-// printPushes prints what "sreg push" and "sreg add" are at.
+// printPushes prints the progress of "sreg push" and "sreg add".
 func printPushes(w io.Writer, pushes []verbs.Pushing) error {
 	if len(pushes) == 0 {
 		return nil
@@ -238,7 +239,7 @@ func printPushes(w io.Writer, pushes []verbs.Pushing) error {
 	fmt.Fprintln(w)
 	t := newTable(w, "PUSHED", "OF", "DONE", "TO", "FROM")
 	for _, p := range pushes {
-		t.row(size(p.Stored), size(p.Size), portion(p.Stored, p.Size), p.URI, p.Path)
+		t.row(size(p.Stored), size(p.Size), percent(p.Stored, p.Size), p.URI, p.Path)
 	}
 	return t.flush()
 }

@@ -204,30 +204,30 @@ func kept(t *testing.T, dir string) time.Duration {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return lasting(f, stampOf(info))
+	return lasting(f, fileStateOf(info))
 }
 
 func TestLook_takes(t *testing.T) {
 	t.Parallel()
-	now, old, changed := time.Now(), stamp{modTime: 1}, stamp{modTime: 2}
+	now, old, changed := time.Now(), fileState{modTime: 1}, fileState{modTime: 2}
 	for _, tt := range []struct {
 		name  string
-		look  look
+		look  query
 		lasts time.Duration
 		age   time.Duration
 		want  bool
 	}{
-		{"unchanged for long", look{now: old}, always, time.Hour, true},
-		{"changed", look{now: changed}, always, 0, false},
-		{"within a tick", look{now: old}, never, time.Hour, false},
-		{"elsewhere, just read", look{now: old}, briefly, briefly - 1, true},
-		{"elsewhere, read before", look{now: old}, briefly, briefly, false},
-		{"elsewhere, changed", look{now: changed}, briefly, 0, false},
-		{"elsewhere, for a push", look{now: old, exact: true}, briefly, 0, false},
-		{"for a push", look{now: old, exact: true}, always, time.Hour, true},
+		{"unchanged for long", query{now: old}, always, time.Hour, true},
+		{"changed", query{now: changed}, always, 0, false},
+		{"within a tick", query{now: old}, never, time.Hour, false},
+		{"elsewhere, just read", query{now: old}, briefly, briefly - 1, true},
+		{"elsewhere, read before", query{now: old}, briefly, briefly, false},
+		{"elsewhere, changed", query{now: changed}, briefly, 0, false},
+		{"elsewhere, for a push", query{now: old, exact: true}, briefly, 0, false},
+		{"for a push", query{now: old, exact: true}, always, time.Hour, true},
 	} {
 		tt.look.began = now
-		if got := tt.look.takes(tt.lasts, old, now.Add(-tt.age)); got != tt.want {
+		if got := tt.look.accepts(tt.lasts, old, now.Add(-tt.age)); got != tt.want {
 			t.Errorf("%s: %v", tt.name, got)
 		}
 	}
@@ -237,19 +237,19 @@ func TestLook_takes(t *testing.T) {
 // again, unless it is known to be unchanged.
 func TestMemory_together(t *testing.T) {
 	t.Parallel()
-	var m memory[int]
+	var m readCache[int]
 	reads, inside := 0, make(chan struct{})
 	release := make(chan struct{})
-	read := func() (reading[int], error) {
+	read := func() (cached[int], error) {
 		reads++ // under the slot's lock
-		r := reading[int]{value: reads, began: time.Now()}
+		r := cached[int]{value: reads, began: time.Now()}
 		inside <- struct{}{}
 		<-release
 		return r, nil
 	}
 	var wg sync.WaitGroup
 	ask := func(atLeast int) {
-		l := look{path: "p", began: time.Now()}
+		l := query{path: "p", began: time.Now()}
 		wg.Go(func() {
 			if got, err := m.get(l, read); err != nil || got < atLeast {
 				t.Errorf("got reading %d, %v, want %d or later", got, err, atLeast)
@@ -274,22 +274,22 @@ func TestMemory_together(t *testing.T) {
 // not kept.
 func TestMemory_limit(t *testing.T) {
 	t.Parallel()
-	var m memory[int]
+	var m readCache[int]
 	get := func(path string, size int) {
-		_, err := m.get(look{path: path, began: time.Now()}, func() (reading[int], error) {
-			return reading[int]{size: size, began: time.Now(), lasts: always}, nil
+		_, err := m.get(query{path: path, began: time.Now()}, func() (cached[int], error) {
+			return cached[int]{size: size, began: time.Now(), lasts: always}, nil
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	for n := range 1000 {
-		get(fmt.Sprint(n), enough/100)
-		if total := count(&m); total != m.size || total > enough {
+		get(fmt.Sprint(n), maxCached/100)
+		if total := count(&m); total != m.size || total > maxCached {
 			t.Fatalf("after %d: %d bytes, counted as %d", n, total, m.size)
 		}
 	}
-	get("huge", 3*enough)
+	get("huge", 3*maxCached)
 	if len(m.slots) != 1 || m.slots["huge"] == nil {
 		t.Errorf("%d readings with one that is too large", len(m.slots))
 	}
@@ -297,20 +297,20 @@ func TestMemory_limit(t *testing.T) {
 	if len(m.slots) != 1 || m.slots["small"] == nil || m.size != count(&m) {
 		t.Errorf("%d readings, %d bytes after it", len(m.slots), m.size)
 	}
-	_, err := m.get(look{path: "dropped"}, func() (reading[int], error) {
+	_, err := m.get(query{path: "dropped"}, func() (cached[int], error) {
 		m.drop("dropped")
-		return reading[int]{lasts: always}, nil
+		return cached[int]{lasts: always}, nil
 	})
 	if err != nil || m.slots["dropped"] != nil {
 		t.Errorf("kept though dropped: %v, %v", m.slots["dropped"], err)
 	}
 	broken := errors.New("broken")
-	if _, err := m.get(look{path: "bad"}, func() (reading[int], error) { return reading[int]{}, broken }); !errors.Is(err, broken) || m.slots["bad"] != nil {
+	if _, err := m.get(query{path: "bad"}, func() (cached[int], error) { return cached[int]{}, broken }); !errors.Is(err, broken) || m.slots["bad"] != nil {
 		t.Errorf("a failed reading: %v, %v", m.slots["bad"], err)
 	}
 }
 
-func count(m *memory[int]) int {
+func count(m *readCache[int]) int {
 	total := 0
 	for path, s := range m.slots {
 		total += s.last.Load().size + len(path) + slotSize
