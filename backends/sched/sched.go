@@ -414,6 +414,13 @@ func (t *Slot) Ending() {
 	}
 }
 
+// Rate returns how many bytes a second came in, last; 0 if that is not known.
+func (s *Scheduler) Rate() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.limit.recent(time.Now())
+}
+
 // Surplus reports whether the transfer is better ended before its time, as more are under
 // way in the background than fill the line.
 func (t *Slot) Surplus() bool {

@@ -261,7 +261,7 @@ func (b *background) fillSize(off int64) int64 {
 	transit := d.sources.inTransit()
 	timed := max(int64(speed*fillTime.Seconds()), 2*transit)
 	if !b.measured { // they may share what one of them would bring
-		timed = min(timed, max(timed/sched.LimitMax, transit))
+		timed = min(timed, max(min(timed/sched.LimitMax, firstFill), transit))
 	}
 	n := min(timed, max(farFill, 2*transit), maxFill)
 	floor := max(min(transit, n), min(max(timed, minFill/2), minFill))
