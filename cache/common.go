@@ -50,7 +50,8 @@ func (w *workers) spawn(fn func()) bool {
 		return false
 	}
 	w.wg.Go(func() {
-		_ = backends.Guard(w.log, func() error { fn(); return nil }) // it is in the log
+		defer backends.Catch(w.log)
+		fn()
 	})
 	return true
 }

@@ -48,7 +48,8 @@ func (t *tasks) start(f func(ctx context.Context)) bool {
 	}
 	go func() {
 		defer done()
-		_ = backends.Guard(t.log, func() error { f(ctx); return nil }) // it is in the log
+		defer backends.Catch(t.log)
+		f(ctx)
 	}()
 	return true
 }

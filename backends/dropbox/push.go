@@ -137,7 +137,10 @@ func (p *push) allowed(ctx context.Context, old []*files.FileMetadata) error {
 	if err := backends.SameName(p.ref, stored); err != nil {
 		return err
 	}
-	return p.src.ReplaceAllowed(p.ref, now, len(old) > 0)
+	if len(old) == 0 {
+		return p.src.CreateAllowed()
+	}
+	return p.src.ReplaceAllowed(p.ref, now)
 }
 
 // spelling returns ref with the names of the folders that are there already.

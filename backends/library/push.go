@@ -113,12 +113,12 @@ func (p *sending) current(ctx context.Context) (backends.Image, error) {
 func (p *sending) allowed(ctx context.Context) (img backends.Image, done bool, _ error) {
 	now, err := p.current(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
-		return backends.Image{}, false, p.src.ReplaceAllowed(p.ref, backends.Image{}, false)
+		return backends.Image{}, false, p.src.CreateAllowed()
 	}
 	if err != nil {
 		return backends.Image{}, false, err
 	}
-	err = p.src.ReplaceAllowed(p.ref, now, true)
+	err = p.src.ReplaceAllowed(p.ref, now)
 	if err != nil && p.memo.State.Sent && now.Digest == p.src.Digest {
 		p.memo.Forget()
 		return now, true, nil

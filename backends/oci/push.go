@@ -149,7 +149,7 @@ func (c *client) allowed(ctx context.Context, repo string, ref backends.Ref, src
 	f, err := c.resolve(ctx, repo, ref.Tag, c.arch)
 	switch {
 	case (f.top == "" || c.config.Layout == layoutLibrary) && errors.Is(err, fs.ErrNotExist):
-		return src.ReplaceAllowed(ref, backends.Image{}, false)
+		return src.CreateAllowed()
 	case f.top != "" && f.top == mine:
 		return nil
 	case f.top != "" && err != nil && isAnswer(err):
@@ -157,7 +157,7 @@ func (c *client) allowed(ctx context.Context, repo string, ref backends.Ref, src
 	case err != nil:
 		return err
 	}
-	return src.ReplaceAllowed(ref, c.named(f.img, ref), true)
+	return src.ReplaceAllowed(ref, c.named(f.img, ref))
 }
 
 // isAnswer reports whether err says what is there, not that asking failed.

@@ -10,7 +10,8 @@
 //	                          ▲                                 ▲          │
 //	     adaptive limit ──────┤ background                      └── Report │ an answer, or none
 //	     Retry-After ─────────┤ background; few demanded                   │
-//	     Total of all ────────┘ background                    Complained ──┤ 429
+//	     rest ────────────────┤ background                    Complained ──┤ 429
+//	     Total of all ────────┘ background                        Failed ──┤ nothing came
 //	                                                            Received ──┘ bytes
 //
 // Whoever has something to send asks the service's [Scheduler] for a [Slot], sends
@@ -29,6 +30,7 @@ package sched
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -51,6 +53,8 @@ const (
 	// of them together have no more than one of yieldShare bytes.
 	yieldPause, yieldMost = 50 * time.Millisecond, 2 * time.Second
 	yieldShare            = 8
+	// restMin and restMax are how long nothing in the background begins after a failure.
+	restMin, restMax = time.Second, 30 * time.Second
 )
 
 // A Priority says what a slot is for.
@@ -123,6 +127,7 @@ type Scheduler struct {
 	queue     []*Slot // in the order of asking
 	limit     limit
 	until     time.Time // nothing in the background before
+	rest      time.Time // likewise, as one came to nothing; demanded ones go on
 }
 
 // New returns the scheduler of a service that may have so many requests under way.
@@ -293,7 +298,7 @@ func (s *Scheduler) fits(p Priority) bool {
 		return demanded < Reserved
 	case p == Demanded:
 		return demanded < max(s.transfers-1, 1) // one is for the background
-	case held:
+	case held || time.Now().Before(s.rest):
 		return false
 	case background == 0:
 		return true
@@ -319,19 +324,31 @@ func (s *Scheduler) wake() {
 	s.grant()
 }
 
-// Admit reports whether a request may be made now, and whether it is the one that
-// finds out whether a service that did not answer is back. What somebody waits for is
-// admitted when it is its turn. After a nil error Report must be called.
-// Errors: *Refusal.
-func (s *Scheduler) Admit(ctx context.Context, p Priority) (probe bool, err error) {
-	if p == Demanded {
-		return false, s.breaker.turn(ctx)
-	}
-	return s.breaker.allow()
+// A Pass lets a request through to a service that may not answer.
+type Pass struct {
+	breaker *breaker
+	probe   atomic.Bool // until the outcome is reported
 }
 
-// Report ends what Admit let through; err is for the message of a later Refusal.
-func (s *Scheduler) Report(probe bool, o Outcome, err error) { s.breaker.done(probe, o, err) }
+// Admit reports whether a request may be made now. What somebody waits for is admitted
+// when it is its turn. After a nil error Report must be called. Errors: *Refusal.
+func (s *Scheduler) Admit(ctx context.Context, p Priority) (*Pass, error) {
+	if p == Demanded {
+		return &Pass{breaker: &s.breaker}, s.breaker.turn(ctx)
+	}
+	probe, err := s.breaker.allow()
+	pass := &Pass{breaker: &s.breaker}
+	pass.probe.Store(probe)
+	return pass, err
+}
+
+// Probe reports whether the request is the one that finds out whether a service that did
+// not answer is back, and that is not known yet.
+func (p *Pass) Probe() bool { return p.probe.Load() }
+
+// Report says how the request went; err is for the message of a later Refusal. It may be
+// called again, from any goroutine.
+func (p *Pass) Report(o Outcome, err error) { p.breaker.done(p.probe.Swap(false), o, err) }
 
 // Silent reports whether Admit would refuse now what nobody waits for.
 func (s *Scheduler) Silent() bool { return s.breaker.open() }
@@ -348,6 +365,17 @@ func (s *Scheduler) Stalled() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.limit.halve(time.Now())
+}
+
+// Failed notes that transfers in the background came to nothing so often in a row: none
+// begins for a second, twice as long after each, at most half a minute; on average, as
+// what fails together must not come back together.
+func (s *Scheduler) Failed(row int) {
+	wait := rand.N(2 * min(restMin<<min(row-1, 10), restMax))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rest = time.Now().Add(wait)
+	time.AfterFunc(wait, s.wake)
 }
 
 // WantAll notes that somebody reads a whole image: the limit goes to its most as soon as
@@ -384,6 +412,13 @@ func (t *Slot) Ending() {
 		s.ending++
 		s.grant()
 	}
+}
+
+// Rate returns how many bytes a second came in, last; 0 if that is not known.
+func (s *Scheduler) Rate() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.limit.recent(time.Now())
 }
 
 // Surplus reports whether the transfer is better ended before its time, as more are under

@@ -123,13 +123,13 @@ type pushState struct {
 func (p *push) allowed(ctx context.Context) (done bool, _ backends.Image, _ error) {
 	m, err := p.c.manifest(ctx, p.n)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, backends.Image{}, p.src.ReplaceAllowed(p.ref, backends.Image{}, false)
+		return false, backends.Image{}, p.src.CreateAllowed()
 	}
 	if err != nil {
 		return false, backends.Image{}, err
 	}
 	now := p.c.image(m, p.n)
-	err = p.src.ReplaceAllowed(p.ref, now, true)
+	err = p.src.ReplaceAllowed(p.ref, now)
 	switch {
 	case err != nil && p.memo.State.Sent && now.Digest == "":
 		// Neither "taken" nor "done" is known to be true.

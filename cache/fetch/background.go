@@ -4,7 +4,6 @@ package fetch
 
 import (
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
@@ -46,7 +45,7 @@ type background struct {
 	// measured: one of them has ended, so the speed is that of one beside others.
 	measured bool
 	ended    chan *fetch
-	failed   failure
+	row      int // failures in a row
 
 	// sure: the rest is fetched whether or not somebody still has the blob open.
 	// Before, they may only have looked. Guarded by work.mu.
@@ -157,27 +156,23 @@ func (b *background) next() error {
 	}
 }
 
-// review looks at how a fetch ended, and waits where that is better.
+// review looks at how a fetch ended. The scheduler decides when the next one begins.
 func (b *background) review(err error) error {
 	switch {
 	case err == nil:
-		b.failed = failure{}
+		b.row = 0
 		return nil
 	case !b.worthWhile(err):
 		return err
 	}
-	b.failed.note(err)
-	b.release()
-	if !backends.Pause(b.d.ctx, jitter(time.Until(b.failed.until)), nil) {
-		return ErrClosed
-	}
+	b.row++
+	b.d.sources.best().Scheduler().Failed(b.row)
 	return nil
 }
 
 // worthWhile reports whether to try again after err.
 func (b *background) worthWhile(err error) bool {
-	d, row := b.d, b.failed.row
-	final := final(err)
+	d, final := b.d, final(err)
 	switch {
 	case d.ctx.Err() != nil || d.hasEnded():
 		return false
@@ -186,9 +181,9 @@ func (b *background) worthWhile(err error) bool {
 	case final && d.isAwaited():
 		return false // the source has tried for as long as they wait
 	case final, !d.opts.InUse():
-		return row < 1 && mayPass(err) // the source has tried for long, or nobody waits any more
+		return b.row < 1 && mayPass(err) // the source has tried for long, or nobody waits any more
 	}
-	return row < maxFillRow && mayPass(err)
+	return b.row < maxFillRow && mayPass(err)
 }
 
 func (d *work) hasEnded() bool {
@@ -266,7 +261,7 @@ func (b *background) fillSize(off int64) int64 {
 	transit := d.sources.inTransit()
 	timed := max(int64(speed*fillTime.Seconds()), 2*transit)
 	if !b.measured { // they may share what one of them would bring
-		timed = min(timed, max(timed/sched.LimitMax, transit))
+		timed = min(timed, max(min(timed/sched.LimitMax, firstFill), transit))
 	}
 	n := min(timed, max(farFill, 2*transit), maxFill)
 	floor := max(min(transit, n), min(max(timed, minFill/2), minFill))
@@ -278,6 +273,3 @@ func (b *background) fillSize(off int64) int64 {
 	left := (chunks.Count(d.opts.Size) - d.opts.Have.Len()) * chunks.Size
 	return chunks.Count(max(min(n, left/sched.LimitMax), floor)) * chunks.Size
 }
-
-// jitter returns a random time of at most 2·d, d on average.
-func jitter(d time.Duration) time.Duration { return rand.N(max(2*d, 1)) }

@@ -172,14 +172,14 @@ func (d *work) overtake(f *fetch, c int64) *fetch {
 	return other
 }
 
-// slowLine is a speed at which little of a body is on its way.
+// slowLine is how many bytes a second, of all bodies, mean that little of one is on its way.
 const slowLine = 4e6
 
 // cut ends f before chunk c, if what may be on its way then may be sent twice. It returns
 // where what f was to bring in one run from there on ended. Call with mu held.
 func (d *work) cut(f *fetch, c int64) (end int64, ok bool) {
 	lost := f.end - c*chunks.Size
-	if speed := d.sources.known(); speed > 0 && speed < slowLine {
+	if rate := d.sources.best().Scheduler().Rate(); rate > 0 && rate < slowLine {
 		lost = min(lost, chunks.Size)
 	}
 	if !d.mayRepeat(lost) {

@@ -79,10 +79,14 @@ func (s *sources) demote(one Source) bool {
 	return true
 }
 
-// known returns the speed of one stream, 0 if it is not known.
+// known returns the speed of one stream, 0 if it is not known. It is no more than what
+// all bring together: a body that lay in a buffer seems to be faster.
 func (s *sources) known() float64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if all := s.all[0].Scheduler().Rate(); all > 0 {
+		return min(s.speed, all)
+	}
 	return s.speed
 }
 

@@ -53,12 +53,17 @@ func (u *Uploads) push(ctx context.Context, r catalog.Remote, ref backends.Ref, 
 	switch {
 	case err == nil && current.Digest == src.Digest && backends.SameName(ref, current.Ref) == nil:
 		return current, nil
-	case err == nil || errors.Is(err, fs.ErrNotExist):
-		if refused := src.ReplaceAllowed(ref, current, err == nil); refused != nil && !perhapsSame(current, src) {
-			return backends.Image{}, pushError(r.Name, ref, refused)
-		}
+	case err == nil:
+		err = src.ReplaceAllowed(ref, current)
+	case errors.Is(err, fs.ErrNotExist):
+		err = src.CreateAllowed()
 	case !errors.Is(err, fs.ErrPermission): // a login that may write need not be allowed to read
 		return backends.Image{}, &doubtful{err}
+	default:
+		err = nil
+	}
+	if err != nil && !perhapsSame(current, src) {
+		return backends.Image{}, pushError(r.Name, ref, err)
 	}
 	img, err := r.Client.Push(ctx, ref, src)
 	u.cat.Note(r.Name, err)
