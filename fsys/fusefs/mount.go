@@ -73,10 +73,10 @@ func Mount(ctx context.Context, mountpoint string, tree *fsys.FS, opts Options) 
 	if m.server, err = m.attach(); err != nil {
 		return nil, fmt.Errorf("mounting on %s: %w", path, err)
 	}
-	m.serve()
-	if entry, ok := findMountNow(path); ok {
+	if entry, ok := findMountNow(path); ok { // before anybody can use it, and unmount it
 		m.device = entry.device
 	}
+	m.serve()
 	if err := m.waitMount(); err != nil {
 		m.Detach() //nolint:errcheck // the first error is the one to tell
 		return nil, fmt.Errorf("mounting on %s: %v", path, err)
