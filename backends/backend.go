@@ -274,24 +274,28 @@ func (s Source) MayCommit() error {
 	return s.Commit()
 }
 
-// ReplaceAllowed is the decision every Push makes before it publishes: current
-// is the image that ref means now, exists whether there is one. One that the
-// service keeps under another name is not replaced at all: two names that it does
-// not tell apart are two to who gave them.
+// ReplaceAllowed is the decision every Push makes before it publishes, where ref means
+// current now; CreateAllowed is that where it means nothing. An image that the service
+// keeps under another name is not replaced at all: two names that it does not tell apart
+// are two to those who gave them.
 //
 // Errors: those of Pusher.Push; fs.ErrInvalid if current has another name than ref.
-func (s Source) ReplaceAllowed(ref Ref, current Image, exists bool) error {
-	if exists {
-		if err := SameName(ref, current.Ref); err != nil {
-			return err
-		}
+func (s Source) ReplaceAllowed(ref Ref, current Image) error {
+	if err := SameName(ref, current.Ref); err != nil {
+		return err
 	}
-	switch {
-	case s.Replaces == ReplaceAny:
+	switch s.Replaces {
+	case ReplaceAny, current.Version:
 		return nil
-	case s.Replaces == "" && exists:
+	case "":
 		return errExists
-	case s.Replaces == "" || exists && s.Replaces == current.Version:
+	}
+	return ErrChanged
+}
+
+// CreateAllowed is ReplaceAllowed where no image has the name.
+func (s Source) CreateAllowed() error {
+	if s.Replaces == "" || s.Replaces == ReplaceAny {
 		return nil
 	}
 	return ErrChanged

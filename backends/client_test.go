@@ -815,13 +815,18 @@ func TestReplaceAllowed(t *testing.T) {
 		{ReplaceAny, true, nil}, {ReplaceAny, false, nil},
 	}
 	for _, tt := range tests {
-		if err := (Source{Replaces: tt.replaces}).ReplaceAllowed(ref, current, tt.exists); !errors.Is(err, tt.want) {
+		src := Source{Replaces: tt.replaces}
+		err := src.CreateAllowed()
+		if tt.exists {
+			err = src.ReplaceAllowed(ref, current)
+		}
+		if !errors.Is(err, tt.want) {
 			t.Errorf("%+v: %v", tt, err)
 		}
 	}
 	// What the service has under another name is not replaced, whatever was allowed.
 	for _, replaces := range []string{"", "v", ReplaceAny} {
-		err := Source{Replaces: replaces}.ReplaceAllowed(Ref{Collection: "c", Name: "LOW", Tag: "1"}, current, true)
+		err := Source{Replaces: replaces}.ReplaceAllowed(Ref{Collection: "c", Name: "LOW", Tag: "1"}, current)
 		if !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "store this as c/low:1") {
 			t.Errorf("another name, Replaces %q: %v", replaces, err)
 		}

@@ -4,14 +4,18 @@ package backends
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/http"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -75,15 +79,11 @@ func (env Env) Getvar(name string) string {
 // Errors: fs.ErrInvalid for a key that dst lacks, naming the nearest one that it
 // has, and for a value of the wrong type.
 func (env Env) Decode(dst any) error {
-	text, err := toml.Marshal(env.Config)
-	if err != nil {
-		return fmt.Errorf("%w: remote %s: %v", fs.ErrInvalid, env.Remote, err)
-	}
-	err = toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(dst)
+	err := DecodeTable(env.Config, dst)
 	if missing, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		key := strings.Join(missing.Errors[0].Key(), ".")
 		return fmt.Errorf("%w: remote %s has no setting %q for type %q%s",
-			fs.ErrInvalid, env.Remote, key, env.Type, DidYouMean(key, tomlKeys(dst)))
+			fs.ErrInvalid, env.Remote, key, env.Type, DidYouMean(key, slices.Sorted(maps.Keys(tomlFields(dst)))))
 	}
 	if err != nil {
 		return fmt.Errorf("%w: remote %s: %v", fs.ErrInvalid, env.Remote, err)
@@ -91,20 +91,57 @@ func (env Env) Decode(dst any) error {
 	return nil
 }
 
-func tomlKeys(dst any) []string {
-	t := reflect.TypeOf(dst).Elem()
-	var keys []string
-	for i := range t.NumField() {
-		f := t.Field(i)
+// DecodeTable fills the struct that dst points to from a table of the configuration,
+// as Env.Decode does.
+//
+// Errors: *toml.StrictMissingError for a key that dst lacks; others name the key.
+func DecodeTable(table map[string]any, dst any) error {
+	text, err := toml.Marshal(table)
+	if err != nil {
+		return err
+	}
+	err = toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(dst)
+	e, ok := errors.AsType[*toml.DecodeError](err)
+	if _, missing := errors.AsType[*toml.StrictMissingError](err); missing || !ok || len(e.Key()) == 0 {
+		return err
+	}
+	key, problem := strings.Join(e.Key(), "."), strings.TrimPrefix(e.Error(), "toml: ")
+	if strings.HasPrefix(problem, "cannot decode TOML ") { // the rest is types of Go
+		problem = wanted(key, tomlFields(dst)[key])
+	}
+	return fmt.Errorf("%s: %s", key, problem)
+}
+
+// wanted says what the value of a key looks like; t is nil for a key of a nested table.
+func wanted(key string, t reflect.Type) string {
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	kind, example := "text in quotes", `"…"`
+	switch {
+	case t == nil:
+		return "the value is of the wrong kind"
+	case reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()):
+	case t.Kind() == reflect.Slice:
+		kind, example = "a list", `["one", "two"]`
+	case t.Kind() == reflect.Bool:
+		kind, example = "true or false", "true"
+	case t.Kind() != reflect.String:
+		kind, example = "a number", "1"
+	}
+	return fmt.Sprintf("%s is wanted, as in %s = %s", kind, key, example)
+}
+
+// tomlFields returns the keys of a struct with their types.
+func tomlFields(dst any) map[string]reflect.Type {
+	fields := map[string]reflect.Type{}
+	for f := range reflect.TypeOf(dst).Elem().Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("toml"), ",")
-		if name == "" {
-			name = strings.ToLower(f.Name)
-		}
-		if f.IsExported() && name != "-" {
-			keys = append(keys, name)
+		if name = cmp.Or(name, strings.ToLower(f.Name)); f.IsExported() && name != "-" {
+			fields[name] = f.Type
 		}
 	}
-	return keys
+	return fields
 }
 
 // DidYouMean returns ` (did you mean "x"?)` for the known word nearest to word,

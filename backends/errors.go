@@ -108,6 +108,15 @@ func RetryAfter(err error) time.Duration {
 	return 0
 }
 
+// DiskError says what was done on the disk of this machine. Of the cause only what errno
+// tells passes through: a missing file of ours must not read as "no such image".
+func DiskError(what string, err error) error {
+	if errno, ok := LocalErrno(err); ok {
+		return fmt.Errorf("%s: %w", what, errno)
+	}
+	return fmt.Errorf("%s: %v", what, err)
+}
+
 // LocalErrno returns the errno in err when it tells of this machine rather than of
 // a registry: ENOSPC, EDQUOT, EFBIG, EROFS, EIO of a disk; EMFILE, ENFILE, ENOMEM.
 func LocalErrno(err error) (syscall.Errno, bool) {

@@ -30,12 +30,23 @@ const LevelPanic = slog.LevelError + 4
 // needs a Guard of its own: a panic that nobody catches ends the process, and
 // everybody's requests with it.
 func Guard(log *slog.Logger, fn func() error) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = caught(log, v)
-		}
-	}()
+	defer recovered(log, &err)
 	return fn()
+}
+
+// recovered must be deferred. A panic becomes err.
+func recovered(log *slog.Logger, err *error) {
+	if v := recover(); v != nil {
+		*err = caught(log, v)
+	}
+}
+
+// Catch is Guard for a function that nobody waits for: deferred, it ends a panic, which
+// is in the log.
+func Catch(log *slog.Logger) {
+	if v := recover(); v != nil {
+		_ = caught(log, v)
+	}
 }
 
 // Raise panics with a PanicError that err holds, in the goroutine that waits for

@@ -63,7 +63,7 @@ func (r *request) read(h *hedge, p []byte) (int, error) {
 		n, err = r.body.Read(p)
 	}
 	if n > 0 {
-		h.t.c.sched.Received(int64(n))
+		r.slot.Received(int64(n))
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.progress()

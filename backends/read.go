@@ -50,36 +50,36 @@ func (c *Client) Open(ctx context.Context, img Image, off, n int64) (io.ReadClos
 	if want == 0 {
 		return http.NoBody, nil
 	}
-	b, err := c.openBody(ctx, img, off, n)
-	if err != nil {
-		return nil, c.fail("open", img.Ref, err)
-	}
-	b.want, b.exact = want, img.Size >= 0
-	return b, nil
-}
-
-// unversioned returns img as Stat gave it: what is to be read, img.Version says.
-func unversioned(img Image) Image {
-	img.Ref.Version = ""
-	return img
-}
-
-func (c *Client) openBody(ctx context.Context, img Image, off, n int64) (*body, error) {
-	b := &body{log: c.opts.Log, fail: func(err error) error { return c.fail("read", img.Ref, bodyError(ctx, err)) }}
+	b := &body{log: c.opts.Log, want: want, exact: img.Size >= 0}
+	b.fail = func(err error) error { return c.fail("read", img.Ref, bodyError(ctx, err)) }
 	d := c.delays(ctx)
 	err := d.retry(ctx, func() error {
 		tried, t, err := c.begin(ctx, d.left(c.opts.MaxElapsed), sched.Transfer)
 		if err != nil {
 			return err
 		}
-		err = Guard(c.opts.Log, func() (err error) { b.src, err = c.backend.Open(tried, img, off, n); return err })
-		if err != nil {
+		if b.src, err = c.guardedOpen(tried, img, off, n); err != nil {
 			return t.end(ctx, tried, err)
 		}
 		b.release = t.keep(ctx, tried)
 		return nil
 	})
-	return b, err
+	if err != nil {
+		return nil, c.fail("open", img.Ref, err)
+	}
+	return b, nil
+}
+
+// guardedOpen is Backend.Open with a Guard.
+func (c *Client) guardedOpen(ctx context.Context, img Image, off, n int64) (body io.ReadCloser, err error) {
+	defer recovered(c.opts.Log, &err)
+	return c.backend.Open(ctx, img, off, n)
+}
+
+// unversioned returns img as Stat gave it: what is to be read, img.Version says.
+func unversioned(img Image) Image {
+	img.Ref.Version = ""
+	return img
 }
 
 // OpenFile opens the file of img on this machine.

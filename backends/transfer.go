@@ -21,7 +21,10 @@ const (
 	// than Client.Timeout, and this many times where nobody waits, or something came
 	// each time.
 	maxResumed = 5
-	resumeMin  = 100 * time.Millisecond
+	// surplusTime is how long what is left of a transfer may take before it is better
+	// ended where there are too many.
+	surplusTime = time.Second
+	resumeMin   = 100 * time.Millisecond
 )
 
 var (
@@ -74,7 +77,7 @@ type TransferOptions struct {
 // A Transfer is a range of an image on its way. It reads as one body, whatever becomes
 // of the requests behind it: the rest is asked for again where one breaks off, and asked
 // for twice where one is stuck. Each request has a slot of the client's scheduler. One
-// goroutine reads it; Promote may be called from any.
+// goroutine reads it; Promote and Demote may be called from any.
 type Transfer struct {
 	c    *Client
 	img  Image
@@ -122,6 +125,16 @@ func (t *Transfer) Promote() {
 	t.urgent = true
 	if t.slot != nil {
 		t.slot.Promote()
+	}
+}
+
+// Demote tells that no reader waits any more.
+func (t *Transfer) Demote() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.urgent = false
+	if t.slot != nil {
+		t.slot.Demote()
 	}
 }
 
@@ -187,6 +200,14 @@ func (t *Transfer) Ending() {
 	}
 }
 
+// Surplus reports whether the transfer is better ended: it takes long, and there are too
+// many beside it.
+func (t *Transfer) Surplus() bool {
+	n, took, _ := t.Speed()
+	left := time.Duration(float64(took) * float64(t.end-t.pos) / float64(max(n, 1)))
+	return left > surplusTime && t.slot != nil && t.slot.Surplus()
+}
+
 // open makes the next request, and a second one if it gets stuck.
 // Errors: errors.ErrUnsupported; *OpenError; ctx's.
 func (t *Transfer) open() error {
@@ -216,9 +237,7 @@ func (t *Transfer) open() error {
 func (t *Transfer) begin(r *request, h *hedge) error {
 	t.cur, t.hedge = r, h
 	h.begin()
-	if t.opts.Demanded {
-		t.slot.Answered()
-	}
+	t.slot.Answered()
 	if _, err := io.CopyN(io.Discard, readerFunc(func(p []byte) (int, error) { return r.read(h, p) }), t.pos-r.off); err != nil {
 		return t.next(fmt.Errorf("%w: %v", ErrUnavailable, err))
 	}

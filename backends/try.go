@@ -25,8 +25,8 @@ type try struct {
 	slot   *sched.Slot // of its own; nil if the caller has one
 	kind   sched.Priority
 	limit  time.Duration // of silence; 0 for none
-	probe  atomic.Bool   // until the outcome is reported
-	heard  atomic.Bool   // the service answered with at least a byte
+	pass   *sched.Pass
+	heard  atomic.Bool // the service answered with at least a byte
 
 	mu      sync.Mutex // guards the fields below
 	timer   *time.Timer
@@ -71,7 +71,7 @@ func (t *try) admit(ctx context.Context) error {
 	if err := t.ask(ctx, t.kind); err != nil {
 		return err
 	}
-	if err := t.enter(ctx); err != nil || t.probe.Load() {
+	if err := t.enter(ctx); err != nil || t.pass.Probe() {
 		return err
 	}
 	// Those before us may have found out meanwhile that nobody answers.
@@ -85,8 +85,8 @@ func (t *try) admit(ctx context.Context) error {
 // ask asks whether a try of that priority may be made. Errors: ErrUnavailable, a
 // permanent one where nobody waits.
 func (t *try) ask(ctx context.Context, p sched.Priority) error {
-	probe, err := t.c.sched.Admit(ctx, p)
-	t.probe.Store(probe)
+	pass, err := t.c.sched.Admit(ctx, p)
+	t.pass = pass
 	if err == nil {
 		return nil
 	}
@@ -108,7 +108,7 @@ func (t *try) enter(ctx context.Context) error {
 		t.slot = slot
 		return nil
 	}
-	t.c.sched.Report(t.probe.Swap(false), sched.Unknown, nil)
+	t.pass.Report(sched.Unknown, nil)
 	if errors.Is(err, errSilence) {
 		err = fmt.Errorf("%w: %d requests are under way for over %v", context.DeadlineExceeded, t.c.opts.Concurrency, t.limit)
 		if demandOf(ctx).raised() {
@@ -160,7 +160,7 @@ func (t *try) goesOn() {
 // is the probe everything else fails.
 func (t *try) hear() {
 	if !t.heard.Swap(true) {
-		t.c.sched.Report(t.probe.Swap(false), sched.Answered, nil)
+		t.pass.Report(sched.Answered, nil)
 	}
 }
 
@@ -217,7 +217,7 @@ func (t *try) settle(ctx, tried context.Context, err error) error {
 	if o == sched.Silence && t.heard.Load() {
 		o = sched.Answered
 	}
-	t.c.sched.Report(t.probe.Swap(false), o, err)
+	t.pass.Report(o, err)
 	return err
 }
 

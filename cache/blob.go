@@ -6,17 +6,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
-	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache/chunks"
 	"github.com/sregfs/sregfs/cache/fetch"
 )
 
@@ -84,20 +79,33 @@ func localBlob(f *os.File) (*Blob, error) {
 // openData returns the data of a blob with one more handle on it: the whole and
 // verified one, or what is here of it from the origin of src.
 func (c *Cache) openData(ctx context.Context, key Key, src source) (*data, error) {
-	it, err := c.take(ctx, key)
+	f, err := c.table.take(ctx, key)
 	if err != nil {
 		return nil, err
 	}
-	d, err := it.joinWhole(ctx, src)
+	o := opening{&c.opener, f, src}
+	d, err := o.whole(ctx)
 	if d == nil && err == nil && src.image.Size < 0 {
-		it.release()
-		return c.openStreamed(ctx, key, src)
+		f.release()
+		return c.streams.open(ctx, key, src)
 	}
-	defer it.release()
+	defer f.release()
 	if d != nil || err != nil {
 		return d, err
 	}
-	return it.part(originOf(src)).join(src)
+	return o.part()
+}
+
+// refill downloads a blob without a reader.
+func (c *Cache) refill(key Key, src source) {
+	d, err := c.openData(c.ctx, key, src)
+	if err != nil {
+		return
+	}
+	if d.download != nil {
+		d.download.StartBackground()
+	}
+	d.item.exit(d)
 }
 
 // Key returns the blob's key, "" for a local file outside the cache.
@@ -131,23 +139,15 @@ func (b *Blob) State() State {
 // context.DeadlineExceeded when nothing came in for Options.Patience;
 // backends.ErrCorrupt once the digest did not match; ErrClosed.
 func (b *Blob) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
-	switch {
-	case off < 0:
-		return 0, fmt.Errorf("%w: offset %d", fs.ErrInvalid, off)
-	case b.closed.Load():
+	if b.closed.Load() {
 		return 0, ErrClosed
-	case off >= b.size:
-		return 0, io.EOF
 	}
-	var eof error
-	if n := b.size - off; int64(len(p)) > n {
-		p, eof = p[:n], io.EOF
+	p, eof, err := clip(p, off, b.size)
+	if err != nil {
+		return 0, err
 	}
 	n, err := b.read(ctx, p, off)
-	if err != nil {
-		return n, err
-	}
-	return n, eof
+	return n, cmp.Or(err, eof)
 }
 
 // read fills p, which lies within the blob.
@@ -156,10 +156,10 @@ func (b *Blob) read(ctx context.Context, p []byte, off int64) (int, error) {
 		return readFile(b.local, p, off)
 	}
 	d := b.data.Load()
-	if d.phase.Load() == whole {
-		return readFile(d.stored.file.Load(), p, off)
+	if f, ok := d.file(); ok {
+		return readFile(f, p, off)
 	}
-	if !b.window.Quiet && d.strict() {
+	if d.strict() {
 		d, err := b.awaitVerified(ctx, d)
 		if err == nil {
 			return readFile(d.stored.file.Load(), p, off)
@@ -168,58 +168,13 @@ func (b *Blob) read(ctx context.Context, p []byte, off int64) (int, error) {
 			return 0, outward(err)
 		}
 	}
-	if d = b.alive(ctx, d, !b.window.Quiet); d.phase.Load() == dead {
+	if d = b.alive(ctx, d, true); d.phase.Load() == dead {
 		return 0, d.deadErr()
 	}
 	if !b.touched.Load() {
 		b.touched.Store(true)
 	}
 	return d.read(ctx, p, off, &b.window)
-}
-
-// read is for what may have to be fetched.
-func (d *data) read(ctx context.Context, p []byte, off int64, w *fetch.Window) (int, error) {
-	end := off + int64(len(p))
-	err := d.download.Await(ctx, off, end, w)
-	if errors.Is(err, fetch.ErrNoRoom) {
-		return d.readThrough(ctx, p, off)
-	}
-	if err != nil {
-		return 0, err
-	}
-	if d.gives(off, end) {
-		if err := d.awaitMatched(ctx); err != nil && !errors.Is(err, fetch.ErrNoRoom) {
-			return 0, outward(err)
-		}
-	}
-	if err := d.deadErr(); err != nil {
-		return 0, outward(err)
-	}
-	return readFile(d.stored.file.Load(), p, off)
-}
-
-// readThrough fills p from the file, or through memory as the disk is full.
-func (d *data) readThrough(ctx context.Context, p []byte, off int64) (int, error) {
-	done := 0
-	for done < len(p) {
-		at := off + int64(done)
-		part := p[done:min(int64(len(p)), at-at%fetch.PieceSize+fetch.PieceSize-off)]
-		n, err := len(part), error(nil)
-		if d.has(at, at+int64(n)) {
-			n, err = readFile(d.stored.file.Load(), part, at)
-		} else {
-			err = d.download.ReadThrough(ctx, part, at)
-			if err != nil && d.phase.Load() == whole {
-				continue // it came in otherwise
-			}
-			err = cmp.Or(d.deadErr(), outward(err))
-		}
-		if err != nil {
-			return done, err
-		}
-		done += n
-	}
-	return done, nil
 }
 
 // alive returns the data to read from: where the first download turned out bad
@@ -245,17 +200,6 @@ func (b *Blob) alive(ctx context.Context, d *data, shared bool) *data {
 	b.data.Store(fresh)
 	d.item.exit(d)
 	return fresh
-}
-
-func readFile(f *os.File, p []byte, off int64) (int, error) {
-	n, err := f.ReadAt(p, off)
-	if err == nil {
-		return n, nil
-	}
-	if errors.Is(err, io.EOF) {
-		return n, io.ErrUnexpectedEOF
-	}
-	return n, localError("read", err)
 }
 
 // ReadAt is ReadAtContext without end.
@@ -285,21 +229,6 @@ func (b *Blob) Check(ctx context.Context) error {
 	return nil
 }
 
-const (
-	checkPatience = 3 * time.Second // as long as a look-up waits for a registry whose last answer is known
-	checkAge      = time.Second
-)
-
-// unchecked returns the first byte that is not here; ok is false if there is none, or
-// bytes came in within checkAge.
-func (d *data) unchecked() (off int64, ok bool) {
-	if d.phase.Load() != partial || d.download.Complete() {
-		return 0, false
-	}
-	_, heard := d.download.Received()
-	return d.stored.have.FirstMissing(0, chunks.Count(d.size)) * chunks.Size, time.Since(heard) >= checkAge
-}
-
 // Has reports whether a read of n bytes at off would be served from the disk at
 // once, without being compared with the digest first. If so, they count as given
 // out: ask only to read them then.
@@ -323,11 +252,7 @@ func (b *Blob) File() (*os.File, bool) {
 	if b.local != nil {
 		return b.local, true
 	}
-	d := b.data.Load()
-	if d.phase.Load() != whole {
-		return nil, false
-	}
-	return d.stored.file.Load(), true
+	return b.data.Load().file()
 }
 
 // RawFile returns the sparse or whole file behind the blob, for zero-copy reads
@@ -365,18 +290,6 @@ func (b *Blob) Wait(ctx context.Context, progress func(have int64)) error {
 	}
 }
 
-// wholly is Wait.
-func (d *data) wholly(ctx context.Context, progress func(have int64)) error {
-	if d.download != nil {
-		tick := func() { progress(d.present()) }
-		if err := d.download.Fill(ctx, d.settled, tick); err != nil {
-			return outward(err)
-		}
-	}
-	progress(d.present())
-	return d.deadErr()
-}
-
 // Close releases the handle. What was fetched stays; background filling that
 // has begun goes on as long as the cache is open. A second Close does nothing.
 func (b *Blob) Close() error {
@@ -393,10 +306,21 @@ func (b *Blob) Close() error {
 	return nil
 }
 
-// outward turns errors that are for this package only into what callers know.
-func outward(err error) error {
-	if errors.Is(err, fetch.ErrNoRoom) {
-		return fmt.Errorf("cache: %w", syscall.ENOSPC)
+// awaitVerified returns the verified data, which can be that of a second
+// download where the first was bad and nothing of it was given out.
+func (b *Blob) awaitVerified(ctx context.Context, d *data) (*data, error) {
+	for {
+		err := d.awaitVerified(ctx)
+		if err == nil {
+			return d, nil
+		}
+		if errors.Is(err, fetch.ErrNoRoom) && d.item.opts.Verify == Strict {
+			return nil, outward(err) // unverified bytes through memory are no way out
+		}
+		fresh := b.alive(ctx, d, true)
+		if fresh == d {
+			return nil, err
+		}
+		d = fresh
 	}
-	return err
 }

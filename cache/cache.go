@@ -3,16 +3,12 @@
 package cache
 
 import (
-	"cmp"
 	"context"
+	"fmt"
+	"io/fs"
 	"iter"
-	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
@@ -24,171 +20,16 @@ import (
 // goroutines at once. One process at a time owns a directory: the state
 // directory's lock covers the cache too.
 type Cache struct {
-	dir     layout
-	opts    Options
-	ctx     context.Context //nolint:containedctx // of the transfers, which serve many callers; ends at Close
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup // everything that spawn started
-	used    atomic.Int64   // bytes that all blobs take on the disk, as last measured
-	told    atomic.Int64   // bytes that metadata takes, as last measured
-	growth  atomic.Int64   // bytes written since the limits were looked at
-	tidy    chan struct{}  // wakes the janitor
-	leave   chan struct{}  // closed to end the janitor alone
-	left    chan struct{}  // closed when it has ended
-	full    chan struct{}  // wakes it to trim
-	idled   chan struct{}  // wakes it to close idle blobs
-	trims   sync.Mutex     // held while evicting
-	crowded atomic.Bool    // the limits did not hold after the last one
-	looked  atomic.Int64   // when they were looked at because a blob was closed, in Unix nanoseconds
-	idle    idleBlobs
-	single  streams     // downloads of blobs of unknown size
+	common
+	table   table
+	evictor evictor
+	verity  verity
+	opener  opener
+	streams streams     // downloads of blobs of unknown size
 	traffic sched.Total // transfers under way
 
-	unguarded  atomic.Pointer[error] // why fs-verity is not to be had
-	handedOver atomic.Bool           // the directory is another process's, see HandOver; set with mu held
-
-	mu       sync.Mutex // guards the fields below; the last lock taken
-	closed   bool
-	items    map[Key]*item
-	pins     map[Key]bool
-	watchers []func(Key, State)
-	stale    map[Key]bool // records to save
-	dropped  map[Key]bool // records to remove
-}
-
-// Options tune a Cache. The zero value has the defaults.
-type Options struct {
-	MaxBytes int64 // blobs on disk; evicted by last use beyond it; 0 means no limit
-	MinFree  int64 // bytes to leave free on the disk; default 256 MiB, or a twentieth of a small disk; negative: none
-	Index    Index // nil keeps the facts in memory and finds them again at Open
-	Log      *slog.Logger
-
-	// Hints, if not nil, says which ranges of a new blob to fetch first (the
-	// head, the tables at the end), given a reader of its bytes. It is called
-	// once for each blob, from a goroutine of the cache, when the blob's head is
-	// read for the first time: that is somebody mounting or inspecting it.
-	Hints func(ctx context.Context, r ReaderAtContext, size int64) []Range
-
-	// Verify says when bytes are given out: Lazy (the default) or Strict.
-	Verify Verification
-	// StrictSize is the size in bytes up to which a blob is treated as if Verify
-	// were Strict: so much is here soon. Default 16 MiB; negative: none.
-	StrictSize int64
-	// FSVerity lets the kernel guard whole blobs against changes underneath, on
-	// filesystems that can (fs-verity: ext4, btrfs, f2fs). Where they cannot, one
-	// line in the log says so.
-	FSVerity bool
-
-	// Shared are the directories of other caches, in which whole blobs are looked for
-	// before they are fetched; see shared.go for what is believed of them.
-	Shared []string
-	// Warning says why the cache is not what was asked for, "" if it is; see
-	// [Cache.Warning].
-	Warning string
-
-	NoBackground bool // fetch only what is read, to 1 MiB
-	Streams      int  // parallel background requests for one blob at most; 0: as many as its service is best read with, up to 16
-
-	// FillDelay is how long after the first read of a blob the rest of it is
-	// fetched, if it is still open by then; default 1 s.
-	FillDelay time.Duration
-	// Patience is how long a read waits without any progress; default a little more
-	// than the client's Timeout.
-	Patience time.Duration
-
-	dirtyAge time.Duration // see maxDirtyAge; for tests
-}
-
-const (
-	defaultMinFree = 256 << 20
-	smallDiskShare = 20
-)
-
-func (o Options) withDefaults(dir string) Options {
-	if o.MinFree == 0 {
-		o.MinFree = defaultMinFree
-		if _, total, ok := disk.Space(dir); ok {
-			o.MinFree = min(o.MinFree, total/smallDiskShare)
-		}
-	}
-	o.StrictSize = cmp.Or(o.StrictSize, 16<<20)
-	o.FillDelay = cmp.Or(o.FillDelay, time.Second)
-	o.dirtyAge = cmp.Or(o.dirtyAge, maxDirtyAge)
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	return o
-}
-
-// A Verification says when the bytes of a blob that is not whole yet are given
-// out. The empty one is Lazy.
-type Verification string
-
-// When bytes are given out.
-const (
-	// Lazy gives out ranges as they come in, before the whole can be compared with
-	// its digest; but small blobs (Options.StrictSize), and the last bytes for who
-	// reads all of one, wait for that.
-	Lazy Verification = "lazy"
-	// Strict gives out nothing before the whole blob is here and its digest
-	// matched. Of a blob without a digest that can be checked it waits for the
-	// last byte. [Cache.Peek] excepted.
-	Strict Verification = "strict"
-)
-
-// A Range is n bytes from off.
-type Range struct{ Off, N int64 }
-
-// ReaderAtContext is io.ReaderAt with a context for the wait.
-type ReaderAtContext interface {
-	ReadAtContext(ctx context.Context, p []byte, off int64) (int, error)
-}
-
-// An Index remembers facts about blobs between runs. It may forget any of them
-// at any time. Implemented over catalog.Store.
-type Index interface {
-	Load() iter.Seq2[Record, error]
-	Save(records ...Record) error
-	Remove(keys ...string) error
-}
-
-// A Record is what the index holds of a blob.
-type Record struct {
-	Key      Key
-	Size     int64 // bytes; -1 if not known yet
-	State    State
-	OnDisk   int64 // bytes of the disk in use
-	Used     time.Time
-	Verified time.Time // when the digest last matched
-	ModTime  time.Time // of the file, when it was verified: another one means "verify again"
-}
-
-// A Key names a blob: "sha256:<hex>", or for a service without such digests
-// "version:<hex of sha256(remote, ref, version)>".
-type Key string
-
-// State is how much of a blob is here.
-type State string
-
-// The states of a blob, as `user.sreg.state` shows them (Pinned comes on top).
-const (
-	Remote  State = "remote"  // nothing is here
-	Partial State = "partial" // some ranges are here, or all but not yet verified
-	Cached  State = "cached"  // whole and verified
-)
-
-// Info is what is known of one blob without touching it.
-type Info struct {
-	Record
-	Pinned bool
-	Shared bool  // it is whole in a shared cache, not in this one
-	Open   int   // handles
-	Have   int64 // bytes present
-	Err    error // why the last fetch failed; nil if it did not
-
-	Epoch    Epoch     // of the bytes that are here, see InfoOf
-	Requests int       // under way to fetch it
-	Refused  time.Time // until then it is not opened, as downloads did not match the digest (Err); zero if it is
+	leave chan struct{} // closed to end the janitor alone
+	left  chan struct{} // closed when it has ended
 }
 
 // Open makes a cache of dir, which is created if it is missing (0700).
@@ -204,102 +45,215 @@ func Open(dir string, opts Options) (*Cache, error) {
 	if err := layout(dir).create(); err != nil {
 		return nil, localError("open", err)
 	}
-	c := &Cache{
-		dir: layout(dir), opts: opts.withDefaults(dir),
-		leave: make(chan struct{}), left: make(chan struct{}),
-		tidy: make(chan struct{}, 1), full: make(chan struct{}, 1), idled: make(chan struct{}, 1),
-		items: map[Key]*item{}, pins: map[Key]bool{},
-		stale: map[Key]bool{}, dropped: map[Key]bool{},
-	}
-	c.ctx, c.cancel = context.WithCancel(context.Background())
-	if err := c.reconcile(); err != nil {
+	c := newCache(layout(dir), opts.withDefaults(dir))
+	if err := c.table.reconcile(); err != nil {
 		c.cancel()
 		return nil, localError("open", err)
 	}
-	c.metadata()
-	c.spawn(c.removeFormerMetadata)
+	c.evictor.metadata.files()
+	c.spawn(c.evictor.metadata.removeFormer)
 	c.spawn(c.janitor)
 	return c, nil
+}
+
+func newCache(dir layout, opts Options) *Cache {
+	c := &Cache{leave: make(chan struct{}), left: make(chan struct{})}
+	c.dir, c.opts = dir, opts
+	c.log = opts.Log
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.usage.dir, c.usage.most, c.usage.reserve = string(dir), opts.MaxBytes, max(opts.MinFree, 0)
+	c.usage.full = make(chan struct{}, 1)
+	c.records = records{index: opts.Index, log: opts.Log, tidy: make(chan struct{}, 1), stale: map[Key]bool{}, dropped: map[Key]bool{}}
+	c.table = table{common: &c.common, idle: idleBlobs{wake: make(chan struct{}, 1)}, families: map[Key]*family{}}
+	c.evictor.common, c.evictor.table, c.evictor.metadata = &c.common, &c.table, metadata{&c.common}
+	c.verity = verity{common: &c.common, table: &c.table}
+	c.opener = opener{common: &c.common, table: &c.table, evictor: &c.evictor, verity: &c.verity, refill: c.refill}
+	c.streams = streams{opener: &c.opener, running: map[streamed]*streaming{}}
+	return c
 }
 
 // Close ends all fetching, makes what is here durable and saves the index (unless that
 // was handed over). Open handles give errors afterwards. A second Close does nothing.
 func (c *Cache) Close() error {
-	c.mu.Lock()
-	was := c.closed
-	c.closed = true
-	c.mu.Unlock()
-	if was {
+	if !c.workers.close() {
 		return nil
 	}
-	c.cancel()
-	c.wg.Wait()
-	for _, it := range c.all() {
+	for _, it := range c.table.items() {
 		it.closeFiles()
 	}
-	c.idle.close(0)
+	c.table.idle.close(0)
 	if c.handedOver.Load() {
 		return nil
 	}
 	return c.save()
 }
 
-// closeFiles takes the files away from the handles that are still open.
-func (it *item) closeFiles() {
-	it.mu.Lock()
-	defer it.mu.Unlock()
-	if d := it.data; d != nil {
-		it.leaveData(d)
-		d.stored.file.Load().Close()
-	}
-}
+const (
+	// saveDelay is how long changed records are gathered before they are saved.
+	saveDelay = 5 * time.Second
+	// metadataEvery is how often metadata is looked at while no blob comes in.
+	metadataEvery = time.Minute
+)
 
-// spawn runs fn in a goroutine that Close waits for. It reports false when the
-// cache is closed already. A panic of fn ends fn alone: where others wait for what
-// comes of it, fn has a Guard inside.
-func (c *Cache) spawn(fn func()) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return false
-	}
-	c.wg.Go(func() {
-		_ = backends.Guard(c.opts.Log, func() error { fn(); return nil }) // it is in the log
-	})
-	return true
-}
-
-// all returns the items, in no order.
-func (c *Cache) all() []*item {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	items := make([]*item, 0, len(c.items))
-	for _, it := range c.items {
-		items = append(items, it)
-		for _, p := range it.parts {
-			items = append(items, p)
+// janitor saves records and keeps the limits. It ends with the cache, or when that is
+// handed over.
+func (c *Cache) janitor() {
+	defer close(c.left)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var due <-chan time.Time
+	idle := time.NewTimer(0)
+	defer idle.Stop()
+	look := time.NewTicker(metadataEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-c.leave:
+			return
+		case <-c.usage.full:
+			c.evictor.trim(0)
+		case <-look.C:
+			c.evictor.metadata.files()
+			c.evictor.trim(0)
+		case <-c.records.tidy:
+			if due == nil {
+				timer.Reset(saveDelay)
+				due = timer.C
+			}
+		case <-due:
+			due = nil
+			if err := c.save(); err != nil {
+				c.log.Warn("cannot save the cache's index", "err", err)
+			}
+		case <-c.table.idle.wake:
+			idle.Reset(idleAge)
+		case <-idle.C:
+			if c.table.idle.close(idleAge) {
+				idle.Reset(idleAge)
+			}
 		}
 	}
-	return items
+}
+
+// save saves the records that changed.
+func (c *Cache) save() error {
+	return c.records.save(func(key Key) (Record, bool) {
+		info := c.Info(key)
+		return info.Record, info.State != Remote && !info.Shared
+	})
+}
+
+// Pin keeps a blob from eviction until Unpin; it need not be here yet. Pins are
+// not stored: the catalogue keeps them and sets them again after Open.
+func (c *Cache) Pin(key Key) { c.evictor.pins.Store(key, true) }
+
+// Unpin is the inverse of Pin.
+func (c *Cache) Unpin(key Key) { c.evictor.pins.Delete(key) }
+
+// Trim evicts until the limits hold, and returns how many bytes it freed. The
+// blobs used longest ago go first; those that are open, being fetched or pinned
+// stay.
+func (c *Cache) Trim() int64 { return c.evictor.trim(0) }
+
+// Adopt takes over the file at path as the whole and verified blob of a digest
+// that the caller has computed: by rename, or by clone or copy where path is on
+// another disk or has another name too. The blob may be here already, and open:
+// its readers go on with the adopted file, but get backends.ErrCorrupt if they were given
+// other bytes before. Afterwards nothing is at path.
+//
+// Errors: fs.ErrInvalid if digest is no "sha256:…" or the file not size bytes
+// long; those of the local disk.
+func (c *Cache) Adopt(path, digest string, size int64) error {
+	key := Key(digest)
+	if !key.valid() || KeyOf("", backends.Image{Digest: digest}) != key {
+		return fmt.Errorf("%w: cannot adopt a file under %q", fs.ErrInvalid, digest)
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return localError("adopt", err)
+	}
+	if !info.Mode().IsRegular() || info.Size() != size {
+		return fmt.Errorf("%w: %s is not a file of %d bytes", fs.ErrInvalid, path, size)
+	}
+	f, err := c.table.take(c.ctx, key)
+	if err != nil {
+		return err
+	}
+	defer f.release()
+	if f.here(info.Size()) {
+		return localError("adopt", os.Remove(path))
+	}
+	return localError("adopt", f.replace(path, size, nil, func() error { return f.adopt(path, info) }))
+}
+
+// Remove drops a blob, or all metadata. What is not here is removed already. A blob that nobody
+// has open but that is still being fetched is dropped too.
+//
+// Errors: ErrInUse while it is open or pinned; those of the local disk.
+func (c *Cache) Remove(key Key) error {
+	if key == Metadata {
+		return c.evictor.metadata.remove()
+	}
+	if !key.valid() {
+		return nil
+	}
+	if c.evictor.pinned(key) {
+		return fmt.Errorf("%w: pinned", ErrInUse)
+	}
+	f, err := c.table.take(c.ctx, key)
+	if err != nil {
+		return err
+	}
+	defer f.release()
+	if !c.streams.cancel(key) {
+		return fmt.Errorf("%w: open", ErrInUse)
+	}
+	f.closeIdle()
+	all := f.members()
+	for _, one := range all {
+		if _, handles := one.live(); handles > 0 {
+			return fmt.Errorf("%w: open", ErrInUse)
+		}
+	}
+	for _, one := range all {
+		if err := removeItem(one); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeItem is Remove for one item that nobody has open.
+func removeItem(it *item) error {
+	if d, _ := it.live(); d != nil {
+		d.stored.disk.Lock()
+		it.bury(d, ErrClosed)
+		d.stored.disk.Unlock()
+	}
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	it.mismatch = mismatch{}
+	if it.rec.State == Remote {
+		return nil
+	}
+	return it.erase()
 }
 
 // Info tells about one blob; State is Remote if nothing of it is here. Of several
 // parts it tells how much is here of the largest one.
 func (c *Cache) Info(key Key) Info {
 	if key == Metadata {
-		c.metadata()
-		return Info{Record: Record{Key: key, Size: -1, State: Remote, OnDisk: c.told.Load()}}
+		c.evictor.metadata.files()
+		return Info{Record: Record{Key: key, Size: -1, State: Remote, OnDisk: c.usage.meta.Load()}}
 	}
-	c.mu.Lock()
-	it, pinned := c.items[key], c.pins[key]
-	c.mu.Unlock()
-	info := Info{Record: Record{Key: key, Size: -1, State: Remote}, Epoch: noEpoch}
-	if it != nil {
-		for _, one := range it.family() {
-			info.add(one.info())
+	info := Info{Record: Record{Key: key, Size: -1, State: Remote}, Epoch: noEpoch, Pinned: c.evictor.pinned(key)}
+	if f := c.table.get(key); f != nil {
+		for _, it := range f.members() {
+			info.add(it.info())
 		}
 	}
-	info.Pinned = pinned
 	return info
 }
 
@@ -307,22 +261,87 @@ func (c *Cache) Info(key Key) Info {
 // those from its remote, or the whole blob wherever that came from.
 func (c *Cache) InfoOf(client *backends.Client, img backends.Image) Info {
 	key := KeyOf(client.Name(), img)
-	c.mu.Lock()
-	it, pinned := c.items[key], c.pins[key]
-	var p *item
-	if it != nil {
-		p = it.parts[originOf(source{client: client, image: img})]
-	}
-	c.mu.Unlock()
 	info := Info{Record: Record{Key: key, Size: img.Size, State: Remote}, Epoch: noEpoch}
-	if p != nil {
-		info = p.info() // before the main one, which is whole before this one ends
+	if f := c.table.get(key); f != nil {
+		if p := f.part(source{client, img}.origin()); p != nil {
+			info = p.info() // before the main one, which is whole before this one ends
+		}
+		info.add(f.main.info())
 	}
-	if it != nil {
-		info.add(it.info())
-	}
-	info.Pinned = pinned
+	info.Pinned = c.evictor.pinned(key)
 	return info
+}
+
+// Infos yields all blobs of which something is in this cache, in no order, and those that
+// are refused (Info.Refused), of which nothing is.
+func (c *Cache) Infos() iter.Seq[Info] {
+	return func(yield func(Info) bool) {
+		for _, it := range c.table.items() {
+			if !it.isMain() {
+				continue
+			}
+			if info := c.Info(it.key); !info.Shared && (info.State != Remote || !info.Refused.IsZero()) && !yield(info) {
+				return
+			}
+		}
+	}
+}
+
+// Path returns the file of a blob that is whole and verified.
+func (c *Cache) Path(key Key) (string, bool) {
+	f := c.table.get(key)
+	if f == nil || f.main.info().State != Cached {
+		return "", false
+	}
+	path := c.dir.file(key)
+	info, err := os.Lstat(path)
+	return path, err == nil && backends.OnlyOurs(info)
+}
+
+// Dir returns the directory of the cache, for people to see.
+func (c *Cache) Dir() string { return string(c.dir) }
+
+// Shared returns the directories of other caches that are read.
+func (c *Cache) Shared() []string { return c.opts.Shared }
+
+// Warning returns Options.Warning.
+func (c *Cache) Warning() string { return c.opts.Warning }
+
+// Usage returns the bytes that blobs and metadata take on the disk, and the limit.
+func (c *Cache) Usage() (used, limit int64) {
+	c.evictor.metadata.files()
+	return c.usage.blobs.Load() + c.usage.meta.Load(), c.usage.most
+}
+
+// Space returns the bytes that are free on the disk of the cache, and how many of
+// them it leaves free. ok is false where the system does not tell.
+func (c *Cache) Space() (free, reserve int64, ok bool) {
+	free, _, ok = disk.Space(c.usage.dir)
+	return free, c.usage.reserve, ok
+}
+
+// Verity reports whether whole blobs are guarded by fs-verity, and if they should
+// be but cannot, why.
+func (c *Cache) Verity() (on bool, why error) {
+	return c.verity.on()
+}
+
+// Watch calls fn whenever a blob's state changes. fn must not block nor call
+// the cache.
+func (c *Cache) Watch(fn func(Key, State)) { c.watchers.add(fn) }
+
+// Info is what is known of one blob without touching it.
+type Info struct {
+	Record
+	Pinned bool
+	Shared bool  // it is whole in a shared cache, not in this one
+	Open   int   // handles
+	Have   int64 // bytes present
+	Err    error // why the last fetch failed; nil if it did not
+
+	Epoch    Epoch     // of the bytes that are here, see InfoOf
+	Requests int       // under way to fetch it
+	Refused  time.Time // until then it is not opened, as downloads did not match the digest (Err); zero if it is
 }
 
 // add takes one of the items of a blob into account.
@@ -345,13 +364,11 @@ func (i *Info) add(o Info) {
 	}
 }
 
-func rank(s State) int { return slices.Index([]State{Remote, Partial, Cached}, s) }
-
 func (it *item) info() Info {
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	info := Info{Record: it.rec, Shared: it.shared, Open: it.handles, Have: it.have, Err: it.mismatch.err, Refused: it.mismatch.refused()}
-	if it.main != it {
+	if !it.isMain() {
 		info.Epoch = noEpoch
 		if it.served != nil {
 			info.Epoch = Epoch{it.served}
@@ -369,78 +386,54 @@ func (it *item) info() Info {
 	return info
 }
 
-// Infos yields all blobs of which something is in this cache, in no order, and those that
-// are refused (Info.Refused), of which nothing is.
-func (c *Cache) Infos() iter.Seq[Info] {
-	return func(yield func(Info) bool) {
-		c.mu.Lock()
-		keys := slices.Collect(maps.Keys(c.items))
-		c.mu.Unlock()
-		for _, key := range keys {
-			if info := c.Info(key); !info.Shared && (info.State != Remote || !info.Refused.IsZero()) && !yield(info) {
-				return
-			}
+// HandOver gives the directory up to another process while blobs are open: their
+// handles go on until Close, and nothing else does. Whole blobs are read through the
+// files that are open. A blob that is open and not whole loses its names in the directory,
+// and its download goes on into a file that ends with the last handle: the other process
+// fetches the blob again. This way a chunk map has one writer, and a whole blob none.
+//
+// ctx bounds the wait for calls that are opening a blob, and for blobs that are being made
+// durable.
+// A second HandOver does nothing.
+func (c *Cache) HandOver(ctx context.Context) error {
+	if !c.table.handOver() {
+		return nil
+	}
+	c.streams.cancelAll()
+	for _, it := range c.table.items() {
+		if err := giveUp(ctx, it); err != nil {
+			return err
 		}
 	}
+	c.table.idle.close(0)
+	close(c.leave)
+	<-c.left // it saves no more: the index is closed next
+	return c.save()
 }
 
-// Path returns the file of a blob that is whole and verified.
-func (c *Cache) Path(key Key) (string, bool) {
-	c.mu.Lock()
-	it := c.items[key]
-	c.mu.Unlock()
-	if it == nil || it.info().State != Cached {
-		return "", false
+// giveUp ends what comes in for nobody, and takes the names from what is open.
+func giveUp(ctx context.Context, it *item) error {
+	if err := it.family.seize(ctx); err != nil {
+		return err
 	}
-	path := c.dir.file(key)
-	info, err := os.Lstat(path)
-	return path, err == nil && backends.OnlyOurs(info)
-}
-
-// Pin keeps a blob from eviction until Unpin; it need not be here yet. Pins are
-// not stored: the catalogue keeps them and sets them again after Open.
-func (c *Cache) Pin(key Key) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.pins[key] = true
-}
-
-// Unpin is the inverse of Pin.
-func (c *Cache) Unpin(key Key) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.pins, key)
-}
-
-// Dir returns the directory of the cache, for people to see.
-func (c *Cache) Dir() string { return string(c.dir) }
-
-// Shared returns the directories of other caches that are read.
-func (c *Cache) Shared() []string { return c.opts.Shared }
-
-// Warning returns Options.Warning.
-func (c *Cache) Warning() string { return c.opts.Warning }
-
-// Usage returns the bytes that blobs and metadata take on the disk, and the limit.
-func (c *Cache) Usage() (used, limit int64) {
-	c.metadata()
-	return c.used.Load() + c.told.Load(), c.opts.MaxBytes
-}
-
-// Watch calls fn whenever a blob's state changes. fn must not block nor call
-// the cache.
-func (c *Cache) Watch(fn func(Key, State)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.watchers = append(c.watchers, fn)
-}
-
-// announce tells the watchers.
-func (c *Cache) announce(key Key, state State) {
-	c.mu.Lock()
-	watchers := c.watchers
-	c.mu.Unlock()
-	for _, fn := range watchers {
-		fn(key, state)
+	d, handles := it.live()
+	open := d != nil && handles > 0 && d.phase.Load() == partial
+	var err error
+	if open {
+		d.stored.disk.Lock()
+		err = localError("remove", it.slot().drop())
+		it.nameless.Store(true)
+		d.stored.disk.Unlock()
+	}
+	<-it.family.busy
+	if d == nil || open || d.phase.Load() != partial {
+		return err
+	}
+	d.cancel() // its committer makes it durable
+	select {
+	case <-d.committed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }

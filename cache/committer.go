@@ -9,20 +9,24 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends/disk"
+	"github.com/sregfs/sregfs/cache/chunks"
+	"github.com/sregfs/sregfs/cache/fetch"
 )
 
 // A committer is the one goroutine of a partial blob that hashes it as it comes in,
 // makes it durable, and at the end verifies it and puts it in its place.
 type committer struct {
 	*data
-	under *commit // under way; nil if there is none
+	verity *verity
+	refill func(Key, source) // downloads a blob without a reader
+	under  *commit           // under way; nil if there is none
 }
 
 // run ends when the blob is whole, or when nobody uses it any more.
 func (c *committer) run() {
 	defer close(c.committed)
 	defer c.leave()
-	age := c.item.cache.opts.dirtyAge
+	age := c.item.opts.dirtyAge
 	timer := time.NewTimer(age)
 	defer timer.Stop()
 	for c.phase.Load() == partial {
@@ -55,7 +59,7 @@ func (c *committer) run() {
 		case <-c.ctx.Done():
 		}
 	}
-	// Whole, adopted or dead: fetches that still run are in vain.
+	// The blob is whole, adopted or dead: fetches that still run are not needed.
 	c.cancel()
 	c.commitEnd()
 	c.awaitFetches()
@@ -63,7 +67,7 @@ func (c *committer) run() {
 	c.stored.closeWriter()
 	c.stored.disk.Unlock()
 	if c.phase.Load() == whole {
-		c.item.cache.guard(c.item.key)
+		c.verity.guard(c.item.key)
 	}
 	c.item.rest(c.data)
 }
@@ -97,18 +101,18 @@ func (c *committer) unused() bool {
 	return users == 1 && c.download.Idle()
 }
 
-// finish verifies a blob of which everything is here and gives it its name. Who
-// waits for the digest does not wait for the disk as well.
+// finish verifies a blob of which everything is here and gives it its name. Readers that
+// wait for the digest do not wait for the disk as well.
 func (c *committer) finish() {
 	verdict := c.check.compare()
 	if !c.commitEnd() {
 		return // what was compared may not be what came
 	}
-	main := c.item.main
-	if main.seize(c.ctx) != nil {
+	f := c.item.family
+	if f.seize(c.ctx) != nil {
 		return
 	}
-	defer main.release()
+	defer f.release()
 	c.stored.disk.Lock()
 	defer c.stored.disk.Unlock()
 	switch {
@@ -122,15 +126,15 @@ func (c *committer) finish() {
 		return
 	}
 	if err := fdatasync(c.stored.written); err != nil {
-		c.item.cache.opts.Log.Warn("cannot make a blob durable", "key", c.item.key, "err", err)
+		c.item.log.Warn("cannot make a blob durable", "key", c.item.key, "err", err)
 		c.forget(c.stored.have.Clone())
 		return
 	}
-	main.closeIdle()
-	err := main.replace(c.item.slot().part(), c.size, c.item, c.place)
+	f.closeIdle()
+	err := f.replace(c.item.slot().part(), c.size, c.item, c.place)
 	if err != nil {
 		// Readers have the bytes; the name is gone with the directory.
-		c.item.cache.opts.Log.Warn("cannot keep a whole blob", "key", c.item.key, "err", err)
+		c.item.log.Warn("cannot keep a whole blob", "key", c.item.key, "err", err)
 	}
 	c.turnWhole()
 }
@@ -138,7 +142,7 @@ func (c *committer) finish() {
 // place gives the verified file its name, durably, and notes the verdict.
 func (c *committer) place() error {
 	it, key := c.item, c.item.key
-	dir, at := it.cache.dir, it.slot()
+	dir, at := it.dir, it.slot()
 	if !c.stored.inPlace(at.part()) {
 		return errors.New("deleted while it was fetched")
 	}
@@ -155,25 +159,147 @@ func (c *committer) place() error {
 	if err := disk.SyncDir(filepath.Dir(dir.file(key))); err != nil {
 		return err
 	}
-	verdict(dir, key, c.check.digest, info, it.cache.opts.Log)
+	verdict(dir, key, c.check.digest, info, it.log)
 	it.mu.Lock()
 	it.setOnDisk(0)
 	it.mismatch = mismatch{}
 	it.mu.Unlock()
 	c.check.served.verified.Store(true)
-	it.main.wasVerified(info)
+	it.family.main.arrived(info)
 	return at.drop()
+}
+
+// spoil drops a blob that cannot be read back.
+func (c *committer) spoil(err error) {
+	c.stored.disk.Lock()
+	defer c.stored.disk.Unlock()
+	if c.phase.Load() == partial {
+		c.item.log.Error("a blob cannot be read back", "key", c.item.key, "err", err)
+		c.item.bury(c.data, err)
+	}
 }
 
 // reject drops a blob whose bytes are wrong: no reader gets any more of them. It is
 // fetched once more by itself. Call with disk held.
 func (c *committer) reject(err error) {
-	c.item.cache.opts.Log.Error("a blob does not match its digest", "key", c.item.key,
+	c.item.log.Error("a blob does not match its digest", "key", c.item.key,
 		"size", c.size, "sources", c.sourceNames(), "err", err)
 	next := c.download.Sources()[0].(source)
 	again := c.item.mismatched(err)
-	c.bury(err)
+	c.item.bury(c.data, err)
 	if again {
-		c.item.cache.spawn(func() { c.item.cache.refill(c.item.key, next) })
+		c.item.spawn(func() { c.refill(c.item.key, next) })
 	}
+}
+
+// A commit makes durable what was here when it began, beside the committer, which
+// goes on hashing: a disk takes longer than that. Its fields belong to its
+// goroutine until done is closed.
+type commit struct {
+	dirty int64 // bytes that the map did not know of
+	have  chunks.Set
+	m     *chunks.Map
+	lost  bool // the disk did not take all of have
+	done  chan struct{}
+}
+
+// commitSome is called now and then: it begins a commit when it is time for one, and
+// ends one that is through.
+func (c *committer) commitSome() {
+	if c.under != nil {
+		select {
+		case <-c.under.done:
+			c.commitEnd()
+		default:
+			return
+		}
+	}
+	if c.stored.due(c.item.opts.dirtyAge) {
+		c.commitBegin()
+	}
+}
+
+// commitAll returns when all that is here is durable, as far as the disk takes it.
+func (c *committer) commitAll() {
+	c.commitEnd()
+	c.commitBegin()
+	c.commitEnd()
+}
+
+// commitBegin begins a commit, if there is something to make durable. The goroutine
+// ends by itself; commitEnd waits for it.
+func (c *committer) commitBegin() {
+	one := &commit{done: make(chan struct{})}
+	if one.dirty, one.have = c.stored.takeDirty(); one.dirty == 0 {
+		return
+	}
+	one.m = c.describe(one.have)
+	c.under = one
+	go func() {
+		defer close(one.done)
+		c.commit(one)
+		c.notifyCommitter()
+	}()
+}
+
+// commitEnd waits for the commit under way, if there is one, and reports whether
+// nothing was lost.
+func (c *committer) commitEnd() bool {
+	one := c.under
+	if one == nil {
+		return true
+	}
+	<-one.done
+	c.under = nil
+	if one.lost {
+		c.stored.disk.Lock()
+		defer c.stored.disk.Unlock()
+		c.forget(one.have)
+	}
+	return !one.lost
+}
+
+// commit makes one durable, data first: a bit in the map file promises that the bytes are
+// on stable storage. An error costs no more than fetching some bytes again.
+func (c *committer) commit(one *commit) {
+	c.stored.disk.Lock()
+	defer c.stored.disk.Unlock()
+	if c.phase.Load() != partial {
+		return
+	}
+	log := c.item.log
+	if err := fdatasync(c.stored.written); err != nil {
+		log.Warn("cannot make a blob durable", "key", c.item.key, "err", err)
+		one.lost = true
+		return
+	}
+	c.stored.durable = one.have
+	if info, err := c.stored.written.Stat(); err == nil {
+		c.item.measured(disk.Allocated(info))
+	}
+	if !c.stored.inPlace(c.item.slot().part()) {
+		return // deleted under us: there is nothing to be found again
+	}
+	if err := one.m.Write(c.item.slot().mapOf()); err != nil {
+		log.Warn("cannot write a chunk map", "key", c.item.key, "err", err)
+		c.stored.putDirty(one.dirty)
+	}
+}
+
+// describe returns the chunk map for bits, which are durable by the time it is written.
+// All chunks that were hashed are among them.
+func (c *committer) describe(bits chunks.Set) *chunks.Map {
+	m := &chunks.Map{File: c.chunksOf(), Have: bits}
+	if h := c.check.hash; h != nil {
+		m.Hashed, m.HashState = h.pos, h.save()
+	}
+	return m
+}
+
+// forget drops the chunks of bits that are not durable, see stored.forget. Call with
+// disk held.
+func (c *committer) forget(bits chunks.Set) {
+	c.download.Pause(time.Now().Add(fetch.FullPause))
+	c.stored.forget(bits, c.item.slot().recent())
+	c.check.afresh()
 }

@@ -3,17 +3,22 @@
 package cache
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sregfs/sregfs/cache/chunks"
 	"github.com/sregfs/sregfs/cache/fetch"
 )
 
-// A data is one blob while somebody has it open or it is being fetched: all handles of
-// a blob share it. It is made of the bytes that are here, the download that brings the
+// A data is one blob while it is open or being fetched: all its handles share it. It is made of the bytes that are here, the download that brings the
 // others, and the check whether they are right. One committer makes what comes in
 // durable, verifies it and puts it in its place.
 type data struct {
@@ -46,10 +51,25 @@ const (
 	dead
 )
 
-// has reports whether the bytes [off, end) can be read from the file now.
-// Without a lock: it may miss what is just coming in.
+func newData(it *item, size int64, digest string) *data {
+	d := &data{item: it, size: size, settled: make(chan struct{}), changed: make(chan struct{}, 1), committed: make(chan struct{})}
+	d.stored.size, d.check.digest = size, digest
+	d.ctx, d.cancel = context.WithCancel(it.ctx)
+	return d
+}
+
+// has reports whether the bytes [off, end) can be read from the file now. It takes no
+// lock, so it may miss what comes in meanwhile.
 func (d *data) has(off, end int64) bool {
 	return d.phase.Load() == whole || d.stored.have.All(chunks.Of(off), chunks.Count(end))
+}
+
+// file returns the file of a blob that is whole and verified.
+func (d *data) file() (f *os.File, ok bool) {
+	if d.phase.Load() != whole {
+		return nil, false
+	}
+	return d.stored.file.Load(), true
 }
 
 // state tells how much is here.
@@ -68,19 +88,14 @@ func (d *data) present() int64 {
 	if d.phase.Load() == whole {
 		return d.size
 	}
-	return d.stored.present()
+	return d.stored.have.Bytes(d.size)
 }
 
 // notifyCommitter makes the committer look again. It does not block.
-func (d *data) notifyCommitter() {
-	select {
-	case d.changed <- struct{}{}:
-	default:
-	}
-}
+func (d *data) notifyCommitter() { wake(d.changed) }
 
-// kill ends the blob with err for all who have it open, and reports whether it
-// was still partial. What waits for settled is told by the caller.
+// kill ends the blob with err for all its handles, and reports whether it was still
+// partial. The caller closes settled.
 func (d *data) kill(err error) bool {
 	d.mu.Lock()
 	if d.failure == nil {
@@ -131,25 +146,167 @@ func (d *data) turnWhole() {
 	}
 }
 
-// spoil drops a blob that cannot be read back.
-func (d *data) spoil(err error) {
-	d.stored.disk.Lock()
-	defer d.stored.disk.Unlock()
-	if d.phase.Load() == partial {
-		d.item.cache.opts.Log.Error("a blob cannot be read back", "key", d.item.key, "err", err)
-		d.bury(err)
+// chunksOf returns how the map and the list of recent chunks identify d.
+func (d *data) chunksOf() chunks.File {
+	return chunks.File{Name: string(d.item.id()), Digest: d.check.digest, Size: d.size}
+}
+
+// sourceNames returns where the blob comes from, for people.
+func (d *data) sourceNames() []string {
+	var names []string
+	for _, src := range d.download.Sources() {
+		names = append(names, src.(source).String())
+	}
+	return names
+}
+
+// Lazy means that bytes are given out before the whole blob is here to be compared with
+// its digest. But no set of readers gets all bytes of a blob that way: a small blob is
+// given out once it is verified, and of a larger one the last chunk that no reader had
+// yet. So no copy of a wrong image succeeds, whichever reader read which part of it, and
+// whatever the kernel still had. With Strict nothing is given out before.
+
+// read fills p, and fetches what is missing of it.
+func (d *data) read(ctx context.Context, p []byte, off int64, w *fetch.Window) (int, error) {
+	end := off + int64(len(p))
+	err := d.download.Await(ctx, off, end, w)
+	if errors.Is(err, fetch.ErrNoRoom) {
+		return d.readThrough(ctx, p, off)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if d.gives(off, end) {
+		if err := d.awaitEnd(ctx, d.check.match); err != nil && !errors.Is(err, fetch.ErrNoRoom) {
+			return 0, outward(err)
+		}
+	}
+	if err := d.deadErr(); err != nil {
+		return 0, outward(err)
+	}
+	return readFile(d.stored.file.Load(), p, off)
+}
+
+// readThrough fills p from the file, or through memory as the disk is full.
+func (d *data) readThrough(ctx context.Context, p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		at := off + int64(done)
+		part := p[done:min(int64(len(p)), at-at%fetch.PieceSize+fetch.PieceSize-off)]
+		n, err := len(part), error(nil)
+		if d.has(at, at+int64(n)) {
+			n, err = readFile(d.stored.file.Load(), part, at)
+		} else {
+			err = d.download.ReadThrough(ctx, part, at)
+			if err != nil && d.phase.Load() == whole {
+				continue // it came in otherwise
+			}
+			err = cmp.Or(d.deadErr(), outward(err))
+		}
+		if err != nil {
+			return done, err
+		}
+		done += n
+	}
+	return done, nil
+}
+
+// gives notes that a reader is to get [off, end), and reports whether the digest must
+// match first.
+func (d *data) gives(off, end int64) (verify bool) {
+	// Not "while it is partial": it may have turned out wrong since they came in.
+	return d.check.serve(off, end) && d.phase.Load() != whole
+}
+
+// strict reports whether nothing may be given out yet.
+func (d *data) strict() bool {
+	if d.phase.Load() != partial {
+		return false
+	}
+	opts := &d.item.opts
+	return opts.Verify == Strict || d.check.digest != "" && d.size <= opts.StrictSize
+}
+
+// awaitVerified fetches all that is missing and returns when the blob is whole.
+// Errors: those of await; backends.ErrCorrupt.
+func (d *data) awaitVerified(ctx context.Context) error {
+	return d.awaitEnd(ctx, func() <-chan struct{} { return d.settled })
+}
+
+// awaitEnd fetches all that is missing and returns when the channel that end
+// gives then is closed, or the blob is whole or dead.
+func (d *data) awaitEnd(ctx context.Context, end func() <-chan struct{}) error {
+	for {
+		if err := d.download.All(ctx); err != nil {
+			return err
+		}
+		again := time.NewTimer(d.download.Patience())
+		select {
+		case <-end():
+			again.Stop()
+			return d.deadErr()
+		case <-d.settled:
+			again.Stop()
+			return d.deadErr()
+		case <-ctx.Done():
+			again.Stop()
+			return ctx.Err()
+		case <-d.item.ctx.Done():
+			again.Stop()
+			return ErrClosed
+		case <-again.C: // the disk may have lost what it had: then it is fetched again
+		}
 	}
 }
 
-// bury ends the blob and removes its files. Call with disk held.
-func (d *data) bury(err error) {
-	wasPartial := d.kill(err)
-	if err := d.item.slot().drop(); err != nil {
-		d.item.cache.opts.Log.Warn("cannot remove a blob", "key", d.item.key, "err", err)
+const (
+	checkPatience = 3 * time.Second // as long as a look-up waits for a registry whose last answer is known
+	checkAge      = time.Second
+)
+
+// unchecked returns the first byte that is not here; ok is false if there is none, or
+// bytes came in within checkAge.
+func (d *data) unchecked() (off int64, ok bool) {
+	if d.phase.Load() != partial || d.download.Complete() {
+		return 0, false
 	}
-	d.item.detach(d)
-	d.item.cache.announce(d.item.key, Remote)
-	if wasPartial {
-		close(d.settled)
+	_, heard := d.download.Received()
+	return d.stored.have.FirstMissing(0, chunks.Count(d.size)) * chunks.Size, time.Since(heard) >= checkAge
+}
+
+// wholly is Wait.
+func (d *data) wholly(ctx context.Context, progress func(have int64)) error {
+	if d.download != nil {
+		tick := func() { progress(d.present()) }
+		if err := d.download.Fill(ctx, d.settled, tick); err != nil {
+			return outward(err)
+		}
 	}
+	progress(d.present())
+	return d.deadErr()
+}
+
+// clip returns what of p can be read from off of a blob of size bytes, with io.EOF if
+// that is not all.
+func clip(p []byte, off, size int64) (_ []byte, eof, err error) {
+	switch {
+	case off < 0:
+		return nil, nil, fmt.Errorf("%w: offset %d", fs.ErrInvalid, off)
+	case off >= size:
+		return nil, nil, io.EOF
+	case int64(len(p)) > size-off:
+		return p[:size-off], io.EOF, nil
+	}
+	return p, nil, nil
+}
+
+func readFile(f *os.File, p []byte, off int64) (int, error) {
+	n, err := f.ReadAt(p, off)
+	if err == nil {
+		return n, nil
+	}
+	if errors.Is(err, io.EOF) {
+		return n, io.ErrUnexpectedEOF
+	}
+	return n, localError("read", err)
 }

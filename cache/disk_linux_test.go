@@ -5,13 +5,13 @@ package cache
 import (
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/disk/disktest"
 	"github.com/sregfs/sregfs/cache/chunks"
 )
 
@@ -129,7 +129,7 @@ func TestDisk_full(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
 	client := r.client(t)
-	dir := filepath.Join(smallDisk(t, "8m"), "cache")
+	dir := filepath.Join(disktest.Small(t, "8m"), "cache")
 	old, content := randomBytes(1, 3*mib), randomBytes(2, 20*mib)
 	c := openCache(t, dir, Options{FillDelay: time.Millisecond, Patience: 5 * time.Second})
 	b, err := c.Blob(t.Context(), client, r.image("old", old))
@@ -183,18 +183,4 @@ func TestDisk_limit(t *testing.T) {
 			t.Errorf("blob %d is %s, want %s", i, got, want[i])
 		}
 	}
-}
-
-// smallDisk mounts a tmpfs of that many bytes.
-func smallDisk(t *testing.T, size string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
-		if os.Getenv("SREGFS_NOSKIP") == "1" {
-			t.Fatalf("mounting a tmpfs: %v", err)
-		}
-		t.Skipf("mounting a tmpfs: %v", err)
-	}
-	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
-	return dir
 }

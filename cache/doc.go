@@ -20,26 +20,30 @@
 // download (package fetch), which brings what readers ask for and the rest in the
 // background, as the scheduler of its service allows (package sched).
 //
-// The committer of a blob (committer.go) hashes what has come in without a gap, while a
-// commit (commit.go) makes it durable now and then. When all is here and the digest
+// The committer of a blob hashes what has come in without a gap, while a commit makes
+// it durable now and then. When all is here and the digest
 // matches, the reader of the last chunk gets it, the file is synced and renamed to
 // the blob's name, and the blob is whole.
 //
-// # Locks
+// # Types and their locks
 //
-// In the order in which they are taken:
+// In the order in which the locks are taken:
 //
-//	item.busy     the files of one key: opening, replacing, removing them
-//	stored.disk   the names of one blob's files, and its map
-//	item.mu       what is known of one blob; no two at once
-//	fetch, sched  see those packages
-//	stored.mu     which chunks were written since the map was
-//	check.mu      whether the digest matched
-//	data.mu       how many use an open blob, and why it is dead
-//	Cache.mu      the table of blobs, pins and records to save
-//	idleBlobs.mu  the files that stay open for a moment; last
-//	streams.mu    downloads of unknown size; Blob.swap: taken alone
-//	Cache.trims   held while evicting; before item.busy, which evicting never waits for
+//	lock            guards                                                          owner
+//	evictor.mu      held while evicting; before family.busy, which evicting never waits for
+//	family.busy     the files of one key: opening, replacing, removing them         table
+//	stored.disk     the names of one blob's files, and its map                      data
+//	item.mu         what is known of one blob from one origin; no two at once       family
+//	fetch, sched    see those packages
+//	stored.mu       which chunks were written since the map was                     data
+//	check.mu        whether the digest matched                                      data
+//	data.mu         how many use an open blob, and why it is dead                   item
+//	table.mu        which blobs the cache knows                                     Cache
+//	records.mu      what the index is to remember                                   Cache
+//	watchers.mu     callbacks for changes                                           Cache
+//	workers.mu      whether goroutines may be started                               Cache
+//	idleBlobs.mu    the files that stay open for a moment; last                     table
+//	streams.mu      downloads of unknown size; Blob.swap: taken alone
 //
 // Start at [Cache.Open] and blob.go. Files on their way to a registry are in package
 // spool.

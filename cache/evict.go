@@ -3,242 +3,280 @@
 package cache
 
 import (
-	"fmt"
+	"cmp"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/sregfs/sregfs/backends/disk"
+	"github.com/sregfs/sregfs/cache/fetch"
 )
 
-// trimStep is how much is written before the limits are looked at again.
-const trimStep = 64 << 20
+// An evictor removes blobs that nobody needs when there is no room: those used longest
+// ago first; those that are open, being fetched or pinned stay.
+type evictor struct {
+	*common
+	table    *table
+	metadata metadata
+	pins     sync.Map // keys of the blobs that stay
 
-// Trim evicts until the limits hold, and returns how many bytes it freed. The
-// blobs used longest ago go first; those that are open, being fetched or pinned
-// stay.
-func (c *Cache) Trim() int64 { return c.trim(0) }
+	mu sync.Mutex // held while evicting
+}
 
-// trim is Trim with room for need more bytes.
-func (c *Cache) trim(need int64) int64 {
-	if !c.over(need) {
-		c.crowded.Store(false)
+// pinned reports whether a blob stays.
+func (e *evictor) pinned(key Key) bool {
+	_, ok := e.pins.Load(key)
+	return ok
+}
+
+// trim evicts until the limits hold with room for need more bytes, and returns how many
+// bytes it freed.
+func (e *evictor) trim(need int64) int64 {
+	if !e.usage.over(need) {
+		e.usage.crowded.Store(false)
 		return 0
 	}
-	c.trims.Lock()
-	defer c.trims.Unlock()
-	defer func() { c.crowded.Store(c.over(0)) }()
-	over := func() bool { return c.over(need) }
-	freed := c.trimMetadata(func() bool { return over() && c.oversized() })
-	for _, it := range c.oldest() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	defer func() { e.usage.crowded.Store(e.usage.over(0)) }()
+	over := func() bool { return e.usage.over(need) }
+	freed := e.metadata.trim(func() bool { return over() && e.usage.muchMetadata() })
+	for _, it := range e.oldest() {
 		if !over() {
 			return freed
 		}
-		freed += it.evict()
+		freed += e.evict(it)
 	}
-	return freed + c.trimMetadata(over)
-}
-
-// over reports whether need more bytes would be too many.
-func (c *Cache) over(need int64) bool {
-	return c.opts.MaxBytes > 0 && c.used.Load()+c.told.Load()+need > c.opts.MaxBytes || !c.fits(need)
-}
-
-// fits reports whether the disk has room for n more bytes.
-func (c *Cache) fits(n int64) bool {
-	free, _, ok := disk.Space(string(c.dir))
-	return !ok || free-n >= max(c.opts.MinFree, 0)
+	return freed + e.metadata.trim(over)
 }
 
 // oldest returns the items by their last use.
-func (c *Cache) oldest() []*item {
-	items := c.all()
+func (e *evictor) oldest() []*item {
+	items := e.table.items()
 	used := make(map[*item]int64, len(items))
 	for _, it := range items {
 		it.mu.Lock()
 		used[it] = it.rec.Used.UnixNano()
 		it.mu.Unlock()
 	}
-	slices.SortFunc(items, func(a, b *item) int {
-		return int(max(-1, min(used[a]-used[b], 1)))
-	})
+	slices.SortFunc(items, func(a, b *item) int { return cmp.Compare(used[a], used[b]) })
 	return items
 }
 
 // evict removes the blob unless somebody needs it, and returns the bytes freed.
-func (it *item) evict() int64 {
-	select {
-	case it.busy <- struct{}{}:
-		defer it.release()
-	default:
+func (e *evictor) evict(it *item) int64 {
+	f := it.family
+	if !f.trySeize() {
 		return 0
 	}
-	it.closeIdle()
-	read := it.readAsPart()
+	defer f.release()
+	f.closeIdle()
+	read := it.isMain() && f.readAsPart()
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	if it.cache.handedOver.Load() || it.gone || it.data != nil || it.rec.OnDisk == 0 || it.cache.pinned(it.key) || read {
+	if e.handedOver.Load() || it.data != nil || it.rec.OnDisk == 0 || e.pinned(it.key) || read {
 		return 0
 	}
 	n := it.rec.OnDisk
 	if err := it.erase(); err != nil {
-		it.cache.opts.Log.Warn("cannot evict a blob", "key", it.key, "err", err)
+		e.log.Warn("cannot evict a blob", "key", it.key, "err", err)
 		return 0
 	}
 	return n
 }
 
-// readAsPart reports whether somebody reads the file of a main item who opened it
+// readAsPart reports whether the whole file is read through a handle that was opened
 // before it was whole.
-func (it *item) readAsPart() bool {
-	if it.main != it {
-		return false
-	}
-	for _, p := range it.family() {
-		if d, _ := p.live(); p != it && d != nil && d.phase.Load() == whole {
+func (f *family) readAsPart() bool {
+	for _, p := range f.members() {
+		if d, _ := p.live(); p != f.main && d != nil && d.phase.Load() == whole {
 			return true
 		}
 	}
 	return false
 }
 
-// erase removes the files of an item that is not open. Call with busy and mu held.
-func (it *item) erase() error {
-	if err := it.slot().drop(); err != nil {
-		return localError("remove", err)
-	}
-	it.setOnDisk(0)
-	it.have, it.rec.State, it.served = 0, Remote, nil
-	it.cache.touch(it.key)
-	it.cache.announce(it.key, Remote)
-	return nil
-}
-
-func (c *Cache) pinned(key Key) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.pins[key]
-}
-
-// grew notes that n bytes were written; now and then the janitor looks whether
-// they are too many.
-func (c *Cache) grew(n int64) {
-	step := int64(trimStep)
-	if c.opts.MaxBytes > 0 {
-		step = min(step, c.opts.MaxBytes/8)
-	}
-	if c.growth.Add(n) < step {
-		return
-	}
-	c.growth.Store(0)
-	c.poke(c.full)
-}
-
 // abandon drops a blob that nobody has open and that is still being fetched, or
 // has just been, and returns how many bytes that frees.
-func (it *item) abandon() int64 {
-	select {
-	case it.busy <- struct{}{}:
-		defer it.release()
-	default:
+func (e *evictor) abandon(it *item) int64 {
+	if !it.family.trySeize() {
 		return 0
 	}
+	defer it.family.release()
 	it.mu.Lock()
 	d, n := it.data, max(it.rec.OnDisk, 1)
 	idle := d != nil && it.handles == 0 && d.phase.Load() == partial
 	it.mu.Unlock()
-	if !idle || it.cache.pinned(it.key) || !d.stored.disk.TryLock() {
+	if !idle || e.pinned(it.key) || !d.stored.disk.TryLock() {
 		return 0
 	}
 	defer d.stored.disk.Unlock()
-	d.bury(ErrClosed)
-	_ = d.stored.written.Truncate(0) // now, and not when its last request has noticed
+	it.bury(d, ErrClosed)
+	_ = d.stored.written.Truncate(0) // frees the room now, not when the last request has ended
 	return n
 }
 
-// abandonFor makes room for n bytes that a reader waits for, at the cost of what
-// is only being filled.
-func (c *Cache) abandonFor(n int64) (freed bool) {
-	c.trims.Lock()
-	defer c.trims.Unlock()
-	for _, it := range c.oldest() {
-		if freed = it.abandon() > 0 || freed; freed && c.fits(n) {
+// abandonFor makes room for n bytes that a reader waits for by dropping downloads that
+// nobody reads.
+func (e *evictor) abandonFor(n int64) (freed bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, it := range e.oldest() {
+		if freed = e.abandon(it) > 0 || freed; freed && e.usage.fits(n) {
 			break
 		}
 	}
 	return freed
 }
 
-// evictFor makes room for n bytes that did not find any, and reports whether it
-// freed something. For a reader it may do so at the cost of what is only being
-// filled.
-func (c *Cache) evictFor(n int64, reading bool) bool {
+// evictFor makes room after n bytes could not be written, and reports whether it freed
+// something. For a reader it also drops downloads that nobody reads.
+func (e *evictor) evictFor(n int64, reading bool) bool {
 	// The disk may be full for us (a quota) while statfs shows room: free at
 	// least one blob.
-	if c.trim(n) > 0 {
+	if e.trim(n) > 0 {
 		return true
 	}
-	return c.evictOne() || reading && c.abandonFor(n)
+	return e.evictOne() || reading && e.abandonFor(n)
 }
 
-func (c *Cache) evictOne() bool {
-	c.trims.Lock()
-	defer c.trims.Unlock()
-	for _, it := range c.oldest() {
-		if it.evict() > 0 {
+func (e *evictor) evictOne() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, it := range e.oldest() {
+		if e.evict(it) > 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// Remove drops a blob, or all metadata. What is not here is removed already. A blob that nobody
-// has open but that is still being fetched is dropped too.
-//
-// Errors: ErrInUse while it is open or pinned; those of the local disk.
-func (c *Cache) Remove(key Key) error {
-	if key == Metadata {
-		return c.removeMetadata()
+// writeAt writes to a file of the cache; when the disk is full it evicts and tries again.
+// Errors: those of f.
+func (e *evictor) writeAt(f *os.File, p []byte, off int64, reading func() bool) (int, error) {
+	n, err := f.WriteAt(p, off)
+	if isFull(err) && e.evictFor(int64(len(p)), reading()) {
+		n, err = f.WriteAt(p, off)
 	}
-	if !key.valid() {
-		return nil
+	if err == nil {
+		e.usage.grew(int64(len(p)))
 	}
-	if c.pinned(key) {
-		return fmt.Errorf("%w: pinned", ErrInUse)
-	}
-	it, err := c.take(c.ctx, key)
-	if err != nil {
-		return err
-	}
-	defer it.release()
-	if !c.single.cancel(key) {
-		return fmt.Errorf("%w: open", ErrInUse)
-	}
-	it.closeIdle()
-	all := it.family()
-	for _, one := range all {
-		if _, handles := one.live(); handles > 0 {
-			return fmt.Errorf("%w: open", ErrInUse)
-		}
-	}
-	for _, one := range all {
-		if err := one.remove(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return n, err
 }
 
-// remove is Remove for one item that nobody has open.
-func (it *item) remove() error {
-	if d, _ := it.live(); d != nil {
-		d.stored.disk.Lock()
-		d.bury(ErrClosed)
-		d.stored.disk.Unlock()
+// Metadata is the key of all metadata, for Remove and Info.
+const Metadata Key = "metadata"
+
+// metadata is what registries answered (manifests, an index), which the backends keep in
+// folders beside the blobs. It may be fetched again as blobs may: it counts as they do,
+// and is removed when there is no room.
+type metadata struct{ *common }
+
+// A metaFile is a file of a backend.
+type metaFile struct {
+	path string
+	size int64 // bytes of the disk
+	used time.Time
+}
+
+// files returns the files of the backends, those that were written longest ago
+// first, and notes how much they take.
+func (m metadata) files() (files []metaFile) {
+	var sum int64
+	_ = filepath.WalkDir(m.dir.remotes(), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return nil //nolint:nilerr // what cannot be read is not counted
+		}
+		if info, err := e.Info(); err == nil {
+			files = append(files, metaFile{path, disk.Allocated(info), info.ModTime()})
+			sum += disk.Allocated(info)
+		}
+		return nil
+	})
+	m.usage.meta.Store(sum)
+	slices.SortFunc(files, func(a, b metaFile) int { return a.used.Compare(b.used) })
+	return files
+}
+
+// trim removes files of the backends as long as still says so, and returns how many
+// bytes it freed.
+func (m metadata) trim(still func() bool) (freed int64) {
+	if m.handedOver.Load() {
+		return 0
 	}
-	it.mu.Lock()
-	defer it.mu.Unlock()
-	it.mismatch = mismatch{}
-	if it.rec.State == Remote {
+	for _, f := range m.files() {
+		if !still() {
+			break
+		}
+		if err := os.Remove(f.path); err == nil {
+			m.usage.meta.Add(-f.size)
+			freed += f.size
+		}
+	}
+	return freed
+}
+
+// remove removes all of it. Errors: those of the local disk.
+func (m metadata) remove() error {
+	var errs []error
+	for _, f := range m.files() {
+		errs = append(errs, ignoreMissing(os.Remove(f.path)))
+	}
+	m.files()
+	return localError("remove", errors.Join(errs...))
+}
+
+// removeFormer removes what earlier versions kept: a file for each manifest
+// and each tag.
+func (m metadata) removeFormer() {
+	old, _ := filepath.Glob(filepath.Join(m.dir.remotes(), "*", "manifests", "??"))
+	for _, dir := range old {
+		if m.ctx.Err() != nil {
+			return
+		}
+		_ = os.RemoveAll(dir)
+		_ = os.Remove(filepath.Dir(dir)) // with the last one
+	}
+	m.files()
+}
+
+// A sink is where the download of a blob writes.
+type sink struct {
+	d       *data
+	evictor *evictor
+}
+
+// WriteAt is evictor.writeAt. Errors: fetch.ErrNoRoom; those of the local disk.
+func (s sink) WriteAt(p []byte, off int64) (int, error) {
+	n, err := s.evictor.writeAt(s.d.stored.written, p, off, s.inUse)
+	if isFull(err) {
+		s.evictor.log.Warn("no room for the image cache", "dir", s.evictor.dir, "err", err)
+		return n, fetch.ErrNoRoom
+	}
+	return n, localError("write", err)
+}
+
+// Reserve makes room for n bytes that are to be written. Errors: fetch.ErrNoRoom.
+func (s sink) Reserve(n int64) error {
+	e := s.evictor
+	if e.usage.fits(n) {
 		return nil
 	}
-	return it.erase()
+	if e.trim(n); e.usage.fits(n) || s.inUse() && e.abandonFor(n) && e.usage.fits(n) {
+		return nil
+	}
+	return fetch.ErrNoRoom
 }
+
+// inUse reports whether the blob is open.
+func (s sink) inUse() bool { return s.d.item.open(s.d) }
+
+// Complete notes that a chunk can be read.
+func (s sink) Complete(chunk int64) { s.d.stored.add(chunk) }
+
+// Changed makes the committer look.
+func (s sink) Changed() { s.d.notifyCommitter() }

@@ -13,9 +13,9 @@ import (
 
 // countIdle returns how many files are kept open that nobody has open.
 func countIdle(c *Cache) int {
-	c.idle.mu.Lock()
-	defer c.idle.mu.Unlock()
-	return len(c.idle.all)
+	c.table.idle.mu.Lock()
+	defer c.table.idle.mu.Unlock()
+	return len(c.table.idle.all)
 }
 
 // putWhole puts content into the cache as a blob that was opened and closed since.
@@ -33,10 +33,11 @@ func putWhole(t *testing.T, c *Cache, r *registry, content []byte) (key Key, ope
 }
 
 func (c *Cache) isOpen(key Key) bool {
-	it, err := c.lookup(key)
+	f, err := c.table.lookup(key)
 	if err != nil {
 		return false
 	}
+	it := f.main
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	return it.data != nil
@@ -51,7 +52,7 @@ func TestIdle_reopened(t *testing.T) {
 	if n := countIdle(c); n != 1 {
 		t.Fatalf("%d idle blobs after closing, want 1", n)
 	}
-	before := c.idle.all[0].data
+	before := c.table.idle.all[0].data
 	b := open(t)
 	if b.data.Load() != before || countIdle(c) != 0 {
 		t.Error("the file was opened again")
@@ -104,7 +105,7 @@ func TestIdle_removed(t *testing.T) {
 	t.Parallel()
 	remove := map[string]func(t *testing.T, c *Cache, key Key){
 		"Remove": func(t *testing.T, c *Cache, key Key) { mustDo(t, c.Remove(key)) },
-		"trim":   func(_ *testing.T, c *Cache, _ Key) { c.trim(1 << 62) },
+		"trim":   func(_ *testing.T, c *Cache, _ Key) { c.evictor.trim(1 << 62) },
 		"Verify": func(t *testing.T, c *Cache, key Key) {
 			rewrite(t, c.dir.file(key), func(b []byte) []byte { b[5] ^= 1; return b })
 			if err := c.Verify(t.Context(), key, nil); err == nil {
@@ -118,7 +119,7 @@ func TestIdle_removed(t *testing.T) {
 			t.Parallel()
 			c := openCache(t, t.TempDir(), Options{})
 			key, _ := putWhole(t, c, newRegistry(t), randomBytes(1, mib))
-			f := c.idle.all[0].data.stored.file.Load()
+			f := c.table.idle.all[0].data.stored.file.Load()
 			fn(t, c, key)
 			if n := countIdle(c); n != 0 {
 				t.Errorf("%d idle blobs are left", n)
@@ -140,14 +141,11 @@ func TestIdle_bounds(t *testing.T) {
 		for i := range maxIdle + 3 {
 			f, err := os.Create(filepath.Join(dir, strconv.Itoa(i)))
 			mustDo(t, err)
-			it := &item{cache: c}
-			d := it.newData(1, "")
+			d := newData(&item{common: &c.common}, 1, "")
 			d.stored.file.Store(f)
 			d.users = 1
-			if out, first := c.idle.put(d); out != nil {
+			if out := c.table.idle.put(d); out != nil {
 				out.leave()
-			} else if first {
-				c.poke(c.idled)
 			}
 			s = append(s, d)
 		}

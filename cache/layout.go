@@ -3,19 +3,17 @@
 package cache
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/backends/archive"
 	"github.com/sregfs/sregfs/backends/disk"
 	"github.com/sregfs/sregfs/cache/chunks"
 )
@@ -24,30 +22,14 @@ import (
 //
 //	CACHEDIR.TAG                         so that backups leave it out
 //	blobs/sha256/ab/<hex>                a blob that is whole and was verified
-//	blobs/sha256/ab/<hex>.map            when that was, see chunkMap
+//	blobs/sha256/ab/<hex>.map            when that was, see chunks.Map
 //	blobs/sha256/ab/<hex>.<from>.part    a blob under way from one origin, sparse, of the final length
-//	blobs/sha256/ab/<hex>.<from>.map     what of it is on the disk, see chunkMap
+//	blobs/sha256/ab/<hex>.<from>.map     what of it is on the disk, see chunks.Map
 //	blobs/sha256/ab/<hex>.<from>.recent  what of it is there until the machine stops
 //	blobs/version/ab/<hex>               the same for services without such digests
 //
 // Anything may be deleted at any time: it is fetched again when it is asked for.
 type layout string
-
-// An origin is who vouches for bytes that were not compared with their digest yet:
-// the remote, and the size that it claims. Whoever runs a registry can name the
-// digest of a good image and send something else: such bytes are nobody's but that
-// registry's. Whole, verified blobs have the origin "".
-type origin string
-
-// originOf returns the origin of what comes from src.
-func originOf(src source) origin {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d", src.client.Name(), src.client.Origin(), src.image.Size))
-	return origin(hex.EncodeToString(sum[:sha256.Size/2]))
-}
-
-func (o origin) valid() bool {
-	return len(o) == sha256.Size && strings.Trim(string(o), "0123456789abcdef") == ""
-}
 
 // A slot is what the files of one blob of one origin have in common: their path
 // without a suffix.
@@ -92,6 +74,12 @@ func (l layout) slot(k Key, from origin) slot {
 	return slot(l.file(k) + "." + string(from))
 }
 
+// remotes returns the folder in which the folders of the backends are.
+func (l layout) remotes() string { return filepath.Join(string(l), "remotes") }
+
+// nowhere is a directory of l that is never made.
+func (l layout) nowhere() layout { return layout(filepath.Join(string(l), "handed-over")) }
+
 // create makes the directory and its tag.
 func (l layout) create() error {
 	if err := os.MkdirAll(string(l), dirMode); err != nil {
@@ -129,11 +117,11 @@ func (s slot) drop() error {
 
 // A found is the files of one slot.
 type found struct {
-	key         Key
-	from        origin
-	whole, part os.FileInfo // nil if there is none
-	mapped      bool
-	recent      bool
+	key        Key
+	from       origin
+	file, part os.FileInfo // nil if there is none
+	mapped     bool
+	recent     bool
 }
 
 // walk returns what the directory holds, and deletes what a crash left over.
@@ -156,8 +144,8 @@ func (l layout) walk() (map[slot]*found, error) {
 	return blobs, nil
 }
 
-// visit notes one file; names that are not ours are left alone. Bytes that do not
-// tell where they came from are worth nothing: earlier versions kept such.
+// visit notes one file; names that are not ours are left alone. Parts without an
+// origin, which earlier versions kept, are deleted: nobody vouches for their bytes.
 func (l layout) visit(blobs map[slot]*found, kind, path string, e fs.DirEntry) error {
 	sum, rest, _ := strings.Cut(e.Name(), ".")
 	key, from := Key(kind+":"+sum), origin("")
@@ -167,7 +155,7 @@ func (l layout) visit(blobs map[slot]*found, kind, path string, e fs.DirEntry) e
 	if !key.valid() || filepath.Dir(l.file(key)) != filepath.Dir(path) {
 		return nil
 	}
-	info, err := e.Info()
+	info, err := os.Lstat(path)
 	if err != nil {
 		return nil //nolint:nilerr // gone meanwhile
 	}
@@ -182,7 +170,7 @@ func (l layout) visit(blobs map[slot]*found, kind, path string, e fs.DirEntry) e
 	}
 	switch suffix := "." + rest; {
 	case rest == "" && from == "":
-		f.whole = info
+		f.file = info
 	case suffix == mapSuffix:
 		f.mapped = true
 	case suffix == partSuffix && from != "":
@@ -198,40 +186,160 @@ func (l layout) visit(blobs map[slot]*found, kind, path string, e fs.DirEntry) e
 	return nil
 }
 
+var errNotOurs = errors.New("not a file of the cache")
+
+// openRegular opens a file that must be what the cache put there: a regular file
+// that only we can have written, and that has no other name through which it could be
+// written to later.
+func openRegular(path string, flag int) (*os.File, os.FileInfo, error) {
+	f, err := backends.OpenRegular(path, flag|backends.NoFollow, 0)
+	if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.EISDIR) || errors.Is(err, fs.ErrInvalid) {
+		return nil, nil, fmt.Errorf("%w: %v", errNotOurs, err)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && (disk.Names(info) > 1 || !backends.OnlyOurs(info)) {
+		err = errNotOurs
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+// readMap reads the map file at path. Errors: any means that there is no map.
+func readMap(path string) (*chunks.Map, error) {
+	f, _, err := openRegular(path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return chunks.ReadMap(f)
+}
+
+// readRecent reads the list at path; ok is false if there is none for this blob.
+func readRecent(path string, of chunks.File) (have chunks.Set, ok bool) {
+	f, _, err := openRegular(path, os.O_RDONLY)
+	if err != nil {
+		return nil, false
+	}
+	defer f.Close()
+	return chunks.ReadRecent(f, bootID(), of)
+}
+
+// verdict notes beside the blob that its digest matched. If that fails, the blob is read
+// and compared once more later.
+func verdict(dir layout, key Key, digest string, info os.FileInfo, log *slog.Logger) {
+	m := &chunks.Map{File: chunks.File{Name: string(key), Digest: digest, Size: info.Size()}, Verified: info.ModTime().UnixNano()}
+	if old, err := readMap(dir.mapOf(key)); err == nil {
+		m.Verity = old.Verity // of another file, perhaps: then the kernel's hash differs
+	}
+	if err := m.Write(dir.mapOf(key)); err != nil {
+		log.Warn("cannot note that a blob was verified", "key", key, "err", err)
+	}
+}
+
+// verityOn switches fs-verity on for f and returns the kernel's hash of it.
+func verityOn(f *os.File, info os.FileInfo) (sum string, err error) {
+	if sum, err := measureVerity(f); err == nil {
+		return sum, nil
+	}
+	// The kernel wants write permission on the file, though not an open one.
+	if err := f.Chmod(info.Mode() | 0o200); err != nil {
+		return "", err
+	}
+	err = enableVerity(f)
+	if err := errors.Join(err, f.Chmod(info.Mode())); err != nil {
+		return "", err
+	}
+	return measureVerity(f)
+}
+
+// guarded reports whether the kernel vouches that f is the file that was noted.
+func guarded(m *chunks.Map, f *os.File) bool {
+	if m.Verity == "" {
+		return false
+	}
+	sum, err := measureVerity(f)
+	return err == nil && sum == m.Verity
+}
+
+// A shared cache is the directory of another cache, of the site for example, in which
+// whole blobs are looked for. It is never written to and no lock is taken on it. Naming it
+// means trusting its owner: its files, and the directories above them, must belong to that
+// owner, to root or to us, and no other user may write to them. A blob is used if the map
+// beside it says that its digest matched, with the file's modification time; else it is
+// read once and compared. A blob without a digest that can be computed is not used.
+
+// shared opens a file of a shared cache. Errors: those of the disk;
+// fs.ErrPermission if a user who is not trusted may have changed it.
+func (l layout) shared(path string) (*os.File, os.FileInfo, error) {
+	top, err := os.Stat(string(l))
+	if err != nil {
+		return nil, nil, err
+	}
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		info, err := os.Lstat(dir)
+		if dir == string(l) {
+			info = top // which may be a link: it was named
+		}
+		if err == nil {
+			err = trusted(info, top)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if dir == string(l) {
+			break
+		}
+	}
+	f, err := backends.OpenRegular(path, os.O_RDONLY|backends.NoFollow, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = trusted(info, top)
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+// trusted returns an error if the file may have been changed by a user other than root,
+// us, and the owner of the shared cache at top.
+func trusted(info, top os.FileInfo) error {
+	owner, ok := ownerOf(info)
+	named, _ := ownerOf(top)
+	switch {
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("%w: %s can be written to by others (mode %#o)", fs.ErrPermission, info.Name(), info.Mode().Perm())
+	case ok && owner != 0 && owner != os.Getuid() && owner != named:
+		return fmt.Errorf("%w: %s belongs to uid %d, not to the cache's owner", fs.ErrPermission, info.Name(), owner)
+	}
+	return nil
+}
+
+// notes reports whether the map beside a shared blob says that its digest matched, with the
+// modification time that the file has.
+func (l layout) notes(key Key, info os.FileInfo) bool {
+	f, _, err := l.shared(l.mapOf(key))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	m, err := chunks.ReadMap(f)
+	return err == nil && m.Name == string(key) && m.Size == info.Size() && m.Verified == info.ModTime().UnixNano()
+}
+
 func ignoreMissing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
-}
-
-// valid reports whether k has the form of a key, which makes it safe as a path.
-func (k Key) valid() bool {
-	kind, sum, _ := strings.Cut(string(k), ":")
-	return (kind == "sha256" || kind == "version") && len(sum) == 2*sha256.Size && strings.Trim(sum, "0123456789abcdef") == ""
-}
-
-// KeyOf returns the key of img on the remote of that name.
-func KeyOf(remote string, img backends.Image) Key {
-	if k := Key(img.Digest); strings.HasPrefix(img.Digest, "sha256:") && k.valid() {
-		return k
-	}
-	if archive.IsDigest(img.Digest) {
-		// Same manifest, same bytes, whatever names it, and wherever.
-		sum := sha256.Sum256([]byte(img.Digest))
-		return Key("version:" + hex.EncodeToString(sum[:]))
-	}
-	fields := []string{remote, img.Ref.Collection, img.Ref.Name, img.Ref.Tag, img.Version}
-	if img.Version == "" {
-		// Without a validator take all that might change with the bytes.
-		fields = append(fields, img.Digest, img.Modified.UTC().String(), img.Ref.Version)
-	}
-	h := sha256.New()
-	for _, f := range fields {
-		var n [8]byte
-		binary.LittleEndian.PutUint64(n[:], uint64(len(f)))
-		h.Write(n[:])
-		h.Write([]byte(f))
-	}
-	return Key("version:" + hex.EncodeToString(h.Sum(nil)))
 }

@@ -37,7 +37,7 @@ func TestMismatch_oneLiar(t *testing.T) {
 func TestMismatch(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		it := newItem(&Cache{}, "version:ab")
+		it := &item{common: &common{}}
 		if again := it.mismatched(backends.ErrCorrupt); !again || it.mismatch.refusal() != nil || !it.mismatch.refused().IsZero() {
 			t.Errorf("after one wrong download: again %v, %+v", again, it.mismatch)
 		}

@@ -99,7 +99,7 @@ func TestShared_anotherOwner(t *testing.T) {
 	if now := r.sent.Load(); now != sent {
 		t.Errorf("%d bytes were fetched", now-sent)
 	}
-	if it, err := c.lookup(b.Key()); err != nil || it.vouched != nil {
+	if f, err := c.table.lookup(b.Key()); err != nil || f.main.vouched != nil {
 		t.Errorf("the blob was hashed (%v), though its owner noted that it matched", err)
 	}
 }

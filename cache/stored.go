@@ -11,6 +11,16 @@ import (
 	"github.com/sregfs/sregfs/cache/chunks"
 )
 
+const (
+	// A commit begins when the oldest bytes that are not durable are maxDirtyAge old, or
+	// half as old where they are more than maxDirty. So much a crash of the machine may
+	// cost. More often would not pay: bytes that come fast are fetched again as fast, and
+	// an image that is whole within a second is better synced once. (A crash of the
+	// process costs nothing, see chunks.Recent.)
+	maxDirtyAge = 2 * time.Second
+	maxDirty    = 64 << 20
+)
+
 // A stored is the bytes of a blob that are here: the file, and which chunks of it can
 // be read. Readers look at have and file without a lock. The download adds chunks, the
 // committer makes them durable.
@@ -29,9 +39,6 @@ type stored struct {
 	dirty      int64          // bytes that the map does not know of
 	dirtySince time.Time      // the oldest of them
 }
-
-// present returns how many bytes are here of a blob that is not whole.
-func (s *stored) present() int64 { return s.have.Bytes(s.size) }
 
 // add notes that a chunk can be read.
 func (s *stored) add(chunk int64) {
@@ -91,8 +98,8 @@ func (s *stored) forget(bits chunks.Set, list string) {
 	}
 }
 
-// recall takes over what a map and the list of recent chunks (nil if there is none) say
-// is here, as far as the file agrees: a chunk with a hole in it is not.
+// recall adds the chunks that a map and the list of recent chunks (nil if there is none)
+// name, unless there is a hole in the file where they should be.
 func (s *stored) recall(m *chunks.Map, recent chunks.Set) {
 	f := s.file.Load()
 	for off := int64(0); off < s.size; {

@@ -14,6 +14,8 @@ import (
 
 // streams are the downloads of blobs whose size is not known before they end.
 type streams struct {
+	*opener
+
 	mu      sync.Mutex // guards the field below
 	running map[streamed]*streaming
 }
@@ -32,19 +34,19 @@ type streaming struct {
 	err     error
 }
 
-// openStreamed is openData for a blob of unknown size: it waits for the one
-// download of the whole.
-func (c *Cache) openStreamed(ctx context.Context, key Key, src source) (*data, error) {
+// open returns the data of a blob of unknown size with one more handle on it: it waits
+// for the one download of the whole.
+func (s *streams) open(ctx context.Context, key Key, src source) (*data, error) {
 	for {
-		if err := c.awaitStream(ctx, key, src); err != nil {
+		if err := s.await(ctx, key, src); err != nil {
 			return nil, err
 		}
-		it, err := c.take(ctx, key)
+		f, err := s.table.take(ctx, key)
 		if err != nil {
 			return nil, err
 		}
-		d, err := it.joinWhole(ctx, src)
-		it.release()
+		d, err := opening{s.opener, f, src}.whole(ctx)
+		f.release()
 		if d != nil || err != nil {
 			return d, err
 		}
@@ -52,53 +54,50 @@ func (c *Cache) openStreamed(ctx context.Context, key Key, src source) (*data, e
 	}
 }
 
-// awaitStream waits for the download of a blob. Errors: its; ctx's.
-func (c *Cache) awaitStream(ctx context.Context, key Key, src source) error {
-	s, err := c.stream(key, src)
+// await waits for the download of a blob. Errors: its; ctx's.
+func (s *streams) await(ctx context.Context, key Key, src source) error {
+	one, err := s.join(key, src)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		c.single.mu.Lock()
-		defer c.single.mu.Unlock()
-		s.waiters--
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		one.waiters--
 	}()
 	select {
-	case <-s.done:
-		return s.err
+	case <-one.done:
+		return one.err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// stream joins the download of a blob, or starts it.
-func (c *Cache) stream(key Key, src source) (*streaming, error) {
-	which := streamed{key, originOf(src)}
-	c.single.mu.Lock()
-	defer c.single.mu.Unlock()
-	if s := c.single.running[which]; s != nil {
-		s.waiters++
-		return s, nil
+// join joins the download of a blob, or starts it.
+func (s *streams) join(key Key, src source) (*streaming, error) {
+	which := streamed{key, src.origin()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if one := s.running[which]; one != nil {
+		one.waiters++
+		return one, nil
 	}
-	s := &streaming{waiters: 1, done: make(chan struct{})}
-	s.ctx, s.cancel = context.WithCancel(c.ctx)
+	one := &streaming{waiters: 1, done: make(chan struct{})}
+	one.ctx, one.cancel = context.WithCancel(s.ctx)
 	run := func() {
-		s.err = backends.Guard(c.opts.Log, func() error { return c.download(s.ctx, key, src) })
-		s.cancel()
-		c.single.mu.Lock()
-		delete(c.single.running, which)
-		c.single.mu.Unlock()
-		close(s.done)
+		one.err = backends.Guard(s.log, func() error { return s.download(one.ctx, key, src) })
+		one.cancel()
+		s.mu.Lock()
+		delete(s.running, which)
+		s.mu.Unlock()
+		close(one.done)
 	}
-	if !c.spawn(run) {
-		s.cancel()
+	if !s.spawn(run) {
+		one.cancel()
 		return nil, ErrClosed
 	}
-	if c.single.running == nil {
-		c.single.running = map[streamed]*streaming{}
-	}
-	c.single.running[which] = s
-	return s, nil
+	s.running[which] = one
+	return one, nil
 }
 
 // cancel ends the downloads of a blob. It reports false, and ends none, if somebody
@@ -119,15 +118,29 @@ func (s *streams) cancel(key Key) bool {
 	return true
 }
 
-// download fetches a whole blob, checks it and puts it in its place. It is not in
-// anybody's way while it fetches.
-func (c *Cache) download(ctx context.Context, key Key, src source) error {
-	from := originOf(src)
-	path := c.dir.slot(key, from).stream()
+// cancelAll ends all downloads of unknown size and waits for them.
+func (s *streams) cancelAll() {
+	s.mu.Lock()
+	var all []*streaming
+	for _, one := range s.running {
+		one.cancel()
+		all = append(all, one)
+	}
+	s.mu.Unlock()
+	for _, one := range all {
+		<-one.done
+	}
+}
+
+// download fetches a whole blob, checks it and puts it in its place. It holds no lock while
+// it fetches.
+func (s *streams) download(ctx context.Context, key Key, src source) error {
+	from := src.origin()
+	path := s.dir.slot(key, from).stream()
 	for {
-		err := c.refusal(key, from)
+		err := s.refusal(key, from)
 		if err == nil {
-			err = c.downloadOnce(ctx, path, key, src)
+			err = s.downloadOnce(ctx, path, key, src)
 		}
 		if ctx.Err() != nil {
 			err = ErrClosed
@@ -135,12 +148,12 @@ func (c *Cache) download(ctx context.Context, key Key, src source) error {
 		if !errors.Is(err, backends.ErrCorrupt) {
 			return err
 		}
-		it, taken := c.take(ctx, key)
+		f, taken := s.table.take(ctx, key)
 		if taken != nil {
 			return err
 		}
-		again := it.part(from).mismatched(err)
-		it.release()
+		again := f.makePart(from).mismatched(err)
+		f.release()
 		if !again {
 			return err
 		}
@@ -148,23 +161,19 @@ func (c *Cache) download(ctx context.Context, key Key, src source) error {
 }
 
 // refusal says why a blob is not fetched from there; nil if it is.
-func (c *Cache) refusal(key Key, from origin) error {
-	c.mu.Lock()
-	var p *item
-	if it := c.items[key]; it != nil {
-		p = it.parts[from]
+func (s *streams) refusal(key Key, from origin) error {
+	if f := s.table.get(key); f != nil {
+		if p := f.part(from); p != nil {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.mismatch.refusal()
+		}
 	}
-	c.mu.Unlock()
-	if p == nil {
-		return nil
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.mismatch.refusal()
+	return nil
 }
 
-func (c *Cache) downloadOnce(ctx context.Context, path string, key Key, src source) (err error) {
-	if err := c.dir.room(key); err != nil {
+func (s *streams) downloadOnce(ctx context.Context, path string, key Key, src source) (err error) {
+	if err := s.dir.room(key); err != nil {
 		return localError("create", err)
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, partMode)
@@ -177,24 +186,24 @@ func (c *Cache) downloadOnce(ctx context.Context, path string, key Key, src sour
 			err = errors.Join(err, localError("remove", ignoreMissing(os.Remove(path))))
 		}
 	}()
-	if err := c.receiveAll(ctx, f, src); err != nil {
+	if err := s.receiveAll(ctx, f, src); err != nil {
 		return err
 	}
-	digest := blobDigest(key, src)
+	digest := src.digestOf(key)
 	if err := hashFile(ctx, f, digest); err != nil {
 		return err
 	}
-	it, err := c.take(ctx, key)
+	family, err := s.table.take(ctx, key)
 	if err != nil {
 		return err
 	}
-	defer it.release()
-	return localError("store", it.store(f, path, digest))
+	defer family.release()
+	return localError("store", family.store(f, path, digest))
 }
 
 // receiveAll writes the whole image to f.
-func (c *Cache) receiveAll(ctx context.Context, f *os.File, src source) error {
-	w := &growing{cache: c, file: f}
+func (s *streams) receiveAll(ctx context.Context, f *os.File, src source) error {
+	w := &growing{evictor: s.evictor, file: f}
 	if err := fetch.Whole(ctx, src, w, func() { w.n = 0 }); err != nil {
 		return err
 	}
@@ -203,54 +212,49 @@ func (c *Cache) receiveAll(ctx context.Context, f *os.File, src source) error {
 
 // A growing writes a file in order, evicting other blobs when there is no room.
 type growing struct {
-	cache *Cache
-	file  *os.File
-	n     int64
+	evictor *evictor
+	file    *os.File
+	n       int64
 }
 
 func (g *growing) Write(p []byte) (int, error) {
-	if g.n%trimStep < int64(len(p)) && !g.cache.fits(trimStep) {
-		g.cache.trim(trimStep)
+	if g.n%trimStep < int64(len(p)) && !g.evictor.usage.fits(trimStep) {
+		g.evictor.trim(trimStep)
 	}
-	_, err := g.file.WriteAt(p, g.n)
-	if isFull(err) && g.cache.evictFor(int64(len(p)), true) {
-		_, err = g.file.WriteAt(p, g.n)
-	}
-	if err != nil {
+	if _, err := g.evictor.writeAt(g.file, p, g.n, func() bool { return true }); err != nil {
 		return 0, localError("write", err)
 	}
 	g.n += int64(len(p))
-	g.cache.grew(int64(len(p)))
 	return len(p), nil
 }
 
-// store makes the checked file the blob. Call on the main item, with busy held.
-func (it *item) store(f *os.File, path, digest string) error {
-	info, err := f.Stat()
+// store makes the checked file the blob. Call with the lock held.
+func (f *family) store(file *os.File, path, digest string) error {
+	it := f.main
+	info, err := file.Stat()
 	if err != nil {
 		return err
 	}
-	if it.cache.here(it.key, info.Size()) {
+	if f.here(info.Size()) {
 		return os.Remove(path) // came in meanwhile
 	}
-	if err := fdatasync(f); err != nil {
+	if err := fdatasync(file); err != nil {
 		return err
 	}
-	it.closeIdle()
-	return it.replace(path, info.Size(), nil, func() error {
-		if err := f.Chmod(wholeMode); err != nil {
+	f.closeIdle()
+	return f.replace(path, info.Size(), nil, func() error {
+		if err := file.Chmod(wholeMode); err != nil {
 			return err
 		}
-		dir := it.cache.dir
-		if err := os.Rename(path, dir.file(it.key)); err != nil {
+		if err := os.Rename(path, it.dir.file(it.key)); err != nil {
 			return err
 		}
-		info, err := f.Stat()
+		info, err := file.Stat()
 		if err != nil {
 			return err
 		}
-		verdict(dir, it.key, digest, info, it.cache.opts.Log)
-		it.wasVerified(info)
+		verdict(it.dir, it.key, digest, info, it.log)
+		it.arrived(info)
 		return nil
 	})
 }

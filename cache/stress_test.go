@@ -102,13 +102,13 @@ func TestCache_forgottenByTheLast(t *testing.T) {
 	b, err := c.Blob(t.Context(), r.client(t), img)
 	mustDo(t, err)
 	mustRead(t, b, content, mib, 10)
-	it, err := c.take(t.Context(), key)
-	mustDo(t, err, os.Remove(it.part(originOf(b.src)).slot().part()), b.Close())
-	eventually(t, "its committer's end", func() bool { d, _ := it.live(); return d == nil })
-	other, err := c.lookup(key)
-	if mustDo(t, err); other != it {
-		t.Error("two items of one key")
+	f, err := c.table.take(t.Context(), key)
+	mustDo(t, err, os.Remove(f.part(b.src.origin()).slot().part()), b.Close())
+	eventually(t, "its committer's end", func() bool { d, _ := f.main.live(); return d == nil })
+	other, err := c.table.lookup(key)
+	if mustDo(t, err); other != f {
+		t.Error("two families of one key")
 	}
-	it.release()
-	eventually(t, "to be forgotten", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.items[key] == nil })
+	f.release()
+	eventually(t, "to be forgotten", func() bool { return c.table.get(key) == nil })
 }

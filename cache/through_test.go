@@ -25,7 +25,7 @@ func TestReadThrough_ends(t *testing.T) {
 			mustDo(t, os.WriteFile(path, content, 0o600), c.Adopt(path, img.Digest, img.Size))
 		}, nil},
 		"wrong": {func(_ *testing.T, _ *Cache, d *data, _ backends.Image, _ []byte) {
-			d.spoil(backends.ErrCorrupt)
+			(&committer{data: d}).spoil(backends.ErrCorrupt)
 		}, backends.ErrCorrupt},
 	} {
 		t.Run(name, func(t *testing.T) {

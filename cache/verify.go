@@ -19,8 +19,8 @@ var errNotWhole = fmt.Errorf("%w: the blob is not whole here", fs.ErrInvalid)
 
 // Verify reads a whole blob again, from the disk and not from memory, whatever
 // was believed of it, and compares its digest. A wrong or unreadable one is
-// removed, watchers are told, and whoever has it open gets the error from then
-// on, except through the kernel (Blob.File), which knows only of the file. Of a
+// removed, watchers are called, and all handles give the error from then on, except
+// through the kernel (Blob.File), which knows only of the file. Of a
 // blob without a digest it checks that it can be read. The blob can be opened and
 // read meanwhile. progress, if not nil, is called with the bytes read so far.
 //
@@ -34,8 +34,8 @@ func (c *Cache) Verify(ctx context.Context, key Key, progress func(done, total i
 		progress = func(int64, int64) {}
 	}
 	for {
-		s, err := c.suspect(ctx, key)
-		if err != nil {
+		s := &suspect{table: &c.table, key: key}
+		if err := s.open(ctx); err != nil {
 			return err
 		}
 		found := s.read(ctx, progress)
@@ -43,7 +43,7 @@ func (c *Cache) Verify(ctx context.Context, key Key, progress func(done, total i
 		if found != nil && !errors.Is(found, backends.ErrCorrupt) {
 			return found
 		}
-		if again, err := c.judge(ctx, s, found); !again {
+		if again, err := s.judge(ctx, found); !again {
 			return err
 		}
 	}
@@ -51,33 +51,34 @@ func (c *Cache) Verify(ctx context.Context, key Key, progress func(done, total i
 
 // A suspect is a whole blob that is being read again.
 type suspect struct {
+	*table
 	key    Key
 	digest string
 	file   *os.File
 	info   os.FileInfo
 }
 
-// suspect opens the file of a whole blob.
-func (c *Cache) suspect(ctx context.Context, key Key) (*suspect, error) {
-	it, err := c.take(ctx, key)
+// open opens the file of a whole blob.
+func (s *suspect) open(ctx context.Context) error {
+	family, err := s.take(ctx, s.key)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer it.release()
-	f, info, err := openRegular(c.dir.file(key), os.O_RDONLY)
+	defer family.release()
+	s.file, s.info, err = openRegular(s.dir.file(s.key), os.O_RDONLY)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, errNotWhole
+		return errNotWhole
 	case errors.Is(err, errNotOurs):
-		return nil, it.condemn(fmt.Errorf("%w: %v", backends.ErrCorrupt, err))
+		return family.condemn(fmt.Errorf("%w: %v", backends.ErrCorrupt, err))
 	case err != nil:
-		return nil, localError("verify", err)
+		return localError("verify", err)
 	}
-	s := &suspect{key: key, digest: it.digestOf(source{}), file: f, info: info}
-	if m, err := readMap(c.dir.mapOf(key)); err == nil && s.digest == "" {
+	s.digest = source{}.digestOf(s.key)
+	if m, err := readMap(s.dir.mapOf(s.key)); err == nil && s.digest == "" {
 		s.digest = m.Digest
 	}
-	return s, nil
+	return nil
 }
 
 // read compares the bytes on the disk with the digest.
@@ -102,18 +103,18 @@ func (s *suspect) read(ctx context.Context, progress func(done, total int64)) er
 	if !checked {
 		return nil
 	}
-	return h.check()
+	return h.compare()
 }
 
 // judge notes what reading the blob showed, or removes it. again is true if it
 // was another file that was read.
-func (c *Cache) judge(ctx context.Context, s *suspect, found error) (again bool, err error) {
-	it, err := c.take(ctx, s.key)
+func (s *suspect) judge(ctx context.Context, found error) (again bool, err error) {
+	f, err := s.take(ctx, s.key)
 	if err != nil {
 		return false, err
 	}
-	defer it.release()
-	now, err := os.Lstat(c.dir.file(s.key))
+	defer f.release()
+	now, err := os.Lstat(s.dir.file(s.key))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, errNotWhole
@@ -122,29 +123,28 @@ func (c *Cache) judge(ctx context.Context, s *suspect, found error) (again bool,
 	case !os.SameFile(now, s.info) || !now.ModTime().Equal(s.info.ModTime()):
 		return true, nil
 	case found != nil:
-		c.opts.Log.Error("a blob on the disk is damaged", "key", s.key, "err", found)
-		return false, it.condemn(found)
+		s.log.Error("a blob on the disk is damaged", "key", s.key, "err", found)
+		return false, f.condemn(found)
 	}
-	verdict(c.dir, s.key, s.digest, s.info, c.opts.Log)
-	it.mu.Lock()
-	it.verified(s.info)
-	it.mu.Unlock()
-	c.touch(s.key)
+	verdict(s.dir, s.key, s.digest, s.info, s.log)
+	f.main.mu.Lock()
+	f.main.verified(s.info)
+	f.main.mu.Unlock()
+	s.records.touch(s.key)
 	return false, nil
 }
 
-// condemn removes the whole blob and returns why. Call on the main item, with busy
-// held.
-func (it *item) condemn(why error) error {
-	it.closeIdle()
-	for _, one := range it.family() {
-		if d, _ := one.live(); d != nil && d.phase.Load() == whole {
+// condemn removes the whole blob and returns why. Call with the lock held.
+func (f *family) condemn(why error) error {
+	f.closeIdle()
+	for _, it := range f.members() {
+		if d, _ := it.live(); d != nil && d.phase.Load() == whole {
 			d.stored.disk.Lock()
-			d.bury(why)
+			it.bury(d, why)
 			d.stored.disk.Unlock()
 		}
 	}
-	it.mu.Lock()
-	defer it.mu.Unlock()
-	return errors.Join(why, it.erase())
+	f.main.mu.Lock()
+	defer f.main.mu.Unlock()
+	return errors.Join(why, f.main.erase())
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/badger"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // Benchmarks of one remote with 100,000 images, 10,000 of them in one collection.
@@ -41,7 +42,7 @@ func benchBench(b *testing.B) *bench {
 
 func drain(b *testing.B, bb *bench, query string, refresh bool) int {
 	n := 0
-	for _, err := range bb.Images(context.Background(), query, "", refresh) {
+	for _, err := range bb.Images(context.Background(), verbs.ImagesOptions{Query: query, Refresh: refresh}) {
 		if err != nil {
 			b.Fatal(err)
 		}

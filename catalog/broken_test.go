@@ -13,6 +13,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // with is a catalogue on the bench's state whose remote lists what list does.
@@ -24,7 +25,7 @@ func (b *bench) with(list func() iter.Seq2[backends.Entry, error]) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.Catalog = c
+	b.use(c)
 }
 
 // A brokenLister lists in its own way.
@@ -82,7 +83,7 @@ func TestList_firstBreaksOff(t *testing.T) {
 				t.Errorf("List, cut off by %v: %d entries, %v", cause, len(entries), err)
 			}
 		}
-		if got, err := uris(t, b.Images(t.Context(), "", "lab", true)); err == nil {
+		if got, err := uris(t, b.Images(t.Context(), verbs.ImagesOptions{Remote: "lab", Refresh: true})); err == nil {
 			t.Errorf("Images, cut off by %v: %v without an error", cause, got)
 		}
 	}

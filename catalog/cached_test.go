@@ -13,7 +13,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // cacheBench has three images in the cache, one of them under two names, and one
@@ -29,7 +29,7 @@ func cacheBench(t *testing.T) (*service, *bench) {
 		t.Fatalf("%d images", n)
 	}
 	for _, uri := range []string{"lab://a/one:1", "lab://b/two:2", "lab://b/three:1"} {
-		warm(t, b, uri, catalog.WarmOptions{})
+		warm(t, b, uri, verbs.WarmOptions{})
 	}
 	if _, err := b.Pin(t.Context(), "lab://b/four:1"); err != nil {
 		t.Fatal(err)
@@ -39,7 +39,7 @@ func cacheBench(t *testing.T) (*service, *bench) {
 
 func drainAll(t *testing.T, b *bench) (n int) {
 	t.Helper()
-	for _, err := range b.Images(t.Context(), "", "", true) {
+	for _, err := range b.Images(t.Context(), verbs.ImagesOptions{Refresh: true}) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,126 +10,72 @@ import (
 	"io/fs"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/singleflight"
-
-	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
-	"github.com/sregfs/sregfs/cache/spool"
+	"github.com/sregfs/sregfs/catalog/records"
 )
 
-// State is what a Catalog keeps on the local disk.
-type State struct {
-	Store Store
-	Cache *cache.Cache
-	Spool *spool.Spool
-}
-
-// Options configure a Catalog.
-type Options struct {
-	Remotes []Remote       // "local" among them
-	Types   backends.Types // what a scheme in a URI can mean
-	Default string         // remote of a URI that names none; "" means "local"
-	// State opens the local state when it is first needed: verbs that only look
-	// at files of the local remote never do. The catalogue closes what it got.
-	State func() (*State, error)
-	// Records is the directory for what cannot be found again: pins, collections
-	// made by hand. Created when first written; "" keeps them in memory.
-	Records string
-	ListTTL time.Duration // age at which a listing is refreshed; default 60 s
-	NegTTL  time.Duration // how long "no such image" is believed; default 5 s
-	Timeout time.Duration // for one question to a registry; default 30 s
-	Version string        // of the program, for status
-	Log     *slog.Logger
-}
-
-// ErrClosed is what a closed catalogue gives.
-var ErrClosed = errors.New("catalog: closed")
-
-// A Catalog is the facts and the verbs. All methods may be called from many
+// A Catalog is the facts. Make one with New. All methods may be called from many
 // goroutines at once. Errors of a registry are *backends.Error.
+//
+// It is made of layers, each of which calls only those below it.
 type Catalog struct {
-	opts    Options
-	remotes remotes
-	clock   *clock
-	expired atomic.Int64
+	changes
 
-	watchers watchers
-	tasks    tasks
-	asking   singleflight.Group // questions about one image
-	listing  singleflight.Group // listings of one collection
-	health   health
-	absent   memory   // names that the registry does not have
-	failed   failures // listings that did not come
-	own      ownWrites
-	ahead    readahead      // facts fetched before they are asked for
-	records  records        // pins, collections made by hand
-	locks    [64]sync.Mutex // guard the stored entries of a collection, see lock
-	trees    sync.Mutex     // held while collections come and go; after one of locks
-	uploads  *uploads       // drafts on their way
-	pushes   pushes         // files of the user's on their way
-	opening  sync.Mutex     // held while the state is opened and closed
-	state    atomic.Pointer[State]
-	closed   atomic.Bool
-	ending   sync.Mutex // held while it is handed over or closed; guards the field below
-	rest     *State     // what HandOver has left for Close; nil before
+	ending sync.Mutex // held while it is handed over or closed; guards the field below
+	rest   *State     // what HandOver left for Close to do; nil before
 }
 
 // New returns a catalogue. It makes no request and opens nothing yet.
 // Errors: fs.ErrInvalid for two remotes of one name.
 func New(opts Options) (*Catalog, error) {
-	opts.Default = cmp.Or(opts.Default, "local")
 	opts.ListTTL = cmp.Or(opts.ListTTL, 60*time.Second)
 	opts.NegTTL = cmp.Or(opts.NegTTL, 5*time.Second)
 	opts.Timeout = cmp.Or(opts.Timeout, 30*time.Second)
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Catalog{opts: opts, clock: newClock(), uploads: newUploads()}
+	c := &Catalog{}
+	c.opts, c.clock, c.records = opts, newClock(), records.New(opts.Records)
 	for _, r := range opts.Remotes {
 		if c.remotes.set(r) {
 			return nil, fmt.Errorf("%w: two remotes are named %q", fs.ErrInvalid, r.Name)
 		}
 	}
-	c.records.dir, c.tasks.log = opts.Records, opts.Log
+	c.tasks.log = opts.Log
 	return c, nil
 }
 
-// Start begins the background work of a long-running process: it takes up
-// pending uploads, which go on until Close, watches the services that tell of
-// changes until ctx ends, and forgets old versions. It opens the state.
+// Start begins the background work of a long-running process: it listens to the
+// services that report changes until ctx ends, and forgets old versions. It opens the state.
 func (c *Catalog) Start(ctx context.Context) error {
 	s, err := c.store()
 	if err != nil {
 		return err
 	}
 	c.tasks.start(func(ctx context.Context) { c.sweepVersions(ctx, s) })
-	c.startUploads(ctx)
 	for _, r := range c.remotes.start(func(r Remote) { c.watchRemote(ctx, r) }) {
 		c.watchRemote(ctx, r)
 	}
 	return nil
 }
 
-// Drain waits for queued and running uploads until ctx ends.
-func (c *Catalog) Drain(ctx context.Context) { c.uploads.drain(ctx) }
-
-// Close drains, and then closes the state if it was opened. A second Close does nothing.
-func (c *Catalog) Close(ctx context.Context) error {
-	return c.end(ctx, (*cache.Cache).Close)
+// Close ends the background work, uploads too, and closes the state if it was opened.
+// A second Close does nothing.
+func (c *Catalog) Close() error {
+	return c.end((*cache.Cache).Close)
 }
 
-// HandOver is Close for a state that another process shall have, while images are open:
+// HandOver is Close for a state that another process takes over while images are open:
 // what [Catalog.Blob] gave out can be read until Close. ctx bounds what takes time.
 func (c *Catalog) HandOver(ctx context.Context) error {
-	return c.end(ctx, func(b *cache.Cache) error { return b.HandOver(ctx) })
+	return c.end(func(b *cache.Cache) error { return b.HandOver(ctx) })
 }
 
-// end ends all but the cache, which it lets go of by letGo: the bytes before the index
-// that remembers them.
-func (c *Catalog) end(ctx context.Context, letGo func(*cache.Cache) error) error {
+// end closes everything. The cache, which letGo closes or hands over, comes before the
+// index that remembers its blobs.
+func (c *Catalog) end(letGo func(*cache.Cache) error) error {
 	c.ending.Lock()
 	defer c.ending.Unlock()
 	if c.rest != nil {
@@ -138,7 +84,6 @@ func (c *Catalog) end(ctx context.Context, letGo func(*cache.Cache) error) error
 		}
 		return nil
 	}
-	c.Drain(ctx)
 	c.closed.Store(true)
 	c.tasks.stop()
 	c.opening.Lock()
@@ -155,79 +100,31 @@ func (c *Catalog) end(ctx context.Context, letGo func(*cache.Cache) error) error
 	if s.Cache != nil {
 		errs = append(errs, letGo(s.Cache))
 	}
-	if s.Store != nil {
-		errs = append(errs, s.Store.Close())
+	if s.Index != nil {
+		errs = append(errs, s.Index.Close())
 	}
 	return errors.Join(errs...)
 }
 
-// open returns the local state, and opens it at the first call. After an error
-// the next call tries again.
-func (c *Catalog) open() (*State, error) {
-	if s := c.state.Load(); s != nil {
-		return s, nil
-	}
-	c.opening.Lock()
-	defer c.opening.Unlock()
-	if s := c.state.Load(); s != nil {
-		return s, nil
-	}
-	if c.closed.Load() {
-		return nil, ErrClosed
-	}
-	if c.opts.State == nil {
-		return nil, fmt.Errorf("%w: no state directory", fs.ErrInvalid)
-	}
-	s, err := c.opts.State()
-	if err != nil {
-		return nil, err
-	}
-	opened := *s
-	s = &opened
-	s.Store = newMemo(s.Store)
-	if s.Cache != nil {
-		s.Cache.Watch(func(key cache.Key, _ cache.State) {
-			c.watchers.emit(Event{Kind: BlobChanged, Key: key})
-		})
-		for _, key := range c.records.pinned() {
-			s.Cache.Pin(key)
-		}
-	}
-	c.state.Store(s)
-	return s, nil
-}
-
-// store returns the store of the state.
-func (c *Catalog) store() (*memo, error) {
-	s, err := c.open()
-	if err != nil {
-		return nil, err
-	}
-	return s.Store.(*memo), nil //nolint:forcetypeassert // open has put it there
-}
-
-func (c *Catalog) now() time.Time { return c.clock.now() }
-
-// fresh reports whether what was learnt at t may still be believed.
-func (c *Catalog) fresh(t time.Time, ttl time.Duration) bool {
-	if t.IsZero() || t.UnixNano() <= c.expired.Load() {
-		return false
-	}
-	age := c.now().Sub(t)
-	return 0 <= age && age < ttl
-}
-
-// Expire makes all that is stored count as out of date: the next look at each
-// thing asks again.
+// Expire makes all that is stored count as out of date: each thing is asked for again
+// when it is next needed.
 func (c *Catalog) Expire() {
-	c.expired.Store(c.now().UnixNano())
-	c.absent.clear()
+	c.expired.Store(c.Now().UnixNano())
+	c.negative.clear()
 	c.failed.clear()
 }
 
-// lock locks the stored entries of one collection (and of some others).
-func (c *Catalog) lock(remote, collection string) (unlock func()) {
-	mu := &c.locks[hashOf(remote, collection)%uint64(len(c.locks))]
-	mu.Lock()
-	return mu.Unlock
+// SetRemote adds a remote, or replaces the one of its name, while others use the
+// catalogue. Requests under way keep the client that was replaced, which is not closed.
+func (c *Catalog) SetRemote(r Remote) {
+	if !c.remotes.set(r) {
+		c.watchers.emit(Event{Kind: ListingChanged})
+	}
+	c.LookAgain()
+}
+
+// LookAgain clears the negative caches: what registries refused or did not have.
+func (c *Catalog) LookAgain() {
+	c.failed.clear()
+	c.negative.clear()
 }

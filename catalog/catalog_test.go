@@ -24,7 +24,10 @@ import (
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/mem"
+	"github.com/sregfs/sregfs/catalog/uploads"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 func TestMain(m *testing.M) {
@@ -38,6 +41,8 @@ func TestMain(m *testing.M) {
 // A bench is a catalogue with one service called lab, and its state.
 type bench struct {
 	*catalog.Catalog
+	*uploads.Uploads
+	*verbs.Verbs
 	t      testing.TB
 	svc    *service
 	store  *keptStore
@@ -50,7 +55,7 @@ type bench struct {
 }
 
 // A keptStore outlives the catalogue: a restart finds it again.
-type keptStore struct{ catalog.Store }
+type keptStore struct{ index.Store }
 
 func (keptStore) Close() error { return nil }
 
@@ -69,12 +74,12 @@ func (b *bench) open() {
 	b.t.Helper()
 	remotes := append([]catalog.Remote{{Name: "lab", Type: "test", URL: "https://lab.example.org", Client: b.svc.client("lab"), Policy: b.policy}}, b.extra...)
 	c, err := catalog.New(catalog.Options{
-		Types: all.Types, Remotes: remotes, Default: "lab", Records: filepath.Join(b.dir, "records"), State: b.state,
+		Remotes: remotes, Records: filepath.Join(b.dir, "records"), State: b.state,
 	})
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.Catalog = c
+	b.use(c)
 	c.Watch(func(e catalog.Event) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -83,17 +88,29 @@ func (b *bench) open() {
 }
 
 func (b *bench) state() (*catalog.State, error) {
-	blobs, err := cache.Open(filepath.Join(b.dir, "cache"), cache.Options{Index: catalog.BlobIndex(b.store)})
+	blobs, err := cache.Open(filepath.Join(b.dir, "cache"), cache.Options{Index: index.Blobs(b.store)})
 	if err != nil {
 		return nil, err
 	}
 	drafts, err := spool.Open(filepath.Join(b.dir, "spool"), spool.Options{Reserve: -1})
-	return &catalog.State{Store: b.store, Cache: blobs, Spool: drafts}, err
+	return &catalog.State{Index: index.New(b.store), Cache: blobs, Spool: drafts}, err
+}
+
+// use puts the bench to another catalogue.
+func (b *bench) use(c *catalog.Catalog) {
+	b.Catalog, b.Uploads = c, uploads.New(c, nil)
+	b.Verbs = verbs.New(c, b.Uploads, verbs.Options{Types: all.Types, Default: "lab"})
+}
+
+// Start begins the background work of a mount.
+func (b *bench) Start(ctx context.Context) error {
+	return errors.Join(b.Catalog.Start(ctx), b.Uploads.Start(ctx))
 }
 
 func (b *bench) close() {
 	b.t.Helper()
-	if err := b.Close(context.Background()); err != nil {
+	b.Drain(context.Background())
+	if err := b.Close(); err != nil {
 		b.t.Errorf("Close: %v", err)
 	}
 }
@@ -420,11 +437,11 @@ func TestList_untold(t *testing.T) {
 
 // countingStore counts changes.
 type countingStore struct {
-	catalog.Store
+	index.Store
 	changes int
 }
 
-func (s *countingStore) Apply(changes ...catalog.KV) error {
+func (s *countingStore) Apply(changes ...index.KV) error {
 	s.changes += len(changes)
 	return s.Store.Apply(changes...)
 }

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// A clock never goes back, whoever sets the machine's, and goes on while the machine
-// sleeps: Go's steady clock stands still then (golang/go#24595), and what was
-// learnt in the evening would be fresh in the morning.
+// A clock never goes back, even if the time of day is set back, and goes on while the
+// machine sleeps. Go's monotonic clock stands still then (golang/go#24595), so that a
+// listing from the evening would count as fresh in the morning.
 type clock struct {
-	start time.Time    // for the steady clock
+	start time.Time    // for the monotonic clock
 	wall  time.Time    // the same as a time of day
-	ahead atomic.Int64 // how far the time of day got ahead of the steady clock at most
+	ahead atomic.Int64 // the most by which the time of day was ahead of the monotonic clock
 }
 
 func newClock() *clock {
@@ -28,7 +28,7 @@ func (c *clock) now() time.Time {
 	return c.at(t.Sub(c.start), t.Round(0).Sub(c.wall))
 }
 
-// at is now, given what the steady clock and the time of day counted since the start.
+// at is now, given what the monotonic clock and the time of day counted since the start.
 func (c *clock) at(steady, day time.Duration) time.Time {
 	ahead := int64(day - steady)
 	for {

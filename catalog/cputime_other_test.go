@@ -4,6 +4,8 @@
 
 package catalog_test
 
-import "time"
+import (
+	"time"
+)
 
 func cpuTime() time.Duration { return 0 } // not known

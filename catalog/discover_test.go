@@ -13,6 +13,7 @@ import (
 	"github.com/sregfs/sregfs/backends/oci"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // newHub returns a catalogue with a real registry as the remote "hub".
@@ -124,7 +125,7 @@ func TestVerbs_requests(t *testing.T) {
 			return err
 		}, []string{blob, manifest}},
 		"pull": {func(t *testing.T, b *bench, uri string) error {
-			_, err := b.Pull(t.Context(), uri, "", false, nil)
+			_, err := b.Pull(t.Context(), uri, verbs.PullOptions{}, nil)
 			return err
 		}, []string{blob, manifest}},
 	}
@@ -153,7 +154,7 @@ func TestPush_requests(t *testing.T) {
 	t.Parallel()
 	reg, b := newHub(t)
 	reg.Forget()
-	if _, err := b.Push(t.Context(), file(t, tiny(t, "a")), "hub://org/hello:1", false, nil); err != nil {
+	if _, err := b.Push(t.Context(), file(t, tiny(t, "a")), "hub://org/hello:1", verbs.PushOptions{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	put := slices.IndexFunc(reg.Requests(), func(r ocitest.Request) bool {

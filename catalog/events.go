@@ -3,11 +3,8 @@
 package catalog
 
 import (
-	"context"
 	"maps"
-	"strings"
 	"sync"
-	"time"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
@@ -17,7 +14,7 @@ import (
 type Event struct {
 	Kind       EventKind
 	Remote     string
-	Collection string       // for ListingChanged: where names came or went
+	Collection string       // for ListingChanged: whose names changed
 	Ref        backends.Ref // for ImageChanged, ImageGone
 	Key        cache.Key    // for BlobChanged
 }
@@ -27,17 +24,13 @@ type EventKind int
 
 // The kinds of events.
 const (
-	ListingChanged EventKind = iota // names of a collection came or went
+	ListingChanged EventKind = iota // names in a collection were added or removed
 	ImageChanged                    // a name means another version, or more is known of it
-	ImageGone                       // a name is no more
+	ImageGone                       // a name was removed
 	BlobChanged                     // a blob became partial, whole, or was dropped
 )
 
-// Watch calls fn for each event until stop is called. fn must not block, nor
-// call the catalogue. A call under way when stop is called may still end.
-func (c *Catalog) Watch(fn func(Event)) (stop func()) { return c.watchers.add(fn) }
-
-// watchers are those who want to hear of events. The zero value is ready.
+// watchers are the functions that are called with events. The zero value is ready.
 type watchers struct {
 	mu   sync.Mutex // guards the fields below
 	next int
@@ -73,80 +66,4 @@ func (w *watchers) emit(events ...Event) {
 			fn(e)
 		}
 	}
-}
-
-// follow listens to a service that tells what changed.
-func (c *Catalog) follow(ctx context.Context, r Remote) {
-	for change, err := range r.Client.Watch(ctx) {
-		if err != nil {
-			c.opts.Log.Warn("watch ended", "remote", r.Name, "err", err)
-			return
-		}
-		c.noteChange(r, change)
-	}
-}
-
-// noteChange asks again for listings that somebody has looked at; the others
-// are asked for anyway when they are first wanted.
-func (c *Catalog) noteChange(r Remote, change backends.Change) {
-	if r.atHand() {
-		c.watchers.emit(Event{Kind: ListingChanged, Remote: r.Name, Collection: change.Collection})
-		return
-	}
-	s, err := c.store()
-	if err != nil {
-		return
-	}
-	c.own.add(c.now(), headerKey(r.Name, change.Collection))
-	if _, ok := readHeader(s, r.Name, change.Collection); ok {
-		c.refreshLater(r, change.Collection)
-	}
-	if !change.Below {
-		return
-	}
-	c.own.add(c.now(), doubtKey(r.Name, change.Collection))
-	c.doubtBelow(s, r, change.Collection)
-}
-
-// doubtKey stands for all listings below a collection.
-func doubtKey(remote, collection string) []byte {
-	return append(headerKey(remote, collection), "below"...)
-}
-
-// doubted reports whether the service told of a change in a listing since it was
-// asked for it.
-func (c *Catalog) doubted(remote, collection string, asked time.Time) bool {
-	if c.own.since(headerKey(remote, collection), asked) {
-		return true
-	}
-	for collection != "" {
-		if collection, _ = parentOf(collection); c.own.since(doubtKey(remote, collection), asked) {
-			return true
-		}
-	}
-	return false
-}
-
-// doubtBelow makes all listings below a collection stale. There may be many:
-// they are asked for when somebody looks at them again.
-func (c *Catalog) doubtBelow(s Store, r Remote, parent string) {
-	var changes []KV
-	var events []Event
-	for collection, h := range headers(s, r.Name) {
-		if below(collection, parent) {
-			h.fetched = time.Time{}
-			changes = append(changes, KV{headerKey(r.Name, collection), h.encode()})
-			events = append(events, Event{Kind: ListingChanged, Remote: r.Name, Collection: collection})
-		}
-	}
-	if err := s.Apply(changes...); err != nil {
-		c.opts.Log.Warn("a change could not be noted", "remote", r.Name, "collection", parent, "err", err)
-	}
-	c.watchers.emit(events...)
-}
-
-// below reports whether collection lies in parent, at any depth.
-func below(collection, parent string) bool {
-	return parent == "" && collection != "" ||
-		len(collection) > len(parent) && collection[len(parent)] == '/' && strings.HasPrefix(collection, parent)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/sregfs/sregfs/backends/backendtest"
 	"github.com/sregfs/sregfs/backends/dir"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // What a URI says of a version is still said where the verb acts.
@@ -25,9 +26,9 @@ func TestRemove_version(t *testing.T) {
 	now := svc.put("c/x:1", []byte("2"))
 	b := newBench(t, svc)
 	ctx := t.Context()
-	for what, remove := range map[string]func() (catalog.Record, error){
-		"a version that the tag does not mean": func() (catalog.Record, error) { return b.Remove(ctx, "lab://c/x:1@"+old.Version, "") },
-		"the tag, if it means another":         func() (catalog.Record, error) { return b.Remove(ctx, "lab://c/x:1", old.Version) },
+	for what, remove := range map[string]func() (verbs.Record, error){
+		"a version that the tag does not mean": func() (verbs.Record, error) { return b.Remove(ctx, "lab://c/x:1@"+old.Version, "") },
+		"the tag, if it means another":         func() (verbs.Record, error) { return b.Remove(ctx, "lab://c/x:1", old.Version) },
 	} {
 		rec, err := remove()
 		wantErr(t, what, err, fs.ErrNotExist)
@@ -107,7 +108,7 @@ func TestChanging_oneRemote(t *testing.T) {
 	b := newBench(t, svc, local)
 	ctx := t.Context()
 	b.names("c")
-	if _, err := b.Add(ctx, file(t, tiny(t, "here")), "local://c/x:1", false, false, nil); err != nil {
+	if _, err := b.Add(ctx, file(t, tiny(t, "here")), "local://c/x:1", verbs.AddOptions{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if rec, err := b.Remove(ctx, "c/x:1", ""); err != nil || rec.URI != "local://c/x:1" {
@@ -131,7 +132,7 @@ func TestShare_oneRemote(t *testing.T) {
 	_, local := withLocal(t)
 	svc := newService()
 	b := newBench(t, svc, local)
-	if _, err := b.Add(t.Context(), file(t, tiny(t, "")), "local://c/x:1", false, false, nil); err != nil {
+	if _, err := b.Add(t.Context(), file(t, tiny(t, "")), "local://c/x:1", verbs.AddOptions{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	_, err := b.Share(t.Context(), "c/x:1", "")
@@ -148,7 +149,7 @@ func TestLocalVerbs(t *testing.T) {
 	ctx := t.Context()
 	b.names("c")
 	here := tiny(t, "here")
-	if rec, err := b.Add(ctx, file(t, here), "c/x:1", false, false, nil); err != nil || rec.URI != "local://c/x:1" {
+	if rec, err := b.Add(ctx, file(t, here), "c/x:1", verbs.AddOptions{}, nil); err != nil || rec.URI != "local://c/x:1" {
 		t.Errorf("Add = %s, %v", rec.URI, err)
 	}
 	if n := svc.count("push"); n != 0 {
@@ -160,7 +161,7 @@ func TestLocalVerbs(t *testing.T) {
 	if rec, err := b.Find(ctx, "c/x:1"); err != nil || rec.URI != "lab://c/x:1" {
 		t.Errorf("Find = %s, %v", rec.URI, err)
 	}
-	if rec, err := b.Push(ctx, file(t, here), "c/y:1", false, nil); err != nil || rec.URI != "lab://c/y:1" {
+	if rec, err := b.Push(ctx, file(t, here), "c/y:1", verbs.PushOptions{}, nil); err != nil || rec.URI != "lab://c/y:1" {
 		t.Errorf("Push = %s, %v", rec.URI, err)
 	}
 }
@@ -178,10 +179,10 @@ func TestLookup_versionIsKept(t *testing.T) {
 	})
 	ctx := t.Context()
 	want := tiny(t, "")
-	if _, err := b.Push(ctx, file(t, want), "other://c/x:1", false, nil); err != nil {
+	if _, err := b.Push(ctx, file(t, want), "other://c/x:1", verbs.PushOptions{}, nil); err != nil {
 		t.Fatal(err)
 	}
-	rec, err := b.Pull(ctx, "other://c/x:1@"+digest(want), filepath.Join(t.TempDir(), "copy"), false, nil)
+	rec, err := b.Pull(ctx, "other://c/x:1@"+digest(want), verbs.PullOptions{To: filepath.Join(t.TempDir(), "copy")}, nil)
 	if err != nil || rec.Ref != backendtest.Ref(t, "c/x:1@"+digest(want)) {
 		t.Errorf("Pull = %s, %v", rec.URI, err)
 	}

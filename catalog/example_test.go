@@ -4,6 +4,7 @@ package catalog_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -12,11 +13,9 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/dir"
 	"github.com/sregfs/sregfs/catalog"
-	"github.com/sregfs/sregfs/catalog/mem"
 )
 
-// The catalogue knows what is on which remote. Its verbs take URIs, as the command line
-// does. Here a file is pushed, found, and pulled.
+// The catalogue knows what is on which remote. Here a remote is a directory of this machine.
 func ExampleCatalog() {
 	ctx := context.Background()
 	path, err := os.MkdirTemp("", "images")
@@ -24,39 +23,35 @@ func ExampleCatalog() {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(path)
-	lab, err := dir.Open(ctx, backends.Env{Remote: "lab", Config: map[string]any{"path": filepath.Join(path, "lab")}})
+	image, err := os.ReadFile("inspect/testdata/small-gzip.simg")
+	if err != nil {
+		log.Fatal(err)
+	}
+	team := filepath.Join(path, "team", "tool")
+	if err := errors.Join(os.MkdirAll(team, 0o755), os.WriteFile(filepath.Join(team, "1.0.simg"), image, 0o644)); err != nil {
+		log.Fatal(err)
+	}
+	lab, err := dir.Open(ctx, backends.Env{Remote: "lab", Config: map[string]any{"path": path}})
 	if err != nil {
 		log.Fatal(err)
 	}
 	c, err := catalog.New(catalog.Options{
 		Remotes: []catalog.Remote{{Name: "lab", Type: "dir", Client: backends.NewClient("lab", lab, backends.ClientOptions{})}},
-		Default: "lab",
-		State:   func() (*catalog.State, error) { return &catalog.State{Store: mem.New()}, nil },
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close(ctx)
+	defer c.Close()
 
-	if _, err := c.Push(ctx, "inspect/testdata/small-gzip.simg", "lab://team/tool:1.0", false, nil); err != nil {
-		log.Fatal(err)
-	}
-	for image, err := range c.Images(ctx, "tool", "", true) {
+	for entry, err := range c.List(ctx, "lab", "team") {
 		if err != nil {
 			log.Fatal(err)
 		}
-		fmt.Println(image.URI, image.Size)
+		fmt.Println(entry.Image.Ref)
 	}
-	to := filepath.Join(path, "tool.simg")
-	if _, err := c.Pull(ctx, "team/tool:1.0", to, false, nil); err != nil {
-		log.Fatal(err)
-	}
-	info, err := os.Stat(to)
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(info.Size())
+	found, err := c.Lookup(ctx, "lab", backends.Ref{Collection: "team", Name: "tool", Tag: "1.0"})
+	fmt.Println(found.Size, found.Format, err)
 	// Output:
-	// lab://team/tool:1.0 8192
-	// 8192
+	// team/tool:1.0
+	// 8192 simg <nil>
 }

@@ -2,7 +2,9 @@
 
 package catalog
 
-import "time"
+import (
+	"time"
+)
 
 // Suspend lets d pass by the time of day while the steady clock stands still, as
 // it does when the machine sleeps.

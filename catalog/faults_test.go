@@ -23,16 +23,19 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/badger"
+	"github.com/sregfs/sregfs/catalog/index"
+	"github.com/sregfs/sregfs/catalog/uploads"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // A weakStore takes so many more changes, then none: a full disk, or a process
 // that was killed.
 type weakStore struct {
-	catalog.Store
+	index.Store
 	left atomic.Int64
 }
 
-func (s *weakStore) Apply(changes ...catalog.KV) error {
+func (s *weakStore) Apply(changes ...index.KV) error {
 	for _, c := range changes {
 		if s.left.Add(-1) < 0 {
 			return fmt.Errorf("index: %w", syscall.ENOSPC)
@@ -160,7 +163,7 @@ func TestTarget_otherSpelling(t *testing.T) {
 		svc.put("library/alpine:3", tiny(t, ""))
 		svc.images[mustRef(t, "library/Alpine:3")] = svc.images[mustRef(t, "library/alpine:3")]
 		b := newBench(t, svc, func(b *bench) { b.policy = policy })
-		_, err := b.Create(t.Context(), "lab", mustRef(t, "library/Alpine:3"), "simg", false)
+		_, err := b.Create(t.Context(), uploads.Destination{Remote: "lab", Ref: mustRef(t, "library/Alpine:3"), Format: "simg"})
 		if !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "library/alpine:3") {
 			t.Errorf("%+v: Create = %v, want a refusal with the registry's name", policy, err)
 		}
@@ -169,7 +172,7 @@ func TestTarget_otherSpelling(t *testing.T) {
 			if err := os.WriteFile(file, tiny(t, text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			_, err := b.Push(t.Context(), file, "lab://library/Alpine:3", true, nil)
+			_, err := b.Push(t.Context(), file, "lab://library/Alpine:3", verbs.PushOptions{Force: true}, nil)
 			if !errors.Is(err, fs.ErrInvalid) {
 				t.Errorf("%+v: Push of %q = %v, want fs.ErrInvalid", policy, text, err)
 			}
@@ -265,11 +268,11 @@ func TestClosed(t *testing.T) {
 // A goneStore is one whose directory was removed under it: what it had can be read,
 // nothing can be written, and the errors are those of missing files.
 type goneStore struct {
-	catalog.Store
+	index.Store
 	gone atomic.Bool
 }
 
-func (s *goneStore) Apply(changes ...catalog.KV) error {
+func (s *goneStore) Apply(changes ...index.KV) error {
 	if s.gone.Load() {
 		return &fs.PathError{Op: "statfs", Path: "/index", Err: syscall.ENOENT}
 	}

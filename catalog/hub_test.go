@@ -16,6 +16,7 @@ import (
 	"github.com/sregfs/sregfs/backends/hub/hubtest"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // newArchive is a bench with an archive of Singularity Hub as its remote.
@@ -51,7 +52,7 @@ func TestHub_flippedBit(t *testing.T) {
 	b := newArchive(t, srv)
 	for _, img := range kinds {
 		to := filepath.Join(t.TempDir(), "image")
-		if _, err := b.Pull(t.Context(), "hub://"+img.Name+":spoilt", to, false, nil); !errors.Is(err, backends.ErrCorrupt) {
+		if _, err := b.Pull(t.Context(), "hub://"+img.Name+":spoilt", verbs.PullOptions{To: to}, nil); !errors.Is(err, backends.ErrCorrupt) {
 			t.Errorf("Pull of %s with a flipped bit: %v, want ErrCorrupt", img.Name, err)
 		}
 		if _, err := os.Stat(to); !errors.Is(err, fs.ErrNotExist) {
@@ -71,7 +72,7 @@ func TestHub_pull(t *testing.T) {
 	srv := hubtest.Start(t, hubtest.Options{}, hubtest.Image{Name: "org/gz", Tag: "1", Ext: "img.gz", Content: content})
 	b := newArchive(t, srv)
 	to := filepath.Join(t.TempDir(), "image")
-	if _, err := b.Pull(t.Context(), "shub://org/gz:1", to, false, nil); err != nil {
+	if _, err := b.Pull(t.Context(), "shub://org/gz:1", verbs.PullOptions{To: to}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(to); err != nil || !bytes.Equal(got, content) {

@@ -9,8 +9,10 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // List yields what a collection holds: from the store while that is younger
@@ -24,35 +26,41 @@ import (
 //
 // Errors: fs.ErrNotExist if there is no such collection; those of
 // backends.Lister where nothing is stored.
-func (c *Catalog) List(ctx context.Context, remote, collection string) iter.Seq2[backends.Entry, error] {
+func (c *listings) List(ctx context.Context, remote, collection string) iter.Seq2[backends.Entry, error] {
 	return func(yield func(backends.Entry, error) bool) {
 		for l, err := range c.Names(ctx, remote, collection) {
 			if err != nil {
 				yield(backends.Entry{}, err)
 				return
 			}
-			if !yield(l.entry(), nil) {
+			if !yield(l.Entry(), nil) {
 				return
 			}
 		}
 	}
 }
 
-// Names is List for those who need little of each entry, which is valid until
-// the next step only.
+// A Listed is what a listing has of one name.
+type Listed = index.Listed
+
+// AppendVersion appends the image's version, else its digest, in few bytes.
+func AppendVersion(b []byte, img *backends.Image) []byte { return index.AppendVersion(b, img) }
+
+// Names is List for a caller that needs little of each entry. An entry is valid until the
+// next step only.
 //
 // Errors: those of List.
-func (c *Catalog) Names(ctx context.Context, remote, collection string) iter.Seq2[*Listed, error] {
-	return func(yield func(*Listed, error) bool) {
+func (c *listings) Names(ctx context.Context, remote, collection string) iter.Seq2[*Listed, error] {
+	return func(yield func(*index.Listed, error) bool) {
 		r, err := c.Remote(remote)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		made := c.records.children(remote, collection)
-		isMade := c.records.isMade(remote, collection)
+		made := c.records.Children(remote, collection)
+		isMade := c.records.IsMade(remote, collection)
 		l := lister{yield: yield, made: made, ours: isMade, exists: isMade || collection == ""}
-		if r.atHand() {
+		if r.Local() {
 			l.from(r.Client.List(ctx, collection))
 			return
 		}
@@ -62,7 +70,7 @@ func (c *Catalog) Names(ctx context.Context, remote, collection string) iter.Seq
 			return
 		}
 		err = c.listable(ctx, s, r, collection)
-		if errors.Is(err, errStore) && r.Client != nil {
+		if errors.Is(err, index.ErrStore) && r.Client != nil {
 			// What cannot be stored can still be shown.
 			l.from(r.Client.List(ctx, collection))
 			return
@@ -71,22 +79,22 @@ func (c *Catalog) Names(ctx context.Context, remote, collection string) iter.Seq
 	}
 }
 
-// listable sees to it that a listing is stored, if there can be one.
-func (c *Catalog) listable(ctx context.Context, s Store, r Remote, collection string) error {
-	if h, ok := readHeader(s, r.Name, collection); ok {
+// listable has a listing made if none is stored. It returns why there is none.
+func (c *listings) listable(ctx context.Context, s *index.Index, r Remote, collection string) error {
+	if h, ok := s.Header(r.Name, collection); ok {
 		if c.listFresh(h) {
 			return nil
 		}
 		c.refreshLater(r, collection)
-		if err := c.failed.last(string(headerKey(r.Name, collection))); errors.Is(err, errStore) {
-			return err // what is stored would stay as it is for ever
+		if err := c.failed.last(string(index.HeaderKey(r.Name, collection))); errors.Is(err, index.ErrStore) {
+			return err // what is stored can no longer change
 		}
 		return nil
 	}
 	if r.Client == nil {
-		return r.unopened()
+		return r.Unopened()
 	}
-	if err := c.failed.recent(string(headerKey(r.Name, collection)), c.now()); err != nil {
+	if err := c.failed.recent(string(index.HeaderKey(r.Name, collection)), c.Now()); err != nil {
 		return err
 	}
 	return c.join(ctx, s, r, collection)
@@ -94,14 +102,14 @@ func (c *Catalog) listable(ctx context.Context, s Store, r Remote, collection st
 
 // A lister yields one listing, with the collections made by hand among it.
 type lister struct {
-	yield  func(*Listed, error) bool
-	made   map[string]bool // full names of child collections, less those that came by
+	yield  func(*index.Listed, error) bool
+	made   map[string]bool // full names of child collections that were not yielded yet
 	exists bool            // the collection is there, also where the registry does not know it
 	ours   bool            // it was made here: nothing is missing that was shown before
-	ended  bool            // the caller wants no more
+	ended  bool            // the caller has ended the iteration
 }
 
-func (l *lister) add(e *Listed) bool {
+func (l *lister) add(e *index.Listed) bool {
 	if e.Collection != "" {
 		delete(l.made, e.Collection)
 	}
@@ -109,16 +117,16 @@ func (l *lister) add(e *Listed) bool {
 	return !l.ended
 }
 
-// end yields what was made by hand, and the error unless it can be passed over:
-// what came is all, or nobody can tell more.
+// end yields the collections made by hand, and err, unless the listing is complete without
+// what failed.
 func (l *lister) end(err error) {
 	for _, collection := range slices.Sorted(maps.Keys(l.made)) {
-		if l.ended || !l.add(&Listed{Collection: collection}) {
+		if l.ended || !l.add(&index.Listed{Collection: collection}) {
 			return
 		}
 	}
 	if l.ended || err == nil || errors.Is(err, errors.ErrUnsupported) ||
-		l.exists && errors.Is(err, fs.ErrNotExist) || l.ours && passing(err) {
+		l.exists && errors.Is(err, fs.ErrNotExist) || l.ours && Passing(err) {
 		return
 	}
 	l.yield(nil, err)
@@ -134,7 +142,7 @@ func (l *lister) from(seq iter.Seq2[backends.Entry, error]) {
 		if e.Untold != nil {
 			continue
 		}
-		if !l.add(&Listed{Collection: e.Collection, Ref: e.Image.Ref, Format: e.Image.Format, image: &e.Image}) {
+		if !l.add(index.Directly(e.Collection, &e.Image)) {
 			return
 		}
 	}
@@ -142,15 +150,15 @@ func (l *lister) from(seq iter.Seq2[backends.Entry, error]) {
 }
 
 // stored yields what the store has; err is why that may be nothing.
-func (l *lister) stored(s Store, remote, collection string, err error) {
-	prefix := listPrefix(remote, collection)
-	one := Listed{Ref: backends.Ref{Collection: collection}}
-	for kv, scanErr := range pages(s, prefix, nil) {
+func (l *lister) stored(s *index.Index, remote, collection string, err error) {
+	prefix := index.ListPrefix(remote, collection)
+	one := index.Listed{Ref: backends.Ref{Collection: collection}}
+	for kv, scanErr := range index.Pages(s, prefix, nil) {
 		if scanErr != nil {
 			l.yield(nil, listError(remote, collection, scanErr))
 			return
 		}
-		if one.read(kv, len(prefix), collection) && !l.add(&one) {
+		if one.Read(kv, len(prefix), collection) && !l.add(&one) {
 			return
 		}
 	}
@@ -158,11 +166,12 @@ func (l *lister) stored(s Store, remote, collection string, err error) {
 }
 
 // IsCollection reports whether the remote has a collection of that name, from
-// the stored listings, or by listing it. One that cannot be listed, or not by who
-// asks, may be there, and what is in it can be had by name: it reports true.
+// the stored listings, or by listing it. For one that
+// cannot be listed, or not with this login, it reports true: it may be there, and images
+// in it can be opened by name.
 //
 // Errors: those of backends.Lister that say nothing of the collection.
-func (c *Catalog) IsCollection(ctx context.Context, remote, collection string) (bool, error) {
+func (c *listings) IsCollection(ctx context.Context, remote, collection string) (bool, error) {
 	r, err := c.Remote(remote)
 	if err != nil {
 		return false, err
@@ -170,10 +179,10 @@ func (c *Catalog) IsCollection(ctx context.Context, remote, collection string) (
 	if err := checkCollection(collection); err != nil {
 		return false, nil //nolint:nilerr // there is none of an impossible name
 	}
-	if collection == "" || c.records.isMade(remote, collection) {
+	if collection == "" || c.records.IsMade(remote, collection) {
 		return true, nil
 	}
-	if r.atHand() {
+	if r.Local() {
 		for _, err = range r.Client.List(ctx, collection) {
 			break
 		}
@@ -182,11 +191,11 @@ func (c *Catalog) IsCollection(ctx context.Context, remote, collection string) (
 		if storeErr != nil {
 			return false, storeErr
 		}
-		if isEmptied(s, remote, collection) {
+		if s.Emptied(remote, collection) {
 			c.lookAgain(s, r, collection)
 			return false, nil
 		}
-		if stored(s, remote, collection) {
+		if s.HasCollection(remote, collection) {
 			return true, nil
 		}
 		err = c.discover(ctx, s, r, collection)
@@ -202,32 +211,13 @@ func (c *Catalog) IsCollection(ctx context.Context, remote, collection string) (
 
 // IsListed reports whether a collection is one for certain, which IsCollection does not:
 // it was made here, or a listing has shown it. No registry is asked.
-func (c *Catalog) IsListed(remote, collection string) bool {
+func (c *listings) IsListed(remote, collection string) bool {
 	r, err := c.Remote(remote)
-	if err != nil || r.atHand() || c.records.isMade(remote, collection) {
-		return err == nil // who has the files at hand does not guess
+	if err != nil || r.Local() || c.records.IsMade(remote, collection) {
+		return err == nil // for files of this machine IsCollection is certain
 	}
 	s, err := c.store()
-	return err == nil && stored(s, remote, collection)
-}
-
-// stored reports whether a collection is known.
-func stored(s Store, remote, collection string) bool {
-	if isEmptied(s, remote, collection) {
-		return false
-	}
-	for _, key := range [][]byte{headerKey(remote, collection), childKey(remote, collection)} {
-		if _, err := s.Get(key); err == nil {
-			return true
-		}
-	}
-	for kv, err := range s.Scan(append(listPrefix(remote, collection), entryImage), nil) {
-		e, ok := decodeEntry(kv.Value, backends.Ref{})
-		if err == nil && ok && e.shown() {
-			return true
-		}
-	}
-	return false
+	return err == nil && s.HasCollection(remote, collection)
 }
 
 // checkCollection returns fs.ErrInvalid for what can be no collection's name.
@@ -236,4 +226,54 @@ func checkCollection(collection string) error {
 		return nil
 	}
 	return backends.Ref{Collection: collection, Name: "x", Tag: "x"}.Check()
+}
+
+// discover finds out whether there is a collection of which nothing is known, for a path
+// that is opened before it was listed. It lists both the collection and its parent, and
+// returns with the first answer; the collection's own listing goes on in the background.
+// A registry's catalogue names its collections at once, while their tags cost
+// requests for each image.
+//
+// Errors: fs.ErrNotExist if there is none; those of backends.Lister.
+func (c *listings) discover(ctx context.Context, s *index.Index, r Remote, collection string) error {
+	parent, _ := index.Parent(collection)
+	_, known := s.Header(r.Name, parent)
+	if known || r.Client == nil {
+		return c.listable(ctx, s, r, collection)
+	}
+	var probe sync.WaitGroup
+	defer probe.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	found := make(chan struct{})
+	probe.Go(func() {
+		_ = backends.Guard(c.opts.Log, func() error { // it is in the log, and nothing was found
+			if holds(ctx, r, parent, collection) {
+				close(found)
+				cancel() // the listing goes on in the background
+			}
+			return nil
+		})
+	})
+	err := c.listable(ctx, s, r, collection)
+	select {
+	case <-found:
+		return nil
+	default:
+		return err
+	}
+}
+
+// holds reports whether a listing begins with collections, and one of them is
+// child. It goes no further than to the first image: those can cost requests.
+func holds(ctx context.Context, r Remote, collection, child string) bool {
+	for e, err := range r.Client.List(ctx, collection) {
+		if err != nil || e.Collection == "" {
+			return false
+		}
+		if e.Collection == child {
+			return true
+		}
+	}
+	return false
 }

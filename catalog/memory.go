@@ -10,20 +10,21 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
-// What is remembered in memory only, because it is soon out of date. None of it
-// grows without bound.
+// What is kept in memory only, because it is soon out of date. Its size is bounded.
 
 const maxRemembered = 10_000
 
-// A memory is a set of keys, each with a time. The zero value is ready.
-type memory struct {
+// A negativeCache has the keys of names that a registry did not have, each with the time
+// of its answer. The zero value is ready.
+type negativeCache struct {
 	mu sync.Mutex
 	m  map[string]time.Time
 }
 
-func (m *memory) add(key string, at time.Time) {
+func (m *negativeCache) add(key string, at time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.m == nil || len(m.m) >= maxRemembered {
@@ -33,20 +34,20 @@ func (m *memory) add(key string, at time.Time) {
 }
 
 // at returns the time of key, zero if it is not there.
-func (m *memory) at(key string) time.Time {
+func (m *negativeCache) at(key string) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.m[key]
 }
 
-func (m *memory) drop(key string) {
+func (m *negativeCache) drop(key string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.m, key)
 }
 
 // dropOlder is drop if the time is before t.
-func (m *memory) dropOlder(key []byte, t time.Time) {
+func (m *negativeCache) dropOlder(key []byte, t time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if at, ok := m.m[string(key)]; ok && at.Before(t) {
@@ -54,15 +55,15 @@ func (m *memory) dropOlder(key []byte, t time.Time) {
 	}
 }
 
-func (m *memory) clear() {
+func (m *negativeCache) clear() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.m = nil
 }
 
-// failures are the listings that could not be made a short while ago, and the images that
-// were refused: a service that is down must not cost every look a full timeout, and one
-// that counts requests not a request.
+// failures are the listings that failed a short while ago, and the images that were
+// refused. Without them each lookup at a service that is down would take a full timeout,
+// and each at a service that counts requests would use one up.
 type failures struct {
 	mu sync.Mutex
 	m  map[string]failure
@@ -75,7 +76,7 @@ type failure struct {
 
 func (f *failures) add(key string, err error, until time.Time) {
 	if _, short := backends.Shortage(err); short {
-		return // it says nothing about the listing
+		return // this machine is short of something; the registry may be well
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -124,13 +125,13 @@ type remoteHealth struct {
 	seen  time.Time // the last answer
 	err   error     // the last error, nil after an answer
 	away  bool      // it does not answer: what is known is shown without waiting
-	probe time.Time // when somebody waits for it again
+	probe time.Time // when it is asked again
 }
 
 // note records the outcome of a question.
 func (h *health) note(remote string, err error, now time.Time) {
 	_, short := backends.Shortage(err)
-	if short || errors.Is(err, context.Canceled) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, ErrClosed) || errors.Is(err, errStore) {
+	if short || errors.Is(err, context.Canceled) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, ErrClosed) || errors.Is(err, index.ErrStore) {
 		return
 	}
 	h.mu.Lock()
@@ -142,7 +143,7 @@ func (h *health) note(remote string, err error, now time.Time) {
 	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) {
 		v = remoteHealth{seen: now}
 	} else {
-		v.err, v.away = err, v.away || passing(err)
+		v.err, v.away = err, v.away || Passing(err)
 	}
 	h.m[remote] = v
 }
@@ -153,8 +154,8 @@ func (h *health) of(remote string) remoteHealth {
 	return h.m[remote]
 }
 
-// away reports whether the remote did not answer the last time, and whether it
-// is this caller's turn to see if it does again.
+// away reports whether the remote did not answer the last time, and whether this caller
+// is the one to ask it again.
 func (h *health) away(remote string, now time.Time, every time.Duration) (away, probe bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -169,8 +170,63 @@ func (h *health) away(remote string, now time.Time, every time.Duration) (away, 
 	return true, probe
 }
 
-// passing reports whether err may be gone at the next try.
-func passing(err error) bool {
+// Passing reports whether err is one that another try may not meet.
+func Passing(err error) bool {
 	return errors.Is(err, backends.ErrUnavailable) || errors.Is(err, backends.ErrRateLimited) ||
 		errors.Is(err, context.DeadlineExceeded)
+}
+
+// Many registries list names only, so that "ls -l" costs a request for each. After three
+// lookups in one collection that had to ask, the facts of the following names are
+// prefetched, as a kernel reads ahead in a file. A single stat stays a single request.
+const (
+	prefetchAfter  = 3
+	prefetchMin    = 16
+	prefetchMax    = 1024
+	prefetchForget = 10 * time.Second // without a lookup: count from the start again
+)
+
+// A prefetcher counts the lookups in each collection that had to ask. The zero value is
+// ready.
+type prefetcher struct {
+	mu sync.Mutex
+	m  map[string]*stream // by key of the collection's listing
+}
+
+type stream struct {
+	asked   int
+	last    time.Time
+	window  int
+	running bool
+}
+
+// next counts a lookup that had to ask, and returns how many names to prefetch; 0 if
+// none. If it is positive, the caller calls done when they are there.
+func (a *prefetcher) next(key string, now time.Time) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.m == nil || len(a.m) >= maxRemembered {
+		a.m = make(map[string]*stream)
+	}
+	st := a.m[key]
+	if st == nil || now.Sub(st.last) > prefetchForget && !st.running {
+		st = &stream{}
+		a.m[key] = st
+	}
+	st.asked++
+	st.last = now
+	if st.asked < prefetchAfter || st.running {
+		return 0
+	}
+	st.running = true
+	st.window = min(max(prefetchMin, 2*st.window), prefetchMax)
+	return st.window
+}
+
+func (a *prefetcher) done(key string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if st := a.m[key]; st != nil {
+		st.running = false
+	}
 }

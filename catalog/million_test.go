@@ -23,6 +23,9 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/badger"
+	"github.com/sregfs/sregfs/catalog/index"
+	"github.com/sregfs/sregfs/catalog/uploads"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // Benchmarks of a catalogue with a million images on one remote. They need 200 MB
@@ -99,21 +102,20 @@ func (wide) Open(context.Context, backends.Image, int64, int64) (io.ReadCloser, 
 }
 
 // open opens the catalogue in dir, whose one remote is w.
-func (w wide) open(dir string, also func(catalog.Store) catalog.Store) (*catalog.Catalog, error) {
+func (w wide) open(dir string, also func(index.Store) index.Store) (*catalog.Catalog, error) {
 	return catalog.New(catalog.Options{
 		Remotes: []catalog.Remote{{Name: "lab", Type: "test", Client: backends.NewClient("lab", w, backends.ClientOptions{})}},
-		Default: "lab",
 		ListTTL: 24 * time.Hour,
 		State: func() (*catalog.State, error) {
 			db, err := badger.Open(filepath.Join(dir, "index"), badger.Options{Ballast: -1, Settled: debug.FreeOSMemory})
 			if err != nil {
 				return nil, err
 			}
-			var s catalog.Store = db
+			var s index.Store = db
 			if also != nil {
 				s = also(db)
 			}
-			return &catalog.State{Store: s}, nil
+			return &catalog.State{Index: index.New(s)}, nil
 		},
 	})
 }
@@ -126,11 +128,16 @@ func (w wide) use(b *testing.B, dir string) *catalog.Catalog {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
-		if err := c.Close(context.Background()); err != nil {
+		if err := c.Close(); err != nil {
 			b.Error(err)
 		}
 	})
 	return c
+}
+
+// verbsOf returns the verbs of a catalogue that nothing is uploaded to.
+func verbsOf(c *catalog.Catalog) *verbs.Verbs {
+	return verbs.New(c, uploads.New(c, nil), verbs.Options{Default: "lab"})
 }
 
 // crawl lists everything.
@@ -192,7 +199,7 @@ func (w wide) benchOpen(b *testing.B, dir string) {
 			}
 		}
 		usable += time.Since(start)
-		if err := c.Close(context.Background()); err != nil {
+		if err := c.Close(); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -253,7 +260,7 @@ func (w wide) benchImages(b *testing.B, dir, query string, want int) {
 	b.ReportAllocs()
 	for b.Loop() {
 		start, n := time.Now(), 0
-		for _, err := range c.Images(context.Background(), query, "lab", false) {
+		for _, err := range verbsOf(c).Images(context.Background(), verbs.ImagesOptions{Query: query, Remote: "lab"}) {
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -274,13 +281,13 @@ func (w wide) benchImages(b *testing.B, dir, query string, want int) {
 
 // A tally counts what is written.
 type tally struct {
-	catalog.Store
+	index.Store
 	mu     sync.Mutex
 	writes int
 	bytes  int
 }
 
-func (t *tally) Apply(changes ...catalog.KV) error {
+func (t *tally) Apply(changes ...index.KV) error {
 	t.mu.Lock()
 	t.writes += len(changes)
 	for _, c := range changes {
@@ -292,14 +299,14 @@ func (t *tally) Apply(changes ...catalog.KV) error {
 
 func (w wide) benchRefresh(b *testing.B, dir string) {
 	var t *tally
-	c, err := w.open(dir, func(s catalog.Store) catalog.Store {
+	c, err := w.open(dir, func(s index.Store) index.Store {
 		t = &tally{Store: s}
 		return t
 	})
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer c.Close(context.Background())
+	defer c.Close()
 	b.ReportAllocs()
 	began := cpuTime()
 	for b.Loop() {
@@ -351,7 +358,7 @@ func measureMemory(order string) {
 	}
 	fmt.Printf("  settled  %s\n", rss())
 	start = time.Now()
-	err = c.Close(context.Background())
+	err = c.Close()
 	fmt.Printf("  closed in %v (%v); on disk %d MB\n", time.Since(start).Round(time.Millisecond), err, diskMB(dir))
 }
 
@@ -375,7 +382,7 @@ func (w wide) do(c *catalog.Catalog, what string) error {
 		if what == "search" {
 			query = "v4.02-0001f"
 		}
-		for _, err = range c.Images(ctx, query, "", false) {
+		for _, err = range verbsOf(c).Images(ctx, verbs.ImagesOptions{Query: query}) {
 		}
 	}
 	return err

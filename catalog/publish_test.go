@@ -18,12 +18,13 @@ import (
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
 // draft copies content into a draft for ref.
 func draft(t testing.TB, b *bench, ref string, content []byte) *spool.Draft {
 	t.Helper()
-	d, err := b.Create(context.Background(), "lab", mustRef(t, ref), "simg", false)
+	d, err := b.Create(context.Background(), uploads.Destination{Remote: "lab", Ref: mustRef(t, ref), Format: "simg"})
 	if err != nil {
 		t.Fatalf("Create(%s): %v", ref, err)
 	}
@@ -42,8 +43,8 @@ func publish(t testing.TB, b *bench, ref string, content []byte) {
 	}
 }
 
-// uploads returns the states of all drafts.
-func uploads(t testing.TB, b *bench) []spool.State {
+// drafts returns the states of all drafts.
+func drafts(t testing.TB, b *bench) []spool.State {
 	t.Helper()
 	st, err := b.Status(context.Background())
 	if err != nil {
@@ -81,7 +82,7 @@ func TestPublish(t *testing.T) {
 	publish(t, b, "c/sub/x:1", content)
 	wantDiff(t, "events", b.took(), []string{"changed c/sub/x:1", "listing ", "listing c", "listing c/sub"})
 	wantDiff(t, "c", b.names("c"), []string{"c/sub/", "other:1"})
-	wantDiff(t, "drafts", uploads(t, b), []spool.State(nil))
+	wantDiff(t, "drafts", drafts(t, b), []spool.State(nil))
 	asked := svc.count("stat")
 	img := b.mustLookup("c/sub/x:1")
 	if img.Digest != digest(content) || svc.count("stat") != asked {
@@ -110,7 +111,7 @@ func TestPublish_sameAgain(t *testing.T) {
 	if n := svc.count("push"); n != 0 {
 		t.Errorf("sent %d times what was there", n)
 	}
-	wantDiff(t, "drafts", uploads(t, b), []spool.State(nil))
+	wantDiff(t, "drafts", drafts(t, b), []spool.State(nil))
 }
 
 func TestPublish_lostAnswer(t *testing.T) {
@@ -153,7 +154,7 @@ func TestPublish_refused(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, svc, func(b *bench) { b.policy = tc.policy })
-			target, err := b.Target(t.Context(), "lab", mustRef(t, tc.ref), "sif", tc.excl)
+			target, err := b.Target(t.Context(), uploads.Destination{Remote: "lab", Ref: mustRef(t, tc.ref), Format: "sif", Exclusive: tc.excl})
 			wantErr(t, "Target", err, tc.want)
 			replaces := map[string]string{"taken": spool.OnlySame, "may be replaced": old.Version}[tc.name]
 			if err == nil && target.Replaces != replaces {
@@ -205,7 +206,7 @@ func TestPublish_changedMeanwhile(t *testing.T) {
 	defer d.Close()
 	theirs := svc.put("c/x:1", tiny(t, "theirs"))
 	wantErr(t, "Publish", b.Publish(t.Context(), d), backends.ErrChanged)
-	wantDiff(t, "drafts", uploads(t, b), []spool.State{spool.Failed})
+	wantDiff(t, "drafts", drafts(t, b), []spool.State{spool.Failed})
 	if got := svc.images[mustRef(t, "c/x:1")].Image.Version; got != theirs.Version {
 		t.Errorf("the other's image was replaced")
 	}
@@ -218,7 +219,7 @@ func TestPublish_incomplete(t *testing.T) {
 	d := draft(t, b, "c/x:1", tiny(t, "")[:200])
 	wantErr(t, "Publish", b.Publish(t.Context(), d), backends.ErrCorrupt)
 	d.Close()
-	wantDiff(t, "drafts", uploads(t, b), []spool.State{spool.Incomplete})
+	wantDiff(t, "drafts", drafts(t, b), []spool.State{spool.Incomplete})
 	if n := svc.count("push"); n != 0 {
 		t.Errorf("half an image was sent")
 	}
@@ -233,9 +234,9 @@ func TestPublish_failureKeepsDraft(t *testing.T) {
 		svc.set(func() { svc.down = true })
 		wantErr(t, "Publish", b.Publish(t.Context(), d), backends.ErrUnavailable)
 		d.Close()
-		wantDiff(t, "drafts", uploads(t, b), []spool.State{spool.Failed})
+		wantDiff(t, "drafts", drafts(t, b), []spool.State{spool.Failed})
 		b.restart()
-		wantDiff(t, "drafts after a restart", uploads(t, b), []spool.State{spool.Failed})
+		wantDiff(t, "drafts after a restart", drafts(t, b), []spool.State{spool.Failed})
 		svc.set(func() { svc.down = false })
 		st, err := b.Status(t.Context())
 		if err != nil {
@@ -246,7 +247,7 @@ func TestPublish_failureKeepsDraft(t *testing.T) {
 			t.Fatalf("Retry: %v", err)
 		}
 		wantDiff(t, "progress", progress, []int64{int64(len(content)), int64(len(content))})
-		wantDiff(t, "drafts", uploads(t, b), []spool.State(nil))
+		wantDiff(t, "drafts", drafts(t, b), []spool.State(nil))
 		wantErr(t, "Retry again", b.Retry(t.Context(), st.Uploads[0].ID, nil), fs.ErrNotExist)
 		wantErr(t, "Discard", b.Discard(t.Context(), st.Uploads[0].ID), fs.ErrNotExist)
 	})
@@ -266,7 +267,7 @@ func TestPublish_storedOtherBytes(t *testing.T) {
 			d := draft(t, b, "c/x:1", tiny(t, ""))
 			defer d.Close()
 			wantErr(t, "Publish", b.Publish(t.Context(), d), backends.ErrCorrupt)
-			wantDiff(t, "drafts", uploads(t, b), []spool.State{spool.Failed})
+			wantDiff(t, "drafts", drafts(t, b), []spool.State{spool.Failed})
 		})
 	}
 }
@@ -280,7 +281,7 @@ func TestPublish_interrupted(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 		defer cancel()
 		wantErr(t, "Publish", b.Publish(ctx, d), context.DeadlineExceeded)
-		wantDiff(t, "drafts", uploads(t, b), []spool.State{spool.Sealed})
+		wantDiff(t, "drafts", drafts(t, b), []spool.State{spool.Sealed})
 		// Who waits with somebody else does not take the push away.
 		impatient, stop := context.WithTimeout(t.Context(), time.Millisecond)
 		defer stop()
@@ -317,7 +318,7 @@ func TestPublish_async(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		time.Sleep(time.Minute)
-		if n := len(uploads(t, b)); n != 2 {
+		if n := len(drafts(t, b)); n != 2 {
 			t.Fatalf("%d drafts are kept, want 2", n)
 		}
 
@@ -328,7 +329,7 @@ func TestPublish_async(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Minute)
-		wantDiff(t, "drafts", uploads(t, b), []spool.State(nil))
+		wantDiff(t, "drafts", drafts(t, b), []spool.State(nil))
 		if got := svc.images[mustRef(t, "c/x:1")].Content; !bytes.Equal(got, tiny(t, "second")) {
 			t.Errorf("the registry has %q", got[4096:])
 		}
@@ -383,7 +384,7 @@ func TestPublish_asyncStoredWrongly(t *testing.T) {
 				err = b.Retry(t.Context(), u.ID, nil)
 			}
 			time.Sleep(time.Hour)
-			if left := uploads(t, b); err != nil || len(left) != 0 {
+			if left := drafts(t, b); err != nil || len(left) != 0 {
 				t.Errorf("HTTP %d: afterwards %v, %v", status, left, err)
 			}
 		})
@@ -428,11 +429,12 @@ func TestClose_hurries(t *testing.T) {
 		d.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := b.Close(ctx); err != nil {
+		b.Drain(ctx)
+		if err := b.Close(); err != nil {
 			t.Fatal(err)
 		}
 		b.open()
-		wantDiff(t, "drafts", uploads(t, b), []spool.State{spool.Sealed})
+		wantDiff(t, "drafts", drafts(t, b), []spool.State{spool.Sealed})
 		if err := b.Publish(t.Context(), d); err == nil {
 			t.Error("a handle of an earlier spool published")
 		}

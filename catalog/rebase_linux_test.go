@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
 // When the draft that was published goes, those that wait for its name know on disk
@@ -24,7 +25,7 @@ func TestPublish_rebaseBeforeDrop(t *testing.T) {
 	var ids []string
 	for _, seed := range []string{"first", "second"} {
 		d := draft(t, b, "c/x:1", tiny(t, seed))
-		if _, err := d.Seal(t.Context(), catalog.CompleteImage); err != nil {
+		if _, err := d.Seal(t.Context(), uploads.CompleteImage); err != nil {
 			t.Fatal(err)
 		}
 		ids = append(ids, d.Info().ID)

@@ -16,6 +16,7 @@ import (
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/badger"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // The life of an image in a real registry, with the real index.
@@ -45,7 +46,7 @@ func TestRealRegistry(t *testing.T) {
 	// What "ls" needs costs one manifest of each image, once, which tells what kind it
 	// is; what "ls -l" needs costs one for each tag.
 	reg.Forget()
-	got, err := uris(t, b.Images(ctx, "many", "hub", true))
+	got, err := uris(t, b.Images(ctx, verbs.ImagesOptions{Query: "many", Remote: "hub", Refresh: true}))
 	if err != nil || len(got) != 40 {
 		t.Fatalf("Images: %d, %v", len(got), err)
 	}
@@ -65,17 +66,17 @@ func TestRealRegistry(t *testing.T) {
 	// Push, see, inspect, pull, delete.
 	content := tiny(t, "mine")
 	path := file(t, content)
-	if _, err := b.Push(ctx, path, "hub://vsoch/hello:2.0", false, nil); err != nil {
+	if _, err := b.Push(ctx, path, "hub://vsoch/hello:2.0", verbs.PushOptions{}, nil); err != nil {
 		t.Fatalf("Push: %v", err)
 	}
-	_, err = b.Push(ctx, file(t, tiny(t, "other")), "hub://vsoch/hello:2.0", false, nil)
+	_, err = b.Push(ctx, file(t, tiny(t, "other")), "hub://vsoch/hello:2.0", verbs.PushOptions{}, nil)
 	wantErr(t, "Push over it", err, fs.ErrExist)
 	in, err := b.Inspect(ctx, "hub://vsoch/hello:2.0")
 	if err != nil || in.Facts.Format != "simg" || in.Record.State != cache.Remote {
 		t.Errorf("Inspect: %+v, %v", in, err)
 	}
 	to := filepath.Join(t.TempDir(), "hello.simg")
-	if _, err := b.Pull(ctx, "hub://vsoch/hello:2.0", to, false, nil); err != nil {
+	if _, err := b.Pull(ctx, "hub://vsoch/hello:2.0", verbs.PullOptions{To: to}, nil); err != nil {
 		t.Errorf("Pull: %v", err)
 	}
 	if pulled, err := os.ReadFile(to); err != nil || !bytes.Equal(pulled, content) {
@@ -91,7 +92,7 @@ func TestRealRegistry(t *testing.T) {
 	reg.Stop()
 	b.restart()
 	b.Expire()
-	got, _ = uris(t, b.Images(ctx, "many", "hub", false))
+	got, _ = uris(t, b.Images(ctx, verbs.ImagesOptions{Query: "many", Remote: "hub"}))
 	if len(got) != 40 {
 		t.Errorf("%d images offline, want 40", len(got))
 	}

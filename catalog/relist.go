@@ -9,35 +9,36 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // A relisting compares what a registry lists with what is stored, in batches, so
-// that memory does not grow with the images. Each batch is true by itself; the
-// header that says so of the whole is written last.
+// that memory does not grow with the number of images. Each batch is stored as it
+// comes; the header, which says that the listing is complete, is written last.
 //
-// Most registries list in the order of our keys: then the two are merged as they
-// go by. Once one does not, what it listed is remembered, and looked up.
+// Most registries list in the order of our keys: then the two are merged. As soon as one
+// does not, the hashes of all listed keys are kept, and stored keys are looked up in them.
 type relisting struct {
-	c          *Catalog
-	store      Store
+	c          *core
+	store      *index.Index
 	remote     string
 	collection string
 	prefix     []byte    // of the keys
-	started    time.Time // when the registry was asked: what it tells is true as of then
-	old        header
-	first      bool            // nobody was shown anything before, not even that there is nothing: whatever comes is no change
-	untold     map[string]bool // names of images whose tags the registry does not tell; "": any name
+	started    time.Time // when the registry was asked
+	old        index.Header
+	first      bool            // the collection was never shown before, so that nothing is a change
+	untold     map[string]bool // names of images whose tags the registry does not list; "" stands for any name
 
 	batch  []listedName
 	last   []byte              // while in order: the last key that was compared
 	missed [][]byte            // while in order: stored keys before last that were not listed
 	seen   map[uint64]struct{} // once out of order: hashes of the listed keys; else nil
 
-	emptied []string // collections that are listed still
-	changes []KV     // of this batch
-	events  []Event  // of its images
+	emptied []string   // emptied collections that the registry still lists
+	changes []index.KV // of this batch
+	events  []Event    // of its images
 	images  int
-	names   bool  // names came or went
+	names   bool  // names were added or removed
 	bad     int   // names that cannot be stored
 	badErr  error // why, the first of them
 }
@@ -48,12 +49,12 @@ type listedName struct {
 	entry backends.Entry
 }
 
-func newRelisting(c *Catalog, s Store, remote, collection string, started time.Time) *relisting {
-	old, had := readHeader(s, remote, collection)
+func newRelisting(c *core, s *index.Index, remote, collection string, started time.Time) *relisting {
+	old, had := s.Header(remote, collection)
 	return &relisting{
 		c: c, store: s, remote: remote, collection: collection,
-		prefix: listPrefix(remote, collection), started: started, old: old,
-		first: !had && !hasEntries(s, remote, collection) && !c.records.isMade(remote, collection),
+		prefix: index.ListPrefix(remote, collection), started: started, old: old,
+		first: !had && !s.HasEntries(remote, collection) && !c.records.IsMade(remote, collection),
 	}
 }
 
@@ -67,15 +68,15 @@ func (l *relisting) add(e backends.Entry) int {
 		return len(l.batch)
 	}
 	e.Image.Ref.Version = ""
-	key := imageKey(l.remote, e.Image.Ref)
+	key := index.ImageKey(l.remote, e.Image.Ref)
 	if e.Collection != "" {
-		key = childKey(l.remote, e.Collection)
+		key = index.ChildKey(l.remote, e.Collection)
 	}
 	l.batch = append(l.batch, listedName{key, e})
 	return len(l.batch)
 }
 
-// flush stores the batch and tells what it changed.
+// flush stores the batch and emits what it changed.
 func (l *relisting) flush() error {
 	slices.SortStableFunc(l.batch, func(a, b listedName) int { return bytes.Compare(a.key, b.key) })
 	err := l.storeBatch()
@@ -93,7 +94,7 @@ func (l *relisting) storeBatch() error {
 	if err := l.compareAll(); err != nil {
 		return err
 	}
-	l.changes = slices.DeleteFunc(l.changes, func(kv KV) bool {
+	l.changes = slices.DeleteFunc(l.changes, func(kv index.KV) bool {
 		err := kv.Check()
 		if err != nil && l.bad == 0 {
 			l.badErr = err
@@ -109,7 +110,7 @@ func (l *relisting) storeBatch() error {
 	return l.store.Apply(l.changes...)
 }
 
-// told tells what changed, unless err says that it did not, and returns err.
+// told emits what changed, unless err says that it was not stored, and returns err.
 func (l *relisting) told(err error) error {
 	if err == nil {
 		l.c.watchers.emit(l.events...)
@@ -136,7 +137,7 @@ func (l *relisting) compareAll() error {
 			continue
 		}
 		l.seen[hash] = struct{}{}
-		stored, _ := l.store.Get(n.key) // a value that is lost is written again
+		stored, _ := l.store.Get(n.key) // if the value cannot be read it is written again
 		l.compare(n, stored)
 	}
 	return nil
@@ -182,11 +183,11 @@ func (l *relisting) after() []byte {
 	return append(bytes.Clone(l.last), 0)
 }
 
-// loseOrder turns to remembering what was listed. Up to now that is what is
-// stored, save what was missed.
+// loseOrder changes from merging to remembering what was listed: up to now, what is
+// stored without what was missed.
 func (l *relisting) loseOrder() error {
 	l.seen = make(map[uint64]struct{})
-	for kv, err := range pages(l.store, l.prefix, nil) {
+	for kv, err := range index.Pages(l.store, l.prefix, nil) {
 		if err != nil {
 			return err
 		}
@@ -202,106 +203,59 @@ func (l *relisting) loseOrder() error {
 	return nil
 }
 
-// compare notes what must be stored because n was listed.
+// compare adds to the changes what must be stored because n was listed.
 func (l *relisting) compare(n listedName, stored []byte) {
-	if l.c.own.since(n.key, l.started) {
+	if l.c.writes.since(n.key, l.started) {
 		return // published or deleted while the registry was listing
 	}
 	if n.entry.Collection != "" {
-		if emptiedValue(stored) {
+		if index.IsEmptied(stored) {
 			l.emptied = append(l.emptied, n.entry.Collection)
 			return
 		}
-		l.write(KV{n.key, stored}, entry{flags: listed}, backends.Ref{})
+		l.write(index.KV{Key: n.key, Value: stored}, index.Entry{Flags: index.InListing}, backends.Ref{})
 		return
 	}
 	l.images++
 	img := n.entry.Image
-	if img.Version == "" && len(stored) == 2 && stored[0] == codecVersion && entryFlags(stored[1]) == listed &&
+	if img.Version == "" && index.IsName(stored) &&
 		backends.Ext(img.Format) == backends.Ext("") {
 		return // as most are in a listing of names
 	}
-	old, have := decodeEntry(stored, img.Ref)
-	now := listedEntry(old, clean(img))
-	if have && old.shown() && changed(old, now) {
+	old, have := index.Decode(stored, img.Ref)
+	now := listedEntry(old, index.Clean(img))
+	if have && old.Shown() && changed(old, now) {
 		l.events = append(l.events, Event{Kind: ImageChanged, Remote: l.remote, Collection: l.collection, Ref: img.Ref})
 	}
 	l.changes = append(l.changes, l.c.history(l.store, l.remote, img.Ref, old, now)...)
-	l.write(KV{n.key, stored}, now, img.Ref)
+	l.write(index.KV{Key: n.key, Value: stored}, now, img.Ref)
 }
 
-// listedEntry is what is known of an image once a listing told img of it.
-func listedEntry(old entry, img backends.Image) entry {
+// listedEntry is what is known of an image after a listing had img.
+func listedEntry(old index.Entry, img backends.Image) index.Entry {
 	if img.Version == "" { // only the name
-		if old.flags = old.flags&full | listed; !old.is(full) {
-			old.image.Format = img.Format
+		if old.Flags = old.Flags&index.Full | index.InListing; !old.Is(index.Full) {
+			old.Image.Format = img.Format
 		}
 		return old
 	}
-	now := entry{flags: listed | full | fromList, image: merge(old, img)}
-	if old.image.Version == img.Version {
-		now.seen = old.seen
+	now := index.Entry{Flags: index.InListing | index.Full | index.FromList, Image: index.Merge(old, img)}
+	if old.Image.Version == img.Version {
+		now.Seen = old.Seen
 	}
 	return now
 }
 
 // write stores e in place of what is stored, if it is something else.
-func (l *relisting) write(stored KV, e entry, ref backends.Ref) {
-	value := encodeEntry(e, ref)
+func (l *relisting) write(stored index.KV, e index.Entry, ref backends.Ref) {
+	value := index.Encode(e, ref)
 	if bytes.Equal(stored.Value, value) {
 		return
 	}
-	was, ok := decodeEntry(stored.Value, ref)
-	if !ok || !was.shown() {
-		l.c.absent.dropOlder(stored.Key, l.started)
+	was, ok := index.Decode(stored.Value, ref)
+	if !ok || !was.Shown() {
+		l.c.negative.dropOlder(stored.Key, l.started)
 	}
-	l.names = l.names || !ok || !was.shown() || renamed(was, e)
-	l.changes = append(l.changes, KV{stored.Key, value})
-}
-
-// finish drops what the registry did not list and writes the header.
-func (l *relisting) finish(truncated bool) error {
-	if !truncated {
-		if err := l.sweep(); err != nil {
-			return err
-		}
-	}
-	h := header{fetched: l.started, took: l.c.now().Sub(l.started), count: l.images, truncated: truncated}
-	if l.c.doubted(l.remote, l.collection, l.started) {
-		h.fetched = time.Time{}
-	}
-	l.c.trees.Lock()
-	defer l.c.trees.Unlock()
-	if l.pruned() {
-		return nil
-	}
-	events, err := l.refilled()
-	if err != nil {
-		return err
-	}
-	l.events = append(l.events, events...)
-	return l.told(l.store.Apply(KV{headerKey(l.remote, l.collection), h.encode()}))
-}
-
-// pruned reports whether the collection went with its last image meanwhile.
-func (l *relisting) pruned() bool {
-	if l.collection == "" {
-		return false
-	}
-	return !isKnown(l.store, l.remote, l.collection) && l.c.own.since(childKey(l.remote, l.collection), l.started)
-}
-
-// end tells what the batches left to tell.
-func (l *relisting) end() {
-	if l.bad > 0 {
-		l.c.opts.Log.Warn("names were left out of a listing", "remote", l.remote, "collection", l.collection, "count", l.bad, "first", l.badErr)
-	}
-	if r, err := l.c.Remote(l.remote); err == nil {
-		for _, collection := range l.emptied {
-			l.c.lookAgain(l.store, r, collection)
-		}
-	}
-	if l.names && !l.first {
-		l.c.watchers.emit(Event{Kind: ListingChanged, Remote: l.remote, Collection: l.collection})
-	}
+	l.names = l.names || !ok || !was.Shown() || renamed(was, e)
+	l.changes = append(l.changes, index.KV{Key: stored.Key, Value: value})
 }

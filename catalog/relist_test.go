@@ -18,6 +18,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/mem"
 )
 
@@ -46,13 +47,13 @@ func openScripted(t *testing.T, s scripted, log *slog.Logger) *catalog.Catalog {
 	t.Helper()
 	c, err := catalog.New(catalog.Options{
 		Remotes: []catalog.Remote{{Name: "lab", Client: backends.NewClient("lab", s, backends.ClientOptions{})}},
-		State:   func() (*catalog.State, error) { return &catalog.State{Store: mem.New()}, nil },
+		State:   func() (*catalog.State, error) { return &catalog.State{Index: index.New(mem.New())}, nil },
 		Log:     log,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close(context.Background()) })
+	t.Cleanup(func() { c.Close() })
 	return c
 }
 
@@ -147,7 +148,7 @@ func TestRefresh_badNames(t *testing.T) {
 	for i := range 2000 {
 		name := fmt.Sprintf("tool%04d", i)
 		if i%2 == 1 {
-			name += strings.Repeat("x", catalog.MaxKey)
+			name += strings.Repeat("x", index.MaxKey)
 		}
 		entries = append(entries, backends.Entry{Image: backends.Image{Ref: backends.Ref{Name: name, Tag: "1"}, Size: -1}})
 	}

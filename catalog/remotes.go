@@ -3,7 +3,8 @@
 package catalog
 
 import (
-	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -20,8 +21,8 @@ type Remote struct {
 	Client *backends.Client // nil if the backend could not be opened
 	Err    error            // why not
 	Policy Policy
-	// Guessed says that nobody has said anything of this remote: as long as it
-	// cannot be reached, a search of all remotes does without it.
+	// Guessed says that the remote is in no configuration: a search of all remotes
+	// leaves it out while it cannot be reached.
 	Guessed bool
 }
 
@@ -73,8 +74,7 @@ func (rs *remotes) set(r Remote) (replaced bool) {
 	return replaced
 }
 
-// start has fn called for every remote that gets its first client from now on, and
-// returns those that were set before.
+// start returns the remotes, and has fn called for each that gets its first client later.
 func (rs *remotes) start(fn func(Remote)) []Remote {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -82,63 +82,8 @@ func (rs *remotes) start(fn func(Remote)) []Remote {
 	return rs.all()
 }
 
-// Remotes returns all remotes in the order of their names.
-func (c *Catalog) Remotes() []Remote { return slices.Clone(c.remotes.all()) }
-
-// Remote returns one remote. Errors: fs.ErrNotExist.
-func (c *Catalog) Remote(name string) (Remote, error) {
-	list := c.remotes.all()
-	if i, ok := findRemote(list, name); ok {
-		return list[i], nil
-	}
-	var known []string
-	for _, r := range list {
-		known = append(known, r.Name)
-	}
-	return Remote{}, backends.NotFound("no remote is named %q%s", name, backends.DidYouMean(name, known))
-}
-
-// SetRemote adds a remote, or replaces the one of its name, while others use the
-// catalogue. What is under way with the client that was replaced goes on with it:
-// it is not closed.
-func (c *Catalog) SetRemote(r Remote) {
-	if !c.remotes.set(r) {
-		c.watchers.emit(Event{Kind: ListingChanged})
-	}
-	c.LookAgain()
-}
-
-// LookAgain forgets what registries have refused, or did not have, a moment ago.
-func (c *Catalog) LookAgain() {
-	c.failed.clear()
-	c.absent.clear()
-}
-
-// watchRemote listens, until ctx ends or the catalogue is closed, to a service
-// that tells what changed.
-func (c *Catalog) watchRemote(ctx context.Context, r Remote) {
-	if r.Client == nil || !r.Client.Caps().Has(backends.CanWatch) {
-		return
-	}
-	c.tasks.start(func(own context.Context) {
-		own, cancel := context.WithCancel(own)
-		defer cancel()
-		defer context.AfterFunc(ctx, cancel)()
-		c.follow(own, r)
-	})
-}
-
-// live returns the remote of that name if it can be asked.
-func (c *Catalog) live(name string) (Remote, error) {
-	r, err := c.Remote(name)
-	if err == nil && r.Client == nil {
-		return r, r.unopened()
-	}
-	return r, err
-}
-
-// unopened is why a remote without a client cannot be asked.
-func (r Remote) unopened() error {
+// Unopened returns why a remote without a client cannot be asked.
+func (r Remote) Unopened() error {
 	err := r.Err
 	if err == nil {
 		err = backends.ErrUnavailable
@@ -146,9 +91,35 @@ func (r Remote) unopened() error {
 	return &backends.Error{Op: "open", Remote: r.Name, Err: err}
 }
 
-// atHand reports whether the remote's images are files of this machine: asking
-// costs nothing, and what was put there by hand must show at once, so nothing
+// Local reports whether the remote's images are files of this machine: asking
+// costs nothing, and files that were put there by hand appear at once, so that nothing
 // of it is stored.
-func (r Remote) atHand() bool {
+func (r Remote) Local() bool {
 	return r.Client != nil && r.Client.Caps().Has(backends.CanOpenFile)
+}
+
+// Takes returns why ref cannot be pushed to the remote, if it cannot.
+func (r Remote) Takes(ref backends.Ref) error {
+	if err := r.writable(); err != nil {
+		return err
+	}
+	err := r.Client.CheckPush(ref)
+	if wrapped, ok := errors.AsType[*backends.Error](err); ok {
+		return wrapped.Err // the caller adds the operation
+	}
+	return err
+}
+
+// writable returns backends.ErrReadOnly, with the reason, unless images can be
+// pushed to the remote.
+func (r Remote) writable() error {
+	switch {
+	case r.Client == nil:
+		return r.Unopened()
+	case r.Policy.ReadOnly:
+		return fmt.Errorf("%w (read_only is set in its configuration)", backends.ErrReadOnly)
+	case !r.Client.Caps().Has(backends.CanPush):
+		return fmt.Errorf("%w: a remote of type %q takes no images", backends.ErrReadOnly, r.Type)
+	}
+	return nil
 }

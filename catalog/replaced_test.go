@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // A tag that was replaced elsewhere after it was listed: whoever opens it gets what it
@@ -21,13 +21,13 @@ func TestReplaced(t *testing.T) {
 	verbs := map[string]func(b *bench) (content []byte, err error){
 		"pull": func(b *bench) ([]byte, error) {
 			to := filepath.Join(b.t.TempDir(), "copy")
-			if _, err := b.Pull(b.t.Context(), "lab://c/a:1", to, false, nil); err != nil {
+			if _, err := b.Pull(b.t.Context(), "lab://c/a:1", verbs.PullOptions{To: to}, nil); err != nil {
 				return nil, err
 			}
 			return os.ReadFile(to)
 		},
 		"warm": func(b *bench) ([]byte, error) {
-			w, err := b.Warm(b.t.Context(), "lab://c/a:1", catalog.WarmOptions{Pin: true}, nil)
+			w, err := b.Warm(b.t.Context(), "lab://c/a:1", verbs.WarmOptions{Pin: true}, nil)
 			if err != nil {
 				return nil, err
 			}
@@ -94,7 +94,7 @@ func TestReplaced_named(t *testing.T) {
 	}
 	svc.put("c/a:1", []byte("new, and longer"))
 	svc.set(func() { delete(svc.history, old.Version) })
-	if rec, err := b.Pull(t.Context(), uri, "", false, nil); err == nil {
+	if rec, err := b.Pull(t.Context(), uri, verbs.PullOptions{}, nil); err == nil {
 		t.Errorf("pulled %+v", rec)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/all"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/uploads"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // What people write for other programs means what it means there.
@@ -64,11 +66,12 @@ func TestResolve_schemes(t *testing.T) {
 		{reg, "registry://reg.example/vanessa/tacos:1", `the host "reg.example", and no remote has it (type: sreg remote add NAME sregistry url=https://reg.example)`, fs.ErrNotExist},
 		{other, "docker://quay.io/a/b", "docker://quay.io/a/b:latest", nil},
 	} {
-		c, err := catalog.New(catalog.Options{Types: all.Types, Remotes: append([]catalog.Remote{{Name: "local", Type: "dir"}}, tc.remotes...)})
+		c, err := catalog.New(catalog.Options{Remotes: append([]catalog.Remote{{Name: "local", Type: "dir"}}, tc.remotes...)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, ref, err := c.Resolve(t.Context(), tc.uri, true)
+		v := verbs.New(c, uploads.New(c, nil), verbs.Options{Types: all.Types})
+		r, ref, err := v.Resolve(t.Context(), tc.uri, verbs.Reading)
 		if !errors.Is(err, tc.err) || err != nil && !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("Resolve(%q): error %v, want %v: %s", tc.uri, err, tc.err, tc.want)
 		}

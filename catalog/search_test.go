@@ -14,6 +14,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // A search after a search goes through names in memory: it finds what the first
@@ -29,13 +30,13 @@ func TestImages_again(t *testing.T) {
 	ctx := t.Context()
 	images := func(query string) []string {
 		t.Helper()
-		got, err := uris(t, b.Images(ctx, query, "lab", false))
+		got, err := uris(t, b.Images(ctx, verbs.ImagesOptions{Query: query, Remote: "lab"}))
 		if err != nil {
 			t.Fatalf("Images(%q): %v", query, err)
 		}
 		return got
 	}
-	if all, err := uris(t, b.Images(ctx, "", "lab", true)); err != nil || len(all) != 600 {
+	if all, err := uris(t, b.Images(ctx, verbs.ImagesOptions{Remote: "lab", Refresh: true})); err != nil || len(all) != 600 {
 		t.Fatalf("%d images listed, %v", len(all), err)
 	}
 	queries := []string{"hello-00", "HELLO-2*:1.0", "tool:v29", "lab://vsoch/hello-299", "b://team/tool:v7", "lab", "*", "team/*9", "none"}
@@ -67,7 +68,7 @@ func TestImages_again(t *testing.T) {
 	if err := os.WriteFile(path, tiny(t, "new"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Push(ctx, path, "lab://new/tool:v290", false, nil); err != nil {
+	if _, err := b.Push(ctx, path, "lab://new/tool:v290", verbs.PushOptions{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.Lookup(ctx, "lab", mustRef(t, "team/tool:v1")); err != nil {
@@ -91,8 +92,8 @@ func TestSearch_outOfReach(t *testing.T) {
 				b.extra = []catalog.Remote{{Name: "away", Type: "test", Client: away.client("away"), Guessed: guessed}}
 			})
 			ctx := t.Context()
-			for what, seq := range map[string]iter.Seq2[catalog.Record, error]{
-				"search": b.Search(ctx, "hello", ""), "images": b.Images(ctx, "hello", "", true),
+			for what, seq := range map[string]iter.Seq2[verbs.Record, error]{
+				"search": b.Search(ctx, "hello", ""), "images": b.Images(ctx, verbs.ImagesOptions{Query: "hello", Refresh: true}),
 			} {
 				got, err := uris(t, seq)
 				if len(got) != 1 || (err == nil) != guessed {

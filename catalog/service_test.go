@@ -247,7 +247,11 @@ func (s *service) search(w http.ResponseWriter, query string) {
 func (s *service) push(w http.ResponseWriter, ref backends.Ref, q url.Values, body []byte) {
 	have, exists := s.images[ref]
 	src := backends.Source{Replaces: q.Get("replaces")}
-	switch err := src.ReplaceAllowed(ref, have.Image, exists); {
+	err := src.CreateAllowed()
+	if exists {
+		err = src.ReplaceAllowed(ref, have.Image)
+	}
+	switch {
 	case errors.Is(err, fs.ErrExist):
 		w.WriteHeader(http.StatusConflict)
 	case err != nil:

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // A push that was killed goes on where it was, if it is given again: what the backend had
@@ -25,7 +26,7 @@ func TestPush_session(t *testing.T) {
 		}
 		push := func(uri, want string, fails error) {
 			t.Helper()
-			_, err := b.Push(t.Context(), path, uri, false, nil)
+			_, err := b.Push(t.Context(), path, uri, verbs.PushOptions{}, nil)
 			wantErr(t, "Push", err, fails)
 			if svc.session != want {
 				t.Errorf("push of %s: the backend remembers %q, want %q", uri, svc.session, want)

@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"testing"
 
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // Labels are told of what is here, without a request or a download.
@@ -17,14 +17,14 @@ func TestLabels(t *testing.T) {
 	svc := newService()
 	svc.put("c/x:1", tiny(t, ""))
 	b := newBench(t, svc, local)
-	if _, err := b.Add(t.Context(), "inspect/testdata/greet-signed.sif", "local://a/greet:1", false, false, nil); err != nil {
+	if _, err := b.Add(t.Context(), "inspect/testdata/greet-signed.sif", "local://a/greet:1", verbs.AddOptions{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	b.names("c")
-	all := func(key, value, remote string) []catalog.Label {
+	all := func(key, value, remote string) []verbs.Label {
 		t.Helper()
-		var got []catalog.Label
-		for l, err := range b.Labels(t.Context(), key, value, remote) {
+		var got []verbs.Label
+		for l, err := range b.Labels(t.Context(), verbs.LabelsOptions{Key: key, Value: value, Remote: remote}) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -42,7 +42,7 @@ func TestLabels(t *testing.T) {
 		}
 	}
 	one := labels[0]
-	wantDiff(t, "by key and value", all(one.Key, one.Value, "local"), []catalog.Label{one})
+	wantDiff(t, "by key and value", all(one.Key, one.Value, "local"), []verbs.Label{one})
 	if got := all(one.Key, "no such value", ""); len(got) != 0 {
 		t.Errorf("by another value: %+v", got)
 	}

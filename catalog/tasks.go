@@ -4,14 +4,17 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 
 	"github.com/sregfs/sregfs/backends"
 )
 
-// tasks is the work that goes on behind a caller's back. All of it ends when
-// the catalogue is closed.
+// ErrClosed is the error of a closed catalogue.
+var ErrClosed = errors.New("catalog: closed")
+
+// tasks is the work in the background. All of it ends when the catalogue is closed.
 type tasks struct {
 	log     *slog.Logger
 	mu      sync.Mutex // guards the fields below
@@ -21,7 +24,7 @@ type tasks struct {
 	wg      sync.WaitGroup
 }
 
-// guarded is f for an errgroup: with a panic as its error.
+// guarded returns f for an errgroup, with a panic turned into an error.
 func guarded(log *slog.Logger, f func() error) func() error {
 	return func() error { return backends.Guard(log, f) }
 }
@@ -37,7 +40,7 @@ func (t *tasks) run(f func(ctx context.Context) error) error {
 	return f(ctx)
 }
 
-// start is run in a goroutine of its own. It reports whether f will be called.
+// start calls f as run does, in a goroutine of its own. It reports whether f will be called.
 func (t *tasks) start(f func(ctx context.Context)) bool {
 	ctx, done, err := t.begin()
 	if err != nil {
@@ -45,7 +48,8 @@ func (t *tasks) start(f func(ctx context.Context)) bool {
 	}
 	go func() {
 		defer done()
-		_ = backends.Guard(t.log, func() error { f(ctx); return nil }) // it is in the log
+		defer backends.Catch(t.log)
+		f(ctx)
 	}()
 	return true
 }

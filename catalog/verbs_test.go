@@ -19,6 +19,8 @@ import (
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/inspect"
+	"github.com/sregfs/sregfs/catalog/uploads"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // withLocal adds a remote local, whose images are files below the result.
@@ -47,7 +49,7 @@ func file(t testing.TB, content []byte) string {
 	return path
 }
 
-func uris(t testing.TB, seq func(func(catalog.Record, error) bool)) ([]string, error) {
+func uris(t testing.TB, seq func(func(verbs.Record, error) bool)) ([]string, error) {
 	t.Helper()
 	var all []string
 	for rec, err := range seq {
@@ -82,24 +84,24 @@ func TestResolve(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		uri     string
-		reading bool
+		purpose verbs.Purpose
 		want    string // URI, or the beginning of the error
 		err     error
 	}{
-		{"here:1", true, "lab://library/here:1", nil},
-		{"there:1", true, "one://library/there:1", nil},
-		{"there:1", false, "lab://library/there:1", nil},
-		{"both:1", true, "library/both:1 is in several remotes: say which of one://library/both:1, two://library/both:1", fs.ErrInvalid},
-		{"nowhere:1", true, "lab://library/nowhere:1", nil},
-		{"two://a/b", true, "two://a/b:latest", nil},
-		{"two.example.org/a/b:1", false, "two://a/b:1", nil},
-		{"two.example.org:5000/a/b:1", false, "two://a/b:1", nil},
-		{"lab.example.org/a/b:1", false, "lab://a/b:1", nil},
-		{"quay.io/a/b:1", false, `no remote has the host "quay.io"`, fs.ErrNotExist},
-		{"three://a/b", false, `no remote is named "three"`, fs.ErrNotExist},
-		{"a/../b", true, "", fs.ErrInvalid},
+		{"here:1", verbs.Reading, "lab://library/here:1", nil},
+		{"there:1", verbs.Reading, "one://library/there:1", nil},
+		{"there:1", verbs.Writing, "lab://library/there:1", nil},
+		{"both:1", verbs.Reading, "library/both:1 is in several remotes: say which of one://library/both:1, two://library/both:1", fs.ErrInvalid},
+		{"nowhere:1", verbs.Reading, "lab://library/nowhere:1", nil},
+		{"two://a/b", verbs.Reading, "two://a/b:latest", nil},
+		{"two.example.org/a/b:1", verbs.Writing, "two://a/b:1", nil},
+		{"two.example.org:5000/a/b:1", verbs.Writing, "two://a/b:1", nil},
+		{"lab.example.org/a/b:1", verbs.Writing, "lab://a/b:1", nil},
+		{"quay.io/a/b:1", verbs.Writing, `no remote has the host "quay.io"`, fs.ErrNotExist},
+		{"three://a/b", verbs.Writing, `no remote is named "three"`, fs.ErrNotExist},
+		{"a/../b", verbs.Reading, "", fs.ErrInvalid},
 	} {
-		r, ref, err := b.Resolve(ctx, tc.uri, tc.reading)
+		r, ref, err := b.Resolve(ctx, tc.uri, tc.purpose)
 		if !errors.Is(err, tc.err) || err != nil && !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("Resolve(%q): error %v, want %v: %s", tc.uri, err, tc.err, tc.want)
 		}
@@ -115,7 +117,7 @@ func TestLocal_needsNoState(t *testing.T) {
 	t.Parallel()
 	root, option := withLocal(t)
 	b := newBench(t, newService(), option)
-	b.Catalog.Close(t.Context())
+	b.Catalog.Close()
 	c, err := catalog.New(catalog.Options{
 		Remotes: b.extra,
 		State:   func() (*catalog.State, error) { return nil, errors.New("locked") },
@@ -123,21 +125,22 @@ func TestLocal_needsNoState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close(t.Context())
+	defer c.Close()
 	ctx := t.Context()
+	v := verbs.New(c, uploads.New(c, nil), verbs.Options{})
 	content := tiny(t, "")
-	rec, err := c.Add(ctx, file(t, content), "vsoch/hello:1", false, false, nil)
+	rec, err := v.Add(ctx, file(t, content), "vsoch/hello:1", verbs.AddOptions{}, nil)
 	if err != nil {
 		t.Fatalf("Add: %v", err)
 	}
 	if rec.URI != "local://vsoch/hello:1" || rec.Digest != digest(content) || !strings.HasPrefix(rec.Path, root) {
 		t.Errorf("Add: %+v", rec)
 	}
-	for name, verb := range map[string]func() (catalog.Record, error){
-		"Get":  func() (catalog.Record, error) { return c.Get(ctx, "vsoch/hello:1") },
-		"Pull": func() (catalog.Record, error) { return c.Pull(ctx, "vsoch/hello:1", "", false, nil) },
-		"Inspect": func() (catalog.Record, error) {
-			in, err := c.Inspect(ctx, "vsoch/hello:1")
+	for name, verb := range map[string]func() (verbs.Record, error){
+		"Get":  func() (verbs.Record, error) { return v.Get(ctx, "vsoch/hello:1") },
+		"Pull": func() (verbs.Record, error) { return v.Pull(ctx, "vsoch/hello:1", verbs.PullOptions{}, nil) },
+		"Inspect": func() (verbs.Record, error) {
+			in, err := v.Inspect(ctx, "vsoch/hello:1")
 			if err == nil && in.Facts.Format != "simg" {
 				err = fmt.Errorf("format %q", in.Facts.Format)
 			}
@@ -149,7 +152,7 @@ func TestLocal_needsNoState(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
-	got, err := uris(t, c.Images(ctx, "HELLO", "", true))
+	got, err := uris(t, v.Images(ctx, verbs.ImagesOptions{Query: "HELLO", Refresh: true}))
 	wantDiff(t, "Images", got, []string{"local://vsoch/hello:1"})
 	if err != nil {
 		t.Errorf("Images: %v", err)
@@ -162,10 +165,10 @@ func TestLocal_needsNoState(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(byHand, "2.simg"), content, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Get(ctx, "vsoch/byhand:2"); err != nil {
+	if _, err := v.Get(ctx, "vsoch/byhand:2"); err != nil {
 		t.Errorf("Get: %v", err)
 	}
-	if _, err := c.Remove(ctx, "vsoch/hello:1", ""); err != nil {
+	if _, err := v.Remove(ctx, "vsoch/hello:1", ""); err != nil {
 		t.Errorf("Remove: %v", err)
 	}
 	_, err = c.Lookup(ctx, "local", mustRef(t, "vsoch/hello:1"))
@@ -179,17 +182,17 @@ func TestAdd(t *testing.T) {
 	ctx := t.Context()
 	one, two := tiny(t, "one"), tiny(t, "two")
 	copied, moved := file(t, one), file(t, two)
-	if _, err := b.Add(ctx, copied, "local://c/x:1", false, false, nil); err != nil {
+	if _, err := b.Add(ctx, copied, "local://c/x:1", verbs.AddOptions{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(copied); err != nil {
 		t.Errorf("a copy took the file away: %v", err)
 	}
 	wantDiff(t, "events", b.took(), []string{"changed c/x:1", "listing c"})
-	if _, err := b.Add(ctx, copied, "local://c/x:1", false, false, nil); err != nil {
+	if _, err := b.Add(ctx, copied, "local://c/x:1", verbs.AddOptions{}, nil); err != nil {
 		t.Errorf("the same bytes again: %v", err)
 	}
-	_, err := b.Add(ctx, moved, "local://c/x:1", true, false, nil)
+	_, err := b.Add(ctx, moved, "local://c/x:1", verbs.AddOptions{Move: true}, nil)
 	wantErr(t, "taken", err, fs.ErrExist)
 	if err != nil && !strings.Contains(err.Error(), "--force") {
 		t.Errorf("error %q has no remedy", err)
@@ -197,7 +200,7 @@ func TestAdd(t *testing.T) {
 	if _, err := os.Stat(moved); err != nil {
 		t.Errorf("a refused move took the file away: %v", err)
 	}
-	rec, err := b.Add(ctx, moved, "local://c/x:1", true, true, nil)
+	rec, err := b.Add(ctx, moved, "local://c/x:1", verbs.AddOptions{Move: true, Force: true}, nil)
 	if err != nil || rec.Digest != digest(two) {
 		t.Errorf("Add with force = %+v, %v", rec, err)
 	}
@@ -208,7 +211,7 @@ func TestAdd(t *testing.T) {
 		t.Errorf("the stored file: %v", err)
 	}
 	// Moving an image to where it is must not delete it.
-	if _, err := b.Add(ctx, rec.Path, "local://c/x:1", true, true, nil); err != nil {
+	if _, err := b.Add(ctx, rec.Path, "local://c/x:1", verbs.AddOptions{Move: true, Force: true}, nil); err != nil {
 		t.Errorf("moved onto itself: %v", err)
 	}
 	if _, err := os.Stat(rec.Path); err != nil {
@@ -223,7 +226,7 @@ func TestPush(t *testing.T) {
 	ctx := t.Context()
 	path := file(t, tiny(t, "one"))
 	var last int64
-	rec, err := b.Push(ctx, path, "c/x:1", false, func(done, _ int64) { last = done })
+	rec, err := b.Push(ctx, path, "c/x:1", verbs.PushOptions{}, func(done, _ int64) { last = done })
 	if err != nil || rec.URI != "lab://c/x:1" || last != rec.Size {
 		t.Errorf("Push = %+v, %v (progress %d)", rec, err, last)
 	}
@@ -245,10 +248,10 @@ func TestPush(t *testing.T) {
 		"a version":    {path, "c/y:1@x", fs.ErrInvalid},
 		"other remote": {path, "nowhere://c/y:1", fs.ErrNotExist},
 	} {
-		_, err := b.Push(ctx, tc.path, tc.uri, false, nil)
+		_, err := b.Push(ctx, tc.path, tc.uri, verbs.PushOptions{}, nil)
 		wantErr(t, what, err, tc.want)
 	}
-	if _, err := b.Push(ctx, file(t, tiny(t, "two")), "c/x:1", true, nil); err != nil {
+	if _, err := b.Push(ctx, file(t, tiny(t, "two")), "c/x:1", verbs.PushOptions{Force: true}, nil); err != nil {
 		t.Errorf("with force: %v", err)
 	}
 	if img := b.mustLookup("c/x:1"); img.Digest != digest(tiny(t, "two")) {
@@ -263,12 +266,12 @@ func TestPull(t *testing.T) {
 	svc.put("c/x:1", content)
 	b := newBench(t, svc)
 	ctx := t.Context()
-	rec, err := b.Pull(ctx, "c/x:1", "", false, nil)
+	rec, err := b.Pull(ctx, "c/x:1", verbs.PullOptions{}, nil)
 	if err != nil || rec.Path == "" || rec.State != cache.Cached {
 		t.Fatalf("Pull = %+v, %v", rec, err)
 	}
 	to := filepath.Join(t.TempDir(), "x.simg")
-	if _, err := b.Pull(ctx, "c/x:1", to, false, nil); err != nil {
+	if _, err := b.Pull(ctx, "c/x:1", verbs.PullOptions{To: to}, nil); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(to)
@@ -278,14 +281,14 @@ func TestPull(t *testing.T) {
 	if info, _ := os.Stat(to); info.Mode().Perm() != 0o755 {
 		t.Errorf("mode %v", info.Mode())
 	}
-	_, err = b.Pull(ctx, "c/x:1", to, false, nil)
+	_, err = b.Pull(ctx, "c/x:1", verbs.PullOptions{To: to}, nil)
 	wantErr(t, "taken", err, fs.ErrExist)
-	if _, err := b.Pull(ctx, "c/x:1", to, true, nil); err != nil {
+	if _, err := b.Pull(ctx, "c/x:1", verbs.PullOptions{To: to, Force: true}, nil); err != nil {
 		t.Errorf("with force: %v", err)
 	}
-	_, err = b.Pull(ctx, "c/x:1", filepath.Dir(to), true, nil)
+	_, err = b.Pull(ctx, "c/x:1", verbs.PullOptions{To: filepath.Dir(to), Force: true}, nil)
 	wantErr(t, "a directory", err, fs.ErrExist)
-	_, err = b.Pull(ctx, "c/none:1", "", false, nil)
+	_, err = b.Pull(ctx, "c/none:1", verbs.PullOptions{}, nil)
 	wantErr(t, "missing", err, fs.ErrNotExist)
 	left, err := filepath.Glob(filepath.Join(filepath.Dir(to), ".*"))
 	if err != nil || len(left) > 0 {
@@ -337,7 +340,7 @@ func TestImages(t *testing.T) {
 		b := newBench(t, svc)
 		images := func(query string, refresh bool) []string {
 			t.Helper()
-			got, err := uris(t, b.Images(t.Context(), query, "", refresh))
+			got, err := uris(t, b.Images(t.Context(), verbs.ImagesOptions{Query: query, Refresh: refresh}))
 			if err != nil {
 				t.Errorf("Images(%q): %v", query, err)
 			}
@@ -359,11 +362,11 @@ func TestImages(t *testing.T) {
 		} {
 			wantDiff(t, query, images(query, false), want)
 		}
-		_, err := uris(t, b.Images(t.Context(), "[", "", false))
+		_, err := uris(t, b.Images(t.Context(), verbs.ImagesOptions{Query: "["}))
 		wantErr(t, "bad pattern", err, fs.ErrInvalid)
-		_, err = uris(t, b.Images(t.Context(), "", "nowhere", false))
+		_, err = uris(t, b.Images(t.Context(), verbs.ImagesOptions{Remote: "nowhere"}))
 		wantErr(t, "unknown remote", err, fs.ErrNotExist)
-		for rec := range b.Images(t.Context(), "", "lab", false) {
+		for rec := range b.Images(t.Context(), verbs.ImagesOptions{Remote: "lab"}) {
 			wantDiff(t, "the first", rec.URI, all[0])
 			break
 		}
@@ -371,7 +374,7 @@ func TestImages(t *testing.T) {
 		// Offline: what is known comes first, then what went wrong.
 		svc.set(func() { svc.down = true })
 		time.Sleep(time.Hour)
-		got, err := uris(t, b.Images(t.Context(), "", "", true))
+		got, err := uris(t, b.Images(t.Context(), verbs.ImagesOptions{Refresh: true}))
 		wantDiff(t, "offline", got, all)
 		wantErr(t, "offline", err, backends.ErrUnavailable)
 	})
@@ -464,7 +467,7 @@ func TestStatus_push(t *testing.T) {
 	})
 	done := make(chan error, 1)
 	go func() {
-		_, err := b.Push(t.Context(), path, "lab://c/x:1", false, nil)
+		_, err := b.Push(t.Context(), path, "lab://c/x:1", verbs.PushOptions{}, nil)
 		done <- err
 	}()
 	<-sending

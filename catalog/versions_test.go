@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // versions counts what is stored under versions.
@@ -35,7 +36,9 @@ func TestVersions_movedTag(t *testing.T) {
 			for _, learn := range []func(){
 				func() { b.mustLookup("c/x:1") },
 				func() { b.Refresh(t.Context(), "lab", "c") },
-				func() { b.Push(t.Context(), file(t, tiny(t, fmt.Sprint(i))), "lab://c/x:1", true, nil) },
+				func() {
+					b.Push(t.Context(), file(t, tiny(t, fmt.Sprint(i))), "lab://c/x:1", verbs.PushOptions{Force: true}, nil)
+				},
 			} {
 				svc.put("c/x:1", fmt.Append(nil, i))
 				learn()

@@ -18,6 +18,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 func TestChoose(t *testing.T) {
@@ -89,7 +90,7 @@ func TestChoose_asksForWhatItNeeds(t *testing.T) {
 	}
 }
 
-func warm(t *testing.T, b *bench, uri string, o catalog.WarmOptions) catalog.Warmed {
+func warm(t *testing.T, b *bench, uri string, o verbs.WarmOptions) verbs.Warmed {
 	t.Helper()
 	w, err := b.Warm(t.Context(), uri, o, nil)
 	if err != nil {
@@ -103,20 +104,20 @@ func TestWarm(t *testing.T) {
 	svc := newService()
 	svc.put("a/b:1", []byte("content"))
 	b := newBench(t, svc)
-	w := warm(t, b, "lab://a/b:1", catalog.WarmOptions{Pin: true})
+	w := warm(t, b, "lab://a/b:1", verbs.WarmOptions{Pin: true})
 	if w.Here || w.Image.State != cache.Cached || !w.Image.Pinned {
 		t.Errorf("first: %+v", w)
 	}
 	if got, err := os.ReadFile(w.Image.Path); err != nil || string(got) != "content" {
 		t.Errorf("%s holds %q, %v", w.Image.Path, got, err)
 	}
-	if w := warm(t, b, "lab://a/b:1", catalog.WarmOptions{}); !w.Here {
+	if w := warm(t, b, "lab://a/b:1", verbs.WarmOptions{}); !w.Here {
 		t.Errorf("second: %+v", w)
 	}
 	if n := svc.count("open"); n != 1 {
 		t.Errorf("fetched %d times", n)
 	}
-	if _, err := b.Warm(t.Context(), "lab://a/none:1", catalog.WarmOptions{}, nil); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := b.Warm(t.Context(), "lab://a/none:1", verbs.WarmOptions{}, nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("of nothing: %v", err)
 	}
 }
@@ -130,14 +131,14 @@ func TestWarm_local(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Add(t.Context(), file(t, content), "local://a/b:1", false, false, nil); err != nil {
+	if _, err := b.Add(t.Context(), file(t, content), "local://a/b:1", verbs.AddOptions{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	to := filepath.Join(t.TempDir(), "deep/er/copy")
-	if w := warm(t, b, "local://a/b:1", catalog.WarmOptions{Pin: true}); !w.Here {
+	if w := warm(t, b, "local://a/b:1", verbs.WarmOptions{Pin: true}); !w.Here {
 		t.Errorf("a local file was fetched: %+v", w)
 	}
-	if w := warm(t, b, "local://a/b:1", catalog.WarmOptions{To: to}); w.Here || w.Image.Path != to {
+	if w := warm(t, b, "local://a/b:1", verbs.WarmOptions{To: to}); w.Here || w.Image.Path != to {
 		t.Errorf("copy: %+v", w)
 	}
 	if got, err := os.ReadFile(to); err != nil || !bytes.Equal(got, content) {
@@ -151,7 +152,7 @@ func TestWarm_copy(t *testing.T) {
 	svc.put("a/b:1", []byte("content"))
 	b := newBench(t, svc)
 	to := filepath.Join(t.TempDir(), "tree", "copy")
-	o := catalog.WarmOptions{To: to}
+	o := verbs.WarmOptions{To: to}
 	holds := func(what, want string) {
 		t.Helper()
 		if got, err := os.ReadFile(to); err != nil || string(got) != want {
@@ -226,7 +227,7 @@ func TestWarm_verify(t *testing.T) {
 	svc := newService()
 	svc.put("a/b:1", []byte("content"))
 	b := newBench(t, svc)
-	o := catalog.WarmOptions{To: filepath.Join(t.TempDir(), "copy")}
+	o := verbs.WarmOptions{To: filepath.Join(t.TempDir(), "copy")}
 	warm(t, b, "lab://a/b:1", o)
 	info, err := os.Stat(o.To)
 	if err != nil {

@@ -24,6 +24,8 @@ import (
 	"github.com/sregfs/sregfs/backends/sregistry/sregistrytest"
 	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/uploads"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // What is given up is never published afterwards: either the upload is stopped, or
@@ -71,7 +73,7 @@ func TestDiscard_underWay(t *testing.T) {
 				if _, ok := svc.images[mustRef(t, "c/x:1")]; ok != (tc.want != nil) {
 					t.Errorf("published: %v", ok)
 				}
-				wantDiff(t, "drafts", uploads(t, b), []spool.State(nil))
+				wantDiff(t, "drafts", drafts(t, b), []spool.State(nil))
 			})
 		})
 	}
@@ -229,14 +231,14 @@ func away(t *testing.T, n *network, kind string, open backends.Opener, env backe
 	return func(b *bench) {
 		b.extra = append(b.extra, catalog.Remote{
 			Name: "hub", Type: kind, Policy: policy,
-			Client: backends.NewClient("hub", backend, backends.ClientOptions{MaxElapsed: time.Second}),
+			Client: backends.NewClient("hub", backend, backends.ClientOptions{MaxElapsed: 10 * time.Second}),
 		})
 	}
 }
 
 func draftFor(t *testing.T, b *bench, remote, ref string, content []byte) *spool.Draft {
 	t.Helper()
-	d, err := b.Create(t.Context(), remote, mustRef(t, ref), "simg", false)
+	d, err := b.Create(t.Context(), uploads.Destination{Remote: remote, Ref: mustRef(t, ref), Format: "simg"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +276,7 @@ func TestQueue_portal(t *testing.T) {
 	for b.Pending(id) {
 		<-time.After(10 * time.Millisecond)
 	}
-	wantDiff(t, "drafts", uploads(t, b), []spool.State(nil))
+	wantDiff(t, "drafts", drafts(t, b), []spool.State(nil))
 	if img, err := b.Lookup(t.Context(), "hub", mustRef(t, "c/x:1")); err != nil || img.Digest != digest(content) {
 		t.Errorf("Lookup = %+v, %v", img, err)
 	}
@@ -309,11 +311,13 @@ func TestRetry_lostAnswer(t *testing.T) {
 			d.Close()
 			n.deaf = nil
 			n.down.Store(false)
+			b.extra = nil // another process has another Client, which has not seen the registry down
+			away(t, n, tc.kind, tc.open, tc.env, catalog.Policy{})(b)
 			b.restart()
 			if err := b.Retry(t.Context(), id, nil); err != nil {
 				t.Fatalf("Retry: %v", err)
 			}
-			wantDiff(t, "drafts", uploads(t, b), []spool.State(nil))
+			wantDiff(t, "drafts", drafts(t, b), []spool.State(nil))
 			// Other bytes are no success.
 			other := draftFor(t, b, "hub", "c/y:1", tiny(t, "other"))
 			defer other.Close()
@@ -321,7 +325,7 @@ func TestRetry_lostAnswer(t *testing.T) {
 				t.Fatal(err)
 			}
 			path := file(t, tiny(t, fmt.Sprint("third of ", tc.kind)))
-			_, err := b.Push(t.Context(), path, "hub://c/y:1", false, nil)
+			_, err := b.Push(t.Context(), path, "hub://c/y:1", verbs.PushOptions{}, nil)
 			wantErr(t, "a push of other bytes", err, fs.ErrExist)
 		})
 	}
@@ -355,7 +359,7 @@ func TestQueue_refused(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		wantDiff(t, "drafts", uploads(t, b), []spool.State{spool.Failed})
+		wantDiff(t, "drafts", drafts(t, b), []spool.State{spool.Failed})
 		if svc.count("stat") != asked {
 			t.Error("the next process tries again")
 		}

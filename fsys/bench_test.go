@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/fsys"
 	"github.com/sregfs/sregfs/fsys/fsystest"
 )
@@ -74,7 +75,7 @@ func BenchmarkLookup(b *testing.B) {
 func BenchmarkOpen(b *testing.B) {
 	w := fsystest.New(b, fsystest.Options{})
 	w.Service.Put("c/i:1", fsystest.Image(64<<10, 1))
-	if _, err := w.Catalog.Pull(b.Context(), "web://c/i:1", "", false, nil); err != nil {
+	if _, err := w.Verbs().Pull(b.Context(), "web://c/i:1", verbs.PullOptions{}, nil); err != nil {
 		b.Fatal(err)
 	}
 	var node fsys.Node = w.FS.Root()

@@ -3,38 +3,9 @@
 package fsys
 
 import (
-	"strings"
-
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 )
-
-// A Change says what a cache of the tree must forget.
-type Change struct {
-	Remote     string
-	Collection string
-	Names      []string // in that directory: each of them may mean something else, or nothing
-	Listing    bool     // the directory's list of names may have changed too
-	// Key, if not empty, is that of bytes that became whole or were dropped; the
-	// other fields are then empty.
-	Key cache.Key
-}
-
-// Path returns the names that lead from the root to the directory: none to the
-// root itself, which has no Remote.
-func (c Change) Path() []string {
-	if c.Remote == "" {
-		return nil
-	}
-	path := []string{c.Remote}
-	if c.Collection != "" {
-		for part := range strings.SplitSeq(c.Collection, "/") {
-			path = append(path, dirName(part))
-		}
-	}
-	return path
-}
 
 // Watch calls fn for each change until stop is called. fn must not block nor
 // call the tree.
@@ -57,9 +28,9 @@ func (f *FS) Watch(fn func(Change)) (stop func()) {
 	}
 }
 
-// tell passes on a change that the catalogue does not know of. A draft that
-// comes or goes changes the listing too.
-func (f *FS) tell(c Change) {
+// notify passes on a change that the catalogue does not know of. A draft that comes or
+// goes changes the listing too.
+func (f *FS) notify(c Change) {
 	c.Listing = true
 	f.mu.Lock()
 	fns := make([]func(Change), 0, len(f.watchers))
@@ -89,8 +60,8 @@ func changeOf(e catalog.Event) (Change, bool) {
 	return c, true
 }
 
-// namesOf returns all names under which an image can have been looked up, but
-// for those with a version: what they mean does not change.
+// namesOf returns all names under which an image can have been looked up, except those
+// with a version, whose meaning does not change.
 func namesOf(ref backends.Ref) []string {
 	ref.Version = ""
 	tagged := backends.EscapePart(ref.Name) + ":" + backends.EscapePart(ref.Tag)

@@ -7,26 +7,27 @@
 //
 // A [FS] stands on a [catalog.Catalog], which knows the images, and adds the
 // shape of a file system: names that any content fits into (names.go), stable
-// inode numbers (node.go), directories (dir.go, listing.go), images that are
-// read (image.go), and files that are being written (draft.go).
+// inode numbers (node.go), directories (lookup.go, dir.go, listing.go), images that
+// are read (image.go), and files that are being written (create.go, file.go,
+// publish.go). The types are in fs.go; no file calls upwards.
 //
 // # Writing
 //
 // A file that is written is a [Draft]: full random access in the local spool,
-// under its name but not in the registry. It is published when whoever opened it
-// closes it, so that an error reaches the copying program, and only when it is a
+// under its name but not in the registry. It is published when the process that
+// opened it closes it, so that the copying program sees an error, and only if it is a
 // whole image. Until then the name means what it meant before. Files with the
-// names that copying tools use for a moment (temporary.go) stay here until they
-// are renamed to an image's name.
+// temporary names of copying tools (temporary.go) stay here until they are renamed to
+// an image's name.
 //
 // # Locks
 //
 // They are taken in this order:
 //
-//	lock         guards
-//	Draft.turn   one at a time publishes a draft, renames it or ends its writing; writes wait
-//	FS.mu        which drafts are in which place
-//	Draft.mu     all else of a draft; not held while bytes travel
+//	lock             guards
+//	Draft.exclusive  publishing a draft, renaming it, its last close: one at a time, and no write meanwhile
+//	FS.mu            which drafts are at which location
+//	Draft.mu         all other fields of a draft; not held while bytes are sent
 //
 // # What it is not
 //

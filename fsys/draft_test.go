@@ -42,7 +42,7 @@ func newBenchOf(t *testing.T, opts fsystest.Options) *bench {
 // create makes a file with content, open.
 func (b *bench) create(name string, content []byte) *fsys.File {
 	b.t.Helper()
-	_, file, err := b.dir.Create(b.t.Context(), name, 0o644, copier, false)
+	_, file, err := b.dir.Create(b.t.Context(), name, 0o644, copier, 0)
 	if err != nil {
 		b.t.Fatalf("creating %s: %v", name, err)
 	}
@@ -171,10 +171,10 @@ func TestSync(t *testing.T) {
 	b := newBench(t, catalog.Policy{Overwrite: true})
 	old := b.Service.Get("c/old:1")
 	image := b.lookup("old:1.sif", copier).(*fsys.Image)
-	if err := image.OpenWrite(t.Context(), copier, true); !errors.Is(err, fsys.ErrRetry) {
+	if err := image.OpenWrite(t.Context(), copier, fsys.Truncate); !errors.Is(err, fsys.ErrRetry) {
 		t.Fatalf("OpenWrite = %v, want %v", err, fsys.ErrRetry)
 	}
-	file, err := b.lookup("old:1.sif", copier).(*fsys.Draft).Open(t.Context(), copier, true, true)
+	file, err := b.lookup("old:1.sif", copier).(*fsys.Draft).Open(t.Context(), copier, fsys.Write|fsys.Truncate)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,9 +299,9 @@ func TestUnlink_last(t *testing.T) {
 func TestRename(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, catalog.Policy{})
-	rename := func(from, to string, noReplace bool, want error) {
+	rename := func(from, to string, flags fsys.Flags, want error) {
 		t.Helper()
-		if err := b.dir.Rename(t.Context(), from, b.dir, to, noReplace); !errors.Is(err, want) {
+		if err := b.dir.Rename(t.Context(), from, b.dir, to, flags); !errors.Is(err, want) {
 			t.Errorf("renaming %s to %s: %v, want %v", from, to, err, want)
 		}
 	}
@@ -309,18 +309,18 @@ func TestRename(t *testing.T) {
 	b.flush(file, copier, nil)
 	file.Close(t.Context())
 	b.published("new:1", nil)
-	rename(".tmp.1", ".tmp.2", true, nil)
-	rename(".tmp.1", "new:1.sif", false, fs.ErrNotExist)
-	rename(".tmp.2", "old:1.sif", true, fs.ErrExist)
-	rename(".tmp.2", "old:1.sif", false, backends.ErrNotAllowed)
-	rename(".tmp.2", "a:b:c.sif", false, fs.ErrInvalid)
-	rename("old:1.sif", "old:2.sif", false, backends.ErrNotAllowed)
-	rename(".tmp.2", "new:1.sif", true, nil)
+	rename(".tmp.1", ".tmp.2", fsys.Exclusive, nil)
+	rename(".tmp.1", "new:1.sif", 0, fs.ErrNotExist)
+	rename(".tmp.2", "old:1.sif", fsys.Exclusive, fs.ErrExist)
+	rename(".tmp.2", "old:1.sif", 0, backends.ErrNotAllowed)
+	rename(".tmp.2", "a:b:c.sif", 0, fs.ErrInvalid)
+	rename("old:1.sif", "old:2.sif", 0, backends.ErrNotAllowed)
+	rename(".tmp.2", "new:1.sif", fsys.Exclusive, nil)
 	b.published("new:1", content)
 
 	// Still open: who closes it publishes it, and hears of it.
 	file = b.create(".tmp.3", content)
-	rename(".tmp.3", "open:1.sif", false, nil)
+	rename(".tmp.3", "open:1.sif", 0, nil)
 	b.published("open:1", nil)
 	b.flush(file, copier, nil)
 	b.published("open:1", content)
@@ -330,7 +330,7 @@ func TestRename(t *testing.T) {
 	file = b.create(".tmp.4", content[:20000])
 	b.flush(file, copier, nil)
 	file.Close(t.Context())
-	rename(".tmp.4", "part:1.sif", false, backends.ErrCorrupt)
+	rename(".tmp.4", "part:1.sif", 0, backends.ErrCorrupt)
 	b.published("part:1", nil)
 	if b.lookup(".tmp.4", copier) == nil || b.lookup("part:1.sif", copier) != nil {
 		t.Error("after a failed renaming the file is not where it was")
@@ -339,9 +339,9 @@ func TestRename(t *testing.T) {
 	// Two temporary files, one over the other.
 	file = b.create(".tmp.5", content)
 	file.Close(t.Context())
-	rename(".tmp.5", ".tmp.4", true, fs.ErrExist)
-	rename(".tmp.5", ".tmp.4", false, nil)
-	rename(".tmp.4", "whole:1.sif", false, nil)
+	rename(".tmp.5", ".tmp.4", fsys.Exclusive, fs.ErrExist)
+	rename(".tmp.5", ".tmp.4", 0, nil)
+	rename(".tmp.4", "whole:1.sif", 0, nil)
 	b.published("whole:1", content)
 	if states := b.states(); len(states) != 0 {
 		t.Errorf("left in the spool: %v", states)
@@ -354,7 +354,7 @@ func TestOpenWrite(t *testing.T) {
 	b := newBench(t, catalog.Policy{Overwrite: true})
 	old := b.Service.Get("c/old:1")
 	image := b.lookup("old:1.sif", copier).(*fsys.Image)
-	if err := image.OpenWrite(t.Context(), copier, true); !errors.Is(err, fsys.ErrRetry) {
+	if err := image.OpenWrite(t.Context(), copier, fsys.Truncate); !errors.Is(err, fsys.ErrRetry) {
 		t.Fatalf("OpenWrite = %v, want %v", err, fsys.ErrRetry)
 	}
 	if _, ok := b.lookup("old:1.sif", stranger).(*fsys.Image); !ok {
@@ -364,7 +364,7 @@ func TestOpenWrite(t *testing.T) {
 	if !ok {
 		t.Fatal("the writer does not see the draft")
 	}
-	file, err := draft.Open(t.Context(), copier, true, true)
+	file, err := draft.Open(t.Context(), copier, fsys.Write|fsys.Truncate)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,10 +379,10 @@ func TestOpenWrite(t *testing.T) {
 	// Not truncated, it begins with what there is; unchanged, it is not published.
 	pushes := b.Service.Pushes.Load()
 	image = b.lookup("old:1.sif", copier).(*fsys.Image)
-	if err := image.OpenWrite(t.Context(), copier, false); !errors.Is(err, fsys.ErrRetry) {
+	if err := image.OpenWrite(t.Context(), copier, 0); !errors.Is(err, fsys.ErrRetry) {
 		t.Fatalf("OpenWrite = %v, want %v", err, fsys.ErrRetry)
 	}
-	file, err = b.lookup("old:1.sif", copier).(*fsys.Draft).Open(t.Context(), copier, true, false)
+	file, err = b.lookup("old:1.sif", copier).(*fsys.Draft).Open(t.Context(), copier, fsys.Write)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -478,7 +478,7 @@ func TestAsync(t *testing.T) {
 	if size := draft.Attr().Size; size != int64(len(content)) {
 		t.Errorf("its size is %d, want %d", size, len(content))
 	}
-	reader, err := draft.Open(t.Context(), stranger, false, false)
+	reader, err := draft.Open(t.Context(), stranger, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -487,11 +487,11 @@ func TestAsync(t *testing.T) {
 		t.Errorf("reading it: %v", err)
 	}
 	reader.Close(t.Context())
-	if _, _, err := b.dir.Create(t.Context(), "new:1.sif", 0o644, stranger, false); !errors.Is(err, fsys.ErrBusy) {
+	if _, _, err := b.dir.Create(t.Context(), "new:1.sif", 0o644, stranger, 0); !errors.Is(err, fsys.ErrBusy) {
 		t.Errorf("another file of that name: %v, want %v", err, fsys.ErrBusy)
 	}
 	b.Service.Fail("", 0)
-	if err := b.Catalog.Retry(t.Context(), b.Spool.Drafts()[0].ID, nil); err != nil {
+	if err := b.Uploads.Retry(t.Context(), b.Spool.Drafts()[0].ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	b.published("new:1", content)
@@ -505,7 +505,7 @@ func TestAsync_restart(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, catalog.Policy{Async: true})
 	b.Service.Fail(http.MethodPut, http.StatusForbidden)
-	_, file, err := b.dir.Create(t.Context(), "new:1.sif", 0o644, copier, false)
+	_, file, err := b.dir.Create(t.Context(), "new:1.sif", 0o644, copier, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -515,7 +515,7 @@ func TestAsync_restart(t *testing.T) {
 	b.flush(file, copier, nil)
 	file.Close(t.Context())
 
-	b.dir = mustLookup(t, mustLookup(t, fsys.New(b.Catalog, fsys.Options{}).Root(), "web").(*fsys.Dir), "c").(*fsys.Dir)
+	b.dir = mustLookup(t, mustLookup(t, fsys.New(b.Catalog, b.Uploads, fsys.Options{}).Root(), "web").(*fsys.Dir), "c").(*fsys.Dir)
 	draft, ok := b.lookup("new:1.sif", stranger).(*fsys.Draft)
 	if !ok {
 		t.Fatal("what was accepted is not shown")
@@ -523,7 +523,7 @@ func TestAsync_restart(t *testing.T) {
 	if a := draft.Attr(); a.Size != int64(len(content)) || a.Mode != 0o755 || time.Since(a.ModTime) > time.Hour {
 		t.Errorf("Attr = %+v", a)
 	}
-	reader, err := draft.Open(t.Context(), stranger, false, false)
+	reader, err := draft.Open(t.Context(), stranger, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -533,7 +533,7 @@ func TestAsync_restart(t *testing.T) {
 	}
 	reader.Close(t.Context())
 	b.Service.Fail("", 0)
-	if err := b.Catalog.Retry(t.Context(), b.Spool.Drafts()[0].ID, nil); err != nil {
+	if err := b.Uploads.Retry(t.Context(), b.Spool.Drafts()[0].ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := b.lookup("new:1.sif", stranger).(*fsys.Image); !ok {
@@ -560,7 +560,7 @@ func TestRename_beforeRelease(t *testing.T) {
 			file.Close(context.Background())
 			close(released)
 		})
-		if err := b.dir.Rename(t.Context(), ".tmp."+test.name, b.dir, test.name+".sif", false); !errors.Is(err, test.want) {
+		if err := b.dir.Rename(t.Context(), ".tmp."+test.name, b.dir, test.name+".sif", 0); !errors.Is(err, test.want) {
 			t.Errorf("Rename = %v, want %v", err, test.want)
 		}
 		<-released

@@ -10,15 +10,15 @@ var (
 	ErrNameTooLong = errors.New("name too long")
 	// ErrNotEmpty: a directory that still holds something.
 	ErrNotEmpty = errors.New("directory not empty")
-	// ErrBusy: the file is on its way to the registry, or somebody else renames it.
+	// ErrBusy: the file is being published, or is renamed by another process.
 	ErrBusy = errors.New("on its way to the registry")
-	// ErrCrossDevice: a rename that copying and deleting can do instead.
+	// ErrCrossDevice: the rename is not possible; mv copies and deletes instead.
 	ErrCrossDevice = errors.New("cannot be renamed, only copied")
-	// ErrIsDir: a directory where a file is meant.
+	// ErrIsDir: a directory where a file is expected.
 	ErrIsDir = errors.New("is a directory")
-	// ErrNotDir: a file where a directory is meant.
+	// ErrNotDir: a file where a directory is expected.
 	ErrNotDir = errors.New("not a directory")
-	// ErrRetry: the name must be looked up again, by the same caller: what it
-	// means for the caller has changed. See Image.OpenWrite.
+	// ErrRetry: the caller must look up the name again, because it means something else
+	// for the caller now. See Image.OpenWrite.
 	ErrRetry = errors.New("look up the name again")
 )

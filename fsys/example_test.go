@@ -13,7 +13,9 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/dir"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/mem"
+	"github.com/sregfs/sregfs/catalog/uploads"
 	"github.com/sregfs/sregfs/fsys"
 )
 
@@ -38,14 +40,14 @@ func ExampleFS_IO() {
 	}
 	cat, err := catalog.New(catalog.Options{
 		Remotes: []catalog.Remote{{Name: "lab", Type: "dir", Client: backends.NewClient("lab", lab, backends.ClientOptions{})}},
-		State:   func() (*catalog.State, error) { return &catalog.State{Store: mem.New()}, nil }, // no cache: the images are here
+		State:   func() (*catalog.State, error) { return &catalog.State{Index: index.New(mem.New())}, nil }, // no cache: the images are here
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer cat.Close(ctx)
+	defer cat.Close()
 
-	root := fsys.New(cat, fsys.Options{}).IO(ctx)
+	root := fsys.New(cat, uploads.New(cat, nil), fsys.Options{}).IO(ctx)
 	err = fs.WalkDir(root, ".", func(path string, _ fs.DirEntry, err error) error {
 		fmt.Println(path)
 		return err

@@ -13,12 +13,12 @@ import (
 	"github.com/sregfs/sregfs/cache"
 )
 
-// IO returns the tree for reading, as [fs.ReadFile], [fs.WalkDir] and the like take it:
-// its files are *io.SectionReader too, and an image comes in as far as it is read. What
-// is being written is not in it. ctx ends all that waits.
+// IO returns the tree for reading, as [fs.ReadFile], [fs.WalkDir] and the like take it.
+// Its files are *io.SectionReader too, and only the ranges that are read are fetched.
+// Drafts are not in it. When ctx ends, calls that wait return its error.
 func (f *FS) IO(ctx context.Context) fs.FS { return ioFS{ctx, f} }
 
-// An ioFS is an FS as package io/fs has them.
+// An ioFS implements fs.FS.
 type ioFS struct {
 	ctx  context.Context //nolint:containedctx // the methods of io/fs have none
 	tree *FS
@@ -57,8 +57,8 @@ func (f ioFS) open(name string) (fs.File, error) {
 	return &ioFile{io.NewSectionReader(ioBlob{f.ctx, blob}, 0, blob.Size()), info, blob}, nil
 }
 
-// Stat implements fs.StatFS. It fetches no bytes, but those of an image whose size
-// nobody tells.
+// Stat implements fs.StatFS. It fetches no bytes, except of an image whose registry does
+// not tell its size.
 func (f ioFS) Stat(name string) (fs.FileInfo, error) {
 	node, err := f.find(name)
 	if err == nil {
@@ -72,7 +72,7 @@ func (f ioFS) Stat(name string) (fs.FileInfo, error) {
 
 func (f ioFS) measure(node Node) error {
 	if image, ok := node.(*Image); ok {
-		return image.Measure(f.ctx)
+		return image.LearnSize(f.ctx)
 	}
 	return nil
 }
@@ -180,8 +180,8 @@ func (d *ioDir) ReadDir(n int) ([]fs.DirEntry, error) {
 	return all, nil
 }
 
-// An ioEntry is an fs.DirEntry. Of an image that only a listing has told of, the
-// registry is asked when somebody wants more than its name.
+// An ioEntry is an fs.DirEntry. Info asks the registry if the listing told the image's
+// name alone.
 type ioEntry struct {
 	in    *ioDir
 	entry Entry

@@ -50,7 +50,7 @@ func TestIO(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, draft, err := dir.(*fsys.Dir).Create(t.Context(), "new:1.sif", 0o644, fsys.Caller{}, true)
+	_, draft, err := dir.(*fsys.Dir).Create(t.Context(), "new:1.sif", 0o644, fsys.Caller{}, fsys.Exclusive)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ func TestPackLabels(t *testing.T) {
 // Attributes are printed as they are, names too: nothing in them obeys a terminal.
 func TestForPeople(t *testing.T) {
 	t.Parallel()
-	got := forPeople(map[string]string{
+	got := printable(map[string]string{
 		"uri": "lab://a/b:1", "label.\x1b[2J": "gone", "label.c1": "\u009b31m red", "label.bidi\u202e": "\u202egnp", "label.lines": "a\nb", "empty": "",
 	})
 	want := map[string]string{

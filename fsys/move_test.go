@@ -23,11 +23,11 @@ func TestRename_deletingIsOff(t *testing.T) {
 	web := mustLookup(t, root, "web").(*fsys.Dir)
 	local := mustLookup(t, root, "local").(*fsys.Dir)
 	for what, rename := range map[string]func() error{
-		"an image":              func() error { return b.dir.Rename(t.Context(), "old:1.sif", b.dir, "old:2.sif", false) },
-		"to a temporary name":   func() error { return b.dir.Rename(t.Context(), "old:1.sif", b.dir, ".old", false) },
-		"to another remote":     func() error { return b.dir.Rename(t.Context(), "old:1.sif", local, "old:2.sif", false) },
-		"a collection":          func() error { return web.Rename(t.Context(), "c", web, "d", false) },
-		"one to another remote": func() error { return web.Rename(t.Context(), "c", local, "d", false) },
+		"an image":              func() error { return b.dir.Rename(t.Context(), "old:1.sif", b.dir, "old:2.sif", 0) },
+		"to a temporary name":   func() error { return b.dir.Rename(t.Context(), "old:1.sif", b.dir, ".old", 0) },
+		"to another remote":     func() error { return b.dir.Rename(t.Context(), "old:1.sif", local, "old:2.sif", 0) },
+		"a collection":          func() error { return web.Rename(t.Context(), "c", web, "d", 0) },
+		"one to another remote": func() error { return web.Rename(t.Context(), "c", local, "d", 0) },
 	} {
 		if err := rename(); !errors.Is(err, backends.ErrNotAllowed) {
 			t.Errorf("renaming %s: %v, want %v", what, err, backends.ErrNotAllowed)
@@ -41,7 +41,7 @@ func TestRename_deletingIsOff(t *testing.T) {
 	if _, err := web.Mkdir(t.Context(), "made"); err != nil {
 		t.Fatal(err)
 	}
-	if err := web.Rename(t.Context(), "made", web, "other", false); !errors.Is(err, fsys.ErrCrossDevice) {
+	if err := web.Rename(t.Context(), "made", web, "other", 0); !errors.Is(err, fsys.ErrCrossDevice) {
 		t.Errorf("renaming a collection made here: %v, want %v", err, fsys.ErrCrossDevice)
 	}
 }
@@ -66,10 +66,10 @@ func TestRename_image(t *testing.T) {
 		return img.Xattrs()["digest"]
 	}
 	one, two := digest("one:1.sif"), digest("two:1.sif")
-	if err := local.Rename(t.Context(), "one:1.sif", local, "two:1.sif", true); !errors.Is(err, fs.ErrExist) {
+	if err := local.Rename(t.Context(), "one:1.sif", local, "two:1.sif", fsys.Exclusive); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("onto a name that is taken: %v, want %v", err, fs.ErrExist)
 	}
-	if err := local.Rename(t.Context(), "one:1.sif", local, "one:1.sif", false); err != nil {
+	if err := local.Rename(t.Context(), "one:1.sif", local, "one:1.sif", 0); err != nil {
 		t.Errorf("onto itself: %v", err)
 	}
 	if digest("one:1.sif") != one || digest("two:1.sif") != two {
@@ -87,7 +87,7 @@ func TestRename_image(t *testing.T) {
 		{local, sub, "three:2.sif", "bare"}, // :latest
 		{sub, local, "bare:latest.sif", "two:1.sif"},
 	} {
-		if err := step.from.Rename(t.Context(), step.name, step.to, step.newName, false); err != nil {
+		if err := step.from.Rename(t.Context(), step.name, step.to, step.newName, 0); err != nil {
 			t.Fatalf("%s to %s: %v", step.name, step.newName, err)
 		}
 		b.dir = step.from
@@ -107,10 +107,10 @@ func TestRename_image(t *testing.T) {
 	}
 	// The web remote has no such thing.
 	web := mustLookup(t, mustLookup(t, b.FS.Root(), "web").(*fsys.Dir), "c").(*fsys.Dir)
-	if err := web.Rename(t.Context(), "old:1.sif", web, "old:2.sif", false); !errors.Is(err, fsys.ErrCrossDevice) {
+	if err := web.Rename(t.Context(), "old:1.sif", web, "old:2.sif", 0); !errors.Is(err, fsys.ErrCrossDevice) {
 		t.Errorf("where the service cannot: %v, want %v", err, fsys.ErrCrossDevice)
 	}
-	if err := local.Rename(t.Context(), "two:1.sif", web, "two:1.sif", false); !errors.Is(err, fsys.ErrCrossDevice) {
+	if err := local.Rename(t.Context(), "two:1.sif", web, "two:1.sif", 0); !errors.Is(err, fsys.ErrCrossDevice) {
 		t.Errorf("to another remote: %v, want %v", err, fsys.ErrCrossDevice)
 	}
 }
@@ -121,7 +121,7 @@ func TestRename_closedMeanwhile(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, catalog.Policy{})
 	file := b.create(".new", content)
-	reader, err := b.lookup(".new", copier).(*fsys.Draft).Open(t.Context(), copier, false, false)
+	reader, err := b.lookup(".new", copier).(*fsys.Draft).Open(t.Context(), copier, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,11 +136,11 @@ func TestRename_closedMeanwhile(t *testing.T) {
 		return true
 	}
 	b.Service.Fault.Store(&fault)
-	if err := b.dir.Rename(t.Context(), ".new", b.dir, "new:1.sif", false); !errors.Is(err, fs.ErrPermission) {
+	if err := b.dir.Rename(t.Context(), ".new", b.dir, "new:1.sif", 0); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("Rename = %v, want %v", err, fs.ErrPermission)
 	}
 	b.Service.Fault.Store(nil)
-	if err := b.dir.Rename(t.Context(), ".new", b.dir, "new:1.sif", false); err != nil {
+	if err := b.dir.Rename(t.Context(), ".new", b.dir, "new:1.sif", 0); err != nil {
 		t.Errorf("Rename again = %v", err)
 	}
 	b.published("new:1", content)

@@ -29,16 +29,15 @@ const MaxName = 255
 //	<name>+<tag>[@<version>].sif
 //
 // with "+" escaped in name and tag, and ":" in the version. Names without an
-// extension have no such other spelling: "g++" is a name. Which of the two is
-// listed, Names says. That of a container image has no colon in either case
-// (decision 26).
+// extension have no such other spelling: "g++" is a name. Names says which of the two is
+// listed. That of a container image has no colon in either case (decision 26).
 //
-// What the registry has as a file without an extension is listed so (decision 76):
+// A file that has no extension in the registry is listed so (decision 76):
 //
 //	<name>:<tag>[@<version>], or <name> for the tag "latest" (backends.FormatBare)
 //
 // A name that would be longer than MaxName ends in "~" and eight digits of its
-// hash: such a name can be found in its listing, but not turned back by itself.
+// hash: such a name can be found in its listing, but not parsed.
 
 // Names is how the names of images are spelled in listings and in paths that are
 // printed; any other value is NamesColon. Both spellings open everywhere.
@@ -62,9 +61,9 @@ func PathOf(n Names, remote string, ref backends.Ref, format string) string {
 	return path + "/" + n.fileName(ref, format)
 }
 
-// ParsePath is the inverse of PathOf, of whatever Names. It takes the shorter forms
-// that the tree knows too: without extension, without tag. The format is "" if the extension
-// is missing.
+// ParsePath is the inverse of PathOf for all Names. It takes the shorter forms that the
+// tree accepts, too: without extension, without tag. The format is "" if the extension is
+// missing.
 //
 // Errors: fs.ErrInvalid if path cannot be that of an image, or has a part that
 // was shortened.
@@ -82,7 +81,7 @@ func ParsePath(path string) (remote string, ref backends.Ref, format string, err
 		return "", backends.Ref{}, "", fmt.Errorf("path %q: %w", path, err)
 	}
 	for i, part := range parts[1:] {
-		if isShort(part) {
+		if isShortened(part) {
 			return "", backends.Ref{}, "", fmt.Errorf("%w: path %q: %q is shortened", fs.ErrInvalid, path, part)
 		}
 		if i+1 == last {
@@ -145,8 +144,8 @@ func isPlusName(name string) bool {
 	return format != "" && strings.Contains(rest, "+") && !strings.Contains(rest, ":")
 }
 
-// parseFile is the inverse of fileName, and takes names without extension or
-// tag. The ref has no collection.
+// parseFile is the inverse of fileName, and takes names without extension or tag, too.
+// The ref has no collection.
 func parseFile(name string) (ref backends.Ref, format string, err error) {
 	bad := func(why string) (backends.Ref, string, error) {
 		return backends.Ref{}, "", fmt.Errorf("%w: file name %q: %s", fs.ErrInvalid, name, why)
@@ -185,12 +184,11 @@ func parseFile(name string) (ref backends.Ref, format string, err error) {
 	return ref, format, nil
 }
 
-// dirName returns the name of the directory that stands for one part of a
-// collection.
+// dirName returns the name of the directory of one part of a collection.
 func dirName(part string) string { return shorten(backends.EscapePart(part), "") }
 
-// parseDir is the inverse of dirName. Only the spelling that dirName gives is
-// taken: a directory has one name.
+// parseDir is the inverse of dirName. It takes no other spelling: a directory has one
+// name.
 func parseDir(name string) (string, error) {
 	part, err := backends.UnescapePart(name)
 	if err != nil {
@@ -234,9 +232,9 @@ func shorten(stem, ext string) string {
 	return stem[:cut] + "~" + hex.EncodeToString(sum[:])[:hashDigits] + ext
 }
 
-// isShort reports whether name could be one that shorten has cut. Others can
-// look so too: what such a name means is found by comparing with the listing.
-func isShort(name string) bool {
+// isShortened reports whether name can be one that shorten has cut. Others can look so,
+// too, so the listing decides what such a name means.
+func isShortened(name string) bool {
 	rest, _ := backends.CutExt(name)
 	tilde := len(rest) - 1 - hashDigits
 	const cutAtMost = len("%XX") + utf8.UTFMax

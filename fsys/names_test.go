@@ -129,8 +129,8 @@ func TestShorten(t *testing.T) {
 			if len(name) > MaxName || !strings.HasSuffix(name, ".sif") {
 				t.Fatalf("%d bytes of %q: name of %d bytes: %q", len(full), unit, len(name), name)
 			}
-			if short := len(full) > MaxName; short != isShort(name) || short != (name != full) {
-				t.Fatalf("%d bytes of %q: isShort(%q) = %v", len(full), unit, name, isShort(name))
+			if short := len(full) > MaxName; short != isShortened(name) || short != (name != full) {
+				t.Fatalf("%d bytes of %q: isShort(%q) = %v", len(full), unit, name, isShortened(name))
 			}
 			if !strings.ContainsRune(name, ':') && len(full) <= MaxName {
 				t.Fatalf("%q lost its tag", name)
@@ -254,7 +254,7 @@ func TestUndated(t *testing.T) {
 	t.Parallel()
 	when := map[string]time.Time{}
 	for _, version := range []string{"sha256:" + strings.Repeat("5f", 32), "sha256:" + strings.Repeat("60", 32), "rev1"} {
-		when[version] = undated(&backends.Image{Version: version}).UTC()
+		when[version] = placeholderTime(&backends.Image{Version: version}).UTC()
 	}
 	if got, want := when["rev1"], time.Date(1980, 1, 5, 9, 11, 17, 0, time.UTC); !got.Equal(want) {
 		t.Errorf("the time of rev1 is %v, want %v", got, want)
@@ -301,7 +301,7 @@ func roundTrip(t *testing.T, n Names, remote string, ref backends.Ref, format st
 	r, got, gotFormat, err := ParsePath(path)
 	if err != nil {
 		for part := range strings.SplitSeq(path, "/") {
-			if isShort(part) {
+			if isShortened(part) {
 				return
 			}
 		}

@@ -27,14 +27,14 @@ type Attr struct {
 // inode makes an inode number that is the same after every mount, from what
 // identifies the node. The first part says what kind it is.
 //
-// The hash is a cryptographic one: who names images in a registry must not find
-// two that go-fuse takes for one file.
+// The hash is a cryptographic one: people who name images in a registry must not be able
+// to find two names that go-fuse takes for one file.
 func inode(parts ...string) uint64 {
 	var space [512]byte
 	return inodeOf(appendParts(space[:0], parts...))
 }
 
-// appendParts appends what inodeOf is to make a number of.
+// appendParts appends the identity that inodeOf makes a number of.
 func appendParts(b []byte, parts ...string) []byte {
 	for _, part := range parts {
 		b = binary.BigEndian.AppendUint32(b, uint32(len(part)))
@@ -45,8 +45,8 @@ func appendParts(b []byte, parts ...string) []byte {
 
 func inodeOf(identity []byte) uint64 {
 	sum := sha256.Sum256(identity)
-	// The upper half of the numbers is for inodes that a FUSE library makes up,
-	// and the lowest ones mean the root or nothing.
+	// go-fuse uses the upper half of the numbers for inodes of its own, and the lowest
+	// ones mean the root or nothing.
 	ino := binary.BigEndian.Uint64(sum[:]) >> 1
 	if ino < 16 {
 		ino += 16

@@ -5,28 +5,16 @@ package fsys
 import (
 	"context"
 	"errors"
-	"io/fs"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
+	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
-// lock takes the draft's turn: publishing and renaming exclude each other, and
-// writing.
-func (d *Draft) lock(ctx context.Context) error {
-	select {
-	case d.turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (d *Draft) unlock() { <-d.turn }
-
-// errWriteFailed is why a file is not published that lacks bytes somebody wrote.
+// errWriteFailed is why a file is not published that lacks bytes of a failed write.
 var errWriteFailed = errors.New("a write to the file failed before: it is not whole")
 
-// publish publishes the draft where it stands.
+// publish publishes the draft under its present name.
 func (d *Draft) publish(ctx context.Context) error {
 	if err := d.lock(ctx); err != nil {
 		return err
@@ -35,33 +23,33 @@ func (d *Draft) publish(ctx context.Context) error {
 	return d.publishLocked(ctx)
 }
 
-// publishLocked needs the turn. mu is not held while bytes travel.
+// publishLocked needs d.lock. mu is not held while bytes are sent.
 func (d *Draft) publishLocked(ctx context.Context) error {
 	d.mu.Lock()
 	data, broken, before := d.data, d.broken, d.err
-	skip := data == nil || d.over() || !d.dirty
+	skip := data == nil || d.ended() || !d.dirty
 	d.mu.Unlock()
 	if skip || before != nil {
-		return before // somebody else's turn came first
+		return before // another caller had the lock before, and has published it
 	}
 	var err error
 	if broken {
 		err = errWriteFailed
 	} else {
-		err = d.fs.cat.Publish(ctx, data)
+		err = d.fs.uploads.Publish(ctx, data)
 	}
-	d.settle(data, err)
+	d.publishDone(data, err)
 	return err
 }
 
-// lockData takes mu when the data may be changed: what is being published is waited
-// for, and what was published goes on in a copy if somebody has it open for writing.
-// Whatever it returns but nil, mu is not held.
+// lockData takes mu when the data may be changed. It waits while the draft is being
+// published; a published draft that is still open for writing goes on in a copy. After an
+// error mu is not held.
 func (d *Draft) lockData(ctx context.Context) error {
 	d.mu.Lock()
-	for d.data != nil && (len(d.turn) > 0 || d.promised && len(d.writers) > 0) {
+	for d.data != nil && (len(d.exclusive) > 0 || d.committed && len(d.writers) > 0) {
 		d.mu.Unlock()
-		if err := d.resume(ctx); err != nil {
+		if err := d.forkPublished(ctx); err != nil {
 			return err
 		}
 		d.mu.Lock()
@@ -69,16 +57,16 @@ func (d *Draft) lockData(ctx context.Context) error {
 	return nil
 }
 
-// resume readies a published file for more writes. Its bytes are the registry's
-// now, or wait in the queue, so it goes on with a copy of them, which is to replace
-// what this very file published and nothing else: no other policy need allow it.
-func (d *Draft) resume(ctx context.Context) error {
+// forkPublished prepares a published file for more writes. Its bytes are published or
+// queued and cannot change any more, so the draft goes on with a copy. The copy may
+// replace only what this file has published, which no policy has to allow.
+func (d *Draft) forkPublished(ctx context.Context) error {
 	if err := d.lock(ctx); err != nil {
 		return err
 	}
 	defer d.unlock()
 	d.mu.Lock()
-	old, done := d.data, d.promised
+	old, done := d.data, d.committed
 	d.mu.Unlock()
 	if !done || old == nil {
 		return nil
@@ -88,75 +76,51 @@ func (d *Draft) resume(ctx context.Context) error {
 		return err
 	}
 	d.mu.Lock()
-	d.data, d.promised = next, false
-	err = next.KeepOpen(d.handles > 0)
+	d.data, d.committed = next, false
+	if d.handles > 0 {
+		err = next.KeepOpen()
+	}
 	d.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	if err := d.fs.place(d); err != nil {
-		d.fs.opts.Log.Warn("dropping a draft", "file", d.currentName(), "err", err)
+	if err := d.fs.install(d); err != nil {
+		d.fs.opts.Log.Warn("dropping a draft", "file", d.fileName(), "err", err)
 	}
 	if err := old.Close(); err != nil {
-		d.fs.opts.Log.Warn("closing a draft", "file", d.currentName(), "err", err)
+		d.fs.opts.Log.Warn("closing a draft", "file", d.fileName(), "err", err)
 	}
 	return nil
 }
 
-// settle keeps what publishing came to.
-func (d *Draft) settle(data *spool.Draft, err error) {
+// publishDone notes the result of publishing.
+func (d *Draft) publishDone(data *spool.Draft, err error) {
 	d.mu.Lock()
 	d.err = err
 	if err == nil {
-		d.dirty, d.promised, d.attr.Size = false, true, data.Size()
+		d.dirty, d.committed, d.attr.Size = false, true, data.Size()
 	}
 	d.mu.Unlock()
 	switch {
 	case err != nil:
 	case data.Info().Queued():
-		if err := d.fs.place(d); err != nil { // as the last one
-			d.fs.opts.Log.Warn("dropping a draft", "file", d.currentName(), "err", err)
+		if err := d.fs.install(d); err != nil { // as the last one
+			d.fs.opts.Log.Warn("dropping a draft", "file", d.fileName(), "err", err)
 		}
 		d.changed()
 	default:
-		d.fs.forget(d)
+		d.fs.removeDraft(d)
 	}
 }
 
-// restore puts the files of an earlier process back into the tree: what was accepted
-// is there to those who copied it in, whether or not the registry has it yet, and
-// what has a temporary name is a file until somebody renames or removes it. Of
-// several files of one name the newest counts.
-func (f *FS) restore() {
-	for _, data := range f.cat.Standing() {
-		info := data.Info()
-		dir := &Dir{fs: f, remote: info.Target.Remote, collection: info.Target.Ref.Collection}
-		name := f.opts.Names.fileName(info.Target.Ref, info.Target.Format)
-		if info.Target.File != "" {
-			var err error
-			if dir, name, err = f.stagedAt(info.Target); err != nil {
-				f.opts.Log.Warn("a file has no place in the tree", "remote", info.Target.Remote, "file", info.Target.File, "err", err)
-				data.Close() //nolint:errcheck // it stays in the spool
-				continue
-			}
-		}
-		d := f.newDraft(data, dir.place(name), name)
-		d.promised, d.attr.ModTime = info.Target.File == "", info.ModTime
-		if mode := fs.FileMode(info.Mode) & fs.ModePerm; mode != 0 {
-			d.attr.Mode = mode
-		}
-		for _, older := range f.drafts[d.place] {
-			older.release()
-		}
-		f.drafts[d.place] = []*Draft{d}
-		data.Idle()
+// damage returns why a file is not whole: a write failed, or it is a part of an image. It
+// is nil for what is no image at all: tools keep other things under temporary names, too.
+func damage(data *spool.Draft, broken error) error {
+	if broken != nil {
+		return broken
 	}
-}
-
-// changed tells who watches that the draft's name means something else.
-func (d *Draft) changed() {
-	d.mu.Lock()
-	p, name := d.place, d.name
-	d.mu.Unlock()
-	d.fs.tell(p.change(name))
+	if _, err := uploads.CompleteImage(data, data.Size()); errors.Is(err, backends.ErrCorrupt) {
+		return err
+	}
+	return nil
 }

@@ -9,19 +9,21 @@ import (
 	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog/uploads"
 )
 
 // Rename gives a file of d another name, in d or another directory.
 //
-// A draft goes to its new place; under an image's name it is published there,
-// at once if nobody has it open for writing, else when they close it. An image is
-// renamed at its service, if that can do it. What cannot be renamed mv copies and
-// deletes by itself; where it could only copy, that is refused at once.
+// A draft moves to its new location. Under an image's name it is published there: at once
+// if nobody has it open for writing, else by the last close. An image is renamed at its
+// service, if the service can do that. ErrCrossDevice makes mv copy and delete instead;
+// where it could copy but not delete, the rename is refused.
 //
-// Errors: fs.ErrNotExist; fs.ErrExist if noReplace is set and the name is taken;
+// Errors: fs.ErrNotExist; fs.ErrExist with Exclusive if the name is taken;
 // ErrCrossDevice for an image or a directory; backends.ErrNotAllowed if it may not be
 // deleted; ErrBusy; those of File.Flush and of Dir.Create.
-func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, noReplace bool) error {
+func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, flags Flags) error {
+	noReplace := flags.has(Exclusive)
 	if to.remote == "" {
 		return fmt.Errorf("%w: only remotes stand here", backends.ErrNotAllowed)
 	}
@@ -45,7 +47,7 @@ func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, 
 	if _, err := to.fs.writableRemote(to.remote); err != nil {
 		return err
 	}
-	if err := draft.settleWriters(ctx); err != nil {
+	if err := draft.awaitClosing(ctx); err != nil {
 		return err
 	}
 	if err := draft.lock(ctx); err != nil {
@@ -56,9 +58,9 @@ func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, 
 	return draft.rename(ctx, to, newName, noReplace)
 }
 
-// mayTake refuses to take names away from the remote where it would not delete them:
-// whoever copies instead would publish a copy, and then be left with both.
-func (d *Dir) mayTake() error {
+// checkMoveAway refuses to move a name away from a remote that does not allow deleting:
+// mv would copy instead, fail to delete the original, and leave both.
+func (d *Dir) checkMoveAway() error {
 	r, err := d.fs.writableRemote(d.remote)
 	if err == nil && (!r.Policy.Delete || !r.Client.Caps().Has(backends.CanDelete)) {
 		err = fmt.Errorf("%w: a new name takes the old one away, and so does deleting on remote %s (--allow-delete)", backends.ErrNotAllowed, d.remote)
@@ -66,13 +68,13 @@ func (d *Dir) mayTake() error {
 	return err
 }
 
-// renameDir refuses: no service moves a collection. One that only stands here can be
-// copied and removed by anybody.
+// renameDir refuses: no service moves a collection. One that exists only here can be
+// copied and removed instead.
 func (d *Dir) renameDir(ctx context.Context, child *Dir) error {
 	if child.collection != "" {
 		for e, err := range child.List(ctx) {
 			if err == nil && e.draft == nil {
-				if err := d.mayTake(); err != nil {
+				if err := d.checkMoveAway(); err != nil {
 					return err
 				}
 			}
@@ -84,59 +86,51 @@ func (d *Dir) renameDir(ctx context.Context, child *Dir) error {
 
 // renameImage gives an image another name at its service.
 func (d *Dir) renameImage(ctx context.Context, img *Image, to *Dir, newName string, noReplace bool) error {
-	if err := d.mayTake(); err != nil {
+	if err := d.checkMoveAway(); err != nil {
 		return err
 	}
 	if _, err := to.fs.writableRemote(to.remote); err != nil {
 		return err
 	}
-	target := to.place(newName)
+	target := to.locate(newName)
 	ref, format, err := to.parse(newName)
 	if target.temporary || to.tool != "" || err != nil || to.remote != d.remote || img.img.Ref.Version != "" ||
 		format != "" && backends.Ext(format) != backends.Ext(img.img.Format) {
-		return fmt.Errorf("%s: %w", img.img.Ref, ErrCrossDevice) // whoever copies is told why, if it cannot be
+		return fmt.Errorf("%s: %w", img.img.Ref, ErrCrossDevice) // the copy that mv makes then gets the precise error
 	}
-	if other := d.fs.draft(target); other != nil {
-		if err := other.wait(ctx); err != nil {
+	if other := d.fs.draftAt(target); other != nil {
+		if err := other.awaitNotBusy(ctx); err != nil {
 			return err
 		}
 	}
 	if ref == img.img.Ref {
 		return nil
 	}
-	err = d.fs.cat.Move(ctx, d.remote, img.img, ref, noReplace)
+	err = d.fs.uploads.Move(ctx, img.img, uploads.Destination{Remote: d.remote, Ref: ref, Format: img.img.Format, Exclusive: noReplace})
 	if errors.Is(err, errors.ErrUnsupported) {
 		return fmt.Errorf("%s: %w", img.img.Ref, ErrCrossDevice)
 	}
 	if err == nil {
-		d.keep(ctx, d.collection)
+		d.keepCollection(ctx, d.collection)
 	}
 	return err
 }
 
-// keep lets a directory stay, also without its last image.
-func (d *Dir) keep(ctx context.Context, collection string) {
-	if err := d.fs.cat.Keep(ctx, d.remote, collection); err != nil {
-		d.fs.opts.Log.Warn("an emptied collection could not be kept", "remote", d.remote, "collection", collection, "err", err)
-	}
-}
-
-// releaseOver gives the data back of a file that a rename has published: no handle
-// will.
+// releaseOver releases the data of a file that a rename has published and that no handle
+// will release.
 func (d *Draft) releaseOver() {
 	d.mu.Lock()
-	over := d.over()
+	over := d.ended()
 	d.mu.Unlock()
 	if over {
 		d.release()
 	}
 }
 
-// settleWriters waits for the handle that its opener has closed. The kernel tells
-// us of that some time after close(2) has returned; a rename that came first would
-// take the file for open, leave the publishing to that handle, and succeed whatever
-// becomes of it.
-func (d *Draft) settleWriters(ctx context.Context) error {
+// awaitClosing waits for the RELEASE of handles that were closed. The kernel sends it some
+// time after close(2) has returned. A rename that came first would take the file for open
+// and leave the publishing to that handle, whose error nobody sees.
+func (d *Draft) awaitClosing(ctx context.Context) error {
 	d.mu.Lock()
 	closing := d.closing()
 	d.mu.Unlock()
@@ -146,13 +140,13 @@ func (d *Draft) settleWriters(ctx context.Context) error {
 	return d.awaitWriters(ctx)
 }
 
-// rename needs the turn.
+// rename needs d.lock.
 func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace bool) error {
 	d.mu.Lock()
-	data, from, oldName, same, sticky := d.data, d.place, d.name, d.same, d.err
-	over, busy := data == nil || d.over(), d.accepted()
+	data, from, oldName, same, sticky := d.data, d.loc, d.name, d.mustMatch, d.err
+	over, busy := data == nil || d.ended(), d.accepted()
 	d.mu.Unlock()
-	target := to.place(newName)
+	target := to.locate(newName)
 	switch {
 	case sticky != nil:
 		return sticky
@@ -166,8 +160,8 @@ func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace b
 	if err := to.checkTarget(ctx, target, newName, noReplace); err != nil {
 		return err
 	}
-	if other := d.fs.draft(target); other != nil && !target.temporary && other.counts() {
-		if err := other.wait(ctx); err != nil { // it is queued, and this one would overtake it
+	if other := d.fs.draftAt(target); other != nil && !target.temporary && other.shadows() {
+		if err := other.awaitNotBusy(ctx); err != nil { // it is queued, and must be published first
 			return err
 		}
 	}
@@ -175,13 +169,13 @@ func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace b
 	if err := d.retarget(ctx, to, newName, noReplace); err != nil {
 		return err
 	}
-	replaced := d.move(target, newName, to.only(ctx, data))
+	replaced := d.move(target, newName, to.mustMatch(ctx, data))
 	if err := d.finishRename(ctx, target); err != nil {
-		// The file keeps its old name, so that whoever renames can try again.
+		// The file keeps its old name, so that the rename can be tried again.
 		d.moveBack(from, oldName, same, replaced)
 		return errors.Join(err, data.Retarget(old))
 	}
-	d.fs.tell(from.change(oldName))
+	d.fs.notify(from.change(oldName))
 	d.changed()
 	var err error
 	for _, other := range replaced {
@@ -190,9 +184,9 @@ func (d *Draft) rename(ctx context.Context, to *Dir, newName string, noReplace b
 	return err
 }
 
-// checkTarget refuses a temporary name that is taken, if it must not be. For
-// images the catalogue decides.
-func (d *Dir) checkTarget(ctx context.Context, target place, name string, noReplace bool) error {
+// checkTarget refuses a temporary name that is taken, with noReplace. For images the
+// catalogue decides.
+func (d *Dir) checkTarget(ctx context.Context, target location, name string, noReplace bool) error {
 	if !target.temporary || !noReplace {
 		return nil
 	}
@@ -206,49 +200,49 @@ func (d *Dir) checkTarget(ctx context.Context, target place, name string, noRepl
 	return err
 }
 
-// retarget tells the journal where the draft goes now.
+// retarget notes in the journal where the draft is to be published.
 func (d *Draft) retarget(ctx context.Context, to *Dir, name string, noReplace bool) error {
 	d.mu.Lock()
 	data := d.data
 	d.mu.Unlock()
-	if to.place(name).temporary {
+	if to.locate(name).temporary {
 		return data.Retarget(to.staged(name))
 	}
 	ref, format, err := to.parse(name)
 	if err != nil {
 		return err
 	}
-	target, err := d.fs.cat.Target(ctx, to.remote, ref, format, noReplace)
+	target, err := d.fs.uploads.Target(ctx, uploads.Destination{Remote: to.remote, Ref: ref, Format: format, Exclusive: noReplace})
 	if err != nil {
 		return err
 	}
 	return data.Retarget(target)
 }
 
-// move puts the draft in another place, where it may not replace the image same (nil
-// for none), and returns who had it. It needs the turn.
-func (d *Draft) move(target place, name string, same *Image) (replaced []*Draft) {
+// move puts the draft at another location and returns the drafts that it replaces there.
+// There it may not replace the image same; nil for none. It needs d.lock.
+func (d *Draft) move(target location, name string, same *Image) (replaced []*Draft) {
 	d.mu.Lock()
-	from := d.place
-	d.place, d.name, d.same = target, name, same
+	from := d.loc
+	d.loc, d.name, d.mustMatch = target, name, same
 	d.mu.Unlock()
-	d.fs.take(d, from)
-	return d.fs.put(d)
+	d.fs.detach(d, from)
+	return d.fs.insert(d)
 }
 
-func (d *Draft) moveBack(from place, name string, same *Image, replaced []*Draft) {
+func (d *Draft) moveBack(from location, name string, same *Image, replaced []*Draft) {
 	d.mu.Lock()
 	d.err = nil
 	d.mu.Unlock()
 	d.move(from, name, same)
 	for _, other := range replaced {
-		d.fs.put(other)
+		d.fs.insert(other)
 	}
 }
 
-// finishRename publishes a draft that has got an image's name and that nobody
-// will close any more. It needs the turn.
-func (d *Draft) finishRename(ctx context.Context, target place) error {
+// finishRename publishes a draft that was given an image's name and that has no writer
+// whose close would do it. It needs d.lock.
+func (d *Draft) finishRename(ctx context.Context, target location) error {
 	d.mu.Lock()
 	open := len(d.writers) > 0
 	if !target.temporary {

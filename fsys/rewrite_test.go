@@ -31,7 +31,7 @@ func (b *bench) write(file *fsys.File, p []byte, off int64) {
 func (b *bench) openWrite(name string, who fsys.Caller) *fsys.File {
 	b.t.Helper()
 	if image, ok := b.lookup(name, who).(*fsys.Image); ok {
-		if err := image.OpenWrite(b.t.Context(), who, false); !errors.Is(err, fsys.ErrRetry) {
+		if err := image.OpenWrite(b.t.Context(), who, 0); !errors.Is(err, fsys.ErrRetry) {
 			b.t.Fatalf("OpenWrite = %v, want %v", err, fsys.ErrRetry)
 		}
 	}
@@ -39,7 +39,7 @@ func (b *bench) openWrite(name string, who fsys.Caller) *fsys.File {
 	if !ok {
 		b.t.Fatalf("%s is no draft for the writer", name)
 	}
-	file, err := draft.Open(b.t.Context(), who, true, false)
+	file, err := draft.Open(b.t.Context(), who, fsys.Write)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func (b *bench) drained() {
 	b.t.Helper()
 	for _, d := range b.Spool.Drafts() {
 		if d.Queued() {
-			if err := b.Catalog.Retry(b.t.Context(), d.ID, nil); err != nil && b.has(d.ID) {
+			if err := b.Uploads.Retry(b.t.Context(), d.ID, nil); err != nil && b.has(d.ID) {
 				b.t.Fatal(err)
 			}
 		}
@@ -238,7 +238,7 @@ func TestInPlace(t *testing.T) {
 	if len(drafts) != 1 || drafts[0].State != spool.Incomplete || drafts[0].Error == "" {
 		t.Errorf("in the journal: %+v", drafts)
 	}
-	if err := b.Catalog.Retry(t.Context(), drafts[0].ID, nil); !errors.Is(err, backends.ErrCorrupt) {
+	if err := b.Uploads.Retry(t.Context(), drafts[0].ID, nil); !errors.Is(err, backends.ErrCorrupt) {
 		t.Errorf("Retry = %v, want %v", err, backends.ErrCorrupt)
 	}
 	b.published("o:1", next)
@@ -274,13 +274,13 @@ func TestInPlace_next(t *testing.T) {
 func TestOpen_published(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, catalog.Policy{})
-	draft, file, err := b.dir.Create(t.Context(), "new:1.sif", 0o644, copier, false)
+	draft, file, err := b.dir.Create(t.Context(), "new:1.sif", 0o644, copier, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.write(file, content, 0)
 	b.flush(file, copier, nil)
-	reader, err := draft.Open(t.Context(), stranger, false, false)
+	reader, err := draft.Open(t.Context(), stranger, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,10 +288,10 @@ func TestOpen_published(t *testing.T) {
 	if _, err := reader.ReadAt(got, 0); err != nil && !errors.Is(err, io.EOF) || string(got) != string(content) {
 		t.Errorf("reading: %v", err)
 	}
-	if _, err := draft.Open(t.Context(), stranger, true, true); !errors.Is(err, fsys.ErrRetry) {
+	if _, err := draft.Open(t.Context(), stranger, fsys.Write|fsys.Truncate); !errors.Is(err, fsys.ErrRetry) {
 		t.Errorf("truncating it: %v, want %v", err, fsys.ErrRetry)
 	}
-	again, err := draft.Open(t.Context(), stranger, true, false)
+	again, err := draft.Open(t.Context(), stranger, fsys.Write)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +301,7 @@ func TestOpen_published(t *testing.T) {
 	again.Close(t.Context())
 	b.published("new:1", changed(content, 1))
 	reader.Close(t.Context())
-	if _, err := draft.Open(t.Context(), stranger, false, false); !errors.Is(err, fsys.ErrRetry) {
+	if _, err := draft.Open(t.Context(), stranger, 0); !errors.Is(err, fsys.ErrRetry) {
 		t.Errorf("opening when all is closed: %v, want %v", err, fsys.ErrRetry)
 	}
 }
@@ -320,11 +320,11 @@ func TestTwoWriters(t *testing.T) {
 					var err error
 					switch n := b.lookup(name, who).(type) {
 					case nil:
-						_, file, err = b.dir.Create(t.Context(), name, 0o644, who, false)
+						_, file, err = b.dir.Create(t.Context(), name, 0o644, who, 0)
 					case *fsys.Image:
-						err = n.OpenWrite(t.Context(), who, true)
+						err = n.OpenWrite(t.Context(), who, fsys.Truncate)
 					case *fsys.Draft:
-						file, err = n.Open(t.Context(), who, true, true)
+						file, err = n.Open(t.Context(), who, fsys.Write|fsys.Truncate)
 					}
 					if err == nil {
 						return file
@@ -348,7 +348,7 @@ func TestTwoWriters(t *testing.T) {
 
 			// One that was told to come back and does not is forgotten, and is in nobody's way.
 			lost := fsys.Caller{Thread: 41, Process: 40}
-			if err := b.lookup(name, copier).(*fsys.Image).OpenWrite(t.Context(), lost, true); !errors.Is(err, fsys.ErrRetry) {
+			if err := b.lookup(name, copier).(*fsys.Image).OpenWrite(t.Context(), lost, fsys.Truncate); !errors.Is(err, fsys.ErrRetry) {
 				t.Fatal(err)
 			}
 			drafts := b.Spool.Drafts()

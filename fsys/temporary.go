@@ -11,16 +11,16 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// What may be created has a meaning: an image's name, which one without an extension
-// is too, or the name under which a known tool keeps a file for a moment. All else is
-// refused, so that nobody copies to where nothing is published.
+// A file can be created under an image's name, with or without an extension, or under a
+// name that a known tool uses for a temporary file. Any other name is refused: the file
+// would never be published.
 
 // temporaries are the names that tools write to before they rename, as regular
 // expressions for the whole name. Hidden files, which need no pattern, are rsync's
 // (.NAME.XXXXXX), and those of vi and nano (.NAME.swp), GLib (.goutputstream-XXXXXX),
 // LibreOffice (.~lock.NAME#), Docker (.tmp-NAME), Nextflow (.NAME.lock), NFS (.nfsXXXX)
 // and FUSE (.fuse_hiddenXXXX); backends.EscapePart makes no image's name begin so.
-// docs/names.md has the same table with what it is worth to a user.
+// docs/names.md has the same table for users.
 var temporaries = []struct{ tool, pattern string }{
 	// internal/pkg/util/fs/helper.go, CopyFileAtomic: os.CreateTemp(dir, "tmp-copy-")
 	{"apptainer pull", `tmp-copy-[0-9]+(\.sif)?`},
@@ -56,19 +56,19 @@ var temporary = func() *regexp.Regexp {
 	return regexp.MustCompile(`^(?s:` + strings.Join(all, "|") + `)$`)
 }()
 
-// isTemporary reports whether a file of that name stays here until it is renamed.
+// isTemporary reports whether a file of that name is not published until it is renamed.
 func isTemporary(name string) bool {
 	if strings.HasPrefix(name, ".") {
 		return true
 	}
 	if _, format := backends.CutExt(name); format != "" && !strings.HasPrefix(name, "tmp-copy-") {
-		return false // before the regular expression, for that is what most names are
+		return false // most names are such: they need no regular expression
 	}
 	return temporary.MatchString(name)
 }
 
-// checkName refuses what is neither an image's name nor a temporary one. Of a name
-// without an extension that is known, the bytes decide when the file is closed.
+// checkName refuses a name that is neither an image's nor a temporary one. If the
+// extension is not known, the content decides when the file is closed.
 func checkName(name string) error {
 	rest, format := backends.CutExt(name)
 	if format != "" {

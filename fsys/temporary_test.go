@@ -34,16 +34,16 @@ func TestBareName(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"tool.SIF", "README.md", "tool.sif.gz"} {
-		if _, _, err := b.dir.Create(t.Context(), name, 0o644, copier, false); !errors.Is(err, fs.ErrInvalid) {
+		if _, _, err := b.dir.Create(t.Context(), name, 0o644, copier, 0); !errors.Is(err, fs.ErrInvalid) {
 			t.Errorf("creating %s: %v, want %v", name, err, fs.ErrInvalid)
 		}
 	}
 	file = b.create(".tmp.1", content)
 	file.Close(t.Context())
-	if err := b.dir.Rename(t.Context(), ".tmp.1", b.dir, "README.md", false); !errors.Is(err, fs.ErrInvalid) {
+	if err := b.dir.Rename(t.Context(), ".tmp.1", b.dir, "README.md", 0); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("renaming to README.md: %v, want %v", err, fs.ErrInvalid)
 	}
-	if err := b.dir.Rename(t.Context(), ".tmp.1", b.dir, "renamed", false); err != nil {
+	if err := b.dir.Rename(t.Context(), ".tmp.1", b.dir, "renamed", 0); err != nil {
 		t.Error(err)
 	}
 	b.published("renamed:latest", content)
@@ -77,7 +77,7 @@ func TestTemporary_restart(t *testing.T) {
 		}
 	}
 
-	b.dir = mustLookup(t, mustLookup(t, fsys.New(b.Catalog, fsys.Options{}).Root(), "web").(*fsys.Dir), "c").(*fsys.Dir)
+	b.dir = mustLookup(t, mustLookup(t, fsys.New(b.Catalog, b.Uploads, fsys.Options{}).Root(), "web").(*fsys.Dir), "c").(*fsys.Dir)
 	outer = b.dir
 	if _, ok := b.lookup(".out.AbC123", stranger).(*fsys.Draft); !ok {
 		t.Error("what was closed under a temporary name is not there")
@@ -87,11 +87,11 @@ func TestTemporary_restart(t *testing.T) {
 	if err := outer.Rmdir(t.Context(), ".~tmp~"); !errors.Is(err, fsys.ErrNotEmpty) {
 		t.Errorf("removing a directory with files: %v, want %v", err, fsys.ErrNotEmpty)
 	}
-	if err := inner.Rename(t.Context(), "in:1.sif", outer, "in:1.sif", false); err != nil {
+	if err := inner.Rename(t.Context(), "in:1.sif", outer, "in:1.sif", 0); err != nil {
 		t.Fatal(err)
 	}
 	b.published("in:1", content)
-	if err := deep.Rename(t.Context(), "x", outer, "x", false); err != nil {
+	if err := deep.Rename(t.Context(), "x", outer, "x", 0); err != nil {
 		t.Fatal(err)
 	}
 	b.published("x:latest", content)
@@ -99,7 +99,7 @@ func TestTemporary_restart(t *testing.T) {
 		t.Errorf("a directory that was made before the restart, and is empty, is there")
 	}
 	id := b.Spool.Drafts()[0].ID
-	if err := b.Catalog.Discard(t.Context(), id); err != nil {
+	if err := b.Uploads.Discard(t.Context(), id); err != nil {
 		t.Errorf("discarding a file that nobody writes: %v", err)
 	}
 	if b.lookup(".out.AbC123", stranger) != nil {
@@ -144,7 +144,7 @@ func TestToolDir(t *testing.T) {
 	if got := names(dir); len(got) != 1 || got[0] != "old:1.sif" {
 		t.Errorf("in it: %q", got)
 	}
-	if err := dir.Rename(t.Context(), "old:1.sif", outer, "old:1.sif", false); !errors.Is(err, backends.ErrNotAllowed) {
+	if err := dir.Rename(t.Context(), "old:1.sif", outer, "old:1.sif", 0); !errors.Is(err, backends.ErrNotAllowed) {
 		t.Errorf("replacing an image: %v, want %v", err, backends.ErrNotAllowed)
 	}
 	if err := dir.Unlink(t.Context(), "old:1.sif"); err != nil {

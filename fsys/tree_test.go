@@ -115,7 +115,7 @@ func tryCopy(ctx context.Context, top *fsys.Dir, collection, name string, conten
 		}
 		dir = node.(*fsys.Dir)
 	}
-	_, file, err := dir.Create(ctx, name, 0o644, copier, true)
+	_, file, err := dir.Create(ctx, name, 0o644, copier, fsys.Exclusive)
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,7 @@ func TestUnlink_tooLate(t *testing.T) {
 		t.Error("the file is gone")
 	}
 	release()
-	if err := b.Catalog.Retry(t.Context(), b.Spool.Drafts()[0].ID, nil); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := b.Uploads.Retry(t.Context(), b.Spool.Drafts()[0].ID, nil); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
 	b.published("new:1", content)
@@ -106,7 +106,7 @@ func TestAsync_refused(t *testing.T) {
 	b.flush(file, copier, nil)
 	file.Close(t.Context())
 	id := b.Spool.Drafts()[0].ID
-	for b.Catalog.Pending(id) {
+	for b.Uploads.Pending(id) {
 		<-changes // it is told when the upload is given up
 	}
 	img, ok := b.lookup("new:1.sif", stranger).(*fsys.Image)
@@ -133,7 +133,7 @@ func TestAsync_refused(t *testing.T) {
 		t.Errorf("in the spool: %v, want the failed upload", states)
 	}
 	// It is nobody's file any more, so that it can be discarded, or retried.
-	if err := b.Catalog.Discard(t.Context(), id); err != nil {
+	if err := b.Uploads.Discard(t.Context(), id); err != nil {
 		t.Errorf("Discard: %v", err)
 	}
 }
@@ -158,7 +158,7 @@ func TestVersion_kept(t *testing.T) {
 	if img.Attr().Ino != listed.Attr().Ino {
 		t.Error("one version is two files")
 	}
-	if err := img.OpenWrite(t.Context(), copier, true); !errors.Is(err, fs.ErrInvalid) {
+	if err := img.OpenWrite(t.Context(), copier, fsys.Truncate); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("writing to a version: %v, want %v", err, fs.ErrInvalid)
 	}
 	b.published("old:1", old)

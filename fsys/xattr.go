@@ -3,8 +3,6 @@
 package fsys
 
 import (
-	"encoding/binary"
-	"iter"
 	"strconv"
 
 	"github.com/sregfs/sregfs/backends"
@@ -40,7 +38,7 @@ func (i *Image) Xattrs() map[string]string {
 	for name, value := range labelsIn(i.labels) {
 		m["label."+name] = value
 	}
-	return forPeople(m)
+	return printable(m)
 }
 
 // Xattrs is as that of Image: remote, uri of the collection, and the error of a
@@ -56,15 +54,15 @@ func (d *Dir) Xattrs() map[string]string {
 			m["error"] = r.Err.Error()
 		}
 	}
-	return forPeople(m)
+	return printable(m)
 }
 
 // Xattrs is as that of Image. The state is that of the journal.
 func (d *Draft) Xattrs() map[string]string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	m := map[string]string{"remote": d.place.remote, "state": string(spool.Writing)}
-	if !d.place.temporary && d.data != nil {
+	m := map[string]string{"remote": d.loc.remote, "state": string(spool.Writing)}
+	if !d.loc.temporary && d.data != nil {
 		target := d.data.Info().Target
 		m["uri"] = backends.URI{Remote: target.Remote, Ref: target.Ref}.String()
 	}
@@ -76,43 +74,12 @@ func (d *Draft) Xattrs() map[string]string {
 	if d.err != nil {
 		m["error"] = d.err.Error()
 	}
-	return forPeople(m)
+	return printable(m)
 }
 
-// packLabels puts labels into one string, a tenth of what a map takes.
-func packLabels(labels map[string]string) string {
-	if len(labels) == 0 {
-		return ""
-	}
-	var b []byte
-	for name, value := range labels {
-		b = append(binary.AppendUvarint(b, uint64(len(name))), name...)
-		b = append(binary.AppendUvarint(b, uint64(len(value))), value...)
-	}
-	return string(b)
-}
-
-// labelsIn yields what packLabels packed.
-func labelsIn(packed string) iter.Seq2[string, string] {
-	return func(yield func(name, value string) bool) {
-		rest := []byte(packed)
-		next := func() string {
-			n, size := binary.Uvarint(rest)
-			part := string(rest[size : size+int(n)])
-			rest = rest[size+int(n):]
-			return part
-		}
-		for len(rest) > 0 {
-			if !yield(next(), next()) {
-				return
-			}
-		}
-	}
-}
-
-// forPeople leaves out what is empty. Attributes are printed as they are, names
-// too, and a registry chose what is in them.
-func forPeople(m map[string]string) map[string]string {
+// printable leaves out empty attributes, and makes the others safe to print: a registry
+// chose their names and values, and tools print them as they are.
+func printable(m map[string]string) map[string]string {
 	shown := make(map[string]string, len(m))
 	for name, value := range m {
 		if value != "" {

@@ -71,15 +71,15 @@ func (v *view) versions(ref backends.Ref) ([]file, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := v.own(album{collection: ref.Collection, name: ref.Name}, dirs)
+	a, err := v.own(imageFiles{collection: ref.Collection, name: ref.Name}, dirs)
 	if err != nil {
 		return nil, err
 	}
-	places, err := v.held(dirs)
+	subfolders, err := v.held(dirs)
 	if err != nil {
 		return nil, err
 	}
-	return v.current(a.flat(places).tag(ref.Tag)), nil
+	return v.current(a.flat(subfolders).tag(ref.Tag)), nil
 }
 
 // removeEmpty removes dir and its parents, up to but not including top, for as

@@ -20,44 +20,44 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
-// digests are those of files that this user's processes have hashed themselves,
-// by a stamp that holds the time of the last change, which nobody can set. They
-// are kept apart from the store, where others may write: what the store says of a
-// digest is believed only if nobody else can have said it (see readFacts).
+// digests are those of files that this user's processes have hashed themselves, by the
+// file's state, which includes the time of the last change (ctime), which cannot be set.
+// They are kept outside the store, where other users may write: a digest that stands in
+// the store is believed only if nobody else can have written it (see readFacts).
 type digests struct {
 	path string // of the file that keeps them, a line each; "": memory only
 
 	mu     sync.Mutex // guards the fields below
 	loaded bool
-	known  map[stamp]string
-	begun  map[stamp]*hashing
+	known  map[fileState]string
+	begun  map[fileState]*hashing
 }
 
-// A hashing is a file that was not read to its end yet: a question has less time
-// than a large image takes, and the next one goes on.
+// A hashing is a file that was not hashed to its end yet. A large image takes longer than
+// one query may; the next query continues.
 type hashing struct {
 	began time.Time
-	mu    sync.Mutex // held by who reads, guards the fields below
+	mu    sync.Mutex // guards the fields below; held while reading
 	sum   hash.Hash
 	off   int64
 }
 
 const (
 	digestsFile = "digests"
-	// maxDigests is the size in bytes at which the file begins anew: some 30,000.
+	// maxDigests is the size in bytes, of some 30,000 digests, at which the file is removed.
 	maxDigests = 4 << 20
-	// settledAfter is how long before the reading the last change must have been
-	// for another one to be seen, also on a file system that keeps whole seconds.
+	// settledAfter is the least age of the last change at which a further change is
+	// certain to change the state, also on a file system that keeps whole seconds.
 	settledAfter = 3 * time.Second
 )
 
-// noImage in place of a digest says that a file is none.
+// noImage stands in place of a digest for a file that is no image.
 const noImage = "none"
 
 const digestLine = "%s %d %d %d %d %d\n"
 
-// of returns what is known; "" if nothing is.
-func (d *digests) of(s stamp) string {
+// of returns the known digest; "" if there is none.
+func (d *digests) of(s fileState) string {
 	if known := d.told(s); known != noImage {
 		return known
 	}
@@ -65,9 +65,9 @@ func (d *digests) of(s stamp) string {
 }
 
 // isNoImage reports whether a file was found to be no image.
-func (d *digests) isNoImage(s stamp) bool { return d.told(s) == noImage }
+func (d *digests) isNoImage(s fileState) bool { return d.told(s) == noImage }
 
-func (d *digests) told(s stamp) string {
+func (d *digests) told(s fileState) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.load()
@@ -79,7 +79,7 @@ func (d *digests) load() {
 	if d.loaded {
 		return
 	}
-	d.loaded, d.known, d.begun = true, map[stamp]string{}, map[stamp]*hashing{}
+	d.loaded, d.known, d.begun = true, map[fileState]string{}, map[fileState]*hashing{}
 	if d.path == "" {
 		return
 	}
@@ -95,7 +95,7 @@ func (d *digests) load() {
 	}
 	for lines := bufio.NewScanner(io.LimitReader(f, maxDigests)); lines.Scan(); {
 		var digest string
-		var s stamp
+		var s fileState
 		n, _ := fmt.Sscanf(lines.Text()+"\n", digestLine, &digest, &s.device, &s.inode, &s.size, &s.modTime, &s.chgTime)
 		if n == 6 && (digest == noImage || backends.CheckDigest(digest) == nil) {
 			d.known[s] = digest
@@ -103,9 +103,9 @@ func (d *digests) load() {
 	}
 }
 
-// add notes the digest of what has that stamp, or noImage. Losing it costs reading the
-// file.
-func (d *digests) add(s stamp, began time.Time, digest string) {
+// add notes the digest, or noImage, of the file with that state. If it is lost, the file is
+// read again.
+func (d *digests) add(s fileState, began time.Time, digest string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.load()
@@ -122,13 +122,12 @@ func (d *digests) add(s stamp, began time.Time, digest string) {
 		return
 	}
 	defer f.Close()
-	// One write, for lines of two processes not to mix.
+	// One write, so that lines of two processes do not mix.
 	_, _ = fmt.Fprintf(f, digestLine, digest, s.device, s.inode, s.size, s.modTime, s.chgTime)
 }
 
-// hash returns the sha256 of an image's file: as it is known, or by reading all
-// of it.
-// Errors: ctx's, after which the next call goes on; backends.ErrChanged.
+// hash returns the sha256 of an image's file, known or by reading all of it.
+// Errors: ctx's, after which the next call continues; backends.ErrChanged.
 func (v *view) hash(ctx context.Context, f file) (string, error) {
 	in, err := v.openImage(f)
 	if err != nil {
@@ -139,7 +138,7 @@ func (v *view) hash(ctx context.Context, f file) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	now := stampOf(info)
+	now := fileStateOf(info)
 	if known := v.digests.of(now); known != "" {
 		return known, nil
 	}
@@ -148,7 +147,7 @@ func (v *view) hash(ctx context.Context, f file) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if info, err := in.Stat(); err != nil || stampOf(info) != now {
+	if info, err := in.Stat(); err != nil || fileStateOf(info) != now {
 		v.digests.drop(now)
 		return "", backends.ErrChanged
 	}
@@ -156,7 +155,7 @@ func (v *view) hash(ctx context.Context, f file) (string, error) {
 	return digest, nil
 }
 
-func (d *digests) begin(s stamp) *hashing {
+func (d *digests) begin(s fileState) *hashing {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	h := d.begun[s]
@@ -167,7 +166,7 @@ func (d *digests) begin(s stamp) *hashing {
 	return h
 }
 
-func (d *digests) drop(s stamp) {
+func (d *digests) drop(s fileState) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.begun, s)
@@ -193,8 +192,7 @@ func (h *hashing) read(ctx context.Context, in *os.File) (string, error) {
 	}
 }
 
-// isHash reports whether a version is a sha256, as everybody or as the names of
-// files write it.
+// isHash reports whether a version is a sha256, with or without "sha256:" before it.
 func isHash(version string) (digest string, ok bool) {
 	sum := bytes.TrimPrefix([]byte(version), []byte("sha256:"))
 	raw, err := hex.DecodeString(string(sum))

@@ -79,7 +79,7 @@ func TestDigest_hashed(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The time of change is as it is: the clock of the test is later.
-	old := stampOf(info)
+	old := fileStateOf(info)
 	kept := filepath.Join(t.TempDir(), "remotes", digestsFile)
 	exact := ref
 	exact.Version = digest
@@ -147,8 +147,8 @@ func TestDigest_goesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	c.digests.of(stampOf(info))
-	h := c.digests.begin(stampOf(info))
+	c.digests.of(fileStateOf(info))
+	h := c.digests.begin(fileStateOf(info))
 	h.sum.Write([]byte(content[:1<<20]))
 	h.off = 1 << 20
 	over, cancel := context.WithCancel(t.Context())
@@ -177,7 +177,7 @@ func FuzzDigests(f *testing.F) {
 		if err := os.WriteFile(d.path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		d.of(stamp{})
+		d.of(fileState{})
 		for _, digest := range d.known {
 			if backends.CheckDigest(digest) != nil {
 				t.Errorf("%q", digest)

@@ -5,7 +5,7 @@
 //
 //	<root>/<collection…>/<image>/<tag>@<sha256>.sif
 //
-// It reads what older versions of that client wrote too (layout.go says how
+// It reads what older versions of that client wrote too (name.go says how
 // file names become names), needs no database, and may be used by several
 // processes at once. A file appears under its name by one rename, when all of
 // it is on the disk. What is known of a file beyond its name and inode (its
@@ -18,16 +18,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"net/http"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -88,17 +83,6 @@ type client struct {
 	memories
 }
 
-// CheckName refuses what has no room in a file name.
-func (c *client) CheckName(ref backends.Ref) error {
-	target := layout(ref, strings.Repeat("0", hexDigits), ".simg")
-	for part := range strings.SplitSeq(target, "/") {
-		if len(part) > maxComponent {
-			return fmt.Errorf("%w: a file name of %d bytes (at most %d): %.40q…", fs.ErrInvalid, len(part), maxComponent, part)
-		}
-	}
-	return nil
-}
-
 // CheckWrite implements backends.WriteChecker. It looks at what every push writes to,
 // or at the directory in which that would be made.
 func (c *client) CheckWrite() error {
@@ -117,102 +101,6 @@ func (c *client) CheckWrite() error {
 		}
 		return nil // a push tells what else is wrong
 	}
-}
-
-// Stat implements backends.Backend. As Version it takes what it gives, the
-// version that a file's name tells, or a digest.
-func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, error) {
-	v := c.view()
-	defer v.Close()
-	f, err := v.find(ctx, ref)
-	if err != nil {
-		return backends.Image{}, err
-	}
-	return v.describe(f, v.digest(f)), nil
-}
-
-// Open implements backends.Backend.
-func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io.ReadCloser, error) {
-	if off < 0 {
-		return nil, fmt.Errorf("%w: negative offset", fs.ErrInvalid)
-	}
-	f, err := c.OpenFile(ctx, img)
-	if err != nil {
-		return nil, err
-	}
-	if n == 0 {
-		f.Close()
-		return http.NoBody, nil
-	}
-	if n < 0 {
-		n = max(img.Size-off, 0)
-	}
-	return &body{SectionReader: io.NewSectionReader(f, off, n), file: f, version: img.Version}, nil
-}
-
-// OpenFile implements backends.FileOpener.
-func (c *client) OpenFile(ctx context.Context, img backends.Image) (*os.File, error) {
-	v := c.view()
-	defer v.Close()
-	ref := img.Ref
-	ref.Version = img.Version
-	found, err := v.find(ctx, ref)
-	if errors.Is(err, fs.ErrNotExist) {
-		ref.Version = ""
-		if _, other := v.find(ctx, ref); other == nil {
-			return nil, backends.ErrChanged
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	looked := time.Now()
-	f, err := v.openImage(found)
-	if err != nil {
-		return nil, localError(err)
-	}
-	info, err := f.Stat()
-	if err != nil || versionOf(info) != img.Version {
-		f.Close()
-		return nil, backends.ErrChanged
-	}
-	if err := checkImage(f); err != nil {
-		f.Close()
-		if backends.IsPlain(found.format) && errors.Is(err, backends.ErrNotImage) {
-			v.digests.add(stampOf(info), looked, noImage)
-		}
-		return nil, localError(err)
-	}
-	return f, nil
-}
-
-// A body is a range of an image. It ends with ErrChanged if somebody wrote to
-// the file meanwhile.
-type body struct {
-	*io.SectionReader
-	file    *os.File
-	version string
-}
-
-func (b *body) Read(p []byte) (int, error) {
-	n, err := b.SectionReader.Read(p)
-	if err == nil || !errors.Is(err, io.EOF) {
-		return n, localError(err)
-	}
-	if info, statErr := b.file.Stat(); statErr != nil || versionOf(info) != b.version {
-		return n, backends.ErrChanged
-	}
-	return n, io.EOF
-}
-
-func (b *body) Close() error { return b.file.Close() }
-
-// versionOf is what Version is made of: another size, time or inode means other
-// bytes. It needs no reading, and a copy that replaces a file changes it.
-func versionOf(info fs.FileInfo) string {
-	b := strconv.AppendInt(make([]byte, 0, 48), info.Size(), 16)
-	b = strconv.AppendInt(append(b, '-'), info.ModTime().UnixNano(), 16)
-	return string(strconv.AppendUint(append(b, '-'), inode(info), 16))
 }
 
 // localError keeps of an error of this machine what the contract has a word

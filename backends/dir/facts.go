@@ -88,13 +88,13 @@ const maxFacts = 64 << 20 // bytes read of such a file
 // facts returns what is known of the files in dir. Whatever cannot be read is
 // not known, and that is all.
 func (v *view) facts(dir string) facts {
-	l := look{path: dir, began: time.Now(), exact: v.exact}
+	l := query{path: dir, began: time.Now(), exact: v.exact}
 	info, err := os.Lstat(v.abs(factsPath(dir)))
 	if err != nil || !info.Mode().IsRegular() {
 		return nil
 	}
-	l.now = stampOf(info)
-	known, _ := v.known.get(l, func() (reading[facts], error) { return v.readFacts(dir) })
+	l.now = fileStateOf(info)
+	known, _ := v.known.get(l, func() (cached[facts], error) { return v.readFacts(dir) })
 	return known
 }
 
@@ -106,10 +106,10 @@ func (v *view) digest(f file) string {
 			return fact.digest
 		}
 	}
-	return v.digests.of(stampOf(f.info))
+	return v.digests.of(fileStateOf(f.info))
 }
 
-func (v *view) readFacts(dir string) (r reading[facts], err error) {
+func (v *view) readFacts(dir string) (r cached[facts], err error) {
 	root, err := v.root()
 	if err != nil {
 		return r, err
@@ -124,7 +124,7 @@ func (v *view) readFacts(dir string) (r reading[facts], err error) {
 	if err != nil {
 		return r, err
 	}
-	r.of = stampOf(info)
+	r.of = fileStateOf(info)
 	r.lasts = lasting(f, r.of)
 	if !backends.OnlyOurs(info) {
 		return r, nil // somebody else could have said so of any file
@@ -186,11 +186,11 @@ func (t *tree) forget(dir string) {
 	}
 	known := t.facts(dir)
 	held, err := t.folder(dir)
-	if err != nil || len(known) <= 2*len(held.leaves)+16 {
+	if err != nil || len(known) <= 2*len(held.entries)+16 {
 		return
 	}
 	var kept facts
-	for _, l := range held.leaves {
+	for _, l := range held.entries {
 		if f, ok := known.of(l.base); ok {
 			kept = append(kept, f)
 		}

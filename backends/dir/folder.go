@@ -21,14 +21,14 @@ import (
 // A folder is what a directory held when it was read. It never changes: many
 // may use it.
 type folder struct {
-	leaves   []leaf   // by image, then tag, then base
+	entries  []entry  // by image, then tag, then base
 	dirs     []string // names, in order
 	unpacked bool     // it is the root of a container: nothing in it is an image
 }
 
-// A leaf is a name in a directory that may be an image file's: what parse makes
-// of it, less what is needed only of the one that is chosen.
-type leaf struct {
+// An entry is a name in a directory that may be an image file's: the result of parse,
+// without the parts that only the chosen file needs.
+type entry struct {
 	image, tag string
 	base       string
 }
@@ -46,7 +46,7 @@ func (f *folder) add(entries []fs.DirEntry, also backends.Extensions) {
 			continue
 		}
 		if p, ok := parse(e.Name(), also); ok && maybeFile(e) {
-			f.leaves = append(f.leaves, leaf{p.image, p.tag, e.Name()})
+			f.entries = append(f.entries, entry{p.image, p.tag, e.Name()})
 		} else if e.IsDir() {
 			f.dirs = append(f.dirs, e.Name())
 		}
@@ -56,10 +56,10 @@ func (f *folder) add(entries []fs.DirEntry, also backends.Extensions) {
 // sort puts the entries in order once all are there.
 func (f *folder) sort() {
 	if f.unpacked {
-		f.leaves, f.dirs = nil, nil
+		f.entries, f.dirs = nil, nil
 	}
-	f.leaves, f.dirs = slices.Clip(f.leaves), slices.Clip(f.dirs)
-	slices.SortFunc(f.leaves, func(a, b leaf) int {
+	f.entries, f.dirs = slices.Clip(f.entries), slices.Clip(f.dirs)
+	slices.SortFunc(f.entries, func(a, b entry) int {
 		return cmp.Or(strings.Compare(a.image, b.image), strings.Compare(a.tag, b.tag), strings.Compare(a.base, b.base))
 	})
 	slices.Sort(f.dirs)
@@ -72,7 +72,7 @@ func maybeFile(e fs.DirEntry) bool {
 // size is about how many bytes of memory f takes.
 func (f *folder) size() int {
 	n := 64
-	for _, l := range f.leaves {
+	for _, l := range f.entries {
 		n += 3*16 + len(l.base)
 	}
 	for _, name := range f.dirs {
@@ -81,30 +81,30 @@ func (f *folder) size() int {
 	return n
 }
 
-// of returns the leaves of an image, "" for those that do not tell it.
-func (f *folder) of(image string) []leaf {
-	from := sort.Search(len(f.leaves), func(i int) bool { return f.leaves[i].image >= image })
-	n := sort.Search(len(f.leaves)-from, func(i int) bool { return f.leaves[from+i].image > image })
-	return f.leaves[from : from+n]
+// of returns the entries of an image; with "", those whose names do not tell the image.
+func (f *folder) of(image string) []entry {
+	from := sort.Search(len(f.entries), func(i int) bool { return f.entries[i].image >= image })
+	n := sort.Search(len(f.entries)-from, func(i int) bool { return f.entries[from+i].image > image })
+	return f.entries[from : from+n]
 }
 
-// tagged returns those of leaves, all of one image, that have a tag.
-func tagged(leaves []leaf, tag string) []leaf {
-	from := sort.Search(len(leaves), func(i int) bool { return leaves[i].tag >= tag })
-	n := sort.Search(len(leaves)-from, func(i int) bool { return leaves[from+i].tag > tag })
-	return leaves[from : from+n]
+// tagged returns those of entries, all of one image, that have a tag.
+func tagged(entries []entry, tag string) []entry {
+	from := sort.Search(len(entries), func(i int) bool { return entries[i].tag >= tag })
+	n := sort.Search(len(entries)-from, func(i int) bool { return entries[from+i].tag > tag })
+	return entries[from : from+n]
 }
 
 // folder returns what dir holds now. A missing one, something else of that name
 // and a symbolic link hold nothing.
 func (v *view) folder(dir string) (*folder, error) {
-	l := look{path: dir, began: time.Now(), exact: v.exact}
+	l := query{path: dir, began: time.Now(), exact: v.exact}
 	info, err := v.lstat(dir)
 	if err != nil || info == nil || !info.IsDir() {
 		return nothing, err
 	}
-	l.now = stampOf(info)
-	return v.folders.get(l, func() (reading[*folder], error) { return v.readFolder(dir) })
+	l.now = fileStateOf(info)
+	return v.folders.get(l, func() (cached[*folder], error) { return v.readFolder(dir) })
 }
 
 // lstat returns nil without an error for what is not there.
@@ -132,7 +132,7 @@ func isMissing(err error) bool {
 		errors.Is(err, syscall.ENAMETOOLONG) || errors.Is(err, syscall.ELOOP)
 }
 
-func (v *view) readFolder(dir string) (r reading[*folder], err error) {
+func (v *view) readFolder(dir string) (r cached[*folder], err error) {
 	for range 4 {
 		var same bool
 		if r, same, err = v.tryFolder(dir); same {
@@ -144,7 +144,7 @@ func (v *view) readFolder(dir string) (r reading[*folder], err error) {
 
 // tryFolder reads a directory; same is false if what was opened was not, or is
 // no more, what stands under its name: a link may have come in its place.
-func (v *view) tryFolder(dir string) (r reading[*folder], same bool, err error) {
+func (v *view) tryFolder(dir string) (r cached[*folder], same bool, err error) {
 	root, err := v.root()
 	if err != nil {
 		return r, true, err
@@ -170,7 +170,7 @@ func (v *view) tryFolder(dir string) (r reading[*folder], same bool, err error) 
 	if !os.SameFile(info, opened) {
 		return r, false, nil
 	}
-	r.of = stampOf(opened)
+	r.of = fileStateOf(opened)
 	r.lasts = lasting(d, r.of)
 	r.value, err = v.readEntries(d)
 	r.size = r.value.size()

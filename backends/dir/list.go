@@ -4,16 +4,14 @@ package dir
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"iter"
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
 )
 
-// List implements backends.Lister. Every entry has all facts. They come while
-// the directories are read: who wants to know only whether there is one may stop.
+// List implements backends.Lister. Every entry has all facts. Entries are yielded while
+// the directories are read, so a caller that only needs the first one may stop.
 func (c *client) List(ctx context.Context, collection string) iter.Seq2[backends.Entry, error] {
 	return func(yield func(backends.Entry, error) bool) {
 		v := c.view()
@@ -29,7 +27,7 @@ func (c *client) List(ctx context.Context, collection string) iter.Seq2[backends
 type lister struct {
 	*view
 	collection string
-	places     []place
+	subfolders []subfolder
 	yield      func(backends.Entry, error) bool
 	seen       map[string]bool // names of collections, with a slash, and of images
 	any, ended bool            // something was yielded; the caller wants no more
@@ -45,10 +43,10 @@ func (l *lister) list(ctx context.Context) error {
 	if len(dirs) == 0 {
 		return backends.NotFound("no such collection")
 	}
-	if l.places, err = l.held(dirs); err != nil {
+	if l.subfolders, err = l.held(dirs); err != nil {
 		return err
 	}
-	for _, p := range l.places {
+	for _, p := range l.subfolders {
 		if p.unpacked {
 			return backends.NotFound("that is a container, unpacked, and no collection")
 		}
@@ -61,7 +59,7 @@ func (l *lister) list(ctx context.Context) error {
 			}
 		}
 	}
-	if l.loose(); !l.any && l.onlyTags() {
+	if l.flat(); !l.any && l.onlyTags() {
 		return backends.NotFound("that is an image, not a collection")
 	}
 	return nil
@@ -71,11 +69,11 @@ func (l *lister) list(ctx context.Context) error {
 // collection.
 func (l *lister) onlyTags() bool {
 	tags := false
-	for _, p := range l.places {
-		if !strings.Contains(l.collection, "/") || len(p.of("")) < len(p.leaves) {
+	for _, p := range l.subfolders {
+		if !strings.Contains(l.collection, "/") || len(p.of("")) < len(p.entries) {
 			return false
 		}
-		tags = tags || len(p.leaves) > 0
+		tags = tags || len(p.entries) > 0
 	}
 	return tags
 }
@@ -93,7 +91,7 @@ func (l *lister) known(f file) string {
 	if fact, ok := l.facts.of(f.base); ok && fact.matches(f.info) {
 		return fact.digest
 	}
-	return l.digests.of(stampOf(f.info))
+	return l.digests.of(fileStateOf(f.info))
 }
 
 // once reports whether name comes for the first time.
@@ -118,7 +116,7 @@ func (l *lister) child(parent, base string) error {
 		return nil
 	}
 	below = l.collection + "/" + below
-	p := place{dir: join(parent, base)}
+	p := subfolder{dir: join(parent, base)}
 	var err error
 	if p.folder, err = l.folder(p.dir); err != nil {
 		return err
@@ -132,18 +130,18 @@ func (l *lister) child(parent, base string) error {
 	if !l.once(name) {
 		return nil
 	}
-	a := album{collection: l.collection, name: name, parts: []part{{dir: p.dir, leaves: p.of("")}}}
-	if len(l.places) > 1 || len(spellings(name, decode)) > 1 {
+	a := imageFiles{collection: l.collection, name: name, parts: []part{{dir: p.dir, entries: p.of("")}}}
+	if len(l.subfolders) > 1 || len(spellings(name, decode)) > 1 {
 		// Other directories may have more of it.
 		var dirs []string
-		for _, p := range l.places {
+		for _, p := range l.subfolders {
 			dirs = append(dirs, p.dir)
 		}
-		if a, err = l.own(album{collection: l.collection, name: name}, dirs); err != nil {
+		if a, err = l.own(imageFiles{collection: l.collection, name: name}, dirs); err != nil {
 			return err
 		}
 	}
-	l.image(a.flat(l.places))
+	l.image(a.flat(l.subfolders))
 	return nil
 }
 
@@ -160,11 +158,11 @@ func (l *lister) isUnpacked(base string) bool {
 const maxDepth = 32 // of directories that are searched for an image
 
 // holdsImages reports whether a directory, as a collection, has an image
-// somewhere. One that cannot be read may have: who goes there is told why not.
+// somewhere. One that cannot be read may have: listing it tells the error.
 func (l *lister) holdsImages(dir string, f *folder, depth int) bool {
 	// At depth 0 a file that only has a tag is one of the directory itself, as an
 	// image.
-	if len(f.leaves) > 0 && (depth > 0 || len(f.leaves) > len(f.of(""))) {
+	if len(f.entries) > 0 && (depth > 0 || len(f.entries) > len(f.of(""))) {
 		return true
 	}
 	if depth == maxDepth {
@@ -179,10 +177,10 @@ func (l *lister) holdsImages(dir string, f *folder, depth int) bool {
 	return false
 }
 
-// loose yields the images that have no directory.
-func (l *lister) loose() {
-	for _, p := range l.places {
-		for _, leaf := range p.leaves {
+// flat yields the images that have no directory of their own.
+func (l *lister) flat() {
+	for _, p := range l.subfolders {
+		for _, leaf := range p.entries {
 			name := leaf.image
 			if name == "" {
 				name = leaf.tag
@@ -191,63 +189,25 @@ func (l *lister) loose() {
 				}
 			}
 			if !l.ended && l.once(name) {
-				l.image(album{collection: l.collection, name: name}.flat(l.places))
+				l.image(imageFiles{collection: l.collection, name: name}.flat(l.subfolders))
 			}
 		}
 	}
 }
 
 // image yields what each tag means.
-func (l *lister) image(a album) {
+func (l *lister) image(a imageFiles) {
 	for tag := range a.tags() {
 		versions := l.current(a.tag(tag))
 		if len(versions) == 0 {
 			continue
 		}
 		f := versions[0]
-		if backends.IsPlain(f.format) && l.digests.isNoImage(stampOf(f.info)) {
+		if backends.IsPlain(f.format) && l.digests.isNoImage(fileStateOf(f.info)) {
 			continue
 		}
 		if l.add(backends.Entry{Image: l.describe(f, l.known(f))}); l.ended {
 			return
 		}
 	}
-}
-
-// Search implements backends.Searcher: every word must occur in the name,
-// whatever its case.
-func (c *client) Search(ctx context.Context, query string) iter.Seq2[backends.Image, error] {
-	words := strings.Fields(strings.ToLower(query))
-	return func(yield func(backends.Image, error) bool) {
-		todo := []string{""}
-		for len(todo) > 0 {
-			collection := todo[0]
-			todo = todo[1:]
-			for e, err := range c.List(ctx, collection) {
-				switch {
-				case errors.Is(err, fs.ErrNotExist):
-					// Removed since its parent was listed.
-				case err != nil:
-					yield(backends.Image{}, err)
-					return
-				case e.Collection != "":
-					if strings.Count(e.Collection, "/") < maxDepth {
-						todo = append(todo, e.Collection)
-					}
-				case matches(e.Image.Ref, words) && !yield(e.Image, nil):
-					return
-				}
-			}
-		}
-	}
-}
-
-func matches(ref backends.Ref, words []string) bool {
-	name := strings.ToLower(ref.Repository() + ":" + ref.Tag)
-	for _, w := range words {
-		if !strings.Contains(name, w) {
-			return false
-		}
-	}
-	return true
 }

@@ -144,7 +144,7 @@ func TestPlain_noImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.digests.add(stampOf(info), time.Now().Add(time.Minute), noImage)
+	c.digests.add(fileStateOf(info), time.Now().Add(time.Minute), noImage)
 	want := []string{"c/good:1 plain", "c/text:latest sif"}
 	if diff := cmp.Diff(want, listed(t, c, "c")); diff != "" {
 		t.Error(diff)

@@ -71,12 +71,12 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 func (t *tree) replaced(ctx context.Context, ref backends.Ref, src backends.Source) (*file, error) {
 	f, err := t.find(ctx, ref)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, src.ReplaceAllowed(ref, backends.Image{}, false)
+		return nil, src.CreateAllowed()
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &f, src.ReplaceAllowed(ref, t.describe(f, ""), true)
+	return &f, src.ReplaceAllowed(ref, t.describe(f, ""))
 }
 
 // publish gives the staged file its name.

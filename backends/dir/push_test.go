@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/disk/disktest"
 )
 
 var ref = backends.Ref{Collection: "c", Name: "i", Tag: "t"}
@@ -181,7 +182,7 @@ func TestPush_newest(t *testing.T) {
 // The disk of a store is full: the push fails with ENOSPC and leaves nothing.
 func TestPush_fullDisk(t *testing.T) {
 	t.Parallel()
-	root := tmpfs(t, "1m")
+	root := disktest.Small(t, "1m")
 	c := &client{path: root}
 	old := push(t, c, ref, source("old"))
 	text := bytes.Repeat([]byte("0123456789abcdef"), 1<<17)

@@ -43,13 +43,13 @@ func (t *tree) linkFrom(file, name string) error {
 	return unix.Linkat(unix.AT_FDCWD, file, int(dir.Fd()), filepath.Base(name), 0)
 }
 
-// stampOf includes the time of the last change, which nobody can set.
-func stampOf(info fs.FileInfo) stamp {
+// fileStateOf includes the time of the last change, which nobody can set.
+func fileStateOf(info fs.FileInfo) fileState {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return stamp{}
+		return fileState{}
 	}
-	return stamp{
+	return fileState{
 		device: uint64(st.Dev), inode: st.Ino, size: st.Size, //nolint:unconvert // Dev has 32 bits on some machines
 		modTime: st.Mtim.Nano(), chgTime: st.Ctim.Nano(),
 	}
@@ -64,13 +64,13 @@ const (
 )
 
 // lasting tells for how long a reading of f that begins now may be used, if f
-// has that stamp now.
+// has that fileState now.
 //
 // What changes within one tick of the kernel's clock gets one time of change: if
 // the clock has not moved on, the reading may miss what the same tick brings. A
 // file system of another machine has another clock, and its attributes are
 // remembered here for seconds.
-func lasting(f *os.File, now stamp) time.Duration {
+func lasting(f *os.File, now fileState) time.Duration {
 	var disk unix.Statfs_t
 	var clock unix.Timespec
 	if unix.Fstatfs(int(f.Fd()), &disk) != nil || unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &clock) != nil {

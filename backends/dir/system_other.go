@@ -17,8 +17,8 @@ func reserve(*os.File, int64) error { return nil }
 
 func (t *tree) linkFrom(_, _ string) error { return errors.ErrUnsupported }
 
-func stampOf(info fs.FileInfo) stamp {
-	return stamp{inode: inode(info), size: info.Size(), modTime: info.ModTime().UnixNano()}
+func fileStateOf(info fs.FileInfo) fileState {
+	return fileState{inode: inode(info), size: info.Size(), modTime: info.ModTime().UnixNano()}
 }
 
-func lasting(*os.File, stamp) time.Duration { return briefly }
+func lasting(*os.File, fileState) time.Duration { return briefly }

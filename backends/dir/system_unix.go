@@ -84,11 +84,9 @@ func (t *tree) lock(ctx context.Context) (unlock func(), err error) {
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			return func() { f.Close() }, nil
 		}
-		select {
-		case <-ctx.Done():
+		if !backends.Pause(ctx, wait, nil) {
 			f.Close()
 			return nil, ctx.Err()
-		case <-time.After(wait):
 		}
 	}
 }

@@ -30,8 +30,8 @@ type view struct {
 // memories are what a client remembers of its store.
 type memories struct {
 	also    backends.Extensions // of files that count as images besides the usual ones
-	folders memory[*folder]
-	known   memory[facts]
+	folders readCache[*folder]
+	known   readCache[facts]
 	digests digests
 }
 
@@ -166,23 +166,22 @@ func (v *view) dirs(collection string) ([]string, error) {
 	return found, nil
 }
 
-// An album is one image of a collection: the folders with its files. It is made
-// for one question.
-type album struct {
+// imageFiles are the files of one image of a collection. They are collected for one query.
+type imageFiles struct {
 	collection, name string
 	parts            []part
 }
 
-// A part of an album is what one directory has of it.
+// A part is what one directory has of them.
 type part struct {
-	dir    string
-	leaves []leaf
-	flat   bool // image and tag both in the file's name
-	byHand bool // the name without extension is the image's
+	dir     string
+	entries []entry
+	flat    bool // image and tag both in the file's name
+	byHand  bool // the name without extension is the image's
 }
 
-// own adds what directories of the image's own hold.
-func (v *view) own(a album, dirs []string) (album, error) {
+// own adds the files in the image's own directories.
+func (v *view) own(a imageFiles, dirs []string) (imageFiles, error) {
 	if a.collection == "" {
 		return a, nil // at the root the file's own name tells all
 	}
@@ -193,53 +192,53 @@ func (v *view) own(a album, dirs []string) (album, error) {
 			if err != nil {
 				return a, err
 			}
-			a.parts = append(a.parts, part{dir: at, leaves: f.of("")})
+			a.parts = append(a.parts, part{dir: at, entries: f.of("")})
 		}
 	}
 	return a, nil
 }
 
-// A place is a directory of a collection.
-type place struct {
+// A subfolder is a directory of a collection.
+type subfolder struct {
 	dir string
 	*folder
 }
 
-func (v *view) held(dirs []string) ([]place, error) {
-	var places []place
+func (v *view) held(dirs []string) ([]subfolder, error) {
+	var subfolders []subfolder
 	for _, dir := range dirs {
 		f, err := v.folder(dir)
 		if err != nil {
 			return nil, err
 		}
-		places = append(places, place{dir, f})
+		subfolders = append(subfolders, subfolder{dir, f})
 	}
-	return places, nil
+	return subfolders, nil
 }
 
-// flat adds what lies in the directories of the collection itself.
-func (a album) flat(in []place) album {
+// flat adds the files in the directories of the collection itself.
+func (a imageFiles) flat(in []subfolder) imageFiles {
 	for _, p := range in {
-		a.parts = append(a.parts, part{dir: p.dir, leaves: p.of(a.name), flat: true})
+		a.parts = append(a.parts, part{dir: p.dir, entries: p.of(a.name), flat: true})
 		if !strings.Contains(a.collection, "/") {
-			a.parts = append(a.parts, part{dir: p.dir, leaves: tagged(p.of(""), a.name), flat: true, byHand: true})
+			a.parts = append(a.parts, part{dir: p.dir, entries: tagged(p.of(""), a.name), flat: true, byHand: true})
 		}
 	}
 	return a
 }
 
 // tag returns the files of one tag.
-func (a album) tag(tag string) []file {
+func (a imageFiles) tag(tag string) []file {
 	var files []file
 	for _, p := range a.parts {
-		leaves := p.leaves
+		entries := p.entries
 		switch {
 		case !p.byHand:
-			leaves = tagged(leaves, tag)
+			entries = tagged(entries, tag)
 		case tag != backends.DefaultTag:
-			leaves = nil
+			entries = nil
 		}
-		for _, l := range leaves {
+		for _, l := range entries {
 			files = append(files, a.file(p, l))
 		}
 	}
@@ -247,10 +246,10 @@ func (a album) tag(tag string) []file {
 }
 
 // others returns the files of all other tags.
-func (a album) others(tag string) []file {
+func (a imageFiles) others(tag string) []file {
 	var files []file
 	for _, p := range a.parts {
-		for _, l := range p.leaves {
+		for _, l := range p.entries {
 			if f := a.file(p, l); f.ref.Tag != tag {
 				files = append(files, f)
 			}
@@ -260,12 +259,12 @@ func (a album) others(tag string) []file {
 }
 
 // tags yields each tag once.
-func (a album) tags() iter.Seq[string] {
+func (a imageFiles) tags() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		seen := map[string]bool{}
 		for i, p := range a.parts {
 			last := ""
-			for _, l := range p.leaves {
+			for _, l := range p.entries {
 				tag := l.tag
 				if p.byHand {
 					tag = backends.DefaultTag
@@ -284,7 +283,7 @@ func (a album) tags() iter.Seq[string] {
 	}
 }
 
-func (a album) file(p part, l leaf) file {
+func (a imageFiles) file(p part, l entry) file {
 	told := split(l.base)
 	tag := l.tag
 	if p.byHand {
@@ -306,7 +305,7 @@ func (v *view) find(ctx context.Context, ref backends.Ref) (file, error) {
 	if err != nil {
 		return file{}, err
 	}
-	wanted := album{collection: ref.Collection, name: ref.Name}
+	wanted := imageFiles{collection: ref.Collection, name: ref.Name}
 	own, err := v.own(wanted, dirs)
 	if err != nil {
 		return file{}, err
@@ -316,18 +315,18 @@ func (v *view) find(ctx context.Context, ref backends.Ref) (file, error) {
 	}
 	// The directory of a collection can be large and rarely has files in it: it
 	// is read only if the directory of the image has no answer.
-	places, err := v.held(dirs)
+	subfolders, err := v.held(dirs)
 	if err != nil {
 		return file{}, err
 	}
-	if f, ok, err := v.choose(ctx, wanted.flat(places), ref); err != nil || ok {
+	if f, ok, err := v.choose(ctx, wanted.flat(subfolders), ref); err != nil || ok {
 		return f, err
 	}
 	return file{}, backends.NotFound("no such image")
 }
 
 // choose returns the file of ref's tag, or of its version under any tag.
-func (v *view) choose(ctx context.Context, a album, ref backends.Ref) (file, bool, error) {
+func (v *view) choose(ctx context.Context, a imageFiles, ref backends.Ref) (file, bool, error) {
 	if ref.Version == "" {
 		current := v.current(a.tag(ref.Tag))
 		if len(current) == 0 {

@@ -14,11 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/disk/disktest"
 )
 
 // Whoever copies an image to where nothing can be stored is told before the first byte.
 func TestCheckPush(t *testing.T) {
-	frozen := tmpfs(t, "1m")
+	frozen := disktest.Small(t, "1m")
 	if err := unix.Mount("", frozen, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}

@@ -61,27 +61,54 @@ type Replacement struct {
 
 // Replace makes data the content of the file at path, which need not exist. After an
 // error the file is as it was, unless only syncing the directory failed.
-func Replace(path string, data []byte, how Replacement) (err error) {
-	tmp, err := how.create(path)
+func Replace(path string, data []byte, how Replacement) error {
+	f, err := Create(path, how)
 	if err != nil {
 		return err
 	}
-	_, err = tmp.Write(data)
-	if err == nil && how.Safety != Volatile {
-		err = tmp.Sync()
+	if _, err = f.Write(data); err != nil {
+		return errors.Join(err, f.Abort())
 	}
-	err = errors.Join(err, tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
+	return f.Commit()
+}
+
+// A PendingFile is the next content of a file. The caller calls Commit or Abort.
+type PendingFile struct {
+	*os.File // under a temporary name
+
+	path string
+	how  Replacement
+}
+
+// Create opens an empty file that Commit puts in place of the one at path.
+func Create(path string, how Replacement) (*PendingFile, error) {
+	tmp, err := how.create(path)
+	if err != nil {
+		return nil, err
+	}
+	return &PendingFile{tmp, path, how}, nil
+}
+
+// Commit closes f and replaces the file. After an error that is as it was, unless only
+// syncing the directory failed.
+func (f *PendingFile) Commit() (err error) {
+	if f.how.Safety != Volatile {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), f.path)
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(tmp.Name()))
+		return errors.Join(err, os.Remove(f.Name()))
 	}
-	if how.Safety != Durable {
+	if f.how.Safety != Durable {
 		return nil
 	}
-	return SyncDir(filepath.Dir(path))
+	return SyncDir(filepath.Dir(f.path))
 }
+
+// Abort closes and removes f; the file at path stays as it is.
+func (f *PendingFile) Abort() error { return errors.Join(f.Close(), os.Remove(f.Name())) }
 
 // TemporaryPrefix is how the names begin under which Replace writes a file; digits
 // follow.

@@ -35,13 +35,16 @@ func Clone(dst, src *os.File) error {
 	})
 }
 
-// Allocate reserves n bytes from off, as fallocate(2); without keepSize the file
-// grows to hold them. Errors: errors.ErrUnsupported where the file system cannot.
-func Allocate(f *os.File, off, n int64, keepSize bool) error {
-	var mode uint32
-	if keepSize {
-		mode = unix.FALLOC_FL_KEEP_SIZE
-	}
+// Allocate reserves n bytes from off, as fallocate(2), and grows the file to hold them.
+// Errors: errors.ErrUnsupported where the file system cannot.
+func Allocate(f *os.File, off, n int64) error { return allocate(f, 0, off, n) }
+
+// AllocateBeyond is Allocate, but the size of the file stays.
+func AllocateBeyond(f *os.File, off, n int64) error {
+	return allocate(f, unix.FALLOC_FL_KEEP_SIZE, off, n)
+}
+
+func allocate(f *os.File, mode uint32, off, n int64) error {
 	return Control(f, func(fd int) error { return unix.Fallocate(fd, mode, off, n) })
 }
 

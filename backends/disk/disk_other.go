@@ -13,7 +13,10 @@ import (
 func Clone(_, _ *os.File) error { return errors.ErrUnsupported }
 
 // Allocate is not possible here.
-func Allocate(_ *os.File, _, _ int64, _ bool) error { return errors.ErrUnsupported }
+func Allocate(_ *os.File, _, _ int64) error { return errors.ErrUnsupported }
+
+// AllocateBeyond is not possible here.
+func AllocateBeyond(_ *os.File, _, _ int64) error { return errors.ErrUnsupported }
 
 // Names cannot tell here.
 func Names(os.FileInfo) int { return 1 }

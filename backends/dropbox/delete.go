@@ -52,7 +52,7 @@ func (c *client) remove(ctx context.Context, f *files.FileMetadata) error {
 	arg := files.NewDeleteArg(f.PathDisplay)
 	arg.ParentRev = f.Rev
 	_, err = c.files.DeleteV2Context(ctx, arg)
-	if err = said(ctx, err); has(err, "conflict") {
+	if err = translate(ctx, err); has(err, "conflict") {
 		return backends.ErrChanged
 	}
 	return err

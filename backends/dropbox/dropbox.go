@@ -7,12 +7,10 @@
 //
 // Requests and answers are those of Dropbox's own SDK. What it lacks is here:
 // headers in ASCII, limits on what a service may answer, one login for all
-// hosts with its renewal (gateway.go, token.go), and uploads that go on after a
+// hosts with its renewal (api.go, login.go), and uploads that go on after a
 // restart (upload.go). It is no synchroniser: nothing is kept on this machine.
 //
-// Files are named after what they do: read.go, list.go, watch.go, write.go,
-// delete.go and share.go have the methods of backends.Backend and its
-// capabilities, name.go says how a path tells a name. Start at [Open].
+// Start at [Open].
 package dropbox
 
 import (
@@ -59,12 +57,12 @@ type Config struct {
 }
 
 type client struct {
-	remote  string
-	root    string // "" or "/…", as Dropbox wants paths
-	appKey  string
-	log     *slog.Logger
-	http    *http.Client // through the gateway
-	gateway *gateway
+	remote    string
+	root      string // "" or "/…", as Dropbox wants paths
+	appKey    string
+	log       *slog.Logger
+	http      *http.Client // through the gateway
+	transport *transport
 
 	files   files.ContextClient
 	sharing sharing.ContextClient
@@ -96,12 +94,12 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
 	}
 	c := &client{remote: env.Remote, root: root, appKey: cfg.AppKey, log: env.Logger(), commits: make(chan struct{}, 1), piece: pieceSize, slots: make(slots, inMemory)}
-	c.gateway = &gateway{next: env.HTTP.Transport, home: home, tokens: newTokens(env, cfg.AppKey)}
-	if c.gateway.next == nil {
-		c.gateway.next = http.DefaultTransport
+	c.transport = &transport{next: env.HTTP.Transport, home: home, tokens: newTokens(env, cfg.AppKey)}
+	if c.transport.next == nil {
+		c.transport.next = http.DefaultTransport
 	}
-	c.http = &http.Client{Transport: c.gateway, CheckRedirect: refuseRedirect}
-	c.gateway.tokens.http = c.http
+	c.http = &http.Client{Transport: c.transport, CheckRedirect: refuseRedirect}
+	c.transport.tokens.http = c.http
 	// With Client set the SDK adds no login of its own: it would send one to
 	// the route that must not have any, too.
 	config := sdk.Config{Client: c.http, LogLevel: sdk.LogOff}

@@ -111,8 +111,8 @@ func has(err error, tags ...string) bool {
 	return ok && slices.ContainsFunc(tags, func(tag string) bool { return slices.Contains(e.tags, tag) })
 }
 
-// said puts into our words what the SDK returned.
-func said(ctx context.Context, err error) error {
+// translate turns an error of the SDK into one of ours.
+func translate(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -127,7 +127,7 @@ func said(ctx context.Context, err error) error {
 	_, kind := errors.AsType[*json.UnmarshalTypeError](inner)
 	_, date := errors.AsType[*time.ParseError](inner)
 	switch {
-	case ours(inner):
+	case isOurs(inner):
 		return inner
 	case syntax || kind || date:
 		return fmt.Errorf("%w: not an answer of Dropbox: %v", backends.ErrBadAnswer, inner)
@@ -137,8 +137,8 @@ func said(ctx context.Context, err error) error {
 	return backends.TransportError(inner)
 }
 
-// ours reports whether the gateway made err.
-func ours(err error) bool {
+// isOurs reports whether the transport made err.
+func isOurs(err error) bool {
 	if _, ok := errors.AsType[*apiError](err); ok {
 		return true
 	}

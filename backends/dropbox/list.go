@@ -119,7 +119,7 @@ func (c *client) pages(ctx context.Context, path string, add func(files.IsMetada
 		seen[page.Cursor] = true
 		page, err = c.files.ListFolderContinueContext(ctx, files.NewListFolderContinueArg(page.Cursor))
 	}
-	if err = said(ctx, err); len(seen) > 0 {
+	if err = translate(ctx, err); len(seen) > 0 {
 		err = backends.BrokenOff(err)
 	}
 	return err
@@ -234,7 +234,7 @@ func (c *client) spell(ctx context.Context, path string) (string, error) {
 		if !known {
 			entry, err := c.files.GetMetadataContext(ctx, files.NewGetMetadataArg(at))
 			if err != nil {
-				return "", said(ctx, err)
+				return "", translate(ctx, err)
 			}
 			f, ok := entry.(*files.FolderMetadata)
 			if !ok || f.Name == "" {

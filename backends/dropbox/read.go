@@ -81,7 +81,7 @@ func (c *client) statVersion(ctx context.Context, ref backends.Ref) (backends.Im
 func (c *client) metadata(ctx context.Context, path string) (*files.FileMetadata, error) {
 	entry, err := c.files.GetMetadataContext(ctx, files.NewGetMetadataArg(path))
 	if err != nil {
-		return nil, said(ctx, err)
+		return nil, translate(ctx, err)
 	}
 	f, ok := entry.(*files.FileMetadata)
 	switch {
@@ -199,7 +199,7 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 	}
 	f, body, err := c.files.DownloadContext(ctx, arg)
 	if err != nil {
-		return nil, gone(said(ctx, err))
+		return nil, gone(translate(ctx, err))
 	}
 	if err := checkFile(f); err != nil {
 		body.Close()

@@ -55,7 +55,7 @@ func (c *client) Search(ctx context.Context, query string) iter.Seq2[backends.Im
 		if err == nil {
 			err = fmt.Errorf("%w: a page that is none", backends.ErrBadAnswer)
 		}
-		yield(backends.Image{}, said(ctx, err))
+		yield(backends.Image{}, translate(ctx, err))
 	}
 }
 

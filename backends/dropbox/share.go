@@ -33,7 +33,7 @@ func (c *client) Share(ctx context.Context, img backends.Image, with string) (st
 	}
 	f := all[i]
 	link, err := c.sharing.CreateSharedLinkWithSettingsContext(ctx, sharing.NewCreateSharedLinkWithSettingsArg(f.PathDisplay))
-	if err = said(ctx, err); err == nil {
+	if err = translate(ctx, err); err == nil {
 		return linkURL(link)
 	}
 	if !has(err, sharing.CreateSharedLinkWithSettingsErrorSharedLinkAlreadyExists) {
@@ -43,7 +43,7 @@ func (c *client) Share(ctx context.Context, img backends.Image, with string) (st
 	arg.Path, arg.DirectOnly = f.PathDisplay, true
 	res, err := c.sharing.ListSharedLinksContext(ctx, arg)
 	if err != nil {
-		return "", said(ctx, err)
+		return "", translate(ctx, err)
 	}
 	if res == nil || len(res.Links) == 0 {
 		return "", fmt.Errorf("%w: the link that is there was not told", fs.ErrPermission)

@@ -89,7 +89,7 @@ func (p *push) start(ctx context.Context) error {
 	arg.SessionType = &files.UploadSessionType{Tagged: sdk.Tagged{Tag: files.UploadSessionTypeConcurrent}}
 	res, err := p.files.UploadSessionStartContext(ctx, arg, nil)
 	if err != nil {
-		return said(ctx, err)
+		return translate(ctx, err)
 	}
 	if res == nil || res.SessionId == "" {
 		return fmt.Errorf("%w: an upload session without an id", backends.ErrBadAnswer)
@@ -168,7 +168,7 @@ func (u *upload) read(ctx context.Context, off int64) (piece, error) {
 func (u *upload) send(ctx context.Context, p piece, closing bool) error {
 	arg := files.NewUploadSessionAppendArg(files.NewUploadSessionCursor(u.memo.State.Session, uint64(p.off)))
 	arg.Close, arg.ContentHash = closing, hashOf(p.text)
-	return said(ctx, u.files.UploadSessionAppendV2Context(ctx, arg, bytes.NewReader(p.text)))
+	return translate(ctx, u.files.UploadSessionAppendV2Context(ctx, arg, bytes.NewReader(p.text)))
 }
 
 // done counts a piece and, if it was sent, saves that.
@@ -215,10 +215,35 @@ func (u *upload) end(ctx context.Context, last piece) error {
 func (p *push) commitSession(ctx context.Context, info *files.CommitInfo) (*files.FileMetadata, error) {
 	arg := files.NewUploadSessionFinishArg(files.NewUploadSessionCursor(p.memo.State.Session, uint64(p.src.Size)), info)
 	f, err := p.files.UploadSessionFinishContext(ctx, arg, nil)
-	err = said(ctx, err)
+	err = translate(ctx, err)
 	if lost(err) && !has(err, "path") {
 		p.memo.Forget()
 		return nil, fmt.Errorf("%w: Dropbox lost the upload: %v", backends.ErrUnavailable, err)
 	}
 	return f, err
+}
+
+// A pushState is what is known of an earlier try of a push.
+type pushState struct {
+	Session string    `json:"session,omitempty"` // of the upload
+	Started time.Time `json:"started,omitzero"`
+	Piece   int64     `json:"piece,omitempty"`  // size in bytes
+	Stored  []byte    `json:"stored,omitempty"` // one bit for each piece
+	// Hash is the content_hash of the whole. It is set when the file is about
+	// to get its name, so a file that has it may be ours.
+	Hash string `json:"hash,omitempty"`
+}
+
+// has reports whether the piece at off is stored. s.Piece is not 0.
+func (s *pushState) has(off int64) bool {
+	i := off / s.Piece
+	return i/8 < int64(len(s.Stored)) && s.Stored[i/8]&(1<<(i%8)) != 0
+}
+
+func (s *pushState) set(off int64) {
+	i := off / s.Piece
+	for i/8 >= int64(len(s.Stored)) {
+		s.Stored = append(s.Stored, 0)
+	}
+	s.Stored[i/8] |= 1 << (i % 8)
 }

@@ -58,7 +58,7 @@ func (c *client) latest(ctx context.Context) (string, error) {
 	arg.Recursive = true
 	for {
 		res, err := c.files.ListFolderGetLatestCursorContext(ctx, arg)
-		err = said(ctx, err)
+		err = translate(ctx, err)
 		switch {
 		case err == nil && (res == nil || res.Cursor == ""):
 			return "", fmt.Errorf("%w: an empty cursor", backends.ErrBadAnswer)
@@ -82,7 +82,7 @@ func (c *client) poll(ctx context.Context, cursor string) (bool, error) {
 	began := time.Now()
 	res, err := c.files.ListFolderLongpollContext(ctx, arg)
 	if err != nil {
-		return false, said(ctx, err)
+		return false, translate(ctx, err)
 	}
 	if res == nil {
 		return false, fmt.Errorf("%w: an answer that is none", backends.ErrBadAnswer)
@@ -110,7 +110,7 @@ func (c *client) changes(ctx context.Context, cursor string) ([]backends.Change,
 	for range maxPages {
 		page, err := c.files.ListFolderContinueContext(ctx, files.NewListFolderContinueArg(cursor))
 		if err != nil {
-			return nil, cursor, said(ctx, err)
+			return nil, cursor, translate(ctx, err)
 		}
 		if page == nil || page.Cursor == "" {
 			return nil, cursor, fmt.Errorf("%w: a page that is none", backends.ErrBadAnswer)

@@ -14,7 +14,6 @@ package http
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -23,6 +22,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/bounded"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
@@ -51,20 +51,17 @@ type client struct {
 	http    *nethttp.Client
 	log     *slog.Logger
 
-	naming naming
-	sums   sums
-	first  memory[string] // of folders, by address: the format that is looked for first
-	places memory[place]  // of names that were not where they are looked for first
-	held   memory[string] // what the server calls the version of a file whose digest is known
-	noHead atomic.Bool    // the server answers no HEAD
+	naming    naming
+	sums      sums
+	first     bounded.Map[string, string]   // of folders, by address: the format that is looked for first
+	locations bounded.Map[string, location] // of names that were not where they are looked for first
+	versions  bounded.Map[string, string]   // what the server calls the version of a file whose digest is known
+	noHead    atomic.Bool                   // the server answers no HEAD
 	// The server's ETag was last seen to be another than nginx makes of a file's time
 	// and size.
 	ownTags atomic.Bool
 	heads   atomic.Bool // it has answered one
 }
-
-// Address implements backends.Addressed.
-func (c *client) Address() string { return c.home.String() }
 
 // Type is the backend in the table of backends/all.
 var Type = backends.Type{Name: "http", Open: Open}
@@ -92,29 +89,6 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		naming: naming{cfg.Extensions, cfg.Sums},
 		home:   home, user: env.User, secret: env.Secret, http: env.HTTP, log: env.Logger(), sums: sums{name: cfg.Sums},
 	}, nil
-}
-
-// Knock returns a request that every web server answers.
-func (c *client) Knock() (method, address string) {
-	return nethttp.MethodGet, c.home.String()
-}
-
-// CheckLogin asks for the folder. A server that shows no index of it has still
-// looked at the login.
-//
-// Errors: those of backends.Backend.Stat.
-func (c *client) CheckLogin(ctx context.Context) error {
-	resp, err := c.do(ctx, nethttp.MethodHead, c.home.String(), nil)
-	switch {
-	case err == nil:
-		resp.Body.Close()
-		return nil
-	case errors.Is(err, backends.ErrUnauthorized):
-		return err
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), errors.Is(err, errors.ErrUnsupported):
-		return nil
-	}
-	return err
 }
 
 // do sends a request to an address of the server, with the login; once more with a newer

@@ -29,7 +29,11 @@ func (c *client) List(ctx context.Context, collection string) iter.Seq2[backends
 	}
 }
 
-// errEnough says that whoever is told of a listing wants no more.
+// maxHidden is how many names of one folder, with more than one file each, are kept in
+// client.locations.
+const maxHidden = 5000
+
+// errEnough says that the caller of a listing wants no more.
 var errEnough = errors.New("enough")
 
 func (c *client) list(ctx context.Context, collection string, yield func(backends.Entry) bool) error {
@@ -38,7 +42,7 @@ func (c *client) list(ctx context.Context, collection string, yield func(backend
 		x, digests, err := c.read(ctx, folder)
 		switch {
 		case err == nil, errors.Is(err, errLimit):
-			t := telling{client: c, collection: collection, folder: folder, digests: digests, yield: yield}
+			t := lister{client: c, collection: collection, folder: folder, digests: digests, yield: yield}
 			return errors.Join(t.all(x), err)
 		case !errors.Is(err, fs.ErrNotExist):
 			return err
@@ -115,7 +119,7 @@ func dir(p string) string {
 }
 
 // A telling yields what lies in a folder.
-type telling struct {
+type lister struct {
 	*client
 	collection, folder string
 	digests            map[string]digest
@@ -127,7 +131,7 @@ type telling struct {
 
 // all yields the entries of x, collections first.
 // Errors: errEnough.
-func (t *telling) all(x *index) error {
+func (t *lister) all(x *index) error {
 	for _, name := range x.children() {
 		if !t.yield(backends.Entry{Collection: strings.TrimPrefix(t.collection+"/"+name, "/")}) {
 			return errEnough
@@ -142,8 +146,8 @@ func (t *telling) all(x *index) error {
 	if t.hidden > 0 {
 		t.log.Warn("files whose name another file has too are left out of a listing", "collection", t.collection, "count", t.hidden)
 	}
-	if t.hidden < maxKnown/2 { // which of two is meant is remembered
-		t.first.put(t.folder, t.usual)
+	if t.hidden < maxHidden { // which of two files is meant is remembered
+		t.first.Put(t.folder, t.usual)
 	}
 	for _, href := range x.strays {
 		// In no collection of this remote: it is left out, and counted.
@@ -159,17 +163,17 @@ func (t *telling) all(x *index) error {
 
 // image yields an image. Of several files that are one name the one that Stat finds
 // is told.
-func (t *telling) image(img image) bool {
+func (t *lister) image(img image) bool {
 	ref := backends.Ref{Collection: t.collection, Name: img.name, Tag: img.tag}
 	it := img.files[0]
 	if len(img.files) > 1 {
 		it = slices.MinFunc(img.files, func(a, b item) int { return t.naming.rank(ref, a.name, "") - t.naming.rank(ref, b.name, "") })
 		t.hidden += len(img.files) - 1
 	}
-	key := placeKey(ref)
-	_, known := t.places.get(key)
+	key := locationKey(ref)
+	_, known := t.locations.Get(key)
 	if known || len(img.files) > 1 || t.folder != t.folders(t.collection)[0] || t.naming.rank(ref, it.name, t.usual) > 0 {
-		t.places.put(key, place{t.folder, it.name})
+		t.locations.Put(key, location{t.folder, it.name})
 	}
 	_, _, format, _ := t.naming.parse(it.name)
 	e := backends.Entry{Image: backends.Image{Ref: ref, Size: -1, Format: format, URL: t.folder + segment(it.name)}}

@@ -19,22 +19,22 @@ import (
 	"github.com/sregfs/sregfs/backends/internal/ranged"
 )
 
-// A place is where a file is: the address of its folder, its name.
-type place struct{ folder, base string }
+// A location is where a file is: the address of its folder, and its name.
+type location struct{ folder, base string }
 
-func (p place) url() string { return p.folder + segment(p.base) }
+func (p location) url() string { return p.folder + segment(p.base) }
 
-// where yields the places where ref can be: first the one where it was found last.
-func (c *client) where(ref backends.Ref, format string) iter.Seq[place] {
-	return func(yield func(place) bool) {
-		last, known := c.places.get(placeKey(ref))
+// where yields the locations where ref can be, first the one where it was found last.
+func (c *client) where(ref backends.Ref, format string) iter.Seq[location] {
+	return func(yield func(location) bool) {
+		last, known := c.locations.Get(locationKey(ref))
 		if known && !yield(last) {
 			return
 		}
 		for _, folder := range c.folders(ref.Collection) {
-			usual, _ := c.first.get(folder)
+			usual, _ := c.first.Get(folder)
 			for base := range c.naming.files(ref, format, usual) {
-				if p := (place{folder, base}); p != last && !yield(p) {
+				if p := (location{folder, base}); p != last && !yield(p) {
 					return
 				}
 			}
@@ -42,30 +42,29 @@ func (c *client) where(ref backends.Ref, format string) iter.Seq[place] {
 	}
 }
 
-func placeKey(ref backends.Ref) string {
+func locationKey(ref backends.Ref) string {
 	ref.Version = ""
 	return ref.String()
 }
 
-// remember notes where ref is, unless it is looked for there first anyhow.
-func (c *client) remember(ref backends.Ref, p place) {
+// remember notes where ref is, unless that is where it is looked for first.
+func (c *client) remember(ref backends.Ref, p location) {
 	for first := range c.where(ref, "") {
 		if first != p {
-			c.places.put(placeKey(ref), p)
+			c.locations.Put(locationKey(ref), p)
 		}
 		return
 	}
 }
 
-// each calls fn with the places of ref until it is the right one.
+// each calls fn with the locations of ref until fn succeeds.
 //
-// Errors: fn's of the first place that says more than that there is nothing;
-// fs.ErrNotExist.
-func (c *client) each(ref backends.Ref, format string, fn func(place) error) error {
+// Errors: fn's first one that is no fs.ErrNotExist; fs.ErrNotExist.
+func (c *client) each(ref backends.Ref, format string, fn func(location) error) error {
 	var other error
 	for p := range c.where(ref, format) {
 		err := fn(p)
-		_, listed := c.first.get(p.folder)
+		_, listed := c.first.Get(p.folder)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case errors.Is(err, errNoImage),
@@ -88,7 +87,7 @@ var errNoImage = fmt.Errorf("%w: a page for people in place of an image (is ther
 
 // Stat asks the server for the header of the file.
 func (c *client) Stat(ctx context.Context, ref backends.Ref) (img backends.Image, err error) {
-	err = c.each(ref, "", func(p place) error {
+	err = c.each(ref, "", func(p location) error {
 		img, _, err = c.look(ctx, ref, p)
 		return err
 	})
@@ -102,7 +101,7 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (img backends.Image
 }
 
 // look returns the facts of the file at p, and what the server calls its version.
-func (c *client) look(ctx context.Context, ref backends.Ref, p place) (img backends.Image, held string, err error) {
+func (c *client) look(ctx context.Context, ref backends.Ref, p location) (img backends.Image, held string, err error) {
 	resp, err := c.head(ctx, p)
 	if err != nil {
 		return img, "", err
@@ -141,13 +140,13 @@ func (c *client) look(ctx context.Context, ref backends.Ref, p place) (img backe
 
 // sum returns the digest of the file at p, "" if there is none to be had. held is
 // what the server calls the version now.
-func (c *client) sum(ctx context.Context, p place, held string) (string, error) {
+func (c *client) sum(ctx context.Context, p location, held string) (string, error) {
 	digests, err := c.digests(ctx, p.folder, false)
 	sum, ok := digests[p.base]
 	if err != nil || !ok {
 		return "", err
 	}
-	if before, known := c.held.get(heldKey(p, sum.String())); known && before != held {
+	if before, known := c.versions.Get(versionKey(p, sum.String())); known && before != held {
 		// The file was written since, and so the list may have been.
 		if digests, err = c.digests(ctx, p.folder, true); err != nil {
 			return "", err
@@ -156,16 +155,16 @@ func (c *client) sum(ctx context.Context, p place, held string) (string, error) 
 			return "", nil
 		}
 	}
-	c.held.put(heldKey(p, sum.String()), held)
+	c.versions.Put(versionKey(p, sum.String()), held)
 	return sum.String(), nil
 }
 
-func heldKey(p place, version string) string { return p.url() + "@" + version }
+func versionKey(p location, version string) string { return p.url() + "@" + version }
 
 // head asks for the header of a file: by GET for a byte of it where the server refuses
 // a HEAD. Some do so with 403 or 404 (a link that is signed for GET, a proxy): a 404
 // counts once a HEAD of anything was answered.
-func (c *client) head(ctx context.Context, p place) (*nethttp.Response, error) {
+func (c *client) head(ctx context.Context, p location) (*nethttp.Response, error) {
 	if !c.noHead.Load() {
 		resp, err := c.do(ctx, nethttp.MethodHead, p.url(), func(req *nethttp.Request) {
 			req.Header.Set("Accept-Encoding", "identity")
@@ -193,7 +192,7 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (bo
 	if n == 0 || img.Size >= 0 && off >= img.Size {
 		return nethttp.NoBody, nil
 	}
-	err = c.each(img.Ref, img.Format, func(p place) error {
+	err = c.each(img.Ref, img.Format, func(p location) error {
 		body, err = c.open(ctx, img, p, ranged.Span{Off: off, N: n})
 		return err
 	})
@@ -203,11 +202,11 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (bo
 	return body, nil
 }
 
-func (c *client) open(ctx context.Context, img backends.Image, p place, s ranged.Span) (io.ReadCloser, error) {
+func (c *client) open(ctx context.Context, img backends.Image, p location, s ranged.Span) (io.ReadCloser, error) {
 	if !digestVersion(img.Version) {
 		return c.part(ctx, img, p, img.Version, s)
 	}
-	held, known := c.held.get(heldKey(p, img.Version))
+	held, known := c.versions.Get(versionKey(p, img.Version))
 	if known {
 		body, err := c.part(ctx, img, p, held, s)
 		if !errors.Is(err, backends.ErrChanged) {
@@ -226,7 +225,7 @@ func (c *client) open(ctx context.Context, img backends.Image, p place, s ranged
 }
 
 // part reads what the server calls version.
-func (c *client) part(ctx context.Context, img backends.Image, p place, version string, s ranged.Span) (io.ReadCloser, error) {
+func (c *client) part(ctx context.Context, img backends.Image, p location, version string, s ranged.Span) (io.ReadCloser, error) {
 	header, err := conditions(version)
 	if err != nil {
 		return nil, err

@@ -27,6 +27,7 @@ const (
 	maxSums     = 32 << 20 // bytes of a list
 	maxSummed   = 250_000  // names in it
 	maxListings = 250_000  // names of all lists of digests that are kept
+	maxFolders  = 10_000   // lists that are kept
 )
 
 // Sums are the lists of digests of the folders. The zero value knows none.
@@ -59,7 +60,7 @@ func (s *sums) of(folder string) *folderSums {
 	defer s.mu.Unlock()
 	f := s.folders[folder]
 	if f == nil {
-		if s.folders == nil || len(s.folders) >= maxKnown || s.names > maxListings {
+		if s.folders == nil || len(s.folders) >= maxFolders || s.names > maxListings {
 			s.folders, s.names = map[string]*folderSums{}, 0
 		}
 		f = &folderSums{turn: make(chan struct{}, 1)}

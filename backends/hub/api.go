@@ -9,9 +9,9 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/bounded"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/ranged"
 )
@@ -52,7 +52,7 @@ func (c *client) ask(ctx context.Context, ref backends.Ref) (backends.Image, err
 // measure asks for one byte of an image, for the size that comes with it; -1 if
 // that cannot be had now.
 func (c *client) measure(ctx context.Context, img backends.Image) int64 {
-	at, _ := c.places.get(img)
+	at, _ := c.locations.get(img)
 	resp, err := c.ranged(ctx, at.url, ranged.Span{N: 1})
 	if err != nil {
 		c.log.Debug("the size of an image is not known before it is opened", "image", img.Ref.String(), "err", err)
@@ -116,7 +116,7 @@ func (c *client) described(ref backends.Ref, key string, got container) (backend
 	if err := checkName(img.Ref); err != nil {
 		return backends.Image{}, fmt.Errorf("%w: %v", backends.ErrBadAnswer, err)
 	}
-	img.Size = c.places.put(img, at)
+	img.Size = c.locations.put(img, at)
 	return img, nil
 }
 
@@ -133,50 +133,33 @@ func (c *client) target(address string) (*url.URL, error) {
 	return httpx.Target(c.api, address)
 }
 
-// maxPlaces is how many are remembered; one more, and all are forgotten.
-const maxPlaces = 10_000
-
-// places are where the files of images are that the service told of. The zero
+// locations are where the files of images are that the service told of. The zero
 // value is empty.
-type places struct {
-	mu  sync.Mutex // guards the field below
-	all map[string]place
-}
+type locations struct{ all bounded.Map[string, location] }
 
-type place struct {
+type location struct {
 	url  *url.URL
 	size int64 // -1 until it was read
 }
 
-func placeKey(img backends.Image) string { return img.Ref.Repository() + "@" + img.Version }
+func locationKey(img backends.Image) string { return img.Ref.Repository() + "@" + img.Version }
 
-func (p *places) get(img backends.Image) (place, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	at, ok := p.all[placeKey(img)]
-	return at, ok
-}
+func (l *locations) get(img backends.Image) (location, bool) { return l.all.Get(locationKey(img)) }
 
 // put remembers where img is and returns its size, if that was learnt before.
-func (p *places) put(img backends.Image, at *url.URL) int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.all == nil || len(p.all) >= maxPlaces {
-		p.all = map[string]place{}
-	}
-	key, size := placeKey(img), int64(-1)
-	if old, ok := p.all[key]; ok {
-		size = old.size
-	}
-	p.all[key] = place{at, size}
+func (l *locations) put(img backends.Image, at *url.URL) int64 {
+	size := int64(-1)
+	l.all.Update(locationKey(img), func(old location, ok bool) (location, bool) {
+		if ok {
+			size = old.size
+		}
+		return location{at, size}, true
+	})
 	return size
 }
 
-func (p *places) measured(img backends.Image, size int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if at, ok := p.all[placeKey(img)]; ok {
-		at.size = size
-		p.all[placeKey(img)] = at
-	}
+func (l *locations) measured(img backends.Image, size int64) {
+	l.all.Update(locationKey(img), func(old location, ok bool) (location, bool) {
+		return location{old.url, size}, ok
+	})
 }

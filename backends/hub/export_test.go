@@ -24,7 +24,7 @@ func Forget(b backends.Backend) {
 	c.mu.Lock()
 	c.failed = nil
 	c.mu.Unlock()
-	c.places.mu.Lock()
-	c.places.all = nil
-	c.places.mu.Unlock()
+	for _, key := range c.locations.all.Keys() {
+		c.locations.all.Delete(key)
+	}
 }

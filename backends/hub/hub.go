@@ -12,7 +12,7 @@
 // It is no client of the registry that Singularity Hub was: builds, collections
 // by number and stars are gone.
 //
-// Begin with index.go (what there is), then load.go (where it comes from),
+// Begin with index.go (what there is), then index_load.go (where it comes from),
 // read.go (Stat and Open) and api.go (without the index).
 package hub
 
@@ -70,14 +70,14 @@ type client struct {
 	http  *http.Client
 	log   *slog.Logger
 
-	patience time.Duration // that a question for one image has with the index
-	most     int64         // bytes that an index may have
-	loaded   atomic.Pointer[index]
-	places   places // of images that only the service knows
+	patience  time.Duration // that a question for one image has with the index
+	most      int64         // bytes that an index may have
+	loaded    atomic.Pointer[index]
+	locations locations // of images that only the service knows
 
-	mu       sync.Mutex // guards the fields below
-	flight   *flight    // the index on its way here
-	failed   error      // why it did not get here last
+	mu       sync.Mutex  // guards the fields below
+	fetching *indexFetch // the index on its way here
+	failed   error       // why it did not get here last
 	failedAt time.Time
 	closed   bool
 }
@@ -139,7 +139,7 @@ func parseURL(s string) (*url.URL, error) {
 func (c *client) Close() error {
 	c.mu.Lock()
 	c.closed = true
-	f := c.flight
+	f := c.fetching
 	c.mu.Unlock()
 	if f != nil {
 		f.cancel()
@@ -147,13 +147,3 @@ func (c *client) Close() error {
 	}
 	return nil
 }
-
-// Knock returns a request to where the images are: the archive's service may
-// well be away without anybody missing it.
-func (c *client) Knock() (method, address string) { return http.MethodGet, c.data.String() + "/" }
-
-// CheckLogin has nothing to ask for: everything in the archive is public.
-func (c *client) CheckLogin(context.Context) error { return nil }
-
-// Address implements backends.Addressed: where the images are.
-func (c *client) Address() string { return c.data.String() }

@@ -107,7 +107,7 @@ func explain(err error) error {
 // whereIs returns the address of the file of img and its size, -1 if that is
 // not known.
 func (c *client) whereIs(ctx context.Context, img backends.Image) (*url.URL, int64, error) {
-	if at, ok := c.places.get(img); ok {
+	if at, ok := c.locations.get(img); ok {
 		return at.url, at.size, nil
 	}
 	ix, noIndex := c.indexNow(ctx)
@@ -130,7 +130,7 @@ func (c *client) whereIs(ctx context.Context, img backends.Image) (*url.URL, int
 	if _, err := c.ask(ctx, ref); err != nil {
 		return nil, 0, without(err, noIndex)
 	}
-	at, ok := c.places.get(img)
+	at, ok := c.locations.get(img)
 	if !ok {
 		return nil, 0, fmt.Errorf("%w: no build has the version %.80q", backends.ErrChanged, img.Version)
 	}
@@ -148,6 +148,6 @@ func (c *client) learn(img backends.Image, resp *http.Response) int64 {
 	if err != nil || size < 0 || ranged.IsPage(resp.Header) {
 		return -1
 	}
-	c.places.measured(img, size)
+	c.locations.measured(img, size)
 	return size
 }

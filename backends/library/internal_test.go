@@ -5,7 +5,6 @@ package library
 import (
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -31,24 +30,6 @@ func TestVersion(t *testing.T) {
 	}
 	if !parseVersion("2.0.0-alpha.2").atLeast(withArchTags) || parseVersion("2.0.0-alpha.1").atLeast(withArchTags) || !parseVersion("2.0.0-alpha.1").atLeast(withUpload) {
 		t.Error("the versions of the library are taken for others")
-	}
-}
-
-func TestExpiry(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	for address, want := range map[string]time.Duration{
-		"https://s3.example/x": linkLife,
-		"https://s3.example/x?X-Amz-Date=20260102T030405Z&X-Amz-Expires=60":  55 * time.Second,
-		"https://s3.example/x?X-Amz-Date=20260102T030305Z&X-Amz-Expires=60":  -5 * time.Second,
-		"https://s3.example/x?X-Amz-Date=20260102T030405Z&X-Amz-Expires=900": linkLife,
-		"https://s3.example/x?X-Amz-Date=today&X-Amz-Expires=60":             linkLife,
-		"https://s3.example/x?X-Amz-Date=20260102T030405Z&X-Amz-Expires=x":   linkLife,
-		"::": linkLife,
-	} {
-		if got := expiry(address, now).Sub(now); got != want {
-			t.Errorf("expiry(%s) = %v, want %v", address, got, want)
-		}
 	}
 }
 

@@ -12,13 +12,12 @@
 // It has no list of everything. The root holds the entities that the configuration
 // names and those of the token's user.
 //
-// Begin with name.go (how names map), home.go (where the library is) and read.go
-// (where the bytes are). api.go has the requests below the rest.
+// Begin with name.go (how names map), address.go (where the library is) and read.go
+// (where the bytes are).
 package library
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -27,6 +26,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/bounded"
 	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
 
@@ -70,7 +70,7 @@ var ways = []string{pushAuto, pushOCI, pushMultipart, pushSingle, pushRaw}
 const bigUpload = 64 << 20
 
 type client struct {
-	home     home
+	address  address
 	entities []string
 	arch     string
 	way      string // of Config.PushBy
@@ -79,12 +79,12 @@ type client struct {
 	log      *slog.Logger
 	asked    atomic.Pointer[http.Request] // the last request that the library answered
 
-	branches branches        // the OCI registries behind the library
-	links    links           // presigned addresses of the bytes of images
-	listing  listing         // what was listed a moment ago
-	commits  uploads.Locks   // one publication of a name at a time
-	unsaved  uploads.Unsaved // the uploads that were broken off
-	partSize int64           // above which an upload is cut into parts
+	registries registries      // the OCI registries behind the library
+	links      links           // presigned addresses of the bytes of images
+	listing    listing         // what was listed a moment ago
+	commits    backends.Locks  // one publication of a name at a time
+	unsaved    uploads.Unsaved // the uploads that were broken off
+	partSize   int64           // above which an upload is cut into parts
 }
 
 // Type returns the backend in the table of backends/all, see Opener.
@@ -106,7 +106,7 @@ func Opener(oci backends.Opener) backends.Opener {
 		if err != nil {
 			return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
 		}
-		c.branches.open = oci
+		c.registries.open = oci
 		return c, nil
 	}
 }
@@ -116,7 +116,7 @@ func newClient(env backends.Env, cfg Config) (*client, error) {
 		return nil, fmt.Errorf("%w: push_by = %q%s", fs.ErrInvalid, cfg.PushBy, backends.DidYouMean(cfg.PushBy, ways))
 	}
 	files := remoteFiles{home: env.Home, log: env.Logger()}
-	at, err := findPlace(cfg.URL, files)
+	at, err := findEndpoint(cfg.URL, files)
 	if err != nil {
 		return nil, err
 	}
@@ -129,31 +129,9 @@ func newClient(env backends.Env, cfg Config) (*client, error) {
 		cfg.Entities = []string{"library"}
 	}
 	return &client{
-		home: home{place: at}, entities: cfg.Entities, arch: env.WantedArch(), way: cfg.PushBy, http: env.HTTP, log: env.Logger(),
+		links:      links{bounded.Map[string, link]{Max: maxLinks}},
+		registries: registries{all: bounded.Map[string, *registry]{Max: maxRegistries}},
+		address:    address{configured: at}, entities: cfg.Entities, arch: env.WantedArch(), way: cfg.PushBy, http: env.HTTP, log: env.Logger(),
 		login: &login{remote: env.Remote, secret: env.Secret, files: files, place: at}, partSize: bigUpload,
 	}, nil
 }
-
-// CheckLogin asks the library for the entities of the token's user, and so whether
-// it takes the token.
-//
-// Errors: those of backends.Backend.Stat.
-func (c *client) CheckLogin(ctx context.Context) error {
-	token, err := c.login.get(ctx)
-	if err != nil || token == "" {
-		return err // what is public needs none
-	}
-	_, err = c.ownEntities(ctx)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) {
-		return nil // there is no such question
-	}
-	return err
-}
-
-// Knock returns a request that every library answers.
-func (c *client) Knock() (method, address string) {
-	return http.MethodGet, c.home.place.address.String() + versionPath
-}
-
-// Address implements backends.Addressed, as far as the configuration says it.
-func (c *client) Address() string { return c.home.place.address.String() }

@@ -4,7 +4,10 @@ package library
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"net/http"
 	"sync"
 
 	"github.com/sregfs/sregfs/backends"
@@ -18,7 +21,7 @@ type login struct {
 	remote string // of ours, for what to do
 	secret backends.SecretFunc
 	files  remoteFiles
-	place  place
+	place  endpoint
 
 	renewal httpx.Renewal
 
@@ -87,3 +90,27 @@ func (l *login) refused() error {
 func (l *login) missing() error {
 	return fmt.Errorf("%w: this needs a token of the library (run \"sreg login %s\")", backends.ErrUnauthorized, l.remote)
 }
+
+// CheckLogin asks the library for the entities of the token's user, and so whether
+// it takes the token.
+//
+// Errors: those of backends.Backend.Stat.
+func (c *client) CheckLogin(ctx context.Context) error {
+	token, err := c.login.get(ctx)
+	if err != nil || token == "" {
+		return err // what is public needs none
+	}
+	_, err = c.ownEntities(ctx)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errors.ErrUnsupported) {
+		return nil // there is no such question
+	}
+	return err
+}
+
+// Knock returns a request that every library answers.
+func (c *client) Knock() (method, address string) {
+	return http.MethodGet, c.address.configured.address.String() + versionPath
+}
+
+// Address implements backends.Addressed, as far as the configuration says it.
+func (c *client) Address() string { return c.address.configured.address.String() }

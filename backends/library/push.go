@@ -113,12 +113,12 @@ func (p *sending) current(ctx context.Context) (backends.Image, error) {
 func (p *sending) allowed(ctx context.Context) (img backends.Image, done bool, _ error) {
 	now, err := p.current(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
-		return backends.Image{}, false, p.src.ReplaceAllowed(p.ref, backends.Image{}, false)
+		return backends.Image{}, false, p.src.CreateAllowed()
 	}
 	if err != nil {
 		return backends.Image{}, false, err
 	}
-	err = p.src.ReplaceAllowed(p.ref, now, true)
+	err = p.src.ReplaceAllowed(p.ref, now)
 	if err != nil && p.memo.State.Sent && now.Digest == p.src.Digest {
 		p.memo.Forget()
 		return now, true, nil
@@ -130,7 +130,7 @@ func (p *sending) allowed(ctx context.Context) (img backends.Image, done bool, _
 func (p *sending) send(ctx context.Context) error {
 	way := p.c.way
 	if way == pushAuto || way == pushOCI {
-		at, err := p.c.branch(ctx, p.n, push)
+		at, err := p.c.registry(ctx, p.n, push)
 		switch {
 		case err != nil:
 			return err
@@ -146,7 +146,7 @@ func (p *sending) send(ctx context.Context) error {
 
 // oci leaves the push to the backend of the registry. What the name meant is to it
 // another version than to us.
-func (p *sending) oci(ctx context.Context, at *branch) error {
+func (p *sending) oci(ctx context.Context, at *registry) error {
 	pusher, ok := at.Backend.(backends.Pusher)
 	if !ok {
 		return fmt.Errorf("%w: the registry behind the library takes no images", errors.ErrUnsupported)

@@ -74,7 +74,8 @@ func quota(value string) (n int, window time.Duration, ok bool) {
 	return n, window, true
 }
 
-// printable keeps a service's word for who asks, if it looks like one.
+// printable returns a service's name for the requesting account or address, if it looks
+// like one.
 func printable(s string) string {
 	if len(s) > 64 || strings.Trim(strings.ToLower(s), "0123456789abcdefghijklmnopqrstuvwxyz.:-_") != "" {
 		return ""

@@ -136,7 +136,7 @@ func (c *client) listTags(ctx context.Context, collection string, images []strin
 		for tags := range first.pages {
 			for _, tag := range tags {
 				ref := backends.Ref{Collection: collection, Name: first.name, Tag: tag}
-				format := c.known.guess(c.repository(ref), tag, c.preset.usual())
+				format := c.manifests.guess(c.repository(ref), tag, c.preset.usual())
 				if !yield(backends.Entry{Image: backends.Image{Ref: ref, Size: -1, Format: format}}, nil) {
 					return
 				}
@@ -163,14 +163,14 @@ func (c *client) listTags(ctx context.Context, collection string, images []strin
 // One that the registry says it does not know has lost its last tag.
 func (c *client) sendTags(ctx context.Context, ref backends.Ref, probes *atomic.Int64, s *tagStream) {
 	repo := c.repository(ref)
-	c.known.recall(repo, c.store.kind(repo))
+	c.manifests.recall(repo, c.store.kind(repo))
 	begun := false
 	err := c.tagPages(ctx, repo, func(tags []string) error {
 		begun = true
 		tags = slices.DeleteFunc(tags, func(tag string) bool {
-			return referrersTag.MatchString(tag) || c.known.foreign(repo, tag)
+			return referrersTag.MatchString(tag) || c.manifests.foreign(repo, tag)
 		})
-		if len(tags) > 0 && !c.preset.counted && !c.known.seen(repo) && probes.Add(1) <= maxProbes {
+		if len(tags) > 0 && !c.preset.counted && !c.manifests.seen(repo) && probes.Add(1) <= maxProbes {
 			if _, err := c.resolve(c.scoped(ctx, repo, pull), repo, tags[len(tags)-1], c.arch); err != nil {
 				c.log.Debug("what kind of image it is could not be found out", "repository", repo, "err", err)
 			}

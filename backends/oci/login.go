@@ -309,3 +309,11 @@ func (c *client) CheckLogin(ctx context.Context) error {
 
 // Knock returns a request that every registry answers.
 func (c *client) Knock() (method, address string) { return http.MethodGet, c.base.String() + "/v2/" }
+
+// Address implements backends.Addressed.
+func (c *client) Address() string {
+	if c.base.Host == dockerHub {
+		return "https://docker.io"
+	}
+	return c.base.String()
+}

@@ -15,7 +15,6 @@ import (
 	"mime"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -23,6 +22,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/archive"
+	"github.com/sregfs/sregfs/backends/internal/bounded"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
@@ -94,14 +94,14 @@ func (c *client) look(ctx context.Context, repo, reference string) (manifest, er
 			mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 			return manifest{digest: digest, mediaType: mediaType}, nil
 		}
-	} else if !httpx.HeadRefused(err) || c.known.closed(repo) {
+	} else if !httpx.HeadRefused(err) || c.manifests.closed(repo) {
 		return manifest{}, err
 	}
 	m, err := c.get(ctx, repo, reference)
 	if err == nil {
 		c.store.keep(repo, reference, m)
 	} else if errors.Is(err, fs.ErrPermission) {
-		c.known.close(repo)
+		c.manifests.close(repo)
 	}
 	return m, err
 }
@@ -158,13 +158,13 @@ func (c *client) get(ctx context.Context, repo, reference string) (manifest, err
 // image for arch at the end, found.top is set all the same.
 func (c *client) resolve(ctx context.Context, repo, reference, arch string) (found, error) {
 	target := reference
-	if c.known.tag(repo, reference) || c.store.has(repo, reference) {
+	if c.manifests.tag(repo, reference) || c.store.has(repo, reference) {
 		top, err := c.head(ctx, repo, reference)
 		if err != nil {
 			return found{}, err
 		}
-		if f, ok := c.known.image(repo, top, arch); ok {
-			c.known.add(repo, reference, arch, f)
+		if f, ok := c.manifests.image(repo, top, arch); ok {
+			c.manifests.add(repo, reference, arch, f)
 			return f, f.err
 		}
 		target = top
@@ -176,7 +176,7 @@ func (c *client) resolve(ctx context.Context, repo, reference, arch string) (fou
 	f := found{top: m.digest, at: time.Now()}
 	f.img, f.err = c.image(ctx, repo, m, arch)
 	if f.err == nil || errors.Is(f.err, errors.ErrUnsupported) {
-		c.known.add(repo, reference, arch, f)
+		c.manifests.add(repo, reference, arch, f)
 		c.store.keepKind(repo, f.img.Format)
 	}
 	return f, f.err
@@ -272,7 +272,7 @@ const (
 	maxLabels = 64
 	maxLabel  = 4 << 10 // bytes of a key and its value
 
-	// maxKnown bounds the memory of known: some 1 KiB each, as a rule.
+	// maxKnown bounds the memory of images: some 1 KiB each, as a rule.
 	maxKnown = 4096
 	// foreignLife is how long a tag that is no image stays out of listings
 	// before it gets another chance: it may be moved to one.
@@ -280,104 +280,81 @@ const (
 )
 
 // known remembers manifests, which never change under their digest, and the
-// tags that were asked for. The zero value is empty.
-type known struct {
-	mu     sync.Mutex // guards the fields below
-	images map[knownKey]found
-	tags   map[string]knownKey  // "repo:reference" to what it was last
-	kinds  map[string]string    // by repository: the format of the image seen last
-	shut   map[string]time.Time // by repository: when a GET was refused
+// tags that were asked for.
+type manifestCache struct {
+	images bounded.Map[manifestKey, found]
+	tags   bounded.Map[string, manifestKey] // "repo:reference" to what it was last
+	kinds  bounded.Map[string, string]      // by repository: the format of the image seen last
+	shut   bounded.Map[string, time.Time]   // by repository: when a GET was refused
 }
 
-type knownKey struct{ repo, top, arch string }
+type manifestKey struct{ repo, top, arch string }
 
-func (k *known) tag(repo, reference string) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	_, ok := k.tags[repo+":"+reference]
+func (k *manifestCache) tag(repo, reference string) bool {
+	_, ok := k.tags.Get(repo + ":" + reference)
 	return ok
 }
 
-func (k *known) image(repo, top, arch string) (found, bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	f, ok := k.images[knownKey{repo, top, arch}]
+func (k *manifestCache) image(repo, top, arch string) (found, bool) {
+	f, ok := k.images.Get(manifestKey{repo, top, arch})
 	f.at = time.Now()
 	f.img.Labels = maps.Clone(f.img.Labels)
 	return f, ok
 }
 
-func (k *known) add(repo, reference, arch string, f found) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.tags == nil || len(k.tags) >= maxKnown || len(k.images) >= maxKnown {
-		k.images, k.tags = map[knownKey]found{}, map[string]knownKey{}
-	}
-	key := knownKey{repo, f.top, arch}
+func (k *manifestCache) add(repo, reference, arch string, f found) {
+	key := manifestKey{repo, f.top, arch}
 	f.img.Labels = maps.Clone(f.img.Labels)
-	k.images[key] = f
-	k.tags[repo+":"+reference] = key
+	k.images.Put(key, f)
+	k.tags.Put(repo+":"+reference, key)
 	if f.err == nil {
-		if k.kinds == nil || len(k.kinds) >= maxKnown {
-			k.kinds = map[string]string{}
-		}
-		k.kinds[repo] = f.img.Format
+		k.kinds.Put(repo, f.img.Format)
 	}
 }
 
 // close notes that a repository is not for us, whatever the method.
-func (k *known) close(repo string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.shut == nil || len(k.shut) >= maxKnown {
-		k.shut = map[string]time.Time{}
-	}
-	k.shut[repo] = time.Now()
-}
+func (k *manifestCache) close(repo string) { k.shut.Put(repo, time.Now()) }
 
 // closed reports whether a GET was refused a moment ago, too.
-func (k *known) closed(repo string) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	at, ok := k.shut[repo]
+func (k *manifestCache) closed(repo string) bool {
+	at, ok := k.shut.Get(repo)
 	return ok && time.Since(at) < renewEvery
 }
 
 // seen reports whether an image of the repository is known.
-func (k *known) seen(repo string) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.kinds[repo] != ""
+func (k *manifestCache) seen(repo string) bool {
+	kind, _ := k.kinds.Get(repo)
+	return kind != ""
 }
 
 // recall notes what an image of the repository was once, if none is known.
-func (k *known) recall(repo, format string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if format == "" || k.kinds[repo] != "" {
-		return
+func (k *manifestCache) recall(repo, format string) {
+	k.kinds.Update(repo, func(kind string, ok bool) (string, bool) {
+		kind = cmp.Or(kind, format)
+		return kind, kind != ""
+	})
+}
+
+// last returns what a tag was last.
+func (k *manifestCache) last(repo, tag string) (f found, ok bool) {
+	if key, ok := k.tags.Get(repo + ":" + tag); ok {
+		return k.images.Get(key)
 	}
-	if k.kinds == nil || len(k.kinds) >= maxKnown {
-		k.kinds = map[string]string{}
-	}
-	k.kinds[repo] = format
+	return f, false
 }
 
 // guess returns the format that a tag most likely has: that of the image it was
 // last, else of another one in the repository, else what is usual.
-func (k *known) guess(repo, tag, usual string) string {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if key, ok := k.tags[repo+":"+tag]; ok && k.images[key].err == nil {
-		return k.images[key].img.Format
+func (k *manifestCache) guess(repo, tag, usual string) string {
+	if f, ok := k.last(repo, tag); ok && f.err == nil {
+		return f.img.Format
 	}
-	return cmp.Or(k.kinds[repo], usual)
+	kind, _ := k.kinds.Get(repo)
+	return cmp.Or(kind, usual)
 }
 
 // foreign reports whether a tag was just seen to be no image.
-func (k *known) foreign(repo, tag string) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	key, ok := k.tags[repo+":"+tag]
-	return ok && k.images[key].err != nil && time.Since(k.images[key].at) < foreignLife
+func (k *manifestCache) foreign(repo, tag string) bool {
+	f, ok := k.last(repo, tag)
+	return ok && f.err != nil && time.Since(f.at) < foreignLife
 }

@@ -54,7 +54,7 @@ func (c *client) Move(ctx context.Context, img backends.Image, to backends.Ref, 
 		return backends.Image{}, err
 	}
 	c.catalog.forget()
-	c.known.add(m.to, m.newTag, c.arch, f)
+	c.manifests.add(m.to, m.newTag, c.arch, f)
 	return c.named(f.img, to), nil
 }
 

@@ -11,12 +11,8 @@
 // not made into a SIF.
 //
 // Services that have more to them than a registry are types of their own, by a
-// table of presets (preset.go): where they are, how they list (lister_….go), what is
-// odd about their logins.
-//
-// The files are named after what they do: read.go, list.go, write.go and
-// delete.go hold the methods of backends.Backend and its capabilities, api.go
-// the requests below them, login.go the credentials and who may see them.
+// table of presets (preset.go): where they are, how they list (list_services.go), what
+// is odd about their logins. docs/where-to-begin.md says what is in which file.
 package oci
 
 import (
@@ -97,15 +93,15 @@ type client struct {
 	login  *login
 	lister lister // nil: the registry's catalogue lists
 
-	tokens   tokens          // what auth has logged in with
-	known    known           // manifests seen
-	store    store           // the same, on the disk
-	archives archives        // container images seen
-	targets  targets         // where blobs were redirected to
-	catalog  catalogs        // the repositories, for a moment
-	limits   limits          // what the service still allows
-	commits  uploads.Locks   // one publication of a tag, one upload of a blob at a time
-	unsaved  uploads.Unsaved // the uploads that were broken off
+	tokens    tokens          // what auth has logged in with
+	manifests manifestCache   // manifests seen
+	store     store           // the same, on the disk
+	archives  archives        // container images seen
+	redirects redirects       // where blobs were redirected to
+	catalog   catalogs        // the repositories, for a moment
+	limits    limits          // what the service still allows
+	commits   backends.Locks  // one publication of a tag, one upload of a blob at a time
+	unsaved   uploads.Unsaved // the uploads that were broken off
 }
 
 // Open is the opener of all Types.
@@ -133,6 +129,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	c := &client{
 		config: cfg, preset: p, base: base, namespace: namespace, arch: env.WantedArch(), chunk: cmp.Or(p.chunk, chunkSize), log: env.Logger(),
 	}
+	c.manifests.images.Max, c.manifests.tags.Max = maxKnown, maxKnown
 	c.store = newStore(env.Cache, c.log)
 	c.limits.log = c.log
 	plain := *env.HTTP
@@ -143,8 +140,8 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	if c.lister, err = c.newLister(env, cfg); err != nil {
 		return nil, err
 	}
-	if p.silent {
-		return silent{c, c, c, c, c, c, c, c, c}, nil
+	if p.withoutList {
+		return withoutList{c, c, c, c, c, c, c, c, c}, nil
 	}
 	return c, nil
 }
@@ -177,7 +174,7 @@ func parseURL(s string) (*url.URL, error) {
 	if host == "docker.io" || host == "index.docker.io" {
 		host = dockerHub
 	}
-	// Credentials files know a registry without the port that goes without saying.
+	// Credential files omit the default port.
 	host = strings.TrimSuffix(host, map[string]string{"https": ":443", "http": ":80"}[u.Scheme])
 	return &url.URL{Scheme: u.Scheme, Host: host}, nil
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
 func TestGuard(t *testing.T) {
@@ -131,9 +132,9 @@ func TestSIFCreated(t *testing.T) {
 func TestTargets_expire(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var targets targets
+		var targets redirects
 		targets.put("a", "https://cdn/a")
-		time.Sleep(targetLife - time.Second)
+		time.Sleep(httpx.LinkLife - time.Second)
 		if to, _ := targets.get("a"); to == "" {
 			t.Error("a target was forgotten too early")
 		}
@@ -184,26 +185,6 @@ func FuzzManifest(f *testing.F) {
 			t.Errorf("manifest %q: %v", body, err)
 		}
 	})
-}
-
-func TestExpiry(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	tests := map[string]time.Duration{
-		"https://cdn/a": targetLife,
-		"https://cdn/a?Expires=x&se=y&X-Amz-Expires=9":                   targetLife,
-		"https://cdn/a?X-Amz-Date=20260102T030405Z&X-Amz-Expires=60":     time.Minute - targetSpare,
-		"https://cdn/a?X-Amz-Date=20260102T030405Z&X-Amz-Expires=3600":   targetLife,
-		"https://cdn/a?X-Goog-Date=20260102T030305Z&X-Goog-Expires=90":   30*time.Second - targetSpare,
-		"https://cdn/a?Expires=1767323105&Signature=s":                   time.Minute - targetSpare,
-		"https://cdn/a?sv=2020&se=2026-01-02T03%3A05%3A05Z&sig=s":        time.Minute - targetSpare,
-		"https://cdn/a?X-Amz-Date=20260102T020405Z&X-Amz-Expires=60&x=%": -time.Hour + time.Minute - targetSpare,
-	}
-	for link, want := range tests {
-		if got := expiry(link, now).Sub(now); got != want {
-			t.Errorf("expiry(%q) is in %v, want %v", link, got, want)
-		}
-	}
 }
 
 func TestFollow(t *testing.T) {

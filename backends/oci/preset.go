@@ -29,11 +29,11 @@ type preset struct {
 
 	// lister makes what reads the repositories from the API; nil goes by the
 	// registry's catalogue.
-	lister func(a *api) lister
-	here   bool // the API is on the registry's own host
-	deep   bool // a namespace can have several parts
-	whole  bool // the API tells the repositories of all namespaces at once
-	silent bool // nobody tells the repositories
+	lister      func(a *api) lister
+	here        bool // the API is on the registry's own host
+	deep        bool // a namespace can have several parts
+	whole       bool // the API tells the repositories of all namespaces at once
+	withoutList bool // nobody tells the repositories
 
 	containers bool  // most images are no SIFs
 	secretive  bool  // what is not there is refused as what is not for everybody
@@ -80,7 +80,7 @@ var presets = map[string]preset{
 	// docs.nvidia.com/ngc: the API key is the password of this user. The
 	// catalogue of NGC is a web application of its own.
 	"nvidia": {
-		url: "https://nvcr.io", user: "$oauthtoken", silent: true, containers: true,
+		url: "https://nvcr.io", user: "$oauthtoken", withoutList: true, containers: true,
 	},
 	// docs.aws.amazon.com/AmazonECR/latest/userguide/registry_auth.html: a
 	// token is good for twelve hours, then its answer is "403 denied".
@@ -113,7 +113,7 @@ func Types() []backends.Type {
 
 // A silent is a client of a service that tells no repositories: it is no
 // backends.Lister, so that nobody waits for a listing.
-type silent struct {
+type withoutList struct {
 	backends.Backend
 	backends.Pusher
 	backends.Deleter
@@ -234,12 +234,4 @@ func (c *client) notThere(err error, repo string) error {
 		return err
 	}
 	return fmt.Errorf("%w (%s)", err, c.preset.missing(c.config, repo))
-}
-
-// Address implements backends.Addressed.
-func (c *client) Address() string {
-	if c.base.Host == dockerHub {
-		return "https://docker.io"
-	}
-	return c.base.String()
 }

@@ -192,7 +192,7 @@ func (c *client) gone(ctx context.Context, img backends.Image, missing error) er
 func (c *client) blob(ctx context.Context, repo, digest string, span ranged.Span) (*http.Response, error) {
 	key := repo + "@" + digest
 	for failed := 0; failed < 2; {
-		target, wait := c.targets.get(key)
+		target, wait := c.redirects.get(key)
 		switch {
 		case wait != nil:
 			select {
@@ -208,7 +208,7 @@ func (c *client) blob(ctx context.Context, repo, digest string, span ranged.Span
 		if err == nil || ctx.Err() != nil || errors.Is(err, backends.ErrRateLimited) {
 			return resp, err
 		}
-		c.targets.expire(key, target) // an expired signature, most likely: the registry makes a new one
+		c.redirects.expire(key, target) // an expired signature, most likely: the registry makes a new one
 		failed++
 	}
 	return c.blobAtHome(ctx, repo, digest, span)
@@ -229,10 +229,10 @@ func (c *client) blobAtHome(ctx context.Context, repo, digest string, span range
 	key, target := repo+"@"+digest, ""
 	defer func() {
 		if target == "" { // on the registry itself the login is needed each time
-			c.targets.forget(key)
+			c.redirects.forget(key)
 			return
 		}
-		c.targets.put(key, target)
+		c.redirects.put(key, target)
 	}()
 	req, err := c.request(ctx, http.MethodGet, "/v2/"+repo+"/blobs/"+digest, nil)
 	if err != nil {

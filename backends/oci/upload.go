@@ -40,7 +40,7 @@ func (c *client) pushLayer(ctx context.Context, repo string, src backends.Source
 		return err
 	}
 	defer unlock()
-	meter := &meter{report: src.Progress}
+	meter := &progressMeter{report: src.Progress}
 	size, err := c.blobSize(ctx, repo, src.Digest)
 	if err == nil && size != src.Size {
 		return fmt.Errorf("%w: %s has %d bytes in the registry, %d here", backends.ErrCorrupt, src.Digest, size, src.Size)
@@ -102,7 +102,7 @@ type upload struct {
 	size    int64
 	content io.ReaderAt
 	chunk   int64
-	meter   *meter
+	meter   *progressMeter
 	save    func(location string)
 
 	location *url.URL // nil before the upload has begun
@@ -393,7 +393,7 @@ func (u *upload) body(ctx context.Context, method string, to *url.URL, off, n in
 		if n == 0 {
 			return http.NoBody, nil
 		}
-		return io.NopCloser(&metered{r: io.NewSectionReader(u.content, off, n), meter: u.meter, at: off}), nil
+		return io.NopCloser(&meteredReader{r: io.NewSectionReader(u.content, off, n), meter: u.meter, at: off}), nil
 	}
 	body, _ := open() // cannot fail
 	req, err := http.NewRequestWithContext(ctx, method, to.String(), body)
@@ -405,14 +405,14 @@ func (u *upload) body(ctx context.Context, method string, to *url.URL, off, n in
 	return req, nil
 }
 
-// A meter reports progress, one call at a time: the end of a failed request and
+// A progressMeter reports progress, one call at a time: the end of a failed request and
 // the beginning of the next can overlap.
-type meter struct {
+type progressMeter struct {
 	mu     sync.Mutex
 	report func(int64)
 }
 
-func (m *meter) at(n int64) {
+func (m *progressMeter) at(n int64) {
 	if m == nil || m.report == nil {
 		return
 	}
@@ -421,14 +421,14 @@ func (m *meter) at(n int64) {
 	m.report(n)
 }
 
-// metered is a reader whose reads are reported.
-type metered struct {
+// A meteredReader reports its reads.
+type meteredReader struct {
 	r     io.Reader
-	meter *meter
+	meter *progressMeter
 	at    int64
 }
 
-func (m *metered) Read(p []byte) (int, error) {
+func (m *meteredReader) Read(p []byte) (int, error) {
 	n, err := m.r.Read(p)
 	m.at += int64(n)
 	m.meter.at(m.at)

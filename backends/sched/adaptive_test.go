@@ -53,22 +53,42 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// The first requests of a whole image are not held back by a climb, except where
-// the service has complained.
-func TestLimit_complaints(t *testing.T) {
+// leaps reports whether the limit goes to its most for a whole image of which bytes come
+// in at that rate.
+func leaps(l *limit, at time.Time, bytesPerSecond int64) bool {
+	before := l.now()
+	l.most(at)
+	for range 100 {
+		at = at.Add(10 * time.Millisecond)
+		l.note(bytesPerSecond/100, at)
+	}
+	return before < LimitMax && l.now() == LimitMax
+}
+
+// The first requests of a whole image are not held back by a climb, except where the
+// service has complained, or the line may be a slow one.
+func TestLimit_leap(t *testing.T) {
 	t.Parallel()
 	var p limit
 	at := time.Unix(1e9, 0)
-	if !p.most(at) || p.now() != LimitMax {
+	if leaps(&p, at, leapRate/2) {
+		t.Error("ran behind a slow line")
+	}
+	if !leaps(&p, at.Add(time.Minute), 2*leapRate) {
 		t.Errorf("%d requests for a whole image, want %d", p.now(), LimitMax)
 	}
+	p.n = 2
+	if leaps(&p, at.Add(2*time.Minute), 2*leapRate) {
+		t.Error("ran again after it was found to be too much")
+	}
+	p = limit{}
 	for range 5 { // refused together
 		p.halve(at)
 	}
-	if p.now() != LimitMax/2 {
-		t.Errorf("%d requests after a complaint, want %d", p.now(), LimitMax/2)
+	if p.now() != limitStart/2 {
+		t.Errorf("%d requests after a complaint, want %d", p.now(), limitStart/2)
 	}
-	if p.most(at.Add(time.Minute)) {
+	if leaps(&p, at.Add(time.Minute), 2*leapRate) {
 		t.Error("ran a minute after a complaint")
 	}
 	for i := range 10 {
@@ -77,8 +97,26 @@ func TestLimit_complaints(t *testing.T) {
 	if p.now() != 1 {
 		t.Errorf("%d requests after many complaints, want 1", p.now())
 	}
-	if !p.most(at.Add(time.Hour)) {
+	if !leaps(&p, at.Add(time.Hour), 2*leapRate) {
 		t.Error("an old complaint is held against the service for ever")
+	}
+}
+
+// What one body brought alone tells at once that far fewer fill the line.
+func TestLimit_alone(t *testing.T) {
+	t.Parallel()
+	p := limit{n: LimitMax, down: true, fine: true, rest: limitRest}
+	p.alone(loneSample, loneSample*time.Second/10e6)
+	limits := climb(&p, 4, func(int) float64 { return 10e6 })
+	if limits[0] != 3 || limits[3] > 3 {
+		t.Errorf("limits of %v where one body fills the line, want 3 at once", limits)
+	}
+	// It was a burst: fewer bring less.
+	p = limit{n: LimitMax, down: true, fine: true, rest: limitRest}
+	p.alone(loneSample, loneSample*time.Second/100e6)
+	limits = climb(&p, 4, func(n int) float64 { return float64(n) * 10e6 })
+	if limits[3] != LimitMax {
+		t.Errorf("limits of %v where each body has its own rate, want %d again", limits, LimitMax)
 	}
 }
 

@@ -10,7 +10,8 @@
 //	                          ▲                                 ▲          │
 //	     adaptive limit ──────┤ background                      └── Report │ an answer, or none
 //	     Retry-After ─────────┤ background; few demanded                   │
-//	     Total of all ────────┘ background                    Complained ──┤ 429
+//	     rest ────────────────┤ background                    Complained ──┤ 429
+//	     Total of all ────────┘ background                        Failed ──┤ nothing came
 //	                                                            Received ──┘ bytes
 //
 // Whoever has something to send asks the service's [Scheduler] for a [Slot], sends
@@ -29,6 +30,7 @@ package sched
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -46,9 +48,13 @@ const (
 	// TotalSlots is how many transfers to all services may be under way before those
 	// in the background wait for each other.
 	TotalSlots = 64
-	// yieldPause is how long a transfer in the background holds still for a demanded
-	// one before it takes one more buffer: it slows down but never stops.
-	yieldPause = 50 * time.Millisecond
+	// A transfer in the background holds still for a demanded one for so long before it
+	// reads on: it slows down but never stops. On a slow line it is longer, so that all
+	// of them together have no more than one of yieldShare bytes.
+	yieldPause, yieldMost = 50 * time.Millisecond, 2 * time.Second
+	yieldShare            = 8
+	// restMin and restMax are how long nothing in the background begins after a failure.
+	restMin, restMax = time.Second, 30 * time.Second
 )
 
 // A Priority says what a slot is for.
@@ -108,14 +114,20 @@ type Scheduler struct {
 	// quiet is closed when no demanded body comes in any more; nil while none does.
 	quiet atomic.Pointer[chan struct{}]
 
-	mu     sync.Mutex // guards the fields below, and those of slots
-	total  *Total
-	busy   [priorities]int // slots given out
-	bodies int             // of the demanded ones, those whose body comes in
-	ending int             // slots given out whose body is nearly over
-	queue  []*Slot         // in the order of asking
-	limit  limit
-	until  time.Time // nothing in the background before
+	mu        sync.Mutex // guards the fields below, and those of slots
+	total     *Total
+	busy      [priorities]int // slots given out
+	bodies    int             // that come in
+	first     int             // of them, those that were asked for as demanded
+	ending    int             // slots given out whose body is nearly over
+	surplus   int             // slots given out whose transfer was told to end
+	lone      *Slot           // whose body comes in while no other is in its way; nil if there is none
+	loneSince time.Time
+	loneBytes int64
+	queue     []*Slot // in the order of asking
+	limit     limit
+	until     time.Time // nothing in the background before
+	rest      time.Time // likewise, as one came to nothing; demanded ones go on
 }
 
 // New returns the scheduler of a service that may have so many requests under way.
@@ -146,16 +158,21 @@ type Slot struct {
 	from     *Scheduler
 	ready    chan struct{} // closed when it is given out
 	priority Priority
-	total    *Total // that it is counted in
-	given    bool   // it is given out
-	body     bool   // it is demanded, and its body comes in
-	ending   bool   // its body is nearly over
+	total    *Total        // that it is counted in
+	given    bool          // it is given out
+	body     bool          // its body comes in
+	first    bool          // it was asked for as demanded, and its body comes in
+	ending   bool          // its body is nearly over
+	surplus  bool          // its transfer was told to end
+	last     int64         // bytes that came in at the last read
+	later    bool          // it was made in the background
+	promoted chan struct{} // closed when it is promoted
 }
 
 // Ask queues for a slot: Ready tells when it is given out. Release gives it back, or
 // the place in the queue.
 func (s *Scheduler) Ask(p Priority) *Slot {
-	slot := &Slot{from: s, ready: make(chan struct{}), priority: p}
+	slot := &Slot{from: s, ready: make(chan struct{}), promoted: make(chan struct{}), priority: p}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.queue = append(s.queue, slot)
@@ -213,14 +230,33 @@ func (t *Slot) Promote() {
 	s := t.from
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t.priority != Background {
-		return
+	if t.priority == Background {
+		close(t.promoted)
+		t.later = true
+		t.become(Demanded)
 	}
-	t.priority = Demanded
+}
+
+// Demote makes a demanded transfer one in the background: the reader has what it wanted.
+func (t *Slot) Demote() {
+	s := t.from
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.priority == Demanded {
+		t.promoted = make(chan struct{})
+		t.become(Background)
+		s.yielded(t)
+	}
+}
+
+// become changes the priority. Call with mu held.
+func (t *Slot) become(p Priority) {
+	s := t.from
 	if t.given {
-		s.busy[Background]--
-		s.busy[Demanded]++
+		s.busy[t.priority]--
+		s.busy[p]++
 	}
+	t.priority = p
 	s.grant()
 }
 
@@ -262,7 +298,7 @@ func (s *Scheduler) fits(p Priority) bool {
 		return demanded < Reserved
 	case p == Demanded:
 		return demanded < max(s.transfers-1, 1) // one is for the background
-	case held:
+	case held || time.Now().Before(s.rest):
 		return false
 	case background == 0:
 		return true
@@ -288,19 +324,31 @@ func (s *Scheduler) wake() {
 	s.grant()
 }
 
-// Admit reports whether a request may be made now, and whether it is the one that
-// finds out whether a service that did not answer is back. What somebody waits for is
-// admitted when it is its turn. After a nil error Report must be called.
-// Errors: *Refusal.
-func (s *Scheduler) Admit(ctx context.Context, p Priority) (probe bool, err error) {
-	if p == Demanded {
-		return false, s.breaker.turn(ctx)
-	}
-	return s.breaker.allow()
+// A Pass lets a request through to a service that may not answer.
+type Pass struct {
+	breaker *breaker
+	probe   atomic.Bool // until the outcome is reported
 }
 
-// Report ends what Admit let through; err is for the message of a later Refusal.
-func (s *Scheduler) Report(probe bool, o Outcome, err error) { s.breaker.done(probe, o, err) }
+// Admit reports whether a request may be made now. What somebody waits for is admitted
+// when it is its turn. After a nil error Report must be called. Errors: *Refusal.
+func (s *Scheduler) Admit(ctx context.Context, p Priority) (*Pass, error) {
+	if p == Demanded {
+		return &Pass{breaker: &s.breaker}, s.breaker.turn(ctx)
+	}
+	probe, err := s.breaker.allow()
+	pass := &Pass{breaker: &s.breaker}
+	pass.probe.Store(probe)
+	return pass, err
+}
+
+// Probe reports whether the request is the one that finds out whether a service that did
+// not answer is back, and that is not known yet.
+func (p *Pass) Probe() bool { return p.probe.Load() }
+
+// Report says how the request went; err is for the message of a later Refusal. It may be
+// called again, from any goroutine.
+func (p *Pass) Report(o Outcome, err error) { p.breaker.done(p.probe.Swap(false), o, err) }
 
 // Silent reports whether Admit would refuse now what nobody waits for.
 func (s *Scheduler) Silent() bool { return s.breaker.open() }
@@ -319,20 +367,35 @@ func (s *Scheduler) Stalled() {
 	s.limit.halve(time.Now())
 }
 
-// WantAll notes that somebody reads a whole image: the limit goes to its most at once.
+// Failed notes that transfers in the background came to nothing so often in a row: none
+// begins for a second, twice as long after each, at most half a minute; on average, as
+// what fails together must not come back together.
+func (s *Scheduler) Failed(row int) {
+	wait := rand.N(2 * min(restMin<<min(row-1, 10), restMax))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rest = time.Now().Add(wait)
+	time.AfterFunc(wait, s.wake)
+}
+
+// WantAll notes that somebody reads a whole image: the limit goes to its most as soon as
+// the line is known to carry that.
 func (s *Scheduler) WantAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.limit.most(time.Now()) {
-		s.grant()
-	}
+	s.limit.most(time.Now())
 }
 
 // Received counts n bytes that came in.
-func (s *Scheduler) Received(n int64) {
-	now := time.Now()
+func (t *Slot) Received(n int64) {
+	s, now := t.from, time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	t.last = n
+	if t == s.lone {
+		s.loneBytes += n
+		s.limit.alone(s.loneBytes, now.Sub(s.loneSince))
+	}
 	if s.limit.note(n, now) {
 		s.grant()
 	}
@@ -351,8 +414,28 @@ func (t *Slot) Ending() {
 	}
 }
 
-// Answered notes that the body of a demanded transfer comes in: those in the
-// background yield to it. Before its first byte they would yield to nothing.
+// Rate returns how many bytes a second came in, last; 0 if that is not known.
+func (s *Scheduler) Rate() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.limit.recent(time.Now())
+}
+
+// Surplus reports whether the transfer is better ended before its time, as more are under
+// way in the background than fill the line.
+func (t *Slot) Surplus() bool {
+	s := t.from
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.priority == Background && !t.surplus && s.busy[Background]-s.surplus > s.limit.now()+s.ending {
+		t.surplus = true
+		s.surplus++
+	}
+	return t.surplus
+}
+
+// Answered notes that the body comes in. Those in the background yield to that of a
+// demanded transfer; before its first byte they would yield to nothing.
 func (t *Slot) Answered() {
 	s := t.from
 	s.mu.Lock()
@@ -361,19 +444,48 @@ func (t *Slot) Answered() {
 		return
 	}
 	t.body = true
-	if s.bodies++; s.bodies == 1 {
-		quiet := make(chan struct{})
-		s.quiet.Store(&quiet)
+	s.bodies++
+	s.limit.trip = s.Latency.Usual()
+	if t.first = t.priority == Demanded && !t.later; t.first {
+		if s.first++; s.first == 1 {
+			quiet := make(chan struct{})
+			s.quiet.Store(&quiet)
+		}
+	}
+	switch {
+	case s.bodies == 1, t.first && s.first == 1: // others yield
+		s.lone, s.loneSince, s.loneBytes = t, time.Now(), 0
+	case s.lone != nil && (t.first || !s.lone.first):
+		s.lone = nil
 	}
 }
 
 // bodyEnds is the end of Answered, if that was called. Call with mu held.
 func (s *Scheduler) bodyEnds(t *Slot) {
-	if !t.body {
+	if t.body {
+		t.body = false
+		s.bodies--
+	}
+	if s.lone == t {
+		s.lone = nil
+	}
+	if t.surplus {
+		t.surplus = false
+		s.surplus--
+	}
+	s.yielded(t)
+}
+
+// yielded lets others go on that t had held back, if it did. Call with mu held.
+func (s *Scheduler) yielded(t *Slot) {
+	if !t.first {
 		return
 	}
-	t.body = false
-	if s.bodies--; s.bodies == 0 {
+	t.first = false
+	if s.lone == t {
+		s.lone = nil
+	}
+	if s.first--; s.first == 0 {
 		close(*s.quiet.Swap(nil))
 	}
 }
@@ -385,20 +497,36 @@ func (t *Slot) Yield(ctx context.Context) bool {
 	if quiet == nil {
 		return false
 	}
-	t.from.mu.Lock()
-	demanded := t.priority == Demanded
-	t.from.mu.Unlock()
-	if demanded {
+	pause, promoted := t.pause()
+	if pause == 0 {
 		return false
 	}
-	pause := time.NewTimer(yieldPause)
-	defer pause.Stop()
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
 	select {
 	case <-*quiet:
-	case <-pause.C:
+	case <-promoted:
+	case <-timer.C:
 	case <-ctx.Done():
 	}
 	return true
+}
+
+// pause is how long to yield, unless it is promoted; 0 if it does not yield.
+func (t *Slot) pause() (long time.Duration, promoted <-chan struct{}) {
+	s := t.from
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.priority == Demanded {
+		return 0, nil
+	}
+	s.limit.held = true
+	share := s.limit.recent(time.Now()) / yieldShare / float64(max(s.busy[Background], 1)) // bytes a second
+	wait := yieldPause
+	if share > 0 {
+		wait = time.Duration(float64(t.last) / share * float64(time.Second))
+	}
+	return min(max(wait, yieldPause), yieldMost), t.promoted
 }
 
 // Ranges is what was seen of a service's ranges. Where it ignored one, images are

@@ -57,6 +57,7 @@ func TestScheduler(t *testing.T) {
 			t.Errorf("%d background slots at first, want %d", n, limitStart)
 		}
 		s.WantAll()
+		firstGiven(background).Received(leapSample)
 		if n := given(background); n != LimitMax {
 			t.Errorf("%d background slots for a whole image, want %d", n, LimitMax)
 		}
@@ -136,6 +137,61 @@ func TestSlot_yield(t *testing.T) {
 	})
 }
 
+// On a slow line those in the background hold still for longer, until a reader waits for
+// them too; what nobody waits for any more is one of them.
+func TestSlot_slowLine(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := New(DefaultSlots)
+		background, demand := s.Ask(Background), s.Ask(Demanded)
+		background.Answered()
+		for range 20 { // 100 kB a second
+			time.Sleep(100 * time.Millisecond)
+			background.Received(10e3)
+		}
+		demand.Answered()
+		held := func() time.Duration {
+			start := time.Now()
+			background.Yield(t.Context())
+			return time.Since(start)
+		}
+		if took, want := held(), yieldShare*100*time.Millisecond; took < want*9/10 || took > want*11/10 {
+			t.Errorf("yielded for %v, want what it takes to get as much %d times, %v", took, yieldShare, want)
+		}
+		go func() {
+			time.Sleep(time.Millisecond)
+			background.Promote()
+		}()
+		if took := held(); took != time.Millisecond {
+			t.Errorf("yielded for %v after a reader began to wait", took)
+		}
+		background.Demote()
+		demand.Demote()
+		if took := held(); took > 0 {
+			t.Errorf("yielded for %v to what nobody waits for", took)
+		}
+	})
+}
+
+// What is too much beside others is told so, once.
+func TestSlot_surplus(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := New(DefaultSlots)
+		slots := askAll(t.Context(), t, s, limitStart, Background)
+		s.Complained(0) // half as many
+		surplus := 0
+		for _, slot := range slots {
+			if slot.Surplus() {
+				surplus++
+			}
+		}
+		if want := limitStart / 2; surplus != want {
+			t.Errorf("%d of %d transfers are too many, want %d", surplus, limitStart, want)
+		}
+	})
+}
+
 // All services together get no more than so many requests in the background; each
 // has one at least.
 func TestTotal(t *testing.T) {
@@ -149,8 +205,9 @@ func TestTotal(t *testing.T) {
 		for range 6 {
 			s := New(DefaultSlots)
 			s.Join(all)
-			s.WantAll()
 			slots = append(slots, askAll(ctx, t, s, 16, Background))
+			s.WantAll()
+			slots[len(slots)-1][0].Received(leapSample)
 			total += given(slots[len(slots)-1])
 		}
 		if total != TotalSlots+2 || given(slots[5]) != 1 {
@@ -173,8 +230,9 @@ func TestScheduler_throttled(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		s := New(DefaultSlots)
-		s.WantAll()
 		first := askAll(ctx, t, s, LimitMax, Background)
+		s.WantAll()
+		first[0].Received(leapSample)
 		s.Complained(time.Minute)
 		more := askAll(ctx, t, s, LimitMax, Background)
 		for _, slot := range first {
@@ -192,6 +250,7 @@ func TestScheduler_throttled(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		s.WantAll() // somebody reads a whole image: no reason to run again
+		firstGiven(more).Received(leapSample)
 		if n := given(more) + given(demand); n != LimitMax/2 {
 			t.Errorf("%d requests afterwards, want %d", n, LimitMax/2)
 		}

@@ -74,29 +74,35 @@ func (c *client) do(req *http.Request) (*http.Response, error) {
 	return nil, answer(resp)
 }
 
-// object sends req and decodes the JSON object or array of the answer into v.
-func (c *client) object(req *http.Request, v any) error {
+// text sends req and returns the header and the body of the answer.
+func (c *client) text(req *http.Request) (http.Header, []byte, error) {
 	resp, err := c.do(req)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	text, err := httpx.ReadAll(resp.Body)
+	return resp.Header, text, err
+}
+
+// object sends req and decodes the JSON object or array of the answer into v.
+func (c *client) object(req *http.Request, v any) error {
+	header, text, err := c.text(req)
 	if err != nil {
 		return err
 	}
-	return decode(resp, text, v)
+	return decode(header, text, v)
 }
 
 // verdict returns the error that an answer of status 200 can be: the server's
 // views end in "return Response(429)" where they mean a status, which makes the
 // number the body and the status 200.
-func verdict(resp *http.Response, text []byte) error {
+func verdict(header http.Header, text []byte) error {
 	status, err := strconv.Atoi(string(bytes.TrimSpace(text)))
 	if err != nil || status < 400 || status > 599 {
 		return nil
 	}
-	said := answer(&http.Response{StatusCode: status, Header: resp.Header})
+	said := answer(&http.Response{StatusCode: status, Header: header})
 	if status == http.StatusTooManyRequests {
 		// The quota of a week: trying again in a moment costs requests alone.
 		return backoff.Permanent(fmt.Errorf("%w (the server allows a number of downloads each week)", said))
@@ -105,8 +111,8 @@ func verdict(resp *http.Response, text []byte) error {
 }
 
 // decode reads the object or array of an answer of status 200.
-func decode(resp *http.Response, text []byte, v any) error {
-	if err := verdict(resp, text); err != nil {
+func decode(header http.Header, text []byte, v any) error {
+	if err := verdict(header, text); err != nil {
 		return err
 	}
 	return httpx.Decode(text, v)
@@ -142,12 +148,7 @@ func (c *client) bearer(ctx context.Context, method, path string, body, v any) e
 
 // data sends req and decodes {"data": v}. Without v only the status counts.
 func (c *client) data(req *http.Request, v any) error {
-	resp, err := c.do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	text, err := httpx.ReadAll(resp.Body)
+	header, text, err := c.text(req)
 	if err != nil {
 		return err
 	}
@@ -155,18 +156,18 @@ func (c *client) data(req *http.Request, v any) error {
 		if bytes.HasPrefix(bytes.TrimSpace(text), []byte("<")) {
 			return httpx.ErrPage
 		}
-		return verdict(resp, text)
+		return verdict(header, text)
 	}
 	var envelope struct {
 		Data json.RawMessage `json:"data"`
 	}
-	if err := decode(resp, text, &envelope); err != nil {
+	if err := decode(header, text, &envelope); err != nil {
 		return err
 	}
 	if len(envelope.Data) == 0 {
 		return fmt.Errorf("%w: an answer of the library API without data", backends.ErrBadAnswer)
 	}
-	return decode(resp, envelope.Data, v)
+	return decode(header, envelope.Data, v)
 }
 
 // target reads an address that the server gave in an answer: of an object store,

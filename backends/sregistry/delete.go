@@ -69,5 +69,5 @@ func (c *client) remove(ctx context.Context, n name, auth string) error {
 	if err != nil {
 		return err
 	}
-	return verdict(resp, text)
+	return verdict(resp.Header, text)
 }

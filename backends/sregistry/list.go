@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -76,7 +77,7 @@ func (c *client) List(ctx context.Context, at string) iter.Seq2[backends.Entry, 
 			e := backends.Entry{Image: backends.Image{Ref: n.ref(), Size: -1}}
 			if m, ok := known[n]; ok {
 				e.Image = c.image(m, n)
-				if p, ok := c.places.get(placeKey(e.Image)); ok {
+				if p, ok := c.locations.get(locationKey(e.Image)); ok {
 					e.Image.Size = p.size
 				}
 			}
@@ -100,7 +101,7 @@ func (c *client) List(ctx context.Context, at string) iter.Seq2[backends.Entry, 
 
 func (c *client) listRoot(ctx context.Context) iter.Seq2[backends.Entry, error] {
 	return func(yield func(backends.Entry, error) bool) {
-		fill := newFiller(c.listing.generation())
+		fill := newListingBuilder(c.listing.generation())
 		for col, err := range c.collections(ctx) {
 			if err != nil {
 				yield(backends.Entry{}, err)
@@ -116,7 +117,7 @@ func (c *client) listRoot(ctx context.Context) iter.Seq2[backends.Entry, error] 
 			}
 		}
 		c.listing.put(fill)
-		for _, private := range c.closed.names() {
+		for _, private := range slices.Sorted(slices.Values(c.signedOnly.Keys())) {
 			if !fill.has(private) && !yield(backends.Entry{Collection: private}, nil) {
 				return
 			}
@@ -236,8 +237,8 @@ func (c *client) collections(ctx context.Context) iter.Seq2[collection, error] {
 	}
 }
 
-// A filler gathers the names of a listing while it is read.
-type filler struct {
+// A listingBuilder collects the names of a listing while it is read.
+type listingBuilder struct {
 	generation int
 	seen       map[string]bool // the server's collections
 	names      map[string][]name
@@ -245,12 +246,12 @@ type filler struct {
 	count      int
 }
 
-func newFiller(generation int) *filler {
-	return &filler{generation: generation, seen: map[string]bool{}, names: map[string][]name{}, built: map[string]bool{}}
+func newListingBuilder(generation int) *listingBuilder {
+	return &listingBuilder{generation: generation, seen: map[string]bool{}, names: map[string][]name{}, built: map[string]bool{}}
 }
 
 // add takes the names in col, which is top or in it, and reports whether top is new.
-func (f *filler) add(col, top string, names []name) bool {
+func (f *listingBuilder) add(col, top string, names []name) bool {
 	if f.seen[col] {
 		return false
 	}
@@ -264,7 +265,7 @@ func (f *filler) add(col, top string, names []name) bool {
 	return !old
 }
 
-func (f *filler) has(collection string) bool {
+func (f *listingBuilder) has(collection string) bool {
 	_, ok := f.names[collection]
 	return ok
 }
@@ -277,7 +278,7 @@ type listing struct {
 	count  int // of all names
 	until  time.Time
 	forgot int             // how many times, so that what was read before is not kept after
-	inside map[string]bool // as filler.built; nil before there was a whole listing
+	inside map[string]bool // as listingBuilder.built; nil before there was a whole listing
 	whole  time.Time       // when the server listed all of it last
 }
 
@@ -324,7 +325,7 @@ func (l *listing) generation() int {
 }
 
 // put keeps a complete listing, unless it is too large to keep.
-func (l *listing) put(f *filler) {
+func (l *listing) put(f *listingBuilder) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.inside = f.built
@@ -344,7 +345,7 @@ func (l *listing) get(collection string) ([]name, bool) {
 	return names, ok
 }
 
-// forget is for when something changed.
+// forget empties l after a change on the server.
 func (l *listing) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -352,7 +353,7 @@ func (l *listing) forget() {
 	l.forgot++
 }
 
-// forget is for when something changed on the server.
+// forget drops what was listed, after a change on the server.
 func (c *client) forget() {
 	c.listing.forget()
 	c.facts.forget()

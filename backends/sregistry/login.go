@@ -104,7 +104,7 @@ func (c *client) CheckLogin(ctx context.Context) error {
 		return nil // public collections need none
 	}
 	err := c.askLibrary(ctx)
-	if elsewhere(err) {
+	if isNotHere(err) {
 		return c.checkToken(ctx)
 	}
 	if err == nil {
@@ -135,7 +135,7 @@ func (c *client) askLibrary(ctx context.Context) error {
 	ask := func() error { return c.bearer(ctx, http.MethodGet, "/v1/token-status", nil, nil) }
 	if err = ask(); shut(err) {
 		return fmt.Errorf("%w: the server lets no token into its library API: %v", fs.ErrNotExist, err)
-	} else if !elsewhere(err) {
+	} else if !isNotHere(err) {
 		return err
 	}
 	req, asked := httpx.NewRequest(ctx, http.MethodGet, c.url(versionPath), nil)
@@ -143,7 +143,7 @@ func (c *client) askLibrary(ctx context.Context) error {
 		asked = c.data(req, &struct{}{})
 	}
 	switch {
-	case elsewhere(asked) || errors.Is(asked, backends.ErrBadAnswer):
+	case isNotHere(asked) || errors.Is(asked, backends.ErrBadAnswer):
 		return backends.NotFound("the server has no library API")
 	case asked != nil:
 		return asked
@@ -151,7 +151,7 @@ func (c *client) askLibrary(ctx context.Context) error {
 	if _, err := c.login.get(ctx, token); err != nil {
 		return err
 	}
-	if err = ask(); elsewhere(err) {
+	if err = ask(); isNotHere(err) {
 		return fmt.Errorf("%w: the server does not know the token", backends.ErrUnauthorized)
 	}
 	return err
@@ -203,3 +203,6 @@ func (c *client) askAs(ctx context.Context, token string) error {
 	req.Header.Set("Authorization", "Token "+token)
 	return c.object(req, &struct{}{})
 }
+
+// Address implements backends.Addressed.
+func (c *client) Address() string { return c.home.String() }

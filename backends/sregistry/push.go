@@ -53,7 +53,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 // API where there is one: only that can say who may see it.
 func (p *push) send(ctx context.Context) error {
 	err := p.c.askLibrary(ctx)
-	if (elsewhere(err) || errors.Is(err, backends.ErrBadAnswer)) && p.c.way != pushLibrary {
+	if (isNotHere(err) || errors.Is(err, backends.ErrBadAnswer)) && p.c.way != pushLibrary {
 		return p.upload(ctx)
 	}
 	if err != nil {
@@ -69,7 +69,7 @@ func (p *push) send(ctx context.Context) error {
 	switch err := p.alone(ctx); {
 	case err == nil:
 		return p.library(ctx, collection)
-	case p.c.way == pushLibrary || !errors.Is(err, fs.ErrPermission) && !elsewhere(err):
+	case p.c.way == pushLibrary || !errors.Is(err, fs.ErrPermission) && !isNotHere(err):
 		return err
 	default:
 		p.c.log.Info("sent by the old upload", "image", p.ref.String(), "reason", err.Error())
@@ -123,13 +123,13 @@ type pushState struct {
 func (p *push) allowed(ctx context.Context) (done bool, _ backends.Image, _ error) {
 	m, err := p.c.manifest(ctx, p.n)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, backends.Image{}, p.src.ReplaceAllowed(p.ref, backends.Image{}, false)
+		return false, backends.Image{}, p.src.CreateAllowed()
 	}
 	if err != nil {
 		return false, backends.Image{}, err
 	}
 	now := p.c.image(m, p.n)
-	err = p.src.ReplaceAllowed(p.ref, now, true)
+	err = p.src.ReplaceAllowed(p.ref, now)
 	switch {
 	case err != nil && p.memo.State.Sent && now.Digest == "":
 		// Neither "taken" nor "done" is known to be true.

@@ -29,6 +29,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/bounded"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
@@ -80,15 +81,15 @@ type client struct {
 	log     *slog.Logger
 	clock   clock
 
-	places   places          // where the bytes of images are
-	closed   set             // collections that are read only signed
-	refusals refusals        // images that are not for the login
-	listing  listing         // of all public collections, for a moment
-	facts    facts           // of all public containers, for a moment
-	perPage  atomic.Int64    // how many things the server gives on a page that is not the last; 0 if there was none
-	commits  uploads.Locks   // one publication of a name at a time
-	unsaved  uploads.Unsaved // the uploads that were broken off
-	partSize int64           // above which an upload is cut into parts
+	locations  locations                     // where the bytes of images are
+	signedOnly bounded.Map[string, struct{}] // collections that are read only signed
+	refusals   refusals                      // images that are not for the login
+	listing    listing                       // of all public collections, for a moment
+	facts      facts                         // of all public containers, for a moment
+	perPage    atomic.Int64                  // how many things the server gives on a page that is not the last; 0 if there was none
+	commits    backends.Locks                // one publication of a name at a time
+	unsaved    uploads.Unsaved               // the uploads that were broken off
+	partSize   int64                         // above which an upload is cut into parts
 }
 
 // Type is the backend in the table of backends/all.
@@ -127,9 +128,6 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		login: &login{user: env.User, secret: env.Secret}, partSize: bigUpload,
 	}, nil
 }
-
-// Address implements backends.Addressed.
-func (c *client) Address() string { return c.home.String() }
 
 // parseURL returns the address of a server without what the sregistry client
 // lets stand behind it.

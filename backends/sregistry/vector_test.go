@@ -5,7 +5,6 @@ package sregistry
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -55,8 +54,8 @@ func TestNeighbour(t *testing.T) {
 			refusal = fmt.Errorf("wrapped: %w", &answerError{status: 403, date: at(tt.server), err: refusal})
 		}
 		got, told := neighbour(at(tt.now), refusal)
-		if stamp(got) != tt.want || told != tt.told {
-			t.Errorf("neighbour(%s, %s) = %s, %v, want %s, %v", tt.now, tt.server, stamp(got), told, tt.want, tt.told)
+		if signTime(got) != tt.want || told != tt.told {
+			t.Errorf("neighbour(%s, %s) = %s, %v, want %s, %v", tt.now, tt.server, signTime(got), told, tt.want, tt.told)
 		}
 	}
 }
@@ -179,7 +178,7 @@ func FuzzManifest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		n := name{"c", "i", "1"}
 		var m manifest
-		err := decode(&http.Response{}, []byte(text), &m)
+		err := decode(nil, []byte(text), &m)
 		m, err = checked(m, n, err)
 		if err != nil {
 			return

@@ -11,7 +11,7 @@ import (
 )
 
 func FuzzDecodeMap(f *testing.F) {
-	m := &Map{Blob: Blob{Name: "sha256:ab", Digest: "sha256:ab", Size: 3*Size + 1}, Have: NewSet(4),
+	m := &Map{File: File{Name: "sha256:ab", Digest: "sha256:ab", Size: 3*Size + 1}, Have: NewSet(4),
 		Hashed: Size, HashState: []byte("state"), Verified: 12345}
 	m.Have.Add(2)
 	f.Add(m.encode())
@@ -38,11 +38,11 @@ func FuzzDecodeMap(f *testing.F) {
 
 func TestChunkMap(t *testing.T) {
 	t.Parallel()
-	m := &Map{Blob: Blob{Name: "version:ab", Digest: "md5:0", Size: 100*Size + 1}, Have: NewSet(101), Hashed: 7, HashState: []byte{1, 2}}
+	m := &Map{File: File{Name: "version:ab", Digest: "md5:0", Size: 100*Size + 1}, Have: NewSet(101), Hashed: 7, HashState: []byte{1, 2}}
 	m.Have.Add(100)
 	good := m.encode()
 	got, err := decode(good)
-	if err != nil || got.Blob != m.Blob || got.Hashed != 7 ||
+	if err != nil || got.File != m.File || got.Hashed != 7 ||
 		!bytes.Equal(got.HashState, m.HashState) || !got.Have.Has(100) || got.Have.Len() != 1 {
 		t.Errorf("decode = %+v, %v", got, err)
 	}
@@ -63,8 +63,8 @@ func TestRecentOfAnotherBoot(t *testing.T) {
 	t.Parallel()
 	const size = 200 * Size
 	path := t.TempDir() + "/x.recent"
-	blob := Blob{Name: "sha256:ab", Digest: "sha256:ab", Size: size}
-	read := func(boot Boot, of Blob) (Set, bool) {
+	blob := File{Name: "sha256:ab", Digest: "sha256:ab", Size: size}
+	read := func(boot Boot, of File) (Set, bool) {
 		f, err := os.Open(path)
 		if err != nil {
 			t.Fatal(err)
@@ -87,13 +87,13 @@ func TestRecentOfAnotherBoot(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		boot Boot
-		of   Blob
+		of   File
 	}{
 		{"next", blob},
 		{"", blob},
-		{"boot", Blob{"sha256:cd", "sha256:ab", size}},
-		{"boot", Blob{"sha256:ab", "md5:cd", size}},
-		{"boot", Blob{"sha256:ab", "sha256:ab", size + 1}},
+		{"boot", File{"sha256:cd", "sha256:ab", size}},
+		{"boot", File{"sha256:ab", "md5:cd", size}},
+		{"boot", File{"sha256:ab", "sha256:ab", size + 1}},
 	} {
 		if _, ok := read(tt.boot, tt.of); ok {
 			t.Errorf("ReadRecent(%+v) believes a list that is about something else", tt)

@@ -14,9 +14,9 @@ import (
 	"github.com/sregfs/sregfs/backends/disk"
 )
 
-// A Blob is what chunks are of. Name tells it from others beside which chunks are
+// A File is what chunks are of. Name tells it from others beside which chunks are
 // noted, Digest is the one that all of it must have ("" if the service keeps none).
-type Blob struct {
+type File struct {
 	Name   string
 	Digest string
 	Size   int64 // bytes
@@ -25,7 +25,7 @@ type Blob struct {
 // A Map is the record beside a blob's file: what of it can be trusted. It is
 // replaced as a whole, and only after the data it speaks of was synced.
 type Map struct {
-	Blob
+	File
 	Have Set // chunks that are on stable storage
 
 	// Hashed bytes from the start went into the hash whose state is HashState, so
@@ -94,7 +94,7 @@ func decode(b []byte) (*Map, error) {
 		n := 2 + int(binary.LittleEndian.Uint16(body))
 		fields[i], body = body[2:n], body[n:]
 	}
-	m := &Map{Blob: Blob{Name: string(fields[0]), Digest: string(fields[1]), Size: nums[1]},
+	m := &Map{File: File{Name: string(fields[0]), Digest: string(fields[1]), Size: nums[1]},
 		Hashed: nums[2], HashState: fields[2], Verified: nums[3], Verity: string(fields[3])}
 	if nums[0] != Size || m.Size < 0 || m.Hashed < 0 || m.Hashed > m.Size || m.Size > backends.MaxSize {
 		return bad("impossible numbers")

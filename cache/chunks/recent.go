@@ -33,7 +33,7 @@ const (
 )
 
 // recentHeader is what the file must begin with to speak of this blob, now.
-func recentHeader(boot Boot, of Blob) []byte {
+func recentHeader(boot Boot, of File) []byte {
 	sum := sha256.Sum256([]byte(string(boot) + "\x00" + of.Name + "\x00" + of.Digest))
 	b := append([]byte(recentMagic), sum[:]...)
 	return binary.LittleEndian.AppendUint64(b, uint64(of.Size))
@@ -41,7 +41,7 @@ func recentHeader(boot Boot, of Blob) []byte {
 
 // ReadRecent returns the chunks that a list names. ok is false if it is about
 // another blob, or of another boot.
-func ReadRecent(r io.Reader, boot Boot, of Blob) (have Set, ok bool) {
+func ReadRecent(r io.Reader, boot Boot, of File) (have Set, ok bool) {
 	if boot == "" {
 		return nil, false
 	}
@@ -55,7 +55,7 @@ func ReadRecent(r io.Reader, boot Boot, of Blob) (have Set, ok bool) {
 
 // StartRecent begins a new list at path with the chunks in have; nil where there
 // can be none.
-func StartRecent(path string, boot Boot, of Blob, have Set) *Recent {
+func StartRecent(path string, boot Boot, of File, have Set) *Recent {
 	if boot == "" {
 		return nil
 	}

@@ -3,9 +3,7 @@
 package fetch
 
 import (
-	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
@@ -14,18 +12,20 @@ import (
 )
 
 const (
-	minFill = 1 << 20 // of one background request
+	minFill = 1 << 20 // of one background request; half of it on a slow line
 	maxFill = 16 << 20
 	// nearFill is the most of one request close to a reader who goes on reading:
 	// what comes over one connection there keeps back what came over the others.
 	nearFill = 4 << 20
+	// firstFill is that of one before anything came in.
+	firstFill = 2 << 20
 	// farFill is the most of one anywhere, unless asking takes half as long as
 	// sending it: what comes in side by side is hashed one after the other, the rest
 	// of it when all is here.
 	farFill = 8 << 20
-	// fillTime is how long one background request should take: a reader may have
-	// to wait for it.
-	fillTime = 500 * time.Millisecond
+	// fillTime is how long one background request should take, or as long as two of them
+	// travel: a reader may have to wait for it.
+	fillTime = 250 * time.Millisecond
 	// maxFillRow is how often in a row the background fails before it gives up; the
 	// next read starts another one.
 	maxFillRow = 6
@@ -42,8 +42,10 @@ type background struct {
 
 	slot    *sched.Slot // that it has asked for; nil if there is nothing to fetch with it
 	running int         // fetches
-	ended   chan *fetch
-	failed  failure
+	// measured: one of them has ended, so the speed is that of one beside others.
+	measured bool
+	ended    chan *fetch
+	row      int // failures in a row
 
 	// sure: the rest is fetched whether or not somebody still has the blob open.
 	// Before, they may only have looked. Guarded by work.mu.
@@ -147,33 +149,30 @@ func (b *background) next() error {
 		return b.start()
 	case f := <-b.ended:
 		b.running--
+		b.measured = true
 		return b.review(f.err)
 	case <-b.d.ctx.Done():
 		return ErrClosed
 	}
 }
 
-// review looks at how a fetch ended, and waits where that is better.
+// review looks at how a fetch ended. The scheduler decides when the next one begins.
 func (b *background) review(err error) error {
 	switch {
 	case err == nil:
-		b.failed = failure{}
+		b.row = 0
 		return nil
 	case !b.worthWhile(err):
 		return err
 	}
-	b.failed.note(err)
-	b.release()
-	if sleep(b.d.ctx, jitter(time.Until(b.failed.until))) != nil {
-		return ErrClosed
-	}
+	b.row++
+	b.d.sources.best().Scheduler().Failed(b.row)
 	return nil
 }
 
 // worthWhile reports whether to try again after err.
 func (b *background) worthWhile(err error) bool {
-	d, row := b.d, b.failed.row
-	final := final(err)
+	d, final := b.d, final(err)
 	switch {
 	case d.ctx.Err() != nil || d.hasEnded():
 		return false
@@ -182,9 +181,9 @@ func (b *background) worthWhile(err error) bool {
 	case final && d.isAwaited():
 		return false // the source has tried for as long as they wait
 	case final, !d.opts.InUse():
-		return row < 1 && mayPass(err) // the source has tried for long, or nobody waits any more
+		return b.row < 1 && mayPass(err) // the source has tried for long, or nobody waits any more
 	}
-	return row < maxFillRow && mayPass(err)
+	return b.row < maxFillRow && mayPass(err)
 }
 
 func (d *work) hasEnded() bool {
@@ -248,8 +247,8 @@ func (b *background) claim() *fetch {
 	return d.claim(from, to, false)
 }
 
-// fillSize is how much one background request asks for from off on: what comes in half
-// a second, so that a reader who has to wait for it waits no longer than that; less
+// fillSize is how much one background request asks for from off on: what comes in within
+// fillTime or two round trips, so that a reader who has to wait for it waits no longer than that; less
 // where a reader will soon be; and towards the end no more than each stream's share of
 // what is left, so that all end together. But never so little that asking takes longer
 // than sending. Call with mu held.
@@ -257,31 +256,20 @@ func (b *background) fillSize(off int64) int64 {
 	d := b.d
 	speed := d.sources.known()
 	if speed == 0 {
-		return nearFill
+		return firstFill
 	}
 	transit := d.sources.inTransit()
-	n := min(int64(speed*fillTime.Seconds()), max(farFill, 2*transit), maxFill)
-	floor := min(transit, n)
+	timed := max(int64(speed*fillTime.Seconds()), 2*transit)
+	if !b.measured { // they may share what one of them would bring
+		timed = min(timed, max(min(timed/sched.LimitMax, firstFill), transit))
+	}
+	n := min(timed, max(farFill, 2*transit), maxFill)
+	floor := max(min(transit, n), min(max(timed, minFill/2), minFill))
 	if off >= d.frontier {
 		n = min(n, max((off-d.frontier)/sched.LimitMax, nearFill))
 	}
 	// What is under way counts too: else each claim would leave a rest for one
 	// more round trip.
 	left := (chunks.Count(d.opts.Size) - d.opts.Have.Len()) * chunks.Size
-	n = max(min(n, left/sched.LimitMax), floor)
-	return chunks.Count(max(n, minFill)) * chunks.Size
-}
-
-// jitter returns a random time of at most 2·d, d on average.
-func jitter(d time.Duration) time.Duration { return rand.N(max(2*d, 1)) }
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return chunks.Count(max(min(n, left/sched.LimitMax), floor)) * chunks.Size
 }

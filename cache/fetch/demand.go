@@ -9,14 +9,9 @@ import (
 	"github.com/sregfs/sregfs/cache/chunks"
 )
 
-const (
-	// A demanded chunk this far beyond the watermark of the fetch that brings it is
-	// asked for a second time, see mayRepeat.
-	overtakeDistance = 2 << 20
-	// A read that begins this near to the start is somebody looking at what kind of
-	// file it is, see Options.Probe.
-	probe = 128 << 10
-)
+// A read that begins this near to the start is somebody looking at what kind of
+// file it is, see Options.Probe.
+const probe = 128 << 10
 
 // Await returns when the bytes [off, end) can be read from the sink, and fetches what
 // is missing of them, and of the window ahead of them.
@@ -28,7 +23,7 @@ const (
 func (d *Download) Await(ctx context.Context, off, end int64, w *Window) error {
 	ahead := end
 	if !d.opts.NoBackground {
-		ahead = w.note(off, end)
+		ahead = w.note(off, end, d.reach())
 	}
 	if d.opts.Have.All(chunks.Of(off), chunks.Count(min(max(end, ahead), d.opts.Size))) {
 		return nil
@@ -69,7 +64,10 @@ func (r *reader) need(off, end, ahead int64) (*fetch, int64, error) {
 	}
 	switch err := d.usable(r.began); {
 	case err == nil:
-		d.launch(off, max(end, ahead))
+		d.launch(off, end, true)
+		if d.background == nil { // else that has its turn, as those of other blobs have
+			d.launch(end, ahead, false)
+		}
 	case !d.ended && (first < 0 || d.ranges.owner[chunks.Of(first)] != nil):
 		// What is here, or on its way, comes whatever failed meanwhile.
 	default:
@@ -81,7 +79,9 @@ func (r *reader) need(off, end, ahead int64) (*fetch, int64, error) {
 	c := chunks.Of(first)
 	if f := d.ranges.owner[c]; f != nil {
 		if f = d.overtake(f, c); f != nil {
-			return f, min(end, (c+1)*chunks.Size), nil
+			for c++; d.ranges.owner[c] == f; c++ {
+			}
+			return f, min(end, c*chunks.Size), nil
 		}
 	} else if f = d.ranges.whole(); f != nil {
 		return f, d.opts.Size + 1, nil // it has passed the chunk: after it, another one
@@ -95,29 +95,46 @@ const againShare = 64
 // mayRepeat reports whether n bytes more may be asked for twice. Call with mu held.
 func (d *work) mayRepeat(n int64) bool { return (d.again+n)*againShare <= d.opts.Size }
 
-// launch starts fetches for what is missing of [from, to), and promotes those under way
-// there. Call with mu held.
-func (d *work) launch(from, to int64) {
+// launch starts fetches for what is missing of [from, to). Where a reader waits for that,
+// they are urgent, and those under way there are promoted. Call with mu held.
+func (d *work) launch(from, to int64, urgent bool) {
 	if d.streamed() {
 		if f := d.claimWhole(true); f != nil {
 			d.start(f, nil)
 		}
 	} else {
-		for {
+		for least := d.leastPiece(); ; {
 			a, b, ok := d.ranges.gap(from, to, maxPiece)
-			if ok && b-a < minPiece {
-				a, b, ok = d.ranges.gap(a, min(a+minPiece, d.opts.Size), minPiece)
+			if ok && b-a < least {
+				a, b, ok = d.ranges.gap(a, min(a+least, d.opts.Size), least)
 			}
-			if !ok || !d.start(d.claim(a, b, true), nil) {
+			if !ok || !d.start(d.claim(a, b, urgent), nil) {
 				break
 			}
 		}
 	}
-	for c := chunks.Of(from); c < chunks.Count(to); c++ {
+	for c := chunks.Of(from); urgent && c < chunks.Count(to); c++ {
 		if f := d.ranges.owner[c]; f != nil {
 			f.promote()
 		}
 	}
+}
+
+// leastPiece is what one request for a reader asks for at least: on a slow line, what
+// lies behind the bytes that he wants would be in the way of the next that he wants.
+func (d *work) leastPiece() int64 {
+	if speed := d.sources.known(); speed > 0 {
+		return min(max(int64(speed*pieceTime.Seconds()), chunks.Size), minPiece)
+	}
+	return minPiece
+}
+
+// reach is how far ahead of a reader to fetch at most.
+func (d *work) reach() int64 {
+	if speed := d.sources.known(); speed > 0 {
+		return min(max(int64(speed*reachTime.Seconds()), minPiece), maxWindow)
+	}
+	return maxWindow
 }
 
 // claimWhole makes the one fetch of a service without ranges, nil if it is under way
@@ -137,21 +154,39 @@ func (d *work) claimWhole(urgent bool) *fetch {
 	return f
 }
 
-// overtake returns the fetch to wait for to get chunk c: f, or another one where f
-// still has far to go and the bytes may be asked for twice. Call with mu held.
+// overtake returns the fetch to wait for to get chunk c: f, or another one where that
+// brings it sooner, so that f ends before it. Call with mu held.
 func (d *work) overtake(f *fetch, c int64) *fetch {
 	at := c * chunks.Size
-	far := at-f.pos > max(overtakeDistance, 2*d.sources.inTransit()) // else f would be there as early
-	if !far || f.whole || !d.mayRepeat(minPiece) {
+	if f.whole || !f.isFar(at) {
 		return f
 	}
-	end := d.ranges.take(f, c, minPiece)
-	d.again += end - at
-	other := d.claim(at, end, true)
+	end, ok := d.cut(f, c)
+	if !ok {
+		return f
+	}
+	other := d.claim(at, min(end, at+d.leastPiece()), true)
 	if !d.start(other, nil) {
 		return nil
 	}
 	return other
+}
+
+// slowLine is how many bytes a second, of all bodies, mean that little of one is on its way.
+const slowLine = 4e6
+
+// cut ends f before chunk c, if what may be on its way then may be sent twice. It returns
+// where what f was to bring in one run from there on ended. Call with mu held.
+func (d *work) cut(f *fetch, c int64) (end int64, ok bool) {
+	lost := f.end - c*chunks.Size
+	if rate := d.sources.best().Scheduler().Rate(); rate > 0 && rate < slowLine {
+		lost = min(lost, chunks.Size)
+	}
+	if !d.mayRepeat(lost) {
+		return 0, false
+	}
+	d.again += lost
+	return d.ranges.cut(f, c), true
 }
 
 // Prefetch starts what is missing of [off, end).
@@ -162,7 +197,7 @@ func (d *Download) Prefetch(off, end int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.ended && d.usable(time.Now()) == nil {
-		d.launch(off, end)
+		d.launch(off, end, true)
 	}
 }
 

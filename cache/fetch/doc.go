@@ -21,7 +21,7 @@
 // Locks, in the order in which they are taken:
 //
 //	work.mu       ranges, fetches, background, what was learnt of failures
-//	sources.mu    where the blob can be fetched; last
+//	sources.mu    where the blob can be fetched; before the scheduler's
 //	through.mu    ranges in memory; last
 //	Window.mu     one reader's window; last
 //

@@ -21,11 +21,14 @@ const (
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // A fetch is one range on its way from a registry into the sink. Its fields are guarded
-// by work.mu; pos changes in the fetch's own goroutine only.
+// by work.mu; pos changes in the fetch's own goroutine only, end only to where pos has
+// not come yet, or to the start of the chunk that it is in.
 type fetch struct {
 	d        *work
 	off, end int64              // the range; off is the start of a chunk, end that of another or the blob's
 	pos      int64              // the watermark: what lies before it was written, where the fetch owns it
+	begun    time.Time          // when the first bytes had come in
+	first    int64              // pos then
 	urgent   bool               // a reader waits for it
 	demanded bool               // it was made for a reader: others yield to it
 	slot     *sched.Slot        // that it comes with; nil if it asks for its own
@@ -74,6 +77,18 @@ func (f *fetch) promote() {
 	}
 }
 
+// demote lets a fetch yield to others that readers wait for, as its own have what they
+// wanted. What it was to bring beyond that may have been too much, as long as the speed
+// was not known. Call with mu held.
+func (f *fetch) demote() {
+	d := f.d
+	f.urgent = false
+	f.transfer.Demote()
+	if c := chunks.Count(max(f.off+d.leastPiece(), f.pos)); f.demanded && c < chunks.Count(f.end) {
+		d.cut(f, c)
+	}
+}
+
 // ended is called with mu held.
 func (f *fetch) ended() bool { return closed(f.done) }
 
@@ -90,7 +105,7 @@ func closed(c <-chan struct{}) bool {
 // Errors: ErrNoRoom, errNoRanges; those of backends.Transfer; of the sink.
 func (f *fetch) run() error {
 	d := f.d
-	if err := d.opts.Sink.Reserve(min(f.end-f.off, maxFill)); err != nil {
+	if err := d.opts.Sink.Reserve(min(f.left(), maxFill)); err != nil {
 		f.takeSlot(nil)
 		return err
 	}
@@ -101,7 +116,7 @@ func (f *fetch) run() error {
 		switch {
 		case d.ctx.Err() != nil:
 			return ErrClosed
-		case f.pos == f.end, errors.Is(err, errNothingLeft):
+		case f.left() <= 0, errors.Is(err, errNothingLeft):
 			return nil
 		case errors.Is(err, errors.ErrUnsupported) && !final:
 			d.noRanges(src)
@@ -125,7 +140,7 @@ func (d *work) noRanges(src Source) {
 func (f *fetch) transferFrom(src Source) error {
 	d := f.d
 	t := src.Open(d.ctx, backends.TransferOptions{
-		Off: f.pos, N: f.end - f.pos, Whole: f.whole, Demanded: f.demanded, Slot: f.takeSlot(src.Scheduler()),
+		Off: f.pos, N: f.left(), Whole: f.whole, Demanded: f.demanded, Slot: f.takeSlot(src.Scheduler()),
 		Wanted: f.wanted, Resume: d.opts.InUse, Repeat: d.repeat, Silence: d.Patience() / 3, Go: d.opts.Go,
 	})
 	defer t.Close()
@@ -168,16 +183,20 @@ func (f *fetch) receive(t *backends.Transfer) error {
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	s := &f.d.sources
-	for f.pos < f.end {
+	for left := f.left(); left > 0; {
 		// Not across a chunk's end, which would make two writes of it.
-		n, err := t.Read(buf[:min(bufferSize, chunks.Size-f.pos%chunks.Size, f.end-f.pos)])
+		n, err := t.Read(buf[:min(bufferSize, chunks.Size-f.pos%chunks.Size, left)])
 		if err := f.write(buf[:n]); err != nil {
 			return err
 		}
 		if err != nil {
 			return err
 		}
-		if here, took, _ := t.Speed(); here >= minPiece/2 && f.end-f.pos <= max(1, s.guess(here, took)) {
+		if !f.whole && t.Surplus() {
+			f.stop()
+		}
+		left = f.left()
+		if here, took, _ := t.Speed(); here >= minSample && left <= max(1, s.guess(here, took)) {
 			t.Ending()
 		}
 	}
@@ -185,6 +204,47 @@ func (f *fetch) receive(t *backends.Transfer) error {
 		s.measure(here, took)
 	}
 	return nil
+}
+
+// left is how many bytes the fetch has still to bring.
+func (f *fetch) left() int64 {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	return f.end - f.pos
+}
+
+// stop ends the fetch with the last chunk that is complete.
+func (f *fetch) stop() {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	f.d.ranges.cut(f, chunks.Of(f.pos))
+}
+
+const (
+	// overtakeTime is how much sooner what a reader waits for must come with a request of
+	// its own.
+	overtakeTime = 25 * time.Millisecond
+	// overtakeDistance is how far away it must be where no speed is known.
+	overtakeDistance = 2 << 20
+)
+
+// isFar reports whether a reader at that place would have it sooner with a request of its
+// own. Who reads in order, in several requests of the kernel's, has another one waiting
+// not far before it. Call with mu held.
+func (f *fetch) isFar(at int64) bool {
+	from := f.pos
+	for _, w := range f.waiters {
+		from = max(from, w.target)
+	}
+	speed := f.d.sources.known()
+	if took := time.Since(f.begun); f.pos > f.first && took > 0 {
+		speed = float64(f.pos-f.first) / took.Seconds()
+	}
+	if speed == 0 {
+		return at-from > overtakeDistance
+	}
+	travel := f.d.sources.best().Scheduler().Latency.Usual() + overtakeTime
+	return at-from > max(chunks.Size, int64(speed*travel.Seconds()))
 }
 
 // write puts p at the watermark, without what the fetch does not own.
@@ -229,6 +289,9 @@ func (f *fetch) advance(n int64) {
 	d.mu.Lock()
 	c := chunks.Of(f.pos)
 	f.pos += n
+	if f.begun.IsZero() {
+		f.begun, f.first = time.Now(), f.pos
+	}
 	d.received, d.heard = d.received+n, time.Now()
 	complete := f.pos == min((c+1)*chunks.Size, d.opts.Size) && d.ranges.owner[c] == f
 	if complete {
@@ -245,6 +308,9 @@ func (f *fetch) advance(n int64) {
 	}
 	clear(f.waiters[len(waiting):])
 	f.waiters = waiting
+	if len(waiting) == 0 && f.urgent && f.transfer != nil {
+		f.demote()
+	}
 	d.mu.Unlock()
 	if complete {
 		d.opts.Sink.Changed()

@@ -115,6 +115,16 @@ func (f *file) Changed()            {}
 // download returns a download from s into a file, which is closed with the test.
 func download(t *testing.T, s *service, opts Options) (*Download, *file) {
 	t.Helper()
+	return downloadFrom(t, s, int64(len(s.content)), opts)
+}
+
+func downloadFrom(t *testing.T, b backends.Backend, size int64, opts Options) (*Download, *file) {
+	t.Helper()
+	return downloadOver(t, backends.NewClient("lab", b, backends.ClientOptions{}), size, opts)
+}
+
+func downloadOver(t *testing.T, client *backends.Client, size int64, opts Options) (*Download, *file) {
+	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "blob"))
 	if err != nil {
 		t.Fatal(err)
@@ -126,14 +136,12 @@ func download(t *testing.T, s *service, opts Options) (*Download, *file) {
 		wg.Wait()
 		f.Close()
 	})
-	size := int64(len(s.content))
 	sink := &file{File: f, have: chunks.NewSet(chunks.Count(size))}
 	opts.Size, opts.Have, opts.Sink = size, sink.have, sink
 	opts.InUse = func() bool { return true }
 	opts.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	opts.Go = func(fn func()) bool { wg.Go(fn); return true }
 	d := New(ctx, opts)
-	client := backends.NewClient("lab", s, backends.ClientOptions{})
 	d.Offer(&place{client: client,
 		image: backends.Image{Ref: backends.Ref{Collection: "c", Name: "a", Tag: "1"}, Size: size}})
 	return d, sink

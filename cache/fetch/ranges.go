@@ -80,15 +80,21 @@ func (r *ranges) unread(off, end int64) int64 {
 	return -1
 }
 
-// take takes from f the run of at most limit bytes that begins with chunk c, and
-// returns where it ends.
-func (r *ranges) take(f *fetch, c, limit int64) (end int64) {
-	at := c * chunks.Size
-	end = at
-	for ; end < min(at+limit, r.size) && r.owner[c] == f; c++ {
-		delete(r.owner, c)
-		end = min((c+1)*chunks.Size, r.size)
+// cut ends f before chunk c, and returns where what it was to bring in one run from
+// there on ended.
+func (r *ranges) cut(f *fetch, c int64) (end int64) {
+	run := true
+	for n := c; n < chunks.Count(f.end); n++ {
+		if r.owner[n] != f {
+			run = false
+			continue
+		}
+		delete(r.owner, n)
+		if run {
+			end = min((n+1)*chunks.Size, r.size)
+		}
 	}
+	f.end = c * chunks.Size
 	return end
 }
 

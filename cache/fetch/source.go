@@ -25,6 +25,9 @@ type Source interface {
 	Same(other Source) bool
 }
 
+// minSample is how many bytes tell how fast a stream is, for a first guess.
+const minSample = 64 << 10
+
 // maxSources bounds how many places of one blob are remembered.
 const maxSources = 8
 
@@ -34,7 +37,8 @@ type sources struct {
 	all []Source   // one at least, once a download has begun
 	// speed is that of one stream in the background, in bytes a second, smoothed; 0
 	// while it is not known.
-	speed float64
+	speed    float64
+	measured bool // one stream at least has ended
 }
 
 // offer adds a place, as the first choice, and reports whether there are others.
@@ -75,10 +79,14 @@ func (s *sources) demote(one Source) bool {
 	return true
 }
 
-// known returns the speed of one stream, 0 if it is not known.
+// known returns the speed of one stream, 0 if it is not known. It is no more than what
+// all bring together: a body that lay in a buffer seems to be faster.
 func (s *sources) known() float64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if all := s.all[0].Scheduler().Rate(); all > 0 {
+		return min(s.speed, all)
+	}
 	return s.speed
 }
 
@@ -89,11 +97,11 @@ func (s *sources) inTransit() int64 {
 	return int64(s.speed * s.all[0].Scheduler().Latency.Usual().Seconds())
 }
 
-// guess is measure for the beginning of the first stream: the next ones are asked for
-// before it ends. It returns inTransit.
+// guess is measure for a stream under way, as long as none has ended: the next ones are
+// asked for before that. It returns inTransit.
 func (s *sources) guess(n int64, took time.Duration) int64 {
 	s.mu.Lock()
-	if s.speed == 0 {
+	if !s.measured {
 		s.speed = float64(n) / max(took.Seconds(), 1e-6)
 	}
 	s.mu.Unlock()
@@ -108,8 +116,8 @@ func (s *sources) measure(n int64, took time.Duration) {
 	speed := float64(n) / max(took.Seconds(), 1e-6)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.speed == 0 {
-		s.speed = speed
+	if !s.measured {
+		s.measured, s.speed = true, speed
 	}
 	s.speed += (speed - s.speed) / 4
 }

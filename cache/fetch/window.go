@@ -2,13 +2,20 @@
 
 package fetch
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 const (
 	maxWindow = 16 << 20 // fetched ahead of a sequential reader
 	minPiece  = 1 << 20  // of one request for a reader, where so much is missing: 8 ms at 1 Gbit/s
 	maxPiece  = 4 << 20  // of one request for a reader: a window is fetched in parallel pieces
-	slack     = 4 << 20  // the kernel's read-ahead comes out of order: still sequential
+	// pieceTime is how long one request for a reader takes, where minPiece would take
+	// longer; reachTime how long what is fetched ahead of him.
+	pieceTime = 50 * time.Millisecond
+	reachTime = time.Second
+	slack     = 4 << 20 // the kernel's read-ahead comes out of order: still sequential
 	// Who has read so much in sequence wants the whole image: from its start, and
 	// from anywhere. Who mounts or inspects one reads less, the kernel's first
 	// read-ahead included.
@@ -32,8 +39,8 @@ type Window struct {
 }
 
 // note takes a read of [off, end) into account. It returns up to where to fetch ahead,
-// or end if there is nothing to do now.
-func (w *Window) note(off, end int64) int64 {
+// by no more than most, or end if there is nothing to do now.
+func (w *Window) note(off, end, most int64) int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if off > w.next+slack || off < w.next-slack {
@@ -45,7 +52,7 @@ func (w *Window) note(off, end int64) int64 {
 		w.next = end
 	}
 	size := int64(0)
-	for s := int64(minPiece); s <= min(w.run, maxWindow); s *= 2 {
+	for s := int64(minPiece); s <= min(w.run, most); s *= 2 {
 		size = s
 	}
 	// Half a window at a time, so that requests do not get small.

@@ -27,7 +27,7 @@ func TestWindow(t *testing.T) {
 			var w Window
 			var got []int64
 			for _, r := range test.reads {
-				got = append(got, w.note(r[0], r[0]+r[1])-r[0]-r[1])
+				got = append(got, w.note(r[0], r[0]+r[1], maxWindow)-r[0]-r[1])
 			}
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("ahead (-want +got):\n%s", diff)

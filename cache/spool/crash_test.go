@@ -219,7 +219,7 @@ func TestSpool_damagedJournal(t *testing.T) {
 			d := create(t, s, "acknowledged")
 			id := seal(t, d).ID
 			s.Close()
-			path := folder(filepath.Join(dir, id)).journal()
+			path := folder(filepath.Join(dir, id)).meta()
 			data, err := os.ReadFile(path)
 			if err != nil {
 				t.Fatal(err)
@@ -272,9 +272,9 @@ func TestSpool_damagedFolder(t *testing.T) {
 		}, Failed},
 		"half removed": {Sealed, func(f folder) error { return os.Rename(string(f), string(f)+goneSuffix) }, ""},
 		"just begun": {Writing, func(f folder) error {
-			return errors.Join(os.Remove(f.journal()), os.Truncate(f.data(), 0))
+			return errors.Join(os.Remove(f.meta()), os.Truncate(f.data(), 0))
 		}, ""},
-		"journal missing": {Sealed, func(f folder) error { return os.Remove(f.journal()) }, Incomplete},
+		"journal missing": {Sealed, func(f folder) error { return os.Remove(f.meta()) }, Incomplete},
 		"sealed":          {Sealed, func(folder) error { return nil }, Failed},
 		"publishing":      {Publishing, func(folder) error { return nil }, Failed},
 		"writing":         {Writing, func(folder) error { return nil }, Incomplete},

@@ -4,12 +4,9 @@ package spool
 
 import (
 	"cmp"
+	"context"
 	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"os"
-	"sync/atomic"
 	"time"
 )
 
@@ -22,23 +19,17 @@ import (
 // Errors of writing methods: ENOSPC, EDQUOT, EFBIG; fs.ErrInvalid for a negative
 // offset or size; ErrInUse while the draft is being published (from Begin to End),
 // after it was published, and when a registry on this disk has linked its data already.
+//
+// A writer needs its [Bytes], a publisher its [Upload].
 type Draft struct {
-	entry  *entry
-	idle   bool // guarded by spool.mu
-	kept   bool // open though idle; likewise
-	closed atomic.Bool
+	*handle
+	Bytes
+	Upload
 }
 
-// use calls fn with the data file.
-func (d *Draft) use(fn func(*os.File) error) error {
-	if err := d.live(); err != nil {
-		return err
-	}
-	file, err := d.entry.acquire()
-	if err != nil {
-		return err
-	}
-	return errors.Join(fn(file), d.entry.release())
+func newDraft(e *entry, idle bool) *Draft {
+	h := &handle{entry: e, idle: idle}
+	return &Draft{h, Bytes{h}, Upload{h}}
 }
 
 // Info returns the record as it is now, also of a draft that is gone.
@@ -55,8 +46,8 @@ func (d *Draft) Retarget(target Target) error {
 		return err
 	}
 	e := d.entry
-	e.data.Lock()
-	defer e.data.Unlock()
+	e.content.mu.Lock()
+	defer e.content.mu.Unlock()
 	if err := e.writable(); err != nil {
 		return err
 	}
@@ -86,8 +77,8 @@ func (d *Draft) SetAttr(modTime time.Time, mode uint32) error {
 	return nil
 }
 
-// storable brings t into the years that JSON can hold: a copying tool is not
-// refused for a strange time.
+// storable brings t into the years that JSON can hold, so that a strange time does not make
+// a copy fail.
 func storable(t time.Time) time.Time {
 	first := time.Date(1, 1, 1, 0, 0, 1, 0, time.UTC)
 	last := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
@@ -100,76 +91,6 @@ func storable(t time.Time) time.Time {
 	return t
 }
 
-// ReadAt is io.ReaderAt.
-func (d *Draft) ReadAt(p []byte, off int64) (int, error) {
-	if off < 0 {
-		return 0, errNegative(off)
-	}
-	var n int
-	var end error
-	err := d.use(func(file *os.File) (err error) {
-		if n, err = file.ReadAt(p, off); errors.Is(err, io.EOF) {
-			end, err = io.EOF, nil
-		}
-		return diskError("read", err)
-	})
-	return n, cmp.Or(err, end)
-}
-
-// WriteAt is io.WriterAt. Writing to a sealed draft unseals it, durably, before
-// the first byte is written.
-func (d *Draft) WriteAt(p []byte, off int64) (int, error) {
-	if err := d.live(); err != nil {
-		return 0, err
-	}
-	if off < 0 {
-		return 0, errNegative(off)
-	}
-	if len(p) == 0 {
-		return 0, nil
-	}
-	var n int
-	err := d.use(func(file *os.File) (err error) {
-		n, err = d.entry.write(file, p, off)
-		return err
-	})
-	return n, err
-}
-
-// Truncate sets the size in bytes. The size that it has already changes nothing.
-func (d *Draft) Truncate(size int64) error {
-	if err := d.live(); err != nil {
-		return err
-	}
-	if size < 0 {
-		return errNegative(size)
-	}
-	return d.use(func(file *os.File) error { return d.entry.truncate(file, size) })
-}
-
-// Allocate reserves n bytes of the disk from off, as fallocate(2); without
-// keepSize the file grows to hold them.
-// Errors: also errors.ErrUnsupported where the disk cannot.
-func (d *Draft) Allocate(off, n int64, keepSize bool) error {
-	if err := d.live(); err != nil {
-		return err
-	}
-	if off < 0 || n <= 0 {
-		return errNegative(min(off, n))
-	}
-	return d.use(func(file *os.File) error { return d.entry.allocate(file, off, n, keepSize) })
-}
-
-// Sync makes the data written so far and the journal durable, without sealing:
-// what fsync(2) means for a file that is still open.
-func (d *Draft) Sync() error {
-	err := d.use(func(file *os.File) error { return diskError("sync", file.Sync()) })
-	if err != nil {
-		return err
-	}
-	return d.entry.journal.sync()
-}
-
 // Keep notes that the file was closed under a name that is no image's: a broken
 // one is Incomplete for that reason, any other is Kept.
 // Errors: the local disk's.
@@ -178,8 +99,8 @@ func (d *Draft) Keep(broken error) error {
 		return err
 	}
 	e := d.entry
-	e.data.Lock()
-	defer e.data.Unlock()
+	e.content.mu.Lock()
+	defer e.content.mu.Unlock()
 	if state := e.rec.Load().State; state != Writing && state != Incomplete {
 		return nil
 	}
@@ -192,8 +113,8 @@ func (d *Draft) Keep(broken error) error {
 }
 
 // Idle lets the draft be discarded while this handle is open: its owner does
-// not write. It takes no descriptor from then on, but while KeepOpen holds. Hold takes
-// that back.
+// not write. From then on it takes no descriptor, except after KeepOpen. Hold takes Idle
+// back.
 func (d *Draft) Idle() {
 	if d.closed.Load() {
 		return
@@ -213,11 +134,11 @@ func (d *Draft) releaseLocked(forGood bool) (last *os.File) {
 	if !d.idle {
 		d.idle = true
 		d.entry.busy--
-		last = d.entry.releaseLocked()
+		last = d.entry.file.release()
 	}
 	if forGood && d.kept {
 		d.kept = false
-		last = d.entry.releaseLocked()
+		last = cmp.Or(last, d.entry.file.release())
 	}
 	return last
 }
@@ -233,7 +154,7 @@ func (d *Draft) Hold() error {
 	if !d.idle {
 		return nil
 	}
-	_, err := d.entry.acquireLocked()
+	_, err := d.entry.file.acquire()
 	if err == nil {
 		d.idle = false
 		d.entry.busy++
@@ -250,7 +171,7 @@ func (d *Draft) Share() (*Draft, error) {
 	d.entry.spool.mu.Lock()
 	d.entry.refs++
 	d.entry.spool.mu.Unlock()
-	return (&Draft{entry: d.entry, idle: true}).held()
+	return newDraft(d.entry, true).held()
 }
 
 // held is Hold for a new handle.
@@ -261,25 +182,36 @@ func (d *Draft) held() (*Draft, error) {
 	return d, nil
 }
 
-// KeepOpen keeps the data file open, or no longer, also while the handle is idle: then
-// it can be read whatever becomes of the draft. Errors: the local disk's.
-func (d *Draft) KeepOpen(keep bool) error {
+// KeepOpen keeps the data file open also while the handle is idle: then it can be read
+// whatever becomes of the draft. LetClose takes that back.
+// Errors: the local disk's.
+func (d *Draft) KeepOpen() error {
 	if err := d.live(); err != nil {
 		return err
 	}
 	d.entry.spool.mu.Lock()
-	var file *os.File
-	var err error
-	switch {
-	case keep && !d.kept:
-		_, err = d.entry.acquireLocked()
-		d.kept = err == nil
-	case !keep && d.kept:
+	defer d.entry.spool.mu.Unlock()
+	if d.kept {
+		return nil
+	}
+	_, err := d.entry.file.acquire()
+	d.kept = err == nil
+	return err
+}
+
+// LetClose takes KeepOpen back. Errors: the local disk's.
+func (d *Draft) LetClose() error {
+	if err := d.live(); err != nil {
+		return err
+	}
+	d.entry.spool.mu.Lock()
+	var last *os.File
+	if d.kept {
 		d.kept = false
-		file = d.entry.releaseLocked()
+		last = d.entry.file.release()
 	}
 	d.entry.spool.mu.Unlock()
-	return errors.Join(err, closeData(file))
+	return closeData(last)
 }
 
 // Published reports whether the draft is gone because Publish has ended it.
@@ -312,15 +244,6 @@ func (d *Draft) Close() error {
 	return err
 }
 
-func (d *Draft) live() error {
-	if d.closed.Load() || d.entry.spool.closed.Load() {
-		return ErrClosed
-	}
-	return nil
-}
-
-func errNegative(n int64) error { return fmt.Errorf("%w: offset or size %d", fs.ErrInvalid, n) }
-
 // Supersede drops the older drafts for the same name which this one makes useless:
 // those that were cut at once, and once this one is sealed those that were not
 // published either. What is open stays.
@@ -332,4 +255,48 @@ func (d *Draft) Supersede() {
 				"image", old.Target.Ref.String(), "bytes", old.Size, "newer", by.id)
 		}
 	}
+}
+
+// Fork starts a draft with the content of d, that is to replace what d was
+// published as, or will be: its writer goes on there. d may be
+// published, fail or be gone meanwhile. The caller closes the handle.
+//
+// Errors: those of Spool.Create and Fill.
+func (d *Draft) Fork(ctx context.Context) (*Draft, error) {
+	if err := d.live(); err != nil {
+		return nil, err
+	}
+	next, err := d.fork()
+	if err != nil {
+		return nil, err
+	}
+	if err := next.Fill(ctx, d, d.Size()); err != nil {
+		return nil, errors.Join(err, next.Remove(), next.Close())
+	}
+	return next, nil
+}
+
+// fork holds content.mu, so that d is published either before, when its version is known, or
+// after: then its publisher finds the new draft and tells it the version.
+func (d *Draft) fork() (*Draft, error) {
+	e := d.entry
+	e.content.mu.Lock()
+	defer e.content.mu.Unlock()
+	rec := e.rec.Load()
+	target := rec.Target
+	target.InPlace, target.Follows = true, e.id
+	if rec.State == published && target.Replaces != OnlySame {
+		target.Replaces = rec.Version
+	}
+	return e.spool.Create(target)
+}
+
+// Remove drops the draft and its data. It is gone for everyone at once, and
+// durably; handles that are open go on with a file that has no name. After an
+// error it cannot be opened any more, and Close of the last handle tries again.
+func (d *Draft) Remove() error {
+	if err := d.live(); err != nil {
+		return err
+	}
+	return d.entry.drop()
 }

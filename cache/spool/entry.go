@@ -5,14 +5,16 @@ package spool
 import (
 	"crypto/sha256"
 	"errors"
-	"hash"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 
 	"github.com/sregfs/sregfs/backends/disk"
 )
+
+// goneSuffix marks the folder of a draft that is being deleted: the rename is
+// the moment from which the draft does not exist, whatever a crash leaves behind.
+const goneSuffix = ".gone"
 
 // An entry is what all handles on a draft share.
 type entry struct {
@@ -20,29 +22,25 @@ type entry struct {
 	id    string
 	journal
 
-	stored  atomic.Int64 // as Info.Stored
-	removed atomic.Bool  // removed: cannot be opened again
-	warned  atomic.Bool  // a warning said that it is kept
+	removed atomic.Bool // removed: cannot be opened again
+	warned  atomic.Bool // a warning said that it is kept
 
-	sealing chan struct{} // one seat, for the call that seals
+	sealing chan struct{} // full while a call seals
 
-	data   sync.Mutex // serialises changes of the content, and guards the fields below
-	gen    uint64     // counts them
-	hash   hash.Hash  // of the first hashed bytes of the content
-	hashed int64
-	format string // of the image, as Seal found it; "" if nobody looked since the last change
+	content   content
+	withdrawn atomic.Bool // no try may begin, or commit; changed under content.mu
 
-	withdrawn atomic.Bool // no try may begin, or commit; changed under data
-
-	refs int      // handles; guarded by spool.mu
-	busy int      // of them, those that are not idle; likewise
-	uses int      // of file: a busy handle, one that is held open, and each call; likewise
-	file *os.File // open while uses > 0; guarded by spool.mu
+	file dataFile
+	refs int // handles; guarded by spool.mu
+	busy int // of them, those that are not idle; likewise
 }
 
 func newEntry(s *Spool, id string) *entry {
-	return &entry{spool: s, id: id, journal: journal{dir: folder(filepath.Join(s.dir, id)), log: s.opts.Log},
-		sealing: make(chan struct{}, 1), hash: sha256.New()}
+	e := &entry{spool: s, id: id, sealing: make(chan struct{}, 1)}
+	e.dir, e.log = folder(filepath.Join(s.dir, id)), s.opts.Log
+	e.content = content{journal: &e.journal, headroom: &s.headroom, reclaim: e.reclaim, hash: sha256.New()}
+	e.file.dir, e.file.ended = e.dir, &s.closed
+	return e
 }
 
 func (e *entry) info() Info {
@@ -54,53 +52,6 @@ func (e *entry) info() Info {
 		info.ModTime = info.Changed
 	}
 	return info
-}
-
-// sealed reports whether the draft is whole and durable.
-func (e *entry) sealed() bool { return e.rec.Load().State.settled() }
-
-// acquire returns the data file, which it opens if it is not. release gives it back.
-func (e *entry) acquire() (*os.File, error) {
-	e.spool.mu.Lock()
-	defer e.spool.mu.Unlock()
-	return e.acquireLocked()
-}
-
-// acquireLocked is acquire; the caller holds spool.mu.
-func (e *entry) acquireLocked() (*os.File, error) {
-	if e.file == nil {
-		file, err := e.dir.open()
-		if err != nil {
-			return nil, diskError("open "+e.id, err)
-		}
-		e.file = file
-	}
-	e.uses++
-	return e.file, nil
-}
-
-// release closes the data file after its last use.
-func (e *entry) release() error {
-	e.spool.mu.Lock()
-	file := e.releaseLocked()
-	e.spool.mu.Unlock()
-	return closeData(file)
-}
-
-// releaseLocked is release; the caller holds spool.mu. It returns what is to be closed then, or
-// nil.
-func (e *entry) releaseLocked() (last *os.File) {
-	if e.uses--; e.uses == 0 && !e.spool.closed.Load() {
-		last, e.file = e.file, nil
-	}
-	return last
-}
-
-func closeData(file *os.File) error {
-	if file == nil {
-		return nil
-	}
-	return diskError("close", file.Close())
 }
 
 // abandon ends the state Writing when nobody writes any more.
@@ -131,4 +82,31 @@ func (e *entry) drop() error {
 	e.spool.mu.Unlock()
 	err := disk.SyncDir(e.spool.dir)
 	return diskError("remove "+e.id, errors.Join(err, os.RemoveAll(aside)))
+}
+
+// A handle is what a Draft, its Bytes and its Upload have in common.
+type handle struct {
+	entry  *entry
+	idle   bool // guarded by spool.mu
+	kept   bool // open though idle; likewise
+	closed atomic.Bool
+}
+
+func (h *handle) live() error {
+	if h.closed.Load() || h.entry.spool.closed.Load() {
+		return ErrClosed
+	}
+	return nil
+}
+
+// use calls fn with the data file.
+func (h *handle) use(fn func(*os.File) error) error {
+	if err := h.live(); err != nil {
+		return err
+	}
+	file, err := h.entry.file.acquire()
+	if err != nil {
+		return err
+	}
+	return errors.Join(fn(file), closeData(h.entry.file.release()))
 }

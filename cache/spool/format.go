@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,14 +24,14 @@ import (
 )
 
 // A record is what the journal holds of a draft. It is never changed in place:
-// see entry.change.
+// see journal.change.
 type record struct {
 	Info
 	Session []byte // of the upload; nil if there is none
 	Orphan  bool   // may have been acknowledged, but cannot be published: a person must drop it
 }
 
-// An escaped string may hold any byte, which JSON cannot: it is stored as in URIs.
+// An escaped string is stored as in URIs, because it may hold bytes that JSON cannot.
 type escaped string
 
 // MarshalText implements encoding.TextMarshaler.
@@ -73,8 +75,8 @@ type page struct {
 
 // A sheet is the file meta.json: a page and the checksum of its compact form.
 type sheet struct {
-	Draft json.RawMessage `json:"draft"`
-	CRC   string          `json:"crc32c"`
+	Page json.RawMessage `json:"draft"`
+	CRC  string          `json:"crc32c"`
 }
 
 const (
@@ -104,7 +106,7 @@ func encodeJournal(r *record) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(sheet{Draft: draft, CRC: checksum(draft)})
+	return json.Marshal(sheet{Page: draft, CRC: checksum(draft)})
 }
 
 func checksum(b []byte) string {
@@ -121,14 +123,14 @@ func decodeJournal(data []byte, id string) (*record, error) {
 		return bad(err.Error())
 	}
 	var draft bytes.Buffer
-	if err := json.Compact(&draft, s.Draft); err != nil {
+	if err := json.Compact(&draft, s.Page); err != nil {
 		return bad(err.Error())
 	}
 	if checksum(draft.Bytes()) != s.CRC {
 		return bad("checksum does not match")
 	}
 	var p page
-	if err := strictJSON(s.Draft, &p); err != nil {
+	if err := strictJSON(s.Page, &p); err != nil {
 		return bad(err.Error())
 	}
 	if why := p.check(id); why != "" {
@@ -186,8 +188,8 @@ func isSHA256(digest string) bool {
 // A folder is the directory of one draft.
 type folder string
 
-func (f folder) data() string    { return filepath.Join(string(f), "data") }
-func (f folder) journal() string { return filepath.Join(string(f), "meta.json") }
+func (f folder) data() string { return filepath.Join(string(f), "data") }
+func (f folder) meta() string { return filepath.Join(string(f), "meta.json") }
 
 // stat describes the data file, which must be a regular one.
 func (f folder) stat() (size int64, modified time.Time, err error) {
@@ -208,7 +210,7 @@ func (f folder) open() (*os.File, error) {
 // read returns the journal of the draft with that ID.
 // Errors: fs.ErrNotExist; errJournal; the disk's.
 func (f folder) read(id string) (*record, error) {
-	data, err := backends.ReadRegular(f.journal(), backends.NoFollow, maxJournal)
+	data, err := backends.ReadRegular(f.meta(), backends.NoFollow, maxJournal)
 	if errors.Is(err, fs.ErrInvalid) || errors.Is(err, syscall.ELOOP) {
 		return nil, fmt.Errorf("%w: %v", errJournal, err)
 	}
@@ -229,8 +231,57 @@ func (f folder) write(r *record, durable bool) error {
 	if durable {
 		how.Safety = disk.Durable
 	}
-	if err := disk.Replace(f.journal(), data, how); err != nil || !durable {
+	if err := disk.Replace(f.meta(), data, how); err != nil || !durable {
 		return err
 	}
 	return disk.SyncDir(filepath.Dir(string(f)))
+}
+
+// A dataFile is the data of one draft, which is open while it is used.
+type dataFile struct {
+	dir   folder
+	ended *atomic.Bool // the spool was closed, which closes the file
+
+	mu   sync.Mutex // guards the fields below
+	uses int        // a busy handle, one that is held open, and each call
+	file *os.File   // open while uses > 0
+}
+
+// acquire returns the file, which it opens if it is not. release gives it back.
+func (d *dataFile) acquire() (*os.File, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.file == nil {
+		file, err := d.dir.open()
+		if err != nil {
+			return nil, diskError("open "+filepath.Base(string(d.dir)), err)
+		}
+		d.file = file
+	}
+	d.uses++
+	return d.file, nil
+}
+
+// release returns what is to be closed after the last use, or nil.
+func (d *dataFile) release() (last *os.File) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.uses--; d.uses == 0 && !d.ended.Load() {
+		last, d.file = d.file, nil
+	}
+	return last
+}
+
+// current returns the file if it is open, or nil.
+func (d *dataFile) current() *os.File {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.file
+}
+
+func closeData(file *os.File) error {
+	if file == nil {
+		return nil
+	}
+	return diskError("close", file.Close())
 }

@@ -19,6 +19,7 @@ type journal struct {
 
 	rec     atomic.Pointer[record] // replaced by the methods only
 	size    atomic.Int64           // bytes in the data file
+	stored  atomic.Int64           // as Info.Stored
 	touched atomic.Int64           // when that was written last, in Unix nanoseconds
 
 	mu      sync.Mutex // serialises changes, and guards the fields below
@@ -51,7 +52,7 @@ func (j *journal) changed(fn func(*record)) (old, next *record, err error) {
 	old = j.rec.Load()
 	after := *old
 	if after.ModTime.IsZero() {
-		after.ModTime = j.lastChange() // a change of state, or of the name, is none of the file
+		after.ModTime = j.lastChange() // a change of state, or of the name, is no change of the file
 	}
 	fn(&after)
 	if !old.State.mayBecome(after.State) {
@@ -60,7 +61,7 @@ func (j *journal) changed(fn func(*record)) (old, next *record, err error) {
 	return old, &after, err
 }
 
-// lastChange returns when the draft was changed last, as far as that is told.
+// lastChange returns when the draft was changed last: its content, its state or its name.
 func (j *journal) lastChange() time.Time {
 	changed := j.rec.Load().Changed
 	if t := time.Unix(0, j.touched.Load()); t.After(changed) {
@@ -103,8 +104,8 @@ func (j *journal) remember(fn func(*record)) error {
 	return errors.Join(err, j.mark(func(r *record) { fn(r); r.Changed = time.Now() }))
 }
 
-// note makes a change of the record that is worth no write to the disk: the journal
-// follows with the next change, or save.
+// note changes the record in memory only. The journal follows with the next change or
+// save, as the change alone is not worth a write to the disk.
 func (j *journal) note(fn func(*record)) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -135,4 +136,18 @@ func (j *journal) sync() error {
 		return nil
 	}
 	return j.store(j.rec.Load(), true)
+}
+
+// sealed reports whether the draft is whole and durable.
+func (j *journal) sealed() bool { return j.rec.Load().State.settled() }
+
+// writable returns why the content cannot be changed now. The caller holds content.mu.
+func (j *journal) writable() error {
+	switch state := j.rec.Load().State; {
+	case state == published:
+		return fmt.Errorf("%w: draft %s was published", ErrInUse, j.rec.Load().ID)
+	case state.underWay():
+		return fmt.Errorf("%w: draft %s is being published", ErrInUse, j.rec.Load().ID)
+	}
+	return nil
 }

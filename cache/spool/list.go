@@ -50,10 +50,7 @@ func (s *Spool) Discard(id string) error {
 		return fmt.Errorf("%w: draft %s is open", ErrInUse, id)
 	}
 	err := e.drop()
-	s.mu.Lock()
-	file := e.file
-	s.mu.Unlock()
-	if file != nil {
+	if file := e.file.current(); file != nil {
 		freeData(file)
 	}
 	return err

@@ -60,8 +60,8 @@ func (s *Spool) Close() error {
 	open := map[*entry]*os.File{}
 	s.mu.Lock()
 	for _, e := range s.drafts {
-		if e.file != nil {
-			open[e] = e.file
+		if file := e.file.current(); file != nil {
+			open[e] = file
 		}
 	}
 	s.mu.Unlock()
@@ -100,9 +100,9 @@ func (s *Spool) Create(target Target) (*Draft, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.file, e.refs, e.busy, e.uses = file, 1, 1, 1
+	e.file.file, e.file.uses, e.refs, e.busy = file, 1, 1, 1
 	s.drafts[id] = e
-	return &Draft{entry: e}, nil
+	return newDraft(e, false), nil
 }
 
 func randomHex() string {
@@ -133,7 +133,7 @@ func (s *Spool) Standby(id string) (*Draft, error) {
 		return nil, errNoDraft(id)
 	}
 	e.refs++
-	return &Draft{entry: e, idle: true}, nil
+	return newDraft(e, true), nil
 }
 
 // Sweep drops the drafts that are not whole images, that nobody writes, and that

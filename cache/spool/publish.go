@@ -13,21 +13,24 @@ import (
 	"github.com/sregfs/sregfs/backends"
 )
 
+// An Upload is the way of a draft to its registry, for its publisher.
+type Upload struct{ *handle }
+
 // Begin starts a try to publish a sealed draft, durably, and returns what is to be
 // pushed, whose upload session is kept in the journal. The draft cannot be written to
 // until End or Publish ends the try. The source is valid until the handle is closed. Its
-// Progress fills Info.Stored; a caller that sets another calls it,
-// and so for Commit, after which the try cannot be stopped any more.
+// Progress fills Info.Stored; a caller that replaces it calls it in turn. So it does with
+// Commit, after which the try cannot be stopped any more.
 //
 // Errors: fs.ErrInvalid if the draft is not sealed; ErrInUse after Publish; fs.ErrNotExist
 // while it is withdrawn; the local disk's.
-func (d *Draft) Begin() (backends.Source, error) {
-	if err := d.live(); err != nil {
+func (u Upload) Begin() (backends.Source, error) {
+	if err := u.live(); err != nil {
 		return backends.Source{}, err
 	}
-	e := d.entry
-	e.data.Lock()
-	defer e.data.Unlock()
+	e := u.entry
+	e.content.mu.Lock()
+	defer e.content.mu.Unlock()
 	switch state := e.rec.Load().State; {
 	case e.withdrawn.Load():
 		return backends.Source{}, errWithdrawn(e.id)
@@ -40,10 +43,10 @@ func (d *Draft) Begin() (backends.Source, error) {
 	}
 	rec, size := e.rec.Load(), e.size.Load()
 	return backends.Source{
-		Content:  content{d, size},
+		Content:  sealedFile{Bytes(u), size},
 		Size:     size,
 		Digest:   rec.Digest,
-		Format:   cmp.Or(e.format, rec.Target.Format),
+		Format:   cmp.Or(e.content.format, rec.Target.Format),
 		Modified: e.info().ModTime,
 		Mode:     fs.FileMode(rec.Mode) & fs.ModePerm,
 		Path:     e.dir.data(),
@@ -57,25 +60,25 @@ func (d *Draft) Begin() (backends.Source, error) {
 
 // commit is backends.Source.Commit. Errors: fs.ErrNotExist while the draft is withdrawn.
 func (e *entry) commit() error {
-	e.data.Lock()
-	defer e.data.Unlock()
+	e.content.mu.Lock()
+	defer e.content.mu.Unlock()
 	if e.withdrawn.Load() {
 		return errWithdrawn(e.id)
 	}
 	return e.mark(func(r *record) { r.State = committed })
 }
 
-// content reads the draft as far as it was sealed.
-type content struct {
-	draft *Draft
-	size  int64
+// A sealedFile reads the draft as far as it was sealed.
+type sealedFile struct {
+	Bytes
+	size int64
 }
 
-func (c content) ReadAt(p []byte, off int64) (int, error) {
-	if off >= c.size {
+func (s sealedFile) ReadAt(p []byte, off int64) (int, error) {
+	if off >= s.size {
 		return 0, io.EOF
 	}
-	return c.draft.ReadAt(p, off)
+	return s.Bytes.ReadAt(p, off)
 }
 
 // session keeps the state of an upload in the journal.
@@ -92,7 +95,7 @@ func (s session) Save(state []byte) error {
 	})
 }
 
-// End ends a try in vain, durably. With a cause the draft is Failed; without one it is
+// End ends a try that failed or was stopped, durably. With a cause the draft is Failed; without one it is
 // Sealed, to wait for another try. It holds in memory also where the local disk refuses.
 // A try that could not be begun may be ended, too.
 //
@@ -100,20 +103,20 @@ func (s session) Save(state []byte) error {
 // on, see Info.InDoubt, until Answered.
 //
 // Errors: fs.ErrInvalid if the draft is not sealed; the local disk's.
-func (d *Draft) End(cause error) error {
-	if err := d.live(); err != nil {
+func (u Upload) End(cause error) error {
+	if err := u.live(); err != nil {
 		return err
 	}
-	e := d.entry
-	e.data.Lock()
-	defer e.data.Unlock()
+	e := u.entry
+	e.content.mu.Lock()
+	defer e.content.mu.Unlock()
 	if state := e.rec.Load().State; !state.settled() || state == published {
 		return fmt.Errorf("%w: draft %s is %s, not on its way", fs.ErrInvalid, e.id, state.stored())
 	}
 	return e.end(cause)
 }
 
-// end is End; the caller holds data.
+// end is End; the caller holds content.mu.
 func (e *entry) end(cause error) error {
 	return e.remember(func(r *record) {
 		r.InDoubt = r.InDoubt || r.State == committed
@@ -125,19 +128,19 @@ func (e *entry) end(cause error) error {
 }
 
 // Answered notes that the registry has not published the draft, for sure.
-func (d *Draft) Answered() {
-	_ = d.entry.mark(func(r *record) { r.InDoubt = false }) // the state stays: no error
+func (u Upload) Answered() {
+	_ = u.entry.mark(func(r *record) { r.InDoubt = false }) // the state stays: no error
 }
 
-// Withdraw keeps the draft from being published until it is released: no try may begin,
-// nor tell the registry to publish it. It is too late if a
-// try has done so and is not over.
+// Withdraw keeps the draft from being published until release is called: no try may begin,
+// nor tell the registry to publish it. It is too late if a try has told the registry so and
+// is not over.
 //
 // Errors: ErrInUse if it is withdrawn already.
-func (d *Draft) Withdraw() (tooLate bool, release func(), err error) {
-	e := d.entry
-	e.data.Lock()
-	defer e.data.Unlock()
+func (u Upload) Withdraw() (tooLate bool, release func(), err error) {
+	e := u.entry
+	e.content.mu.Lock()
+	defer e.content.mu.Unlock()
 	if e.withdrawn.Swap(true) {
 		return false, nil, fmt.Errorf("%w: draft %s is being discarded already", ErrInUse, e.id)
 	}
@@ -146,15 +149,11 @@ func (d *Draft) Withdraw() (tooLate bool, release func(), err error) {
 
 // Withdrawn returns why no try to publish the draft may begin.
 // Errors: fs.ErrNotExist.
-func (d *Draft) Withdrawn() error {
-	if d.entry.withdrawn.Load() {
-		return errWithdrawn(d.entry.id)
+func (u Upload) Withdrawn() error {
+	if u.entry.withdrawn.Load() {
+		return errWithdrawn(u.entry.id)
 	}
 	return nil
-}
-
-func errWithdrawn(id string) error {
-	return backends.NotFound("draft %s was discarded", id)
 }
 
 // Publish ends a draft that its registry has, as that version: move gets the data
@@ -163,11 +162,11 @@ func errWithdrawn(id string) error {
 //
 // Errors: fs.ErrInvalid if the draft is not sealed; ErrInUse if Publish was
 // called already; what move returns (the draft is then as it was); the local disk's.
-func (d *Draft) Publish(version string, move func(path string) error) error {
-	if err := d.live(); err != nil {
+func (u Upload) Publish(version string, move func(path string) error) error {
+	if err := u.live(); err != nil {
 		return err
 	}
-	e := d.entry
+	e := u.entry
 	if err := e.giveAway(version); err != nil {
 		return err
 	}
@@ -186,8 +185,8 @@ func (d *Draft) Publish(version string, move func(path string) error) error {
 // giveAway stops all writing for good, and makes sure that the journal tells a
 // draft whose data was moved away from one whose data was lost.
 func (e *entry) giveAway(version string) error {
-	e.data.Lock()
-	defer e.data.Unlock()
+	e.content.mu.Lock()
+	defer e.content.mu.Unlock()
 	switch state := e.rec.Load().State; {
 	case state == published:
 		return e.writable()
@@ -197,14 +196,4 @@ func (e *entry) giveAway(version string) error {
 		}
 	}
 	return e.mark(func(r *record) { r.State, r.Version = published, version })
-}
-
-// Remove drops the draft and its data. It is gone for everyone at once, and
-// durably; handles that are open go on with a file that has no name. After an
-// error it cannot be opened any more, and Close of the last handle tries again.
-func (d *Draft) Remove() error {
-	if err := d.live(); err != nil {
-		return err
-	}
-	return d.entry.drop()
 }

@@ -94,8 +94,8 @@ func (r *record) settle(size int64, modified time.Time, dataErr error) {
 	case r.State == Publishing && r.Target.Async:
 		r.State = Sealed
 	case r.State == Publishing || r.State == Sealed && !r.Target.Async:
-		// Whoever copied it in has seen an error: publishing it now, perhaps over
-		// what they did instead, takes a word from them.
+		// Its writer has seen an error: publishing it now, perhaps over what the writer
+		// did instead, would need the writer's consent.
 		r.State, r.Error = Failed, "the program ended before it was published"
 	}
 }

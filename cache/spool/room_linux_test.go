@@ -6,26 +6,12 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"os"
 	"syscall"
 	"testing"
 
 	"github.com/sregfs/sregfs/backends/disk"
+	"github.com/sregfs/sregfs/backends/disk/disktest"
 )
-
-// smallDisk mounts a tmpfs of that many bytes.
-func smallDisk(t *testing.T, size string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
-		if os.Getenv("SREGFS_NOSKIP") == "1" {
-			t.Fatalf("mounting a tmpfs: %v", err)
-		}
-		t.Skipf("mounting a tmpfs: %v", err)
-	}
-	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
-	return dir
-}
 
 func TestSpool_diskFull(t *testing.T) {
 	t.Parallel()
@@ -33,7 +19,7 @@ func TestSpool_diskFull(t *testing.T) {
 	for name, reserve := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := smallDisk(t, "8m")
+			dir := disktest.Small(t, "8m")
 			s := openSpool(t, dir, Options{Reserve: reserve})
 			kept := create(t, s, "acknowledged")
 			want := seal(t, kept).Digest
@@ -52,7 +38,7 @@ func TestSpool_diskFull(t *testing.T) {
 			if !ok || free < reserve {
 				t.Errorf("%d bytes left free, want %d", free, reserve)
 			}
-			if err := d.Allocate(0, 7<<20, false); !errors.Is(err, syscall.ENOSPC) {
+			if err := d.Allocate(0, 7<<20, Grow); !errors.Is(err, syscall.ENOSPC) {
 				t.Errorf("Allocate: %v, want ENOSPC", err)
 			}
 			if _, err := s.Create(testTarget); !errors.Is(err, syscall.ENOSPC) {

@@ -201,12 +201,12 @@ func TestDraft_oracle(t *testing.T) {
 func TestDraft_allocate(t *testing.T) {
 	t.Parallel()
 	d := create(t, openSpool(t, t.TempDir(), Options{}), "abc")
-	if err := d.Allocate(0, 4096, true); errors.Is(err, errors.ErrUnsupported) {
+	if err := d.Allocate(0, 4096, KeepSize); errors.Is(err, errors.ErrUnsupported) {
 		t.Skip(err)
 	} else if err != nil || d.Size() != 3 {
 		t.Errorf("keepSize: size %d, %v", d.Size(), err)
 	}
-	if err := d.Allocate(0, 4096, false); err != nil || d.Size() != 4096 {
+	if err := d.Allocate(0, 4096, Grow); err != nil || d.Size() != 4096 {
 		t.Errorf("size %d, %v", d.Size(), err)
 	}
 	if info := seal(t, d); info.Digest != digestOf(append([]byte("abc"), make([]byte, 4093)...)) {
@@ -460,7 +460,7 @@ func TestDraft_badArguments(t *testing.T) {
 	_, read := d.ReadAt(make([]byte, 1), -1)
 	_, write := d.WriteAt([]byte("x"), -1)
 	for name, err := range map[string]error{"read": read, "write": write,
-		"truncate": d.Truncate(-1), "allocate": d.Allocate(0, 0, false)} {
+		"truncate": d.Truncate(-1), "allocate": d.Allocate(0, 0, Grow)} {
 		if !errors.Is(err, fs.ErrInvalid) {
 			t.Errorf("%s: %v, want fs.ErrInvalid", name, err)
 		}
@@ -707,7 +707,7 @@ func TestSetAttr_journal(t *testing.T) {
 		}
 		ids[d.Info().ID] = name
 		held := filepath.Join(t.TempDir(), "journal") // so that no other file gets its inode
-		if err := os.Link(d.entry.dir.journal(), held); err != nil {
+		if err := os.Link(d.entry.dir.meta(), held); err != nil {
 			t.Fatal(err)
 		}
 		before, err := os.Stat(held)
@@ -722,7 +722,7 @@ func TestSetAttr_journal(t *testing.T) {
 		if info := d.Info(); !info.ModTime.Equal(when) || info.Mode != 0o640 {
 			t.Errorf("%s: %v, %o", name, info.ModTime, info.Mode)
 		}
-		after, err := os.Stat(d.entry.dir.journal())
+		after, err := os.Stat(d.entry.dir.meta())
 		if err != nil || !os.SameFile(before, after) {
 			t.Errorf("%s: the journal was written (%v)", name, err)
 		}

@@ -3,18 +3,16 @@
 package spool
 
 import (
-	"errors"
-	"syscall"
-
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/disk"
 )
 
-// Copies that fail, are cut or interrupted leave their drafts: what they hold may be
-// all that is left. Five tries of a large image must not fill the disk, though.
+// Copies that fail or are interrupted leave their drafts, because their bytes may be all
+// that is left. But five tries to copy a large image must not fill the disk, so older drafts
+// of a name are dropped.
 
-// useless reports whether an older draft for the same name is worth nothing, now or
-// when this one is whole.
+// useless reports whether an older draft for the same name is not needed any more, now
+// or when this one is whole.
 func (e *entry) useless(old Info, whole bool) bool {
 	t := e.rec.Load().Target
 	if t.Ref == (backends.Ref{}) || old.ID == e.id || old.Target.Remote != t.Remote || old.Target.Ref != t.Ref {
@@ -30,16 +28,6 @@ func (e *entry) useless(old Info, whole bool) bool {
 		return whole && !old.Queued()
 	}
 	return false
-}
-
-// withRoom does write, and again while it fails for want of room and something can
-// be given back.
-func (e *entry) withRoom(write func() error) error {
-	err := write()
-	for (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && e.reclaim() {
-		err = write()
-	}
-	return err
 }
 
 // reclaim drops the oldest draft that was cut, or failed and is being copied anew.

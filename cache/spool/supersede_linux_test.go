@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/disk/disktest"
 )
 
 // A new draft makes the failed ones of its name useless, and no other.
@@ -84,7 +85,7 @@ func TestSpool_reclaim(t *testing.T) {
 	for name, reserve := range map[string]int64{"reserve": 2 << 20, "no reserve": -1} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := openSpool(t, smallDisk(t, "16m"), Options{Reserve: reserve})
+			s := openSpool(t, disktest.Small(t, "16m"), Options{Reserve: reserve})
 			block := make([]byte, 1<<20)
 			fill := func(target Target, blocks int) (*Draft, error) {
 				d, err := s.Create(target)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package badger is the catalog.Store on the local disk, on the embedded
+// Package badger is the index.Store on the local disk, on the embedded
 // database of that name.
 //
 // Badger is fast, and it is fragile: it dies by SIGBUS when the disk is full
@@ -31,10 +31,10 @@ import (
 
 	badgerdb "github.com/dgraph-io/badger/v4"
 
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
-var _ catalog.Store = (*DB)(nil)
+var _ index.Store = (*DB)(nil)
 
 // ErrInUse says that another process, or another DB of this one, has the index.
 var ErrInUse = errors.New("in use by another process")
@@ -113,7 +113,7 @@ func (d *DB) release() {
 // again until the disk takes them; what is in its log is there at the next Open.
 const closeTimeout = 20 * time.Second
 
-// Close implements catalog.Store. On a disk without room for a tidy end, or that
+// Close implements index.Store. On a disk without room for a tidy end, or that
 // takes no writes, it only makes sure that the next Open finds everything in
 // Badger's log. It returns in any case; what Badger still tries then ends with the
 // process, which must not open the index again.

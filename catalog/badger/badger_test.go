@@ -13,14 +13,13 @@ import (
 	"strings"
 	"testing"
 
+	badgerdb "github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
 	"go.uber.org/goleak"
 
-	badgerdb "github.com/dgraph-io/badger/v4"
-
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/badger"
 	"github.com/sregfs/sregfs/catalog/catalogtest"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 func TestMain(m *testing.M) {
@@ -33,7 +32,7 @@ func TestMain(m *testing.M) {
 
 func TestStore(t *testing.T) {
 	t.Parallel()
-	catalogtest.Run(t, func(t *testing.T) catalog.Store {
+	catalogtest.Run(t, func(t *testing.T) index.Store {
 		return open(t, filepath.Join(t.TempDir(), "index"))
 	})
 }
@@ -50,14 +49,14 @@ func open(t testing.TB, dir string) *badger.DB {
 
 // record returns pair number i in its generation gen: what is stored under
 // a key can be told from what is not, and from what was. It cannot be compressed.
-func record(i, gen int) catalog.KV {
+func record(i, gen int) index.KV {
 	value := make([]byte, 300)
 	rand.NewChaCha8([32]byte{byte(i), byte(i >> 8), byte(i >> 16), byte(gen)}).Read(value)
-	return catalog.KV{Key: fmt.Appendf(nil, "key/%08d", i), Value: value}
+	return index.KV{Key: fmt.Appendf(nil, "key/%08d", i), Value: value}
 }
 
-func records(from, to, gen int) []catalog.KV {
-	all := make([]catalog.KV, 0, to-from)
+func records(from, to, gen int) []index.KV {
+	all := make([]index.KV, 0, to-from)
 	for i := from; i < to; i++ {
 		all = append(all, record(i, gen))
 	}

@@ -10,13 +10,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/badger"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
 // small returns record i as the catalogue would have it: some 150 bytes.
-func small(i int) catalog.KV {
-	return catalog.KV{
+func small(i int) index.KV {
+	return index.KV{
 		Key: fmt.Appendf(nil, "l\x00lab\x00vsoch/collection%03d\x00image%06d\x00latest", i%100, i),
 		Value: fmt.Appendf(nil, "sha256:%032x%032x 1719842%06d %d https://registry.example/v2/",
 			uint64(i)*0x9e3779b97f4a7c15, uint64(i)*0xbf58476d1ce4e5b9, i, i*4096),
@@ -28,7 +28,7 @@ func filled(b *testing.B, n int) string {
 	b.Helper()
 	dir := filepath.Join(b.TempDir(), "index")
 	db := open(b, dir)
-	batch := make([]catalog.KV, 0, 10_000)
+	batch := make([]index.KV, 0, 10_000)
 	for i := range n {
 		if batch = append(batch, small(i)); len(batch) == cap(batch) || i == n-1 {
 			if err := db.Apply(batch...); err != nil {
@@ -79,7 +79,7 @@ func BenchmarkApply(b *testing.B) {
 	for _, n := range []int{1, 100, 10_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			db := open(b, filepath.Join(b.TempDir(), "index"))
-			changes := make([]catalog.KV, n)
+			changes := make([]index.KV, n)
 			for i := 0; b.Loop(); i++ {
 				for j := range changes {
 					changes[j] = small((i*n + j) % 1_000_000)

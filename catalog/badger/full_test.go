@@ -12,13 +12,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sregfs/sregfs/backends/disk/disktest"
 )
 
 // When others fill the disk the process lives, reads work and changes are refused;
 // so also for one that is killed and started again there. With space they work again.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
-	disk := tmpfs(t, 64<<20)
+	disk := disktest.Small(t, "64m")
 	dir := filepath.Join(disk, "state", "index")
 	filler := filepath.Join(disk, "filler")
 	ballast := dir + ".ballast"
@@ -60,7 +62,7 @@ func TestFullDisk(t *testing.T) {
 // An index that fills the disk itself stops early enough to be closed and opened.
 func TestFullDisk_itself(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(tmpfs(t, 64<<20), "state", "index")
+	dir := filepath.Join(disktest.Small(t, "64m"), "state", "index")
 	c := start(t, dir)
 	n := 0
 	for ; n < 1_000_000; n += 1000 {
@@ -87,7 +89,7 @@ func TestFullDisk_itself(t *testing.T) {
 // A ballast, and nothing else, is room enough to start again after a kill.
 func TestFullDisk_ballast(t *testing.T) {
 	t.Parallel()
-	disk := tmpfs(t, 128<<20)
+	disk := disktest.Small(t, "128m")
 	dir := filepath.Join(disk, "state", "index")
 	filler := filepath.Join(disk, "filler")
 	c := start(t, dir)
@@ -109,22 +111,6 @@ func TestFullDisk_ballast(t *testing.T) {
 	await(t, "changes", func() bool { return c.do("put 0 10000 2") == "ok" })
 	c.must(t, sound, "get 0 10000 2")
 	c.must(t, "ok", "close")
-}
-
-// tmpfs mounts a disk of size bytes.
-func tmpfs(t *testing.T, size int64) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
-		skip(t, fmt.Sprint("mount tmpfs: ", err))
-	}
-	t.Cleanup(func() {
-		// Children are ended by a later cleanup than this one.
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
 }
 
 // fill makes the file take what is left of its disk.

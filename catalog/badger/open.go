@@ -167,7 +167,7 @@ func settings(dir string, log *slog.Logger) badgerdb.Options {
 		WithBaseTableSize(1 << 20).
 		WithMemTableSize(memTableSize).WithNumMemtables(numMemTables).
 		WithNumLevelZeroTables(2).WithNumLevelZeroTablesStall(4).
-		WithValueThreshold(1 << 20). // beyond catalog.MaxValue: the value log stays empty
+		WithValueThreshold(1 << 20). // beyond index.MaxValue: the value log stays empty
 		WithValueLogFileSize(16 << 20).
 		// Blocks are read where the system maps them: a copy of ours, unpacked, costs
 		// more memory than packing saves, and twice the time.

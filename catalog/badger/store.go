@@ -12,10 +12,10 @@ import (
 
 	badgerdb "github.com/dgraph-io/badger/v4"
 
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
-// Get implements catalog.Store.
+// Get implements index.Store.
 func (d *DB) Get(key []byte) ([]byte, error) {
 	db, err := d.acquire()
 	if errors.Is(err, syscall.EIO) {
@@ -67,17 +67,17 @@ func (d *DB) contain(fn func() error) error {
 	return err
 }
 
-// Scan implements catalog.Store.
-func (d *DB) Scan(prefix, from []byte) iter.Seq2[catalog.KV, error] {
+// Scan implements index.Store.
+func (d *DB) Scan(prefix, from []byte) iter.Seq2[index.KV, error] {
 	start := prefix
 	if bytes.Compare(from, prefix) > 0 {
 		start = from
 	}
 	prefix, start = spaced(prefix), spaced(start)
-	return func(yield func(catalog.KV, error) bool) {
+	return func(yield func(index.KV, error) bool) {
 		db, err := d.acquire()
 		if err != nil {
-			yield(catalog.KV{}, err)
+			yield(index.KV{}, err)
 			return
 		}
 		defer d.release()
@@ -89,7 +89,7 @@ func (d *DB) Scan(prefix, from []byte) iter.Seq2[catalog.KV, error] {
 		for s.step() && yield(s.kv, nil) {
 		}
 		if s.err != nil {
-			yield(catalog.KV{}, s.err)
+			yield(index.KV{}, s.err)
 		}
 	}
 }
@@ -107,7 +107,7 @@ type scan struct {
 	it  *badgerdb.Iterator
 	err error
 
-	kv    catalog.KV
+	kv    index.KV
 	size  int    // pairs of the next batch
 	bytes []byte // of the batch: keys and values, one after the other
 	ends  []int  // of each key and each value
@@ -131,7 +131,7 @@ func (s *scan) step() bool {
 		begin = s.ends[s.next-1]
 	}
 	key, value := s.ends[s.next], s.ends[s.next+1]
-	s.kv = catalog.KV{Key: s.bytes[begin:key:key], Value: s.bytes[key:value:value]}
+	s.kv = index.KV{Key: s.bytes[begin:key:key], Value: s.bytes[key:value:value]}
 	s.next += 2
 	return true
 }
@@ -194,8 +194,8 @@ func (s *scan) close() {
 	}
 }
 
-// Apply implements catalog.Store.
-func (d *DB) Apply(changes ...catalog.KV) error {
+// Apply implements index.Store.
+func (d *DB) Apply(changes ...index.KV) error {
 	var size int64
 	for _, c := range changes {
 		if err := c.Check(); err != nil {
@@ -232,7 +232,7 @@ func (d *DB) Apply(changes ...catalog.KV) error {
 
 // commit makes as many of the changes as fit one transaction, and returns how
 // many these were.
-func commit(db *badgerdb.DB, changes []catalog.KV) (int, error) {
+func commit(db *badgerdb.DB, changes []index.KV) (int, error) {
 	txn := db.NewTransaction(true)
 	defer txn.Discard()
 	n := 0
@@ -249,7 +249,7 @@ func commit(db *badgerdb.DB, changes []catalog.KV) (int, error) {
 	return n, txn.Commit()
 }
 
-func stage(txn *badgerdb.Txn, c catalog.KV) error {
+func stage(txn *badgerdb.Txn, c index.KV) error {
 	key, value := entry(c.Key, c.Value)
 	if c.Value == nil {
 		return txn.Delete(key)

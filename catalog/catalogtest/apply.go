@@ -9,29 +9,29 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
-var applyTests = map[string]func(*testing.T, catalog.Store){
-	"nothing": func(t *testing.T, s catalog.Store) {
+var applyTests = map[string]func(*testing.T, index.Store){
+	"nothing": func(t *testing.T, s index.Store) {
 		apply(t, s)
 		wantAll(t, s)
 	},
-	"in their order": func(t *testing.T, s catalog.Store) {
+	"in their order": func(t *testing.T, s index.Store) {
 		apply(t, s, kv("a", "1"), del("a"), kv("a", "2"), kv("b", "1"), del("b"))
 		wantAll(t, s, "a=2")
 	},
-	"delete what is not there": func(t *testing.T, s catalog.Store) {
+	"delete what is not there": func(t *testing.T, s index.Store) {
 		apply(t, s, kv("a", "1"))
 		apply(t, s, del("0"), del("aa"), del("z"))
 		wantAll(t, s, "a=1")
 	},
-	"all or none": func(t *testing.T, s catalog.Store) {
+	"all or none": func(t *testing.T, s index.Store) {
 		apply(t, s, kv("old", "1"))
-		for name, bad := range map[string]catalog.KV{
-			"key":          {Key: make([]byte, catalog.MaxKey+1), Value: []byte("v")},
-			"key (delete)": {Key: make([]byte, catalog.MaxKey+1)},
-			"value":        {Key: []byte("k"), Value: make([]byte, catalog.MaxValue+1)},
+		for name, bad := range map[string]index.KV{
+			"key":          {Key: make([]byte, index.MaxKey+1), Value: []byte("v")},
+			"key (delete)": {Key: make([]byte, index.MaxKey+1)},
+			"value":        {Key: []byte("k"), Value: make([]byte, index.MaxValue+1)},
 		} {
 			err := s.Apply(kv("a", "1"), del("old"), bad, kv("b", "2"))
 			if !errors.Is(err, fs.ErrInvalid) {
@@ -41,7 +41,7 @@ var applyTests = map[string]func(*testing.T, catalog.Store){
 		wantAll(t, s, "old=1")
 	},
 	"seen at once": seenAtOnce,
-	"very many": func(t *testing.T, s catalog.Store) {
+	"very many": func(t *testing.T, s index.Store) {
 		const n = 50_000
 		apply(t, s, many(n)...)
 		got, err := collect(s.Scan(nil, nil))
@@ -58,24 +58,24 @@ var applyTests = map[string]func(*testing.T, catalog.Store){
 		apply(t, s, changes[:n-1]...)
 		wantAll(t, s, got[n-1])
 	},
-	"very large": func(t *testing.T, s catalog.Store) {
-		value := make([]byte, catalog.MaxValue)
-		var changes []catalog.KV
+	"very large": func(t *testing.T, s index.Store) {
+		value := make([]byte, index.MaxValue)
+		var changes []index.KV
 		for i := range 20 {
-			changes = append(changes, catalog.KV{Key: fmt.Appendf(nil, "%02d", i), Value: value})
+			changes = append(changes, index.KV{Key: fmt.Appendf(nil, "%02d", i), Value: value})
 		}
 		apply(t, s, changes...)
 		for _, c := range changes {
 			wantGet(t, s, string(c.Key), string(value))
 		}
 	},
-	"slices stay the caller's": func(t *testing.T, s catalog.Store) {
+	"slices stay the caller's": func(t *testing.T, s index.Store) {
 		key, value := []byte("a"), []byte("1")
-		apply(t, s, catalog.KV{Key: key, Value: value})
+		apply(t, s, index.KV{Key: key, Value: value})
 		key[0], value[0] = 'x', 'x'
 		wantAll(t, s, "a=1")
 	},
-	"many goroutines": func(t *testing.T, s catalog.Store) {
+	"many goroutines": func(t *testing.T, s index.Store) {
 		const writers, each = 8, 50
 		var wg sync.WaitGroup
 		for w := range writers {
@@ -112,7 +112,7 @@ var applyTests = map[string]func(*testing.T, catalog.Store){
 
 // seenAtOnce has one goroutine move a pair between two keys while others look:
 // at no moment are there two, or none.
-func seenAtOnce(t *testing.T, s catalog.Store) {
+func seenAtOnce(t *testing.T, s index.Store) {
 	apply(t, s, kv("a", "1"))
 	var wg sync.WaitGroup
 	done := make(chan struct{})

@@ -8,11 +8,11 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
-var lifetimeTests = map[string]func(*testing.T, catalog.Store){
-	"twice": func(t *testing.T, s catalog.Store) {
+var lifetimeTests = map[string]func(*testing.T, index.Store){
+	"twice": func(t *testing.T, s index.Store) {
 		apply(t, s, kv("a", "1"))
 		for range 2 {
 			if err := s.Close(); err != nil {
@@ -20,7 +20,7 @@ var lifetimeTests = map[string]func(*testing.T, catalog.Store){
 			}
 		}
 	},
-	"use afterwards": func(t *testing.T, s catalog.Store) {
+	"use afterwards": func(t *testing.T, s index.Store) {
 		apply(t, s, kv("a", "1"))
 		seq := s.Scan(nil, nil)
 		if err := s.Close(); err != nil {
@@ -42,7 +42,7 @@ var lifetimeTests = map[string]func(*testing.T, catalog.Store){
 
 // closeDuringUse closes a store that others are busy with: they get answers or
 // fs.ErrClosed, and nothing else.
-func closeDuringUse(t *testing.T, s catalog.Store) {
+func closeDuringUse(t *testing.T, s index.Store) {
 	apply(t, s, many(100)...)
 	var wg sync.WaitGroup
 	started := make(chan struct{}, 4)
@@ -73,7 +73,7 @@ func closeDuringUse(t *testing.T, s catalog.Store) {
 
 // closeDuringScan closes a store in the middle of a scan, whose calls may
 // then fail; the scan itself comes to its end, and Close returns.
-func closeDuringScan(t *testing.T, s catalog.Store) {
+func closeDuringScan(t *testing.T, s index.Store) {
 	apply(t, s, many(100)...)
 	closed := make(chan error, 1)
 	n := 0

@@ -9,22 +9,22 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
-var scanTests = map[string]func(*testing.T, catalog.Store){
-	"empty": func(t *testing.T, s catalog.Store) { wantAll(t, s) },
-	"order": func(t *testing.T, s catalog.Store) {
+var scanTests = map[string]func(*testing.T, index.Store){
+	"empty": func(t *testing.T, s index.Store) { wantAll(t, s) },
+	"order": func(t *testing.T, s index.Store) {
 		apply(t, s, kv("b", "3"), kv("\xff", "5"), kv("a\x00b", "2"), kv("b\x00", "4"), kv("a", "1"), kv("", "0"))
 		wantAll(t, s, "=0", "a=1", "a\x00b=2", "b=3", "b\x00=4", "\xff=5")
 	},
-	"prefix": func(t *testing.T, s catalog.Store) {
+	"prefix": func(t *testing.T, s index.Store) {
 		apply(t, s, kv("a", "1"), kv("ab", "2"), kv("ab\xff", "3"), kv("abc", "4"), kv("ac", "5"), kv("\xff\xff", "6"))
 		wantSeq(t, s.Scan([]byte("ab"), nil), "ab=2", "abc=4", "ab\xff=3")
 		wantSeq(t, s.Scan([]byte("\xff"), nil), "\xff\xff=6")
 		wantSeq(t, s.Scan([]byte("b"), nil))
 	},
-	"from": func(t *testing.T, s catalog.Store) {
+	"from": func(t *testing.T, s index.Store) {
 		apply(t, s, kv("a1", "1"), kv("a2", "2"), kv("a3", "3"), kv("b1", "4"))
 		wantSeq(t, s.Scan([]byte("a"), []byte("a2")), "a2=2", "a3=3")
 		wantSeq(t, s.Scan([]byte("a"), []byte("a2\x00")), "a3=3")
@@ -32,13 +32,13 @@ var scanTests = map[string]func(*testing.T, catalog.Store){
 		wantSeq(t, s.Scan([]byte("a"), []byte("b")))
 		wantSeq(t, s.Scan(nil, []byte("a3")), "a3=3", "b1=4")
 	},
-	"deleted": func(t *testing.T, s catalog.Store) {
+	"deleted": func(t *testing.T, s index.Store) {
 		apply(t, s, kv("a", "1"), kv("b", "2"), kv("c", "3"))
 		apply(t, s, del("b"))
 		wantAll(t, s, "a=1", "c=3")
 	},
 	"model": scanModel,
-	"one moment": func(t *testing.T, s catalog.Store) {
+	"one moment": func(t *testing.T, s index.Store) {
 		apply(t, s, many(1000)...)
 		n := 0
 		for pair, err := range s.Scan(nil, nil) {
@@ -59,7 +59,7 @@ var scanTests = map[string]func(*testing.T, catalog.Store){
 		}
 		wantGet(t, s, "n/000500", "new")
 	},
-	"moment of the range": func(t *testing.T, s catalog.Store) {
+	"moment of the range": func(t *testing.T, s index.Store) {
 		seq := s.Scan(nil, nil)
 		wantSeq(t, seq)
 		apply(t, s, kv("a", "1"))
@@ -67,7 +67,7 @@ var scanTests = map[string]func(*testing.T, catalog.Store){
 		apply(t, s, kv("b", "2"))
 		wantSeq(t, seq, "a=1", "b=2")
 	},
-	"breaking out": func(t *testing.T, s catalog.Store) {
+	"breaking out": func(t *testing.T, s index.Store) {
 		apply(t, s, many(100)...)
 		// Each walk left open would keep Close waiting.
 		for range 100 {
@@ -81,7 +81,7 @@ var scanTests = map[string]func(*testing.T, catalog.Store){
 		apply(t, s, kv("z", "1"))
 		wantGet(t, s, "z", "1")
 	},
-	"panic in the loop": func(t *testing.T, s catalog.Store) {
+	"panic in the loop": func(t *testing.T, s index.Store) {
 		apply(t, s, many(10)...)
 		func() {
 			defer func() {
@@ -95,7 +95,7 @@ var scanTests = map[string]func(*testing.T, catalog.Store){
 		}()
 		wantGet(t, s, "n/000001", "1")
 	},
-	"calls in the loop": func(t *testing.T, s catalog.Store) {
+	"calls in the loop": func(t *testing.T, s index.Store) {
 		apply(t, s, many(10)...)
 		for pair, err := range s.Scan([]byte("n/"), nil) {
 			if err != nil {
@@ -103,11 +103,11 @@ var scanTests = map[string]func(*testing.T, catalog.Store){
 			}
 			wantGet(t, s, string(pair.Key), string(pair.Value))
 			wantSeq(t, s.Scan(pair.Key, nil), string(pair.Key)+"="+string(pair.Value))
-			apply(t, s, catalog.KV{Key: pair.Key})
+			apply(t, s, index.KV{Key: pair.Key})
 		}
 		wantAll(t, s)
 	},
-	"arguments stay the caller's": func(t *testing.T, s catalog.Store) {
+	"arguments stay the caller's": func(t *testing.T, s index.Store) {
 		apply(t, s, kv("a1", "1"), kv("a2", "2"), kv("b", "3"))
 		prefix, from := []byte("a"), []byte("a2")
 		seq := s.Scan(prefix, from)
@@ -117,14 +117,14 @@ var scanTests = map[string]func(*testing.T, catalog.Store){
 }
 
 // scanModel compares a store with a map after each of many random changes.
-func scanModel(t *testing.T, s catalog.Store) {
+func scanModel(t *testing.T, s index.Store) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	model := map[string]string{}
 	key := func() string {
 		return strings.Repeat("k", rnd.IntN(3)) + string(rune('a'+rnd.IntN(8)))
 	}
 	for step := range 300 {
-		var changes []catalog.KV
+		var changes []index.KV
 		for range rnd.IntN(6) {
 			k := key()
 			if rnd.IntN(3) == 0 {

@@ -10,22 +10,22 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // A list of 100,000 images on its way from one side to the other.
 func BenchmarkList(b *testing.B) {
 	const n = 100_000
-	all := make([]catalog.Record, 1000)
+	all := make([]verbs.Record, 1000)
 	for i := range all {
 		ref := backends.Ref{Collection: "group/team", Name: fmt.Sprintf("image%05d", i), Tag: "1.0"}
-		all[i] = catalog.Record{
+		all[i] = verbs.Record{
 			URI: "lab://" + ref.String(), Remote: "lab", Ref: ref, Size: 700 << 20, State: "remote", Format: "sif",
 			Digest:   "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
 			Modified: time.Date(2026, 1, 1, 0, 0, i, 0, time.UTC),
 		}
 	}
-	list := func(yield func(catalog.Record, error) bool) {
+	list := func(yield func(verbs.Record, error) bool) {
 		for i := range n {
 			if !yield(all[i%len(all)], nil) {
 				return
@@ -40,7 +40,7 @@ func BenchmarkList(b *testing.B) {
 		b.Run(verb, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if got, err := backends.Collect(call[catalog.Record](b.Context(), c, verb, noneRequest{}, nil)); err != nil || len(got) != n {
+				if got, err := backends.Collect(call[verbs.Record](b.Context(), c, verb, noneRequest{}, nil)); err != nil || len(got) != n {
 					b.Fatalf("%d images, %v", len(got), err)
 				}
 			}

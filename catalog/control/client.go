@@ -21,6 +21,7 @@ import (
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/inspect"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // ErrNobody means that nothing serves the socket.
@@ -30,7 +31,7 @@ var ErrNobody = errors.New("no mount is running")
 // before any work: nothing was done, and another one may serve the socket soon.
 var ErrUnheard = errors.New("the mount ended before it heard of this")
 
-// A Client calls the verbs of a catalogue, which may be in another process. Its
+// A Client calls verbs, which may be in another process. Its
 // methods are those of catalog.Catalog, with the same errors; file names must be
 // absolute. Methods may be called from many goroutines at once. When the context
 // of a call ends, so does the work on the other side.
@@ -156,7 +157,7 @@ func (c *Client) post(ctx context.Context, verb string, req any, fn func(frame) 
 	}
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set(protocolHeader, strconv.Itoa(Protocol))
-	r.Header.Set(umaskHeader, strconv.FormatUint(uint64(catalog.Umask()), 8))
+	r.Header.Set(umaskHeader, strconv.FormatUint(uint64(verbs.Umask()), 8))
 	resp, err := c.http.Do(r)
 	if err != nil {
 		err = transportError(ctx, err)
@@ -218,121 +219,121 @@ func none(seq iter.Seq2[struct{}, error]) error {
 	return nil
 }
 
-// Images is catalog.Catalog.Images.
-func (c *Client) Images(ctx context.Context, query, remote string, refresh bool) iter.Seq2[catalog.Record, error] {
-	return call[catalog.Record](ctx, c, "images", imagesRequest{Query: query, Remote: remote, Refresh: refresh}, nil)
+// Images is verbs.Verbs.Images.
+func (c *Client) Images(ctx context.Context, o verbs.ImagesOptions) iter.Seq2[verbs.Record, error] {
+	return call[verbs.Record](ctx, c, "images", imagesRequest{ImagesOptions: o}, nil)
 }
 
 // ImagesBrief is Images with less of each record: URI, Size, Modified, State and
 // Pinned.
-func (c *Client) ImagesBrief(ctx context.Context, query, remote string, refresh bool) iter.Seq2[catalog.Record, error] {
-	return call[catalog.Record](ctx, c, "images", imagesRequest{Query: query, Remote: remote, Refresh: refresh, Brief: true}, nil)
+func (c *Client) ImagesBrief(ctx context.Context, o verbs.ImagesOptions) iter.Seq2[verbs.Record, error] {
+	return call[verbs.Record](ctx, c, "images", imagesRequest{ImagesOptions: o, Brief: true}, nil)
 }
 
-// Search is catalog.Catalog.Search.
-func (c *Client) Search(ctx context.Context, query, remote string) iter.Seq2[catalog.Record, error] {
-	return call[catalog.Record](ctx, c, "search", imagesRequest{Query: query, Remote: remote}, nil)
+// Search is verbs.Verbs.Search.
+func (c *Client) Search(ctx context.Context, query, remote string) iter.Seq2[verbs.Record, error] {
+	return call[verbs.Record](ctx, c, "search", imagesRequest{ImagesOptions: verbs.ImagesOptions{Query: query, Remote: remote}}, nil)
 }
 
-// Labels is catalog.Catalog.Labels.
-func (c *Client) Labels(ctx context.Context, key, value, remote string) iter.Seq2[catalog.Label, error] {
-	return call[catalog.Label](ctx, c, "labels", labelsRequest{Key: key, Value: value, Remote: remote}, nil)
+// Labels is verbs.Verbs.Labels.
+func (c *Client) Labels(ctx context.Context, o verbs.LabelsOptions) iter.Seq2[verbs.Label, error] {
+	return call[verbs.Label](ctx, c, "labels", o, nil)
 }
 
-// Get is catalog.Catalog.Get.
-func (c *Client) Get(ctx context.Context, uri string) (catalog.Record, error) {
-	return one(call[catalog.Record](ctx, c, "get", uriRequest{URI: uri}, nil))
+// Get is verbs.Verbs.Get.
+func (c *Client) Get(ctx context.Context, uri string) (verbs.Record, error) {
+	return one(call[verbs.Record](ctx, c, "get", uriRequest{URI: uri}, nil))
 }
 
-// Find is catalog.Catalog.Find.
-func (c *Client) Find(ctx context.Context, uri string) (catalog.Record, error) {
-	return one(call[catalog.Record](ctx, c, "find", uriRequest{URI: uri}, nil))
+// Find is verbs.Verbs.Find.
+func (c *Client) Find(ctx context.Context, uri string) (verbs.Record, error) {
+	return one(call[verbs.Record](ctx, c, "find", uriRequest{URI: uri}, nil))
 }
 
-// An Inspection is a catalog.Inspection whose facts have their type.
+// An Inspection is a verbs.Inspection whose facts have their type.
 type Inspection struct {
-	Record catalog.Record `json:"image"`
+	Record verbs.Record   `json:"image"`
 	Facts  *inspect.Facts `json:"facts"`
 }
 
-// Inspect is catalog.Catalog.Inspect.
+// Inspect is verbs.Verbs.Inspect.
 func (c *Client) Inspect(ctx context.Context, uri string) (Inspection, error) {
 	return one(call[Inspection](ctx, c, "inspect", uriRequest{URI: uri}, nil))
 }
 
-// Pull is catalog.Catalog.Pull.
-func (c *Client) Pull(ctx context.Context, uri, to string, force bool, p catalog.Progress) (catalog.Record, error) {
-	return one(call[catalog.Record](ctx, c, "pull", pullRequest{URI: uri, To: to, Force: force}, p))
+// Pull is verbs.Verbs.Pull.
+func (c *Client) Pull(ctx context.Context, uri string, o verbs.PullOptions, p catalog.Progress) (verbs.Record, error) {
+	return one(call[verbs.Record](ctx, c, "pull", pullRequest{URI: uri, PullOptions: o}, p))
 }
 
-// Choose is catalog.Catalog.Choose.
-func (c *Client) Choose(ctx context.Context, pattern string) iter.Seq2[catalog.Record, error] {
-	return call[catalog.Record](ctx, c, "choose", uriRequest{URI: pattern}, nil)
+// Choose is verbs.Verbs.Choose.
+func (c *Client) Choose(ctx context.Context, pattern string) iter.Seq2[verbs.Record, error] {
+	return call[verbs.Record](ctx, c, "choose", uriRequest{URI: pattern}, nil)
 }
 
-// Warm is catalog.Catalog.Warm.
-func (c *Client) Warm(ctx context.Context, uri string, o catalog.WarmOptions, p catalog.Progress) (catalog.Warmed, error) {
-	return one(call[catalog.Warmed](ctx, c, "warm", warmRequest{URI: uri, WarmOptions: o}, p))
+// Warm is verbs.Verbs.Warm.
+func (c *Client) Warm(ctx context.Context, uri string, o verbs.WarmOptions, p catalog.Progress) (verbs.Warmed, error) {
+	return one(call[verbs.Warmed](ctx, c, "warm", warmRequest{URI: uri, WarmOptions: o}, p))
 }
 
-// Cached is catalog.Catalog.Cached.
-func (c *Client) Cached(ctx context.Context, patterns []string) iter.Seq2[catalog.Cached, error] {
-	return call[catalog.Cached](ctx, c, "cached", patternsRequest{Patterns: patterns}, nil)
+// Cached is verbs.Verbs.Cached.
+func (c *Client) Cached(ctx context.Context, patterns []string) iter.Seq2[verbs.Cached, error] {
+	return call[verbs.Cached](ctx, c, "cached", patternsRequest{Patterns: patterns}, nil)
 }
 
-// CacheUse is catalog.Catalog.CacheUse.
-func (c *Client) CacheUse(ctx context.Context) (catalog.CacheUse, error) {
-	return one(call[catalog.CacheUse](ctx, c, "cache-use", noneRequest{}, nil))
+// CacheUse is verbs.Verbs.CacheUse.
+func (c *Client) CacheUse(ctx context.Context) (verbs.CacheUse, error) {
+	return one(call[verbs.CacheUse](ctx, c, "cache-use", noneRequest{}, nil))
 }
 
-// RemoveCached is catalog.Catalog.RemoveCached.
+// RemoveCached is verbs.Verbs.RemoveCached.
 func (c *Client) RemoveCached(ctx context.Context, key cache.Key) (freed int64, err error) {
 	return one(call[int64](ctx, c, "cache-remove", keyRequest{Key: key}, nil))
 }
 
-// VerifyCached is catalog.Catalog.VerifyCached.
+// VerifyCached is verbs.Verbs.VerifyCached.
 func (c *Client) VerifyCached(ctx context.Context, key cache.Key, p catalog.Progress) error {
 	return none(call[struct{}](ctx, c, "cache-verify", keyRequest{Key: key}, p))
 }
 
-// Push is catalog.Catalog.Push.
-func (c *Client) Push(ctx context.Context, path, uri string, force bool, p catalog.Progress) (catalog.Record, error) {
-	return one(call[catalog.Record](ctx, c, "push", fileRequest{Path: path, URI: uri, Force: force}, p))
+// Push is verbs.Verbs.Push.
+func (c *Client) Push(ctx context.Context, path, uri string, o verbs.PushOptions, p catalog.Progress) (verbs.Record, error) {
+	return one(call[verbs.Record](ctx, c, "push", fileRequest{Path: path, URI: uri, AddOptions: verbs.AddOptions{Force: o.Force}}, p))
 }
 
-// Add is catalog.Catalog.Add.
-func (c *Client) Add(ctx context.Context, path, uri string, move, force bool, p catalog.Progress) (catalog.Record, error) {
-	return one(call[catalog.Record](ctx, c, "add", fileRequest{Path: path, URI: uri, Move: move, Force: force}, p))
+// Add is verbs.Verbs.Add.
+func (c *Client) Add(ctx context.Context, path, uri string, o verbs.AddOptions, p catalog.Progress) (verbs.Record, error) {
+	return one(call[verbs.Record](ctx, c, "add", fileRequest{Path: path, URI: uri, AddOptions: o}, p))
 }
 
-// Removable is catalog.Catalog.Removable.
-func (c *Client) Removable(ctx context.Context, uri string) (catalog.Record, error) {
-	return one(call[catalog.Record](ctx, c, "removable", uriRequest{URI: uri}, nil))
+// Removable is verbs.Verbs.Removable.
+func (c *Client) Removable(ctx context.Context, uri string) (verbs.Record, error) {
+	return one(call[verbs.Record](ctx, c, "removable", uriRequest{URI: uri}, nil))
 }
 
-// Remove is catalog.Catalog.Remove.
-func (c *Client) Remove(ctx context.Context, uri, means string) (catalog.Record, error) {
-	return one(call[catalog.Record](ctx, c, "remove", removeRequest{URI: uri, Means: means}, nil))
+// Remove is verbs.Verbs.Remove.
+func (c *Client) Remove(ctx context.Context, uri, means string) (verbs.Record, error) {
+	return one(call[verbs.Record](ctx, c, "remove", removeRequest{URI: uri, Means: means}, nil))
 }
 
-// Share is catalog.Catalog.Share.
-func (c *Client) Share(ctx context.Context, uri, with string) (catalog.Shared, error) {
-	return one(call[catalog.Shared](ctx, c, "share", shareRequest{URI: uri, With: with}, nil))
+// Share is verbs.Verbs.Share.
+func (c *Client) Share(ctx context.Context, uri, with string) (verbs.Shared, error) {
+	return one(call[verbs.Shared](ctx, c, "share", shareRequest{URI: uri, With: with}, nil))
 }
 
-// Pin is catalog.Catalog.Pin.
-func (c *Client) Pin(ctx context.Context, uri string) (catalog.Record, error) {
-	return one(call[catalog.Record](ctx, c, "pin", uriRequest{URI: uri}, nil))
+// Pin is verbs.Verbs.Pin.
+func (c *Client) Pin(ctx context.Context, uri string) (verbs.Record, error) {
+	return one(call[verbs.Record](ctx, c, "pin", uriRequest{URI: uri}, nil))
 }
 
-// Unpin is catalog.Catalog.Unpin.
-func (c *Client) Unpin(ctx context.Context, uri string) (catalog.Record, error) {
-	return one(call[catalog.Record](ctx, c, "unpin", uriRequest{URI: uri}, nil))
+// Unpin is verbs.Verbs.Unpin.
+func (c *Client) Unpin(ctx context.Context, uri string) (verbs.Record, error) {
+	return one(call[verbs.Record](ctx, c, "unpin", uriRequest{URI: uri}, nil))
 }
 
-// Status is catalog.Catalog.Status, with what the mounting program adds.
-func (c *Client) Status(ctx context.Context) (catalog.Status, error) {
-	return one(call[catalog.Status](ctx, c, "status", noneRequest{}, nil))
+// Status is verbs.Verbs.Status, with what the mounting program adds.
+func (c *Client) Status(ctx context.Context) (verbs.Status, error) {
+	return one(call[verbs.Status](ctx, c, "status", noneRequest{}, nil))
 }
 
 // Reloaded is what a mount made of its configuration when it read it again.
@@ -349,12 +350,12 @@ func (c *Client) Reload(ctx context.Context, reopen string) (Reloaded, error) {
 	return one(call[Reloaded](ctx, c, "reload", reloadRequest{Reopen: reopen}, nil))
 }
 
-// Retry is catalog.Catalog.Retry.
+// Retry is uploads.Uploads.Retry.
 func (c *Client) Retry(ctx context.Context, id string, p catalog.Progress) error {
 	return none(call[struct{}](ctx, c, "retry", idRequest{ID: id}, p))
 }
 
-// Discard is catalog.Catalog.Discard.
+// Discard is uploads.Uploads.Discard.
 func (c *Client) Discard(ctx context.Context, id string) error {
 	return none(call[struct{}](ctx, c, "discard", idRequest{ID: id}, nil))
 }

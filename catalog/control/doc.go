@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package control carries the verbs of package catalog over a Unix socket, so
+// Package control carries what package catalog/verbs does over a Unix socket, so
 // that the sreg command and a running mount do not open the same state twice.
 //
-// [Handler] serves a catalogue, [Client] calls it. A client from [Dial] talks to
+// [Handler] serves them, [Client] calls it. A client from [Dial] talks to
 // another process; one from [Local] calls a handler in its own, through the same
 // code, so that a command behaves alike with and without a mount.
 //

@@ -108,7 +108,7 @@ func (f *frameWriter) flushLocked() {
 	f.flush()
 }
 
-// end writes the last frame. Nothing is written afterwards, whoever still calls.
+// end writes the last frame. Later calls write nothing.
 func (f *frameWriter) end(err error) {
 	last := frame{End: true}
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"mime"
@@ -15,7 +16,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // Protocol is the number that both sides must agree on.
@@ -26,7 +27,7 @@ const MaxRequest = 1 << 20
 
 const (
 	protocolHeader = "Sregfs-Protocol"
-	umaskHeader    = "Sregfs-Umask" // of the caller, in octal; see catalog.WithUmask
+	umaskHeader    = "Sregfs-Umask" // of the caller, in octal; see verbs.WithUmask
 	framesType     = "application/x-ndjson"
 )
 
@@ -35,8 +36,8 @@ type Options struct {
 	Mount   string                   // mount point to report in Status; "" if none
 	Details func() map[string]string // more to report in Status; may be nil
 
-	Refusals func() []catalog.Refusal // also to report in Status; may be nil
-	// Settle returns when everybody who shows the tree shows it as it is now; may
+	Refusals func() []verbs.Refusal // also to report in Status; may be nil
+	// Settle returns when the mount shows the tree as it is now; may
 	// be nil. A verb that changes the tree waits for it, for settleTime at most.
 	Settle func(ctx context.Context) error
 	// Reload takes up what is new in the configuration; see Client.Reload. It may be
@@ -45,19 +46,19 @@ type Options struct {
 	Log    *slog.Logger // gets each verb and its outcome; nil drops them
 }
 
-// Handler serves the verbs of c. The work of a request ends when the client goes
-// away. It may be used from many goroutines at once, like c.
-func Handler(c *catalog.Catalog, opts Options) http.Handler {
+// Handler serves v. The work of a request ends when the client goes
+// away. It may be used from many goroutines at once, like v.
+func Handler(v *verbs.Verbs, opts Options) http.Handler {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	return newMux(opts.Log, verbs(c, opts))
+	return newMux(opts.Log, allVerbs(v, opts))
 }
 
 // settleTime is how long a verb that is done waits for the mount to show it.
 const settleTime = 2 * time.Second
 
-// settle makes who called a verb find the tree as the verb left it.
+// settle waits until the mount shows what a verb did.
 func (o Options) settle(ctx context.Context) {
 	if o.Settle == nil {
 		return
@@ -95,9 +96,9 @@ func verbOf[Req any](fn func(ctx context.Context, req Req, out *frameWriter) err
 	}
 }
 
-func newMux(log *slog.Logger, verbs map[string]verb) http.Handler {
+func newMux(log *slog.Logger, all map[string]verb) http.Handler {
 	mux := http.NewServeMux()
-	for name, v := range verbs {
+	for name, v := range all {
 		mux.Handle("POST /v1/"+name, serveVerb(log, name, v))
 	}
 	mux.Handle("/", serveVerb(log, "unknown", func(context.Context, *json.Decoder, *frameWriter) error {
@@ -128,9 +129,11 @@ func serveVerb(log *slog.Logger, name string, v verb) http.Handler {
 			body := http.MaxBytesReader(w, r.Body, MaxRequest)
 			ctx := r.Context()
 			if umask, err := strconv.ParseUint(r.Header.Get(umaskHeader), 8, 9); err == nil {
-				ctx = catalog.WithUmask(ctx, fs.FileMode(umask))
+				ctx = verbs.WithUmask(ctx, fs.FileMode(umask))
 			}
 			err = backends.Guard(log, func() error { return v(ctx, json.NewDecoder(body), out) })
+			// A connection that is closed with unread bytes is reset, and the answer is lost.
+			_, _ = io.CopyN(io.Discard, r.Body, MaxRequest)
 		}
 		log.Debug("control", "verb", name, "err", err)
 		out.end(err)

@@ -15,7 +15,7 @@ import (
 
 // A verb may take hours, but the process that does it answers at once whether it is
 // alive: it is asked while a verb is under way. One that is stopped, or hangs, takes
-// connections all the same: the kernel does that.
+// connections nevertheless: the kernel does that.
 const (
 	pingEvery   = 3 * time.Second
 	pingTimeout = 15 * time.Second

@@ -66,7 +66,7 @@ func Listen(socket string) (net.Listener, error) {
 	return peerListener{l}, nil
 }
 
-// A peerListener hangs up on callers who are somebody else.
+// A peerListener closes connections of other users.
 type peerListener struct{ net.Listener }
 
 // Accept implements net.Listener.

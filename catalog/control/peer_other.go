@@ -4,7 +4,9 @@
 
 package control
 
-import "net"
+import (
+	"net"
+)
 
 // Elsewhere the modes of the socket and its directory have to do.
 

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // A verb that changes the tree returns when the mount shows it; one that only looks
@@ -17,7 +19,7 @@ func TestVerbs_settle(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			var settled atomic.Int64
-			h := Handler(newCatalog(t), Options{Settle: func(context.Context) error { settled.Add(1); return nil }})
+			h := Handler(newVerbs(t), Options{Settle: func(context.Context) error { settled.Add(1); return nil }})
 			c := Local(h)
 			if kind == "socket" {
 				var err error
@@ -40,9 +42,9 @@ func TestVerbs_settle(t *testing.T) {
 					t.Errorf("%s: %v; the mount was waited for %d times, want %d", verb, err, n, want)
 				}
 			}
-			_, err = c.Push(t.Context(), file, "a/b:1", false, nil)
+			_, err = c.Push(t.Context(), file, "a/b:1", verbs.PushOptions{}, nil)
 			check("push", err, true)
-			_, err = c.Add(t.Context(), file, "a/b:2", false, false, nil)
+			_, err = c.Add(t.Context(), file, "a/b:2", verbs.AddOptions{}, nil)
 			check("add", err, true)
 			_, err = c.Get(t.Context(), "a/b:1")
 			check("get", err, false)
@@ -54,7 +56,7 @@ func TestVerbs_settle(t *testing.T) {
 			}
 			check("remove what is not there", nil, true)
 			for _, refresh := range []bool{false, true} {
-				for _, err := range c.Images(t.Context(), "", "", refresh) {
+				for _, err := range c.Images(t.Context(), verbs.ImagesOptions{Refresh: refresh}) {
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -68,12 +70,12 @@ func TestVerbs_settle(t *testing.T) {
 // A mount that cannot be told keeps nobody waiting for long.
 func TestVerbs_settleEnds(t *testing.T) {
 	t.Parallel()
-	h := Handler(newCatalog(t), Options{Settle: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }})
+	h := Handler(newVerbs(t), Options{Settle: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }})
 	file, err := filepath.Abs(image)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Local(h).Push(t.Context(), file, "a/b:1", false, nil); err != nil {
+	if _, err := Local(h).Push(t.Context(), file, "a/b:1", verbs.PushOptions{}, nil); err != nil {
 		t.Errorf("Push: %v", err)
 	}
 }

@@ -13,17 +13,15 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/cache"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // The requests of the verbs. File names in them are absolute: the two sides
 // need not have the same working directory.
 type (
 	imagesRequest struct {
-		Query   string `json:"query,omitempty"`
-		Remote  string `json:"remote,omitempty"`
-		Refresh bool   `json:"refresh,omitempty"`
-		Brief   bool   `json:"brief,omitempty"` // the fields of briefRecord are enough
+		verbs.ImagesOptions
+		Brief bool `json:"brief,omitempty"` // the fields of briefRecord are enough
 	}
 	uriRequest struct {
 		URI string `json:"uri"`
@@ -34,12 +32,7 @@ type (
 	idRequest struct {
 		ID string `json:"id"`
 	}
-	noneRequest   struct{}
-	labelsRequest struct {
-		Key    string `json:"key,omitempty"`
-		Value  string `json:"value,omitempty"`
-		Remote string `json:"remote,omitempty"`
-	}
+	noneRequest  struct{}
 	shareRequest struct {
 		URI  string `json:"uri"`
 		With string `json:"with,omitempty"`
@@ -49,13 +42,12 @@ type (
 		Means string `json:"means,omitempty"`
 	}
 	pullRequest struct {
-		URI   string `json:"uri"`
-		To    string `json:"to,omitempty"`
-		Force bool   `json:"force,omitempty"`
+		URI string `json:"uri"`
+		verbs.PullOptions
 	}
 	warmRequest struct {
 		URI string `json:"uri"`
-		catalog.WarmOptions
+		verbs.WarmOptions
 	}
 	patternsRequest struct {
 		Patterns []string `json:"patterns"`
@@ -64,25 +56,24 @@ type (
 		Key cache.Key `json:"key"`
 	}
 	fileRequest struct {
-		Path  string `json:"path"`
-		URI   string `json:"uri"`
-		Force bool   `json:"force,omitempty"`
-		Move  bool   `json:"move,omitempty"`
+		Path string `json:"path"`
+		URI  string `json:"uri"`
+		verbs.AddOptions
 	}
 )
 
-func verbs(c *catalog.Catalog, opts Options) map[string]verb {
-	all := factVerbs(c, opts)
-	maps.Copy(all, byteVerbs(c, opts))
-	maps.Copy(all, cacheVerbs(c))
+func allVerbs(v *verbs.Verbs, opts Options) map[string]verb {
+	all := factVerbs(v, opts)
+	maps.Copy(all, byteVerbs(v, opts))
+	maps.Copy(all, cacheVerbs(v))
 	return all
 }
 
 // factVerbs are those that move no bytes of an image.
-func factVerbs(c *catalog.Catalog, opts Options) map[string]verb {
+func factVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 	return map[string]verb{
 		"images": verbOf(func(ctx context.Context, r imagesRequest, out *frameWriter) error {
-			all := c.Images(ctx, r.Query, r.Remote, r.Refresh)
+			all := v.Images(ctx, r.ImagesOptions)
 			if r.Refresh {
 				defer opts.settle(ctx)
 			}
@@ -92,32 +83,32 @@ func factVerbs(c *catalog.Catalog, opts Options) map[string]verb {
 			return sendAll(out, all)
 		}),
 		"search": verbOf(func(ctx context.Context, r imagesRequest, out *frameWriter) error {
-			return sendAll(out, c.Search(ctx, r.Query, r.Remote))
+			return sendAll(out, v.Search(ctx, r.Query, r.Remote))
 		}),
-		"labels": verbOf(func(ctx context.Context, r labelsRequest, out *frameWriter) error {
-			return sendAll(out, c.Labels(ctx, r.Key, r.Value, r.Remote))
+		"labels": verbOf(func(ctx context.Context, r verbs.LabelsOptions, out *frameWriter) error {
+			return sendAll(out, v.Labels(ctx, r))
 		}),
 		"choose": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
-			return sendAll(out, c.Choose(ctx, r.URI))
+			return sendAll(out, v.Choose(ctx, r.URI))
 		}),
 		"get": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
-			return sendOne[catalog.Record](out)(c.Get(ctx, r.URI))
+			return sendOne[verbs.Record](out)(v.Get(ctx, r.URI))
 		}),
 		"find": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
-			return sendOne[catalog.Record](out)(c.Find(ctx, r.URI))
+			return sendOne[verbs.Record](out)(v.Find(ctx, r.URI))
 		}),
 		"inspect": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
-			in, err := c.Inspect(ctx, r.URI)
+			in, err := v.Inspect(ctx, r.URI)
 			if err != nil {
 				return err
 			}
 			return out.item(in)
 		}),
 		"share": verbOf(func(ctx context.Context, r shareRequest, out *frameWriter) error {
-			return sendOne[catalog.Shared](out)(c.Share(ctx, r.URI, r.With))
+			return sendOne[verbs.Shared](out)(v.Share(ctx, r.URI, r.With))
 		}),
 		"pin": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
-			return sendOne[catalog.Record](out)(c.Pin(ctx, r.URI))
+			return sendOne[verbs.Record](out)(v.Pin(ctx, r.URI))
 		}),
 		"reload": opts.changing(verbOf(func(ctx context.Context, r reloadRequest, out *frameWriter) error {
 			if opts.Reload == nil {
@@ -126,75 +117,75 @@ func factVerbs(c *catalog.Catalog, opts Options) map[string]verb {
 			return sendOne[Reloaded](out)(opts.Reload(ctx, r.Reopen))
 		})),
 		"unpin": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
-			return sendOne[catalog.Record](out)(c.Unpin(ctx, r.URI))
+			return sendOne[verbs.Record](out)(v.Unpin(ctx, r.URI))
 		}),
 		"status": verbOf(func(ctx context.Context, _ noneRequest, out *frameWriter) error {
-			return sendStatus(ctx, c, opts, out)
+			return sendStatus(ctx, v, opts, out)
 		}),
 	}
 }
 
 // byteVerbs are those that do.
-func byteVerbs(c *catalog.Catalog, opts Options) map[string]verb {
+func byteVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 	return map[string]verb{
 		"pull": verbOf(func(ctx context.Context, r pullRequest, out *frameWriter) error {
 			if err := checkPath(r.To, true); err != nil {
 				return err
 			}
-			return sendOne[catalog.Record](out)(c.Pull(ctx, r.URI, r.To, r.Force, out.progress))
+			return sendOne[verbs.Record](out)(v.Pull(ctx, r.URI, r.PullOptions, out.progress))
 		}),
 		"warm": verbOf(func(ctx context.Context, r warmRequest, out *frameWriter) error {
 			if err := checkPath(r.To, true); err != nil {
 				return err
 			}
-			return sendOne[catalog.Warmed](out)(c.Warm(ctx, r.URI, r.WarmOptions, out.progress))
+			return sendOne[verbs.Warmed](out)(v.Warm(ctx, r.URI, r.WarmOptions, out.progress))
 		}),
 		"push": opts.changing(verbOf(func(ctx context.Context, r fileRequest, out *frameWriter) error {
 			if err := checkPath(r.Path, false); err != nil {
 				return err
 			}
-			return sendOne[catalog.Record](out)(c.Push(ctx, r.Path, r.URI, r.Force, out.progress))
+			return sendOne[verbs.Record](out)(v.Push(ctx, r.Path, r.URI, verbs.PushOptions{Force: r.Force}, out.progress))
 		})),
 		"add": opts.changing(verbOf(func(ctx context.Context, r fileRequest, out *frameWriter) error {
 			if err := checkPath(r.Path, false); err != nil {
 				return err
 			}
-			return sendOne[catalog.Record](out)(c.Add(ctx, r.Path, r.URI, r.Move, r.Force, out.progress))
+			return sendOne[verbs.Record](out)(v.Add(ctx, r.Path, r.URI, r.AddOptions, out.progress))
 		})),
 		"removable": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
-			return sendOne[catalog.Record](out)(c.Removable(ctx, r.URI))
+			return sendOne[verbs.Record](out)(v.Removable(ctx, r.URI))
 		}),
 		"remove": opts.changing(verbOf(func(ctx context.Context, r removeRequest, out *frameWriter) error {
-			return sendOne[catalog.Record](out)(c.Remove(ctx, r.URI, r.Means))
+			return sendOne[verbs.Record](out)(v.Remove(ctx, r.URI, r.Means))
 		})),
 		"retry": opts.changing(verbOf(func(ctx context.Context, r idRequest, out *frameWriter) error {
-			return c.Retry(ctx, r.ID, out.progress)
+			return v.Uploads().Retry(ctx, r.ID, out.progress)
 		})),
 		"discard": opts.changing(verbOf(func(ctx context.Context, r idRequest, _ *frameWriter) error {
-			return c.Discard(ctx, r.ID)
+			return v.Uploads().Discard(ctx, r.ID)
 		})),
 	}
 }
 
 // cacheVerbs are those about the cache.
-func cacheVerbs(c *catalog.Catalog) map[string]verb {
+func cacheVerbs(v *verbs.Verbs) map[string]verb {
 	return map[string]verb{
 		"cached": verbOf(func(ctx context.Context, r patternsRequest, out *frameWriter) error {
-			return sendAll(out, c.Cached(ctx, r.Patterns))
+			return sendAll(out, v.Cached(ctx, r.Patterns))
 		}),
 		"cache-use": verbOf(func(ctx context.Context, _ noneRequest, out *frameWriter) error {
-			return sendOne[catalog.CacheUse](out)(c.CacheUse(ctx))
+			return sendOne[verbs.CacheUse](out)(v.CacheUse(ctx))
 		}),
 		"cache-remove": verbOf(func(ctx context.Context, r keyRequest, out *frameWriter) error {
-			return sendOne[int64](out)(c.RemoveCached(ctx, r.Key))
+			return sendOne[int64](out)(v.RemoveCached(ctx, r.Key))
 		}),
 		"cache-verify": verbOf(func(ctx context.Context, r keyRequest, out *frameWriter) error {
-			return c.VerifyCached(ctx, r.Key, out.progress)
+			return v.VerifyCached(ctx, r.Key, out.progress)
 		}),
 	}
 }
 
-// A briefRecord is what a person sees of a catalog.Record in a list: of 100,000
+// A briefRecord is what a person sees of a verbs.Record in a list: of 100,000
 // images the rest would take longer to send than all else.
 type briefRecord struct {
 	URI      string      `json:"uri"`
@@ -204,7 +195,7 @@ type briefRecord struct {
 	Pinned   bool        `json:"pinned,omitempty"`
 }
 
-func brief(all iter.Seq2[catalog.Record, error]) iter.Seq2[*briefRecord, error] {
+func brief(all iter.Seq2[verbs.Record, error]) iter.Seq2[*briefRecord, error] {
 	return func(yield func(*briefRecord, error) bool) {
 		for r, err := range all {
 			if !yield(&briefRecord{r.URI, r.Size, r.Modified, r.State, r.Pinned}, err) {
@@ -236,8 +227,8 @@ func sendOne[Item any](out *frameWriter) func(Item, error) error {
 	}
 }
 
-func sendStatus(ctx context.Context, c *catalog.Catalog, opts Options, out *frameWriter) error {
-	st, err := c.Status(ctx)
+func sendStatus(ctx context.Context, v *verbs.Verbs, opts Options, out *frameWriter) error {
+	st, err := v.Status(ctx)
 	if err != nil {
 		return err
 	}

@@ -18,13 +18,16 @@ import (
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/mem"
+	"github.com/sregfs/sregfs/catalog/uploads"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 const image = "../inspect/testdata/small-plain.simg"
 
-// newCatalog returns a catalogue with a local store in a temporary directory.
-func newCatalog(t *testing.T) *catalog.Catalog {
+// newVerbs returns the verbs of a catalogue with a local store in a temporary directory.
+func newVerbs(t *testing.T) *verbs.Verbs {
 	t.Helper()
 	tmp := t.TempDir()
 	b, err := dir.Open(t.Context(), backends.Env{Remote: "local", Type: "dir", Config: map[string]any{"path": filepath.Join(tmp, "images")}})
@@ -37,24 +40,23 @@ func newCatalog(t *testing.T) *catalog.Catalog {
 			return nil, err
 		}
 		drafts, err := spool.Open(filepath.Join(tmp, "spool"), spool.Options{})
-		return &catalog.State{Store: mem.New(), Cache: blobs, Spool: drafts}, err
+		return &catalog.State{Index: index.New(mem.New()), Cache: blobs, Spool: drafts}, err
 	}
 	c, err := catalog.New(catalog.Options{
 		Remotes: []catalog.Remote{{Name: "local", Type: "dir", Client: backends.NewClient("local", b, backends.ClientOptions{}),
 			Policy: catalog.Policy{Overwrite: true, Delete: true}}},
 		State:   state,
 		Records: filepath.Join(tmp, "records"),
-		Version: "test",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := c.Close(t.Context()); err != nil && t.Context().Err() == nil {
+		if err := c.Close(); err != nil && t.Context().Err() == nil {
 			t.Error(err)
 		}
 	})
-	return c
+	return verbs.New(c, uploads.New(c, nil), verbs.Options{Version: "test"})
 }
 
 // Each method of Client gives what the method of Catalog gives, over a socket too.
@@ -63,8 +65,8 @@ func TestVerbs(t *testing.T) {
 	for _, kind := range []string{"local", "socket"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			cat := newCatalog(t)
-			h := Handler(cat, Options{Mount: "/mnt", Details: func() map[string]string { return map[string]string{"a": "b"} }})
+			v := newVerbs(t)
+			h := Handler(v, Options{Mount: "/mnt", Details: func() map[string]string { return map[string]string{"a": "b"} }})
 			c := Local(h)
 			if kind == "socket" {
 				var err error
@@ -74,7 +76,7 @@ func TestVerbs(t *testing.T) {
 			}
 			defer c.Close()
 			checkWrites(t, c)
-			checkReads(t, c, cat)
+			checkReads(t, c, v)
 			checkErrors(t, c)
 			if r, err := c.Remove(t.Context(), "a/b:1", ""); err != nil || r.URI != "local://a/b:1" {
 				t.Errorf("Remove: %+v, %v", r, err)
@@ -96,14 +98,14 @@ func checkWrites(t *testing.T, c *Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, err := c.Add(t.Context(), path, "a/b:1", false, false, nil); err != nil || r.URI != "local://a/b:1" || r.Size != int64(len(want)) {
+	if r, err := c.Add(t.Context(), path, "a/b:1", verbs.AddOptions{}, nil); err != nil || r.URI != "local://a/b:1" || r.Size != int64(len(want)) {
 		t.Fatalf("Add: %+v, %v", r, err)
 	}
-	if r, err := c.Push(t.Context(), path, "local://a/b:2", false, nil); err != nil || r.URI != "local://a/b:2" {
+	if r, err := c.Push(t.Context(), path, "local://a/b:2", verbs.PushOptions{}, nil); err != nil || r.URI != "local://a/b:2" {
 		t.Fatalf("Push: %+v, %v", r, err)
 	}
 	to := filepath.Join(t.TempDir(), "copy")
-	if _, err := c.Pull(t.Context(), "a/b:2", to, false, nil); err != nil {
+	if _, err := c.Pull(t.Context(), "a/b:2", verbs.PullOptions{To: to}, nil); err != nil {
 		t.Fatalf("Pull: %v", err)
 	}
 	if got, err := os.ReadFile(to); err != nil || !bytes.Equal(got, want) {
@@ -111,7 +113,7 @@ func checkWrites(t *testing.T, c *Client) {
 	}
 }
 
-func checkReads(t *testing.T, c *Client, cat *catalog.Catalog) {
+func checkReads(t *testing.T, c *Client, v *verbs.Verbs) {
 	t.Helper()
 	same := func(what string, want, got any, err error) {
 		t.Helper()
@@ -122,21 +124,21 @@ func checkReads(t *testing.T, c *Client, cat *catalog.Catalog) {
 			t.Errorf("%s (-catalogue +client):\n%s", what, diff)
 		}
 	}
-	wantAll, err := backends.Collect(cat.Images(t.Context(), "b:", "", false))
+	wantAll, err := backends.Collect(v.Images(t.Context(), verbs.ImagesOptions{Query: "b:"}))
 	if err != nil || len(wantAll) != 2 {
 		t.Fatalf("%d images, %v", len(wantAll), err)
 	}
-	gotAll, err := backends.Collect(c.Images(t.Context(), "b:", "", false))
+	gotAll, err := backends.Collect(c.Images(t.Context(), verbs.ImagesOptions{Query: "b:"}))
 	same("Images", wantAll, gotAll, err)
-	gotBrief, err := backends.Collect(c.ImagesBrief(t.Context(), "b:", "", false))
-	var wantBrief []catalog.Record
+	gotBrief, err := backends.Collect(c.ImagesBrief(t.Context(), verbs.ImagesOptions{Query: "b:"}))
+	var wantBrief []verbs.Record
 	for _, r := range wantAll {
-		wantBrief = append(wantBrief, catalog.Record{URI: r.URI, Size: r.Size, Modified: r.Modified, State: r.State, Pinned: r.Pinned})
+		wantBrief = append(wantBrief, verbs.Record{URI: r.URI, Size: r.Size, Modified: r.Modified, State: r.State, Pinned: r.Pinned})
 	}
 	same("ImagesBrief", wantBrief, gotBrief, err)
 	gotAll, err = backends.Collect(c.Search(t.Context(), "b:", "local"))
 	same("Search", wantAll, gotAll, err)
-	want, err := cat.Get(t.Context(), "a/b:1")
+	want, err := v.Get(t.Context(), "a/b:1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,17 +146,17 @@ func checkReads(t *testing.T, c *Client, cat *catalog.Catalog) {
 	same("Get", want, got, err)
 	gotAll, err = backends.Collect(c.Choose(t.Context(), "local://a/"))
 	same("Choose", wantAll, gotAll, err)
-	wantWarm, err := cat.Warm(t.Context(), "a/b:1", catalog.WarmOptions{}, nil)
+	wantWarm, err := v.Warm(t.Context(), "a/b:1", verbs.WarmOptions{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var told int64
-	gotWarm, err := c.Warm(t.Context(), "a/b:1", catalog.WarmOptions{}, func(done, _ int64) { told = done })
+	gotWarm, err := c.Warm(t.Context(), "a/b:1", verbs.WarmOptions{}, func(done, _ int64) { told = done })
 	same("Warm", wantWarm, gotWarm, err)
 	if told != want.Size {
 		t.Errorf("Warm told of %d bytes, want %d", told, want.Size)
 	}
-	wantUse, err := cat.CacheUse(t.Context())
+	wantUse, err := v.CacheUse(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,19 +169,19 @@ func checkReads(t *testing.T, c *Client, cat *catalog.Catalog) {
 	if freed, err := c.RemoveCached(t.Context(), absent); err != nil || freed != 0 {
 		t.Errorf("RemoveCached freed %d, %v", freed, err)
 	}
-	wantIn, err := cat.Inspect(t.Context(), "a/b:1")
+	wantIn, err := v.Inspect(t.Context(), "a/b:1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	gotIn, err := c.Inspect(t.Context(), "a/b:1")
 	same("Inspect", wantIn, gotIn, err)
 	// A file with a temporary name goes nowhere yet.
-	draft, err := cat.Stage(spool.Target{Remote: "local"})
+	draft, err := v.Uploads().Stage(spool.Target{Remote: "local"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer draft.Close()
-	wantSt, err := cat.Status(t.Context())
+	wantSt, err := v.Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,20 +209,20 @@ func checkErrors(t *testing.T, c *Client) {
 		{"Get", get(c.Get(ctx, "a/nothing:1")), fs.ErrNotExist},
 		{"Get", get(c.Get(ctx, "a/b:c:d")), fs.ErrInvalid},
 		{"Inspect", get(c.Inspect(ctx, "a/nothing:1")), fs.ErrNotExist},
-		{"Pull", get(c.Pull(ctx, "a/b:1", "relative", false, nil)), fs.ErrInvalid},
-		{"Warm", get(c.Warm(ctx, "a/b:1", catalog.WarmOptions{To: "relative"}, nil)), fs.ErrInvalid},
+		{"Pull", get(c.Pull(ctx, "a/b:1", verbs.PullOptions{To: "relative"}, nil)), fs.ErrInvalid},
+		{"Warm", get(c.Warm(ctx, "a/b:1", verbs.WarmOptions{To: "relative"}, nil)), fs.ErrInvalid},
 		{"Choose", get(backends.Collect(c.Choose(ctx, "local://none/"))), fs.ErrNotExist},
 		{"Cached", get(backends.Collect(c.Cached(ctx, []string{"a/nothing:1"}))), fs.ErrNotExist},
 		{"VerifyCached", c.VerifyCached(ctx, absent, nil), fs.ErrInvalid},
-		{"Push", get(c.Push(ctx, "relative", "a/b:1", false, nil)), fs.ErrInvalid},
-		{"Add", get(c.Add(ctx, "", "a/b:1", false, false, nil)), fs.ErrInvalid},
-		{"Add", get(c.Add(ctx, "/dev/null", "a/c:1", false, false, nil)), nil},
-		{"Images", get(backends.Collect(c.Images(ctx, "", "nowhere", false))), fs.ErrNotExist},
+		{"Push", get(c.Push(ctx, "relative", "a/b:1", verbs.PushOptions{}, nil)), fs.ErrInvalid},
+		{"Add", get(c.Add(ctx, "", "a/b:1", verbs.AddOptions{}, nil)), fs.ErrInvalid},
+		{"Add", get(c.Add(ctx, "/dev/null", "a/c:1", verbs.AddOptions{}, nil)), nil},
+		{"Images", get(backends.Collect(c.Images(ctx, verbs.ImagesOptions{Remote: "nowhere"}))), fs.ErrNotExist},
 		{"Retry", c.Retry(ctx, "nothing", nil), fs.ErrNotExist},
 		{"Discard", c.Discard(ctx, "nothing"), fs.ErrNotExist},
 		{"Remove", get(c.Remove(ctx, "a/nothing:1", "")), fs.ErrNotExist},
 		{"Share", get(c.Share(ctx, "a/nothing:1", "")), fs.ErrNotExist},
-		{"Labels", get(backends.Collect(c.Labels(ctx, "", "", "nowhere"))), fs.ErrNotExist},
+		{"Labels", get(backends.Collect(c.Labels(ctx, verbs.LabelsOptions{Remote: "nowhere"}))), fs.ErrNotExist},
 	} {
 		if e.err == nil || e.want != nil && !errors.Is(e.err, e.want) {
 			t.Errorf("%s gives %v, want %v", e.what, e.err, e.want)

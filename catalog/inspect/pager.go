@@ -10,7 +10,7 @@ import (
 
 const (
 	pageSize = 128 << 10
-	maxPages = 16 // held at a time
+	maxPages = 64 // held at a time
 )
 
 // A pager reads an image by pages and keeps the last few, so that the many small

@@ -1,73 +1,75 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package mem is a catalog.Store in memory: for programs that keep no state on
+// Package mem is an index.Store in memory: for programs that keep no state on
 // the disk, and for tests. It forgets everything at Close.
 //
-// The pairs are in a treap that is never changed in place: each change copies
-// the path to its node, so that a scan reads the tree as it was when the scan
-// began, without a lock. Start at [New]; the tree is in treap.go.
+// A scan reads a clone of the tree, which shares what is not changed meanwhile: it
+// sees the pairs as they were when it began, without a lock. Start at [New].
 package mem
 
 import (
 	"bytes"
-	"hash/maphash"
 	"io/fs"
 	"iter"
 	"slices"
 	"sync"
 
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/google/btree"
+
+	"github.com/sregfs/sregfs/catalog/index"
 )
 
-var _ catalog.Store = (*Store)(nil)
+var _ index.Store = (*Store)(nil)
 
 // A Store keeps its pairs in memory. Make one with New.
 type Store struct {
-	seed maphash.Seed
-
-	mu     sync.Mutex // guards the fields below; never held during a scan
-	root   *node
-	closed bool
+	mu   sync.Mutex              // guards the field below; never held during a scan
+	tree *btree.BTreeG[index.KV] // nil once the store is closed
 }
+
+// degree is how many children a node of the tree has at least.
+const degree = 16
 
 // New returns an empty store.
-func New() *Store { return &Store{seed: maphash.MakeSeed()} }
-
-// Get implements catalog.Store.
-func (s *Store) Get(key []byte) ([]byte, error) {
-	root, err := s.snapshot()
-	if err != nil {
-		return nil, err
-	}
-	n := root.find(key)
-	if n == nil {
-		return nil, fs.ErrNotExist
-	}
-	return bytes.Clone(n.value), nil
+func New() *Store {
+	return &Store{tree: btree.NewG(degree, func(a, b index.KV) bool { return bytes.Compare(a.Key, b.Key) < 0 })}
 }
 
-// Scan implements catalog.Store.
-func (s *Store) Scan(prefix, from []byte) iter.Seq2[catalog.KV, error] {
+// Get implements index.Store.
+func (s *Store) Get(key []byte) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tree == nil {
+		return nil, fs.ErrClosed
+	}
+	kv, ok := s.tree.Get(index.KV{Key: key})
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	return bytes.Clone(kv.Value), nil
+}
+
+// Scan implements index.Store.
+func (s *Store) Scan(prefix, from []byte) iter.Seq2[index.KV, error] {
 	prefix, from = bytes.Clone(prefix), bytes.Clone(from)
 	start := prefix
 	if bytes.Compare(from, prefix) > 0 {
 		start = from
 	}
-	return func(yield func(catalog.KV, error) bool) {
-		root, err := s.snapshot()
-		if err != nil {
-			yield(catalog.KV{}, err)
+	return func(yield func(index.KV, error) bool) {
+		tree := s.snapshot()
+		if tree == nil {
+			yield(index.KV{}, fs.ErrClosed)
 			return
 		}
-		root.ascend(start, func(n *node) bool {
-			return bytes.HasPrefix(n.key, prefix) &&
-				yield(catalog.KV{Key: slices.Clip(n.key), Value: slices.Clip(n.value)}, nil)
+		tree.AscendGreaterOrEqual(index.KV{Key: start}, func(kv index.KV) bool {
+			return bytes.HasPrefix(kv.Key, prefix) && yield(kv, nil)
 		})
 	}
 }
 
-// Apply implements catalog.Store.
-func (s *Store) Apply(changes ...catalog.KV) error {
+// Apply implements index.Store.
+func (s *Store) Apply(changes ...index.KV) error {
 	for _, c := range changes {
 		if err := c.Check(); err != nil {
 			return err
@@ -75,36 +77,33 @@ func (s *Store) Apply(changes ...catalog.KV) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.tree == nil {
 		return fs.ErrClosed
 	}
 	for _, c := range changes {
 		if c.Value == nil {
-			s.root = s.root.without(c.Key)
-			continue
+			s.tree.Delete(c)
+		} else {
+			s.tree.ReplaceOrInsert(index.KV{Key: slices.Clip(bytes.Clone(c.Key)), Value: slices.Clip(bytes.Clone(c.Value))})
 		}
-		s.root = s.root.with(&node{
-			key:   bytes.Clone(c.Key),
-			value: bytes.Clone(c.Value),
-			prio:  maphash.Bytes(s.seed, c.Key),
-		})
 	}
 	return nil
 }
 
-// Close implements catalog.Store.
+// Close implements index.Store.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.root, s.closed = nil, true
+	s.tree = nil
 	return nil
 }
 
-func (s *Store) snapshot() (*node, error) {
+// snapshot returns the tree as it is, nil once the store is closed.
+func (s *Store) snapshot() *btree.BTreeG[index.KV] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return nil, fs.ErrClosed
+	if s.tree == nil {
+		return nil
 	}
-	return s.root, nil
+	return s.tree.Clone()
 }

@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -25,7 +26,10 @@ import (
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/mem"
+	"github.com/sregfs/sregfs/catalog/uploads"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/fsys"
 )
 
@@ -33,6 +37,7 @@ import (
 type World struct {
 	FS      *fsys.FS
 	Catalog *catalog.Catalog
+	Uploads *uploads.Uploads
 	Service *Service // behind the remote "web"
 	Local   string   // directory of the remote "local"
 	Spool   *spool.Spool
@@ -81,11 +86,11 @@ func New(t testing.TB, opts Options) *World {
 			if err != nil {
 				return nil, err
 			}
-			w.Spool, err = spool.Open(filepath.Join(base, "spool"), spool.Options{Whole: catalog.IsWhole, Log: log})
+			w.Spool, err = spool.Open(filepath.Join(base, "spool"), spool.Options{Whole: uploads.IsWhole, Log: log})
 			if err != nil {
 				return nil, err
 			}
-			return &catalog.State{Store: mem.New(), Cache: c, Spool: w.Spool}, nil
+			return &catalog.State{Index: index.New(mem.New()), Cache: c, Spool: w.Spool}, nil
 		},
 		Records: filepath.Join(base, "records"),
 		Log:     log,
@@ -93,16 +98,19 @@ func New(t testing.TB, opts Options) *World {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Catalog.Start(t.Context()); err != nil {
+	w.Uploads = uploads.New(w.Catalog, log)
+	if err := errors.Join(w.Catalog.Start(t.Context()), w.Uploads.Start(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := w.Catalog.Close(context.Background()); err != nil { // t.Context has ended by then
+		ctx := context.Background() // t.Context has ended by then
+		w.Uploads.Drain(ctx)
+		if err := w.Catalog.Close(); err != nil {
 			t.Error(err)
 		}
 	})
 	opts.FS.Log, opts.FS.Disk = log, base
-	w.FS = fsys.New(w.Catalog, opts.FS)
+	w.FS = fsys.New(w.Catalog, w.Uploads, opts.FS)
 	return w
 }
 
@@ -191,3 +199,6 @@ func Need(t testing.TB, ok bool, what string) {
 		t.Skipf("%s is needed", what)
 	}
 }
+
+// Verbs returns what the sreg command would use of the same catalogue.
+func (w *World) Verbs() *verbs.Verbs { return verbs.New(w.Catalog, w.Uploads, verbs.Options{}) }

@@ -22,11 +22,11 @@ import (
 	"github.com/sregfs/sregfs/fsys"
 )
 
-// How long the kernel believes what it was told. Changes that the catalogue
-// notices are told at once (notify.go); these bound what it does not notice.
+// How long the kernel may cache an answer. It is notified of changes that the catalogue
+// notices (notify.go); these limits are for those that the catalogue does not notice.
 const (
 	defaultNameTimeout = 10 * time.Second
-	// Files on this machine are added by others; asking again is cheap.
+	// Other programs add files to a directory of this machine; asking again is cheap.
 	localNameTimeout = time.Second
 	// The attributes of an image never change: another version is another inode.
 	imageAttrTimeout = time.Hour
@@ -88,8 +88,8 @@ func seekHole(off, size uint64, whence uint32) (uint64, syscall.Errno) {
 	return off, 0
 }
 
-// changeOf reads a SETATTR. Owners are not kept: all files belong to who
-// mounted, and a copying tool that sets them need not fail for that.
+// changeOf decodes a SETATTR. It ignores owners: all files belong to the user who
+// mounted, and copying tools that set an owner must not fail.
 func changeOf(in *fuse.SetAttrIn) fsys.AttrChange {
 	var c fsys.AttrChange
 	if size, ok := in.GetSize(); ok {
@@ -106,8 +106,8 @@ func changeOf(in *fuse.SetAttrIn) fsys.AttrChange {
 	return c
 }
 
-// caller tells who makes the request. The kernel gives the thread; the process
-// is asked for where it matters.
+// caller returns the thread that makes the request, which the kernel tells, and with
+// process also its process, which costs reading a file.
 func caller(ctx context.Context, process bool) fsys.Caller {
 	c, ok := fuse.FromContext(ctx)
 	if !ok {
@@ -120,8 +120,8 @@ func caller(ctx context.Context, process bool) fsys.Caller {
 	return who
 }
 
-// processOf returns the process of a thread, 0 if it cannot be told: a thread of
-// another pid namespace, or one that is gone.
+// processOf returns the process of a thread; 0 if the thread is in another pid namespace
+// or has ended.
 func processOf(thread uint32) uint32 {
 	if thread == 0 {
 		return 0
@@ -142,12 +142,13 @@ func processOf(thread uint32) uint32 {
 	return uint32(pid)
 }
 
-// allXattrs is the name of the attribute whose value is all others: a line each, with a
-// name without fsys.XattrPrefix, a colon, and a value.
+// allXattrs is the name of the attribute that holds all others: a line for each, with the
+// name without fsys.XattrPrefix, a colon, and the value.
 const allXattrs = "user.sreg"
 
 // getxattr answers from a node's Xattrs. ls -l asks each file for security labels and
-// access lists, which must cost little: there are none. Nothing is listed (decision 79).
+// access lists, so other names are refused before attrs is called. listxattr returns no
+// names (decision 79).
 func getxattr(attrs func() map[string]string, name string, dest []byte) (uint32, syscall.Errno) {
 	key, ours := strings.CutPrefix(name, fsys.XattrPrefix)
 	if !ours && name != allXattrs {
@@ -167,7 +168,7 @@ func getxattr(attrs func() map[string]string, name string, dest []byte) (uint32,
 	return uint32(copy(dest, value)), 0
 }
 
-// lines returns the value of allXattrs, of whole lines and XATTR_SIZE_MAX at most.
+// lines returns the value of allXattrs: whole lines, XATTR_SIZE_MAX bytes at most.
 func lines(attrs map[string]string) string {
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(attrs)) {
@@ -178,9 +179,9 @@ func lines(attrs map[string]string) string {
 	return b.String()
 }
 
-// noXattrs refuses what would store attributes. go-fuse's default is "no such
-// attribute", which cp -a reports as a failure. Our own are passed over: a copy that was
-// made where they were listed still has them.
+// noXattrs refuses to store attributes. go-fuse's default is "no such attribute", which
+// cp -a reports as a failure. Our own are ignored: copies that older versions let tools
+// make still have them.
 type noXattrs struct{}
 
 func (noXattrs) Setxattr(_ context.Context, name string, _ []byte, _ uint32) syscall.Errno {

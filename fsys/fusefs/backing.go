@@ -20,9 +20,9 @@ import (
 // backing knows which files the kernel can read without us (Linux 6.9, with
 // CAP_SYS_ADMIN, on most local file systems).
 //
-// go-fuse gives passthrough up for the whole mount when the kernel refuses one
-// file. So each device is tried here first, once, and refused files never get
-// that far. The cache's is tried while mounting.
+// go-fuse switches passthrough off for the whole mount when the kernel refuses one file.
+// So each device is tried here once, and files of a refused device are not offered. The
+// cache's device is tried while mounting.
 type backing struct {
 	server *fuse.Server
 
@@ -31,8 +31,8 @@ type backing struct {
 	devices map[uint64]bool
 }
 
-// start tries whether passthrough works at all, and for files in a directory,
-// the cache's. What is not possible is logged, unless nobody wants it.
+// start tries whether passthrough works at all, and for files of the cache's directory. If
+// it does not, start logs why, unless it is switched off.
 func (b *backing) start(server *fuse.Server, wanted bool, disk string, log *slog.Logger) {
 	why := ""
 	switch {
@@ -54,8 +54,8 @@ func (b *backing) start(server *fuse.Server, wanted bool, disk string, log *slog
 	}
 }
 
-// tryAnonymous registers a file in memory, which the kernel takes from whoever
-// has the privilege.
+// tryAnonymous registers a file in memory, which the kernel accepts from every process
+// that has the privilege.
 func tryAnonymous(server *fuse.Server) (why string) {
 	fd, err := unix.MemfdCreate("sregfs-probe", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -72,10 +72,10 @@ func tryAnonymous(server *fuse.Server) (why string) {
 	}
 }
 
-// tryDisk tries a file on the disk of a directory. Where none can be made the
-// first image decides.
+// tryDisk tries a file on the disk of a directory. If it cannot make one, the first image
+// is tried instead.
 func (b *backing) tryDisk(dir string) (why string) {
-	f, err := nameless(dir)
+	f, err := anonymousFile(dir)
 	if err != nil {
 		return ""
 	}
@@ -130,8 +130,8 @@ func (b *backing) device(dev uint64, file *os.File) bool {
 	return good
 }
 
-// nameless makes a file in a directory that ends with its descriptor.
-func nameless(dir string) (*os.File, error) {
+// anonymousFile makes a file in a directory that is gone once its descriptor is closed.
+func anonymousFile(dir string) (*os.File, error) {
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err == nil {
 		return os.NewFile(uintptr(fd), dir), nil
@@ -143,7 +143,7 @@ func nameless(dir string) (*os.File, error) {
 	return f, os.Remove(f.Name())
 }
 
-// String tells how it stands, for people.
+// String describes the state, for people.
 func (b *backing) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

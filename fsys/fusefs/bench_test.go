@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/fsys/fsystest"
 	"github.com/sregfs/sregfs/fsys/fusefs"
 	"github.com/sregfs/sregfs/fsys/fusefs/fusetest"
@@ -232,7 +233,7 @@ func BenchmarkMemory(b *testing.B) {
 		b.Fatal(err)
 	}
 	fusetest.MustShell(b, dir, "ls -l web/big >/dev/null")
-	if err := m.Unmount(false); err != nil {
+	if err := m.Unmount(); err != nil {
 		b.Fatal(err)
 	}
 	dir, _ = fusetest.Mount(b, w.FS, fusefs.Options{})
@@ -263,7 +264,7 @@ func heap() int64 {
 func BenchmarkOpen(b *testing.B) {
 	w := fsystest.New(b, fsystest.Options{})
 	w.Service.Put("c/i:1", fsystest.Image(1<<20, 1))
-	if _, err := w.Catalog.Pull(b.Context(), "web://c/i:1", "", false, nil); err != nil {
+	if _, err := w.Verbs().Pull(b.Context(), "web://c/i:1", verbs.PullOptions{}, nil); err != nil {
 		b.Fatal(err)
 	}
 	fast, _ := fusetest.Mount(b, w.FS, fusefs.Options{})

@@ -17,7 +17,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sregfs/sregfs/fsys"
 	"github.com/sregfs/sregfs/fsys/fusefs"
 )
 
@@ -90,7 +89,7 @@ func childRun(args []string) error {
 
 // childMount mounts an empty tree and waits to be killed.
 func childMount(args []string) error {
-	if _, err := fusefs.Mount(nil, args[0], fsys.New(emptyCatalog(), fsys.Options{}), fusefs.Options{}); err != nil { //nolint:staticcheck // no context here
+	if _, err := fusefs.Mount(nil, args[0], emptyTree(), fusefs.Options{}); err != nil { //nolint:staticcheck // no context here
 		return err
 	}
 	fmt.Println("mounted")

@@ -34,20 +34,19 @@ var (
 
 const dots = 2
 
-// OpendirHandle lets the kernel keep the names and answer the next reader by
-// itself, if nothing changes them that we are not told of. It drops them when
-// the directory's time changes (fs/fuse/readdir.c), which ours does with each
-// change; what the kernel itself does there it knows.
+// OpendirHandle lets the kernel cache the names and answer the next reader itself, if we
+// learn of all changes to them. The kernel drops them when the directory's time changes
+// (fs/fuse/readdir.c), which we set with each change; it knows of its own changes.
 func (n *dirNode) OpendirHandle(ctx context.Context, _ uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	h := &dirHandle{n: n, list: n.dir.OpenListing()}
-	if !n.dir.Steady() {
+	if !n.dir.Cacheable() {
 		return h, 0, 0
 	}
 	if n.listed.Load() {
-		n.dir.Recheck(ctx)
+		n.dir.RefreshListing(ctx)
 	}
 	h.kept = true
-	n.asked.Store(0)
+	n.lookups.Store(0)
 	n.filled.Store(false)
 	n.readers.Add(1)
 	return h, fuse.FOPEN_CACHE_DIR, 0
@@ -60,7 +59,7 @@ func (h *dirHandle) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Err
 		h.dent = fuse.DirEntry{Name: ".."[:h.at], Ino: h.n.StableAttr().Ino, Mode: syscall.S_IFDIR, Off: h.at}
 		return &h.dent, 0
 	}
-	ctx, end := await(ctx)
+	ctx, end := waitable(ctx)
 	defer end()
 	e, err := h.list.Next(ctx)
 	if err != nil {
@@ -79,7 +78,7 @@ func (h *dirHandle) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Err
 }
 
 func (h *dirHandle) Seekdir(ctx context.Context, off uint64) syscall.Errno {
-	ctx, end := await(ctx)
+	ctx, end := waitable(ctx)
 	defer end()
 	h.at, h.last = min(off, dots), nil
 	err := h.list.Seek(ctx, off-h.at)
@@ -87,9 +86,9 @@ func (h *dirHandle) Seekdir(ctx context.Context, off uint64) syscall.Errno {
 	return h.n.m.fail("seekdir", h.n.Path(nil), err)
 }
 
-// Lookup answers for the attributes in a READDIRPLUS. Where the registry would
-// have to be asked there are none: the kernel looks the name up when somebody
-// wants to know, and plain ls does not.
+// Lookup gives the attributes in a READDIRPLUS. It gives none where that would need a
+// request: the kernel looks the name up when a program asks for them, which plain ls does
+// not.
 func (h *dirHandle) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	if h.last == nil || h.last.Name != name {
 		return nil, syscall.ENOENT
@@ -107,17 +106,17 @@ func (h *dirHandle) Releasedir(context.Context, uint32) {
 	}
 }
 
-// wantsAttributes is how many names are looked up one by one while a directory is
-// read before we believe that all will be: the kernel then asks for them together
-// with the names (READDIRPLUS), if it does not have the names already.
-const wantsAttributes = 200
+// readdirplusAfter is the number of lookups of single names, while a directory is read,
+// after which all names are expected to be looked up. The kernel then asks for names with
+// attributes (READDIRPLUS), unless it has the names cached.
+const readdirplusAfter = 200
 
-// noteLookup makes the kernel read the directory anew, from where the reader is,
-// when somebody asks for the attributes of all names that the kernel keeps. A
-// list that the kernel is only filling must not be touched; see dirNode.tell.
+// noteLookup drops the names that the kernel has cached, from where the reader is, once a
+// program asks for the attributes of all of them. A list that the kernel is still filling
+// must not be dropped; see dirNode.notifyKernel.
 func (n *dirNode) noteLookup() {
-	if n.readers.Load() > 0 && n.asked.Add(1) == wantsAttributes && !n.filled.Load() {
-		n.m.notifier.drop(n)
+	if n.readers.Load() > 0 && n.lookups.Add(1) == readdirplusAfter && !n.filled.Load() {
+		n.m.notifier.dropListing(n)
 	}
 }
 

@@ -46,16 +46,16 @@ type dirNode struct {
 	m   *Mounted
 	dir *fsys.Dir
 
-	changed atomic.Int64 // when names in it changed last, in Unix nanoseconds; 0: not since it is known
-	told    atomic.Int64 // counts what the notifier passed on
-	listed  atomic.Bool  // all of it was listed since it is known: the kernel may have kept that
-	readers atomic.Int32 // handles that the kernel may answer from what it keeps
-	asked   atomic.Int32 // names looked up since the last opening
-	filled  atomic.Bool  // the kernel asked us for names since then
+	changed  atomic.Int64 // when names in it changed last, in Unix nanoseconds; 0: not since the kernel knows it
+	notified atomic.Int64 // counts what the notifier passed on
+	listed   atomic.Bool  // all of it was listed since it is known: the kernel may have kept that
+	readers  atomic.Int32 // handles that the kernel may answer from what it keeps
+	lookups  atomic.Int32 // names looked up since the last opening
+	filled   atomic.Bool  // the kernel asked us for names since then
 }
 
-// attr returns the directory's attributes. Its time is that of the last change
-// of its names: that is how the kernel tells whether those that it keeps are good.
+// attr returns the directory's attributes. Its time is that of the last change of its
+// names, by which the kernel tells whether the names that it has cached are valid.
 func (n *dirNode) attr() fsys.Attr {
 	a := n.dir.Attr()
 	if changed := n.changed.Load(); changed != 0 {
@@ -67,7 +67,7 @@ func (n *dirNode) attr() fsys.Attr {
 // child returns the inode of a node and fills in its entry.
 func (n *dirNode) child(ctx context.Context, name string, node fsys.Node, out *fuse.EntryOut) *gofs.Inode {
 	timeout := n.m.opts.NameTimeout
-	if n.dir.Fresh() {
+	if n.dir.Volatile() {
 		timeout = localNameTimeout
 	}
 	switch node := node.(type) {
@@ -79,22 +79,22 @@ func (n *dirNode) child(ctx context.Context, name string, node fsys.Node, out *f
 		ops := &dirNode{m: n.m, dir: node}
 		a := ops.attr()
 		n.m.putEntry(a, timeout, out)
-		return n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFDIR, Gen: firstGen})
+		return n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFDIR, Gen: firstGeneration})
 	case *fsys.Image:
 		a := node.Attr()
-		if n.dir.Written(name) {
-			timeout = 0 // for whoever writes it the name means the draft
+		if n.dir.HasDrafts(name) {
+			timeout = 0 // for its writer the name means the draft
 		}
 		n.m.putEntry(a, timeout, out)
 		ops := &imageNode{m: n.m, image: node, gen: n.m.opened.generation(a.Ino)}
 		inode := n.NewInode(ctx, ops, gofs.StableAttr{Ino: a.Ino, Mode: syscall.S_IFREG, Gen: ops.gen})
 		if known, ok := inode.Operations().(*imageNode); ok {
 			known.nameless.Store(false) // the same image is back
-			known.moved.Store(false)
+			known.renamed.Store(false)
 		}
 		return inode
 	default:
-		// Whether the name means the draft or an image depends on who asks, and when.
+		// Whether the name means the draft or an image depends on the caller, and on time.
 		a := node.Attr()
 		n.m.putEntry(a, 0, out)
 		ops := &draftNode{m: n.m, draft: node.(*fsys.Draft)}
@@ -102,7 +102,7 @@ func (n *dirNode) child(ctx context.Context, name string, node fsys.Node, out *f
 	}
 }
 
-// known returns what the kernel knows by a name, nil if that is nothing.
+// known returns the node that the kernel knows by a name; nil for none.
 func (n *dirNode) known(name string) gofs.InodeEmbedder {
 	child := n.GetChild(name)
 	if child == nil {
@@ -111,15 +111,15 @@ func (n *dirNode) known(name string) gofs.InodeEmbedder {
 	return child.Operations()
 }
 
-// Lookup tells the kernel what a name means, and for how long to believe it. A
-// change that the notifier passes on while we ask can be newer than the answer,
-// and pass by the kernel, which does not know the name yet: then it shall not
-// believe the answer. That there is no such name it never believes (decision 66).
+// Lookup tells the kernel what a name means, and for how long it may cache that. A
+// notification during the lookup can be newer than its answer, and the kernel ignores it
+// because it does not know the name yet; so the answer must not be cached then. Negative
+// answers are never cached (decision 66).
 func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	ctx, end := await(ctx)
+	ctx, end := waitable(ctx)
 	defer end()
 	n.noteLookup()
-	asked := n.told.Load()
+	asked := n.notified.Load()
 	node, err := n.lookup(ctx, name)
 	switch {
 	case errors.Is(err, backends.ErrNoVariant):
@@ -128,19 +128,19 @@ func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 		return nil, n.m.fail("lookup", name, err)
 	}
 	child := n.child(ctx, name, node, out)
-	if n.told.Load() != asked {
+	if n.notified.Load() != asked {
 		out.SetEntryTimeout(0) // a nanosecond would be a tick of the kernel, 4 ms and more
 	}
 	return child, 0
 }
 
-// lookup asks the registry for whom there is no other way to serve: "ls -l" of a
-// hundred thousand names that a listing told is no reason for as many requests.
+// lookup answers programs that only ask for sizes from the last listing where that is
+// enough: "ls -l" of a hundred thousand images must not send as many requests.
 func (n *dirNode) lookup(ctx context.Context, name string) (fsys.Node, error) {
-	if img, ok := n.dir.Glimpse(name); ok && looksOnly(ctx) {
+	if img, ok := n.dir.LookupListed(name); ok && onlyAsksSizes(ctx) {
 		return img, nil
 	}
-	return n.dir.Lookup(ctx, name, caller(ctx, n.dir.Written(name)))
+	return n.dir.Lookup(ctx, name, caller(ctx, n.dir.HasDrafts(name)))
 }
 
 func (n *dirNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
@@ -164,9 +164,9 @@ func (n *dirNode) Getxattr(_ context.Context, name string, dest []byte) (uint32,
 }
 
 func (n *dirNode) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*gofs.Inode, gofs.FileHandle, uint32, syscall.Errno) {
-	ctx, end := await(ctx)
+	ctx, end := waitable(ctx)
 	defer end()
-	draft, file, err := n.dir.Create(ctx, name, fs.FileMode(mode)&fs.ModePerm, caller(ctx, true), flags&syscall.O_EXCL != 0)
+	draft, file, err := n.dir.Create(ctx, name, fs.FileMode(mode)&fs.ModePerm, caller(ctx, true), flagsOf(flags))
 	if err != nil {
 		return nil, nil, 0, n.refuse("create", name, err)
 	}
@@ -176,7 +176,7 @@ func (n *dirNode) Create(ctx context.Context, name string, flags, mode uint32, o
 }
 
 func (n *dirNode) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	ctx, end := await(ctx)
+	ctx, end := waitable(ctx)
 	defer end()
 	dir, err := n.dir.Mkdir(ctx, name)
 	if err != nil {
@@ -186,24 +186,24 @@ func (n *dirNode) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.En
 }
 
 func (n *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
-	ctx, end := await(ctx)
+	ctx, end := waitable(ctx)
 	defer end()
 	return n.refuse("rmdir", name, n.dir.Rmdir(ctx, name))
 }
 
 func (n *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
-	ctx, end := await(ctx)
+	ctx, end := waitable(ctx)
 	defer end()
 	file := n.known(name)
 	err := n.dir.Unlink(ctx, name)
 	if err == nil {
-		loseName(file)
+		markNameless(file)
 	}
 	return n.refuse("unlink", name, err)
 }
 
-// loseName notes that a file, which can still be open, has no name any more.
-func loseName(file gofs.InodeEmbedder) {
+// markNameless notes that a file, which can still be open, has no name any more.
+func markNameless(file gofs.InodeEmbedder) {
 	switch n := file.(type) {
 	case *imageNode:
 		n.nameless.Store(true)
@@ -213,19 +213,23 @@ func loseName(file gofs.InodeEmbedder) {
 }
 
 func (n *dirNode) Rename(ctx context.Context, name string, newParent gofs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
-	ctx, end := await(ctx)
+	ctx, end := waitable(ctx)
 	defer end()
 	to, ok := newParent.(*dirNode)
 	if !ok || flags&^unix.RENAME_NOREPLACE != 0 {
 		return n.refuse("rename", name, errExchange)
 	}
 	file, replaced := n.known(name), to.known(newName)
-	err := n.dir.Rename(ctx, name, to.dir, newName, flags&unix.RENAME_NOREPLACE != 0)
+	var how fsys.Flags
+	if flags&unix.RENAME_NOREPLACE != 0 {
+		how = fsys.Exclusive
+	}
+	err := n.dir.Rename(ctx, name, to.dir, newName, how)
 	if err == nil && replaced != file {
-		loseName(replaced)
+		markNameless(replaced)
 	}
 	if image, ok := file.(*imageNode); ok && err == nil {
-		image.moved.Store(true)
+		image.renamed.Store(true)
 	}
 	return to.refuse("rename", newName, err)
 }
@@ -257,4 +261,4 @@ func (m *Mounted) statfs(out *fuse.StatfsOut) syscall.Errno {
 }
 
 // firstGen is the generation of an inode that was never opened in another mode.
-const firstGen = 1
+const firstGeneration = 1

@@ -15,6 +15,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/fsys"
 )
 
@@ -42,7 +43,7 @@ func (n *draftNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.Attr
 }
 
 func (n *draftNode) Setattr(ctx context.Context, _ gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
-	ctx, end := await(ctx)
+	ctx, end := waitable(ctx)
 	defer end()
 	if err := n.draft.SetAttr(ctx, changeOf(in)); err != nil {
 		return n.m.refuse("setattr", n.Path(nil), err)
@@ -51,10 +52,10 @@ func (n *draftNode) Setattr(ctx context.Context, _ gofs.FileHandle, in *fuse.Set
 }
 
 func (n *draftNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
-	ctx, end := await(ctx)
+	ctx, end := waitable(ctx)
 	defer end()
 	write := forWriting(flags)
-	file, err := n.draft.Open(ctx, caller(ctx, write), write, flags&syscall.O_TRUNC != 0)
+	file, err := n.draft.Open(ctx, caller(ctx, write), flagsOf(flags))
 	if err != nil {
 		if write {
 			return nil, 0, n.m.refuse("open for writing", n.Path(nil), err)
@@ -106,7 +107,7 @@ func (h *draftHandle) Read(_ context.Context, dest []byte, off int64) (fuse.Read
 }
 
 func (h *draftHandle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
-	ctx, end := await(ctx)
+	ctx, end := waitable(ctx)
 	defer end()
 	n, err := h.file.WriteAt(ctx, data, off)
 	return uint32(n), h.m.refuse("write", h.name, err)
@@ -115,7 +116,7 @@ func (h *draftHandle) Write(ctx context.Context, data []byte, off int64) (uint32
 // Flush is close(2) of one descriptor: if it may be the last, the image is
 // published now, and the error is close's.
 func (h *draftHandle) Flush(ctx context.Context) syscall.Errno {
-	ctx, end := await(ctx)
+	ctx, end := waitable(ctx)
 	defer end()
 	return h.m.refuse("close", h.name, h.file.Flush(ctx, caller(ctx, true)))
 }
@@ -133,9 +134,13 @@ func (h *draftHandle) Allocate(ctx context.Context, off, size uint64, mode uint3
 	if mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
 		return h.m.refuse("fallocate", h.name, errAllocate)
 	}
-	ctx, end := await(ctx)
+	ctx, end := waitable(ctx)
 	defer end()
-	err := h.file.Allocate(ctx, int64(off), int64(size), mode != 0)
+	how := spool.Grow
+	if mode != 0 {
+		how = spool.KeepSize
+	}
+	err := h.file.Allocate(ctx, int64(off), int64(size), how)
 	return h.m.refuse("fallocate", h.name, err)
 }
 

@@ -16,8 +16,8 @@ import (
 	"github.com/sregfs/sregfs/fsys"
 )
 
-// errnos turns an error into an errno: the first line that matches wins, so the
-// special stands before the general. It is the only such table.
+// errnos maps errors to errnos. The first line that matches wins, so special errors stand
+// before general ones. There is no other such table.
 var errnos = []struct {
 	err   error
 	errno syscall.Errno
@@ -48,11 +48,10 @@ var errnos = []struct {
 	{errors.ErrUnsupported, syscall.EOPNOTSUPP},
 }
 
-// errno returns the errno of err; known is false if the table has none and it is
-// EIO for that reason.
+// errno returns the errno of err; known is false if it is EIO because the table has none.
 //
-// It is never ENOSYS: for most operations the kernel takes that as "does not
-// exist here" and never asks again, and from flush it means success.
+// It is never ENOSYS: for most operations the kernel takes that as "not implemented" and
+// never asks again, and for flush it means success.
 func errno(err error) (e syscall.Errno, known bool) {
 	if err == nil {
 		return 0, true
@@ -68,11 +67,11 @@ func errno(err error) (e syscall.Errno, known bool) {
 	return syscall.EIO, false
 }
 
-// fail turns the error of an operation into its errno, and logs it: the errno is
-// all that the caller will see. What is part of the daily run is not logged.
+// fail returns the errno of an operation's error, and logs the error, because the caller
+// sees the errno only. Routine errors are not logged.
 func (m *Mounted) fail(op, name string, err error) syscall.Errno {
 	e, known := errno(err)
-	if !isDaily(e) {
+	if !isRoutine(e) {
 		m.logFailure(op, name, e, known, err)
 	}
 	return e

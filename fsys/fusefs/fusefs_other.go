@@ -42,7 +42,10 @@ func (m *Mounted) Wait() error { return nil }
 func (m *Mounted) Settle(_ context.Context) error { return nil }
 
 // Unmount ends the mount.
-func (m *Mounted) Unmount(_ bool) error { return nil }
+func (m *Mounted) Unmount() error { return nil }
+
+// Detach ends the mount while files are open.
+func (m *Mounted) Detach() error { return nil }
 
 // Drain refuses what is opened from now on.
 func (m *Mounted) Drain() {}

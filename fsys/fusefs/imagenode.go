@@ -42,11 +42,10 @@ const (
 
 // An imageNode is an image that the kernel knows, in one generation.
 //
-// The kernel refuses to mix modes on one inode (fs/fuse/iomode.c: the opening
-// that does not fit fails with EIO), and go-fuse counts the users of a backing
-// file wrongly if handles of both kinds are on one of its inodes
-// (fs/bridge.go, releaseBackingIDRef). So the first opening decides, and what it
-// decided holds until the last handle is released:
+// The kernel refuses to mix modes on one inode (fs/fuse/iomode.c: an opening in another
+// mode fails with EIO), and go-fuse counts the users of a backing file wrongly if one of
+// its inodes has handles of both modes (fs/bridge.go, releaseBackingIDRef). So the first
+// opening decides the mode, until the last handle is released:
 //
 //	            whole: FOPEN_PASSTHROUGH
 //	undecided ─────────────────────────── passthrough
@@ -54,16 +53,16 @@ const (
 //	    │    not: FOPEN_KEEP_CACHE │           │
 //	    └──────── last handle ─────┴───────────┘
 //
-// Released means by the bridge too: it lets go of a backing file after it has told
-// us of the release, and an opening in between, with passthrough, would lose the
-// backing file that it just got.
+// A handle counts until the bridge has released it, too: the bridge drops the backing file
+// after it has called our Release, and an opening in between, with passthrough, would lose
+// the backing file that it just got.
 //
-// It stays one inode for the kernel, because a file system above this one
-// (overlayfs) keeps the inode of a name and answers ESTALE when it becomes another.
-// Only where bytes were lost or found wrong under who has them open, the name leads
-// to a new inode for the others, with the same number and the next generation: a
-// download that did not match its digest, whose pages must not be shown beside
-// those of the next one, and a file that was taken from under a passthrough inode.
+// An image stays one inode for the kernel, because a file system above this one
+// (overlayfs) keeps the inode of a name and answers ESTALE when that changes. The name
+// gets a new inode, with the same number and the next generation, in two cases only: when
+// a download did not match its digest while it was open, because its pages must not be
+// mixed with those of the next download; and when the cache's file was removed while it
+// was open with passthrough.
 type imageNode struct {
 	gofs.Inode
 	noXattrs
@@ -72,7 +71,7 @@ type imageNode struct {
 	gen   uint64
 
 	nameless atomic.Bool // deleted, or replaced by a rename
-	moved    atomic.Bool // has another name, under which it is another node; the kernel does not know yet
+	renamed  atomic.Bool // it is another node under its new name; the kernel does not know yet
 
 	mu      sync.Mutex // guards the fields below
 	mode    mode
@@ -81,13 +80,13 @@ type imageNode struct {
 	epoch   cache.Epoch       // of the download that the kernel may have pages of
 }
 
-// Getattr learns a size that is not known before it is told: the kernel asks again
-// each time until then, also after a lookup.
+// Getattr learns a size that is not known yet. Until it is known, the kernel caches no
+// attributes and asks each time, also after a lookup.
 func (n *imageNode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	if n.image.Attr().Changes && !looksOnly(ctx) {
-		ctx, end := await(ctx)
+	if n.image.Attr().Changes && !onlyAsksSizes(ctx) {
+		ctx, end := waitable(ctx)
 		defer end()
-		if err := n.image.Measure(ctx); err != nil {
+		if err := n.image.LearnSize(ctx); err != nil {
 			return n.m.fail("learn the size of", n.image.Ref().String(), err)
 		}
 	}
@@ -109,19 +108,19 @@ func (n *imageNode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno
 	return n.m.statfs(out)
 }
 
-// Fsync has nothing to do: a loop device asks for it on what it only reads.
+// Fsync has nothing to do. Loop devices call it on files that they only read.
 func (n *imageNode) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
 
 func (n *imageNode) OnForget() { n.m.opened.forget(n) }
 
 func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
-	ctx, end := await(ctx)
+	ctx, end := waitable(ctx)
 	defer end()
 	if forWriting(flags) {
-		err := n.openWrite(ctx, caller(ctx, true), flags&syscall.O_TRUNC != 0)
+		err := n.openWrite(ctx, caller(ctx, true), flagsOf(flags))
 		return nil, 0, n.m.refuse("open for writing", n.Path(nil), err)
 	}
-	if n.moved.Load() {
+	if n.renamed.Load() {
 		return nil, 0, syscall.ESTALE // the kernel looks the name up
 	}
 	sized := !n.image.Attr().Changes
@@ -139,24 +138,24 @@ func (n *imageNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 		how := uint32(fuse.FOPEN_NOFLUSH)
 		switch {
 		case !sized:
-			// The kernel believes another size still: it must not cut reads off there.
+			// The kernel still has another size, and must not cut reads off there.
 			how |= fuse.FOPEN_DIRECT_IO
 		case keep:
 			how |= fuse.FOPEN_KEEP_CACHE
 		}
 		return &readHandle{n: n, blob: blob, file: n.m.files.add(ctx, n.EmbeddedInode(), false)}, how, 0
 	}
-	// The file was taken from under a passthrough inode, or the download from under
-	// a cached one: the kernel comes back with the next generation.
+	// The cache's file was removed while it was open with passthrough, or the download was
+	// thrown away: the kernel retries with the next generation.
 	_ = blob.Close()
 	return nil, 0, syscall.ESTALE
 }
 
-// openWrite is that of the image. One that was moved is written under the name that it
-// has now, which the kernel looks up once more and not twice.
-func (n *imageNode) openWrite(ctx context.Context, who fsys.Caller, truncate bool) error {
-	if !n.moved.Load() {
-		return n.image.OpenWrite(ctx, who, truncate)
+// openWrite is OpenWrite of the image. A renamed one is opened under its new name here,
+// because the kernel retries a lookup once, not twice.
+func (n *imageNode) openWrite(ctx context.Context, who fsys.Caller, flags fsys.Flags) error {
+	if !n.renamed.Load() {
+		return n.image.OpenWrite(ctx, who, flags)
 	}
 	name, parent := n.Parent()
 	if parent == nil {
@@ -164,14 +163,14 @@ func (n *imageNode) openWrite(ctx context.Context, who fsys.Caller, truncate boo
 	}
 	node, err := parent.Operations().(*dirNode).dir.Lookup(ctx, name, who)
 	if image, ok := node.(*fsys.Image); ok && err == nil {
-		return image.OpenWrite(ctx, who, truncate)
+		return image.OpenWrite(ctx, who, flags)
 	}
-	return fsys.ErrRetry // the kernel finds out
+	return fsys.ErrRetry // the kernel's next lookup tells why
 }
 
-// fail is Mounted.fail, and leaves the error for the attribute.
+// fail is Mounted.fail, and notes the error for the attribute.
 func (n *imageNode) fail(op string, err error) syscall.Errno {
-	n.image.Fail(err)
+	n.image.RecordError(err)
 	if errors.Is(err, backends.ErrNoVariant) {
 		return n.m.refuse(op, n.Path(nil), err)
 	}
@@ -182,14 +181,28 @@ func forWriting(flags uint32) bool {
 	return flags&syscall.O_ACCMODE != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0
 }
 
-// decide returns the mode for one more handle, and makes it the inode's; undecided
-// if the inode's mode is not possible any more. keep says that the pages which the
-// kernel may have are good. Each handle is given back with leave.
+// flagsOf translates the flags of open(2).
+func flagsOf(flags uint32) (f fsys.Flags) {
+	if forWriting(flags) {
+		f |= fsys.Write
+	}
+	if flags&syscall.O_TRUNC != 0 {
+		f |= fsys.Truncate
+	}
+	if flags&syscall.O_EXCL != 0 {
+		f |= fsys.Exclusive
+	}
+	return f
+}
+
+// decide returns the mode for one more handle, and makes it the inode's; undecided if the
+// inode's mode is not possible any more. keep says that the kernel's pages are valid. The
+// caller releases each handle.
 func (n *imageNode) decide(blob *cache.Blob) (_ mode, keep bool) {
 	can := n.m.backing.usable(blob)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	held := n.held()
+	held := n.inUse()
 	keep = n.epoch.Agrees(blob.Epoch())
 	switch {
 	case held && (n.mode == passthrough && !can || n.mode == cached && !keep):
@@ -208,9 +221,9 @@ func (n *imageNode) decide(blob *cache.Blob) (_ mode, keep bool) {
 	return n.mode, keep
 }
 
-// held reports whether somebody has the inode open, or the bridge is not done with
-// who had. Call with mu held.
-func (n *imageNode) held() bool {
+// inUse reports whether the inode has handles, or the bridge is still releasing some. It
+// needs mu.
+func (n *imageNode) inUse() bool {
 	n.ending = slices.DeleteFunc(n.ending, func(over <-chan struct{}) bool {
 		select {
 		case <-over:
@@ -222,10 +235,10 @@ func (n *imageNode) held() bool {
 	return n.handles > 0 || len(n.ending) > 0
 }
 
-// leave gives a handle back, whose release is over when that channel is closed.
-// What the kernel keeps of an image that it will read by passthrough is of no use
-// after the last handle: the file behind it has its own pages.
-func (n *imageNode) leave(over <-chan struct{}) {
+// release ends a handle; the bridge is done with it when over is closed. After the last
+// handle, the pages of an image that will be read with passthrough are useless, because
+// the cache's file has its own.
+func (n *imageNode) release(over <-chan struct{}) {
 	n.mu.Lock()
 	n.handles--
 	if n.mode == cached {
@@ -234,20 +247,19 @@ func (n *imageNode) leave(over <-chan struct{}) {
 	last := n.handles == 0 && n.mode == cached
 	n.mu.Unlock()
 	if last && n.m.backing.on() && n.image.Whole() {
-		n.m.notifier.unused(n)
+		n.m.notifier.dropPages(n)
 	}
 }
 
-// outdated reports whether the next opening should be of a new generation.
+// outdated reports whether the next opening needs a new generation.
 func (n *imageNode) outdated() bool {
 	n.mu.Lock()
-	mode, held := n.mode, n.held()
+	mode, held := n.mode, n.inUse()
 	n.mu.Unlock()
 	return held && (mode == passthrough && !n.image.Whole() || mode == cached && n.stale())
 }
 
-// stale reports whether the kernel may have pages of a download that was thrown
-// away.
+// stale reports whether the kernel may have pages of a discarded download.
 func (n *imageNode) stale() bool {
 	n.mu.Lock()
 	mode, epoch := n.mode, n.epoch
@@ -257,10 +269,10 @@ func (n *imageNode) stale() bool {
 
 // A readHandle reads an image through us.
 type readHandle struct {
-	n    *imageNode
-	blob *cache.Blob
-	file *openFile
-	told atomic.Uint32 // the errno that was logged last
+	n      *imageNode
+	blob   *cache.Blob
+	file   *openFile
+	logged atomic.Uint32 // the errno that was logged last
 }
 
 var (
@@ -279,7 +291,7 @@ func (h *readHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.Rea
 		// The kernel takes the bytes from the cache's file by splice.
 		return fuse.ReadResultFd(h.blob.RawFile().Fd(), off, int(want)), 0
 	}
-	ctx, end := await(ctx)
+	ctx, end := waitable(ctx)
 	defer end()
 	got, err := h.blob.ReadAtContext(ctx, dest[:want], off)
 	if err != nil && !errors.Is(err, io.EOF) && int64(got) < want {
@@ -288,11 +300,11 @@ func (h *readHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.Rea
 	return fuse.ReadResultData(dest[:got]), 0
 }
 
-// fail is Mounted.fail, which logs a reason once for a handle: the kernel reads
-// ahead in several requests, and a program tries again.
+// fail is Mounted.fail, and logs each reason once for a handle: the kernel reads ahead in
+// several requests, and programs retry.
 func (h *readHandle) fail(err error) syscall.Errno {
 	e, _ := errno(err)
-	if e != syscall.EINTR && h.told.Swap(uint32(e)) == uint32(e) {
+	if e != syscall.EINTR && h.logged.Swap(uint32(e)) == uint32(e) {
 		return e
 	}
 	return h.n.fail("read", err)
@@ -306,13 +318,13 @@ func (h *readHandle) Flush(context.Context) syscall.Errno { return 0 }
 
 func (h *readHandle) Release(ctx context.Context) syscall.Errno {
 	_ = h.blob.Close()
-	h.n.leave(ctx.Done())
+	h.n.release(ctx.Done())
 	h.n.m.files.remove(h.file)
 	return 0
 }
 
-// A passHandle lets the kernel read the file behind the blob itself. Only this
-// type does: on an inode in mode passthrough all handles are of it.
+// A passHandle lets the kernel read the blob's file itself. All handles of an inode in
+// mode passthrough are of this type, and no others.
 type passHandle struct{ readHandle }
 
 var _ gofs.FilePassthroughFder = (*passHandle)(nil)

@@ -16,25 +16,24 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// A signal ends a wait for a disk only if it ends the process (signal(7): such
-// waits are not interrupted by handlers), and programs rely on it: few retry a
-// stat or a read. The kernel interrupts a FUSE request for any signal, though:
-// for the SIGURG with which Go's runtime preempts, for a SIGCHLD, a SIGWINCH. And
-// it does so once, so a Ctrl-C after a SIGWINCH is not told. So an interrupted
-// request goes on until its caller has a signal waiting that means "stop".
+// A signal ends a wait for a disk only if it ends the process (signal(7): handlers do not
+// interrupt such waits), and programs rely on that: few retry a stat or a read. But the
+// kernel interrupts a FUSE request for any signal: the SIGURG with which Go's runtime
+// preempts, a SIGCHLD, a SIGWINCH. It does so once for each request, so a Ctrl-C after a
+// SIGWINCH sends no second interrupt. Therefore an interrupted request goes on until a
+// stop signal is pending for its caller.
 
-// stopping are the signals that do, handled or not: HUP, INT, QUIT, KILL, TERM.
-// One that is not handled is SIGKILL for each thread (kernel/signal.c,
-// complete_signal).
-const stopping = 1<<(syscall.SIGHUP-1) | 1<<(syscall.SIGINT-1) | 1<<(syscall.SIGQUIT-1) |
+// stopSignals are HUP, INT, QUIT, KILL and TERM, handled or not. One that is not handled
+// becomes SIGKILL for each thread (kernel/signal.c, complete_signal).
+const stopSignals = 1<<(syscall.SIGHUP-1) | 1<<(syscall.SIGINT-1) | 1<<(syscall.SIGQUIT-1) |
 	1<<(syscall.SIGKILL-1) | 1<<(syscall.SIGTERM-1)
 
 // stopPoll is how often an interrupted caller is looked at.
 const stopPoll = 50 * time.Millisecond
 
-// A patient is the context of a request that may have to wait. It ends when the
-// caller wants to stop, and costs next to nothing unless somebody waits for that.
-type patient struct {
+// A waitContext is the context of a request that may have to wait. It ends when a stop
+// signal is pending for the caller. It starts a goroutine only once Done is called.
+type waitContext struct {
 	context.Context //nolint:containedctx // it is one
 
 	mu    sync.Mutex    // guards the fields below
@@ -43,14 +42,14 @@ type patient struct {
 	ended bool
 }
 
-// await returns the context for an operation that may have to wait, and what to
-// call at its end.
-func await(ctx context.Context) (waiting context.Context, end func()) {
-	p := &patient{Context: ctx}
+// waitable returns the context for an operation that may have to wait. The caller calls
+// end when the operation is done.
+func waitable(ctx context.Context) (waiting context.Context, end func()) {
+	p := &waitContext{Context: ctx}
 	return p, p.end
 }
 
-func (p *patient) end() {
+func (p *waitContext) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ended = true
@@ -60,7 +59,7 @@ func (p *patient) end() {
 }
 
 // Done implements context.Context.
-func (p *patient) Done() <-chan struct{} {
+func (p *waitContext) Done() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.done == nil {
@@ -74,7 +73,7 @@ func (p *patient) Done() <-chan struct{} {
 }
 
 // Err implements context.Context.
-func (p *patient) Err() error {
+func (p *waitContext) Err() error {
 	if p.Context.Err() == nil {
 		return nil
 	}
@@ -87,7 +86,7 @@ func (p *patient) Err() error {
 }
 
 // watch ends with the request.
-func (p *patient) watch(over <-chan struct{}, done chan<- struct{}) {
+func (p *waitContext) watch(over <-chan struct{}, done chan<- struct{}) {
 	select {
 	case <-over:
 		return
@@ -105,9 +104,9 @@ func (p *patient) watch(over <-chan struct{}, done chan<- struct{}) {
 	close(done)
 }
 
-// wantsToStop reports whether the thread that made the request has a signal
-// waiting that means so. Of one that cannot be looked at (another pid namespace,
-// or gone) it is assumed.
+// wantsToStop reports whether a stop signal is pending for the thread that made the
+// request. For a thread that cannot be seen (in another pid namespace, or ended) it
+// returns true.
 func wantsToStop(ctx context.Context) bool {
 	c, ok := fuse.FromContext(ctx)
 	if !ok || c.Pid == 0 {
@@ -117,11 +116,11 @@ func wantsToStop(ctx context.Context) bool {
 	if err != nil {
 		return true
 	}
-	return pendingSignals(string(status))&stopping != 0
+	return pendingSignals(string(status))&stopSignals != 0
 }
 
-// pendingSignals reads what waits for a thread, and for its process, from
-// /proc/TID/status. What cannot be read counts as all signals.
+// pendingSignals parses the signals that are pending for a thread and for its process from
+// /proc/TID/status. If it cannot, it returns all signals.
 func pendingSignals(status string) uint64 {
 	var all uint64
 	for _, field := range []string{"\nSigPnd:", "\nShdPnd:"} {

@@ -36,7 +36,7 @@ type Mounted struct {
 	done   chan struct{} // closed when the mount is over
 
 	files     openFiles
-	opened    opened
+	opened    openedImages
 	notifier  *notifier
 	refusals  refusals
 	backing   backing
@@ -73,12 +73,12 @@ func Mount(ctx context.Context, mountpoint string, tree *fsys.FS, opts Options) 
 	if m.server, err = m.attach(); err != nil {
 		return nil, fmt.Errorf("mounting on %s: %w", path, err)
 	}
-	m.serve()
-	if entry, ok := findMountNow(path); ok {
+	if entry, ok := findMountNow(path); ok { // before anybody can use it, and unmount it
 		m.device = entry.device
 	}
+	m.serve()
 	if err := m.waitMount(); err != nil {
-		m.Unmount(true) //nolint:errcheck // the first error is the one to tell
+		m.Detach() //nolint:errcheck // the first error is the one to tell
 		return nil, fmt.Errorf("mounting on %s: %v", path, err)
 	}
 	m.backing.start(m.server, !opts.NoPassthrough, m.disk, m.log)
@@ -86,16 +86,16 @@ func Mount(ctx context.Context, mountpoint string, tree *fsys.FS, opts Options) 
 	return m, nil
 }
 
-// waitMount returns when the mount answers. go-fuse opens a file of it for that,
-// without O_CLOEXEC (fuse/poll_unix.go): a program that was started meanwhile would
-// keep the mount busy for as long as it runs.
+// waitMount returns when the mount answers. go-fuse opens a file of it for that, without
+// O_CLOEXEC (fuse/poll_unix.go). A program that is started meanwhile would inherit the
+// descriptor and keep the mount busy, so waitMount holds the fork lock.
 func (m *Mounted) waitMount() error {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	return m.server.WaitMount()
 }
 
-// serve starts what runs while the mount lasts; all of it ends with done.
+// serve starts the goroutines of the mount; all of them end with done.
 func (m *Mounted) serve() {
 	stop := m.tree.Watch(m.notifier.add)
 	go m.notifier.run(m.done)
@@ -106,10 +106,10 @@ func (m *Mounted) serve() {
 	}()
 }
 
-// attach mounts: directly where we may, else by fusermount3. go-fuse passes the
-// same options to both, but mount(2) wants some of them as flags.
+// attach mounts: with mount(2) if permitted, else with fusermount3. go-fuse passes the
+// same options to both, but mount(2) takes some of them as flags.
 func (m *Mounted) attach() (*fuse.Server, error) {
-	if isHanded(m.path) {
+	if isInherited(m.path) {
 		return fuse.NewServer(m.raw(), m.path, m.mountOptions())
 	}
 	flags, words := m.opts.kernelFlags()
@@ -127,8 +127,8 @@ func (m *Mounted) attach() (*fuse.Server, error) {
 	return fuse.NewServer(m.raw(), m.path, m.mountOptions(append([]string{"default_permissions"}, words...)...))
 }
 
-// kernelFlags returns what the kernel shall see to, as flags for mount(2) and as words
-// for fusermount3.
+// kernelFlags returns the options that the kernel implements, as flags for mount(2) and as
+// words for fusermount3.
 func (o Options) kernelFlags() (flags uintptr, words []string) {
 	for _, f := range []struct {
 		on   bool
@@ -151,10 +151,9 @@ func (o Options) kernelFlags() (flags uintptr, words []string) {
 	return flags, words
 }
 
-// attachDirectly keeps the kernel's device from the programs that we start:
-// go-fuse 2.12.1 opens it without O_CLOEXEC when it mounts by itself. As long as
-// one of them had it, a mount whose process was killed would not be dead but
-// hang.
+// attachDirectly mounts with mount(2), and sets O_CLOEXEC on /dev/fuse, which go-fuse
+// 2.12.1 opens without. If a program that we start inherited the descriptor, the mount
+// would hang after our process was killed, instead of being dead.
 func (m *Mounted) attachDirectly(o *fuse.MountOptions) (*fuse.Server, error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
@@ -172,9 +171,9 @@ func (m *Mounted) attachDirectly(o *fuse.MountOptions) (*fuse.Server, error) {
 
 func (m *Mounted) raw() fuse.RawFileSystem {
 	// Timeouts are set for each entry.
-	return gate{gofs.NewNodeFS(m.root, &gofs.Options{
+	return stageFilter{gofs.NewNodeFS(m.root, &gofs.Options{
 		NullPermissions: true,
-		RootStableAttr:  &gofs.StableAttr{Ino: fuse.FUSE_ROOT_ID, Gen: firstGen},
+		RootStableAttr:  &gofs.StableAttr{Ino: fuse.FUSE_ROOT_ID, Gen: firstGeneration},
 		Logger:          slog.NewLogLogger(m.log.Handler(), slog.LevelWarn),
 	}), &m.files}
 }
@@ -189,18 +188,18 @@ func (m *Mounted) mountOptions(options ...string) *fuse.MountOptions {
 		Name:       fsName,
 		AllowOther: m.opts.AllowOther,
 		Options:    options,
-		// A read that waits for a registry must not keep others from the disk: the
-		// kernel's default of 12 is used up by six hung files.
+		// Reads that wait for a registry must not block others: six hung files use up
+		// the kernel's default of 12.
 		MaxBackground: 512,
-		// With its header a request must fit a pipe, which has at most 1 MiB
-		// (fs.pipe-max-size), or go-fuse cannot splice and says so each time. First
+		// A request with its header must fit into a pipe, whose maximum is 1 MiB
+		// (fs.pipe-max-size), or go-fuse cannot splice and logs that each time. First
 		// reads measured: 1.8 GB/s, against 1.5 GB/s at 1 MiB without splicing.
 		MaxWrite:                512 << 10,
 		MaxInflightRequestBytes: 512 << 20,
 		IgnoreSecurityLabels:    true,
-		// O_TRUNC comes with the opening, which must know it: the kernel would
-		// otherwise truncate what others read. Attributes come with names only when
-		// somebody has asked for attributes.
+		// O_TRUNC must come with the opening: the kernel would otherwise truncate an
+		// image that others read. Attributes are sent with names only after a program
+		// has asked for attributes.
 		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO,
 		MaxStackDepth:     stackDepth(m.disk),
 		Logger:            logger,
@@ -215,51 +214,62 @@ func (m *Mounted) mountOptions(options ...string) *fuse.MountOptions {
 // Path returns the mount point, absolute.
 func (m *Mounted) Path() string { return m.path }
 
-// Wait returns when the mount is over, whoever ended it, and all files are closed.
+// Wait returns when the mount has ended, in any way, and all files are closed.
 func (m *Mounted) Wait() error {
 	<-m.done
 	return nil
 }
 
-// Settle returns when the kernel was told of all changes of the tree until now: what
-// was deleted is not there any more for any program. A program that holds the
-// kernel's lock on a directory can keep it waiting, so ctx should end soon.
+// Settle returns when the kernel was notified of all changes of the tree until now: no
+// program sees a deleted file any more. A program that holds the kernel's lock on a
+// directory can delay that, so ctx should end soon.
 func (m *Mounted) Settle(ctx context.Context) error { return m.notifier.wait(ctx) }
 
 // Unmount ends the mount and waits for that, but not for other mount namespaces
-// that have a copy of it: there it lives as long as this process. While files are open it gives
-// ErrBusy; with lazy the mount point is free at once and the files stay usable,
-// and Unmount does not wait for them: Wait does. Where it is not mounted any more, or
-// was mounted by whoever handed the mount to us, Unmount does nothing.
+// that have a copy of it: there it lives as long as this process. Where it is not mounted
+// any more, or was mounted by the process that handed the mount to us, Unmount does
+// nothing.
 //
-// Errors: ErrBusy.
-func (m *Mounted) Unmount(lazy bool) error {
-	select {
-	case <-m.done:
-		return nil
-	default:
-	}
-	// What is there now may be another's: of whoever came after a lazy unmount.
-	if now, ok := findMountNow(m.path); !ok || now.device != m.device {
+// Errors: ErrBusy while files are open.
+func (m *Mounted) Unmount() error {
+	if !m.isOurs() {
 		return nil
 	}
-	if err := unmount(m.path, lazy); err != nil {
+	if err := unmount(m.path, false); err != nil {
 		return err
 	}
-	if lazy {
-		return nil
-	}
 	select {
 	case <-m.done:
-	case <-time.After(elsewhere):
+	case <-time.After(connectionEnd):
 		m.log.Warn("unmounted, but another mount namespace (a container, most often) still has the mount: it ends there with this process")
 	}
 	return nil
 }
 
-// elsewhere is how long after an unmount the kernel's connection ends, unless the
-// mount was copied to another namespace (mount_namespaces(7)), where it lives on.
-const elsewhere = 2 * time.Second
+// Detach is Unmount while files are open, as umount -l does it: the mount point is free at
+// once and the files stay usable. Detach does not wait for them: Wait does.
+func (m *Mounted) Detach() error {
+	if !m.isOurs() {
+		return nil
+	}
+	return unmount(m.path, true)
+}
+
+// isOurs reports whether this mount is the one at the mount point, and not another that
+// was mounted after a lazy unmount.
+func (m *Mounted) isOurs() bool {
+	select {
+	case <-m.done:
+		return false
+	default:
+	}
+	now, ok := findMountNow(m.path)
+	return ok && now.device == m.device
+}
+
+// connectionEnd is how long after an unmount the kernel closes the connection, unless the
+// mount was copied to another namespace (mount_namespaces(7)), where it stays.
+const connectionEnd = 2 * time.Second
 
 // Status tells how the mount works, for people: passthrough, read_ahead, kernel
 // (the FUSE protocol it speaks), and how many files were opened in each way.

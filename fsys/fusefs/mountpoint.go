@@ -26,15 +26,15 @@ import (
 const (
 	fsName = "sregfs" // the subtype: fuse.sregfs in /proc/mounts
 	fsType = "fuse." + fsName
-	// probeTime is how long a mount of ours may take to show that it lives.
+	// probeTime is how long a mount of ours may take to answer.
 	probeTime = 3 * time.Second
 )
 
-// Check finds out early why mounting would fail, and takes a dead mount of ours
-// away. It returns the absolute path of the mount point. Errors: those of Mount.
+// Check finds out early why mounting would fail, and removes a dead mount of ours. It
+// returns the absolute path of the mount point. Errors: those of Mount.
 func Check(ctx context.Context, mountpoint string, opts Options) (string, error) {
-	if isHanded(mountpoint) {
-		return mountpoint, checkHanded(mountpoint, opts)
+	if isInherited(mountpoint) {
+		return mountpoint, checkInherited(mountpoint, opts)
 	}
 	path, err := checkMountpoint(ctx, mountpoint)
 	if err != nil {
@@ -43,19 +43,19 @@ func Check(ctx context.Context, mountpoint string, opts Options) (string, error)
 	return path, checkFUSE(opts)
 }
 
-// handed is how a mount point begins that is the number of an open /dev/fuse: whoever
-// started us has mounted it somewhere (libfuse 3 and go-fuse have this form).
-const handed = "/dev/fd/"
+// inheritedPrefix begins a mount point that is the number of an open /dev/fuse: our parent
+// process has mounted it somewhere (libfuse 3 and go-fuse have this form).
+const inheritedPrefix = "/dev/fd/"
 
-func isHanded(mountpoint string) bool {
-	_, err := strconv.Atoi(strings.TrimPrefix(mountpoint, handed))
-	return err == nil && strings.HasPrefix(mountpoint, handed)
+func isInherited(mountpoint string) bool {
+	_, err := strconv.Atoi(strings.TrimPrefix(mountpoint, inheritedPrefix))
+	return err == nil && strings.HasPrefix(mountpoint, inheritedPrefix)
 }
 
-// checkHanded makes sure that the number is that of a /dev/fuse, and that nothing is
-// asked for that only whoever mounted could have applied.
-func checkHanded(mountpoint string, opts Options) error {
-	fd, _ := strconv.Atoi(strings.TrimPrefix(mountpoint, handed))
+// checkInherited checks that the descriptor is a /dev/fuse, and that no option is set that
+// only the process which mounted it could have applied.
+func checkInherited(mountpoint string, opts Options) error {
+	fd, _ := strconv.Atoi(strings.TrimPrefix(mountpoint, inheritedPrefix))
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) != nil {
 		return fmt.Errorf("%s: %w: no such descriptor was handed over", mountpoint, fs.ErrInvalid)
@@ -65,14 +65,14 @@ func checkHanded(mountpoint string, opts Options) error {
 		return fmt.Errorf("%s: %w: it is no /dev/fuse", mountpoint, fs.ErrInvalid)
 	}
 	if f := opts.MountFlags; f.NoExec || f.Sync || f.DirSync || len(f.Labels) > 0 {
-		return fmt.Errorf("%s: %w: noexec, sync and labels are for whoever mounted it", mountpoint, fs.ErrInvalid)
+		return fmt.Errorf("%s: %w: noexec, sync and labels can be set only by the program that mounted it", mountpoint, fs.ErrInvalid)
 	}
 	return nil
 }
 
-// checkMountpoint returns the absolute path of a directory that can be mounted
-// on. The path itself is touched only when the kernel's table says that no dead
-// or foreign mount is there, which could hang us.
+// checkMountpoint returns the absolute path of a directory that can be mounted on. It
+// accesses the path only if the kernel's table has no mount of ours there, because a dead
+// one could hang this process.
 func checkMountpoint(ctx context.Context, path string) (string, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -122,24 +122,24 @@ func checkDirectory(path string) error {
 	return nil
 }
 
-// alive reports whether a mount answers: statfs is never answered from a cache,
-// as stat is. A goroutine that asks one that hangs ends when the mount does.
+// alive reports whether a mount answers. It uses statfs, which the kernel never answers
+// from a cache. If the mount hangs, the goroutine ends with the mount.
 func alive(ctx context.Context, path string) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	answer := make(chan error, 1)
 	go func() {
-		// Not stat(2): the kernel may still know the attributes of what is dead.
+		// Not stat(2): the kernel may still have the attributes of a dead mount cached.
 		var st syscall.Statfs_t
 		answer <- syscall.Statfs(path, &st)
 	}()
 	select {
 	case err := <-answer:
-		// Users who may not look into a mount get EACCES from a living one, and the
-		// owner ENOTCONN from a dead one.
+		// A mount that is alive gives EACCES to users without access; a dead one gives
+		// ENOTCONN to its owner.
 		return !errors.Is(err, syscall.ENOTCONN) && !errors.Is(err, syscall.ECONNABORTED) && !errors.Is(err, syscall.EIO)
 	case <-ctx.Done():
-		return true // it hangs, but somebody holds it
+		return true // it hangs, so its process exists
 	}
 }
 
@@ -178,7 +178,7 @@ func unescapeMount(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
-// checkFUSE finds out early what would fail with a message of few words.
+// checkFUSE finds problems that would otherwise fail later with an unclear message.
 func checkFUSE(opts Options) error {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		return fmt.Errorf("%w: /dev/fuse is missing: load the kernel module (modprobe fuse), or start the container with --device /dev/fuse",
@@ -217,7 +217,7 @@ func haveFusermount() bool {
 	return err == nil
 }
 
-// unmount unmounts a path: directly where we may, else by fusermount3.
+// unmount unmounts a path: with umount(2) if permitted, else with fusermount3.
 func unmount(path string, lazy bool) error {
 	flags := unix.UMOUNT_NOFOLLOW
 	args := []string{"-u", "--", path}
@@ -275,18 +275,18 @@ func findMountNow(path string) (mountEntry, bool) {
 	return findMount(string(table), path)
 }
 
-// readAheadKB is what the kernel reads ahead: 128 KiB, its default, would make
-// one request of each.
+// readAheadKB is the kernel's read-ahead in KiB. With its default, 128, each request would
+// be of 128 KiB.
 const readAheadKB = "4096"
 
-// raiseReadAhead raises the mount's read-ahead, where we may, and tells what it
-// is. FUSE can only lower it while mounting.
+// raiseReadAhead raises the mount's read-ahead if permitted, and returns its value. FUSE's
+// own protocol can only lower it.
 func raiseReadAhead(device string) string {
 	if device == "" {
 		return "unknown"
 	}
 	file := "/sys/class/bdi/" + device + "/read_ahead_kb"
-	os.WriteFile(file, []byte(readAheadKB), 0) //nolint:errcheck // not permitted to users: what counts is what is read back
+	os.WriteFile(file, []byte(readAheadKB), 0) //nolint:errcheck // not permitted to users; the result is read back
 	now, err := os.ReadFile(file)
 	if err != nil {
 		return "unknown"
@@ -294,8 +294,8 @@ func raiseReadAhead(device string) string {
 	return strings.TrimSpace(string(now)) + " KiB"
 }
 
-// stackDepth allows backing files on overlayfs (a container's own disk), which
-// counts as one layer more.
+// stackDepth allows backing files on overlayfs (the disk of a container), which counts as
+// one more layer.
 func stackDepth(disk string) int {
 	var st unix.Statfs_t
 	if unix.Statfs(disk, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC {

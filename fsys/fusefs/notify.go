@@ -15,58 +15,58 @@ import (
 	"github.com/sregfs/sregfs/fsys"
 )
 
-// A notifier tells the kernel what to forget.
+// A notifier makes the kernel drop what it has cached and is not valid any more.
 //
-// The kernel answers a notification only when it has the directory's lock, which
-// it also holds while it waits for a handler of ours: telling it from a handler,
-// or under a lock that a handler takes, hangs the mount (libfuse#341). So there
-// is one goroutine for it, which holds nothing.
+// The kernel handles a notification only when it has the directory's lock, which it also
+// holds while it waits for one of our handlers. A notification from a handler, or under a
+// lock that a handler takes, would hang the mount (libfuse#341). So one goroutine, which
+// holds no lock, sends them all.
 //
-// What is waiting is bounded by what the kernel can know, however many changes
-// come: they are merged for each directory, and for each blob.
+// Pending changes are merged for each directory and each blob, so their number is bounded
+// by what the kernel can have cached.
 type notifier struct {
 	m    *Mounted
 	wake chan struct{} // of capacity 1
 
 	mu      sync.Mutex // guards the fields below
-	waiting waiting
+	pending pending
 	added   int           // counts the calls of later
-	told    int           // those that the kernel was told of
+	done    int           // those that the kernel was told of
 	more    chan struct{} // closed when told grows; then another takes its place
 }
 
-type waiting struct {
-	dirs   map[place]*renamed
+type pending struct {
+	dirs   map[dirKey]*dirChange
 	keys   map[cache.Key]struct{}
-	drop   map[*dirNode]struct{}   // whose names the kernel shall ask for again
-	unused map[*imageNode]struct{} // whose pages nobody will read
+	drop   map[*dirNode]struct{}   // whose cached names are to be dropped
+	unused map[*imageNode]struct{} // whose pages will not be read any more
 }
 
-// A place is a directory of the tree.
-type place struct{ remote, collection string }
+// A dirKey identifies a directory of the tree.
+type dirKey struct{ remote, collection string }
 
-// renamed is what changed in a directory.
-type renamed struct {
+// A dirChange is what changed in a directory.
+type dirChange struct {
 	names   map[string]struct{}
-	all     bool // more names than are worth telling apart
+	all     bool // more than maxNames
 	listing bool
 }
 
-// maxNames is how many changed names of a directory are told apart.
+// maxNames is how many changed names of a directory are noted one by one.
 const maxNames = 10_000
 
 func newNotifier(m *Mounted) *notifier {
-	return &notifier{m: m, wake: make(chan struct{}, 1), waiting: newWaiting(), more: make(chan struct{})}
+	return &notifier{m: m, wake: make(chan struct{}, 1), pending: newPending(), more: make(chan struct{})}
 }
 
-func newWaiting() waiting {
-	return waiting{map[place]*renamed{}, map[cache.Key]struct{}{}, map[*dirNode]struct{}{}, map[*imageNode]struct{}{}}
+func newPending() pending {
+	return pending{map[dirKey]*dirChange{}, map[cache.Key]struct{}{}, map[*dirNode]struct{}{}, map[*imageNode]struct{}{}}
 }
 
-// later changes what is waiting; it never blocks.
-func (n *notifier) later(change func(w *waiting)) {
+// enqueue changes what is pending; it never blocks.
+func (n *notifier) enqueue(change func(w *pending)) {
 	n.mu.Lock()
-	change(&n.waiting)
+	change(&n.pending)
 	n.added++
 	n.mu.Unlock()
 	select {
@@ -76,23 +76,23 @@ func (n *notifier) later(change func(w *waiting)) {
 }
 
 // add queues a change.
-func (n *notifier) add(c fsys.Change) { n.later(func(w *waiting) { w.add(c) }) }
+func (n *notifier) add(c fsys.Change) { n.enqueue(func(w *pending) { w.add(c) }) }
 
-// drop makes the kernel forget the list of names that it keeps of a directory.
-func (n *notifier) drop(d *dirNode) { n.later(func(w *waiting) { w.drop[d] = struct{}{} }) }
+// dropListing makes the kernel drop its cached names of a directory.
+func (n *notifier) dropListing(d *dirNode) { n.enqueue(func(w *pending) { w.drop[d] = struct{}{} }) }
 
-// unused makes the kernel forget the pages of an image.
-func (n *notifier) unused(i *imageNode) { n.later(func(w *waiting) { w.unused[i] = struct{}{} }) }
+// dropPages makes the kernel drop the pages of an image.
+func (n *notifier) dropPages(i *imageNode) { n.enqueue(func(w *pending) { w.unused[i] = struct{}{} }) }
 
-func (w *waiting) add(c fsys.Change) {
+func (w *pending) add(c fsys.Change) {
 	if c.Key != "" {
 		w.keys[c.Key] = struct{}{}
 		return
 	}
-	at := place{c.Remote, c.Collection}
+	at := dirKey{c.Remote, c.Collection}
 	r := w.dirs[at]
 	if r == nil {
-		r = &renamed{names: map[string]struct{}{}}
+		r = &dirChange{names: map[string]struct{}{}}
 		w.dirs[at] = r
 	}
 	r.listing = r.listing || c.Listing
@@ -105,7 +105,7 @@ func (w *waiting) add(c fsys.Change) {
 	}
 }
 
-// run works off what is waiting until done is closed.
+// run sends what is pending until done is closed.
 func (n *notifier) run(done <-chan struct{}) {
 	for {
 		select {
@@ -114,24 +114,25 @@ func (n *notifier) run(done <-chan struct{}) {
 		case <-n.wake:
 		}
 		n.mu.Lock()
-		w, upTo := n.waiting, n.added
-		n.waiting = newWaiting()
+		w, upTo := n.pending, n.added
+		n.pending = newPending()
 		n.mu.Unlock()
-		n.tell(w, done)
+		n.notifyKernel(w, done)
 		n.mu.Lock()
-		n.told = upTo
+		n.done = upTo
 		close(n.more)
 		n.more = make(chan struct{})
 		n.mu.Unlock()
 	}
 }
 
-// wait returns when the kernel was told of all that was added until now, or is not
-// there any more. No handler may call it: the kernel may be waiting for that one.
+// wait returns when the kernel was notified of all changes that were added until now, or
+// with an error when the mount is over. A handler must not call it: the kernel may be
+// waiting for that handler.
 func (n *notifier) wait(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for wanted := n.added; n.told < wanted; {
+	for wanted := n.added; n.done < wanted; {
 		more := n.more
 		n.mu.Unlock()
 		var err error
@@ -150,13 +151,13 @@ func (n *notifier) wait(ctx context.Context) error {
 	return nil
 }
 
-// tell passes changes on, until done is closed. What the kernel does not know
-// needs no telling, and its complaint that it does not (ENOENT) is no failure.
-func (n *notifier) tell(w waiting, done <-chan struct{}) {
+// notifyKernel sends changes until done is closed. ENOENT from the kernel is no failure:
+// it has not cached the name.
+func (n *notifier) notifyKernel(w pending, done <-chan struct{}) {
 	for at, r := range w.dirs {
 		change := fsys.Change{Remote: at.remote, Collection: at.collection}
 		if dir := n.m.known(change.Path()); dir != nil {
-			dir.tell(r, done)
+			dir.notifyKernel(r, done)
 		}
 	}
 	for key := range w.keys {
@@ -177,14 +178,15 @@ func (n *notifier) tell(w waiting, done <-chan struct{}) {
 	}
 }
 
-// tell passes on what changed in a directory. Its time changes with its names only:
-// what is learnt of an image is no change of the directory (tar would say so).
-func (n *dirNode) tell(r *renamed, done <-chan struct{}) {
-	n.told.Add(1)
+// notifyKernel sends the changes of a directory. The directory's time changes with its
+// names only; if it changed with an image's attributes, tar would warn of a changed
+// directory.
+func (n *dirNode) notifyKernel(r *dirChange, done <-chan struct{}) {
+	n.notified.Add(1)
 	if r.listing {
-		// The time comes before the notification, which makes the kernel ask for it.
-		// The list of names that the kernel keeps goes by the time: were its pages
-		// dropped while it is being filled, the kernel would never fill it again.
+		// The time is set before the notification, which makes the kernel ask for it. The
+		// kernel validates its cached names by the time; if their pages were dropped
+		// while it fills them, it would never fill them again.
 		n.changed.Store(max(time.Now().UnixNano(), n.changed.Load()+1))
 		_ = n.NotifyContent(-1, 0)
 	}
@@ -198,10 +200,11 @@ func (n *dirNode) tell(r *renamed, done <-chan struct{}) {
 	}
 }
 
-// affected returns the names that the kernel may believe wrong things of: files. A
-// directory that is told of would lose its name for whoever is in it (getcwd), and
-// what it stands for does not change: should it go, the kernel asks in a moment.
-func (n *dirNode) affected(r *renamed) []string {
+// affected returns the changed names that the kernel may have cached, without those of
+// directories: dropping a directory's entry breaks getcwd in processes whose working
+// directory it is, and its meaning does not change. If a directory was removed, the kernel
+// finds out when its entry times out.
+func (n *dirNode) affected(r *dirChange) []string {
 	names := maps.Keys(r.names)
 	if r.all {
 		names = maps.Keys(n.Children())

@@ -11,14 +11,14 @@ import (
 	"github.com/sregfs/sregfs/cache"
 )
 
-// opened knows the images that were opened, by inode number: the kernel may have
-// several generations of one. The zero value is ready.
-type opened struct {
+// openedImages has the nodes of images that were opened, by inode number: the kernel may
+// have several generations of one. The zero value is ready.
+type openedImages struct {
 	mu    sync.Mutex // guards nodes
 	nodes map[uint64][]*imageNode
 }
 
-func (o *opened) add(n *imageNode) {
+func (o *openedImages) add(n *imageNode) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.nodes == nil {
@@ -29,7 +29,7 @@ func (o *opened) add(n *imageNode) {
 	}
 }
 
-func (o *opened) forget(n *imageNode) {
+func (o *openedImages) forget(n *imageNode) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	ino := n.StableAttr().Ino
@@ -41,9 +41,9 @@ func (o *opened) forget(n *imageNode) {
 	o.nodes[ino] = left
 }
 
-// generation returns the generation in which a lookup shall return that inode: the
-// newest that the kernel has, or the next one if that cannot be opened any more.
-func (o *opened) generation(ino uint64) uint64 {
+// generation returns the generation of that inode for a lookup: the newest that the
+// kernel has, or the next one if that cannot be opened any more.
+func (o *openedImages) generation(ino uint64) uint64 {
 	o.mu.Lock()
 	var newest *imageNode
 	for _, n := range o.nodes[ino] {
@@ -54,15 +54,15 @@ func (o *opened) generation(ino uint64) uint64 {
 	o.mu.Unlock()
 	switch {
 	case newest == nil:
-		return firstGen
+		return firstGeneration
 	case newest.outdated():
 		return newest.gen + 1
 	}
 	return newest.gen
 }
 
-// outdated returns the inodes of those bytes that shall not be opened again.
-func (o *opened) outdated(key cache.Key) []*imageNode {
+// outdated returns the inodes with that key that must not be opened again.
+func (o *openedImages) outdated(key cache.Key) []*imageNode {
 	o.mu.Lock()
 	var all []*imageNode
 	for _, nodes := range o.nodes {

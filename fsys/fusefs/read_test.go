@@ -26,18 +26,20 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/uploads"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/fsys"
 	"github.com/sregfs/sregfs/fsys/fsystest"
 	"github.com/sregfs/sregfs/fsys/fusefs"
 	"github.com/sregfs/sregfs/fsys/fusefs/fusetest"
 )
 
-func emptyCatalog() *catalog.Catalog {
+func emptyTree() *fsys.FS {
 	c, err := catalog.New(catalog.Options{})
 	if err != nil {
 		panic(err)
 	}
-	return c
+	return fsys.New(c, uploads.New(c, nil), fsys.Options{})
 }
 
 func sum(b []byte) string {
@@ -255,7 +257,7 @@ func TestRead(t *testing.T) {
 
 // wait makes an image whole, as sreg pull does.
 func wait(t *testing.T, w *fsystest.World, uri string) error {
-	_, err := w.Catalog.Pull(t.Context(), uri, "", false, nil)
+	_, err := w.Verbs().Pull(t.Context(), uri, verbs.PullOptions{}, nil)
 	return err
 }
 

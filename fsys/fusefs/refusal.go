@@ -22,7 +22,7 @@ import (
 	"github.com/sregfs/sregfs/fsys"
 )
 
-// maxRefusals bounds what is remembered.
+// maxRefusals bounds how many are kept.
 const maxRefusals = 20
 
 // repeatLog is how long the same refusal is not logged again.
@@ -34,8 +34,8 @@ type refusals struct {
 	last []Refusal  // the newest at the end
 }
 
-// add reports whether r is to be logged: not again at once, nor when closing a file
-// tells once more why a write failed.
+// add reports whether r is to be logged. It is not if the same was logged a moment ago, or
+// if closing a file repeats why a write failed.
 func (s *refusals) add(r Refusal) (news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -53,9 +53,10 @@ func (s *refusals) add(r Refusal) (news bool) {
 	return news
 }
 
-// explain adds the last refusal that is to a node's attributes, as its error, if it has
-// none. Nodes come and go with what the kernel keeps; refusals stay.
-func (m *Mounted) explain(attrs map[string]string, is func(Refusal) bool) map[string]string {
+// addRefusal adds the last refusal for which is returns true to a node's attributes, as
+// its error, if it has none. Refusals are not kept in nodes, which live only as long as
+// the kernel caches them.
+func (m *Mounted) addRefusal(attrs map[string]string, is func(Refusal) bool) map[string]string {
 	m.refusals.mu.Lock()
 	defer m.refusals.mu.Unlock()
 	for _, r := range slices.Backward(m.refusals.last) {
@@ -77,23 +78,23 @@ func (m *Mounted) Refusals() []Refusal {
 	return slices.Clone(m.refusals.last)
 }
 
-// refuse is fail for what would change the tree at that path: the reason is kept for
-// whoever asks, by sreg status or by an attribute of the file or its directory, and
-// logged once. So is that of a listed name which is for other machines only.
+// refuse is fail for an operation that changes the tree at that path. The reason is kept,
+// shown by sreg status and by an attribute of the file and of its directory, and logged
+// once. The same is done for an image that is listed but has no variant for this machine.
 func (m *Mounted) refuse(op, path string, err error) syscall.Errno {
 	e, known := errno(err)
-	if isDaily(e) && !errors.Is(err, backends.ErrNoVariant) {
+	if isRoutine(e) && !errors.Is(err, backends.ErrNoVariant) {
 		return e
 	}
 	r := Refusal{Time: time.Now(), Op: op, Path: path, Errno: e.Error(), Error: err.Error()}
-	if e == syscall.EEXIST || e == syscall.ENOTEMPTY || m.refusals.add(r) { // these two say all
+	if e == syscall.EEXIST || e == syscall.ENOTEMPTY || m.refusals.add(r) { // these two errnos need no explanation
 		m.logFailure(op, path, e, known, err)
 	}
 	return e
 }
 
-// isDaily reports whether an errno is part of the daily run.
-func isDaily(e syscall.Errno) bool {
+// isRoutine reports whether an errno is part of normal operation.
+func isRoutine(e syscall.Errno) bool {
 	switch e {
 	case 0, syscall.EINTR, syscall.ESTALE, syscall.EXDEV, syscall.ENOENT:
 		return true
@@ -117,25 +118,25 @@ func (n *dirNode) refuse(op, name string, err error) syscall.Errno {
 	return n.m.refuse(op, path.Join(n.Path(nil), name), err)
 }
 
-// xattrs are those of the directory, with what was refused in it last.
+// xattrs are those of the directory, with the last refusal in it.
 func (n *dirNode) xattrs() map[string]string {
 	at := n.Path(nil)
-	return n.m.explain(n.dir.Xattrs(), func(r Refusal) bool {
+	return n.m.addRefusal(n.dir.Xattrs(), func(r Refusal) bool {
 		dir, _ := path.Split(r.Path)
 		return strings.TrimSuffix(dir, "/") == at
 	})
 }
 
-// xattrs are those of the image, with what was refused of it last, under whichever name.
+// xattrs are those of the image, with its last refusal under any of its names.
 func (n *imageNode) xattrs() map[string]string {
 	attrs := n.image.Xattrs()
-	return n.m.explain(attrs, func(r Refusal) bool {
+	return n.m.addRefusal(attrs, func(r Refusal) bool {
 		remote, ref, _, err := fsys.ParsePath(r.Path)
 		return err == nil && ref == n.image.Ref() && remote == attrs["remote"]
 	})
 }
 
-// What the calls ask for that are never granted.
+// Why some calls are always refused.
 var (
 	errNoLinks  = fmt.Errorf("%w: a registry has neither links nor devices", backends.ErrNotAllowed)
 	errExchange = fmt.Errorf("%w: names cannot be exchanged", fs.ErrInvalid)

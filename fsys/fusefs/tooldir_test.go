@@ -62,7 +62,7 @@ func TestRmdir_afterFailure(t *testing.T) {
 	w.Service.Fail("", 0)
 	for _, d := range w.Spool.Drafts() {
 		if d.State == "failed" {
-			if err := w.Catalog.Retry(t.Context(), d.ID, nil); err != nil {
+			if err := w.Uploads.Retry(t.Context(), d.ID, nil); err != nil {
 				t.Error(err)
 			}
 		}

@@ -6,6 +6,6 @@ package fusefs
 type User struct {
 	Name    string // below the mount point
 	PID     int    // of the process that opened it; 0 if it is not known here
-	Program string // its name; "" if it is gone
+	Program string // its name; "" if it has ended
 	Writing bool
 }

@@ -421,17 +421,17 @@ func TestMount_again(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Unmount(false); !errors.Is(err, fusefs.ErrBusy) {
+	if err := m.Unmount(); !errors.Is(err, fusefs.ErrBusy) {
 		t.Errorf("unmounting with a directory open: %v, want %v", err, fusefs.ErrBusy)
 	}
-	if err := m.Unmount(true); err != nil {
+	if err := m.Detach(); err != nil {
 		t.Error(err)
 	}
 	f.Close()
 	if err := m.Wait(); err != nil {
 		t.Error(err)
 	}
-	if err := m.Unmount(false); err != nil {
+	if err := m.Unmount(); err != nil {
 		t.Errorf("a second unmounting: %v", err)
 	}
 }

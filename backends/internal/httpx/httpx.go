@@ -52,7 +52,7 @@ func Do(hc *http.Client, req *http.Request, ok ...int) (*http.Response, error) {
 	return nil, Error(resp)
 }
 
-// Answer sends req as Do does, for who reads a refusal himself: an answer of any
+// Answer sends req as Do does, for callers that read refusals themselves: an answer of any
 // status from 300 to 599 is returned too.
 func Answer(hc *http.Client, req *http.Request) (*http.Response, error) {
 	return Do(hc, req, refusals[:]...)

@@ -1,61 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package uploads is what the pushes of several backends have in common: a lock
-// for each name that is written, and what is known of a push from one try to the
-// next. It sends nothing itself. Start at [Locks] and [Recall].
+// Package uploads is what the pushes of several backends have in common: what is known
+// of a push from one try to the next. It sends nothing itself. Start at [Recall].
 package uploads
 
 import (
-	"context"
 	"sync"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/bounded"
 )
 
-// Locks are one lock for each key. The zero value has none.
-type Locks struct {
-	mu   sync.Mutex // guards the field below
-	held map[string]chan struct{}
-}
-
-// Lock waits for the lock of key, or for the end of ctx.
-// Errors: ctx's.
-func (l *Locks) Lock(ctx context.Context, key string) (unlock func(), err error) {
-	for {
-		l.mu.Lock()
-		held, busy := l.held[key]
-		if !busy {
-			if l.held == nil {
-				l.held = map[string]chan struct{}{}
-			}
-			mine := make(chan struct{})
-			l.held[key] = mine
-			l.mu.Unlock()
-			return func() {
-				l.mu.Lock()
-				delete(l.held, key)
-				l.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		l.mu.Unlock()
-		select {
-		case <-held:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
-// maxUnsaved is how many states are kept; one more, and all are forgotten.
+// maxUnsaved is how many states are kept.
 const maxUnsaved = 256
 
 // Unsaved keeps the states of pushes without a Session for as long as this
 // process lives, so that the next try does not begin at the first byte. The
 // zero value is empty.
 type Unsaved struct {
-	mu     sync.Mutex // guards the field below
-	states map[string][]byte
+	once   sync.Once // bounds states
+	states bounded.Map[string, []byte]
 }
 
 // session returns the Session of src, or else one in memory for the push of
@@ -64,6 +28,7 @@ func (u *Unsaved) session(name string, src backends.Source) backends.Session {
 	if src.Session != nil {
 		return src.Session
 	}
+	u.once.Do(func() { u.states.Max = maxUnsaved })
 	return &state{in: u, key: name + "\x00" + src.Digest}
 }
 
@@ -74,20 +39,12 @@ type state struct {
 
 // Load implements backends.Session.
 func (s *state) Load() []byte {
-	s.in.mu.Lock()
-	defer s.in.mu.Unlock()
-	return s.in.states[s.key]
+	text, _ := s.in.states.Get(s.key)
+	return text
 }
 
 // Save implements backends.Session, as far as memory goes.
 func (s *state) Save(text []byte) error {
-	s.in.mu.Lock()
-	defer s.in.mu.Unlock()
-	if s.in.states == nil || len(s.in.states) >= maxUnsaved {
-		s.in.states = map[string][]byte{}
-	}
-	if s.in.states[s.key] = text; text == nil {
-		delete(s.in.states, s.key)
-	}
+	s.in.states.Update(s.key, func([]byte, bool) ([]byte, bool) { return text, text != nil })
 	return nil
 }

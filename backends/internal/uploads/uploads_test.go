@@ -4,61 +4,14 @@ package uploads
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/sregfs/sregfs/backends"
 )
-
-func TestLocks(t *testing.T) {
-	t.Parallel()
-	var l Locks
-	count := map[string]int{"a": 0, "b": 0}
-	var mu sync.Mutex // of the map itself: the keys' values are what Locks must guard
-	add := func(key string) {
-		mu.Lock()
-		n := count[key]
-		mu.Unlock()
-		mu.Lock()
-		count[key] = n + 1
-		mu.Unlock()
-	}
-	var wg sync.WaitGroup
-	for i := range 200 {
-		wg.Go(func() {
-			key := []string{"a", "b"}[i%2]
-			unlock, err := l.Lock(t.Context(), key)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer unlock()
-			add(key)
-		})
-	}
-	wg.Wait()
-	if count["a"] != 100 || count["b"] != 100 {
-		t.Errorf("%v, want 100 each", count)
-	}
-	if len(l.held) != 0 {
-		t.Errorf("still held: %v", l.held)
-	}
-	unlock, err := l.Lock(t.Context(), "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unlock()
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := l.Lock(ctx, "a"); !errors.Is(err, context.Canceled) {
-		t.Errorf("Lock with an ended context: %v", err)
-	}
-}
 
 func TestUnsaved(t *testing.T) {
 	t.Parallel()
@@ -86,8 +39,8 @@ func TestUnsaved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(u.states) > maxUnsaved {
-		t.Errorf("%d states are kept", len(u.states))
+	if n := len(u.states.Keys()); n > maxUnsaved {
+		t.Errorf("%d states are kept", n)
 	}
 	own := &state{in: &Unsaved{}}
 	if u.session("x", backends.Source{Session: own}) != backends.Session(own) {

@@ -44,7 +44,7 @@ func TestAddingABackend(t *testing.T) {
 	page := read(t, "docs/adding-a-backend.md")
 	var sources []string
 	for _, path := range []string{
-		"backends/backendtest/plain_read_test.go", "backends/backendtest/plain_test.go", "backends/http/http.go",
+		"backends/backendtest/plain_read_test.go", "backends/backendtest/plain_test.go", "backends/http/login.go",
 	} {
 		sources = append(sources, squeeze(read(t, path)))
 	}

@@ -3,7 +3,6 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -111,23 +110,11 @@ func newRemote(name string, table map[string]any) (Remote, error) {
 			r.Config[key] = value
 		}
 	}
-	text, err := toml.Marshal(shared)
-	if err != nil {
+	if err := backends.DecodeTable(shared, &r.Common); err != nil {
 		return r, err
-	}
-	if err := toml.NewDecoder(bytes.NewReader(text)).Decode(&r.Common); err != nil {
-		return r, sharedError(err)
 	}
 	r.URL, _ = table["url"].(string)
 	return r, r.check()
-}
-
-// sharedError names the key at fault: the position is one in our own copy.
-func sharedError(err error) error {
-	if e, ok := errors.AsType[*toml.DecodeError](err); ok {
-		return fmt.Errorf("%s: %s", strings.Join(e.Key(), "."), strings.TrimPrefix(e.Error(), "toml: "))
-	}
-	return err
 }
 
 func (r *Remote) check() error {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,36 +16,15 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
-	"github.com/sregfs/sregfs/catalog"
-
-	// What the built binaries are made of, so that go test does not take the
-	// results of older ones from its cache.
-	_ "github.com/sregfs/sregfs/cmd/internal/sreg"
-	_ "github.com/sregfs/sregfs/cmd/internal/sregfs"
+	"github.com/sregfs/sregfs/catalog/verbs"
+	"github.com/sregfs/sregfs/cmd/internal/buildtest"
 )
 
 const greet = "../../../catalog/inspect/testdata/greet-signed.sif"
 
 var binaries string
 
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "sregfs-e2e-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		build := exec.Command("go", "build", "-o", dir+"/", "../../sregfs", "../../sreg")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-			return 1
-		}
-		binaries = dir
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { os.Exit(buildtest.Run(m, &binaries)) }
 
 // A world is one user's machine: a home, a state directory, a store. Two worlds
 // share nothing but the registry.
@@ -211,7 +189,7 @@ func (w *world) ok(name string, args ...string) string {
 	return r.out
 }
 
-func (w *world) status() (s catalog.Status) {
+func (w *world) status() (s verbs.Status) {
 	w.t.Helper()
 	out := w.ok("sreg", "status", "-o", "json")
 	if err := json.Unmarshal([]byte(out), &s); err != nil {

@@ -51,14 +51,14 @@ func cannotWrite(err error) bool {
 }
 
 // stopgap is the cache where cache_dir cannot be written to.
-func (o Options) stopgap() string { return filepath.Join(o.State, "cache") }
+func (o Options) fallbackCache() string { return filepath.Join(o.State, "cache") }
 
 // metadata is where the backend of a remote keeps what can be fetched again: in the cache
 // that is used, which counts it. Backends are opened before that.
 func (o Options) metadata(remote string) string {
 	all := filepath.Join(o.Settings.CacheDir, "remotes")
 	if cannotWrite(writable(all)) {
-		all = filepath.Join(o.stopgap(), "remotes")
+		all = filepath.Join(o.fallbackCache(), "remotes")
 	}
 	return filepath.Join(all, remote)
 }

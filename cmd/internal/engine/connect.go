@@ -61,7 +61,7 @@ func local(ctx context.Context, o Options) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Session{Client: control.Local(control.Handler(e.Catalog, control.Options{Log: o.Log})), engine: e}, nil
+	return &Session{Client: control.Local(control.Handler(e.Verbs, control.Options{Log: o.Log})), engine: e}, nil
 }
 
 // Held reports whether a mount has taken the state since Connect: what failed for

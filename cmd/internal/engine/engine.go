@@ -19,7 +19,10 @@ import (
 	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/badger"
+	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/inspect"
+	"github.com/sregfs/sregfs/catalog/uploads"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
@@ -31,6 +34,8 @@ import (
 // goroutines at once.
 type Engine struct {
 	Catalog *catalog.Catalog
+	Uploads *uploads.Uploads
+	Verbs   *verbs.Verbs
 	opts    Options
 
 	reloading sync.Mutex      // held by Reload; guards remotes
@@ -40,6 +45,15 @@ type Engine struct {
 	dir   *statedir.Dir
 	cache *cacheLock
 	held  *statedir.HeldError
+}
+
+// Start begins the background work of a process that runs for long, until ctx ends: see
+// catalog.Catalog.Start and uploads.Uploads.Start.
+func (e *Engine) Start(ctx context.Context) error {
+	if err := e.Catalog.Start(ctx); err != nil {
+		return err
+	}
+	return e.Uploads.Start(ctx)
 }
 
 // New opens the remotes. ctx bounds how long opening the state, later, waits for
@@ -53,26 +67,26 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	}
 	e := &Engine{opts: o, remotes: slices.Clone(o.Settings.Remotes)}
 	e.Catalog, err = catalog.New(catalog.Options{
-		Types:   o.Types,
 		Remotes: remotes,
-		Default: o.Settings.Default,
 		State:   func() (*catalog.State, error) { return e.openState(ctx) },
 		Records: filepath.Join(o.Settings.Storage, ".sregfs"),
 		ListTTL: o.Settings.ListTTL,
-		Version: version.String(),
 		Log:     o.Log,
 	})
 	if err != nil {
 		closeRemotes(remotes)
 		return nil, err
 	}
+	e.Uploads = uploads.New(e.Catalog, o.Log)
+	e.Verbs = verbs.New(e.Catalog, e.Uploads, verbs.Options{Types: o.Types, Default: o.Settings.Default, Version: version.String(), Log: o.Log})
 	return e, nil
 }
 
 // Close ends the catalogue, which waits for uploads until ctx ends, and gives
 // the state up.
 func (e *Engine) Close(ctx context.Context) error {
-	return errors.Join(e.Catalog.Close(ctx), e.giveUp())
+	e.Uploads.Drain(ctx)
+	return errors.Join(e.Catalog.Close(), e.giveUp())
 }
 
 // HandOver gives the state up for another process while images are open, which can be
@@ -80,6 +94,7 @@ func (e *Engine) Close(ctx context.Context) error {
 //
 // Errors: those of the local disk, and ctx's. The engine is closed then.
 func (e *Engine) HandOver(ctx context.Context) error {
+	e.Uploads.Drain(ctx)
 	if err := e.Catalog.HandOver(ctx); err != nil {
 		return errors.Join(err, e.Close(ctx))
 	}
@@ -179,7 +194,7 @@ func (e *Engine) openState(ctx context.Context) (_ *catalog.State, err error) {
 	if damage := store.Damage(); damage != nil {
 		e.opts.Log.Warn("the index was damaged and is filled again", "err", damage)
 	}
-	drafts, err := spool.Open(dir.Spool(), spool.Options{Whole: catalog.IsWhole, Log: e.opts.Log})
+	drafts, err := spool.Open(dir.Spool(), spool.Options{Whole: uploads.IsWhole, Log: e.opts.Log})
 	if err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
 	}
@@ -187,21 +202,21 @@ func (e *Engine) openState(ctx context.Context) (_ *catalog.State, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cache: %w", err), drafts.Close())
 	}
-	return &catalog.State{Store: store, Cache: blobs, Spool: drafts}, nil
+	return &catalog.State{Index: index.New(store), Cache: blobs, Spool: drafts}, nil
 }
 
-func (e *Engine) openCache(store catalog.Store) (*cache.Cache, error) {
+func (e *Engine) openCache(store index.Store) (*cache.Cache, error) {
 	s := e.opts.Settings
 	lock, err := lockCache(s.CacheDir, e.opts.State)
 	shared, limit, warning := s.CacheShared, int64(s.CacheSize), ""
 	switch {
 	case cannotWrite(err):
-		// Images are read all the same, and what is there is of use still.
-		warning = fmt.Sprintf("cache_dir cannot be written (%v): at most %s are kept in the state directory", err, humanize.IBytes(maxStopgap))
+		// Images can still be read, and the cache that exists is still of use.
+		warning = fmt.Sprintf("cache_dir cannot be written (%v): at most %s are kept in the state directory", err, humanize.IBytes(maxFallbackCache))
 		e.opts.Log.Warn(warning)
 		shared = append([]string{s.CacheDir}, shared...)
-		limit = min(cmp.Or(limit, maxStopgap), maxStopgap)
-		lock, err = lockCache(e.opts.stopgap(), e.opts.State)
+		limit = min(cmp.Or(limit, maxFallbackCache), maxFallbackCache)
+		lock, err = lockCache(e.opts.fallbackCache(), e.opts.State)
 	case err == nil && lock.dir != s.CacheDir:
 		e.opts.Log.Warn("the cache is in use by another sregfs: this one has its own", "cache", s.CacheDir, "own", lock.dir)
 	}
@@ -211,7 +226,7 @@ func (e *Engine) openCache(store catalog.Store) (*cache.Cache, error) {
 	blobs, err := cache.Open(lock.dir, cache.Options{
 		MaxBytes: limit,
 		MinFree:  int64(s.MinFree),
-		Index:    catalog.BlobIndex(store),
+		Index:    index.Blobs(store),
 		Hints:    hints,
 		Verify:   cache.Verification(s.Verify),
 		FSVerity: s.FSVerity,
@@ -230,7 +245,7 @@ func (e *Engine) openCache(store catalog.Store) (*cache.Cache, error) {
 
 // maxStopgap bounds the cache in the state directory, where cache_dir cannot be
 // written to. It is removed with the state.
-const maxStopgap = 4 << 30
+const maxFallbackCache = 4 << 30
 
 // hints tells the cache what running an image reads first.
 func hints(ctx context.Context, r cache.ReaderAtContext, size int64) []cache.Range {

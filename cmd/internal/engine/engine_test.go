@@ -72,13 +72,13 @@ func TestNothingIsCreatedUntilItIsNeeded(t *testing.T) {
 	t.Parallel()
 	o := mustConfigure(t)
 	e := open(t, o)
-	if _, err := e.Catalog.Get(t.Context(), "a/b:1"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := e.Verbs.Get(t.Context(), "a/b:1"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Get: %v", err)
 	}
 	if _, err := os.Stat(o.State); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("looking for a local image made the state directory: %v", err)
 	}
-	if _, err := e.Catalog.Status(t.Context()); err != nil {
+	if _, err := e.Verbs.Status(t.Context()); err != nil {
 		t.Errorf("Status: %v", err)
 	}
 	if p, err := statedir.Holder(o.State); err != nil || p.PID != os.Getpid() {
@@ -157,7 +157,7 @@ func TestRemotesThatCannotBeUsed(t *testing.T) {
 	if err != nil || lab.Err == nil || lab.Client != nil {
 		t.Errorf("remote %+v, %v", lab, err)
 	}
-	if _, err := e.Catalog.Get(t.Context(), "lab://a/b:1"); exit.Code(err) != exit.NotAllowed {
+	if _, err := e.Verbs.Get(t.Context(), "lab://a/b:1"); exit.Code(err) != exit.NotAllowed {
 		t.Errorf("Get: %v", err)
 	}
 }
@@ -367,7 +367,7 @@ func TestConnect(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() {
-		served <- control.Serve(ctx, l, control.Handler(e.Catalog, control.Options{Mount: "/mnt"}), o.Log)
+		served <- control.Serve(ctx, l, control.Handler(e.Verbs, control.Options{Mount: "/mnt"}), o.Log)
 	}()
 	if err := dir.Announce(socket, "/mnt", ""); err != nil {
 		t.Fatal(err)
@@ -442,7 +442,7 @@ func TestCacheOfOthers(t *testing.T) {
 			if err != nil {
 				return
 			}
-			if err := errors.Join(state.Spool.Close(), state.Cache.Close(), state.Store.Close()); err != nil {
+			if err := errors.Join(state.Spool.Close(), state.Cache.Close(), state.Index.Close()); err != nil {
 				t.Error(err)
 			}
 			if info, err := os.Stat(o.Settings.CacheDir); err != nil || info.Mode().Perm()&0o022 != 0 {

@@ -50,7 +50,7 @@ func TestReadOnlyCache(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", dir, err)
 		}
-		if _, limit := state.Cache.Usage(); limit != maxStopgap {
+		if _, limit := state.Cache.Usage(); limit != maxFallbackCache {
 			t.Errorf("the limit is %d", limit)
 		}
 		if got := state.Cache.Dir(); got != filepath.Join(o.State, "cache") {
@@ -68,7 +68,7 @@ func TestReadOnlyCache(t *testing.T) {
 		if n := strings.Count(log.String(), "level=WARN"); n != 1 {
 			t.Errorf("%d warnings:\n%s", n, log.String())
 		}
-		if err := errors.Join(state.Spool.Close(), state.Cache.Close(), state.Store.Close()); err != nil {
+		if err := errors.Join(state.Spool.Close(), state.Cache.Close(), state.Index.Close()); err != nil {
 			t.Error(err)
 		}
 	}

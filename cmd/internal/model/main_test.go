@@ -7,7 +7,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -15,11 +14,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
-
-	// What the built binaries are made of, so that go test does not take the
-	// results of older ones from its cache.
-	_ "github.com/sregfs/sregfs/cmd/internal/sreg"
-	_ "github.com/sregfs/sregfs/cmd/internal/sregfs"
+	"github.com/sregfs/sregfs/cmd/internal/buildtest"
 )
 
 func TestMain(m *testing.M) {
@@ -36,20 +31,7 @@ func TestMain(m *testing.M) {
 		if binaries = os.Getenv("SREGFS_MODEL_BIN"); binaries != "" {
 			return m.Run() // of another version, to see what the model finds in it
 		}
-		dir, err := os.MkdirTemp("", "sregfs-model-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		build := exec.Command("go", "build", "-o", dir+"/", "../../sregfs", "../../sreg")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-			return 1
-		}
-		binaries = dir
-		return m.Run()
+		return buildtest.Run(m, &binaries)
 	}())
 }
 

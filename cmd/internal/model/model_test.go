@@ -129,9 +129,13 @@ func (m *model) view(client string, n name) (*draft, []*version) {
 	all := m.at(n.key)
 	for _, d := range all {
 		for f := range d.writers {
-			if f.client == client && d.err == "" {
-				return d, nil
+			if f.client != client || d.err != "" {
+				continue
 			}
+			if d.spelled != n.spelled && !n.temporary { // the kernel may still have the image under the other name
+				return d, m.meanings(n.key)
+			}
+			return d, nil
 		}
 	}
 	for _, d := range all {
@@ -445,11 +449,13 @@ func cut(data []byte, off, n int64) []byte {
 
 // read checks what was read of an open file.
 func (m *model) read(f *file, r result, off, n int64) error {
-	if f.draft != nil {
+	if d := f.draft; d != nil && (r.Err == "" || !d.accepted) {
 		if err := want(r, ""); err != nil {
 			return err
 		}
-		return equal(r.Data, cut(f.draft.data, off, n))
+		return equal(r.Data, cut(d.data, off, n))
+	} else if d != nil { // published behind our back, and read from the registry
+		f = &file{remote: f.remote, may: []*version{m.truth[d.key]}}
 	}
 	var right []*version
 	var differs error
@@ -627,9 +633,14 @@ func (m *model) uploads(r result) error {
 			return err
 		}
 	}
-	for _, d := range m.left {
-		if err := drop(d, d.states); err != nil {
-			return err
+	for _, sure := range []bool{true, false} { // what need not be there takes no line of what must
+		for _, d := range m.left {
+			if d.states[""] == sure {
+				continue
+			}
+			if err := drop(d, d.states); err != nil {
+				return err
+			}
 		}
 	}
 	if len(shown) > 0 {

@@ -161,13 +161,14 @@ func kindOf(data []byte) string {
 type name struct {
 	remote, dir string // dir is REMOTE/COLLECTION
 	key         string // of an image REMOTE/COLLECTION/NAME:TAG, however it is spelled; else the path
+	spelled     string
 	temporary   bool
 }
 
 func parseName(p string) name {
 	p = strings.Replace(p, "://", "/", 1)
 	dir, file := path.Split(p)
-	n := name{dir: strings.TrimSuffix(dir, "/"), key: p}
+	n := name{dir: strings.TrimSuffix(dir, "/"), key: p, spelled: p}
 	n.remote, _, _ = strings.Cut(p, "/")
 	n.temporary = strings.HasPrefix(file, ".") || strings.HasSuffix(file, ".part")
 	if !n.temporary {

@@ -151,6 +151,11 @@ func (m *model) checkWorld(o op, r result) error {
 	case "heal", "sync":
 		if o.verb == "heal" {
 			m.lied()
+			for dir, there := range m.dirs {
+				if m.fault == "nolist" && there == "no" && parseName(dir+"/x.sif").remote == "lab" {
+					m.dirs[dir] = "maybe" // what could not be listed counts as there for a while
+				}
+			}
 			m.fault = ""
 		}
 		clear(m.pending)
@@ -235,6 +240,9 @@ func (m *model) legalOpen(o op, n name) bool {
 	}
 	vague := len(m.loose[n.key]) > 0 && n.remote == "lab"
 	if o.arg(2) != "r" && (m.dirs[n.dir] == "maybe" || vague && m.async) || o.arg(2) == "r" && vague && len(m.at(n.key)) > 0 {
+		return false
+	}
+	if d, vs := m.view(o.who, n); d != nil && d.spelled != n.spelled && len(vs) > 0 && o.arg(2) == "r" {
 		return false
 	}
 	return o.arg(2) != "u" || len(m.loose[n.key]) == 0 && (n.remote != "lab" || m.fault == "")

@@ -5,7 +5,9 @@ package sreg
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // fileAndURI reads "FILE URI" or "--name URI FILE".
@@ -22,6 +24,24 @@ func fileAndURI(cmd *cobra.Command, args []string, name string) (path, uri strin
 	return path, uri, err
 }
 
+// publish has send take an image file to a registry, and prints what became of it.
+func (a *app) publish(cmd *cobra.Command, args []string, name string,
+	send func(c *control.Client, path, uri string, p catalog.Progress) (verbs.Record, error)) error {
+	path, uri, err := fileAndURI(cmd, args, name)
+	if err != nil {
+		return err
+	}
+	return a.with(cmd.Context(), func(c *control.Client) error {
+		progress, end := a.bar(uri)
+		r, err := send(c, path, uri, progress)
+		end()
+		if err != nil {
+			return err
+		}
+		return a.printRecord(r)
+	})
+}
+
 func (a *app) addCmd() *cobra.Command {
 	var name string
 	var move, force bool
@@ -33,18 +53,8 @@ filesystem can. With --move the file is moved. A URI of another remote pushes.`,
 		Example: "  sreg add hello.sif vsoch/hello:2.0",
 		Args:    needArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, uri, err := fileAndURI(cmd, args, name)
-			if err != nil {
-				return err
-			}
-			return a.with(cmd.Context(), func(c *control.Client) error {
-				progress, end := a.bar(uri)
-				r, err := c.Add(cmd.Context(), path, uri, move, force, progress)
-				end()
-				if err != nil {
-					return err
-				}
-				return a.printRecord(r)
+			return a.publish(cmd, args, name, func(c *control.Client, path, uri string, p catalog.Progress) (verbs.Record, error) {
+				return c.Add(cmd.Context(), path, uri, verbs.AddOptions{Move: move, Force: force}, p)
 			})
 		},
 	}
@@ -64,18 +74,8 @@ func (a *app) pushCmd() *cobra.Command {
 		Example: "  sreg push hello.sif lab://vsoch/hello:2.0",
 		Args:    needArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, uri, err := fileAndURI(cmd, args, name)
-			if err != nil {
-				return err
-			}
-			return a.with(cmd.Context(), func(c *control.Client) error {
-				progress, end := a.bar(uri)
-				r, err := c.Push(cmd.Context(), path, uri, force, progress)
-				end()
-				if err != nil {
-					return err
-				}
-				return a.printRecord(r)
+			return a.publish(cmd, args, name, func(c *control.Client, path, uri string, p catalog.Progress) (verbs.Record, error) {
+				return c.Push(cmd.Context(), path, uri, verbs.PushOptions{Force: force}, p)
 			})
 		},
 	}

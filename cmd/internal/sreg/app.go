@@ -36,8 +36,8 @@ type app struct {
 	format       format
 	quiet, debug bool
 
-	warns      bool          // tell the warnings about the configuration, once
-	lines      *bufio.Reader // of in, where somebody is asked
+	warns      bool          // print the warnings about the configuration, once
+	lines      *bufio.Reader // of in, once a question was asked
 	mount      string        // where the running mount is, "" if none; set by with
 	mountNames fsys.Names    // how names are spelled there
 	state      string        // the state directory; set by with
@@ -72,9 +72,12 @@ func (f *format) String() string {
 // Type implements pflag.Value.
 func (f *format) Type() string { return "format" }
 
-// with calls fn with a client of the running mount, or of a catalogue in this
-// process. If a mount takes the state between the two, which keeps fn from doing
-// anything, it is called once more.
+// with calls fn with a client of the running mount; without a mount, of a catalogue in
+// this process.
+//
+// Two races make it call fn again, because in both fn has done nothing: a mount takes the
+// state directory after we have seen none (Held), or the mount ends between our connecting
+// and its reading of the request (ErrUnheard).
 func (a *app) with(ctx context.Context, fn func(*control.Client) error) error {
 	o, err := a.options()
 	if err != nil {
@@ -107,8 +110,7 @@ func (a *app) options() (engine.Options, error) {
 	return o, err
 }
 
-// log returns where the work in this process tells what it does. Without --debug
-// that is nothing but the stack of a panic.
+// log returns the logger for work in this process. Without --debug it prints panics only.
 func (a *app) log() *slog.Logger {
 	level := backends.LevelPanic
 	if a.debug {
@@ -117,7 +119,7 @@ func (a *app) log() *slog.Logger {
 	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
 }
 
-// notice tells a person something that is not the answer.
+// notice prints something for the user that is not the command's answer.
 func (a *app) notice(text string) {
 	if !a.quiet {
 		fmt.Fprintln(a.err, "sreg: "+backends.Printable(text))
@@ -134,8 +136,8 @@ func absolute(path string) (string, error) {
 	return abs, nil
 }
 
-// existingFile returns the absolute name of a file that can be read: whoever
-// typed its name gets the error at once, and from this process.
+// existingFile returns the absolute name of a file. It opens the file to report an error
+// with the permissions of this user, before the mount is asked.
 func existingFile(path string) (string, error) {
 	abs, err := absolute(path)
 	if err != nil {

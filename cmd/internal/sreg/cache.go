@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/cache"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 func (a *app) cacheCmd() *cobra.Command {
@@ -34,7 +34,7 @@ time, also while mounted: what is missing is fetched again.
 	return cmd
 }
 
-// cacheNames is how the commands about the cache are told of which images.
+// cacheNames is the help of the cache commands on naming images.
 const cacheNames = `Images are named by a URI, a pattern with * ? [, a collection (lab://vsoch/), or by
 the digest that "sreg cache ls" shows.`
 
@@ -69,9 +69,9 @@ open, requests, used, verified, refused, error}; sizes are in bytes.`,
 	return cmd
 }
 
-// cached returns what the patterns mean, also where an error ends it.
-func cached(ctx context.Context, c *control.Client, patterns []string) ([]catalog.Cached, error) {
-	all := []catalog.Cached{}
+// cached returns the images that match the patterns; with an error, those until then.
+func cached(ctx context.Context, c *control.Client, patterns []string) ([]verbs.Cached, error) {
+	all := []verbs.Cached{}
 	for b, err := range c.Cached(ctx, patterns) {
 		if err != nil {
 			return all, err
@@ -102,8 +102,8 @@ func (o *cacheOrder) String() string { return string(*o) }
 func (o *cacheOrder) Type() string { return "order" }
 
 // sort sorts a list that is in the order of its last use.
-func (o *cacheOrder) sort(all []catalog.Cached) {
-	slices.SortStableFunc(all, func(a, b catalog.Cached) int {
+func (o *cacheOrder) sort(all []verbs.Cached) {
+	slices.SortStableFunc(all, func(a, b verbs.Cached) int {
 		switch *o {
 		case "size":
 			return cmp.Compare(b.OnDisk, a.OnDisk)
@@ -116,10 +116,10 @@ func (o *cacheOrder) sort(all []catalog.Cached) {
 	})
 }
 
-func printCached(w io.Writer, all []catalog.Cached) error {
+func printCached(w io.Writer, all []verbs.Cached) error {
 	t := newTable(w, "STATE", "SIZE", "HERE", "USED", "IMAGE")
 	for _, b := range all {
-		t.row(cachedState(b), size(b.Size), portion(b.Have, b.Size), moment(b.Used), cachedName(b))
+		t.row(cachedState(b), size(b.Size), percent(b.Have, b.Size), moment(b.Used), cachedName(b))
 		var more []string
 		if len(b.URIs) > 1 {
 			more = b.URIs[1:]
@@ -134,8 +134,8 @@ func printCached(w io.Writer, all []catalog.Cached) error {
 	return t.flush()
 }
 
-// cachedState is all that a person wants to know of a blob, in a word or two.
-func cachedState(b catalog.Cached) string {
+// cachedState describes a blob in a word or two.
+func cachedState(b verbs.Cached) string {
 	state := string(b.State)
 	if !b.Refused.IsZero() {
 		state = "refused"
@@ -153,7 +153,7 @@ func cachedState(b catalog.Cached) string {
 
 // cachedName is the first name of a blob, or else as much of its digest as the
 // commands take.
-func cachedName(b catalog.Cached) string {
+func cachedName(b verbs.Cached) string {
 	if len(b.URIs) > 0 {
 		return b.URIs[0]
 	}
@@ -165,8 +165,8 @@ func shortKey(key cache.Key) string {
 	return kind + ":" + digits[:min(len(digits), 16)]
 }
 
-// portion is how much of something is here; never 100% of what is not whole.
-func portion(have, size int64) string {
+// percent formats have of size. It never says 100% unless all is here.
+func percent(have, size int64) string {
 	if size <= 0 {
 		return ""
 	}
@@ -203,7 +203,7 @@ open, refused, remotes, uploads}, in bytes.`,
 	}
 }
 
-func printUse(w io.Writer, u catalog.CacheUse) error {
+func printUse(w io.Writer, u verbs.CacheUse) error {
 	t := newTable(w)
 	t.row("cache", u.Dir)
 	limit := "no limit but the disk's"
@@ -216,11 +216,11 @@ func printUse(w io.Writer, u catalog.CacheUse) error {
 	}
 	for _, r := range []struct {
 		name string
-		use  catalog.Use
+		use  verbs.Use
 	}{{"whole", u.Cached}, {"partial", u.Partial}, {"pinned", u.Pinned}, {"open", u.Open}, {"uploads", u.Uploads}} {
 		t.row(r.name, size(r.use.Bytes), plural(r.use.Blobs, "image"))
 	}
-	t.row("metadata", size(u.Told), "manifests and the like")
+	t.row("metadata", size(u.Metadata), "manifests and the like")
 	if u.Refused > 0 {
 		t.row("refused", "", plural(u.Refused, "image")+", as what came did not match the digest (sreg cache ls)")
 	}

@@ -13,28 +13,28 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/term"
 )
 
-// A cleaning is one run of sreg cache clean.
-type cleaning struct {
+// A cacheClean is one run of sreg cache clean.
+type cacheClean struct {
 	*app
 	days         int // -1: of any age
 	partial, all bool
 	dryRun, yes  bool
-	single       bool // all names mean one image each
+	single       bool // no argument is a pattern: an image that stays is an error
 
 	result struct {
-		Removed []cleaned `json:"removed"`
-		Kept    []cleaned `json:"kept"`
-		Freed   int64     `json:"freed"` // bytes of the disk; with --dry-run, that would be
+		Removed []cleanResult `json:"removed"`
+		Kept    []cleanResult `json:"kept"`
+		Freed   int64         `json:"freed"` // bytes of the disk; with --dry-run, that would be
 	}
 }
 
-// A cleaned is one image, and what became of it.
-type cleaned struct {
+// A cleanResult is one image, and what became of it.
+type cleanResult struct {
 	Key   cache.Key `json:"key"`
 	URIs  []string  `json:"uris"`
 	Bytes int64     `json:"bytes"`         // of the disk
@@ -44,7 +44,7 @@ type cleaned struct {
 }
 
 func (a *app) cacheCleanCmd() *cobra.Command {
-	k := &cleaning{app: a}
+	k := &cacheClean{app: a}
 	cmd := &cobra.Command{
 		Use:     "clean [URI...]",
 		Aliases: []string{"rm", "prune"},
@@ -98,13 +98,13 @@ func hasFolder(args []string) bool {
 	return false
 }
 
-func (k *cleaning) run(ctx context.Context, c *control.Client, patterns []string) error {
+func (k *cacheClean) run(ctx context.Context, c *control.Client, patterns []string) error {
 	all, err := cached(ctx, c, patterns)
 	if err != nil {
 		return err
 	}
-	leaving, kept := k.choose(all)
-	k.result.Removed, k.result.Kept, k.result.Freed = []cleaned{}, kept, 0
+	leaving, kept := k.split(all)
+	k.result.Removed, k.result.Kept, k.result.Freed = []cleanResult{}, kept, 0
 	if !k.dryRun && !k.yes && len(leaving) > 0 {
 		if err := k.confirm(ctx, leaving); err != nil {
 			return err
@@ -113,7 +113,7 @@ func (k *cleaning) run(ctx context.Context, c *control.Client, patterns []string
 	var errs []error
 	for _, b := range leaving {
 		if ctx.Err() != nil {
-			break // what is gone is said below
+			break // report prints what was removed until now
 		}
 		errs = append(errs, k.remove(ctx, c, b))
 	}
@@ -122,19 +122,21 @@ func (k *cleaning) run(ctx context.Context, c *control.Client, patterns []string
 		k.result.Freed += freed
 		errs = append(errs, err)
 	}
-	return k.tell(ctx, errors.Join(errs...))
+	return k.report(ctx, errors.Join(errs...))
 }
 
-// choose splits what may go from what must stay.
-func (k *cleaning) choose(all []catalog.Cached) (leaving, kept []cleaned) {
-	kept = []cleaned{}
+// split returns the images to remove, and those that match the flags but must stay
+// because they are pinned or open. The mount refuses to remove an image that is opened
+// between this and remove.
+func (k *cacheClean) split(all []verbs.Cached) (leaving, kept []cleanResult) {
+	kept = []cleanResult{}
 	before := time.Now().AddDate(0, 0, -max(k.days, 0))
 	for _, b := range all {
 		switch {
 		case b.State == cache.Remote, k.partial && b.State != cache.Partial, k.days >= 0 && b.Used.After(before):
 			continue
 		}
-		it := cleaned{Key: b.Key, URIs: b.URIs, Bytes: b.OnDisk, name: cachedName(b)}
+		it := cleanResult{Key: b.Key, URIs: b.URIs, Bytes: b.OnDisk, name: cachedName(b)}
 		if n := len(b.URIs) - 1; n > 0 {
 			it.name += fmt.Sprintf(" (and %d more names)", n)
 		}
@@ -153,7 +155,7 @@ func (k *cleaning) choose(all []catalog.Cached) (leaving, kept []cleaned) {
 	return leaving, kept
 }
 
-func (k *cleaning) confirm(ctx context.Context, leaving []cleaned) error {
+func (k *cacheClean) confirm(ctx context.Context, leaving []cleanResult) error {
 	if !term.Is(k.in) {
 		return usagef("cache clean: removes %d images: say --yes (or --dry-run)", len(leaving))
 	}
@@ -176,8 +178,8 @@ func (k *cleaning) confirm(ctx context.Context, leaving []cleaned) error {
 	return errors.New("cache clean: nothing removed")
 }
 
-// remove removes one image, unless somebody has opened it meanwhile.
-func (k *cleaning) remove(ctx context.Context, c *control.Client, b cleaned) error {
+// remove removes one image, unless it was opened meanwhile: then it is kept.
+func (k *cacheClean) remove(ctx context.Context, c *control.Client, b cleanResult) error {
 	freed := b.Bytes
 	if !k.dryRun {
 		var err error
@@ -196,8 +198,9 @@ func (k *cleaning) remove(ctx context.Context, c *control.Client, b cleaned) err
 	return nil
 }
 
-// tell says what was done. What was named and stays is an error.
-func (k *cleaning) tell(ctx context.Context, err error) error {
+// report prints what was done. An image that was named and stays is an error; one that
+// only matched a pattern is not.
+func (k *cacheClean) report(ctx context.Context, err error) error {
 	if k.format == asJSON {
 		if err := k.printJSON(k.result); err != nil {
 			return err
@@ -215,7 +218,7 @@ func (k *cleaning) tell(ctx context.Context, err error) error {
 	return err
 }
 
-func (k *cleaning) print() error {
+func (k *cacheClean) print() error {
 	t := newTable(k.out)
 	for _, b := range k.result.Removed {
 		t.row(map[bool]string{false: "removed", true: "would go"}[k.dryRun], size(b.Bytes), b.name)

@@ -12,13 +12,13 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 )
 
-// A checked is one image, and whether it is as it should be.
-type checked struct {
+// A verifyResult is one image, and whether its bytes match the digest.
+type verifyResult struct {
 	Key   cache.Key `json:"key"`
 	URIs  []string  `json:"uris"`
 	Size  int64     `json:"size"`
@@ -58,7 +58,7 @@ func (a *app) verifyCache(ctx context.Context, c *control.Client, patterns []str
 	if err != nil {
 		return err
 	}
-	var whole []catalog.Cached
+	var whole []verbs.Cached
 	var total int64
 	for _, b := range found {
 		if b.State == cache.Cached {
@@ -66,7 +66,7 @@ func (a *app) verifyCache(ctx context.Context, c *control.Client, patterns []str
 			total += b.Size
 		}
 	}
-	results := []checked{}
+	results := []verifyResult{}
 	var errs []error
 	progress, end := a.bar(fmt.Sprintf("verify %d images", len(whole)))
 	var before int64
@@ -83,7 +83,7 @@ func (a *app) verifyCache(ctx context.Context, c *control.Client, patterns []str
 		if errors.Is(err, fs.ErrInvalid) {
 			continue // dropped since
 		}
-		results = append(results, judge(b, err))
+		results = append(results, verdictOf(b, err))
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -101,9 +101,9 @@ func (a *app) verifyCache(ctx context.Context, c *control.Client, patterns []str
 	return exit.WithCode(exit.Code(errors.Join(errs...)), fmt.Errorf("cache verify: %d of %d images are damaged", len(errs), len(results)))
 }
 
-// judge says what came out for one image.
-func judge(b catalog.Cached, err error) checked {
-	r := checked{Key: b.Key, URIs: b.URIs, Size: b.Size, State: "ok"}
+// verdictOf makes the result of one image.
+func verdictOf(b verbs.Cached, err error) verifyResult {
+	r := verifyResult{Key: b.Key, URIs: b.URIs, Size: b.Size, State: "ok"}
 	if len(r.URIs) == 0 {
 		r.URIs = []string{}
 	}
@@ -116,7 +116,7 @@ func judge(b catalog.Cached, err error) checked {
 	return r
 }
 
-func (a *app) printChecked(results []checked, others int) error {
+func (a *app) printChecked(results []verifyResult, others int) error {
 	if a.format == asJSON {
 		return a.printJSON(results)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
@@ -49,7 +49,7 @@ const (
 	resultSkipped = "skipped"
 )
 
-// A step is what came out of one question to a remote.
+// A step is the result of one question to a remote.
 type step struct {
 	Step   string `json:"step"`
 	Result string `json:"result"`
@@ -65,7 +65,7 @@ func (a *app) testRemote(ctx context.Context, name, image string) error {
 	}
 	r, err := remoteNamed(o, name)
 	if err != nil {
-		return a.ofTheMount(ctx, o, name, err)
+		return a.onlyInMount(ctx, o, name, err)
 	}
 	var ref backends.Ref
 	if image != "" {
@@ -87,22 +87,22 @@ func (a *app) testRemote(ctx context.Context, name, image string) error {
 	}
 	for _, s := range steps {
 		if s.err != nil {
-			// The table has said what is wrong, and what to do.
+			// The table above has the reason and the remedy.
 			return exit.WithCode(exit.Code(s.err), fmt.Errorf("remote test %s: %s failed", name, s.Step))
 		}
 	}
 	return ctx.Err()
 }
 
-// ofTheMount says of a remote that the configuration lacks, and the running mount has,
-// how this program can be told of it too: its login and its other settings are in
-// that process alone.
-func (a *app) ofTheMount(ctx context.Context, o engine.Options, name string, cause error) error {
+// onlyInMount returns a better error than cause if the configuration lacks the remote but
+// the running mount has it, from its command line. Its login and settings are only in that
+// process, so the remote cannot be tested from here; the error says how to pass it.
+func (a *app) onlyInMount(ctx context.Context, o engine.Options, name string, cause error) error {
 	mount := runningMount(o)
 	if mount == "" {
 		return cause
 	}
-	var found catalog.RemoteStatus
+	var found verbs.RemoteStatus
 	err := a.with(ctx, func(c *control.Client) error {
 		st, err := c.Status(ctx)
 		for _, r := range st.Remotes {
@@ -138,16 +138,16 @@ func (a *app) printSteps(steps []step) error {
 	return t.flush()
 }
 
-// steps asks everything. What cannot work after a failure is skipped.
+// steps runs all steps. After a failure, those that depend on the failed one are skipped.
 func (p *probe) steps(ctx context.Context, o engine.Options, ref backends.Ref) []step {
 	address, err := p.reach(ctx)
 	reach := p.outcome("reach", address, err)
 	if err != nil {
 		return []step{reach, skipped("login"), skipped("list"), skipped("read"), p.push()}
 	}
-	err = p.proven(ctx, o)
+	err = p.checkLogin(ctx, o)
 	login := p.outcome("login", loginSource(o, p.remote), err)
-	if errors.Is(err, errUnproven) {
+	if errors.Is(err, errLoginUnchecked) {
 		login, err = step{Step: "login", Result: resultNo, Detail: err.Error()}, nil
 	}
 	if err != nil {
@@ -155,7 +155,7 @@ func (p *probe) steps(ctx context.Context, o engine.Options, ref backends.Ref) [
 	}
 	list, entries := p.listStep(ctx)
 	steps := []step{reach, login, list, p.readStep(ctx, ref, entries)}
-	if limits := p.client.Limits(); limits != "" { // the service has said so with the answers to the steps before
+	if limits := p.client.Limits(); limits != "" { // from headers of the answers above; it costs no request
 		steps = append(steps, step{Step: "limit", Result: resultOK, Detail: limits})
 	}
 	return append(steps, p.push())
@@ -163,7 +163,7 @@ func (p *probe) steps(ctx context.Context, o engine.Options, ref backends.Ref) [
 
 func skipped(name string) step { return step{Step: name, Result: resultSkipped} }
 
-// outcome is a step that worked, with what to say then, or failed.
+// outcome makes a step: ok with detail, or failed with err and its remedy.
 func (p *probe) outcome(name, detail string, err error) step {
 	if err == nil {
 		return step{Step: name, Result: resultOK, Detail: detail}
@@ -171,10 +171,11 @@ func (p *probe) outcome(name, detail string, err error) step {
 	return step{Step: name, Result: resultFailed, Detail: backends.Redact(err.Error()), Remedy: remedy(p.remote, name, err), err: err}
 }
 
-// remedy says what to do about an error; "" where its text does.
+// remedy says what to do about an error; "" if its text already does. Its order matters:
+// special causes stand before general ones, as a wrong login is a missing permission too.
 func remedy(r config.Remote, name string, err error) string {
 	switch {
-	case errors.Is(err, backends.ErrUnauthorized) && name == "reach": // a certificate, of which the text tells
+	case errors.Is(err, backends.ErrUnauthorized) && name == "reach": // a client certificate, which the text names
 	case errors.Is(err, backends.ErrUnauthorized) && tokenSource(r) != "":
 		return "renew what is in " + tokenSource(r)
 	case errors.Is(err, backends.ErrUnauthorized) && typeOf(r).LoginAdvice != "":
@@ -184,18 +185,20 @@ func remedy(r config.Remote, name string, err error) string {
 	case errors.Is(err, fs.ErrPermission) && typeOf(r).Local:
 		return "look at the permissions of the directory"
 	case errors.Is(err, fs.ErrPermission):
-		return "the account lacks the permission: ask who runs the registry"
+		return "the account lacks the permission: ask the operator of the registry"
 	case errors.Is(err, backends.ErrRateLimited):
 		return "wait, or log in: many registries allow more then"
 	case name == "reach" && errors.Is(err, fs.ErrNotExist):
 		return "look at path; is the disk mounted?"
+	case name == "reach" && typeOf(r).Local:
+		return "set path to a directory"
 	case name == "reach":
 		return "look at url, the network, the proxy (HTTPS_PROXY), and ca_file for a certificate of your own"
 	}
 	return ""
 }
 
-// loginSource says whose login was taken.
+// loginSource says where the login comes from.
 func loginSource(o engine.Options, r config.Remote) string {
 	if typeOf(r).Login == backends.LoginNone {
 		return "none is needed"
@@ -237,7 +240,7 @@ func (p *probe) listStep(ctx context.Context) (step, []backends.Entry) {
 func (p *probe) readStep(ctx context.Context, ref backends.Ref, entries []backends.Entry) step {
 	if ref == (backends.Ref{}) {
 		var ok bool
-		if ref, ok = p.anImage(ctx, entries); !ok {
+		if ref, ok = p.someImage(ctx, entries); !ok {
 			return step{Step: "read", Result: resultSkipped, Detail: "no image was found",
 				Remedy: "name one: sreg remote test " + p.remote.Name + " COLLECTION/IMAGE:TAG"}
 		}
@@ -245,8 +248,8 @@ func (p *probe) readStep(ctx context.Context, ref backends.Ref, entries []backen
 	return p.outcome("read", ref.String(), p.read(ctx, ref))
 }
 
-// push tells what the configuration and the type allow. The registry has its own
-// mind, which only a push would show.
+// push reports what the configuration and the type allow. Whether the registry allows a
+// push only a push would show, and this command writes nothing.
 func (p *probe) push() step {
 	s := step{Step: "push", Result: resultNo}
 	unwritable := p.client.CheckWrite()
@@ -256,7 +259,7 @@ func (p *probe) push() step {
 	case !p.client.Caps().Has(backends.CanPush):
 		s.Detail = fmt.Sprintf("a remote of type %q takes no images", p.remote.Type)
 	case p.movedTo != "":
-		s.err = fmt.Errorf("%w: the address sends to %s, where nothing is pushed to on its word", backends.ErrUnavailable, p.movedTo)
+		s.err = fmt.Errorf("%w: the address redirects to %s, and pushes follow no redirect", backends.ErrUnavailable, p.movedTo)
 		s.Result, s.Detail, s.Remedy = resultFailed, s.err.Error(), "set url = \""+p.movedTo+"\" if that is right"
 	case unwritable != nil:
 		s.Detail = unwritable.Error()

@@ -11,22 +11,22 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
-// completeWait is how long a shell waits for its completions. What is not there by
-// then is not offered.
+// completeWait is how long a shell waits for its completions; later ones are not offered.
 const completeWait = 2 * time.Second
 
-// completeImages offers the images that are known, a part at a time like the
-// names of files: first remotes, then collections, then images. No registry is
-// asked.
+// completeImages offers the images that are known, one part at a time as shells complete
+// file names: first remotes, then collections, then images. It sends no request to a
+// registry. Errors are dropped, because a shell would print them into the command line.
 func (a *app) completeImages(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), completeWait)
 	defer cancel()
 	a.quiet = true
 	found := map[string]bool{}
 	err := a.with(ctx, func(c *control.Client) error {
-		for rec, err := range c.ImagesBrief(ctx, patternOf(typed), "", false) {
+		for rec, err := range c.ImagesBrief(ctx, verbs.ImagesOptions{Query: patternOf(typed)}) {
 			if err != nil {
 				return err
 			}
@@ -52,8 +52,8 @@ func (a *app) completeImages(cmd *cobra.Command, _ []string, typed string) ([]st
 	return all, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeImage is completeImages for a command whose first argument alone is an
-// image; what follows is a file.
+// completeImage is completeImages for a command whose first argument is an image and whose
+// second is a file.
 func (a *app) completeImage(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveDefault
@@ -61,7 +61,7 @@ func (a *app) completeImage(cmd *cobra.Command, args []string, typed string) ([]
 	return a.completeImages(cmd, args, typed)
 }
 
-// patternOf is a query for what begins with what was typed.
+// patternOf returns the query for names that begin with typed.
 func patternOf(typed string) string {
 	if strings.ContainsAny(typed, `*?[\`) {
 		return typed
@@ -69,7 +69,8 @@ func patternOf(typed string) string {
 	return typed + "*"
 }
 
-// nextPart returns a URI up to the end of the part that is being typed.
+// nextPart returns a URI up to the end of the part that is being typed; false if it does
+// not begin so. A user may leave out the remote, so uri is also compared without it.
 func nextPart(uri, typed string) (string, bool) {
 	if !strings.Contains(typed, "://") && !strings.HasPrefix(uri, typed) {
 		_, uri, _ = strings.Cut(uri, "://") // a URI without its remote

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/fsys"
 )
 
@@ -31,7 +31,7 @@ on this machine, or else of the image in the running mount. What is printed is t
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				r, err := c.Get(cmd.Context(), args[0])
 				if err != nil {
-					return a.unread(err)
+					return a.withHint(err)
 				}
 				if r.Path, err = a.pathOf(r); err != nil {
 					return fmt.Errorf("get %s: %w", r.URI, err)
@@ -39,7 +39,7 @@ on this machine, or else of the image in the running mount. What is printed is t
 				if a.format == asJSON {
 					return a.printJSON(r)
 				}
-				// The one line that must not be escaped: another program opens it.
+				// Not escaped, unlike all other output: another program opens the path.
 				_, err = fmt.Fprintln(a.out, r.Path)
 				return err
 			})
@@ -47,9 +47,10 @@ on this machine, or else of the image in the running mount. What is printed is t
 	}
 }
 
-// pathOf returns the path of an image's file: that of its bytes, else in the running mount,
-// provided that whoever asked finds it there.
-func (a *app) pathOf(r catalog.Record) (string, error) {
+// pathOf returns the path of an image's file: that of its bytes if they are here, else in
+// the running mount, if this process can reach it there (it may be in another mount
+// namespace).
+func (a *app) pathOf(r verbs.Record) (string, error) {
 	switch {
 	case r.Path != "":
 		return r.Path, nil
@@ -63,9 +64,9 @@ func (a *app) pathOf(r catalog.Record) (string, error) {
 	return path, nil
 }
 
-// unread adds to an error of the local catalogue that somebody else's may know the image:
-// the sregistry client keeps records of files that it moved elsewhere, and of addresses.
-func (a *app) unread(err error) error {
+// withHint adds to an error that the database of the sregistry client may know the image:
+// that has records of files that were moved elsewhere, and of URLs.
+func (a *app) withHint(err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

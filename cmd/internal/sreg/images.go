@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 func (a *app) imagesCmd() *cobra.Command {
@@ -32,7 +33,7 @@ in bytes, -1 if it is not known yet.`,
 				if a.format == asJSON {
 					list = c.Images
 				}
-				return a.printRecords(list(cmd.Context(), first(args), remote, refresh))
+				return a.printRecords(list(cmd.Context(), verbs.ImagesOptions{Query: first(args), Remote: remote, Refresh: refresh}))
 			})
 		},
 	}

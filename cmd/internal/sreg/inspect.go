@@ -13,9 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/catalog/inspect"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 func (a *app) inspectCmd() *cobra.Command {
@@ -49,7 +49,7 @@ With -o json: {image, facts}; image is as "sreg images" has it.`,
 }
 
 // printInspection prints first what the registry says, then the image itself.
-func printInspection(w io.Writer, r catalog.Record, f *inspect.Facts) error {
+func printInspection(w io.Writer, r verbs.Record, f *inspect.Facts) error {
 	t := newTable(w)
 	field := func(name, value string) {
 		if value != "" {

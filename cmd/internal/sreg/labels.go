@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 func (a *app) labelsCmd() *cobra.Command {
@@ -25,7 +25,7 @@ With -o json: an array of {key, value, uri}.`,
 		Args:    needArgs(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {
-				return a.printLabels(c.Labels(cmd.Context(), key, value, first(args)))
+				return a.printLabels(c.Labels(cmd.Context(), verbs.LabelsOptions{Key: key, Value: value, Remote: first(args)}))
 			})
 		},
 	}
@@ -35,8 +35,8 @@ With -o json: an array of {key, value, uri}.`,
 }
 
 // printLabels prints what there is, also where an error ends it.
-func (a *app) printLabels(labels iter.Seq2[catalog.Label, error]) error {
-	all := []catalog.Label{}
+func (a *app) printLabels(labels iter.Seq2[verbs.Label, error]) error {
+	all := []verbs.Label{}
 	var failed error
 	for l, err := range labels {
 		if err != nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/sregfs/sregfs/cmd/internal/term"
 )
 
-// A loginFlags is how a login is told by a script.
+// loginFlags are the flags by which a script gives a login.
 type loginFlags struct {
 	user  string
 	stdin bool
@@ -113,8 +113,7 @@ func typeOf(r config.Remote) backends.Type {
 	return t
 }
 
-// tokenSource says where the configuration has a remote's secret from; "" if it
-// names nothing.
+// tokenSource names the setting of a remote's secret; "" if there is none.
 func tokenSource(r config.Remote) string {
 	switch {
 	case r.Token != "" && r.Guessed:
@@ -131,7 +130,8 @@ func tokenSource(r config.Remote) string {
 	return ""
 }
 
-// askLogin gets the login from whoever runs the command.
+// askLogin asks the user for the login: on a web page if the service has that, else for a
+// user name and a password. With --token-stdin it asks nothing.
 func (a *app) askLogin(ctx context.Context, o engine.Options, r config.Remote, f loginFlags) (l engine.Login, err error) {
 	l.User = f.user
 	if !f.stdin {
@@ -159,8 +159,7 @@ func (a *app) askLogin(ctx context.Context, o engine.Options, r config.Remote, f
 	return l, err
 }
 
-// askUser returns the user name; "" where the configuration has it, or a token
-// can do without.
+// askUser returns the user name; "" if the configuration has it, or if a token needs none.
 func (a *app) askUser(ctx context.Context, r config.Remote, f loginFlags) (string, error) {
 	kind := typeOf(r).Login
 	needed := kind == backends.LoginUser
@@ -183,7 +182,7 @@ func (a *app) askUser(ctx context.Context, r config.Remote, f loginFlags) (strin
 	return user, err
 }
 
-// webLogin has a person log in by a web page.
+// webLogin lets the user log in on a web page.
 // Errors: errors.ErrUnsupported if the remote has none.
 func (a *app) webLogin(ctx context.Context, c *backends.Client) (string, error) {
 	page, exchange, err := c.StartLogin()
@@ -204,8 +203,8 @@ func (a *app) webLogin(ctx context.Context, c *backends.Client) (string, error) 
 	return exchange(ctx, code)
 }
 
-// tryLogin returns an error if the service refuses the login. One that cannot be
-// asked now may take it later, and some take any: untried says why nobody knows.
+// tryLogin returns an error if the service refuses the login. If the service cannot be
+// reached now, or accepts any login, the login is stored unchecked and untried says why.
 func (a *app) tryLogin(ctx context.Context, o engine.Options, r config.Remote, l engine.Login) (untried, err error) {
 	if r.User == "" {
 		r.User = l.User
@@ -216,7 +215,7 @@ func (a *app) tryLogin(ctx context.Context, o engine.Options, r config.Remote, l
 		return nil, err
 	}
 	defer p.close()
-	err = p.proven(ctx, o)
+	err = p.checkLogin(ctx, o)
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()

@@ -21,7 +21,7 @@ import (
 	"github.com/sregfs/sregfs/backends/library/librarytest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 	"github.com/sregfs/sregfs/backends/sregistry/sregistrytest"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 )
 
@@ -117,7 +117,7 @@ func TestStateElsewhere(t *testing.T) {
 		t.Fatalf("%q, %v", o.StateNotes, err)
 	}
 	var out bytes.Buffer
-	if err := printStatus(&out, catalog.Status{}, nil, o.StateNotes); err != nil || !strings.Contains(out.String(), o.StateNotes[0]) {
+	if err := printStatus(&out, verbs.Status{}, nil, o.StateNotes); err != nil || !strings.Contains(out.String(), o.StateNotes[0]) {
 		t.Errorf("status says %s, %v", &out, err)
 	}
 }

@@ -28,7 +28,7 @@ which image it is.`,
 				if a.mount == "" {
 					return fmt.Errorf("path %s: no mount is running: start one with sregfs MOUNTPOINT", args[0])
 				}
-				if inside, ok := below(a.mount, args[0]); ok {
+				if inside, ok := insideMount(a.mount, args[0]); ok {
 					return a.printURI(inside)
 				}
 				return a.printPath(cmd.Context(), c, args[0])
@@ -37,9 +37,9 @@ which image it is.`,
 	}
 }
 
-// below returns the part of path that lies in the mount. Neither is looked at: a
-// mount that hangs must not take us along.
-func below(mount, path string) (string, bool) {
+// insideMount returns the part of path below the mount point. It compares the names only
+// and makes no system call on either, because a mount that hangs would block it.
+func insideMount(mount, path string) (string, bool) {
 	if strings.Contains(path, "://") {
 		return "", false
 	}

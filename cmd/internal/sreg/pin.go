@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 func (a *app) pinCmd() *cobra.Command {
@@ -28,8 +28,8 @@ func (a *app) unpinCmd() *cobra.Command {
 	}, (*control.Client).Unpin)
 }
 
-// forEach completes a command that does one thing with each URI.
-func (a *app) forEach(cmd *cobra.Command, do func(*control.Client, context.Context, string) (catalog.Record, error)) *cobra.Command {
+// forEach makes cmd call do for each URI.
+func (a *app) forEach(cmd *cobra.Command, do func(*control.Client, context.Context, string) (verbs.Record, error)) *cobra.Command {
 	cmd.Args = needArgs(1, maxArgs)
 	cmd.ValidArgsFunction = a.completeImages
 	cmd.RunE = func(cmd *cobra.Command, uris []string) error {

@@ -17,13 +17,13 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 // printJSON prints one value.
 func (a *app) printJSON(v any) error { return writeJSON(a.out, v, "  ") }
 
-// writeJSON writes one value, and nothing that a terminal would obey.
+// writeJSON writes one value, with control characters escaped: a terminal may show it.
 func writeJSON(w io.Writer, v any, indent string) error {
 	var text bytes.Buffer
 	e := json.NewEncoder(&text)
@@ -54,7 +54,8 @@ func newTable(w io.Writer, header ...string) *table {
 
 func (t *table) row(cells ...string) {
 	for i, c := range cells {
-		// An empty last cell would be trailing space, an empty other one a hole.
+		// An empty cell in the middle would shift the columns for programs that split
+		// at spaces.
 		if cells[i] = backends.Printable(c); c == "" && i < len(cells)-1 {
 			cells[i] = "-"
 		}
@@ -103,15 +104,15 @@ func moment(t time.Time) string {
 }
 
 // state is how much of an image is here, in one word.
-func state(r catalog.Record) string {
+func state(r verbs.Record) string {
 	if r.Pinned {
 		return string(r.State) + ",pinned"
 	}
 	return string(r.State)
 }
 
-// printRecord prints what became of one image.
-func (a *app) printRecord(r catalog.Record) error {
+// printRecord prints one image.
+func (a *app) printRecord(r verbs.Record) error {
 	if a.format == asJSON {
 		return a.printJSON(r)
 	}
@@ -119,10 +120,10 @@ func (a *app) printRecord(r catalog.Record) error {
 	return err
 }
 
-// printRecords prints a list as it comes, as a table or an array.
-func (a *app) printRecords(records func(func(catalog.Record, error) bool)) error {
+// printRecords prints images as they come, as a table or an array.
+func (a *app) printRecords(records func(func(verbs.Record, error) bool)) error {
 	if a.format == asJSON {
-		all := []catalog.Record{}
+		all := []verbs.Record{}
 		var failed error
 		for r, err := range records {
 			if err != nil {

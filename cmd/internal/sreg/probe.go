@@ -22,8 +22,8 @@ import (
 // probeTimeout bounds one step of a probe with its retries.
 const probeTimeout = 15 * time.Second
 
-// A probe asks a remote what works, one thing at a time, past the catalogue and
-// any running mount.
+// A probe asks a remote what works, step by step. It uses a backend of its own and neither
+// the catalogue nor a running mount, so that nothing cached hides a problem.
 type probe struct {
 	remote   config.Remote
 	typ      backends.Type
@@ -53,8 +53,8 @@ func (p *probe) close() {
 	p.http.CloseIdleConnections()
 }
 
-// reach asks for anything at the remote's address, without a login: every answer
-// will do. It returns who was asked.
+// reach sends a request to the remote's address without a login. Any answer counts, except
+// those of a proxy whose server is down. It returns the address.
 func (p *probe) reach(ctx context.Context) (string, error) {
 	if path, ok := p.remote.Config["path"].(string); ok && p.typ.Local {
 		info, err := os.Stat(path)
@@ -66,7 +66,7 @@ func (p *probe) reach(ctx context.Context) (string, error) {
 		}
 		return path, err
 	}
-	method, address := p.knock()
+	method, address := p.request()
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, address, nil)
@@ -89,7 +89,7 @@ func (p *probe) reach(ctx context.Context) (string, error) {
 	return address, nil
 }
 
-func (p *probe) knock() (method, address string) {
+func (p *probe) request() (method, address string) {
 	if method, address, ok := p.client.Knock(); ok {
 		return method, address
 	}
@@ -113,19 +113,20 @@ func (p *probe) login(ctx context.Context) error {
 	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, fs.ErrNotExist):
 		return nil
 	case errors.Is(err, fs.ErrPermission) && !errors.Is(err, backends.ErrUnauthorized):
-		return nil // it knows who asks
+		return nil // the service has accepted the login, but does not let it list
 	}
 	return err
 }
 
-// errUnproven is for a login that the service has taken, as it takes any other.
-var errUnproven = errors.New("the service takes any login for reading; whether this one is right only a push shows")
+// errLoginUnchecked means that the service accepts any login.
+var errLoginUnchecked = errors.New("the service takes any login for reading; whether this one is right only a push shows")
 
-// proven is login, and looks whether the answer means anything: one that nobody has, of a
-// user who is not there (so that nobody's account is locked), must be refused.
+// checkLogin is login, and then tries a wrong login, which must be refused: otherwise the
+// first answer proves nothing. The wrong login is of a user who does not exist, so that no
+// account is locked.
 //
-// Errors: those of login; errUnproven.
-func (p *probe) proven(ctx context.Context, o engine.Options) error {
+// Errors: those of login; errLoginUnchecked.
+func (p *probe) checkLogin(ctx context.Context, o engine.Options) error {
 	if err := p.login(ctx); err != nil || !hasLogin(o, p.remote) {
 		return err
 	}
@@ -133,16 +134,16 @@ func (p *probe) proven(ctx context.Context, o engine.Options) error {
 	r.User, r.Token = "sregfs-nobody", strings.Repeat("0", 40)
 	nobody, err := newProbe(ctx, o, r)
 	if err != nil {
-		return nil //nolint:nilerr // such a login cannot even be tried
+		return nil //nolint:nilerr // the backend does not accept the form of the wrong login
 	}
 	defer nobody.close()
 	if nobody.login(ctx) == nil {
-		return errUnproven
+		return errLoginUnchecked
 	}
 	return nil
 }
 
-// hasLogin reports whether there is a login of ours for a remote.
+// hasLogin reports whether a login is configured or stored for a remote.
 func hasLogin(o engine.Options, r config.Remote) bool {
 	if typeOf(r).Login == backends.LoginNone {
 		return false
@@ -151,7 +152,7 @@ func hasLogin(o engine.Options, r config.Remote) bool {
 	return tokenSource(r) != "" || err == nil
 }
 
-// maxListed is how many entries of a collection are looked at.
+// maxListed is how many entries of a collection are read.
 const maxListed = 100
 
 func (p *probe) list(ctx context.Context, collection string) ([]backends.Entry, error) {
@@ -173,9 +174,9 @@ func (p *probe) list(ctx context.Context, collection string) ([]backends.Entry, 
 // maxWalked is how many collections are listed in search of an image.
 const maxWalked = 5
 
-// anImage returns some image, given what lies at the root. A collection that
-// cannot be listed, or holds nothing, is no reason to give up.
-func (p *probe) anImage(ctx context.Context, entries []backends.Entry) (backends.Ref, bool) {
+// someImage returns any image, given the entries of the root. It lists collections depth
+// first and ignores those that are empty or cannot be listed.
+func (p *probe) someImage(ctx context.Context, entries []backends.Entry) (backends.Ref, bool) {
 	var collections []string
 	for walked := 0; ; walked++ {
 		for i, e := range entries {
@@ -209,7 +210,7 @@ func (p *probe) read(ctx context.Context, ref backends.Ref) error {
 	defer body.Close()
 	_, err = io.ReadFull(body, make([]byte, 512))
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil // it is that small
+		return nil // the image is smaller than 512 bytes
 	}
 	return err
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/sregfs/sregfs/cmd/internal/term"
 )
 
-// A bar shows how a transfer goes, where somebody is looking. It appears with the
-// first byte: what takes no time draws nothing.
+// A bar shows the progress of a transfer on a terminal. It appears with the first byte, so
+// a transfer of nothing draws nothing.
 type bar struct {
 	label string
 	app   *app
@@ -23,7 +23,8 @@ type bar struct {
 	bar   *mpb.Bar
 }
 
-// bar returns how to tell progress, and what ends it; nil where nobody looks.
+// bar returns the function that shows progress, nil if the output is no terminal, and the
+// one that removes the bar.
 func (a *app) bar(label string) (catalog.Progress, func()) {
 	if a.quiet || !term.Is(a.err) {
 		return nil, func() {}
@@ -47,7 +48,7 @@ func (b *bar) set(done, total int64) {
 	b.bar.SetCurrent(done)
 }
 
-// end takes the bar away, whether the transfer succeeded or not.
+// end removes the bar, whether the transfer succeeded or not.
 func (b *bar) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -32,8 +32,8 @@ func (a *app) ask(ctx context.Context, question string) (string, error) {
 	})
 }
 
-// interruptible returns what read does, or ctx's error. A pipe keeps both open(2) and
-// read(2) waiting for somebody who writes to it, which nothing ends: read may go on
+// interruptible returns the result of read, or ctx's error. open(2) and read(2) of a pipe
+// without a writer block and cannot be interrupted, so read goes on in a goroutine, perhaps
 // until the process ends.
 func interruptible[T any](ctx context.Context, read func() (T, error)) (T, error) {
 	type result struct {
@@ -54,7 +54,7 @@ func interruptible[T any](ctx context.Context, read func() (T, error)) (T, error
 	}
 }
 
-// askSecret is ask for what must not be seen. The standard input is a terminal.
+// askSecret is ask without echo. The standard input is a terminal.
 func (a *app) askSecret(ctx context.Context, question string) (string, error) {
 	f, ok := a.in.(*os.File)
 	if !ok || !term.Is(f) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/term"
 	"github.com/sregfs/sregfs/fsys"
 )
@@ -60,7 +61,7 @@ func (a *app) pull(ctx context.Context, c *control.Client, uri, to string, force
 		return err
 	}
 	progress, end := a.bar(uri)
-	r, err := c.Pull(ctx, uri, to, force, progress)
+	r, err := c.Pull(ctx, uri, verbs.PullOptions{To: to, Force: force}, progress)
 	end()
 	switch {
 	case err != nil:
@@ -81,7 +82,7 @@ func (a *app) pullOut(ctx context.Context, c *control.Client, uri string) error 
 		return usagef("pull %s -: the standard output is a terminal: send it to a file or a program", uri)
 	}
 	progress, end := a.bar(uri)
-	r, err := c.Pull(ctx, uri, "", false, progress)
+	r, err := c.Pull(ctx, uri, verbs.PullOptions{}, progress)
 	end()
 	if err != nil {
 		return err
@@ -100,8 +101,10 @@ func (a *app) pullOut(ctx context.Context, c *control.Client, uri string) error 
 	return errors.Join(err, ctx.Err())
 }
 
-// target returns the absolute name of the file to write, "" if none is wanted, and
-// the image: where the file is named after it, it is the one that was looked at.
+// target returns the absolute name of the file to write, "" for none, and the URI of the
+// image. If to is a directory, the file gets the image's name, for which the image is
+// looked up; the URI returned is that of the image found, so that a tag that moves
+// meanwhile cannot put another image under that name.
 func (a *app) target(ctx context.Context, c *control.Client, uri, to string) (image, path string, err error) {
 	if to == "" {
 		return uri, "", nil

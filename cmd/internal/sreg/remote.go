@@ -16,8 +16,8 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/all"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
@@ -52,7 +52,7 @@ func (a *app) remoteListCmd() *cobra.Command {
 					return err
 				}
 				if a.format == asJSON {
-					return a.printJSON(append([]catalog.RemoteStatus{}, st.Remotes...))
+					return a.printJSON(append([]verbs.RemoteStatus{}, st.Remotes...))
 				}
 				return printRemotes(a.out, st.Remotes)
 			})
@@ -60,7 +60,7 @@ func (a *app) remoteListCmd() *cobra.Command {
 	}
 }
 
-func printRemotes(w io.Writer, remotes []catalog.RemoteStatus) error {
+func printRemotes(w io.Writer, remotes []verbs.RemoteStatus) error {
 	t := newTable(w, "REMOTE", "TYPE", "IMAGES", "CAN", "URL", "ERROR")
 	for _, r := range remotes {
 		t.row(r.Name, r.Type, strconv.Itoa(r.Images), r.Caps, r.URL, r.Error)
@@ -117,8 +117,8 @@ func (a *app) addRemote(ctx context.Context, name, typ string, texts []string) e
 	return nil
 }
 
-// remoteKeys reads the settings of a remote of that type. File names in them
-// mean what they mean to whoever types them.
+// remoteKeys parses the settings of a remote of that type. It makes file names absolute:
+// the user means the working directory, the configuration file its own.
 func remoteKeys(typ backends.Type, texts []string) ([]config.Key, error) {
 	keys := []config.Key{{Name: "type", Value: typ.Name}}
 	for _, text := range texts {
@@ -127,7 +127,7 @@ func remoteKeys(typ backends.Type, texts []string) ([]config.Key, error) {
 			return nil, err
 		}
 		if has(keys, k.Name) {
-			return nil, usagef("%s is said twice", k.Name)
+			return nil, usagef("%s is given twice", k.Name)
 		}
 		path, ok := k.Value.(string)
 		isFile := config.IsFileKey(k.Name) || k.Name == "path" && typ.Local
@@ -145,15 +145,16 @@ func has(keys []config.Key, name string) bool {
 	return slices.ContainsFunc(keys, func(k config.Key) bool { return k.Name == name })
 }
 
-// changed says what became of a change of the configuration, and has a running
-// mount take up what it can of it.
+// changed reports a change of the configuration, and makes a running mount apply it as
+// far as possible.
 func (a *app) changed(ctx context.Context, o engine.Options, path, what string) {
 	a.notice(what + " (" + path + ")")
 	a.reload(ctx, o, "")
 }
 
-// reload has a running mount read its configuration again, and says what came of
-// it. reopen is the remote that got another login; "" if none did.
+// reload makes a running mount read its configuration again, and reports the result.
+// reopen is the remote that got another login; "" if none did. A failure is no error of
+// the command: the configuration file is changed.
 func (a *app) reload(ctx context.Context, o engine.Options, reopen string) {
 	mount := runningMount(o)
 	if mount == "" {
@@ -226,10 +227,9 @@ func (a *app) origin(name string, err error) string {
 	return ""
 }
 
-// editable returns the options to change a remote with, provided that no upload
-// waits for it: under another name, or none, it would wait for ever. What a
-// configuration that cannot be loaded has waiting nobody knows; it must be
-// possible to repair it.
+// editable returns the options to change a remote with. It refuses while uploads wait for
+// the remote, which would wait for ever after it was renamed or removed. If the
+// configuration cannot be loaded, it allows the change, so that the file can be repaired.
 func (a *app) editable(ctx context.Context, verb, name string, force bool) (engine.Options, error) {
 	o, err := a.options()
 	if exit.Code(err) == exit.Usage || err == nil && force {

@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/term"
 )
@@ -67,7 +67,7 @@ func (a *app) remove(ctx context.Context, c *control.Client, uri string, yes boo
 // errDeclined is the answer "no".
 var errDeclined = errors.New("not deleted")
 
-func (a *app) confirm(ctx context.Context, r catalog.Record) error {
+func (a *app) confirm(ctx context.Context, r verbs.Record) error {
 	if !term.Is(a.in) {
 		return usagef("rm %s: deletes from a registry: say --yes", r.URI)
 	}

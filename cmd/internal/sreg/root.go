@@ -21,7 +21,7 @@ import (
 
 // Main runs the command with the process's arguments and returns its exit code.
 func Main() int {
-	_ = secrecy.Hide() // where the kernel refuses, it is as it always was
+	_ = secrecy.Hide() // best effort: the kernel may refuse
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
@@ -80,7 +80,7 @@ func (a *app) root() *cobra.Command {
 		Args:          cobra.ArbitraryArgs,
 		RunE:          group,
 	}
-	// What is wrong with the configuration is for who looks after it, not for each command.
+	// Warnings about the configuration are printed by the commands that deal with it.
 	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
 		for ; cmd != nil; cmd = cmd.Parent() {
 			a.warns = a.warns || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
@@ -108,7 +108,7 @@ func (a *app) globalFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&a.debug, "debug", false, "say on the standard error what happens")
 }
 
-// group is what a command does that only has others below it.
+// group runs a command that only has subcommands.
 func group(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return cmd.Help()
@@ -127,7 +127,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	if !ok {
 		return usagef("%s: %v", cmd.CommandPath(), err)
 	}
-	var known []string // those that are inherited are among them
+	var known []string // with the inherited ones
 	cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
 	hint := ""
 	if name := unknown.GetSpecifiedName(); len(name) > 1 {
@@ -136,7 +136,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	return usagef("%s: %v%s", cmd.CommandPath(), err, hint)
 }
 
-// usagef makes an error of whoever typed the command.
+// usagef makes a usage error.
 func usagef(format string, args ...any) error {
 	return exit.WithCode(exit.Usage, fmt.Errorf(format, args...))
 }
@@ -144,7 +144,7 @@ func usagef(format string, args ...any) error {
 // maxArgs stands for any number of arguments.
 const maxArgs = 1 << 30
 
-// needArgs is cobra.RangeArgs with an error that says what to type.
+// needArgs is cobra.RangeArgs with an error that shows the usage.
 func needArgs(low, high int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < low || len(args) > high {

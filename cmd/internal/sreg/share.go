@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
 func (a *app) shareCmd() *cobra.Command {
@@ -45,7 +45,7 @@ With --quiet nothing but the link is printed. With -o json: {image, link, with}.
 	return cmd
 }
 
-func (a *app) printShared(s catalog.Shared) error {
+func (a *app) printShared(s verbs.Shared) error {
 	switch {
 	case a.format == asJSON:
 		return a.printJSON(s)

@@ -3,19 +3,23 @@
 package sreg
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
 	"github.com/sregfs/sregfs/cmd/internal/version"
 	"github.com/sregfs/sregfs/fsys/fusefs"
@@ -62,14 +66,14 @@ that a process has left without unmounting.`,
 	}
 }
 
-// A statusRecord is how things stand, with what is not in the running mount's hands.
+// A statusRecord is the status of the running mount, with what other processes have left.
 type statusRecord struct {
-	catalog.Status
+	verbs.Status
 	Retired []statedir.Retired `json:"retired,omitempty"`
 	Dead    []string           `json:"dead,omitempty"`
 }
 
-func printStatus(w io.Writer, st catalog.Status, dead, notes []string) error {
+func printStatus(w io.Writer, st verbs.Status, dead, notes []string) error {
 	t := newTable(w)
 	if st.Mount != "" {
 		t.row("mount", st.Mount+" (pid "+strconv.Itoa(st.PID)+", "+st.Version+")")
@@ -92,7 +96,7 @@ func printStatus(w io.Writer, st catalog.Status, dead, notes []string) error {
 		t.row("warning", st.Cache.Warning)
 	}
 	for _, dir := range st.Cache.Shared {
-		t.row("shared", "whole images are read from "+dir)
+		t.row("shared", describeShared(dir))
 	}
 	t.row("images", fmt.Sprintf("%d whole, %d in part, %d pinned", st.Cache.Whole, st.Cache.Partial, st.Cache.Pinned))
 	if n := len(st.Uploads); n > 0 {
@@ -118,7 +122,23 @@ func printStatus(w io.Writer, st catalog.Status, dead, notes []string) error {
 	return printUploads(w, st.Uploads)
 }
 
-// printRetired prints the processes that only serve what is open.
+// describeShared says whether images are read from a directory of cache_shared. Such a
+// directory may appear later: the cache looks for it at each open.
+func describeShared(dir string) string {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		err = syscall.ENOTDIR
+	}
+	if err == nil {
+		return "whole images are read from " + dir
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err
+	}
+	return fmt.Sprintf("nothing is read from %s: %v", dir, err)
+}
+
+// printRetired prints the processes that were stopped and still serve open files.
 func printRetired(w io.Writer, all []statedir.Retired) error {
 	for _, p := range all {
 		fmt.Fprintln(w)
@@ -144,8 +164,8 @@ func printRetired(w io.Writer, all []statedir.Retired) error {
 	return nil
 }
 
-// printRefusals prints what was refused through the mount.
-func printRefusals(w io.Writer, refusals []catalog.Refusal) error {
+// printRefusals prints the changes that the mount has refused.
+func printRefusals(w io.Writer, refusals []verbs.Refusal) error {
 	if len(refusals) == 0 {
 		return nil
 	}
@@ -170,14 +190,14 @@ func states(uploads []spool.Info) string {
 	return strings.Join(all, ", ")
 }
 
-// openings is how the details of a mount that count openings begin.
-const openings = "opens_"
+// opensPrefix begins the details of a mount that count openings.
+const opensPrefix = "opens_"
 
-// printDetails prints what the mount says of itself, with the openings in one row.
+// printDetails prints the details of a mount, with the counts of openings in one row.
 func printDetails(t *table, details map[string]string) {
 	var opens []string
 	for _, k := range slices.Sorted(maps.Keys(details)) {
-		if kind, ok := strings.CutPrefix(k, openings); ok {
+		if kind, ok := strings.CutPrefix(k, opensPrefix); ok {
 			opens = append(opens, details[k]+" "+kind)
 			continue
 		}
@@ -188,13 +208,13 @@ func printDetails(t *table, details map[string]string) {
 	}
 }
 
-// printBusy prints what is fetched now, and what is not given out.
-func printBusy(w io.Writer, st catalog.CacheStatus) error {
+// printBusy prints the fetches under way, and the images that are refused for now.
+func printBusy(w io.Writer, st verbs.CacheStatus) error {
 	if len(st.Transfers) > 0 {
 		fmt.Fprintln(w)
 		t := newTable(w, "FETCHED", "OF", "DONE", "REQUESTS", "IMAGE")
 		for _, b := range st.Transfers {
-			t.row(size(b.Have), size(b.Size), portion(b.Have, b.Size), strconv.Itoa(b.Requests), cachedName(b))
+			t.row(size(b.Have), size(b.Size), percent(b.Have, b.Size), strconv.Itoa(b.Requests), cachedName(b))
 		}
 		if err := t.flush(); err != nil {
 			return err
@@ -211,15 +231,15 @@ func printBusy(w io.Writer, st catalog.CacheStatus) error {
 	return t.flush()
 }
 
-// printPushes prints what "sreg push" and "sreg add" are at.
-func printPushes(w io.Writer, pushes []catalog.Pushing) error {
+// printPushes prints the progress of "sreg push" and "sreg add".
+func printPushes(w io.Writer, pushes []verbs.Pushing) error {
 	if len(pushes) == 0 {
 		return nil
 	}
 	fmt.Fprintln(w)
 	t := newTable(w, "PUSHED", "OF", "DONE", "TO", "FROM")
 	for _, p := range pushes {
-		t.row(size(p.Stored), size(p.Size), portion(p.Stored, p.Size), p.URI, p.Path)
+		t.row(size(p.Stored), size(p.Size), percent(p.Stored, p.Size), p.URI, p.Path)
 	}
 	return t.flush()
 }

@@ -64,8 +64,8 @@ func printUploads(w io.Writer, all []spool.Info) error {
 	return t.flush()
 }
 
-// destination is where an upload goes, or where it stands: a file whose name is no
-// image's goes nowhere yet.
+// destination is the image that an upload is for; for a file with a temporary name, its
+// path.
 func destination(to spool.Target) string {
 	if to.Ref == (backends.Ref{}) {
 		return to.Remote + "://" + to.File + " (a temporary file)"
@@ -160,8 +160,8 @@ and --failed.`,
 	return cmd
 }
 
-// chosen returns the IDs of the uploads that are meant. An ID is meant whether there
-// is such an upload or not: the error says so.
+// chosen returns the IDs that the arguments and flags name. An argument that matches no
+// upload is returned as it is: discarding it gives the error.
 func chosen(uploads []spool.Info, args []string, all, failed bool) ([]string, error) {
 	var ids []string
 	for _, d := range uploads {
@@ -177,7 +177,7 @@ func chosen(uploads []spool.Info, args []string, all, failed bool) ([]string, er
 		}
 		before := len(ids)
 		for _, d := range uploads {
-			ok, err := meant(arg, d)
+			ok, err := matches(arg, d)
 			if err != nil {
 				return nil, usagef("pattern %q: %v", arg, err)
 			}
@@ -193,8 +193,8 @@ func chosen(uploads []spool.Info, args []string, all, failed bool) ([]string, er
 	return slices.Compact(ids), nil
 }
 
-// meant reports whether a pattern means an upload. Its stars reach across slashes.
-func meant(pattern string, d spool.Info) (bool, error) {
+// matches reports whether a pattern matches an upload. Its stars match slashes, too.
+func matches(pattern string, d spool.Info) (bool, error) {
 	to := backends.URI{Remote: d.Target.Remote, Ref: d.Target.Ref}.String()
 	if d.Target.File != "" {
 		to = d.Target.Remote + "://" + d.Target.File

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 )
 
@@ -40,12 +40,12 @@ total} now and then, {event: "image", uri, image, here_before} or {event:
 "failed", uri, error, code} for each image, and at last {event: "end", images,
 images_here_before, images_failed}.`
 
-// A warming is one run of sreg warm.
-type warming struct {
+// A warmRun is one run of sreg warm. Its workers share the fields below mu and the display.
+type warmRun struct {
 	*app
 	client  *control.Client
-	opts    catalog.WarmOptions // To is set for each image
-	to      string              // directory of the copies, absolute; "" for none
+	opts    verbs.WarmOptions // To is set for each image
+	to      string            // directory of the copies, absolute; "" for none
 	workers int
 	force   bool
 
@@ -54,12 +54,12 @@ type warming struct {
 	here   int
 	done   int
 	errs   []error
-	failed []string // what they say
+	failed []string // the texts of errs
 }
 
 func (a *app) warmCmd() *cobra.Command {
 	var from, to string
-	w := &warming{app: a}
+	w := &warmRun{app: a}
 	cmd := &cobra.Command{
 		Use:     "warm URI...",
 		Aliases: []string{"warmup", "prefetch"},
@@ -86,7 +86,7 @@ func (a *app) warmCmd() *cobra.Command {
 				}
 			}
 			return a.with(cmd.Context(), func(c *control.Client) error {
-				run := warming{app: a, client: c, opts: w.opts, to: w.to, workers: w.workers, force: w.opts.Force}
+				run := warmRun{app: a, client: c, opts: w.opts, to: w.to, workers: w.workers, force: w.opts.Force}
 				return run.run(cmd.Context(), patterns)
 			})
 		},
@@ -103,11 +103,11 @@ func (a *app) warmCmd() *cobra.Command {
 	return cmd
 }
 
-// maxWarmWorkers is beyond what any registry bears.
+// maxWarmWorkers is more than any registry allows.
 const maxWarmWorkers = 64
 
-// run brings what the patterns mean.
-func (w *warming) run(ctx context.Context, patterns []string) error {
+// run fetches the images that match the patterns.
+func (w *warmRun) run(ctx context.Context, patterns []string) error {
 	if err := w.checkTo(); err != nil {
 		return err
 	}
@@ -126,21 +126,21 @@ func (w *warming) run(ctx context.Context, patterns []string) error {
 			break
 		}
 		g.Go(func() error {
-			return backends.Guard(nil, func() error { w.bring(ctx, t); return nil })
+			return backends.Guard(nil, func() error { w.fetch(ctx, t); return nil })
 		})
 	}
 	_ = backends.Raise(g.Wait()) // the errors are kept in w
 	w.show.end()
-	return w.sum(ctx, len(targets))
+	return w.report(ctx, len(targets))
 }
 
-// checkTo refuses a directory in which no copy can be kept, once rather than for
-// each image.
-func (w *warming) checkTo() error {
+// checkTo refuses a directory that copies cannot be written to, so that the error comes
+// once and not for each image. A directory in the mount would publish the copies.
+func (w *warmRun) checkTo() error {
 	if w.to == "" {
 		return nil
 	}
-	if _, ok := below(w.mount, w.to); w.mount != "" && (ok || w.to == w.mount) {
+	if _, ok := insideMount(w.mount, w.to); w.mount != "" && (ok || w.to == w.mount) {
 		return usagef("warm --to %s: that is in the mount: name a directory outside of it", w.to)
 	}
 	at := existing(w.to)
@@ -153,8 +153,8 @@ func (w *warming) checkTo() error {
 	return nil
 }
 
-// bring makes one image whole.
-func (w *warming) bring(ctx context.Context, t warmTarget) {
+// fetch fetches one image. An interrupted one counts as neither done nor failed.
+func (w *warmRun) fetch(ctx context.Context, t warmTarget) {
 	if ctx.Err() != nil {
 		return
 	}
@@ -179,17 +179,17 @@ func (w *warming) bring(ctx context.Context, t warmTarget) {
 }
 
 // fail notes an error. Call with mu held, or before the workers start.
-func (w *warming) fail(what string, err error) {
+func (w *warmRun) fail(what string, err error) {
 	w.errs = append(w.errs, err)
 	text := backends.Printable(err.Error())
-	if name := backends.Printable(what); !strings.Contains(text, name) { // most errors say it
+	if name := backends.Printable(what); !strings.Contains(text, name) { // most errors name the image
 		text = name + ": " + text
 	}
 	w.failed = append(w.failed, text)
 }
 
-// sum says how it went.
-func (w *warming) sum(ctx context.Context, wanted int) error {
+// report prints the totals and the errors. The exit code is that of the worst error.
+func (w *warmRun) report(ctx context.Context, wanted int) error {
 	if ctx.Err() != nil {
 		w.notice(fmt.Sprintf("interrupted: %d of %d images are here whole; run it again and it goes on", w.done, wanted))
 		return ctx.Err()

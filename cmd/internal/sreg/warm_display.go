@@ -13,20 +13,21 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 	"github.com/sregfs/sregfs/cmd/internal/term"
 )
 
-// A warmDisplay shows how a warming goes.
+// A warmDisplay shows the progress of a warmRun. begin may be called by several workers at
+// once; finish is called with warmRun.mu held.
 type warmDisplay interface {
 	begin(t warmTarget) catalog.Progress
-	// finish is told what became of an image: got, or err, or neither if it was
-	// interrupted.
-	finish(t warmTarget, got *catalog.Warmed, err error)
+	// finish shows the result of an image: got, or err, or neither if it was interrupted.
+	finish(t warmTarget, got *verbs.Warmed, err error)
 	end()
 }
 
-func (w *warming) newDisplay(targets []warmTarget) warmDisplay {
+func (w *warmRun) newDisplay(targets []warmTarget) warmDisplay {
 	switch {
 	case w.format == asJSON:
 		return eventDisplay{w}
@@ -36,8 +37,8 @@ func (w *warming) newDisplay(targets []warmTarget) warmDisplay {
 	return newBarDisplay(w, targets)
 }
 
-// line is what is said of an image in the end; "" if it was interrupted.
-func (w *warming) line(t warmTarget, got *catalog.Warmed, err error) string {
+// line describes the result of an image; "" if it was interrupted.
+func (w *warmRun) line(t warmTarget, got *verbs.Warmed, err error) string {
 	how, bytes := "fetched", t.rec.Size
 	if got != nil {
 		bytes = got.Image.Size
@@ -56,25 +57,26 @@ func (w *warming) line(t warmTarget, got *catalog.Warmed, err error) string {
 }
 
 // A lineDisplay prints a line for each image, and no progress.
-type lineDisplay struct{ *warming }
+type lineDisplay struct{ *warmRun }
 
 func (d lineDisplay) begin(warmTarget) catalog.Progress { return nil }
 func (d lineDisplay) end()                              {}
 
-func (d lineDisplay) finish(t warmTarget, got *catalog.Warmed, err error) {
+func (d lineDisplay) finish(t warmTarget, got *verbs.Warmed, err error) {
 	if !d.quiet {
 		fmt.Fprint(d.out, d.line(t, got, err))
 	}
 }
 
-// A barDisplay shows a bar for each image under way, and one for all. The lines
-// of those that are done scroll away above them.
+// A barDisplay shows a bar for each image under way, and one for all. The lines of finished
+// images scroll above the bars.
 type barDisplay struct {
-	*warming
+	*warmRun
 	all   *mpb.Progress
 	total *mpb.Bar
-	// What the label of the total says. The bars ask for it while they draw, when
-	// whoever changes it may wait for them: no lock.
+	// The counts in the label of the total. They are atomic because mpb calls the label
+	// while it draws, and a worker that changes them under a lock may wait for the drawing:
+	// with a lock both would wait for ever.
 	nDone, nFailed atomic.Int64
 
 	mu   sync.Mutex // guards the fields below
@@ -83,17 +85,17 @@ type barDisplay struct {
 
 type warmBar struct {
 	bar  *mpb.Bar // nil before the first byte
-	want int64    // what the total has for it
-	done int64    // what of that the total shows
+	want int64    // its share of the total
+	done int64    // how much of that the total shows
 }
 
-func newBarDisplay(w *warming, targets []warmTarget) *barDisplay {
-	d := &barDisplay{warming: w, bars: map[string]*warmBar{}}
+func newBarDisplay(w *warmRun, targets []warmTarget) *barDisplay {
+	d := &barDisplay{warmRun: w, bars: map[string]*warmBar{}}
 	d.nFailed.Store(int64(len(w.failed)))
 	d.all = mpb.New(mpb.WithOutput(w.err), mpb.WithAutoRefresh(), mpb.WithWidth(barWidth))
 	var sum int64
 	for _, t := range targets {
-		sum = plus(sum, t.rec.Size)
+		sum = addCapped(sum, t.rec.Size)
 	}
 	d.total = d.all.AddBar(sum, mpb.BarPriority(len(targets)+1), mpb.BarRemoveOnComplete(),
 		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return d.label(len(targets)) }, decor.WC{W: labelWidth, C: decor.DindentRight})),
@@ -117,7 +119,7 @@ func (d *barDisplay) label(of int) string {
 	return text
 }
 
-// shortened keeps the end of a name: that is where images differ.
+// shortened keeps the end of a name, where names of images differ.
 func shortened(name string, width int) string {
 	runes := []rune(name)
 	if len(runes) <= width {
@@ -147,14 +149,15 @@ func (d *barDisplay) begin(t warmTarget) catalog.Progress {
 	}
 }
 
-// advance brings the total up to what is done of one image. Call with mu held.
+// advance adds an image's progress to the total. It needs mu.
 func (d *barDisplay) advance(b *warmBar, done int64) {
 	d.total.IncrInt64(done - b.done)
 	b.done = done
 }
 
-// take ends an image's bar. What failed counts as done: the total ends at its end.
-func (d *barDisplay) take(t warmTarget) {
+// removeBar removes an image's bar. A failed image counts as done, so that the total
+// reaches its end.
+func (d *barDisplay) removeBar(t warmTarget) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	b := d.bars[t.uri]
@@ -165,14 +168,14 @@ func (d *barDisplay) take(t warmTarget) {
 	}
 }
 
-func (d *barDisplay) finish(t warmTarget, got *catalog.Warmed, err error) {
+func (d *barDisplay) finish(t warmTarget, got *verbs.Warmed, err error) {
 	switch {
 	case err != nil:
 		d.nFailed.Add(1)
 	case got != nil:
 		d.nDone.Add(1)
 	}
-	d.take(t)
+	d.removeBar(t)
 	if line := d.line(t, got, err); term.Is(d.out) {
 		_, _ = d.all.Write([]byte(line)) // above the bars
 	} else {
@@ -180,35 +183,35 @@ func (d *barDisplay) finish(t warmTarget, got *catalog.Warmed, err error) {
 	}
 }
 
-// end takes the bars away; the summary says what they said.
+// end removes the bars; the report follows.
 func (d *barDisplay) end() {
 	d.total.Abort(true)
 	d.all.Wait()
 }
 
 // An eventDisplay prints a line of JSON for each event.
-type eventDisplay struct{ *warming }
+type eventDisplay struct{ *warmRun }
 
 // A warmEvent is one line of -o json. Which fields there are depends on Event.
 type warmEvent struct {
-	Event     string          `json:"event"` // progress, image, failed, end
-	URI       string          `json:"uri,omitempty"`
-	Done      *int64          `json:"done,omitempty"`
-	Total     *int64          `json:"total,omitempty"`
-	Here      *bool           `json:"here_before,omitempty"`
-	Image     *catalog.Record `json:"image,omitempty"`
-	Error     string          `json:"error,omitempty"`
-	Code      int             `json:"code,omitempty"`
-	Images    *int            `json:"images,omitempty"`
-	HereCount *int            `json:"images_here_before,omitempty"`
-	Failed    *int            `json:"images_failed,omitempty"`
+	Event     string        `json:"event"` // progress, image, failed, end
+	URI       string        `json:"uri,omitempty"`
+	Done      *int64        `json:"done,omitempty"`
+	Total     *int64        `json:"total,omitempty"`
+	Here      *bool         `json:"here_before,omitempty"`
+	Image     *verbs.Record `json:"image,omitempty"`
+	Error     string        `json:"error,omitempty"`
+	Code      int           `json:"code,omitempty"`
+	Images    *int          `json:"images,omitempty"`
+	HereCount *int          `json:"images_here_before,omitempty"`
+	Failed    *int          `json:"images_failed,omitempty"`
 }
 
 func failedEvent(what string, err error) warmEvent {
 	return warmEvent{Event: "failed", URI: what, Error: err.Error(), Code: exit.Code(err)}
 }
 
-func (w *warming) event(e warmEvent) {
+func (w *warmRun) event(e warmEvent) {
 	_ = writeJSON(w.out, e, "") // out keeps its error for the end
 }
 
@@ -227,7 +230,7 @@ func (d eventDisplay) begin(t warmTarget) catalog.Progress {
 	}
 }
 
-func (d eventDisplay) finish(t warmTarget, got *catalog.Warmed, err error) {
+func (d eventDisplay) finish(t warmTarget, got *verbs.Warmed, err error) {
 	switch {
 	case err != nil:
 		d.event(failedEvent(t.uri, err))

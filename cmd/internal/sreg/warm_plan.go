@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/fsys"
 )
 
@@ -54,20 +54,20 @@ func readList(r io.Reader) ([]string, error) {
 	return all, lines.Err()
 }
 
-// A warmTarget is one image to bring.
+// A warmTarget is one image to fetch.
 type warmTarget struct {
 	uri string
-	rec catalog.Record
+	rec verbs.Record
 	to  string // file of the copy; "" for none
 }
 
 // planWorkers is how many questions to registries are asked at once.
 const planWorkers = 8
 
-// plan finds out what the patterns mean, each image once, in their order. What
-// means nothing is noted as a failure.
-func (w *warming) plan(ctx context.Context, patterns []string) ([]warmTarget, error) {
-	chosen := make([][]catalog.Record, len(patterns))
+// plan returns the images that match the patterns, each once, in the order of the
+// patterns. A pattern that matches nothing is noted as a failure, and the others go on.
+func (w *warmRun) plan(ctx context.Context, patterns []string) ([]warmTarget, error) {
+	chosen := make([][]verbs.Record, len(patterns))
 	errs := make([]error, len(patterns))
 	var g errgroup.Group
 	g.SetLimit(planWorkers)
@@ -77,7 +77,7 @@ func (w *warming) plan(ctx context.Context, patterns []string) ([]warmTarget, er
 			return nil
 		})
 	}
-	_ = g.Wait() // each has its own
+	_ = g.Wait() // the errors are in errs
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -101,9 +101,9 @@ func (w *warming) plan(ctx context.Context, patterns []string) ([]warmTarget, er
 	return targets, nil
 }
 
-// choose returns what one pattern means, with what was found before an error.
-func (w *warming) choose(ctx context.Context, pattern string) ([]catalog.Record, error) {
-	var all []catalog.Record
+// choose returns the images that match one pattern; with an error, those until then.
+func (w *warmRun) choose(ctx context.Context, pattern string) ([]verbs.Record, error) {
+	var all []verbs.Record
 	for rec, err := range w.client.Choose(ctx, pattern) {
 		if err != nil {
 			return all, err
@@ -113,9 +113,10 @@ func (w *warming) choose(ctx context.Context, pattern string) ([]catalog.Record,
 	return all, nil
 }
 
-// target makes a target of what a pattern means. One version of a tag has a file of
-// its own, as in the mount.
-func (w *warming) target(pattern string, rec catalog.Record) warmTarget {
+// target makes the target of an image that a pattern matched. If the pattern names a
+// version, the target does so too, and the copy has the version in its name, as in the
+// mount.
+func (w *warmRun) target(pattern string, rec verbs.Record) warmTarget {
 	ref := rec.Ref
 	if u, err := backends.ParseURI(pattern); err == nil && u.Ref.Version != "" {
 		ref.Version = u.Ref.Version

@@ -15,15 +15,15 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
-	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
-// checkSpace refuses what cannot fit before anything is downloaded: half a set of
-// images on a full disk helps nobody, and the cache would drop the first ones to
-// make room for the last. What is not known does not count.
+// checkSpace refuses a set of images that does not fit, before anything is fetched: the
+// cache would evict the first images to make room for the last ones. Images of unknown
+// size do not count.
 //
 // Errors: ENOSPC.
-func (w *warming) checkSpace(ctx context.Context, targets []warmTarget) error {
+func (w *warmRun) checkSpace(ctx context.Context, targets []warmTarget) error {
 	if w.force || len(targets) == 0 {
 		return nil
 	}
@@ -31,26 +31,28 @@ func (w *warming) checkSpace(ctx context.Context, targets []warmTarget) error {
 	if err != nil {
 		return err
 	}
-	missing, spare, err := w.missing(ctx, targets)
+	missing, evictable, err := w.missing(ctx, targets)
 	if err != nil {
 		return err
 	}
 	if w.to != "" {
-		// The cache may drop what is copied.
+		// The cache may evict an image once it is copied, so it needs room only for
+		// those that are fetched at the same time; missing begins with the largest.
 		missing = missing[:min(len(missing), w.workers)]
 	}
-	need, room := sumOf(missing), roomOf(use, spare)
+	need, room := sumOf(missing), roomOf(use, evictable)
 	if need > room {
-		return fmt.Errorf("warm: %w: the cache in %s needs %s more and has room for %s (--force begins all the same; cache_size and min_free are its limits)",
+		return fmt.Errorf("warm: %w: the cache in %s needs %s more and has room for %s (--force begins anyway; cache_size and min_free are its limits)",
 			syscall.ENOSPC, use.Dir, size(need), size(room))
 	}
 	return w.checkCopies(targets, use.Dir, need)
 }
 
-// missing returns the bytes that each image lacks, the largest first, and how many
-// bytes the cache can free without dropping one that is wanted.
-func (w *warming) missing(ctx context.Context, targets []warmTarget) (missing []int64, spare int64, err error) {
-	here := map[cache.Key]catalog.Cached{}
+// missing returns the bytes to fetch of each image, the largest first, and how many bytes
+// the cache can evict without evicting one of these images. Two tags of one image share
+// its bytes, so images are counted by key.
+func (w *warmRun) missing(ctx context.Context, targets []warmTarget) (missing []int64, evictable int64, err error) {
+	here := map[cache.Key]verbs.Cached{}
 	for b, err := range w.client.Cached(ctx, nil) {
 		if err != nil {
 			return nil, 0, err
@@ -61,32 +63,32 @@ func (w *warming) missing(ctx context.Context, targets []warmTarget) (missing []
 	for _, t := range targets {
 		key := cache.KeyOf(t.rec.Remote, backends.Image{Ref: t.rec.Ref, Digest: t.rec.Digest, Version: t.rec.Version, Modified: t.rec.Modified})
 		b, known := here[key]
-		atHand := !known && t.rec.State == cache.Cached // a file of this machine, which the cache does not hold
-		if n := t.rec.Size - b.Have; !wanted[key] && !atHand && n > 0 {
+		local := !known && t.rec.State == cache.Cached // a file of this machine, which the cache does not hold
+		if n := t.rec.Size - b.Have; !wanted[key] && !local && n > 0 {
 			missing = append(missing, n)
 		}
 		wanted[key] = true
 	}
 	for key, b := range here {
 		if !wanted[key] && !b.Pinned && b.Open == 0 {
-			spare += b.OnDisk
+			evictable += b.OnDisk
 		}
 	}
 	slices.Sort(missing)
 	slices.Reverse(missing)
-	return missing, spare, nil
+	return missing, evictable, nil
 }
 
 func sumOf(all []int64) (n int64) {
 	for _, v := range all {
-		n = plus(n, v)
+		n = addCapped(n, v)
 	}
 	return n
 }
 
-// plus adds sizes: what registries say of very many images may be more than there
-// are numbers.
-func plus(a, b int64) int64 {
+// addCapped adds sizes, and returns math.MaxInt64 instead of overflowing: a registry may
+// tell any size.
+func addCapped(a, b int64) int64 {
 	if b = max(b, 0); a > math.MaxInt64-b {
 		return math.MaxInt64
 	}
@@ -94,20 +96,20 @@ func plus(a, b int64) int64 {
 }
 
 // roomOf returns how many bytes more the cache may hold.
-func roomOf(use catalog.CacheUse, spare int64) int64 {
+func roomOf(use verbs.CacheUse, evictable int64) int64 {
 	room := int64(math.MaxInt64)
 	if use.Free >= 0 {
-		room = use.Free - use.MinFree + spare
+		room = use.Free - use.MinFree + evictable
 	}
 	if use.Limit > 0 {
-		room = min(room, use.Limit-use.Used+spare)
+		room = min(room, use.Limit-use.Used+evictable)
 	}
 	return max(room, 0)
 }
 
-// checkCopies looks whether the copies find room; the cache in dir takes need
-// bytes at the same time.
-func (w *warming) checkCopies(targets []warmTarget, dir string, need int64) error {
+// checkCopies checks that there is room for the copies. If the cache in dir is on the same
+// disk, its need counts, too. A copy that exists with the right size needs no room.
+func (w *warmRun) checkCopies(targets []warmTarget, dir string, need int64) error {
 	if w.to == "" {
 		return nil
 	}
@@ -120,19 +122,19 @@ func (w *warming) checkCopies(targets []warmTarget, dir string, need int64) erro
 	var copies int64
 	for _, t := range targets {
 		if info, err := os.Lstat(t.to); err != nil || info.Size() != t.rec.Size {
-			copies = plus(copies, t.rec.Size)
+			copies = addCapped(copies, t.rec.Size)
 		}
 	}
 	if sameDisk(at, dir) {
-		copies = plus(copies, need)
+		copies = addCapped(copies, need)
 	}
 	if copies > free {
-		return fmt.Errorf("warm: %w: %s needs %s and has %s (--force begins all the same)", syscall.ENOSPC, w.to, size(copies), size(free))
+		return fmt.Errorf("warm: %w: %s needs %s and has %s (--force begins anyway)", syscall.ENOSPC, w.to, size(copies), size(free))
 	}
 	return nil
 }
 
-// existing returns the part of a path that is there.
+// existing returns the longest part of a path that exists.
 func existing(path string) string {
 	for {
 		if _, err := os.Stat(path); err == nil || path == filepath.Dir(path) {

@@ -116,7 +116,7 @@ func (s *server) finish(ctx context.Context, m *fusefs.Mounted) {
 		s.opts.Log.Warn("files are still being written: what is here of them is kept as after a crash (sreg status), and the rest fails",
 			"stop_timeout", s.settings.StopTimeout, "files", s.users())
 	}
-	if s.engine.Catalog.Drain(ctx); ctx.Err() != nil {
+	if s.engine.Uploads.Drain(ctx); ctx.Err() != nil {
 		s.opts.Log.Warn("uploads are not finished; they go on at the next start")
 	}
 }
@@ -194,10 +194,10 @@ func (s *server) serveOpen(ctx context.Context, m *fusefs.Mounted, ends time.Tim
 // and those who have them keep them.
 func (s *server) detach() error {
 	m := s.mounted.Load()
-	err := m.Unmount(false)
+	err := m.Unmount()
 	if errors.Is(err, fusefs.ErrBusy) {
 		s.opts.Log.Info("in use: unmounting lazily")
-		err = m.Unmount(true)
+		err = m.Detach()
 	}
 	return err
 }

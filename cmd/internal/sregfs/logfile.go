@@ -53,7 +53,7 @@ func openAppend(path string) (*os.File, error) {
 	info, statErr := os.Lstat(path)
 	if err != nil || statErr != nil || info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) != 0 {
 		f.Close()
-		return nil, usagef("log file: %s is a pipe or a socket: a mount must not wait for who reads it", path)
+		return nil, usagef("log file: %s is a pipe or a socket: a mount must not wait for its reader", path)
 	}
 	return f, nil
 }

@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
@@ -128,7 +128,7 @@ func (s *server) run(starting, ctx context.Context, logFile *logFile) error {
 	if err := s.attach(starting); err != nil {
 		return err
 	}
-	if err := s.engine.Catalog.Start(ctx); err != nil {
+	if err := s.engine.Start(ctx); err != nil {
 		return errors.Join(err, s.detach())
 	}
 	s.opts.Log.Info("mounted", "at", s.mountpoint, "version", version.String(), "pid", os.Getpid(), "state", s.opts.State)
@@ -208,7 +208,7 @@ func (s *server) takeState(ctx context.Context) (net.Listener, error) {
 // for the requests under way to end.
 func (s *server) serveControl(ctx context.Context, socket net.Listener) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	handler := control.Handler(s.engine.Catalog, control.Options{
+	handler := control.Handler(s.engine.Verbs, control.Options{
 		Mount: s.mountpoint, Details: s.details, Refusals: s.refusals, Settle: s.settle, Reload: s.engine.Reload, Log: s.opts.Log,
 	})
 	done := make(chan struct{})
@@ -251,17 +251,17 @@ func (s *server) details() map[string]string {
 }
 
 // refusals is what status shows of changes that were refused.
-func (s *server) refusals() (all []catalog.Refusal) {
+func (s *server) refusals() (all []verbs.Refusal) {
 	if m := s.mounted.Load(); m != nil {
 		for _, r := range m.Refusals() {
-			all = append(all, catalog.Refusal(r))
+			all = append(all, verbs.Refusal(r))
 		}
 	}
 	return all
 }
 
 func (s *server) attach(ctx context.Context) error {
-	tree := fsys.New(s.engine.Catalog, fsys.Options{
+	tree := fsys.New(s.engine.Catalog, s.engine.Uploads, fsys.Options{
 		Names: fsys.Names(s.settings.Names), GID: s.mountOptions().GID, ReadOnly: s.settings.ReadOnly, OpenWait: s.settings.Open == "wait", Disk: existing(s.settings.CacheDir), Log: s.opts.Log,
 	})
 	m, err := fusefs.Mount(ctx, s.mountpoint, tree, s.mountOptions())

@@ -32,7 +32,7 @@ func Mount(t testing.TB, tree *fsys.FS, opts fusefs.Options) (string, *fusefs.Mo
 		err := unmountSoon(m)
 		if errors.Is(err, fusefs.ErrBusy) {
 			t.Errorf("at the end of the test: %v", err)
-			err = m.Unmount(true)
+			err = m.Detach()
 		}
 		if err != nil {
 			t.Errorf("unmounting: %v", err)
@@ -49,7 +49,7 @@ func Mount(t testing.TB, tree *fsys.FS, opts fusefs.Options) (string, *fusefs.Mo
 // holds our descriptors until its exec closes them.
 func unmountSoon(m *fusefs.Mounted) error {
 	for deadline := time.Now().Add(5 * time.Second); ; {
-		err := m.Unmount(false)
+		err := m.Unmount()
 		if !errors.Is(err, fusefs.ErrBusy) || time.Now().After(deadline) {
 			return err
 		}

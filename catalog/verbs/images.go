@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verbs
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io/fs"
+	"iter"
+	"log/slog"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
+)
+
+// A Record is an image with all that is known of it here: what the commands print.
+type Record struct {
+	URI      string            `json:"uri"`
+	Remote   string            `json:"remote"`
+	Ref      backends.Ref      `json:"ref"`
+	Size     int64             `json:"size"` // bytes; -1 if not known yet
+	Digest   string            `json:"digest,omitempty"`
+	Version  string            `json:"version,omitempty"`
+	Modified time.Time         `json:"modified,omitzero"`
+	Format   string            `json:"format,omitempty"`
+	State    cache.State       `json:"state"`
+	Pinned   bool              `json:"pinned,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	URL      string            `json:"url,omitempty"`
+	Path     string            `json:"path,omitempty"` // of the file with the bytes, if they are here whole
+}
+
+// record makes the record of an image, without Path.
+func (v *browser) record(remote string, img backends.Image) Record {
+	r := Record{
+		URI: backends.URI{Remote: remote, Ref: img.Ref}.String(), Remote: remote, Ref: img.Ref,
+		Size: img.Size, Digest: img.Digest, Version: img.Version, Modified: img.Modified,
+		Format: img.Format, State: cache.Remote, Labels: img.Labels, URL: img.URL,
+	}
+	if img.Version != "" || img.Digest != "" {
+		info := v.cat.BlobInfo(remote, img)
+		r.State, r.Pinned = info.State, info.Pinned
+	}
+	return r
+}
+
+// A browser looks for images and reads what is known of them. It changes nothing.
+type browser struct {
+	resolver
+	log *slog.Logger
+}
+
+// ImagesOptions say which images Images yields.
+type ImagesOptions struct {
+	Query   string `json:"query,omitempty"`   // matched against the URI; "" means all
+	Remote  string `json:"remote,omitempty"`  // the only one looked at; "" means all
+	Refresh bool   `json:"refresh,omitempty"` // make listings that were never made or are out of date
+}
+
+// Images yields what is known, from the stored listings of all remotes or one,
+// in the order of remote, collection, name and tag. A query is matched as a
+// substring, or as a glob if it has * ? [ in it, against the URI without case.
+// With Refresh, listings that were never made or are out of date are made first, of all
+// collections. The error of one remote comes last.
+//
+// Errors: fs.ErrNotExist for an unknown remote; fs.ErrInvalid for a bad pattern;
+// those of backends.Lister, joined.
+func (v *browser) Images(ctx context.Context, o ImagesOptions) iter.Seq2[Record, error] {
+	mode := catalog.StoredOnly
+	if o.Refresh {
+		mode = catalog.AllFresh
+	}
+	return v.images(ctx, o.Query, o.Remote, func(catalog.Remote) catalog.Crawl { return mode })
+}
+
+func (v *browser) images(ctx context.Context, query, remote string, mode func(catalog.Remote) catalog.Crawl) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		match, err := index.NewMatcher(query)
+		if err != nil {
+			yield(Record{}, err)
+			return
+		}
+		remotes := v.cat.Remotes()
+		if remote != "" {
+			r, err := v.cat.Remote(remote)
+			if err != nil {
+				yield(Record{}, err)
+				return
+			}
+			remotes = []catalog.Remote{r}
+		}
+		var errs []error
+		more := true
+		for _, r := range remotes {
+			err := v.imagesOf(ctx, r, mode(r), match, func(rec Record) bool {
+				more = yield(rec, nil)
+				return more
+			})
+			if !more {
+				return
+			}
+			errs = append(errs, v.missed(r, remote, err))
+		}
+		if err := errors.Join(errs...); err != nil {
+			yield(Record{}, err)
+		}
+	}
+}
+
+// missed returns err, unless it only says that a remote which is in no configuration, and
+// was not asked for by name, is out of reach.
+func (v *browser) missed(r catalog.Remote, asked string, err error) error {
+	if asked == "" && r.Guessed && r.Name != v.def && catalog.Passing(err) {
+		v.log.Info("a remote was left out: it cannot be reached", "remote", r.Name, "err", err)
+		return nil
+	}
+	return err
+}
+
+// imagesOf calls yield with the images of one remote until it returns false.
+func (v *browser) imagesOf(ctx context.Context, r catalog.Remote, mode catalog.Crawl, match *index.Matcher, yield func(Record) bool) error {
+	if r.Local() {
+		return v.imagesLocal(ctx, r, match, yield)
+	}
+	s, err := v.cat.State()
+	if err != nil {
+		return err
+	}
+	err = v.cat.Crawl(ctx, r, "", mode)
+	return errors.Join(err, v.imagesStored(s.Index, r.Name, match, yield))
+}
+
+// imagesStored calls yield with the stored images of a remote.
+func (v *browser) imagesStored(s *index.Index, remote string, match *index.Matcher, yield func(Record) bool) error {
+	err := s.Images(remote, match, func(img backends.Image) bool { return yield(v.record(remote, img)) })
+	if err != nil {
+		return &backends.Error{Op: "list", Remote: remote, Err: err}
+	}
+	return nil
+}
+
+// imagesLocal walks the files of this machine.
+func (v *browser) imagesLocal(ctx context.Context, r catalog.Remote, match *index.Matcher, yield func(Record) bool) error {
+	var found []backends.Image
+	var errs []error
+	pending := []string{""}
+	for len(pending) > 0 {
+		collection := pending[len(pending)-1]
+		pending = pending[:len(pending)-1]
+		for e, err := range r.Client.List(ctx, collection) {
+			switch {
+			case err != nil:
+				if collection != "" || !errors.Is(err, fs.ErrNotExist) { // the store has not been made yet
+					errs = append(errs, err)
+				}
+			case e.Collection != "":
+				pending = append(pending, e.Collection)
+			case match.Match(r.Name, e.Image.Ref):
+				found = append(found, index.Clean(e.Image))
+			}
+		}
+	}
+	slices.SortFunc(found, func(a, b backends.Image) int {
+		return cmp.Or(cmp.Compare(a.Ref.Collection, b.Ref.Collection), cmp.Compare(a.Ref.Name, b.Ref.Name), cmp.Compare(a.Ref.Tag, b.Ref.Tag))
+	})
+	for _, img := range found {
+		if !yield(v.record(r.Name, img)) {
+			return nil
+		}
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	maxFound      = 10_000 // what one service may answer to a search; it may be endless
+	searchTimeout = 30 * time.Second
+)
+
+// Search is Images, and asks the services that can search themselves. A remote
+// that cannot, and was never listed, is listed first. If a remote fails, the others are
+// still searched; the errors come last, joined.
+func (v *browser) Search(ctx context.Context, query, remote string) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		answers := v.askSearchers(ctx, query, remote)
+		seen := make(map[string]bool)
+		var errs []error
+		mode := func(r catalog.Remote) catalog.Crawl {
+			if r.Client == nil || r.Client.Caps().Has(backends.CanSearch) {
+				return catalog.StoredOnly
+			}
+			return catalog.NeverMade
+		}
+		for rec, err := range v.images(ctx, query, remote, mode) {
+			if err != nil {
+				errs = append(errs, err)
+				break
+			}
+			seen[rec.URI] = true
+			if !yield(rec, nil) {
+				return
+			}
+		}
+		found, err := answers()
+		for _, rec := range found {
+			if seen[rec.URI] {
+				continue
+			}
+			seen[rec.URI] = true
+			if !yield(rec, nil) {
+				return
+			}
+		}
+		if err := errors.Join(append(errs, err)...); err != nil {
+			yield(Record{}, err)
+		}
+	}
+}
+
+// askSearchers begins to ask the services, and returns a function that waits for
+// their answers. Nothing is left running when ctx ends.
+func (v *browser) askSearchers(ctx context.Context, query, remote string) func() ([]Record, error) {
+	var g errgroup.Group
+	var searchers []catalog.Remote
+	for _, r := range v.cat.Remotes() {
+		// The files of this machine are walked by Images; services
+		// do not understand globs.
+		if r.Client != nil && !r.Local() && r.Client.Caps().Has(backends.CanSearch) && (remote == "" || remote == r.Name) {
+			searchers = append(searchers, r)
+		}
+	}
+	records := make([][]Record, len(searchers))
+	errs := make([]error, len(searchers))
+	for i, r := range searchers {
+		g.Go(func() error {
+			errs[i] = v.missed(r, remote, backends.Guard(v.log, func() (err error) {
+				records[i], err = v.searchOne(ctx, r, query)
+				return err
+			}))
+			return nil
+		})
+	}
+	return func() ([]Record, error) {
+		g.Wait() //nolint:errcheck // the errors are in errs
+		var all []Record
+		for _, some := range records {
+			all = append(all, some...)
+		}
+		return all, errors.Join(errs...)
+	}
+}
+
+func (v *browser) searchOne(ctx context.Context, r catalog.Remote, query string) ([]Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, searchTimeout)
+	defer cancel()
+	var found []Record
+	for img, err := range r.Client.Search(ctx, query) {
+		if err != nil {
+			v.cat.Note(r.Name, err)
+			return found, err
+		}
+		found = append(found, v.record(r.Name, index.Clean(img)))
+		if len(found) == maxFound {
+			v.log.Warn("search cut off: the registry finds more than we take", "remote", r.Name, "query", query, "taken", maxFound)
+			break
+		}
+	}
+	v.cat.Note(r.Name, nil)
+	return found, nil
+}
