@@ -22,6 +22,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/sregfs/sregfs/backends/oci/ocitest"
 )
 
 // TestUmoci unpacks layers with umoci, as Apptainer does, and compares the trees.
@@ -148,6 +150,7 @@ func randomLayers(seed uint64) (layers [][]member) {
 
 func compareWithUmoci(t *testing.T, layers [][]member) {
 	t.Helper()
+	ocitest.Need(t, "umoci", "unsquashfs")
 	tars := make([][]byte, len(layers))
 	named := make(map[string]bool)
 	for i, layer := range layers {
