@@ -193,10 +193,10 @@ func (m *model) own(key string, v *version, by *draft) {
 	}
 	for _, d := range m.standing {
 		if d.key == key && d != by {
-			if by == nil {
+			if by == nil || d.touched { // begun beside what others took away since
 				d.unsure = true
 			} else {
-				d.base, d.touched = v, false
+				d.base = v
 			}
 		}
 	}
