@@ -61,8 +61,8 @@ func (c *Catalog) Start(ctx context.Context) error {
 	return nil
 }
 
-// Close ends the background work, uploads too, and closes the state if it was opened.
-// A second Close does nothing.
+// Close ends the background work and closes the state if it was opened. Uploads are
+// drained before it (uploads.Uploads.Drain). A second Close does nothing.
 func (c *Catalog) Close() error {
 	return c.end((*cache.Cache).Close)
 }

@@ -165,8 +165,11 @@ func (b *background) review(err error) error {
 	case !b.worthWhile(err):
 		return err
 	}
-	b.row++
-	b.d.sources.best().Scheduler().Failed(b.row)
+	// That one image comes only whole is no reason to rest for the others: it is asked for
+	// so next. Whoever refuses that as well is left alone for a while.
+	if b.row++; !errors.Is(err, errNoRanges) || b.row > 1 {
+		b.d.sources.best().Scheduler().Failed(b.row)
+	}
 	return nil
 }
 
