@@ -156,6 +156,27 @@ type FileOpener interface {
 	OpenFile(ctx context.Context, img Image) (*os.File, error)
 }
 
+// A Layered backend has container images that are shown as files made of their layers
+// (package vsif): Stat gives such an image the digest of one, and Open does not read it.
+type Layered interface {
+	// Layers returns what the file of img is made of. It may answer out of memory.
+	//
+	// Errors: those of Open.
+	Layers(ctx context.Context, img Image) (Layers, error)
+
+	// Unfit notes that no file can be made of the layers of img, and why: from then on Stat
+	// and listings show the image in another form.
+	Unfit(img Image, why error)
+}
+
+// Layers are what the file of a container image is made of.
+type Layers struct {
+	Manifest []byte  // as the registry has it; img.Version is its digest
+	Config   []byte  // the configuration that it names, as the registry has it
+	Blobs    []Image // its layers, the lowest first, as Open reads them: by Digest and Size
+	Bounds   []int64 // bytes of the tar of each at most, see vsif.Bound
+}
+
 // A Knocker knows a request that its service answers without a login, if only to
 // refuse it: every answer shows that somebody is there.
 type Knocker interface {

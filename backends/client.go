@@ -178,8 +178,9 @@ func CheckDigest(digest string) error {
 	if digest == "" {
 		return nil
 	}
-	algorithm, hex, _ := strings.Cut(digest, ":")
-	want := map[string]int{"md5": 32, "sha256": 64, "sha512": 128, "oci-archive2": 64}[algorithm]
+	i := strings.LastIndexByte(digest, ':')
+	algorithm, hex := digest[:max(i, 0)], digest[i+1:]
+	want := map[string]int{"md5": 32, "sha256": 64, "sha512": 128, "oci-archive2": 64, "oci-sif:1": 64}[algorithm]
 	if want == 0 || len(hex) != want || strings.Trim(hex, "0123456789abcdef") != "" {
 		return fmt.Errorf("%w: %.80q is no digest", ErrBadAnswer, digest)
 	}

@@ -93,3 +93,20 @@ func (c *Client) OpenFile(ctx context.Context, img Image) (*os.File, error) {
 	err := Guard(c.opts.Log, func() (err error) { f, err = o.OpenFile(ctx, unversioned(img)); return err })
 	return f, c.fail("open", img.Ref, err)
 }
+
+// Layers is Layered.Layers with retries.
+func (c *Client) Layers(ctx context.Context, img Image) (Layers, error) {
+	l, ok := c.backend.(Layered)
+	if !ok {
+		return Layers{}, c.fail("open", img.Ref, c.unsupported("tell what container images are made of"))
+	}
+	layers, err := once(ctx, c, &c.stats, func(ctx context.Context) (Layers, error) { return l.Layers(ctx, unversioned(img)) })
+	return layers, c.fail("open", img.Ref, err)
+}
+
+// Unfit is Layered.Unfit.
+func (c *Client) Unfit(img Image, why error) {
+	if l, ok := c.backend.(Layered); ok {
+		l.Unfit(unversioned(img), why)
+	}
+}

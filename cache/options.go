@@ -16,6 +16,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/archive"
+	"github.com/sregfs/sregfs/backends/vsif"
 	"github.com/sregfs/sregfs/backends/disk"
 )
 
@@ -122,7 +123,7 @@ func KeyOf(remote string, img backends.Image) Key {
 	if k := Key(img.Digest); strings.HasPrefix(img.Digest, "sha256:") && k.valid() {
 		return k
 	}
-	if archive.IsDigest(img.Digest) {
+	if archive.IsDigest(img.Digest) || vsif.IsDigest(img.Digest) {
 		// Same manifest, same bytes, whatever names it, and wherever.
 		sum := sha256.Sum256([]byte(img.Digest))
 		return Key("version:" + hex.EncodeToString(sum[:]))

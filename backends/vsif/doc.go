@@ -5,7 +5,8 @@
 // Nothing is converted, and the file has the same bytes on every machine.
 //
 //	0        header, descriptors         a SIF as Apptainer and SingularityCE read it
-//	32 KiB   oci-config.json, inspect-metadata.json
+//	32 KiB   oci-config.json, inspect-metadata.json; oci-manifest.json, oci-image.json, oci-sif.json,
+//	         which tell how to make the file again
 //	         the partition, a squashfs 4.0 without compression:
 //	           superblock
 //	           the files that Singularity needs in a container
@@ -15,7 +16,7 @@
 //	           the tables: inodes, directories, owners, extended attributes
 //	           room, to the end of the file
 //
-// Everything begins at a multiple of 4 KiB; what nothing stands in are holes. The tables come
+// Everything begins at a multiple of 4 KiB, tars and tables at one of 256 KiB; what nothing stands in are holes. The tables come
 // last since the kernel wants the data before them. How large the file is follows
 // from the manifest and from upper bounds of the tars ([Bound]), so that it is known
 // before a layer is: a [Plan]. Where the files are follows from the headers in the tars:
@@ -28,13 +29,27 @@
 // another version. Start at [NewPlan].
 package vsif
 
-import "errors"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"strings"
+)
 
 // Version is that of the layout. It is part of the digest of such a file.
 const Version = 1
 
 // Algorithm is what that digest begins with; the rest is the SHA-256 of the manifest.
 const Algorithm = "oci-sif:1"
+
+// Digest returns the digest of the file that is made of a manifest and all that it names.
+func Digest(manifest []byte) string {
+	sum := sha256.Sum256(manifest)
+	return Algorithm + ":" + hex.EncodeToString(sum[:])
+}
+
+// IsDigest reports whether digest is that of such a file.
+func IsDigest(digest string) bool { return strings.HasPrefix(digest, Algorithm+":") }
 
 // ErrLayer is the error for layers that cannot be shown as a file system: unpacking them
 // would fail, or they are larger than what they come from says.

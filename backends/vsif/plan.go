@@ -12,11 +12,13 @@ import (
 
 const (
 	align     = 4 << 10
-	headSize  = 32 << 10 // the header and its descriptors
-	textRoom  = 64 << 10 // for what is made of a configuration that is empty
-	textTimes = 16       // for each byte of one: quotes are escaped, and some texts stand in several files
-	tableRoom = 1 << 20  // for the tables of an empty tree
-	tableTars = 16       // and a byte for so many of the tars
+	tarAlign  = 256 << 10 // of the tars and the room: each can come in by itself, and be shared with another file
+	headSize  = 32 << 10  // the header and its descriptors
+	textRoom  = 64 << 10  // for what is made of a configuration that is empty
+	textTimes = 16        // for each byte of one: quotes are escaped, and some texts stand in several files
+	sizesRoom = 64        // for each tar in sizes
+	tableRoom = 1 << 20   // for the tables of an empty tree
+	tableTars = 16        // and a byte for so many of the tars
 )
 
 // A Region is a range of bytes of the file.
@@ -29,30 +31,36 @@ func (r Region) End() int64 { return r.Offset + r.Size }
 type Plan struct {
 	Size   int64    // of the file
 	Layers []Region // where the tars stand; each may be shorter
+	Room   Region   // for expanded files and tables; to the end of the file
 
-	config    Region // oci-config.json
+	manifest  Region // oci-manifest.json
+	image     Region // oci-image.json, the configuration as the registry has it
+	sizes     Region // oci-sif.json
+	config    Region // oci-config.json, what of it is for running
 	metadata  Region // inspect-metadata.json
 	partition Region
 	files     Region // that are added to the tree
-	room      Region // for expanded files and tables
 }
 
-// NewPlan plans the file for a configuration of so many bytes, and tars that have at most
-// as many as bounds says.
+// NewPlan plans the file for a manifest and a configuration of so many bytes, and tars that
+// have at most as many as bounds says.
 //
 // Errors: ErrLayer if the file would be larger than backends.MaxSize.
-func NewPlan(config int64, bounds []int64) (*Plan, error) {
-	if config < 0 || config > maxConfig {
-		return nil, fmt.Errorf("%w: a configuration of %d bytes", ErrLayer, config)
+func NewPlan(manifest, config int64, bounds []int64) (*Plan, error) {
+	if manifest < 0 || manifest > maxConfig || config < 0 || config > maxConfig {
+		return nil, fmt.Errorf("%w: a manifest of %d bytes, and a configuration of %d", ErrLayer, manifest, config)
 	}
 	p, at, sum := &Plan{}, int64(headSize), int64(0)
 	take := func(size int64) Region {
 		r := Region{at, size}
-		at += up(size)
+		at = up(at+size, align)
 		return r
 	}
 	p.config = take(config)
 	p.metadata = take(textRoom + textTimes*config)
+	p.manifest = take(manifest)
+	p.image = take(config)
+	p.sizes = take(sizesRoom * int64(len(bounds)+2))
 	p.partition.Offset = at
 	take(superSize)
 	p.files = take(textRoom + textTimes*config)
@@ -61,9 +69,11 @@ func NewPlan(config int64, bounds []int64) (*Plan, error) {
 			return nil, fmt.Errorf("%w: a layer of %d bytes", ErrLayer, bound)
 		}
 		sum += bound
+		at = up(at, tarAlign)
 		p.Layers = append(p.Layers, take(bound))
 	}
-	p.room = take(tableRoom + sum/tableTars)
+	at = up(at, tarAlign)
+	p.Room = take(tableRoom + sum/tableTars)
 	p.partition.Size, p.Size = at-p.partition.Offset, at
 	if at > backends.MaxSize {
 		return nil, fmt.Errorf("%w: a file of %d bytes", ErrLayer, at)
@@ -71,7 +81,15 @@ func NewPlan(config int64, bounds []int64) (*Plan, error) {
 	return p, nil
 }
 
-func up(n int64) int64 { return (n + align - 1) &^ (align - 1) }
+// Head returns what stands before the tars.
+func (p *Plan) Head() Region {
+	if len(p.Layers) > 0 {
+		return Region{0, p.Layers[0].Offset}
+	}
+	return Region{0, p.Room.Offset}
+}
+
+func up(n, to int64) int64 { return (n + to - 1) &^ (to - 1) }
 
 // An Image is what the bytes of the file of an image are that stand in no layer. All others are those of
 // the layers, and zeros.
@@ -96,13 +114,21 @@ type Expansion struct {
 	Offset int64  // in the file
 }
 
-// Build makes the file of a tree, which is of no use afterwards, and of the configuration of
-// the image. The layers of the tree are those that the plan was made for.
+// A Source is what an image is made of besides its tree.
+type Source struct {
+	Manifest []byte  // as the registry has it
+	Config   []byte  // its configuration, as the registry has it
+	Bounds   []int64 // that the plan was made for
+	Tars     []int64 // how large they are
+}
+
+// Build makes the file of a tree, which is of no use afterwards, and of what else the image
+// is made of. The layers of the tree are those that the plan was made for.
 //
 // Errors: ErrLayer if the tree has no room in the plan; backends.ErrBadAnswer for a
 // configuration that is none.
-func (p *Plan) Build(t *Tree, config []byte) (*Image, error) {
-	c, err := readConfig(config)
+func (p *Plan) Build(t *Tree, src Source) (*Image, error) {
+	c, err := readConfig(src.Config)
 	if err != nil {
 		return nil, err
 	}
@@ -118,9 +144,9 @@ func (p *Plan) Build(t *Tree, config []byte) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.end+int64(len(tables)) > p.room.End() {
+	if b.end+int64(len(tables)) > p.Room.End() {
 		return nil, fmt.Errorf("%w: the tables of its %d files take %d bytes, and there is room for %d",
-			ErrLayer, w.count, int64(len(tables)), p.room.End()-b.end)
+			ErrLayer, w.count, int64(len(tables)), p.Room.End()-b.end)
 	}
 	metadata, err := c.metadata()
 	if err != nil {
@@ -129,9 +155,16 @@ func (p *Plan) Build(t *Tree, config []byte) (*Image, error) {
 	if int64(len(metadata)) > p.metadata.Size {
 		return nil, fmt.Errorf("%w: its labels take %d bytes", ErrLayer, len(metadata))
 	}
-	b.piece(p.head(c, int64(len(metadata))), 0)
+	sizes, err := src.sizes()
+	if err != nil {
+		return nil, err
+	}
+	b.piece(p.head(c, int64(len(metadata)), int64(len(sizes))), 0)
 	b.piece(c.raw, p.config.Offset)
 	b.piece(metadata, p.metadata.Offset)
+	b.piece(src.Manifest, p.manifest.Offset)
+	b.piece(src.Config, p.image.Offset)
+	b.piece(sizes, p.sizes.Offset)
 	b.piece(super, p.partition.Offset)
 	b.piece(tables, b.end)
 	slices.SortFunc(b.file.Pieces, func(a, b Piece) int { return cmp.Compare(a.Offset, b.Offset) })
@@ -159,12 +192,12 @@ func (b *builder) place(root *node) error {
 	}
 	slices.SortFunc(b.sparse, func(x, y *inode) int { return cmp.Or(cmp.Compare(x.layer, y.layer), cmp.Compare(x.offset, y.offset)) })
 	b.sparse = slices.Compact(b.sparse) // hard links
-	b.end = b.plan.room.Offset
+	b.end = b.plan.Room.Offset
 	for _, in := range b.sparse {
 		b.file.Expanded = append(b.file.Expanded, Expansion{in.layer, in.offset, in.size, in.blocks, b.end})
 		in.offset = b.end
-		b.end = up(b.end + in.stored())
-		if b.end > b.plan.room.End() {
+		b.end = up(b.end+in.stored(), align)
+		if b.end > b.plan.Room.End() {
 			return fmt.Errorf("%w: no room for its sparse files", ErrLayer)
 		}
 	}

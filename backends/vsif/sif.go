@@ -29,7 +29,7 @@ var arches = map[string]string{
 
 // head returns the header and the descriptors. They have no times and no id, so that they
 // are the same everywhere.
-func (p *Plan) head(c *config, metadata int64) []byte {
+func (p *Plan) head(c *config, metadata, sizes int64) []byte {
 	b := make([]byte, sifHeader+sifDescriptors*sifDescriptor)
 	arch := arches[c.Architecture]
 	if arch == "" {
@@ -40,7 +40,7 @@ func (p *Plan) head(c *config, metadata int64) []byte {
 	copy(b[32:], "SIF_MAGIC\x00")
 	copy(b[42:], "01\x00")
 	copy(b[45:], arch)
-	le.PutUint64(b[80:], sifDescriptors-3)
+	le.PutUint64(b[80:], sifDescriptors-6)
 	le.PutUint64(b[88:], sifDescriptors)
 	le.PutUint64(b[96:], sifHeader)
 	le.PutUint64(b[104:], sifDescriptors*sifDescriptor)
@@ -51,7 +51,7 @@ func (p *Plan) head(c *config, metadata int64) []byte {
 		d := b[sifHeader+(id-1)*sifDescriptor:][:sifDescriptor]
 		le.PutUint32(d, kind)
 		d[4] = 1
-		le.PutUint32(d[5:], uint32(id)) //nolint:gosec // 1 to 3
+		le.PutUint32(d[5:], uint32(id)) //nolint:gosec // 1 to 6
 		le.PutUint32(d[9:], firstGroup)
 		le.PutUint64(d[17:], uint64(r.Offset)) //nolint:gosec // not negative
 		le.PutUint64(d[25:], uint64(r.Size))   //nolint:gosec // not negative
@@ -61,7 +61,10 @@ func (p *Plan) head(c *config, metadata int64) []byte {
 	}
 	object(1, dataJSON, Region{p.config.Offset, int64(len(c.raw))}, "oci-config.json")
 	object(2, dataJSON, Region{p.metadata.Offset, metadata}, "inspect-metadata.json")
-	extra := object(3, dataPartition, p.partition, fmt.Sprintf("oci-sif-%d.squashfs", Version))
+	object(3, dataJSON, p.manifest, "oci-manifest.json")
+	object(4, dataJSON, p.image, "oci-image.json")
+	object(5, dataJSON, Region{p.sizes.Offset, sizes}, sizesName)
+	extra := object(6, dataPartition, p.partition, fmt.Sprintf("oci-sif-%d.squashfs", Version))
 	le.PutUint32(extra, squashfsType)
 	le.PutUint32(extra[4:], primarySystem)
 	copy(extra[8:], arch)

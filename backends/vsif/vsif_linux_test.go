@@ -93,7 +93,8 @@ func build(tb testing.TB, configText string, tars ...[]byte) ([]byte, error) {
 	for i, data := range tars {
 		bounds[i] = int64(len(data))
 	}
-	plan, err := NewPlan(int64(len(configText)), bounds)
+	const manifest = `{"schemaVersion":2}`
+	plan, err := NewPlan(int64(len(manifest)), int64(len(configText)), bounds)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +108,7 @@ func build(tb testing.TB, configText string, tars ...[]byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	img, err := plan.Build(tree, []byte(configText))
+	img, err := plan.Build(tree, Source{[]byte(manifest), []byte(configText), bounds, bounds})
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +169,7 @@ func TestGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "b2bc6f9a473daacd060b56849fc2c2ace0473ce60ff314264439a8291b137169"
+	const want = "4b0eeee3ec6ebab8c847828848d7cb5e6ed2abe3ea34ef501a97de4dc5184b8b"
 	if got := fmt.Sprintf("%x", sha256.Sum256(whole)); got != want {
 		t.Errorf("the sum is %s, want %s", got, want)
 	}
