@@ -16,8 +16,8 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/archive"
-	"github.com/sregfs/sregfs/backends/vsif"
 	"github.com/sregfs/sregfs/backends/disk"
+	"github.com/sregfs/sregfs/backends/vsif"
 )
 
 // Options tune a Cache. The zero value has the defaults.
