@@ -65,5 +65,8 @@ var domains = strings.Fields(`
 // labels, the last of which is an extension of files: "setup.py", "main.nf", "build.sh".
 func IsFileLike(host string) bool {
 	_, last, _ := strings.Cut(host, ".")
+	if host == "ttl.sh" { // a registry that many use
+		return false
+	}
 	return slices.Contains(domains, last) || slices.Contains(foreign, last)
 }
