@@ -135,7 +135,7 @@ func (f *batchWriter) imageIno(l *catalog.Listed) uint64 {
 		return imageIno(f.dir.remote, &img)
 	}
 	start := len(f.ino)
-	f.ino = l.AppendVersion(appendParts(f.ino, l.Ref.Name, l.Ref.Tag))
+	f.ino = l.AppendVersion(appendForm(appendParts(f.ino, l.Ref.Name, l.Ref.Tag), l.Format))
 	ino := inodeOf(f.ino)
 	f.ino = f.ino[:start]
 	return ino
