@@ -46,7 +46,7 @@ type decompressor struct {
 	roffset int64 // bytes of the compressed stream that were taken from r
 
 	// Input bits, in top of b.
-	b  uint32
+	b  uint64
 	nb uint
 
 	// Huffman decoders for literal/length, distance.
@@ -221,7 +221,7 @@ func (f *decompressor) readHuffman() error { //nolint:funlen // as it was in Go
 				return err
 			}
 		}
-		rep += int(f.b & uint32(1<<nb-1))
+		rep += int(f.b & uint64(1<<nb-1))
 		f.b >>= nb
 		f.nb -= nb
 		if i+rep > n {
@@ -266,6 +266,10 @@ func (f *decompressor) huffmanBlock() { //nolint:funlen // as it was in Go
 	}
 
 readLiteral:
+	if f.manySymbols() {
+		f.finishBlock()
+		return
+	}
 	// Read literal and/or (length, distance) according to RFC section 3.2.3.
 	{
 		v, err := f.huffSym(f.hl)
@@ -321,7 +325,7 @@ readLiteral:
 					return
 				}
 			}
-			length += int(f.b & uint32(1<<n-1))
+			length += int(f.b & uint64(1<<n-1))
 			f.b >>= n
 			f.nb -= n
 		}
@@ -357,7 +361,7 @@ readLiteral:
 					return
 				}
 			}
-			extra |= int(f.b & uint32(1<<nb-1))
+			extra |= int(f.b & uint64(1<<nb-1))
 			f.b >>= nb
 			f.nb -= nb
 			dist = 1<<(nb+1) + 1 + extra
@@ -475,7 +479,7 @@ func (f *decompressor) moreBits() error {
 		return noEOF(err)
 	}
 	f.roffset++
-	f.b |= uint32(c) << f.nb
+	f.b |= uint64(c) << f.nb
 	f.nb += 8
 	return nil
 }
@@ -500,13 +504,13 @@ func (f *decompressor) huffSym(h *huffmanDecoder) (int, error) {
 				return 0, noEOF(err)
 			}
 			f.roffset++
-			b |= uint32(c) << (nb & 31)
+			b |= uint64(c) << (nb & 31)
 			nb += 8
 		}
 		chunk := h.chunks[b&(huffmanNumChunks-1)]
 		n = uint(chunk & huffmanCountMask)
 		if n > huffmanChunkBits {
-			chunk = h.links[chunk>>huffmanValueShift][(b>>huffmanChunkBits)&h.linkMask]
+			chunk = h.links[chunk>>huffmanValueShift][(b>>huffmanChunkBits)&uint64(h.linkMask)]
 			n = uint(chunk & huffmanCountMask)
 		}
 		if n <= nb {
@@ -551,7 +555,7 @@ func (f *decompressor) reset(p Point) {
 		boundary: f.boundary,
 		dict:     f.dict,
 		roffset:  p.In,
-		b:        uint32(p.Byte) >> (8 - p.Bits),
+		b:        uint64(p.Byte) >> (8 - p.Bits),
 		nb:       uint(p.Bits),
 		step:     (*decompressor).nextBlock,
 	}
