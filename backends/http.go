@@ -32,6 +32,7 @@ type HTTPOptions struct {
 	MinRate        int64         // bytes a second that all bodies of one host together must bring; default 512
 	PlainLogin     bool          // send passwords and tokens to other machines over http
 	AllowPrivate   bool          // follow redirects and other words of a public service to private addresses
+	PublicOnly     bool          // connect to public addresses only, whoever names them, and by https; wins over AllowPrivate
 }
 
 // The defaults of HTTPOptions.
@@ -56,6 +57,8 @@ const maxHeader = 256 << 10
 //   - No redirect from https to http, and nothing that a public service says (a
 //     redirect, an address in an answer) leads to a private, link-local or loopback
 //     address: see AddHome. A registry inside a network may send within it.
+//   - With PublicOnly no request goes to such an address, nor by http, whoever names it:
+//     ErrNotAllowed.
 //   - A least rate, and deadlines for silence, rather than a limit for the whole.
 //     They are context.DeadlineExceeded.
 func NewHTTPClient(opts HTTPOptions) *http.Client {

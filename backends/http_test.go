@@ -229,7 +229,7 @@ func TestIsPublic(t *testing.T) {
 	t.Parallel()
 	for addr, want := range map[string]bool{
 		"1.1.1.1": true, "2606:4700::1": true, "172.32.0.1": true, "64:ff9b::808:808": true,
-		"127.0.0.1": false, "10.0.0.1": false, "172.16.9.9": false, "192.168.1.1": false, "169.254.169.254": false, "100.64.0.1": false,
+		"127.0.0.1": false, "10.0.0.1": false, "172.16.9.9": false, "192.168.1.1": false, "169.254.169.254": false, "100.64.0.1": false, "168.63.129.16": false, "2001:0:7f00:1::": false,
 		"0.0.0.0": false, "224.0.0.1": false, "255.255.255.255": false, "::1": false, "::": false, "fe80::1": false, "fd00::1": false,
 		"::127.0.0.1": false, "2002:7f00:1::": false, "64:ff9b:1::a00:1": false,
 		"::ffff:127.0.0.1": false, "::ffff:10.1.2.3": false, "64:ff9b::7f00:1": false, "64:ff9b::a9fe:a9fe": false, "fe80::1%eth0": false,

@@ -99,7 +99,11 @@ func (rt *roundTripper) transport(req *http.Request) (*http.Transport, error) {
 	if rt.strict != nil && !rt.home.has(req.URL.Hostname()) {
 		anywhere, guarded = rt.strict.any, rt.strict.guarded
 	}
-	if rt.opts.AllowPrivate || !rt.sentByPublic(req) && !rt.sentByHome(req) {
+	switch {
+	case rt.opts.PublicOnly && req.URL.Scheme != "https":
+		return nil, rt.notPublic(origin(req.URL) + " is asked by https only")
+	case rt.opts.PublicOnly:
+	case rt.opts.AllowPrivate || !rt.sentByPublic(req) && !rt.sentByHome(req):
 		return anywhere, nil
 	}
 	if !rt.proxied(req) {
@@ -108,6 +112,9 @@ func (rt *roundTripper) transport(req *http.Request) (*http.Transport, error) {
 	// Only the proxy will know the address. An address in the URL itself is
 	// plain enough.
 	if host := req.URL.Hostname(); !rt.publicName(host) {
+		if rt.opts.PublicOnly {
+			return nil, rt.notPublic(origin(req.URL) + " is a private address")
+		}
 		return nil, refused(req.URL, "a public service sends to a private address (allow_private allows that)")
 	}
 	return anywhere, nil
@@ -211,18 +218,29 @@ func (rt *roundTripper) controlAddress(_, address string, _ syscall.RawConn) err
 	if err == nil && rt.public(to.Addr()) {
 		return nil
 	}
+	if rt.opts.PublicOnly {
+		return rt.notPublic(address + " is a private address")
+	}
 	return backoff.Permanent(fmt.Errorf("%w: a public service sends to the private address %s, refused (allow_private allows that)", ErrUnavailable, address))
 }
 
-// notPublic are blocks that package netip has no method for.
-var notPublic = [...]netip.Prefix{
+// notPublic is the error for what PublicOnly refuses.
+func (rt *roundTripper) notPublic(why string) error {
+	return backoff.Permanent(fmt.Errorf("%w: %s: a service that no configuration names has to be on the Internet, and is reached by https (to use it nevertheless, add it: sreg remote add)",
+		ErrNotAllowed, why))
+}
+
+// private are blocks that package netip has no method for.
+var private = [...]netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),
-	netip.MustParsePrefix("100.64.0.0/10"), // carrier-grade NAT, RFC 6598
+	netip.MustParsePrefix("100.64.0.0/10"),    // carrier-grade NAT, RFC 6598
+	netip.MustParsePrefix("168.63.129.16/32"), // Azure's own services, within each virtual machine
 	netip.MustParsePrefix("192.0.0.0/24"),
 	netip.MustParsePrefix("198.18.0.0/15"),
 	netip.MustParsePrefix("240.0.0.0/4"),
 	netip.MustParsePrefix("fec0::/10"),
 	netip.MustParsePrefix("::/96"),          // IPv4-compatible, RFC 4291, 2.5.5.1
+	netip.MustParsePrefix("2001::/32"),      // Teredo: an IPv4 address is in it
 	netip.MustParsePrefix("2002::/16"),      // 6to4: an IPv4 address follows
 	netip.MustParsePrefix("64:ff9b:1::/48"), // NAT64 within a network, RFC 8215
 }
@@ -236,7 +254,7 @@ func isPublic(addr netip.Addr) bool {
 		b := addr.As16()
 		addr = netip.AddrFrom4([4]byte(b[12:]))
 	}
-	for _, p := range notPublic {
+	for _, p := range private {
 		if p.Contains(addr) {
 			return false
 		}

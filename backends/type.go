@@ -2,7 +2,10 @@
 
 package backends
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // A Type is a kind of remote, which `type = "…"` in the configuration names: what the
 // programs need to know of it before one is opened. backends/all has the table; nothing
@@ -33,6 +36,9 @@ type Type struct {
 	// Hosts are the names of the one service there is, the usual one first; none if there
 	// are many services.
 	Hosts []string
+	// OwnHost reports whether a host is one of many that are all of this type; nil: it
+	// cannot be told from the name.
+	OwnHost func(host string) bool
 	// DottedNames says that the first part of a name can have a dot: after one of
 	// HostSchemes it is a host if two more parts follow it.
 	DottedNames bool
@@ -53,6 +59,17 @@ func (t Types) Find(is func(Type) bool) (found Type, ok bool) {
 // Named returns the type of that name; ok is false if there is none.
 func (t Types) Named(name string) (found Type, ok bool) {
 	return t.Find(func(t Type) bool { return t.Name == name })
+}
+
+// At returns the type of the service at a host, if it is known, and the usual name of
+// the host.
+func (t Types) At(host string) (found Type, name string, ok bool) {
+	host = strings.ToLower(host)
+	found, ok = t.Find(func(t Type) bool { return slices.Contains(t.Hosts, host) || t.OwnHost != nil && t.OwnHost(host) })
+	if ok && len(found.Hosts) > 0 {
+		return found, found.Hosts[0], true
+	}
+	return found, host, ok
 }
 
 // A LoginKind says what a login consists of.

@@ -10,7 +10,7 @@ import (
 
 // A URI names an image of some remote: "remote://collection/name:tag[@version]".
 type URI struct {
-	Remote string // "" if not said
+	Remote string // "" if not said; a host, if no remote has that name, see CheckHost
 	// Host is the registry host in a URI without a remote, as in
 	// "quay.io/foo/bar:1.0": the first of several parts, if it contains a dot or
 	// a colon or is "localhost". Ref is then what follows it.
@@ -52,7 +52,7 @@ func ParseURI(s string) (URI, error) {
 	rest := s
 	if i := strings.Index(s, "://"); i >= 0 {
 		u.Remote, rest = s[:i], s[i+3:]
-		if err := CheckRemoteName(u.Remote); err != nil {
+		if err := CheckRemoteName(u.Remote); err != nil && CheckHost(u.Remote) != nil {
 			return URI{}, fmt.Errorf("%q: %w", s, err)
 		}
 	} else if first, after, ok := strings.Cut(rest, "/"); ok && looksLikeHost(first) {

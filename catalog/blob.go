@@ -45,6 +45,9 @@ func (c *blobs) Blob(ctx context.Context, remote string, img backends.Image) (*c
 	if err == nil {
 		if err = b.Check(ctx); err == nil {
 			c.noteOpened(s.Index, r, img, b.Size())
+			if r.ByHost && c.hosts.opened(r.Name) {
+				c.watchers.emit(Event{Kind: ListingChanged})
+			}
 			c.learnFormat(s, r, img)
 			return b, nil
 		}

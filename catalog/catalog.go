@@ -38,6 +38,7 @@ func New(opts Options) (*Catalog, error) {
 	}
 	c := &Catalog{}
 	c.opts, c.clock, c.records = opts, newClock(), records.New(opts.Records)
+	c.hosts.in, c.hosts.evicted = opts.Hosts, c.health.forget
 	for _, r := range opts.Remotes {
 		if c.remotes.set(r) {
 			return nil, fmt.Errorf("%w: two remotes are named %q", fs.ErrInvalid, r.Name)

@@ -31,6 +31,7 @@ type State struct {
 // Options configure a Catalog.
 type Options struct {
 	Remotes []Remote // "local" among them
+	Hosts   Hosts    // remotes that no configuration names; nil: there are none
 	// State opens the local state when it is first needed: what only concerns files
 	// of the local remote never needs it. The catalogue closes it.
 	State func() (*State, error)
@@ -51,6 +52,7 @@ type Progress func(done, total int64)
 type core struct {
 	opts    Options
 	remotes remotes
+	hosts   byHost
 	clock   *clock
 	expired atomic.Int64 // what was stored before, in Unix nanoseconds, is out of date
 
@@ -68,14 +70,27 @@ type core struct {
 	closed   atomic.Bool
 }
 
-// Remotes returns all remotes in the order of their names.
-func (c *core) Remotes() []Remote { return slices.Clone(c.remotes.all()) }
+// Remotes returns all remotes in the order of their names: those that are configured, and
+// the hosts of which something was opened.
+func (c *core) Remotes() []Remote {
+	all := slices.Clone(c.remotes.all())
+	for _, r := range c.hosts.shown() {
+		if at, found := findRemote(all, r.Name); !found {
+			all = slices.Insert(all, at, r)
+		}
+	}
+	return all
+}
 
-// Remote returns one remote. Errors: fs.ErrNotExist.
+// Remote returns one remote. One that is the name of a host, and of no configured remote, is
+// made now, if Options.Hosts allows it. Errors: fs.ErrNotExist.
 func (c *core) Remote(name string) (Remote, error) {
 	list := c.remotes.all()
 	if i, ok := findRemote(list, name); ok {
 		return list[i], nil
+	}
+	if r, err := c.hosts.remote(name); !errors.Is(err, fs.ErrInvalid) {
+		return r, err
 	}
 	var known []string
 	for _, r := range list {

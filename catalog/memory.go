@@ -148,6 +148,12 @@ func (h *health) note(remote string, err error, now time.Time) {
 	h.m[remote] = v
 }
 
+func (h *health) forget(remote string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.m, remote)
+}
+
 func (h *health) of(remote string) remoteHealth {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -24,6 +24,9 @@ type Remote struct {
 	// Guessed says that the remote is in no configuration: a search of all remotes
 	// leaves it out while it cannot be reached.
 	Guessed bool
+	// ByHost says that it is a host that no configuration names: it is made when it is
+	// needed, and only read.
+	ByHost bool
 }
 
 // A Policy says what the configuration allows on a remote beyond reading.
@@ -110,12 +113,19 @@ func (r Remote) Takes(ref backends.Ref) error {
 	return err
 }
 
+// OnlyRead is why nothing can be written to a remote with ByHost: backends.ErrReadOnly.
+func (r Remote) OnlyRead() error {
+	return fmt.Errorf("%w: %s is in no configuration, and hosts are only read by their names (to push there: sreg remote add)", backends.ErrReadOnly, r.Name)
+}
+
 // writable returns backends.ErrReadOnly, with the reason, unless images can be
 // pushed to the remote.
 func (r Remote) writable() error {
 	switch {
 	case r.Client == nil:
 		return r.Unopened()
+	case r.ByHost:
+		return r.OnlyRead()
 	case r.Policy.ReadOnly:
 		return fmt.Errorf("%w (read_only is set in its configuration)", backends.ErrReadOnly)
 	case !r.Client.Caps().Has(backends.CanPush):

@@ -122,7 +122,7 @@ func (d *Dir) Unlink(ctx context.Context, name string) error {
 // Attr implements Node.
 func (d *Dir) Attr() Attr {
 	mode := fs.ModeDir | 0o555
-	if r, err := d.fs.cat.Remote(d.remote); d.remote != "" && err == nil && d.fs.canPush(r) {
+	if r, ok := d.fs.cat.Configured(d.remote); ok && d.fs.canPush(r) {
 		mode |= 0o200
 	}
 	return Attr{Ino: d.ino(), Mode: mode, ModTime: d.fs.started}

@@ -74,6 +74,8 @@ func (f *FS) writableRemote(name string) (catalog.Remote, error) {
 	case err != nil || f.canPush(r):
 	case f.opts.ReadOnly:
 		err = fmt.Errorf("%w: the mount is (--read-only)", backends.ErrReadOnly)
+	case r.ByHost:
+		err = r.OnlyRead()
 	case r.Policy.ReadOnly:
 		err = fmt.Errorf("%w: remote %s is (read_only)", backends.ErrReadOnly, name)
 	default:
@@ -137,8 +139,8 @@ func (d *Dir) Volatile() bool {
 	if d.tool != "" {
 		return true
 	}
-	r, err := d.fs.cat.Remote(d.remote)
-	return err == nil && r.Client != nil && r.Client.Caps().Has(backends.CanOpenFile)
+	r, ok := d.fs.cat.Configured(d.remote) // to look at a host's directory is not to ask it
+	return ok && r.Client != nil && r.Client.Caps().Has(backends.CanOpenFile)
 }
 
 // A location is where a draft is in the tree: its directory, and either the image that

@@ -23,7 +23,7 @@ import (
 // backends.Backend.Stat.
 func (d *Dir) Lookup(ctx context.Context, name string, who Caller) (Node, error) {
 	if d.remote == "" {
-		if _, err := d.fs.cat.Remote(name); err != nil {
+		if !d.fs.cat.HasRemote(name) {
 			return nil, backends.NotFound("no remote is named %q", name)
 		}
 		return &Dir{fs: d.fs, remote: name}, nil

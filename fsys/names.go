@@ -73,7 +73,7 @@ func ParsePath(path string) (remote string, ref backends.Ref, format string, err
 		return "", backends.Ref{}, "", fmt.Errorf("%w: path %q: want REMOTE/COLLECTION/IMAGE:TAG.sif", fs.ErrInvalid, path)
 	}
 	remote = parts[0]
-	if err := backends.CheckRemoteName(remote); err != nil {
+	if err := backends.CheckRemoteName(remote); err != nil && backends.CheckHost(remote) != nil {
 		return "", backends.Ref{}, "", fmt.Errorf("path %q: %w", path, err)
 	}
 	last := len(parts) - 1

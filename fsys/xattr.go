@@ -48,7 +48,7 @@ func (d *Dir) Xattrs() map[string]string {
 		return nil
 	}
 	m := map[string]string{"remote": d.remote, "uri": d.remote + "://" + backends.EscapePath(d.collection)}
-	if r, err := d.fs.cat.Remote(d.remote); err == nil {
+	if r, ok := d.fs.cat.Configured(d.remote); ok {
 		m["url"] = r.URL
 		if r.Err != nil {
 			m["error"] = r.Err.Error()

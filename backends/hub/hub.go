@@ -41,6 +41,7 @@ var (
 )
 
 const (
+	serviceHost = "singularity-hub.org"
 	// archiveURL is where the service of the archive says that the images are
 	// (TOP_URL in _service_/serve.py of con/shub).
 	archiveURL = "https://datasets.datalad.org/shub"
@@ -83,13 +84,13 @@ type client struct {
 }
 
 // Type is the backend in the table of backends/all.
-var Type = backends.Type{Name: "hub", Open: Open, Login: backends.LoginNone, Schemes: []string{"shub", "hub"}}
+var Type = backends.Type{Name: "hub", Open: Open, Login: backends.LoginNone, Schemes: []string{"shub", "hub"}, Hosts: []string{serviceHost}}
 
 // Open is the opener.
 //
 // Errors: fs.ErrInvalid for settings that cannot be.
 func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
-	cfg := Config{URL: "https://singularity-hub.org"}
+	cfg := Config{URL: "https://" + serviceHost}
 	if err := env.Decode(&cfg); err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ type client struct {
 
 // Type returns the backend in the table of backends/all, see Opener.
 func Type(oci backends.Opener) backends.Type {
-	return backends.Type{Name: "library", Open: Opener(oci), Schemes: []string{"library"}}
+	return backends.Type{Name: "library", Open: Opener(oci), Schemes: []string{"library"}, Hosts: []string{sylabsLibrary, sylabsEndpoint}}
 }
 
 // Opener returns the opener of this backend. oci is that of the

@@ -25,6 +25,7 @@ type preset struct {
 	needs       string // as in backends.Type, and so the next three
 	loginAdvice string
 	hosts       []string // if there are more than that of url
+	ownHost     func(string) bool
 	hostSchemes []string
 
 	// lister makes what reads the repositories from the API; nil goes by the
@@ -85,7 +86,7 @@ var presets = map[string]preset{
 	// docs.aws.amazon.com/AmazonECR/latest/userguide/registry_auth.html: a
 	// token is good for twelve hours, then its answer is "403 denied".
 	"aws": {
-		keys: []string{"account", "region"}, user: "AWS", helper: "ecr-login", missing: ecrMissing,
+		keys: []string{"account", "region"}, ownHost: ecrHost.MatchString, user: "AWS", helper: "ecr-login", missing: ecrMissing,
 		names: ecrName, namesSaid: "a repository of ECR has 2 to 256 characters, lower-case letters and digits with single \".\", \"_\" or \"-\" between them, and begins with a letter",
 		denied:      "or the token has expired: it is good for twelve hours",
 		loginAdvice: `log in to AWS ("aws configure", "aws sso login"): docker-credential-ecr-login takes that login`,
@@ -97,7 +98,7 @@ func Types() []backends.Type {
 	all := make([]backends.Type, 0, len(presets))
 	for name, p := range presets {
 		t := backends.Type{
-			Name: name, Open: Open, OCI: true, Needs: p.needs, LoginAdvice: p.loginAdvice, Hosts: p.hosts, HostSchemes: p.hostSchemes,
+			Name: name, Open: Open, OCI: true, Needs: p.needs, LoginAdvice: p.loginAdvice, Hosts: p.hosts, OwnHost: p.ownHost, HostSchemes: p.hostSchemes,
 			Namespaces: slices.Contains(p.keys, "namespaces") && !p.whole,
 		}
 		if host := strings.TrimPrefix(p.url, "https://"); t.Hosts == nil && host != "" {
@@ -203,6 +204,7 @@ var (
 	// docs.aws.amazon.com/AmazonECR/latest/APIReference/API_CreateRepository.html
 	ecrName   = regexp.MustCompile(`^[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*(?:/[a-z0-9]+(?:[._-][a-z0-9]+)*)*$`)
 	ecrRegion = regexp.MustCompile(`^[a-z]{2}(?:-[a-z0-9]+){2,3}$`)
+	ecrHost   = regexp.MustCompile(`^[0-9]{12}\.dkr\.ecr(?:-fips)?\.[a-z]{2}(?:-[a-z0-9]+){2,3}\.amazonaws\.com(?:\.cn)?$`)
 )
 
 // ecrURL returns the address of an account's registry

@@ -113,20 +113,41 @@ func (v *resolver) orAtRoot(ctx context.Context, r catalog.Remote, ref backends.
 	return root
 }
 
-// remoteOfHost returns the remote of a URI that begins with a host.
+// remoteOfHost returns the remote of a URI that begins with a host: the configured one whose
+// address that is, else the host itself.
 func (v *resolver) remoteOfHost(u backends.URI) (catalog.Remote, error) {
+	if r, ok := v.configuredAt(u.Host); ok {
+		return r, nil
+	}
+	r, why, ok := v.hostItself(u.Host)
+	if ok {
+		return r, nil
+	}
+	return r, backends.NotFound("no remote has the host %q%s (for an image of another remote write %s://%s)", u.Host, why, v.def, u)
+}
+
+// configuredAt returns the configured remote whose address has that host.
+func (v *resolver) configuredAt(host string) (catalog.Remote, bool) {
+	host = v.canonical(host)
 	for _, r := range v.cat.Remotes() {
 		at, err := url.Parse(r.URL)
 		if err == nil && at.Host == "" {
 			at, err = url.Parse("//" + r.URL)
 		}
-		host := v.canonical(u.Host)
-		if err == nil && (strings.EqualFold(v.canonical(at.Host), host) || at.Port() != "" && strings.EqualFold(at.Hostname(), host)) {
-			return r, nil
+		if err == nil && !r.ByHost && (strings.EqualFold(v.canonical(at.Host), host) || at.Port() != "" && strings.EqualFold(at.Hostname(), host)) {
+			return r, true
 		}
 	}
-	return catalog.Remote{}, backends.NotFound("no remote has the host %q (for an image of another remote write %s://%s)",
-		u.Host, v.def, u)
+	return catalog.Remote{}, false
+}
+
+// hostItself returns the remote that a host is without being configured, or why it is none.
+func (v *resolver) hostItself(host string) (r catalog.Remote, why string, ok bool) {
+	r, err := v.cat.Host(strings.TrimSuffix(v.canonical(host), ":443"))
+	if err != nil && !errors.Is(err, catalog.ErrNoHosts) {
+		why = ": " + err.Error()
+	}
+	return r, why, err == nil
 }
 
 // othersWith returns the remotes except one that have an image, as far as is known without
@@ -212,15 +233,22 @@ func (v *resolver) remoteOfType(u backends.URI, typ string) (catalog.Remote, err
 	var found []catalog.Remote
 	var uris []string
 	for _, r := range v.cat.Remotes() {
-		if r.Type == typ {
+		if r.Type == typ && !r.ByHost {
 			found = append(found, r)
 			uris = append(uris, backends.URI{Remote: r.Name, Ref: u.Ref}.String())
 		}
 	}
 	switch len(found) {
 	case 0:
-		return catalog.Remote{}, backends.NotFound("no remote is named %q or of type %q (type: sreg remote add %s %s)",
-			u.Remote, typ, u.Remote, typ)
+		var why string
+		if t, _ := v.types.Named(typ); len(t.Hosts) > 0 {
+			r, no, ok := v.hostItself(t.Hosts[0])
+			if ok {
+				return r, nil
+			}
+			why = no
+		}
+		return catalog.Remote{}, backends.NotFound("no remote is named %q or of type %q%s (type: sreg remote add %s %s)", u.Remote, typ, why, u.Remote, typ)
 	case 1:
 		return found[0], nil
 	}
@@ -229,33 +257,36 @@ func (v *resolver) remoteOfType(u backends.URI, typ string) (catalog.Remote, err
 
 // remoteAt returns the remote of the host that follows a scheme.
 func (v *resolver) remoteAt(scheme string, at backends.URI) (catalog.Remote, error) {
-	r, err := v.remoteOfHost(at)
-	if errors.Is(err, fs.ErrNotExist) {
-		return catalog.Remote{}, backends.NotFound("%s://%s is on the host %q, and no remote has it (type: sreg remote add %s)",
-			scheme, at, at.Host, v.toAdd(scheme, at.Host))
+	if r, ok := v.configuredAt(at.Host); ok {
+		return r, nil
 	}
-	return r, err
+	var why string
+	if t, _ := v.hostType(scheme); t.OCI { // what a host is without being configured
+		r, no, ok := v.hostItself(at.Host)
+		if ok {
+			return r, nil
+		}
+		why = no
+	}
+	return catalog.Remote{}, backends.NotFound("%s://%s is on the host %q, and no remote has it%s (type: sreg remote add %s)",
+		scheme, at, at.Host, why, v.toAdd(scheme, at.Host))
 }
 
 // toAdd returns the arguments of "sreg remote add" for a host that follows a scheme, or
 // stands alone.
 func (v *resolver) toAdd(scheme, host string) string {
-	if t, ok := v.typeAt(host); ok {
+	t, _, ok := v.types.At(host)
+	if ok && len(t.Hosts) > 0 {
 		return t.Name + " " + t.Name
 	}
-	t, _ := v.hostType(scheme)
+	if !ok {
+		t, _ = v.hostType(scheme)
+	}
 	return "NAME " + t.Name + " url=https://" + host
-}
-
-// typeAt returns the type of the service at a host, if it is known.
-func (v *resolver) typeAt(host string) (backends.Type, bool) {
-	return v.types.Find(func(t backends.Type) bool { return slices.Contains(t.Hosts, strings.ToLower(host)) })
 }
 
 // canonical returns the main name of a host that has several.
 func (v *resolver) canonical(host string) string {
-	if t, ok := v.typeAt(host); ok {
-		return t.Hosts[0]
-	}
-	return strings.ToLower(host)
+	_, name, _ := v.types.At(host)
+	return name
 }

@@ -175,6 +175,9 @@ func (f *file) setting(key string) (string, error) {
 			}
 			all = append(all, text)
 		}
+		if key == "hosts" { // whose names can have a colon
+			return strings.Join(all, ","), nil
+		}
 		return strings.Join(all, string(filepath.ListSeparator)), nil
 	}
 	return "", fmt.Errorf("%s: %s is not a simple value", f.at(key), key)

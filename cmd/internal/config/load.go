@@ -62,6 +62,9 @@ func (s *Settings) load(fs *pflag.FlagSet, f *file, in Inputs) error {
 	if err := s.applySettings(fs, f, in); err != nil {
 		return err
 	}
+	if !s.Hosts.said {
+		s.Hosts.any = !s.AllowOther
+	}
 	if s.Default == "" {
 		s.Default = old.active
 	}

@@ -31,6 +31,8 @@ type Remote struct {
 	// Guessed says that nobody asked for this remote by name: a mistake in it is
 	// shown where it appears, and does not keep the program from starting.
 	Guessed bool
+	// ByHost says that no configuration names it: its name is that of its host.
+	ByHost bool
 }
 
 // Common is the keys that remotes of all types share.

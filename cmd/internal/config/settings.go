@@ -44,6 +44,7 @@ type Settings struct {
 	Umask          int // bits that the modes in the mount have not
 	LogFile        string
 
+	Hosts    Hosts    // services that need no table of their own
 	Remotes  []Remote // in the order of their names, "local" among them
 	Warnings []string // what a person should do something about
 }
@@ -76,10 +77,11 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	s.UID, s.GID = -1, -1
 	fs.Var(upTo{&s.UID, maxID}, "uid", "owner of the files, by `number` (default who mounts)")
 	fs.Var(upTo{&s.GID, maxID}, "gid", "group of the files, by `number`")
-	for _, name := range []string{"uid", "gid"} {
+	for _, name := range []string{"uid", "gid", "hosts"} {
 		fs.Lookup(name).DefValue = "" // -1 would tell nobody anything
 	}
 	fs.Var(octal{&s.Umask}, "umask", "permissions that nobody has in the mount, in octal: 027 keeps all but --gid out of it, with --allow-other")
+	fs.Var(&s.Hosts, "hosts", "services that can be used by the names of their hosts alone, as quay.io: `any|none|HOST,…` (default any; none with --allow-other)")
 	fs.StringVar(&s.LogFile, "log-file", "", "`file` for the log in the background (default sregfs.log in the state directory)")
 }
 

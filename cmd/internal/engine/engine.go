@@ -68,6 +68,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	e := &Engine{opts: o, remotes: slices.Clone(o.Settings.Remotes)}
 	e.Catalog, err = catalog.New(catalog.Options{
 		Remotes: remotes,
+		Hosts:   &hosts{engine: e},
 		State:   func() (*catalog.State, error) { return e.openState(ctx) },
 		Records: filepath.Join(o.Settings.Storage, ".sregfs"),
 		ListTTL: o.Settings.ListTTL,

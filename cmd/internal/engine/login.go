@@ -117,6 +117,9 @@ func (o Options) withLogin(r config.Remote) (config.Remote, backends.SecretFunc)
 	if ask := secretOf(r.Common, o.Getenv); ask != nil {
 		return r, ask
 	}
+	if r.ByHost { // what is stored is for remotes by their names
+		return r, nil
+	}
 	l, err := o.ReadLogin(r)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && o.typeOf(r).Login != backends.LoginToken:

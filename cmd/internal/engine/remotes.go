@@ -37,7 +37,8 @@ func openRemotes(ctx context.Context, o Options) ([]catalog.Remote, error) {
 // its error, unless that is a mistake in what somebody wrote.
 func (o Options) openRemote(ctx context.Context, r config.Remote) (catalog.Remote, error) {
 	remote := catalog.Remote{Name: r.Name, Type: r.Type, URL: r.URL, Policy: policyOf(o.Settings, r)}
-	remote.Guessed = r.Guessed && len(r.Config) == 0 && r.Token == ""
+	remote.Guessed = r.ByHost || r.Guessed && len(r.Config) == 0 && r.Token == ""
+	remote.ByHost = r.ByHost
 	if path, ok := r.Config["path"].(string); ok && remote.URL == "" {
 		remote.URL = path
 	}

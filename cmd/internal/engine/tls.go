@@ -33,6 +33,7 @@ func (o Options) HTTPClient(r config.Remote) (*http.Client, error) {
 		TLS:          tlsConfig,
 		AllowPrivate: r.AllowPrivate,
 		PlainLogin:   r.PlainLogin,
+		PublicOnly:   r.ByHost,
 		MinRate:      int64(r.MinRate),
 	}
 	if limit := time.Duration(r.Timeout); limit > 0 { // what is silent for so long has failed
