@@ -105,7 +105,7 @@ func TestReadArchive_broken(t *testing.T) {
 		"bad digest":         {tarFile(t, "index.json", `{"manifests":[{"digest":"../x"}]}`), "oci.tar", 1},
 		"bad manifest":       {tarFile(t, "index.json", testIndex, "blobs/sha256/MANIFEST", "<html>"), "oci.tar", 1},
 		"huge manifest":      {tarFile(t, "index.json", testIndex, "blobs/sha256/MANIFEST", strings.Repeat(" ", maxDocument+1)), "oci.tar", 1},
-		"cut":                {whole[:512+1000], "oci.tar", 1},
+		"cut":                {whole[:1024+1000], "oci.tar", 1},
 		"damaged header":     {append(bytes.Clone(whole[:1024]), bytes.Repeat([]byte("x"), 2048)...), "oci.tar", 1},
 	} {
 		f := read(t, c.file)
