@@ -32,6 +32,9 @@ func (c *images) As(ctx context.Context, remote string, img backends.Image, form
 	return other, err
 }
 
+// HasForms reports whether an image has another form, which As returns.
+func HasForms(img *backends.Image) bool { return vsif.IsDigest(img.Digest) }
+
 // Failed notes with what error reading an image has ended. If no file can be made of its
 // layers, its name means an archive from now on: the next lookup asks.
 func (c *changes) Failed(remote string, img backends.Image, err error) {

@@ -129,6 +129,9 @@ func (c *client) Unfit(img backends.Image, why error) {
 	c.store.keepUnfit(img.Version, reason)
 }
 
+// ListsArchives implements backends.ArchiveLister.
+func (c *client) ListsArchives() bool { return c.config.Show == showBoth }
+
 // Layers implements backends.Layered.
 func (c *client) Layers(ctx context.Context, img backends.Image) (backends.Layers, error) {
 	if err := c.CheckName(img.Ref); err != nil {
