@@ -68,3 +68,27 @@ func newImage(d *data) *layers.Image {
 		Context: d.ctx, Dir: it.dir.layers(), Origin: string(it.from), Digest: d.check.digest, Size: d.size,
 	})
 }
+
+// NextData returns the first stretch of the blob from off on that is not a hole, and ok false
+// if there is none. Where nothing tells, all is data. Of a file that is made of layers it waits
+// for its tables.
+//
+// Errors: those of ReadAtContext.
+func (b *Blob) NextData(ctx context.Context, off int64) (start, end int64, ok bool, err error) {
+	if off >= b.size {
+		return 0, 0, false, nil
+	}
+	if f, whole := b.File(); whole {
+		start, end, ok = nextData(f, off, b.size)
+		return start, end, ok, nil
+	}
+	made := b.data.Load().made
+	if made == nil {
+		return off, b.size, true, nil
+	}
+	if _, err := b.ReadAtContext(ctx, make([]byte, 1), 0); err != nil {
+		return 0, 0, false, err
+	}
+	start, end, ok = made.NextData(off)
+	return start, end, ok, nil
+}

@@ -389,17 +389,18 @@ func (m *made) fill(p []byte, off int64, expand func(e vsif.Expansion, p []byte,
 	return nil
 }
 
-// nextPiece returns where from off on something stands that no layer has, or end.
-func (im *Image) nextPiece(off, end int64) int64 {
+// NextData returns the first stretch from off on that is no hole; ok is false if there is
+// none. Where nothing is known yet, all is data.
+func (im *Image) NextData(off int64) (start, end int64, ok bool) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	if im.made == nil {
-		return off
+		return off, im.opts.Size, off < im.opts.Size
 	}
-	next := end
+	start, end = im.opts.Size, im.opts.Size
 	note := func(at, size int64) {
-		if at+size > off {
-			next = min(next, max(at, off))
+		if at+size > off && at < start {
+			start, end = max(at, off), at+size
 		}
 	}
 	for _, one := range im.made.pieces {
@@ -408,5 +409,10 @@ func (im *Image) nextPiece(off, end int64) int64 {
 	for _, one := range im.made.expanded {
 		note(one.Offset, one.Stored())
 	}
-	return next
+	for i, l := range im.layers {
+		if size, ok := l.known(); ok {
+			note(im.plan.Layers[i].Offset, size)
+		}
+	}
+	return start, end, start < im.opts.Size
 }

@@ -207,15 +207,17 @@ func (t *transfer) Hole() int64 {
 	if len(t.left) > 0 || t.pos%chunks.Size != 0 {
 		return 0
 	}
-	to := t.pos
-	if t.region >= 0 {
+	to, _, ok := t.image.NextData(t.pos)
+	if to = min(to, t.end); !ok {
+		to = t.end
+	}
+	if t.region >= 0 { // what of the tar is not known is data
 		off := t.pos - t.image.plan.Layers[t.region].Offset
-		if size, ok := t.image.layers[t.region].known(); ok && off >= size {
-			_, _, to = t.image.partOf(t.pos)
-			to = min(to, t.end)
+		if size, ok := t.image.layers[t.region].known(); !ok || off < size {
+			return 0
 		}
-	} else {
-		to = t.image.nextPiece(t.pos, t.end)
+		_, _, end := t.image.partOf(t.pos)
+		to = min(end, t.end)
 	}
 	if to == t.image.plan.Size {
 		return to - t.pos
