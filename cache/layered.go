@@ -4,6 +4,7 @@ package cache
 
 import (
 	"context"
+	"os"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/vsif"
@@ -66,6 +67,16 @@ func newImage(d *data) *layers.Image {
 	it := d.item
 	return layers.New(layers.Options{
 		Context: d.ctx, Dir: it.dir.layers(), Origin: string(it.from), Digest: d.check.digest, Size: d.size,
+		Whole: func(name string) *os.File {
+			if !Key(name).valid() {
+				return nil
+			}
+			f, _, err := openRegular(it.dir.file(Key(name)), os.O_RDONLY)
+			if err != nil {
+				return nil
+			}
+			return f
+		},
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"sort"
 	"sync"
 	"time"
@@ -28,6 +29,8 @@ type Options struct {
 
 	Dir    string // where the indexes of layers are kept, "" if nowhere
 	Origin string // who vouches for what was not verified: a name of a file
+	// Whole opens a whole file of the cache by the name that Held was told; nil if it is not there.
+	Whole  func(name string) *os.File
 	Digest string // of the image, see vsif.Digest
 	Size   int64  // of its file, in bytes
 }
@@ -231,6 +234,16 @@ func (im *Image) Open(ctx context.Context, src Source, opts backends.TransferOpt
 		t.err = err
 	}
 	return t
+}
+
+// Held tells that the file is whole under a name: other images with the same layers take them from there.
+func (im *Image) Held(name string) {
+	im.mu.Lock()
+	plan, all := im.plan, im.layers
+	im.mu.Unlock()
+	for i, l := range all {
+		l.note(held{name, plan.Layers[i].Offset})
+	}
 }
 
 // Damage returns what is wrong with the image for good, nil if nothing is.
