@@ -4,6 +4,7 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
@@ -29,4 +30,18 @@ func (c *images) As(ctx context.Context, remote string, img backends.Image, form
 	other, err := c.Lookup(ctx, remote, ref)
 	other.Ref = img.Ref
 	return other, err
+}
+
+// HasForms reports whether an image has another form, which As returns.
+func HasForms(img *backends.Image) bool { return vsif.IsDigest(img.Digest) }
+
+// Failed notes with what error reading an image has ended. If no file can be made of its
+// layers, its name means an archive from now on: the next lookup asks.
+func (c *changes) Failed(remote string, img backends.Image, err error) {
+	if !vsif.IsDigest(img.Digest) || !errors.Is(err, vsif.ErrLayer) {
+		return
+	}
+	if r, unknown := c.Remote(remote); unknown == nil {
+		c.Outdated(r, img.Ref)
+	}
 }

@@ -141,6 +141,7 @@ func (i *Image) open(ctx context.Context) (*cache.Blob, error) {
 func (i *Image) RecordError(err error) {
 	if err != nil && !errors.Is(err, ErrRetry) && !errors.Is(err, context.Canceled) {
 		i.failure.Store(&err)
+		i.fs.cat.Failed(i.remote, i.img, err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
+	"github.com/sregfs/sregfs/catalog"
 )
 
 // Lookup returns what name means in d for that caller: the same for all callers, except
@@ -221,6 +222,11 @@ func (d *Dir) lookupShort(ctx context.Context, name string) (Node, error) {
 			return &Dir{fs: d.fs, remote: d.remote, collection: e.Collection}, nil
 		case e.Collection == "" && isListedName(name, e.Image):
 			return d.image(ctx, e.Image.Ref, e.Image.Format)
+		case catalog.HasForms(&e.Image):
+			e.Image.Format = backends.FormatArchive
+			if isListedName(name, e.Image) {
+				return d.image(ctx, e.Image.Ref, e.Image.Format)
+			}
 		}
 	}
 	return nil, nil

@@ -88,15 +88,10 @@ func (c *client) shown(ctx context.Context, repo string, img backends.Image) (ba
 
 // shapeOf finds out how the container image of a manifest is shown.
 func (c *client) shapeOf(ctx context.Context, repo, version string) (shape, error) {
-	if f, ok := c.layered.shapes.Get(version); ok {
+	f, known := c.knownShape(version)
+	if known {
 		return f, nil
 	}
-	if why := c.store.unfit(version); why != "" {
-		f := shape{why: why}
-		c.layered.shapes.Put(version, f)
-		return f, nil
-	}
-	f := shape{}
 	p, err := c.parts(ctx, repo, version)
 	switch {
 	case errors.Is(err, vsif.ErrLayer):
@@ -114,6 +109,17 @@ func (c *client) shapeOf(ctx context.Context, repo, version string) (shape, erro
 	return f, nil
 }
 
+// knownShape is shapeOf as far as it is known.
+func (c *client) knownShape(version string) (f shape, known bool) {
+	if f, known = c.layered.shapes.Get(version); known {
+		return f, true
+	}
+	if f.why = c.store.unfit(version); f.why != "" {
+		c.layered.shapes.Put(version, f)
+	}
+	return f, f.why != ""
+}
+
 // Unfit implements backends.Layered: the image is an archive from now on.
 func (c *client) Unfit(img backends.Image, why error) {
 	reason := strings.ToValidUTF8(why.Error(), "")
@@ -123,6 +129,9 @@ func (c *client) Unfit(img backends.Image, why error) {
 	c.store.keepUnfit(img.Version, reason)
 }
 
+// ListsArchives implements backends.ArchiveLister.
+func (c *client) ListsArchives() bool { return c.config.Show == showBoth }
+
 // Layers implements backends.Layered.
 func (c *client) Layers(ctx context.Context, img backends.Image) (backends.Layers, error) {
 	if err := c.CheckName(img.Ref); err != nil {
@@ -130,6 +139,9 @@ func (c *client) Layers(ctx context.Context, img backends.Image) (backends.Layer
 	}
 	repo := c.repository(img.Ref)
 	ctx = c.scoped(ctx, repo, pull)
+	if f, ok := c.knownShape(img.Version); ok && f.why != "" {
+		return backends.Layers{}, fmt.Errorf("%w (%s)", vsif.ErrLayer, f.why)
+	}
 	p, err := c.parts(ctx, repo, img.Version)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -41,6 +41,8 @@ var (
 	_ backends.Mover       = (*client)(nil)
 	_ backends.NameChecker = (*client)(nil)
 	_ backends.Layered     = (*client)(nil)
+
+	_ backends.ArchiveLister = (*client)(nil)
 )
 
 // Config is the [remotes.NAME] section of the configuration file for
@@ -155,7 +157,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		return nil, err
 	}
 	if p.withoutList {
-		return withoutList{c, c, c, c, c, c, c, c, c, c}, nil
+		return withoutList{c, c, c, c, c, c, c, c, c, c, c}, nil
 	}
 	return c, nil
 }

@@ -121,6 +121,7 @@ type withoutList struct {
 	backends.Mover
 	backends.NameChecker
 	backends.Layered
+	backends.ArchiveLister
 	backends.Knocker
 	backends.LoginChecker
 	backends.Limited
