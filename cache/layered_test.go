@@ -387,6 +387,20 @@ func TestLayered_corrupt(t *testing.T) {
 	}
 }
 
+// What another image has is not fetched again.
+func TestLayered_shared(t *testing.T) {
+	base := gzipped(t, randomTar(t, 1, 6<<20))
+	one, two := newContainer(t, base), newContainer(t, gzipped(t, randomTar(t, 2, 1<<20)), base)
+	cache := openCache(t, t.TempDir(), Options{})
+	mustWait(t, openBlob(t, cache, one.client(t), one.image))
+	b := openBlob(t, cache, two.client(t), two.image)
+	mustWait(t, b)
+	two.checkWhole(t, b)
+	if got, want := two.registry.sentInAll(t), two.parts.Blobs[0].Size; got > want {
+		t.Errorf("%d bytes came in, and only %d were not here", got, want)
+	}
+}
+
 // A registry that is away for a while makes readers wait.
 func TestLayered_away(t *testing.T) {
 	c := newContainer(t, gzipped(t, randomTar(t, 1, 8<<20)), gzipped(t, randomTar(t, 2, 3<<20)))

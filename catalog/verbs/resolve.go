@@ -144,7 +144,7 @@ func (v *resolver) configuredAt(host string) (catalog.Remote, bool) {
 // hostItself returns the remote that a host is without being configured, or why it is none.
 func (v *resolver) hostItself(host string) (r catalog.Remote, why string, ok bool) {
 	r, err := v.cat.Host(strings.TrimSuffix(v.canonical(host), ":443"))
-	if err != nil && !errors.Is(err, catalog.ErrNoHosts) {
+	if err != nil && v.cat.HasHosts() {
 		why = ": " + err.Error()
 	}
 	return r, why, err == nil
