@@ -249,7 +249,7 @@ func (c *client) end(ctx context.Context, repo string, layer ocispec.Descriptor)
 func (c *client) askEnd(ctx context.Context, repo string, layer ocispec.Descriptor) (layerEnd, error) {
 	e := layerEnd{size: layer.Size}
 	span := ranged.Span{Off: layer.Size - vsif.TrailerSize, N: vsif.TrailerSize}
-	resp, err := c.blob(ctx, repo, layer.Digest.String(), span)
+	resp, err := c.blob(ctx, repo, layer.Digest.String(), span) //nolint:bodyclose // Body does it, or we
 	if err != nil {
 		return e, err
 	}
