@@ -48,6 +48,7 @@ type layered struct {
 	shapes  bounded.Map[string, shape]    // by the digest of the manifest
 	ends    bounded.Map[string, layerEnd] // by the digest of the layer
 	configs bounded.Map[string, []byte]   // by their digests
+	asking  backends.Locks                // by the digest of the layer
 }
 
 // A shape is how a container image is shown: as a SIF of that size, or as an archive for a reason.
@@ -226,15 +227,22 @@ func (c *client) bound(ctx context.Context, repo string, layer ocispec.Descripto
 	return vsif.Bound(layer, end.bytes)
 }
 
-// end returns the end of a layer, which is asked for once.
+// end returns the end of a layer, which is asked for once, however many images have it.
 func (c *client) end(ctx context.Context, repo string, layer ocispec.Descriptor) (layerEnd, error) {
 	sum := layer.Digest.String()
 	if e, ok := c.layered.ends.Get(sum); ok && e.size == layer.Size {
 		return e, nil
 	}
+	unlock, err := c.layered.asking.Lock(ctx, sum)
+	if err != nil {
+		return layerEnd{}, err
+	}
+	defer unlock()
+	if e, ok := c.layered.ends.Get(sum); ok && e.size == layer.Size {
+		return e, nil
+	}
 	e, ok := c.store.end(sum)
 	if !ok || e.size != layer.Size {
-		var err error
 		if e, err = c.askEnd(ctx, repo, layer); err != nil {
 			return layerEnd{}, fmt.Errorf("the end of layer %s: %w", sum, err)
 		}
@@ -357,9 +365,13 @@ func (s store) keepEnd(layer string, e layerEnd) {
 	s.put("", "the end of "+layer, append(binary.LittleEndian.AppendUint64(nil, uint64(e.size)), e.bytes[:]...))
 }
 
-func (s store) unfit(manifest string) string { return string(s.text("", "why not "+manifest)) }
+func (s store) unfit(manifest string) string {
+	return string(s.text("", "why no "+vsif.Algorithm+" "+manifest))
+}
 
-func (s store) keepUnfit(manifest, why string) { s.put("", "why not "+manifest, []byte(why)) }
+func (s store) keepUnfit(manifest, why string) {
+	s.put("", "why no "+vsif.Algorithm+" "+manifest, []byte(why))
+}
 
 func (s store) blob(repo, sum string) ([]byte, bool) {
 	text := s.text(repo, "blob "+sum)

@@ -280,9 +280,40 @@ func TestShow(t *testing.T) {
 			t.Errorf("show = %q: %+v", show, got)
 		}
 		for e, err := range b.List(t.Context(), "a") {
-			if err != nil || e.Image.Format != want {
+			listed := want
+			if show == "both" {
+				listed = "oci.tar" // see backends.ArchiveLister
+			}
+			if err != nil || e.Image.Format != listed {
 				t.Errorf("show = %q lists %+v, %v", show, e.Image, err)
 			}
 		}
+	}
+}
+
+// However many images have a layer, and are looked at at once, its end is asked for once.
+func TestLayers_shared(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{})
+	const images = 8
+	var base string
+	for i := range images {
+		img := ocitest.MakeImage(t, false, nil, map[string]string{"base": "x"}, map[string]string{"own": fmt.Sprint(i)})
+		reg.PushImage(fmt.Sprintf("a/image%d", i), "1", img)
+		base = manifestOf(t, img).Layers[0].Digest
+	}
+	reg.Forget()
+	b := open(t, config{"url": reg.URL})
+	var all sync.WaitGroup
+	for i := range images {
+		all.Go(func() {
+			if _, err := b.Stat(t.Context(), ref(t, fmt.Sprintf("a/image%d:1", i))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := reg.Count("GET", "/blobs/"+base); n != 1 {
+		t.Errorf("asked %d times", n)
 	}
 }
