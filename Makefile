@@ -18,7 +18,7 @@ VERSITYGW := $(BUILD)/tools/versitygw-$(VERSITYGW_VERSION)/versitygw
 # Debian packages by the command, or the file, that shows they are there.
 RUN_DEPS  := fusermount3=fuse3
 TEST_DEPS := $(RUN_DEPS) docker-registry=docker-registry squashfuse=squashfuse mksquashfs=squashfs-tools getfattr=attr rsync=rsync \
-             htpasswd=apache2-utils skopeo=skopeo umoci=umoci busybox=busybox-static shellcheck=shellcheck gcc=gcc /usr/include/stdlib.h=libc6-dev \
+             htpasswd=apache2-utils skopeo=skopeo umoci=umoci pigz=pigz busybox=busybox-static shellcheck=shellcheck gcc=gcc /usr/include/stdlib.h=libc6-dev \
              /usr/sbin/automount=autofs /usr/sbin/nginx=nginx-light /usr/sbin/apache2=apache2-bin docker-credential-ecr-login=amazon-ecr-credential-helper \
              python3=python3 /usr/lib/python3/dist-packages/dropbox=python3-dropbox setpriv=util-linux \
              curl=curl vi=vim-tiny /usr/sbin/mke2fs=e2fsprogs /usr/sbin/losetup=mount

@@ -9,6 +9,7 @@ import (
 	"crypto/sha512"
 	"encoding"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -21,8 +22,10 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/archive"
 	"github.com/sregfs/sregfs/backends/sched"
+	"github.com/sregfs/sregfs/backends/vsif"
 	"github.com/sregfs/sregfs/cache/chunks"
 	"github.com/sregfs/sregfs/cache/fetch"
+	"github.com/sregfs/sregfs/cache/layers"
 )
 
 // hashStep is how many bytes are hashed before the committer looks whether it is time
@@ -263,18 +266,29 @@ func (h *hasher) compare() error {
 
 // hashFile reads all of f and compares. Errors: backends.ErrCorrupt; ctx's; those of the local disk.
 func hashFile(ctx context.Context, f *os.File, digest string) error {
-	h := newHasher(digest)
-	if h == nil {
-		return nil
-	}
 	info, err := f.Stat()
 	if err != nil {
 		return localError("read", err)
+	}
+	if vsif.IsDigest(digest) {
+		return readError(layers.Verify(ctx, f, info.Size(), digest, nil))
+	}
+	h := newHasher(digest)
+	if h == nil {
+		return nil
 	}
 	if err := h.take(ctx, f, info.Size()); err != nil {
 		return err
 	}
 	return h.compare()
+}
+
+// readError is localError for what read a file and compared it.
+func readError(err error) error {
+	if err == nil || errors.Is(err, backends.ErrCorrupt) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return localError("read", err)
 }
 
 // checkSize refuses a size that no image can have. An image of 0 bytes must have the
@@ -299,7 +313,7 @@ type source struct {
 }
 
 // Open implements fetch.Source.
-func (s source) Open(ctx context.Context, opts backends.TransferOptions) *backends.Transfer {
+func (s source) Open(ctx context.Context, opts backends.TransferOptions) fetch.Transfer {
 	return s.client.Transfer(ctx, s.image, opts)
 }
 

@@ -38,6 +38,10 @@ func (c *committer) run() {
 			return
 		}
 		more := c.hash()
+		if err := c.damaged(); err != nil {
+			c.finishWith(err)
+			continue
+		}
 		c.commitSome()
 		if c.finished() {
 			c.finish()
@@ -103,8 +107,18 @@ func (c *committer) unused() bool {
 
 // finish verifies a blob of which everything is here and gives it its name. Readers that
 // wait for the digest do not wait for the disk as well.
-func (c *committer) finish() {
-	verdict := c.check.compare()
+func (c *committer) finish() { c.finishWith(c.check.compare()) }
+
+// damaged returns what was found wrong with what a file is made of.
+func (c *committer) damaged() error {
+	if c.made == nil {
+		return nil
+	}
+	return c.made.Damage()
+}
+
+// finishWith is finish for a blob that is right, or wrong with a reason.
+func (c *committer) finishWith(verdict error) {
 	if !c.commitEnd() {
 		return // what was compared may not be what came
 	}
@@ -160,6 +174,9 @@ func (c *committer) place() error {
 		return err
 	}
 	verdict(dir, key, c.check.digest, info, it.log)
+	if c.made != nil {
+		c.made.Held(string(key))
+	}
 	it.mu.Lock()
 	it.setOnDisk(0)
 	it.mismatch = mismatch{}
@@ -182,9 +199,9 @@ func (c *committer) spoil(err error) {
 // reject drops a blob whose bytes are wrong: no reader gets any more of them. It is
 // fetched once more by itself. Call with disk held.
 func (c *committer) reject(err error) {
-	c.item.log.Error("a blob does not match its digest", "key", c.item.key,
+	c.item.log.Error("a blob is not what its digest says", "key", c.item.key,
 		"size", c.size, "sources", c.sourceNames(), "err", err)
-	next := c.download.Sources()[0].(source)
+	next := sourceOf(c.download.Sources()[0])
 	again := c.item.mismatched(err)
 	c.item.bury(c.data, err)
 	if again {

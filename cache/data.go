@@ -16,6 +16,7 @@ import (
 
 	"github.com/sregfs/sregfs/cache/chunks"
 	"github.com/sregfs/sregfs/cache/fetch"
+	"github.com/sregfs/sregfs/cache/layers"
 )
 
 // A data is one blob while it is open or being fetched: all its handles share it. It is made of the bytes that are here, the download that brings the
@@ -30,6 +31,7 @@ type data struct {
 	stored   stored
 	check    check
 	download *fetch.Download // nil if it was whole when it was opened
+	made     *layers.Image   // if its bytes are made here; else nil
 	hinted   atomic.Bool     // the hints were asked for, or are not needed
 
 	ctx       context.Context //nolint:containedctx // of the download, which serves many callers; ends with the cache or when it is in vain
@@ -132,6 +134,9 @@ func (d *data) leave() {
 	}
 	d.cancel()
 	d.stored.close()
+	if d.made != nil {
+		d.made.Close()
+	}
 }
 
 // turnWhole ends the partial phase, if it has not ended.
@@ -155,7 +160,7 @@ func (d *data) chunksOf() chunks.File {
 func (d *data) sourceNames() []string {
 	var names []string
 	for _, src := range d.download.Sources() {
-		names = append(names, src.(source).String())
+		names = append(names, sourceOf(src).String())
 	}
 	return names
 }

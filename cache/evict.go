@@ -187,16 +187,18 @@ type metaFile struct {
 // first, and notes how much they take.
 func (m metadata) files() (files []metaFile) {
 	var sum int64
-	_ = filepath.WalkDir(m.dir.remotes(), func(path string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return nil //nolint:nilerr // what cannot be read is not counted
-		}
-		if info, err := e.Info(); err == nil {
-			files = append(files, metaFile{path, disk.Allocated(info), info.ModTime()})
-			sum += disk.Allocated(info)
-		}
-		return nil
-	})
+	for _, dir := range []string{m.dir.remotes(), m.dir.layers()} {
+		_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() {
+				return nil //nolint:nilerr // what cannot be read is not counted
+			}
+			if info, err := e.Info(); err == nil {
+				files = append(files, metaFile{path, disk.Allocated(info), info.ModTime()})
+				sum += disk.Allocated(info)
+			}
+			return nil
+		})
+	}
 	m.usage.meta.Store(sum)
 	slices.SortFunc(files, func(a, b metaFile) int { return a.used.Compare(b.used) })
 	return files

@@ -27,6 +27,8 @@ import (
 //	blobs/sha256/ab/<hex>.<from>.map     what of it is on the disk, see chunks.Map
 //	blobs/sha256/ab/<hex>.<from>.recent  what of it is there until the machine stops
 //	blobs/version/ab/<hex>               the same for services without such digests
+//	layers/sha256/ab/<hex>               what is known of a layer of container images, see package layers
+//	remotes/<name>/                      what a backend keeps
 //
 // Anything may be deleted at any time: it is fetched again when it is asked for.
 type layout string
@@ -76,6 +78,9 @@ func (l layout) slot(k Key, from origin) slot {
 
 // remotes returns the folder in which the folders of the backends are.
 func (l layout) remotes() string { return filepath.Join(string(l), "remotes") }
+
+// layers returns the folder in which the indexes of layers are.
+func (l layout) layers() string { return filepath.Join(string(l), "layers") }
 
 // nowhere is a directory of l that is never made.
 func (l layout) nowhere() layout { return layout(filepath.Join(string(l), "handed-over")) }

@@ -261,7 +261,7 @@ func (o opening) part() (*data, error) {
 			return nil, err
 		}
 	}
-	d.download.Offer(o.src)
+	d.offer(o.src)
 	return d, nil
 }
 
@@ -291,7 +291,7 @@ func (o opening) openPart(it *item) (*data, error) {
 	n := chunks.Count(d.size)
 	d.stored.have, d.stored.durable, d.check.served = chunks.NewSet(n), chunks.NewSet(n), it.servedOf(d.size)
 	d.check.matched = make(chan struct{})
-	d.download = o.newDownload(d)
+	d.download, d.made = o.newDownload(d), newImage(d)
 	d.check.hash = newHasher(d.check.digest)
 	if err := d.openSparse(); err != nil {
 		d.cancel()

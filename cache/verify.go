@@ -10,6 +10,8 @@ import (
 	"os"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/vsif"
+	"github.com/sregfs/sregfs/cache/layers"
 )
 
 // verifyStep is how much Verify reads between two calls of progress.
@@ -85,6 +87,14 @@ func (s *suspect) open(ctx context.Context) error {
 // Errors: backends.ErrCorrupt; ctx's; those of the local disk.
 func (s *suspect) read(ctx context.Context, progress func(done, total int64)) error {
 	dropPages(s.file)
+	if vsif.IsDigest(s.digest) {
+		size := s.info.Size()
+		err := layers.Verify(ctx, s.file, size, s.digest, func(done int64) { progress(done, size) })
+		if isDamage(err) {
+			err = fmt.Errorf("%w: %v", backends.ErrCorrupt, err)
+		}
+		return readError(err)
+	}
 	h := newHasher(s.digest)
 	checked := h != nil
 	if !checked {

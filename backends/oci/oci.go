@@ -23,6 +23,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
@@ -39,6 +40,9 @@ var (
 	_ backends.Deleter     = (*client)(nil)
 	_ backends.Mover       = (*client)(nil)
 	_ backends.NameChecker = (*client)(nil)
+	_ backends.Layered     = (*client)(nil)
+
+	_ backends.ArchiveLister = (*client)(nil)
 )
 
 // Config is the [remotes.NAME] section of the configuration file for
@@ -62,6 +66,9 @@ type Config struct {
 	// Layout is how an image is pushed: "" as with oras://, "library" as the
 	// registry behind a Sylabs library wants it.
 	Layout string `toml:"layout"`
+	// Show is as what container images are shown: "sif", which is the default, "oci.tar" (archives,
+	// that is) or "both".
+	Show string `toml:"show"`
 
 	// API is where the service's own API is, for listings.
 	API string `toml:"api"`
@@ -77,6 +84,13 @@ type Config struct {
 const (
 	authBearer    = "bearer"
 	layoutLibrary = "library"
+)
+
+// The values of Config.Show.
+const (
+	showSIF     = backends.FormatSIF
+	showArchive = backends.FormatArchive
+	showBoth    = "both"
 )
 
 type client struct {
@@ -97,6 +111,7 @@ type client struct {
 	manifests manifestCache   // manifests seen
 	store     store           // the same, on the disk
 	archives  archives        // container images seen
+	layered   layered         // the same, as SIFs
 	redirects redirects       // where blobs were redirected to
 	catalog   catalogs        // the repositories, for a moment
 	limits    limits          // what the service still allows
@@ -130,6 +145,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		config: cfg, preset: p, base: base, namespace: namespace, arch: env.WantedArch(), chunk: cmp.Or(p.chunk, chunkSize), log: env.Logger(),
 	}
 	c.manifests.images.Max, c.manifests.tags.Max = maxKnown, maxKnown
+	c.layered.shapes.Max, c.layered.configs.Max = maxKnown, maxConfigs
 	c.store = newStore(env.Cache, c.log)
 	c.limits.log = c.log
 	plain := *env.HTTP
@@ -141,7 +157,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		return nil, err
 	}
 	if p.withoutList {
-		return withoutList{c, c, c, c, c, c, c, c, c}, nil
+		return withoutList{c, c, c, c, c, c, c, c, c, c, c}, nil
 	}
 	return c, nil
 }
@@ -153,9 +169,13 @@ func (cfg Config) check() error {
 		return fmt.Errorf("%w: auth = %q%s", fs.ErrInvalid, cfg.Auth, backends.DidYouMean(cfg.Auth, []string{authBearer}))
 	case cfg.Layout != "" && cfg.Layout != layoutLibrary:
 		return fmt.Errorf("%w: layout = %q%s", fs.ErrInvalid, cfg.Layout, backends.DidYouMean(cfg.Layout, []string{layoutLibrary}))
+	case cfg.Show != "" && !slices.Contains(shows, cfg.Show):
+		return fmt.Errorf("%w: show = %q%s", fs.ErrInvalid, cfg.Show, backends.DidYouMean(cfg.Show, shows))
 	}
 	return nil
 }
+
+var shows = []string{showSIF, showArchive, showBoth}
 
 // dockerHub is where docker.io answers.
 const dockerHub = "registry-1.docker.io"

@@ -35,7 +35,8 @@ type Entry struct {
 	Xattrs  []Xattr
 
 	// Of a File: its size in bytes, and the offset of its bytes in the tar. Those of a
-	// Sparse one do not stand there as they are read. They are among the expanded files,
+	// Sparse one do not stand there as they are read: its Offset is that of its first
+	// header. They are among the expanded files,
 	// without the blocks of BlockSize that are all zeros: Blocks has a bit for each other.
 	Size   int64
 	Offset int64

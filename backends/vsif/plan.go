@@ -114,6 +114,15 @@ type Expansion struct {
 	Offset int64  // in the file
 }
 
+// Has reports whether a block of the file is there, and no hole.
+func (e Expansion) Has(i int) bool { return hasBlock(e.Blocks, i) }
+
+// Stored returns how many bytes of it there are, without its holes.
+func (e Expansion) Stored() int64 {
+	in := inode{size: e.Size, sparse: true, blocks: e.Blocks}
+	return in.stored()
+}
+
 // A Source is what an image is made of besides its tree.
 type Source struct {
 	Manifest []byte  // as the registry has it

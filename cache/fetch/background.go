@@ -95,6 +95,9 @@ func (b *background) run() {
 // fill returns when nothing is missing, or with what keeps it from going on.
 func (b *background) fill() error {
 	defer b.release()
+	if err := b.d.prepare(b.d.ctx); err != nil {
+		return err
+	}
 	for {
 		b.ask()
 		if b.slot == nil && b.running == 0 {
@@ -247,6 +250,9 @@ func (b *background) claim() *fetch {
 		return nil
 	}
 	_, to, _ := d.ranges.gap(from, d.opts.Size, b.fillSize(from))
+	if u, ok := d.sources.divided(); ok {
+		return d.claimUnit(u, from, to, false)
+	}
 	return d.claim(from, to, false)
 }
 

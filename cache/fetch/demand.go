@@ -28,13 +28,27 @@ func (d *Download) Await(ctx context.Context, off, end int64, w *Window) error {
 	if d.opts.Have.All(chunks.Of(off), chunks.Count(min(max(end, ahead), d.opts.Size))) {
 		return nil
 	}
+	if err := d.prepare(ctx); err != nil {
+		return outward(err)
+	}
 	d.demanded(off, w)
 	return outward(d.reader().await(ctx, off, end, ahead))
+}
+
+// prepare prepares the first source, if it is a Divided one.
+func (d *work) prepare(ctx context.Context) error {
+	if u, ok := d.sources.divided(); ok {
+		return u.Prepare(ctx)
+	}
+	return nil
 }
 
 // AwaitByte is Await for one byte, of a reader who wants to know only whether the
 // registry still has it.
 func (d *Download) AwaitByte(ctx context.Context, off int64) error {
+	if err := d.prepare(ctx); err != nil {
+		return outward(err)
+	}
 	return outward(d.reader().await(ctx, off, off+1, off+1))
 }
 
@@ -65,6 +79,9 @@ func (r *reader) need(off, end, ahead int64) (*fetch, int64, error) {
 	switch err := d.usable(r.began); {
 	case err == nil:
 		d.launch(off, end, true)
+		if u, ok := d.sources.divided(); ok && u.Cold() {
+			d.launch(0, d.opts.Size, true)
+		}
 		if d.background == nil { // else that has its turn, as those of other blobs have
 			d.launch(end, ahead, false)
 		}
@@ -98,7 +115,9 @@ func (d *work) mayRepeat(n int64) bool { return (d.again+n)*againShare <= d.opts
 // launch starts fetches for what is missing of [from, to). Where a reader waits for that,
 // they are urgent, and those under way there are promoted. Call with mu held.
 func (d *work) launch(from, to int64, urgent bool) {
-	if d.streamed() {
+	if u, ok := d.sources.divided(); ok {
+		d.launchUnits(u, from, to, urgent)
+	} else if d.streamed() {
 		if f := d.claimWhole(true); f != nil {
 			d.start(f, nil)
 		}
@@ -118,6 +137,28 @@ func (d *work) launch(from, to int64, urgent bool) {
 			f.promote()
 		}
 	}
+}
+
+// launchUnits is launch for a Divided source. Call with mu held.
+func (d *work) launchUnits(u Divided, from, to int64, urgent bool) {
+	for {
+		a, b, ok := d.ranges.gap(from, to, maxPiece)
+		if !ok {
+			return
+		}
+		f := d.claimUnit(u, a, b, urgent)
+		if !d.start(f, nil) {
+			return
+		}
+		from = f.end
+	}
+}
+
+// claimUnit is claim for [a, b) and what comes with it. Call with mu held.
+func (d *work) claimUnit(u Divided, a, b int64, urgent bool) *fetch {
+	first, last := u.Unit(a, b)
+	first, _, _ = d.ranges.gap(first, last, chunks.Size)
+	return d.claim(first, last, urgent)
 }
 
 // leastPiece is what one request for a reader asks for at least: on a slow line, what
@@ -158,7 +199,7 @@ func (d *work) claimWhole(urgent bool) *fetch {
 // brings it sooner, so that f ends before it. Call with mu held.
 func (d *work) overtake(f *fetch, c int64) *fetch {
 	at := c * chunks.Size
-	if f.whole || !f.isFar(at) {
+	if _, divided := d.sources.divided(); divided || f.whole || !f.isFar(at) {
 		return f
 	}
 	end, ok := d.cut(f, c)
@@ -191,7 +232,7 @@ func (d *work) cut(f *fetch, c int64) (end int64, ok bool) {
 
 // Prefetch starts what is missing of [off, end).
 func (d *Download) Prefetch(off, end int64) {
-	if off >= end {
+	if off >= end || d.prepare(d.ctx) != nil {
 		return
 	}
 	d.mu.Lock()
@@ -255,6 +296,9 @@ func (d *work) wantAll() { d.sources.best().Scheduler().WantAll() }
 // than that as the background does, a few requests at a time. It returns when nothing
 // is missing. Errors: those of Await.
 func (d *Download) All(ctx context.Context) error {
+	if err := d.prepare(ctx); err != nil {
+		return outward(err)
+	}
 	if d.opts.Size <= maxWindow {
 		return outward(d.reader().await(ctx, 0, d.opts.Size, d.opts.Size))
 	}

@@ -206,6 +206,9 @@ func (d *work) Patience() time.Duration {
 // streamed reports whether the blob must be fetched in one stream from its start. Call
 // with mu held.
 func (d *work) streamed() bool {
+	if _, divided := d.sources.divided(); divided {
+		return false
+	}
 	return d.wholeOnly || d.sources.best().Scheduler().Ranges.None()
 }
 

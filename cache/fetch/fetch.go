@@ -25,16 +25,16 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 // not come yet, or to the start of the chunk that it is in.
 type fetch struct {
 	d        *work
-	off, end int64              // the range; off is the start of a chunk, end that of another or the blob's
-	pos      int64              // the watermark: what lies before it was written, where the fetch owns it
-	begun    time.Time          // when the first bytes had come in
-	first    int64              // pos then
-	urgent   bool               // a reader waits for it
-	demanded bool               // it was made for a reader: others yield to it
-	slot     *sched.Slot        // that it comes with; nil if it asks for its own
-	transfer *backends.Transfer // under way; nil before
-	whole    bool               // a stream from the blob's start, for services without ranges
-	wanted   chan struct{}      // closed once somebody waits for it, see backends.Demanded
+	off, end int64         // the range; off is the start of a chunk, end that of another or the blob's
+	pos      int64         // the watermark: what lies before it was written, where the fetch owns it
+	begun    time.Time     // when the first bytes had come in
+	first    int64         // pos then
+	urgent   bool          // a reader waits for it
+	demanded bool          // it was made for a reader: others yield to it
+	slot     *sched.Slot   // that it comes with; nil if it asks for its own
+	transfer Transfer      // under way; nil before
+	whole    bool          // a stream from the blob's start, for services without ranges
+	wanted   chan struct{} // closed once somebody waits for it, see backends.Demanded
 	waiters  []*waiter
 	done     chan struct{} // closed when it has ended
 	err      error         // valid once done
@@ -84,6 +84,9 @@ func (f *fetch) demote() {
 	d := f.d
 	f.urgent = false
 	f.transfer.Demote()
+	if _, divided := d.sources.divided(); divided {
+		return
+	}
 	if c := chunks.Count(max(f.off+d.leastPiece(), f.pos)); f.demanded && c < chunks.Count(f.end) {
 		d.cut(f, c)
 	}
@@ -179,11 +182,20 @@ func (d *work) repeat(n int64) bool {
 }
 
 // receive writes what t brings into the sink.
-func (f *fetch) receive(t *backends.Transfer) error {
+func (f *fetch) receive(t Transfer) error {
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	s := &f.d.sources
+	sparse, _ := t.(Sparse)
 	for left := f.left(); left > 0; {
+		if sparse != nil {
+			if n := min(sparse.Hole(), left); n > 0 {
+				sparse.Skip(n)
+				f.skip(n)
+				left = f.left()
+				continue
+			}
+		}
 		// Not across a chunk's end, which would make two writes of it.
 		n, err := t.Read(buf[:min(bufferSize, chunks.Size-f.pos%chunks.Size, left)])
 		if err := f.write(buf[:n]); err != nil {
@@ -263,6 +275,15 @@ func (f *fetch) write(p []byte) error {
 		p = p[n:]
 	}
 	return nil
+}
+
+// skip is write for n zeros, in whole chunks, which the sink has already as a hole.
+func (f *fetch) skip(n int64) {
+	for n > 0 {
+		step := min(n, chunks.Size)
+		f.advance(step)
+		n -= step
+	}
 }
 
 // owns reports whether the fetch may write the chunk that its watermark is in, and

@@ -95,7 +95,7 @@ type place struct {
 	image  backends.Image
 }
 
-func (p *place) Open(ctx context.Context, opts backends.TransferOptions) *backends.Transfer {
+func (p *place) Open(ctx context.Context, opts backends.TransferOptions) Transfer {
 	return p.client.Transfer(ctx, p.image, opts)
 }
 func (p *place) Scheduler() *sched.Scheduler { return p.client.Scheduler() }

@@ -4,6 +4,7 @@ package fetch
 
 import (
 	"context"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -15,7 +16,7 @@ import (
 // A Source is a place that the blob can be fetched from.
 type Source interface {
 	// Open returns a range, or all, as backends.Client.Transfer.
-	Open(ctx context.Context, opts backends.TransferOptions) *backends.Transfer
+	Open(ctx context.Context, opts backends.TransferOptions) Transfer
 	// Scheduler gives out the slots of the service.
 	Scheduler() *sched.Scheduler
 	// Timeout is for how long a body may be asked for again and again without
@@ -23,6 +24,45 @@ type Source interface {
 	Timeout() time.Duration
 	// Same reports whether both are the same place.
 	Same(other Source) bool
+}
+
+// A Divided source is one of a blob that does not come in any ranges.
+type Divided interface {
+	Source
+	// Prepare returns once the other methods may be called. It may ask the registry; ctx ends
+	// the wait only. Errors: those of Open.
+	Prepare(ctx context.Context) error
+	// Cold reports whether all of the blob must come in before any of it can be used.
+	Cold() bool
+	// Unit returns what is best fetched together with [from, to), in whole chunks: a range that
+	// holds from, and may end before to. It is called with the download's lock held.
+	Unit(from, to int64) (first, last int64)
+}
+
+// A Transfer is a range on its way, as *backends.Transfer is one.
+type Transfer interface {
+	io.Reader
+	Close()
+	Promote()
+	Demote()
+	Speed() (n int64, took time.Duration, yielded bool)
+	Ending()
+	Surplus() bool
+}
+
+// A Sparse transfer knows of holes, which need not be written.
+type Sparse interface {
+	Transfer
+	// Hole returns how many of the next bytes are zeros: whole chunks.
+	Hole() int64
+	// Skip leaves out n bytes.
+	Skip(n int64)
+}
+
+// divided returns the first choice if it is a Divided one.
+func (s *sources) divided() (Divided, bool) {
+	d, ok := s.best().(Divided)
+	return d, ok
 }
 
 // minSample is how many bytes tell how fast a stream is, for a first guess.

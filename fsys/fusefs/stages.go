@@ -198,7 +198,11 @@ func (g stageFilter) unlessRetired(do func() fuse.Status) fuse.Status {
 	if g.files.current() == retired {
 		return fuse.Status(syscall.ENOTCONN)
 	}
-	return do()
+	status := do()
+	if !status.Ok() && g.files.current() == retired {
+		return fuse.Status(syscall.ENOTCONN) // it failed because the catalogue is closed
+	}
+	return status
 }
 
 func (g stageFilter) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {

@@ -46,14 +46,6 @@ func tail(from int64) (_ ocitest.Middleware, release func()) {
 	}, func() { close(open) }
 }
 
-// mapped maps all of a file.
-func mapped(t *testing.T, f *os.File, size int) []byte {
-	t.Helper()
-	b, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ, unix.MAP_SHARED)
-	must(t, err)
-	return b
-}
-
 // detached waits until the mount point is free.
 func (m *mounted) detached() {
 	m.w.t.Helper()
@@ -139,7 +131,7 @@ func TestStopWithOpenFiles(t *testing.T) {
 	head := make([]byte, 4096)
 	_, err = io.ReadFull(f, head)
 	must(t, err)
-	b := mapped(t, f, size)
+	b := mapFile(t, f.Name())
 
 	must(t, m.cmd.Process.Signal(syscall.SIGTERM))
 	m.detached()
@@ -171,8 +163,8 @@ func TestStopWithOpenFiles(t *testing.T) {
 			}
 		}
 	}
-	if !bytes.Equal(b, content) {
-		t.Error("the memory map shows other bytes")
+	if got := make([]byte, size); b.read(got, 0) != nil || !bytes.Equal(got, content) {
+		t.Errorf("the memory map cannot be read, or shows other bytes\n%s", &m.log)
 	}
 	if got, err := io.ReadAll(whole); err != nil || !bytes.Equal(got, small) {
 		t.Errorf("the whole image: %v (or other bytes)", err)
@@ -186,7 +178,7 @@ func TestStopWithOpenFiles(t *testing.T) {
 	if pids, _ := w.retired(); len(pids) != 1 {
 		t.Errorf("retired %v while the file is mapped", pids)
 	}
-	must(t, unix.Munmap(b))
+	must(t, b.close())
 	m.ended() // though the directory is open
 	if !strings.Contains(m.log.String(), "all files are closed") {
 		t.Errorf("the log:\n%s", &m.log)

@@ -20,35 +20,32 @@ import (
 // A view is one way to an image's bytes that stays open.
 type view struct {
 	file *os.File
-	mem  []byte // of the file, if it is a map
+	mem  *memoryMap
 }
 
-func openView(t *testing.T, path string, size int, mapped bool) *view {
+func openView(t *testing.T, path string, mapped bool) *view {
 	t.Helper()
+	if mapped {
+		return &view{mem: mapFile(t, path)}
+	}
 	f, err := os.Open(path)
 	must(t, err)
-	v := &view{file: f}
-	if mapped {
-		v.mem, err = syscall.Mmap(int(f.Fd()), 0, size, syscall.PROT_READ, syscall.MAP_PRIVATE)
-		must(t, err)
-		must(t, f.Close()) // the map outlives its descriptor
-	}
-	return v
+	return &view{file: f}
 }
 
 // at returns what is at off.
 func (v *view) at(off int64) ([]byte, error) {
-	if v.mem != nil {
-		return v.mem[off : off+4096], nil
-	}
 	buf := make([]byte, 4096)
+	if v.mem != nil {
+		return buf, v.mem.read(buf, off)
+	}
 	_, err := v.file.ReadAt(buf, off)
 	return buf, err
 }
 
 func (v *view) close() error {
 	if v.mem != nil {
-		return syscall.Munmap(v.mem)
+		return v.mem.close()
 	}
 	return v.file.Close()
 }
@@ -97,7 +94,7 @@ func checkViews(t *testing.T, m *mounted, i int, order []int, content []byte) {
 		if k == 2 {
 			m.w.ok("sreg", "pull", "lab://"+name)
 		}
-		views[k] = openView(t, m.path("lab/"+name+".sif"), len(content), k%2 == 1)
+		views[k] = openView(t, m.path("lab/"+name+".sif"), k%2 == 1)
 		check()
 	}
 	for _, k := range order {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,7 +25,16 @@ const greet = "../../../catalog/inspect/testdata/greet-signed.sif"
 
 var binaries string
 
-func TestMain(m *testing.M) { os.Exit(buildtest.Run(m, &binaries)) }
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == mapArgument {
+		if err := serveMap(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(buildtest.Run(m, &binaries))
+}
 
 // A world is one user's machine: a home, a state directory, a store. Two worlds
 // share nothing but the registry.

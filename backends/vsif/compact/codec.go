@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compact
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/klauspost/compress/zlib"
+	"github.com/klauspost/compress/zstd"
+)
+
+// A Codec is how blocks are compressed.
+type Codec string
+
+// The codecs: each kernel reads gzip. Zstandard needs Linux 4.14, and is read several
+// times faster.
+const (
+	Gzip Codec = "gzip"
+	Zstd Codec = "zstd"
+)
+
+// id is that of the superblock.
+func (c Codec) id() uint16 {
+	if c == Zstd {
+		return 6
+	}
+	return 1
+}
+
+// gzipLevel is where more time makes hardly less of it.
+const gzipLevel = 7
+
+// encoder returns a function that appends src to dst, compressed. It is not safe for
+// concurrent use. What it makes of a block does not depend on those before.
+func (c Codec) encoder() (func(dst, src []byte) []byte, error) {
+	switch c {
+	case Gzip, "":
+		w, err := zlib.NewWriterLevel(nil, gzipLevel)
+		if err != nil {
+			return nil, err
+		}
+		return func(dst, src []byte) []byte {
+			b := bytes.NewBuffer(dst)
+			w.Reset(b)
+			_, _ = w.Write(src) // to memory
+			_ = w.Close()
+			return b.Bytes()
+		}, nil
+	case Zstd:
+		// The window is that for which the kernel has room.
+		w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false),
+			zstd.WithWindowSize(BlockSize), zstd.WithEncoderLevel(zstd.SpeedBestCompression))
+		if err != nil {
+			return nil, err
+		}
+		return func(dst, src []byte) []byte { return w.EncodeAll(src, dst) }, nil
+	}
+	return nil, fmt.Errorf("unknown compression %q: use %q or %q", string(c), Gzip, Zstd)
+}
