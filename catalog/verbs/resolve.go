@@ -150,12 +150,13 @@ func (v *resolver) hostItself(host string) (r catalog.Remote, why string, ok boo
 	return r, why, err == nil
 }
 
-// othersWith returns the remotes except one that have an image, as far as is known without
-// a request.
+// othersWith returns the configured remotes except one that have an image, as far as is
+// known without a request. A host is meant only where it is named: else whoever has a path
+// opened would say what a bare name means.
 func (v *resolver) othersWith(ctx context.Context, ref backends.Ref, besides string) []catalog.Remote {
 	var others []catalog.Remote
 	for _, r := range v.cat.Remotes() {
-		if r.Name != besides && v.knows(ctx, r, ref) {
+		if r.Name != besides && !r.ByHost && v.knows(ctx, r, ref) {
 			others = append(others, r)
 		}
 	}

@@ -197,6 +197,9 @@ func TestHosts_sreg(t *testing.T) {
 	if out := w.ok("sreg", "images"); !strings.Contains(out, "docker.io://library/alpine:3.20") || !strings.Contains(out, "ghcr.io://library/alpine:3.20") {
 		t.Errorf("sreg images without a mount:\n%s", out)
 	}
+	if r := w.run("sreg", "pull", "library/alpine:3.20", w.path("x.sif")); r.code != 3 {
+		t.Errorf("a bare name means what a host has: exit %d: %s", r.code, r.err)
+	}
 	for _, uri := range []string{"docker://localhost:5000/a/b", "docker://10.0.0.1/a/b", "oras://registry.local/a/b", "docker://169.254.169.254/a/b"} {
 		if r := w.run("sreg", "pull", uri, w.path("x.sif")); r.code != 3 || !strings.Contains(r.err, "no host on the Internet") {
 			t.Errorf("%s: exit %d: %s", uri, r.code, r.err)
