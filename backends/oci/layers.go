@@ -123,6 +123,9 @@ func (c *client) knownShape(version string) (f shape, known bool) {
 
 // Unfit implements backends.Layered: the image is an archive from now on.
 func (c *client) Unfit(img backends.Image, why error) {
+	if f, ok := c.knownShape(img.Version); ok && f.why != "" {
+		return
+	}
 	reason := strings.ToValidUTF8(why.Error(), "")
 	reason = strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "")
 	c.log.Warn("a container image is shown as an archive from now on", "image", img.Ref.String(), "digest", img.Version, "reason", reason)
@@ -141,7 +144,7 @@ func (c *client) Layers(ctx context.Context, img backends.Image) (backends.Layer
 	repo := c.repository(img.Ref)
 	ctx = c.scoped(ctx, repo, pull)
 	if f, ok := c.knownShape(img.Version); ok && f.why != "" {
-		return backends.Layers{}, fmt.Errorf("%w (%s)", vsif.ErrLayer, f.why)
+		return backends.Layers{}, backends.Saying(vsif.ErrLayer, "%s", f.why)
 	}
 	p, err := c.parts(ctx, repo, img.Version)
 	switch {
