@@ -23,7 +23,7 @@ func (c *client) guess(repo, tag string) string {
 		usual = backends.FormatArchive
 	}
 	format := c.manifests.guess(repo, tag, usual)
-	if format != backends.FormatArchive || c.config.Show == showArchive || c.ListsArchives() {
+	if format != backends.FormatArchive || c.config.Show == backends.FormatArchive || c.ListsArchives() {
 		return format
 	}
 	if f, ok := c.manifests.last(repo, tag); ok {

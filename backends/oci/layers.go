@@ -66,7 +66,7 @@ type layerEnd struct {
 //
 // Errors: those of asking for the ends of its layers.
 func (c *client) shown(ctx context.Context, repo string, img backends.Image) (backends.Image, error) {
-	if img.Format != backends.FormatArchive || c.config.Show == showArchive {
+	if img.Format != backends.FormatArchive || c.config.Show == backends.FormatArchive {
 		return img, nil
 	}
 	f, err := c.shapeOf(ctx, repo, img.Version)
@@ -130,7 +130,7 @@ func (c *client) Unfit(img backends.Image, why error) {
 }
 
 // ListsArchives implements backends.ArchiveLister.
-func (c *client) ListsArchives() bool { return c.config.Show == showBoth }
+func (c *client) ListsArchives() bool { return c.config.Show == backends.ShowBoth }
 
 // Layers implements backends.Layered.
 func (c *client) Layers(ctx context.Context, img backends.Image) (backends.Layers, error) {
@@ -256,7 +256,7 @@ func (c *client) askEnd(ctx context.Context, repo string, layer ocispec.Descript
 	body, err := span.Body(resp, layer.Size)
 	if errors.Is(err, errors.ErrUnsupported) {
 		// Only this error would make it another image than on other machines.
-		return e, fmt.Errorf("%w: the registry sends no part of a blob (with show = %q its container images are archives)", backends.ErrBadAnswer, showArchive)
+		return e, fmt.Errorf("%w: the registry sends no part of a blob (with show = %q its container images are archives)", backends.ErrBadAnswer, backends.FormatArchive)
 	}
 	if err != nil {
 		return e, err

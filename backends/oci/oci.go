@@ -23,7 +23,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
@@ -66,8 +65,8 @@ type Config struct {
 	// Layout is how an image is pushed: "" as with oras://, "library" as the
 	// registry behind a Sylabs library wants it.
 	Layout string `toml:"layout"`
-	// Show is as what container images are shown: "sif", which is the default, "oci.tar" (archives,
-	// that is) or "both".
+	// Show is as what container images are shown: one of backends.Shows. The default is the
+	// first of them.
 	Show string `toml:"show"`
 
 	// API is where the service's own API is, for listings.
@@ -84,13 +83,6 @@ type Config struct {
 const (
 	authBearer    = "bearer"
 	layoutLibrary = "library"
-)
-
-// The values of Config.Show.
-const (
-	showSIF     = backends.FormatSIF
-	showArchive = backends.FormatArchive
-	showBoth    = "both"
 )
 
 type client struct {
@@ -169,13 +161,9 @@ func (cfg Config) check() error {
 		return fmt.Errorf("%w: auth = %q%s", fs.ErrInvalid, cfg.Auth, backends.DidYouMean(cfg.Auth, []string{authBearer}))
 	case cfg.Layout != "" && cfg.Layout != layoutLibrary:
 		return fmt.Errorf("%w: layout = %q%s", fs.ErrInvalid, cfg.Layout, backends.DidYouMean(cfg.Layout, []string{layoutLibrary}))
-	case cfg.Show != "" && !slices.Contains(shows, cfg.Show):
-		return fmt.Errorf("%w: show = %q%s", fs.ErrInvalid, cfg.Show, backends.DidYouMean(cfg.Show, shows))
 	}
-	return nil
+	return backends.CheckShow(cfg.Show)
 }
-
-var shows = []string{showSIF, showArchive, showBoth}
 
 // dockerHub is where docker.io answers.
 const dockerHub = "registry-1.docker.io"
