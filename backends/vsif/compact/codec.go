@@ -28,14 +28,23 @@ func (c Codec) id() uint16 {
 	return 1
 }
 
-// gzipLevel is where more time makes hardly less of it.
-const gzipLevel = 7
+// gzipLevel is where more time makes it hardly smaller.
+const gzipLevel = 8
+
+// block returns the size in bytes of a file's blocks before they are compressed. For
+// gzip, which looks back by 32 KiB, larger ones do not make it smaller.
+func (c Codec) block() int64 {
+	if c == Zstd {
+		return 256 << 10
+	}
+	return 128 << 10
+}
 
 // encoder returns a function that appends src to dst, compressed. It is not safe for
 // concurrent use. What it makes of a block does not depend on those before.
 func (c Codec) encoder() (func(dst, src []byte) []byte, error) {
 	switch c {
-	case Gzip, "":
+	case Gzip:
 		w, err := zlib.NewWriterLevel(nil, gzipLevel)
 		if err != nil {
 			return nil, err
@@ -50,7 +59,7 @@ func (c Codec) encoder() (func(dst, src []byte) []byte, error) {
 	case Zstd:
 		// The window is that for which the kernel has room.
 		w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false),
-			zstd.WithWindowSize(BlockSize), zstd.WithEncoderLevel(zstd.SpeedBestCompression))
+			zstd.WithWindowSize(int(c.block())), zstd.WithEncoderLevel(zstd.SpeedBestCompression))
 		if err != nil {
 			return nil, err
 		}
