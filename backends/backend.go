@@ -177,6 +177,12 @@ type Layers struct {
 	Bounds   []int64 // bytes of the tar of each at most, see vsif.Bound
 }
 
+// An ArchiveLister is a Layered that may want its images listed as archives, too. The names
+// of images of which no more is known it then lists with the format of an archive.
+type ArchiveLister interface {
+	ListsArchives() bool
+}
+
 // A Knocker knows a request that its service answers without a login, if only to
 // refuse it: every answer shows that somebody is there.
 type Knocker interface {

@@ -5,6 +5,9 @@ package backends
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
+	"io/fs"
+	"slices"
 	"strings"
 )
 
@@ -26,6 +29,21 @@ var formats = [...]string{FormatSIF, FormatSIMG, FormatIMG, FormatIMGGz, FormatA
 
 // Formats lists the formats that have an extension.
 func Formats() []string { return formats[:len(formats):len(formats)] }
+
+// ShowBoth is the one of Shows that is no format.
+const ShowBoth = "both"
+
+// Shows lists as what a remote may show container images, the usual one first: as SIF files
+// (package vsif), as archives, or both. A setting "show" says it.
+func Shows() []string { return []string{FormatSIF, FormatArchive, ShowBoth} }
+
+// CheckShow returns fs.ErrInvalid for what is none of Shows; "" is the usual one.
+func CheckShow(show string) error {
+	if show == "" || slices.Contains(Shows(), show) {
+		return nil
+	}
+	return fmt.Errorf("%w: show = %q%s", fs.ErrInvalid, show, DidYouMean(show, Shows()))
+}
 
 // IsPlain reports whether files of that format have no extension.
 func IsPlain(format string) bool { return format == FormatPlain || format == FormatBare }

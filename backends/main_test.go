@@ -7,9 +7,11 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/sregfs/sregfs/backends/oci/ocitest"
 )
 
 func TestMain(m *testing.M) {
-	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: nameServer} // no test asks the Internet
+	net.DefaultResolver = ocitest.Resolver(addressOf) // no test asks the Internet
 	goleak.VerifyTestMain(m)
 }

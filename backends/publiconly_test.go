@@ -3,12 +3,8 @@
 package backends
 
 import (
-	"context"
 	"crypto/tls"
-	"encoding/binary"
 	"errors"
-	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -16,8 +12,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-
-	"golang.org/x/net/dns/dnsmessage"
 )
 
 // With PublicOnly nothing is asked at a private address: neither where the address or
@@ -137,36 +131,4 @@ func addressOf(name string) [4]byte {
 		return [4]byte{127, 0, 0, 1}
 	}
 	return [4]byte{127, 0, 0, 2}
-}
-
-// nameServer is a net.Resolver.Dial: the other end answers one question after another.
-func nameServer(context.Context, string, string) (net.Conn, error) {
-	conn, server := net.Pipe()
-	go func() {
-		defer server.Close()
-		for {
-			var size [2]byte
-			if _, err := io.ReadFull(server, size[:]); err != nil {
-				return
-			}
-			var m dnsmessage.Message
-			text := make([]byte, binary.BigEndian.Uint16(size[:]))
-			if _, err := io.ReadFull(server, text); err != nil || m.Unpack(text) != nil {
-				return
-			}
-			m.Response, m.Additionals = true, nil
-			if q := m.Questions[0]; q.Type == dnsmessage.TypeA {
-				header := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}
-				m.Answers = []dnsmessage.Resource{{Header: header, Body: &dnsmessage.AResource{A: addressOf(strings.ToLower(q.Name.String()))}}}
-			}
-			packed, err := m.Pack()
-			if err != nil {
-				return
-			}
-			if _, err := server.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(packed))), packed...)); err != nil { //nolint:gosec // it is short
-				return
-			}
-		}
-	}()
-	return conn, nil
 }

@@ -104,6 +104,12 @@ func (c *Client) Layers(ctx context.Context, img Image) (Layers, error) {
 	return layers, c.fail("open", img.Ref, err)
 }
 
+// ListsArchives is ArchiveLister's; false if the backend is none.
+func (c *Client) ListsArchives() bool {
+	l, ok := c.backend.(ArchiveLister)
+	return ok && l.ListsArchives()
+}
+
 // Unfit is Layered.Unfit.
 func (c *Client) Unfit(img Image, why error) {
 	if l, ok := c.backend.(Layered); ok {

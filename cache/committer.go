@@ -174,6 +174,9 @@ func (c *committer) place() error {
 		return err
 	}
 	verdict(dir, key, c.check.digest, info, it.log)
+	if c.made != nil {
+		c.made.Held(string(key))
+	}
 	it.mu.Lock()
 	it.setOnDisk(0)
 	it.mismatch = mismatch{}

@@ -4,6 +4,7 @@ package cache
 
 import (
 	"context"
+	"os"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/vsif"
@@ -66,5 +67,39 @@ func newImage(d *data) *layers.Image {
 	it := d.item
 	return layers.New(layers.Options{
 		Context: d.ctx, Dir: it.dir.layers(), Origin: string(it.from), Digest: d.check.digest, Size: d.size,
+		Whole: func(name string) *os.File {
+			if !Key(name).valid() {
+				return nil
+			}
+			f, _, err := openRegular(it.dir.file(Key(name)), os.O_RDONLY)
+			if err != nil {
+				return nil
+			}
+			return f
+		},
 	})
+}
+
+// NextData returns the first stretch of the blob from off on that is not a hole, and ok false
+// if there is none. Where nothing tells, all is data. Of a file that is made of layers it waits
+// for its tables.
+//
+// Errors: those of ReadAtContext.
+func (b *Blob) NextData(ctx context.Context, off int64) (start, end int64, ok bool, err error) {
+	if off >= b.size {
+		return 0, 0, false, nil
+	}
+	if f, whole := b.File(); whole {
+		start, end, ok = nextData(f, off, b.size)
+		return start, end, ok, nil
+	}
+	made := b.data.Load().made
+	if made == nil {
+		return off, b.size, true, nil
+	}
+	if _, err := b.ReadAtContext(ctx, make([]byte, 1), 0); err != nil {
+		return 0, 0, false, err
+	}
+	start, end, ok = made.NextData(off)
+	return start, end, ok, nil
 }

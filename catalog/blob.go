@@ -10,6 +10,7 @@ import (
 	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/vsif"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog/index"
 )
@@ -52,6 +53,9 @@ func (c *blobs) Blob(ctx context.Context, remote string, img backends.Image) (*c
 			return b, nil
 		}
 		shut(b)
+	}
+	if errors.Is(err, vsif.ErrLayer) {
+		c.doubt(s.Index, r.Name, img.Ref) // it is an archive by now
 	}
 	return nil, c.Replaced(ctx, r, img, err)
 }

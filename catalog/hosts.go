@@ -66,12 +66,9 @@ func (h *byHost) remote(name string) (Remote, error) {
 	return r, nil
 }
 
-// ErrNoHosts is that of a catalogue without Options.Hosts. It is an fs.ErrInvalid too.
-var ErrNoHosts = fmt.Errorf("%w: no host can be used by its name", fs.ErrInvalid)
-
 func (h *byHost) check(name string) error {
 	if h.in == nil {
-		return ErrNoHosts
+		return fmt.Errorf("%w: no host can be used by its name", fs.ErrInvalid)
 	}
 	return h.in.Check(name)
 }
@@ -100,8 +97,11 @@ func (h *byHost) opened(name string) bool {
 
 // Host returns the remote that a host is without being configured.
 //
-// Errors: those of Hosts; ErrNoHosts.
+// Errors: those of Hosts; fs.ErrInvalid without any.
 func (c *core) Host(name string) (Remote, error) { return c.hosts.remote(name) }
+
+// HasHosts reports whether there are Options.Hosts.
+func (c *core) HasHosts() bool { return c.hosts.in != nil }
 
 // HasRemote reports whether there is a remote of that name, or a host that can be one.
 // Nothing is made, and no request.

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/sregfs/sregfs/backends"
@@ -195,7 +196,7 @@ func (c *listings) IsCollection(ctx context.Context, remote, collection string) 
 			c.lookAgain(s, r, collection)
 			return false, nil
 		}
-		if s.HasCollection(remote, collection) {
+		if s.HasCollection(remote, collection) || isAssumed(r, collection) {
 			return true, nil
 		}
 		err = c.discover(ctx, s, r, collection)
@@ -207,6 +208,15 @@ func (c *listings) IsCollection(ctx context.Context, remote, collection string) 
 		return false, nil
 	}
 	return false, err
+}
+
+// isAssumed reports whether a collection of a host is taken to be there without a
+// question: who opens an image by its whole name need not wait until all of a service was
+// listed. A name with a dot may be that of a file which programs look for everywhere.
+func isAssumed(r Remote, collection string) bool {
+	_, last := index.Parent(collection)
+	return r.ByHost && !strings.Contains(last, ".") &&
+		r.Client.CheckName(backends.Ref{Collection: collection, Name: "x", Tag: backends.DefaultTag}) == nil
 }
 
 // IsListed reports whether a collection is one for certain, which IsCollection does not:

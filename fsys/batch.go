@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
 )
 
@@ -55,6 +56,7 @@ type batchWriter struct {
 	batch *batch // nil: no more is wanted
 	limit int    // entries of this piece
 	ino   []byte // common beginning of what inode numbers of images are made from
+	both  bool   // container images are listed as archives, too
 	take  func(*batch) *batch
 }
 
@@ -70,9 +72,11 @@ func (f *batchWriter) writeAll(ctx context.Context) error {
 		}
 		return nil
 	}
-	if _, err := d.fs.remote(d.remote); err != nil {
+	r, err := d.fs.remote(d.remote)
+	if err != nil {
 		return err
 	}
+	f.both = r.Client != nil && r.Client.ListsArchives()
 	// Few files are being written at a time, so the drafts fit into a map.
 	drafts := make(map[string]*Draft)
 	for _, draft := range d.drafts() {
@@ -106,16 +110,36 @@ func (f *batchWriter) writeAll(ctx context.Context) error {
 // addListed adds an entry of the catalogue, unless a draft shadows it. Names that cannot
 // be in a tree are left out: the client has counted them.
 func (f *batchWriter) addListed(l *catalog.Listed, drafts map[string]*Draft) (more bool) {
-	d, p, start := f.dir, f.batch, len(f.batch.names)
+	d := f.dir
 	if l.Collection != "" {
 		child := Dir{remote: d.remote, collection: l.Collection}
-		names := append(p.names, dirName(lastPart(l.Collection))...)
+		names := append(f.batch.names, dirName(lastPart(l.Collection))...)
 		return f.add(Entry{Ino: child.ino(), Dir: true, listed: *l}, names)
 	}
 	if l.Ref.Check() != nil {
 		return true
 	}
-	names := d.fs.opts.Names.appendFileName(p.names, l.Ref, l.Format)
+	if !f.both {
+		return f.addImage(l, drafts, false)
+	}
+	img := l.Image()
+	if img.Version != "" && !catalog.HasForms(&img) || img.Version == "" && l.Format != backends.FormatArchive {
+		return f.addImage(l, drafts, false)
+	}
+	format := l.Format
+	defer func() { l.Format = format }()
+	l.Format = backends.FormatSIF
+	if !f.addImage(l, drafts, false) {
+		return false
+	}
+	l.Format = backends.FormatArchive
+	return f.addImage(l, drafts, true)
+}
+
+// addImage adds the image of an entry; other says that it is not in the form that is known.
+func (f *batchWriter) addImage(l *catalog.Listed, drafts map[string]*Draft, other bool) (more bool) {
+	p, start := f.batch, len(f.batch.names)
+	names := f.dir.fs.opts.Names.appendFileName(p.names, l.Ref, l.Format)
 	if len(drafts) > 0 {
 		name := string(names[start:])
 		if draft := drafts[name]; draft != nil && draft.shadowsListed() {
@@ -123,7 +147,7 @@ func (f *batchWriter) addListed(l *catalog.Listed, drafts map[string]*Draft) (mo
 		}
 		delete(drafts, name)
 	}
-	e := Entry{Ino: f.imageIno(l)}
+	e := Entry{Ino: f.imageIno(l), other: other}
 	e.listed, p.packed = l.Keep(p.packed)
 	return f.add(e, names)
 }
@@ -132,10 +156,11 @@ func (f *batchWriter) addListed(l *catalog.Listed, drafts map[string]*Draft) (mo
 func (f *batchWriter) imageIno(l *catalog.Listed) uint64 {
 	if l.Ref.Collection != f.dir.collection {
 		img := l.Image()
+		img.Format = l.Format
 		return imageIno(f.dir.remote, &img)
 	}
 	start := len(f.ino)
-	f.ino = l.AppendVersion(appendParts(f.ino, l.Ref.Name, l.Ref.Tag))
+	f.ino = l.AppendVersion(appendForm(appendParts(f.ino, l.Ref.Name, l.Ref.Tag), l.Format))
 	ino := inodeOf(f.ino)
 	f.ino = f.ino[:start]
 	return ino

@@ -16,6 +16,7 @@ type Entry struct {
 	tool   *Dir           // if it is a tool's directory
 	draft  *Draft         // if it is one
 	listed catalog.Listed // else, below a remote
+	other  bool           // it is that in another form
 }
 
 // Node returns what Lookup would return, or nil if that needs a request. Each call makes
@@ -30,6 +31,8 @@ func (e *Entry) Node() Node {
 		return &Dir{fs: e.in.fs, remote: e.in.remote, collection: e.listed.Collection}
 	case e.draft != nil:
 		return e.draft
+	case e.other:
+		return nil
 	}
 	if img := e.listed.Image(); img.Version != "" {
 		return newImage(e.in.fs, e.in.remote, img)

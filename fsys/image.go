@@ -73,7 +73,16 @@ func placeholderTime(img *backends.Image) time.Time {
 func imageIno(remote string, img *backends.Image) uint64 {
 	var space [512]byte
 	b := appendParts(space[:0], "image", remote, img.Ref.Collection, img.Ref.Name, img.Ref.Tag)
+	b = appendForm(b, img.Format)
 	return inodeOf(catalog.AppendVersion(b, img))
+}
+
+// appendForm tells an archive from the SIF of the same version.
+func appendForm(b []byte, format string) []byte {
+	if format == backends.FormatArchive {
+		b = appendParts(b, format)
+	}
+	return b
 }
 
 // Whole reports whether all bytes are here and verified, or in a local file: whether Open
@@ -132,6 +141,7 @@ func (i *Image) open(ctx context.Context) (*cache.Blob, error) {
 func (i *Image) RecordError(err error) {
 	if err != nil && !errors.Is(err, ErrRetry) && !errors.Is(err, context.Canceled) {
 		i.failure.Store(&err)
+		i.fs.cat.Failed(i.remote, i.img, err)
 	}
 }
 

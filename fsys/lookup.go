@@ -11,6 +11,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
+	"github.com/sregfs/sregfs/catalog"
 )
 
 // Lookup returns what name means in d for that caller: the same for all callers, except
@@ -175,16 +176,20 @@ func (d *Dir) isBare(name string) bool {
 }
 
 func (d *Dir) lookupImage(ctx context.Context, name string) (*Image, error) {
-	ref, _, err := parseFile(name)
+	ref, format, err := parseFile(name)
 	if err != nil {
 		return nil, err
 	}
 	ref.Collection = d.collection
-	return d.image(ctx, ref)
+	return d.image(ctx, ref, format)
 }
 
-func (d *Dir) image(ctx context.Context, ref backends.Ref) (*Image, error) {
+// image returns the image of ref, in that format if it has several.
+func (d *Dir) image(ctx context.Context, ref backends.Ref, format string) (*Image, error) {
 	img, err := d.fs.cat.Lookup(ctx, d.remote, ref)
+	if err == nil {
+		img, err = d.fs.cat.As(ctx, d.remote, img, format)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +203,7 @@ func (d *Dir) mustMatch(ctx context.Context, data *spool.Draft) *Image {
 	if target.Replaces != spool.OnlySame {
 		return nil
 	}
-	img, err := d.image(ctx, target.Ref)
+	img, err := d.image(ctx, target.Ref, "")
 	if err != nil {
 		return nil
 	}
@@ -216,7 +221,12 @@ func (d *Dir) lookupShort(ctx context.Context, name string) (Node, error) {
 		case e.Collection != "" && dirName(lastPart(e.Collection)) == name:
 			return &Dir{fs: d.fs, remote: d.remote, collection: e.Collection}, nil
 		case e.Collection == "" && isListedName(name, e.Image):
-			return d.image(ctx, e.Image.Ref)
+			return d.image(ctx, e.Image.Ref, e.Image.Format)
+		case catalog.HasForms(&e.Image):
+			e.Image.Format = backends.FormatArchive
+			if isListedName(name, e.Image) {
+				return d.image(ctx, e.Image.Ref, e.Image.Format)
+			}
 		}
 	}
 	return nil, nil

@@ -58,9 +58,10 @@ const Algorithm = "oci-archive2"
 
 // An Archive is the layout of one image's file. It does not change.
 type Archive struct {
-	pieces []piece
-	size   int64
-	sum    [sha256.Size]byte // of the manifest
+	pieces   []piece
+	size     int64
+	manifest []byte
+	sum      [sha256.Size]byte // of the manifest
 }
 
 // A piece is a part of the file: some text, or a blob.
@@ -92,7 +93,7 @@ func New(manifest []byte) (*Archive, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Archive{sum: sha256.Sum256(manifest)}
+	a := &Archive{manifest: manifest, sum: sha256.Sum256(manifest)}
 	return a, a.layOut(m.MediaType, manifest, blobs)
 }
 
@@ -221,12 +222,15 @@ func header(h tar.Header) ([]byte, error) {
 
 func padding(size int64) []byte { return make([]byte, (block-size%block)%block) }
 
+// Manifest returns the bytes of the manifest. The caller does not change them.
+func (a *Archive) Manifest() []byte { return a.manifest }
+
 // Size returns the size of the file in bytes.
 func (a *Archive) Size() int64 { return a.size }
 
 // Held returns about how many bytes of memory a takes.
 func (a *Archive) Held() int64 {
-	held := int64(0)
+	held := int64(len(a.manifest))
 	for _, p := range a.pieces {
 		held += perPiece + int64(len(p.text))
 	}

@@ -37,6 +37,9 @@ var (
 	_ backends.Pusher      = (*client)(nil)
 	_ backends.Deleter     = (*client)(nil)
 	_ backends.NameChecker = (*client)(nil)
+	_ backends.Layered     = (*client)(nil)
+
+	_ backends.ArchiveLister = (*client)(nil)
 )
 
 // Config is the [remotes.NAME] section of the configuration file for
@@ -51,6 +54,9 @@ type Config struct {
 	Entities []string `toml:"entities"`
 	// PushBy says by which way images are sent: one of the values below.
 	PushBy string `toml:"push_by"`
+	// Show is as what container images are shown that are in the OCI registry behind the
+	// library: one of backends.Shows. The default is the first of them.
+	Show string `toml:"show"`
 }
 
 // The values of Config.PushBy. "auto" is the OCI registry where the library has
@@ -74,6 +80,8 @@ type client struct {
 	entities []string
 	arch     string
 	way      string // of Config.PushBy
+	show     string // of Config.Show
+	cache    string // directory for what the registries remember; "" if there is none
 	login    *login
 	http     *http.Client
 	log      *slog.Logger
@@ -115,6 +123,9 @@ func newClient(env backends.Env, cfg Config) (*client, error) {
 	if !slices.Contains(ways, cfg.PushBy) {
 		return nil, fmt.Errorf("%w: push_by = %q%s", fs.ErrInvalid, cfg.PushBy, backends.DidYouMean(cfg.PushBy, ways))
 	}
+	if err := backends.CheckShow(cfg.Show); err != nil {
+		return nil, err
+	}
 	files := remoteFiles{home: env.Home, log: env.Logger()}
 	at, err := findEndpoint(cfg.URL, files)
 	if err != nil {
@@ -131,7 +142,7 @@ func newClient(env backends.Env, cfg Config) (*client, error) {
 	return &client{
 		links:      links{bounded.Map[string, link]{Max: maxLinks}},
 		registries: registries{all: bounded.Map[string, *registry]{Max: maxRegistries}},
-		address:    address{configured: at}, entities: cfg.Entities, arch: env.WantedArch(), way: cfg.PushBy, http: env.HTTP, log: env.Logger(),
+		address:    address{configured: at}, entities: cfg.Entities, arch: env.WantedArch(), way: cfg.PushBy, show: cfg.Show, cache: env.Cache, http: env.HTTP, log: env.Logger(),
 		login: &login{remote: env.Remote, secret: env.Secret, files: files, place: at}, partSize: bigUpload,
 	}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/archive"
 )
 
 // A name is an image in the library's words: library://entity/collection/container:tag.
@@ -80,10 +81,16 @@ func (c *client) CheckName(ref backends.Ref) error {
 	if ref.Tag != "" && (!tagRule.MatchString(ref.Tag) || hashRule.MatchString(ref.Tag)) {
 		return fmt.Errorf("%w: tag %.300q: up to 128 letters, digits and \"._+-\", and no digest", fs.ErrInvalid, ref.Tag)
 	}
-	if ref.Version != "" && hashOf(ref.Version) == "" && !archRule.MatchString(ref.Version) {
+	if ref.Version != "" && hashOf(ref.Version) == "" && !isArchive(ref.Version) && !archRule.MatchString(ref.Version) {
 		return fmt.Errorf("%w: version %.300q: want a digest (sha256:…) or an architecture (arm64)", fs.ErrInvalid, ref.Version)
 	}
 	return nil
+}
+
+// isArchive reports whether a version is the digest of an archive of a container image.
+func isArchive(version string) bool {
+	sum, ok := strings.CutPrefix(version, archive.Algorithm+":")
+	return ok && hashOf("sha256:"+sum) != ""
 }
 
 // hashOf returns a version as the library writes it, "sha256.<hex>" (or

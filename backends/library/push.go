@@ -130,7 +130,7 @@ func (p *sending) allowed(ctx context.Context) (img backends.Image, done bool, _
 func (p *sending) send(ctx context.Context) error {
 	way := p.c.way
 	if way == pushAuto || way == pushOCI {
-		at, err := p.c.registry(ctx, p.n, push)
+		at, err := p.c.registry(ctx, p.n, push, true)
 		switch {
 		case err != nil:
 			return err

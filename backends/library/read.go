@@ -17,8 +17,10 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/archive"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/ranged"
+	"github.com/sregfs/sregfs/backends/vsif"
 )
 
 const (
@@ -85,11 +87,15 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 	switch {
 	case hash != "":
 		reference = hash
+	case isArchive(ref.Version):
+		return c.container(ctx, ref, backends.NotFound("no container image has the archive %s", ref.Version))
 	case ref.Version != "":
 		arch = ref.Version
 	}
 	m, err := c.find(ctx, n, reference, arch)
 	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return c.container(ctx, ref, err)
 	case err != nil:
 		return backends.Image{}, err
 	case hash != "" && m.Hash != hash:
@@ -181,6 +187,12 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 	if n == 0 || img.Size >= 0 && off >= img.Size {
 		return http.NoBody, nil
 	}
+	switch {
+	case archive.IsDigest(img.Digest):
+		return c.openContainer(ctx, img, off, n)
+	case vsif.IsDigest(img.Digest):
+		return nil, errMadeOfLayers
+	}
 	span := ranged.Span{Off: off, N: n}
 	if at, ok := c.links.get(linkKey(img)); ok {
 		resp, err := c.follow(ctx, at, span) //nolint:bodyclose // Body does it
@@ -211,7 +223,7 @@ func stale(err error) bool {
 // openBranchImage reads from the OCI registry, where the layer has the digest of the
 // file. It returns nothing at all if there is no registry, or none that has it.
 func (c *client) openRegistryImage(ctx context.Context, img backends.Image, off, n int64) (io.ReadCloser, error) {
-	at, err := c.registry(ctx, split(img.Ref), pull)
+	at, err := c.registry(ctx, split(img.Ref), pull, true)
 	if at == nil || err != nil {
 		return nil, err
 	}

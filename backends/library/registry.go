@@ -84,8 +84,8 @@ func (b *registries) get(key string) (at *registry, known bool) {
 }
 
 // registry returns the OCI registry that has n's container; nil if the library has none
-// for it.
-func (c *client) registry(ctx context.Context, n name, access string) (*registry, error) {
+// for it. exists says that the library has the image, or is to get it.
+func (c *client) registry(ctx context.Context, n name, access string, exists bool) (*registry, error) {
 	key := n.path() + " " + access
 	if at, known := c.registries.get(key); known {
 		return at, nil
@@ -99,6 +99,9 @@ func (c *client) registry(ctx context.Context, n name, access string) (*registry
 		return at, nil
 	}
 	to, err := c.redirect(ctx, n, access)
+	if !exists && err != nil && !errors.Is(err, backends.ErrUnavailable) && !errors.Is(err, backends.ErrRateLimited) && ctx.Err() == nil {
+		return nil, nil // that says nothing of the others, nor of this one once it exists
+	}
 	if c.hasNoRegistry(access, err) {
 		life := noneLife
 		if errors.Is(err, backends.ErrBadAnswer) { // a proxy's page, perhaps
@@ -173,7 +176,10 @@ func (c *client) openRegistry(ctx context.Context, n name, access string, to red
 	// No credentials of other tools: those are for remotes of the registry itself.
 	env := backends.Env{
 		Remote: c.login.remote, Type: "oci", HTTP: c.awayClient(), Arch: c.arch, Log: c.log,
-		Config: map[string]any{"url": u.String(), "layout": "library"},
+		Config: map[string]any{"url": u.String(), "layout": "library"}, Cache: c.cache,
+	}
+	if c.show != "" {
+		env.Config["show"] = c.show
 	}
 	if to.Token != "" {
 		env.Config["auth"] = "bearer"

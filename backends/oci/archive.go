@@ -16,10 +16,20 @@ import (
 	"github.com/sregfs/sregfs/backends/internal/ranged"
 )
 
-// usual returns the format of an image of which nothing is known.
-func (p preset) usual() string {
-	if p.containers {
-		return backends.FormatArchive
+// guess returns the format that a tag most likely has.
+func (c *client) guess(repo, tag string) string {
+	usual := backends.FormatSIF
+	if c.preset.containers {
+		usual = backends.FormatArchive
+	}
+	format := c.manifests.guess(repo, tag, usual)
+	if format != backends.FormatArchive || c.config.Show == backends.FormatArchive || c.ListsArchives() {
+		return format
+	}
+	if f, ok := c.manifests.last(repo, tag); ok {
+		if f, ok := c.layered.shapes.Get(f.img.Version); ok && f.why != "" {
+			return format
+		}
 	}
 	return backends.FormatSIF
 }

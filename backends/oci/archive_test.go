@@ -60,7 +60,7 @@ func TestArchive(t *testing.T) {
 		img := smallImage(t, docker)
 		digest := reg.PushImage("a/image", "1", img)
 		want := archiveOf(t, img)
-		b := open(t, config{"url": reg.URL})
+		b := open(t, config{"url": reg.URL, "show": "oci.tar"})
 		got := mustStat(t, b, "a/image:1")
 		if got.Format != "oci.tar" || got.Size != int64(len(want)) || got.Version != digest || reg.Count("GET", "/blobs/") != 0 {
 			t.Errorf("%+v, with %d blobs read; want %d bytes of %s", got, reg.Count("GET", "/blobs/"), len(want), digest)
@@ -80,7 +80,7 @@ func TestArchive(t *testing.T) {
 		}
 		// By another process, and another name.
 		got.Ref.Tag = "none"
-		if !bytes.Equal(read(t, open(t, config{"url": reg.URL}), got, 5, 10), want[5:15]) {
+		if !bytes.Equal(read(t, open(t, config{"url": reg.URL, "show": "oci.tar"}), got, 5, 10), want[5:15]) {
 			t.Error("other bytes by version")
 		}
 	}
@@ -97,7 +97,7 @@ func TestArchive_architectures(t *testing.T) {
 			"platform": map[string]string{"architecture": arch, "os": "linux"}})
 	}
 	reg.PutManifest("a/multi", "1", ocitest.OCIIndex, map[string]any{"schemaVersion": 2, "mediaType": ocitest.OCIIndex, "manifests": entries})
-	b := open(t, config{"url": reg.URL})
+	b := open(t, config{"url": reg.URL, "show": "oci.tar"})
 	for name, same := range map[string]string{"a/multi:1": "a/multi:only-amd64", "a/multi:1@arm64": "a/multi:only-arm64"} {
 		if got, want := mustStat(t, b, name), mustStat(t, b, same); got.Version != want.Version || got.Digest != want.Digest || got.Format != "oci.tar" {
 			t.Errorf("%s is %+v, want the version of %+v", name, got, want)
@@ -114,7 +114,7 @@ func TestArchive_listed(t *testing.T) {
 	reg.PushImage("a/image", "2", smallImage(t, true))
 	reg.PushSIF("a/image", "sif", []byte("x"), nil)
 	reg.PushSIF("a/other", "1", []byte("x"), nil)
-	b := open(t, config{"url": reg.URL})
+	b := open(t, config{"url": reg.URL, "show": "oci.tar"})
 	formats := func() map[string]string {
 		got := map[string]string{}
 		for e, err := range b.List(t.Context(), "a") {
@@ -154,7 +154,7 @@ func TestManifestsAreKept(t *testing.T) {
 	want := archiveOf(t, img)
 	dir := t.TempDir()
 	again := func() remote {
-		return open(t, config{"url": reg.URL}, func(env *backends.Env) { env.Cache = dir })
+		return open(t, config{"url": reg.URL, "show": "oci.tar"}, func(env *backends.Env) { env.Cache = dir })
 	}
 	first := mustStat(t, again(), "a/image:1")
 	if n := reg.Count("GET", "/manifests/"); n != 1 {
@@ -206,7 +206,7 @@ func TestArchive_moved(t *testing.T) {
 	reg := ocitest.Start(t, ocitest.Options{Delete: true})
 	img := smallImage(t, false)
 	reg.PushImage("a/image", "1", img)
-	b := open(t, config{"url": reg.URL})
+	b := open(t, config{"url": reg.URL, "show": "oci.tar"})
 	old := mustStat(t, b, "a/image:1")
 	reg.PushSIF("a/image", "1", []byte("x"), nil)
 	if got := read(t, b, old, 0, -1); !bytes.Equal(got, archiveOf(t, img)) {
@@ -262,7 +262,7 @@ func TestArchive_faults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			blobs := 0
-			b := open(t, config{"url": reg.URL}, func(env *backends.Env) {
+			b := open(t, config{"url": reg.URL, "show": "oci.tar"}, func(env *backends.Env) {
 				next := env.HTTP.Transport
 				env.HTTP.Transport = roundTripper(func(req *http.Request) (*http.Response, error) {
 					if strings.Contains(req.URL.Path, "/blobs/") {
@@ -312,7 +312,7 @@ func TestArchive_pushedBySkopeo(t *testing.T) {
 	for i, format := range []string{"oci", "v2s2"} {
 		name := fmt.Sprintf("a/image:%d", i)
 		skopeo("copy", "--insecure-policy", "--dest-tls-verify=false", "--format", format, "oci-archive:"+file, "docker://"+reg.Host+"/"+name)
-		b := open(t, config{"url": reg.URL})
+		b := open(t, config{"url": reg.URL, "show": "oci.tar"})
 		got := mustStat(t, b, name)
 		out := filepath.Join(t.TempDir(), "out.oci.tar")
 		if err := os.WriteFile(out, read(t, b, got, 0, -1), 0o600); err != nil {

@@ -136,7 +136,7 @@ func (c *client) listTags(ctx context.Context, collection string, images []strin
 		for tags := range first.pages {
 			for _, tag := range tags {
 				ref := backends.Ref{Collection: collection, Name: first.name, Tag: tag}
-				format := c.manifests.guess(c.repository(ref), tag, c.preset.usual())
+				format := c.guess(c.repository(ref), tag)
 				if !yield(backends.Entry{Image: backends.Image{Ref: ref, Size: -1, Format: format}}, nil) {
 					return
 				}

@@ -51,10 +51,10 @@ func (s store) has(repo, reference string) bool {
 
 // manifest returns the one with that digest, if it is here and whole.
 func (s store) manifest(repo, reference string) (manifest, bool) {
-	if s.pack == nil || !isDigest(reference) {
+	if !isDigest(reference) {
 		return manifest{}, false
 	}
-	mediaType, body, ok := bytes.Cut(s.pack.get(entryOf(repo, reference)), []byte("\n"))
+	mediaType, body, ok := bytes.Cut(s.text(repo, reference), []byte("\n"))
 	if !ok || digest.Digest(reference).Algorithm().FromBytes(body).String() != reference {
 		return manifest{}, false
 	}
@@ -63,7 +63,7 @@ func (s store) manifest(repo, reference string) (manifest, bool) {
 
 // keep stores what reference led to.
 func (s store) keep(repo, reference string, m manifest) {
-	if s.pack == nil || len(m.body) > maxStored {
+	if len(m.body) > maxStored {
 		return
 	}
 	s.put(repo, m.digest, append([]byte(m.mediaType+"\n"), m.body...))
@@ -78,10 +78,7 @@ const kindOf = "the kind of image"
 // kind returns the format of the image of a repository that was seen last, "" if
 // none was.
 func (s store) kind(repo string) string {
-	if s.pack == nil {
-		return ""
-	}
-	text := string(s.pack.get(entryOf(repo, kindOf)))
+	text := string(s.text(repo, kindOf))
 	if !slices.Contains(backends.Formats(), text) {
 		return ""
 	}
@@ -89,12 +86,23 @@ func (s store) kind(repo string) string {
 }
 
 func (s store) keepKind(repo, format string) {
-	if s.pack != nil && format != "" && s.kind(repo) != format {
+	if format != "" && s.kind(repo) != format {
 		s.put(repo, kindOf, []byte(format))
 	}
 }
 
+// text returns what is kept, nil if nothing is.
+func (s store) text(repo, reference string) []byte {
+	if s.pack == nil {
+		return nil
+	}
+	return s.pack.get(entryOf(repo, reference))
+}
+
 func (s store) put(repo, reference string, text []byte) {
+	if s.pack == nil {
+		return
+	}
 	if err := s.pack.put(entryOf(repo, reference), text); err != nil {
 		s.log.Debug("a manifest could not be kept", "file", s.pack.path, "err", err)
 	}

@@ -55,6 +55,9 @@ func (c *client) Move(ctx context.Context, img backends.Image, to backends.Ref, 
 	}
 	c.catalog.forget()
 	c.manifests.add(m.to, m.newTag, c.arch, f)
+	if img, err := c.shown(ctx, m.to, f.img); err == nil {
+		f.img = img
+	}
 	return c.named(f.img, to), nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/archive"
 )
 
 // The grammar is that of the OCI distribution specification 1.1, "Pulling
@@ -44,7 +45,7 @@ func (c *client) CheckName(ref backends.Ref) error {
 		return fmt.Errorf("%w: tag %q: an OCI tag has up to 128 letters, digits, \"_\", \".\" or \"-\" and does not begin with \".\" or \"-\"",
 			fs.ErrInvalid, ref.Tag)
 	}
-	if ref.Version != "" && !isDigest(ref.Version) && !archRule.MatchString(ref.Version) {
+	if ref.Version != "" && !isDigest(ref.Version) && !isArchive(ref.Version) && !archRule.MatchString(ref.Version) {
 		return fmt.Errorf("%w: version %q: want a digest (sha256:…) or an architecture (arm64)", fs.ErrInvalid, ref.Version)
 	}
 	return nil
@@ -61,6 +62,11 @@ func checkRepository(repo string) error {
 		}
 	}
 	return nil
+}
+
+func isArchive(s string) bool {
+	sum, ok := strings.CutPrefix(s, archive.Algorithm+":")
+	return ok && isDigest("sha256:"+sum)
 }
 
 func isDigest(s string) bool { return digestRule.MatchString(s) }

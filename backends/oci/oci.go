@@ -39,6 +39,9 @@ var (
 	_ backends.Deleter     = (*client)(nil)
 	_ backends.Mover       = (*client)(nil)
 	_ backends.NameChecker = (*client)(nil)
+	_ backends.Layered     = (*client)(nil)
+
+	_ backends.ArchiveLister = (*client)(nil)
 )
 
 // Config is the [remotes.NAME] section of the configuration file for
@@ -62,6 +65,9 @@ type Config struct {
 	// Layout is how an image is pushed: "" as with oras://, "library" as the
 	// registry behind a Sylabs library wants it.
 	Layout string `toml:"layout"`
+	// Show is as what container images are shown: one of backends.Shows. The default is the
+	// first of them.
+	Show string `toml:"show"`
 
 	// API is where the service's own API is, for listings.
 	API string `toml:"api"`
@@ -97,6 +103,7 @@ type client struct {
 	manifests manifestCache   // manifests seen
 	store     store           // the same, on the disk
 	archives  archives        // container images seen
+	layered   layered         // the same, as SIFs
 	redirects redirects       // where blobs were redirected to
 	catalog   catalogs        // the repositories, for a moment
 	limits    limits          // what the service still allows
@@ -130,6 +137,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		config: cfg, preset: p, base: base, namespace: namespace, arch: env.WantedArch(), chunk: cmp.Or(p.chunk, chunkSize), log: env.Logger(),
 	}
 	c.manifests.images.Max, c.manifests.tags.Max = maxKnown, maxKnown
+	c.layered.shapes.Max, c.layered.configs.Max = maxKnown, maxConfigs
 	c.store = newStore(env.Cache, c.log)
 	c.limits.log = c.log
 	plain := *env.HTTP
@@ -141,7 +149,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		return nil, err
 	}
 	if p.withoutList {
-		return withoutList{c, c, c, c, c, c, c, c, c}, nil
+		return withoutList{c, c, c, c, c, c, c, c, c, c, c}, nil
 	}
 	return c, nil
 }
@@ -154,7 +162,7 @@ func (cfg Config) check() error {
 	case cfg.Layout != "" && cfg.Layout != layoutLibrary:
 		return fmt.Errorf("%w: layout = %q%s", fs.ErrInvalid, cfg.Layout, backends.DidYouMean(cfg.Layout, []string{layoutLibrary}))
 	}
-	return nil
+	return backends.CheckShow(cfg.Show)
 }
 
 // dockerHub is where docker.io answers.

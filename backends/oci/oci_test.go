@@ -36,6 +36,7 @@ type remote struct {
 	backends.Deleter
 	backends.Mover
 	backends.NameChecker
+	backends.Layered
 }
 
 var testTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -54,7 +55,7 @@ func open(t *testing.T, cfg config, change ...func(*backends.Env)) remote {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return remote{b, b.(backends.Lister), b.(backends.Pusher), b.(backends.Deleter), b.(backends.Mover), b.(backends.NameChecker)}
+	return remote{b, b.(backends.Lister), b.(backends.Pusher), b.(backends.Deleter), b.(backends.Mover), b.(backends.NameChecker), b.(backends.Layered)}
 }
 
 func ref(t *testing.T, s string) backends.Ref {

@@ -120,6 +120,8 @@ type withoutList struct {
 	backends.Deleter
 	backends.Mover
 	backends.NameChecker
+	backends.Layered
+	backends.ArchiveLister
 	backends.Knocker
 	backends.LoginChecker
 	backends.Limited
@@ -128,7 +130,7 @@ type withoutList struct {
 
 // decode reads the configuration of a remote. Errors: fs.ErrInvalid.
 func (p preset) decode(env backends.Env) (Config, error) {
-	known := append([]string{"url", "namespace", "credentials", "auth_host"}, p.keys...)
+	known := append([]string{"url", "namespace", "credentials", "auth_host", "show"}, p.keys...)
 	for _, key := range slices.Sorted(maps.Keys(env.Config)) {
 		if !slices.Contains(known, key) {
 			return Config{}, fmt.Errorf("%w: remote %s has no setting %q for type %q%s",

@@ -9,15 +9,17 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"strings"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/archive"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/ranged"
+	"github.com/sregfs/sregfs/backends/vsif"
 )
 
-// Stat finds the image by its tag; by the digest of its manifest or of the file
-// itself if ref.Version is one; and else the tag's image for the architecture
+// Stat finds the image by its tag; by the digest of its manifest, of the file itself or of
+// its archive if ref.Version is one; and else the tag's image for the architecture
 // that ref.Version names.
 func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, error) {
 	if err := c.CheckName(ref); err != nil {
@@ -32,11 +34,17 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 		f, err = c.resolve(ctx, repo, ref.Tag, c.arch)
 	case isDigest(ref.Version):
 		f.img, err = c.statDigest(ctx, repo, ref)
+	case archive.IsDigest(ref.Version):
+		img, err := c.statArchive(ctx, repo, ref)
+		return c.named(img, ref), err
 	default:
 		f, err = c.resolve(ctx, repo, ref.Tag, ref.Version)
 		if err == nil && f.top == f.img.Version {
 			err = backends.NotFound("%s is one image and does not say for which architecture", ref.Tag)
 		}
+	}
+	if err == nil {
+		f.img, err = c.shown(ctx, repo, f.img)
 	}
 	if err != nil {
 		return backends.Image{}, err
@@ -54,7 +62,7 @@ func (c *client) named(img backends.Image, ref backends.Ref) backends.Image {
 	}
 	// What Apptainer pulls it by.
 	scheme := "oras://"
-	if img.Format == backends.FormatArchive {
+	if img.Format == backends.FormatArchive || vsif.IsDigest(img.Digest) {
 		scheme = "docker://"
 	}
 	img.URL = scheme + host + "/" + c.repository(ref)
@@ -89,6 +97,22 @@ func (c *client) statDigest(ctx context.Context, repo string, ref backends.Ref) 
 		return backends.Image{}, err
 	}
 	return backends.Image{Size: size, Digest: ref.Version, Version: ref.Version, Format: "sif"}, nil
+}
+
+// statArchive finds the container image of an archive: by its manifest, of which the digest of
+// the archive has the SHA-256, or by a tag, for registries that know it by its SHA-512.
+func (c *client) statArchive(ctx context.Context, repo string, ref backends.Ref) (backends.Image, error) {
+	f, err := c.resolve(ctx, repo, "sha256"+strings.TrimPrefix(ref.Version, archive.Algorithm), c.arch)
+	if errors.Is(err, fs.ErrNotExist) && ref.Tag != "" {
+		f, err = c.resolve(ctx, repo, ref.Tag, c.arch)
+	}
+	if err == nil && f.img.Digest != ref.Version {
+		err = backends.NotFound("no container image has the archive %s", ref.Version)
+	}
+	if err != nil {
+		return backends.Image{}, err
+	}
+	return f.img, nil
 }
 
 // blobSize asks for the size of a blob, fs.ErrNotExist if there is none.
@@ -138,6 +162,9 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 	}
 	if archive.IsDigest(img.Digest) {
 		return c.openArchive(ctx, img, off, n)
+	}
+	if vsif.IsDigest(img.Digest) {
+		return nil, fmt.Errorf("%w: a file that is made of layers is not read by itself", errors.ErrUnsupported)
 	}
 	if !isDigest(img.Digest) || img.Size < 0 {
 		ref := img.Ref

@@ -11,8 +11,10 @@ import (
 )
 
 const (
-	partSize = 4 << 20 // of one request for a part of a large layer
-	maxAhead = 4       // such requests under way for one layer
+	// A request for a part of a large layer brings partSize bytes, and maxAhead of them are
+	// under way. What they brought is lost when the program ends: no more than a span.
+	partSize = 1 << 20
+	maxAhead = span / partSize
 )
 
 // A body is a range of a layer as it is in the registry: in one request, or in several

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"sort"
 	"sync"
 	"time"
@@ -28,6 +29,8 @@ type Options struct {
 
 	Dir    string // where the indexes of layers are kept, "" if nowhere
 	Origin string // who vouches for what was not verified: a name of a file
+	// Whole opens a whole file of the cache by the name that Held was told; nil if it is not there.
+	Whole  func(name string) *os.File
 	Digest string // of the image, see vsif.Digest
 	Size   int64  // of its file, in bytes
 }
@@ -233,6 +236,16 @@ func (im *Image) Open(ctx context.Context, src Source, opts backends.TransferOpt
 	return t
 }
 
+// Held tells that the file is whole under a name: other images with the same layers take them from there.
+func (im *Image) Held(name string) {
+	im.mu.Lock()
+	plan, all := im.plan, im.layers
+	im.mu.Unlock()
+	for i, l := range all {
+		l.note(held{name, plan.Layers[i].Offset})
+	}
+}
+
 // Damage returns what is wrong with the image for good, nil if nothing is.
 func (im *Image) Damage() error {
 	im.mu.Lock()
@@ -389,17 +402,18 @@ func (m *made) fill(p []byte, off int64, expand func(e vsif.Expansion, p []byte,
 	return nil
 }
 
-// nextPiece returns where from off on something stands that no layer has, or end.
-func (im *Image) nextPiece(off, end int64) int64 {
+// NextData returns the first stretch from off on that is no hole; ok is false if there is
+// none. Where nothing is known yet, all is data.
+func (im *Image) NextData(off int64) (start, end int64, ok bool) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	if im.made == nil {
-		return off
+		return off, im.opts.Size, off < im.opts.Size
 	}
-	next := end
+	start, end = im.opts.Size, im.opts.Size
 	note := func(at, size int64) {
-		if at+size > off {
-			next = min(next, max(at, off))
+		if at+size > off && at < start {
+			start, end = max(at, off), at+size
 		}
 	}
 	for _, one := range im.made.pieces {
@@ -408,5 +422,10 @@ func (im *Image) nextPiece(off, end int64) int64 {
 	for _, one := range im.made.expanded {
 		note(one.Offset, one.Stored())
 	}
-	return next
+	for i, l := range im.layers {
+		if size, ok := l.known(); ok {
+			note(im.plan.Layers[i].Offset, size)
+		}
+	}
+	return start, end, start < im.opts.Size
 }

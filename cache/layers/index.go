@@ -42,7 +42,8 @@ type record struct {
 	Next    int64        // where in the tar the header behind them begins
 	Sums    [][]byte     // SHA-256 of further chunks of the tar
 	Point   *point       // where inflating can begin
-	End     *end         // the last record
+	End     *end         // no more of it follows
+	Held    *held        // a file that has the tar; behind the end
 }
 
 // A point is where reading a layer can begin: Point.Out bytes behind the start of its tar.
@@ -55,6 +56,12 @@ type point struct {
 // An end is what is known of a layer that was read to its end and found right.
 type end struct {
 	Size int64 // of the tar, in bytes
+}
+
+// A held is a file in the cache that has the tar of the layer.
+type held struct {
+	Name   string // see Options.Whole
+	Offset int64  // of the tar in it
 }
 
 const (

@@ -4,6 +4,8 @@ package layers
 
 import (
 	"context"
+	"os"
+	"slices"
 	"sort"
 	"sync"
 
@@ -33,6 +35,7 @@ type layer struct {
 	next   int64  // where in the tar the header begins that is to be read next
 	count  int    // headers before it
 	whole  int64  // bytes of the tar, once it was found right; else -1
+	held   []held // the last one first
 }
 
 // A ref is a point whose window is in the index.
@@ -41,7 +44,10 @@ type ref struct {
 	at      int64 // of its record
 }
 
-const sumSize = 32
+const (
+	sumSize = 32
+	maxHeld = 8 // files with one layer that are remembered
+)
 
 func newLayer(d backends.Image, tar digest.Digest, bound int64, compression vsif.Compression, dir, from string) (*layer, error) {
 	l := &layer{blob: digest.Digest(d.Digest), size: d.Size, tar: tar, bound: bound, compression: compression,
@@ -55,6 +61,11 @@ func newLayer(d backends.Image, tar digest.Digest, bound int64, compression vsif
 // learn takes a record of the index into account, which stands at an offset of it. Call
 // with mu held, once the layer is in use.
 func (l *layer) learn(r record, at int64) {
+	if r.Held != nil {
+		l.held = slices.Insert(slices.DeleteFunc(l.held, func(h held) bool { return h == *r.Held }), 0, *r.Held)
+		l.held = l.held[:min(len(l.held), maxHeld)]
+		return
+	}
 	l.next, l.count = r.Next, l.count+len(r.Entries)
 	for _, sum := range r.Sums {
 		l.sums = append(l.sums, sum...)
@@ -80,6 +91,29 @@ func (l *layer) extend(r record) error {
 		return l.index.finish(l.dir, l.blob)
 	}
 	return nil
+}
+
+// note remembers a file that has the tar. That it is not remembered costs fetching it again.
+func (l *layer) note(h held) {
+	l.mu.Lock()
+	known := l.whole < 0 || slices.Contains(l.held, h)
+	l.mu.Unlock()
+	if !known {
+		_ = l.extend(record{Held: &h})
+	}
+}
+
+// holder returns a file that has the tar, and where; nil if there is none.
+func (l *layer) holder(whole func(name string) *os.File) (*os.File, int64) {
+	l.mu.Lock()
+	all := slices.Clone(l.held)
+	l.mu.Unlock()
+	for _, h := range all {
+		if f := whole(h.Name); f != nil {
+			return f, h.Offset
+		}
+	}
+	return nil, 0
 }
 
 // last returns where in the tar the last point is.

@@ -4,9 +4,12 @@ package layers
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -33,6 +36,9 @@ type transfer struct {
 	urgent bool
 	body   *body // of the layer, if it is read now
 
+	file   *os.File // another one that has the tar; nil if none has
+	fileAt int64    // where
+	asked  bool     // whether there is one
 	stream *stream
 	at     int64  // where in the tar the next chunk begins that the stream gives
 	buf    []byte // a chunk
@@ -67,8 +73,8 @@ func (t *transfer) fill() error {
 		defer func() { t.begun, t.first = time.Now(), t.pos }()
 	}
 	if region, _, _ := t.image.partOf(t.pos); region != t.region {
-		t.stop()
-		t.region = region
+		t.Close()
+		t.region, t.asked = region, false
 	}
 	if t.region < 0 {
 		made, err := t.image.build(t.ctx, t.src, t.opts)
@@ -92,6 +98,9 @@ func (t *transfer) tar(off int64) ([]byte, error) {
 	l := t.image.layers[t.region]
 	clear(t.buf)
 	if size, ok := l.known(); ok && off >= size {
+		return t.buf, nil
+	}
+	if t.copied(l, off) {
 		return t.buf, nil
 	}
 	if t.stream != nil && t.at != off {
@@ -120,6 +129,36 @@ func (t *transfer) tar(off int64) ([]byte, error) {
 		case at >= off:
 			return t.buf, nil
 		}
+	}
+}
+
+// copied reads a chunk of the tar out of another file that has it, and reports whether that
+// is the right one.
+func (t *transfer) copied(l *layer, off int64) bool {
+	if !t.asked {
+		t.asked = true
+		t.file, t.fileAt = l.holder(t.image.opts.Whole)
+	}
+	size, whole := l.known()
+	if t.file == nil || !whole {
+		return false
+	}
+	b := t.buf[:min(size-off, chunks.Size)]
+	_, err := t.file.ReadAt(b, t.fileAt+off)
+	sum := sha256.Sum256(b)
+	if known, ok := l.sum(chunkOf(off)); err == nil && ok && bytes.Equal(sum[:], known) {
+		return true
+	}
+	t.leave()
+	clear(t.buf)
+	return false
+}
+
+// leave closes the other file.
+func (t *transfer) leave() {
+	if t.file != nil {
+		t.file.Close()
+		t.file = nil
 	}
 }
 
@@ -172,7 +211,10 @@ func (t *transfer) stop() {
 }
 
 // Close ends the transfer.
-func (t *transfer) Close() { t.stop() }
+func (t *transfer) Close() {
+	t.stop()
+	t.leave()
+}
 
 func (t *transfer) isUrgent() bool { return t.urgent }
 
@@ -207,15 +249,17 @@ func (t *transfer) Hole() int64 {
 	if len(t.left) > 0 || t.pos%chunks.Size != 0 {
 		return 0
 	}
-	to := t.pos
-	if t.region >= 0 {
+	to, _, ok := t.image.NextData(t.pos)
+	if to = min(to, t.end); !ok {
+		to = t.end
+	}
+	if t.region >= 0 { // what of the tar is not known is data
 		off := t.pos - t.image.plan.Layers[t.region].Offset
-		if size, ok := t.image.layers[t.region].known(); ok && off >= size {
-			_, _, to = t.image.partOf(t.pos)
-			to = min(to, t.end)
+		if size, ok := t.image.layers[t.region].known(); !ok || off < size {
+			return 0
 		}
-	} else {
-		to = t.image.nextPiece(t.pos, t.end)
+		_, _, end := t.image.partOf(t.pos)
+		to = min(end, t.end)
 	}
 	if to == t.image.plan.Size {
 		return to - t.pos

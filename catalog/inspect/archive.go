@@ -43,6 +43,20 @@ type Layer struct {
 	CreatedBy string `json:"createdBy,omitempty"`
 }
 
+// Step is one step of the build of a container image.
+type Step struct {
+	Created   string `json:"created,omitempty"` // RFC 3339
+	CreatedBy string `json:"createdBy,omitempty"`
+	Comment   string `json:"comment,omitempty"`
+	Empty     bool   `json:"empty,omitempty"` // it made no layer
+}
+
+// Base is the image that a container image was built from, as its annotations say.
+type Base struct {
+	Name   string `json:"name,omitempty"`
+	Digest string `json:"digest,omitempty"`
+}
+
 // isTar looks for the magic of POSIX.1-1988 and of GNU tar.
 func isTar(head []byte) bool { return len(head) >= 512 && string(head[257:262]) == "ustar" }
 
@@ -87,16 +101,50 @@ func (f *Facts) readManifest(t *ociTar, sum digest.Digest) {
 		f.note("manifest", err)
 		return
 	}
-	for _, layer := range m.Layers {
-		f.Layers = append(f.Layers, Layer{Digest: text([]byte(layer.Digest)), MediaType: text([]byte(layer.MediaType)), Size: layer.Size})
-	}
-	f.ID = text([]byte(m.Config.Digest))
+	f.takeManifest(&m)
 	var config ocispec.Image
 	if err := t.document(blobName(m.Config.Digest), &config); err != nil {
 		f.note("configuration", err)
 		return
 	}
 	f.takeConfig(&config)
+}
+
+// Container returns the facts of a container image that is shown as a SIF, of which only
+// these two documents are at hand.
+func Container(manifest, config []byte) *Facts {
+	f := &Facts{Format: "sif"}
+	err := guard(func() error { f.readDocuments(manifest, config); return nil })
+	if err != nil {
+		f.note("the image", err)
+	}
+	return f
+}
+
+func (f *Facts) readDocuments(manifest, config []byte) {
+	var m ocispec.Manifest
+	if err := json.Unmarshal(manifest, &m); err != nil {
+		f.note("manifest", err)
+		return
+	}
+	f.takeManifest(&m)
+	var c ocispec.Image
+	if err := json.Unmarshal(config, &c); err != nil {
+		f.note("configuration", err)
+		return
+	}
+	f.takeConfig(&c)
+}
+
+func (f *Facts) takeManifest(m *ocispec.Manifest) {
+	for _, layer := range m.Layers {
+		f.Layers = append(f.Layers, Layer{Digest: text([]byte(layer.Digest)), MediaType: text([]byte(layer.MediaType)), Size: layer.Size})
+	}
+	f.ID = text([]byte(m.Config.Digest))
+	base := Base{Name: text([]byte(m.Annotations[ocispec.AnnotationBaseImageName])), Digest: text([]byte(m.Annotations[ocispec.AnnotationBaseImageDigest]))}
+	if base != (Base{}) {
+		f.Base = &base
+	}
 }
 
 // takeConfig takes what the configuration tells; all of it came out of one
@@ -120,6 +168,11 @@ func (f *Facts) takeConfig(c *ocispec.Image) {
 	// Not each step of a build makes a layer.
 	next := 0
 	for _, step := range c.History {
+		s := Step{CreatedBy: text([]byte(step.CreatedBy)), Comment: text([]byte(step.Comment)), Empty: step.EmptyLayer}
+		if step.Created != nil {
+			s.Created = stamp(step.Created.Round(time.Second))
+		}
+		f.History = append(f.History, s)
 		if step.EmptyLayer || next == len(f.Layers) {
 			continue
 		}

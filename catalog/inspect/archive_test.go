@@ -18,7 +18,8 @@ const (
 		"ExposedPorts":{"80/tcp":{},"22/tcp":{}},"Labels":{"maintainer":"vsoch\u0000"}},
 		"history":[{"created_by":"ADD x"},{"created_by":"ENV y","empty_layer":true},{"created_by":"RUN z"},{"created_by":"one too many"}]}`
 	testManifest = `{"schemaVersion":2,"config":{"mediaType":"c","digest":"sha256:CONFIG","size":9},
-		"layers":[{"mediaType":"l","digest":"sha256:LAYER","size":700},{"mediaType":"l","digest":"sha256:OTHER","size":8}]}`
+		"layers":[{"mediaType":"l","digest":"sha256:LAYER","size":700},{"mediaType":"l","digest":"sha256:OTHER","size":8}],
+		"annotations":{"org.opencontainers.image.base.name":"docker.io/library/debian:12","org.opencontainers.image.base.digest":"sha256:BASE"}}`
 	testIndex = `{"schemaVersion":2,"manifests":[{"digest":"sha256:MANIFEST","size":1}]}`
 )
 
@@ -58,6 +59,14 @@ func TestReadArchive(t *testing.T) {
 			{Digest: names.Replace("sha256:LAYER"), MediaType: "l", Size: 700, CreatedBy: "ADD x"},
 			{Digest: names.Replace("sha256:OTHER"), MediaType: "l", Size: 8, CreatedBy: "RUN z"},
 		},
+		History: []Step{{CreatedBy: "ADD x"}, {CreatedBy: "ENV y", Empty: true}, {CreatedBy: "RUN z"}, {CreatedBy: "one too many"}},
+		Base:    &Base{Name: "docker.io/library/debian:12", Digest: "sha256:BASE"},
+	}
+	// The same of its two documents, as of a SIF.
+	asSIF := *want
+	asSIF.Format = "sif"
+	if diff := cmp.Diff(&asSIF, Container([]byte(names.Replace(testManifest)), []byte(testConfig)), cmp.AllowUnexported(Facts{})); diff != "" {
+		t.Errorf("its documents (-want +got):\n%s", diff)
 	}
 	for name, files := range map[string][]string{
 		"ours":  {"blobs/sha256/MANIFEST", testManifest, "blobs/sha256/CONFIG", testConfig, "index.json", testIndex, "blobs/sha256/LAYER", layer},
@@ -96,7 +105,7 @@ func TestReadArchive_broken(t *testing.T) {
 		"bad digest":         {tarFile(t, "index.json", `{"manifests":[{"digest":"../x"}]}`), "oci.tar", 1},
 		"bad manifest":       {tarFile(t, "index.json", testIndex, "blobs/sha256/MANIFEST", "<html>"), "oci.tar", 1},
 		"huge manifest":      {tarFile(t, "index.json", testIndex, "blobs/sha256/MANIFEST", strings.Repeat(" ", maxDocument+1)), "oci.tar", 1},
-		"cut":                {whole[:512+1000], "oci.tar", 1},
+		"cut":                {whole[:1024+1000], "oci.tar", 1},
 		"damaged header":     {append(bytes.Clone(whole[:1024]), bytes.Repeat([]byte("x"), 2048)...), "oci.tar", 1},
 	} {
 		f := read(t, c.file)

@@ -53,8 +53,10 @@ type Facts struct {
 	Environment map[string]string `json:"environment,omitempty"` // file name in .singularity.d/env to its text
 	Signatures  []Signature       `json:"signatures,omitempty"`
 	Config      *Config           `json:"config,omitempty"` // of a container image
-	Layers      []Layer           `json:"layers,omitempty"` // likewise
-	Notes       []string          `json:"notes,omitempty"`  // what could not be read, and why
+	Layers      []Layer           `json:"layers,omitempty"` // likewise, and so the next two
+	History     []Step            `json:"history,omitempty"`
+	Base        *Base             `json:"base,omitempty"`
+	Notes       []string          `json:"notes,omitempty"` // what could not be read, and why
 
 	texts int // bytes taken so far
 }

@@ -4,6 +4,7 @@ package inspect
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -91,10 +92,35 @@ func (f *Facts) readSIF(p *pager) {
 		f.Descriptors = append(f.Descriptors, describe(d))
 		f.readObject(p, d, all)
 	}
+	f.readContainer(p, all)
 	if root, ok := rootFS(all); ok {
 		f.readTree(p, root.Offset(), root.Size())
 	}
 	f.readMetadata(p, all)
+}
+
+// readContainer takes what is told of the container image that a SIF was laid out from
+// (package vsif).
+func (f *Facts) readContainer(p *pager, all []sif.Descriptor) {
+	documents := map[string][]byte{"oci-manifest.json": nil, "oci-image.json": nil}
+	found := 0
+	for _, d := range all {
+		if text, wanted := documents[d.Name()]; !wanted || text != nil || d.DataType() != sif.DataGenericJSON {
+			continue
+		}
+		data, err := objectData(p, d)
+		if err != nil {
+			f.note(d.Name(), err)
+			return
+		}
+		documents[d.Name()] = data
+		found++
+	}
+	if found == len(documents) {
+		created := f.Created
+		f.readDocuments(documents["oci-manifest.json"], documents["oci-image.json"])
+		f.Created = cmp.Or(f.Created, created)
+	}
 }
 
 func describe(d sif.Descriptor) Descriptor {

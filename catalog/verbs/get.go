@@ -51,7 +51,21 @@ func (v *reader) findFrom(ctx context.Context, uri, without string) (catalog.Rem
 		return r, backends.Image{}, err
 	}
 	img, err := v.cat.Lookup(ctx, r.Name, ref)
+	if err == nil {
+		_, format := backends.CutExt(uri)
+		img, err = v.cat.As(ctx, r.Name, img, format)
+	}
 	return r, img, err
+}
+
+// likeFile adds to a URI the extension of the file that is to be written, if it has none: what
+// a container image is copied as, that tells.
+func likeFile(uri, file string) string {
+	_, format := backends.CutExt(uri)
+	if _, wanted := backends.CutExt(file); format == "" && wanted == backends.FormatArchive {
+		uri += backends.Ext(wanted)
+	}
+	return uri
 }
 
 // withImage calls use with the image that uri means, and once more if that was replaced

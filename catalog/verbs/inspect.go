@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/vsif"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/inspect"
@@ -38,21 +39,34 @@ func (v *reader) Inspect(ctx context.Context, uri string) (Inspection, error) {
 }
 
 func (v *reader) inspect(ctx context.Context, r catalog.Remote, img backends.Image, uri string) (Inspection, error) {
-	content, err := v.peek(ctx, r, img)
-	if err != nil {
-		return Inspection{}, err
-	}
-	defer content.Close()
-	facts, err := inspect.Read(ctx, content.r, content.size)
+	facts, size, err := v.facts(ctx, r, img)
 	if err != nil {
 		return Inspection{}, fmt.Errorf("inspect %s: %w", uri, err)
 	}
 	rec := v.record(r.Name, img)
 	if rec.Size < 0 {
-		rec.Size = content.size
+		rec.Size = size
 	}
 	rec.Path, err = v.pathOf(ctx, r, img)
 	return Inspection{Record: rec, Facts: facts}, err
+}
+
+// facts reads those of an image, and its size.
+func (v *reader) facts(ctx context.Context, r catalog.Remote, img backends.Image) (*inspect.Facts, int64, error) {
+	if vsif.IsDigest(img.Digest) && r.Client != nil && v.cat.BlobInfo(r.Name, img).State != cache.Cached {
+		layers, err := r.Client.Layers(ctx, img)
+		if err != nil {
+			return nil, 0, err
+		}
+		return inspect.Container(layers.Manifest, layers.Config), img.Size, nil
+	}
+	content, err := v.peek(ctx, r, img)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer content.Close()
+	facts, err := inspect.Read(ctx, content.r, content.size)
+	return facts, content.size, err
 }
 
 // A peek reads ranges of an image, which inspect.Read keeps as long as it needs them. It does

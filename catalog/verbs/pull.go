@@ -41,7 +41,7 @@ func (v *transfers) Pull(ctx context.Context, uri string, o PullOptions, p catal
 		return Record{}, err
 	}
 	var rec Record
-	err := v.withImage(ctx, uri, func(r catalog.Remote, img backends.Image) error {
+	err := v.withImage(ctx, likeFile(uri, o.To), func(r catalog.Remote, img backends.Image) error {
 		rec = Record{}
 		var path string
 		err := v.fetchWhole(ctx, r, img, p, func(file *os.File) error {

@@ -144,18 +144,19 @@ func (v *resolver) configuredAt(host string) (catalog.Remote, bool) {
 // hostItself returns the remote that a host is without being configured, or why it is none.
 func (v *resolver) hostItself(host string) (r catalog.Remote, why string, ok bool) {
 	r, err := v.cat.Host(strings.TrimSuffix(v.canonical(host), ":443"))
-	if err != nil && !errors.Is(err, catalog.ErrNoHosts) {
+	if err != nil && v.cat.HasHosts() {
 		why = ": " + err.Error()
 	}
 	return r, why, err == nil
 }
 
-// othersWith returns the remotes except one that have an image, as far as is known without
-// a request.
+// othersWith returns the configured remotes except one that have an image, as far as is
+// known without a request. A host is meant only where it is named: else whoever has a path
+// opened would say what a bare name means.
 func (v *resolver) othersWith(ctx context.Context, ref backends.Ref, besides string) []catalog.Remote {
 	var others []catalog.Remote
 	for _, r := range v.cat.Remotes() {
-		if r.Name != besides && v.knows(ctx, r, ref) {
+		if r.Name != besides && !r.ByHost && v.knows(ctx, r, ref) {
 			others = append(others, r)
 		}
 	}

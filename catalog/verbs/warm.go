@@ -40,7 +40,7 @@ type Warmed struct {
 // backends.ErrCorrupt if the copy cannot be read back.
 func (v *transfers) Warm(ctx context.Context, uri string, o WarmOptions, p catalog.Progress) (Warmed, error) {
 	var w Warmed
-	err := v.withImage(ctx, uri, func(r catalog.Remote, img backends.Image) (err error) {
+	err := v.withImage(ctx, likeFile(uri, o.To), func(r catalog.Remote, img backends.Image) (err error) {
 		w, err = v.warm(ctx, r, img, o, p)
 		return err
 	})

@@ -15,6 +15,7 @@ import (
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
@@ -310,8 +311,25 @@ func (h *readHandle) fail(err error) syscall.Errno {
 	return h.n.fail("read", err)
 }
 
-func (h *readHandle) Lseek(_ context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
-	return seekHole(off, uint64(h.blob.Size()), whence)
+// Lseek tells holes, which the files of container images have many of.
+func (h *readHandle) Lseek(ctx context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
+	if at, e := seekHole(off, uint64(h.blob.Size()), whence); e != 0 {
+		return at, e
+	}
+	ctx, end := waitable(ctx)
+	defer end()
+	start, stop, ok, err := h.blob.NextData(ctx, int64(off))
+	switch {
+	case err != nil:
+		return 0, h.fail(err)
+	case whence == unix.SEEK_DATA && !ok:
+		return 0, syscall.ENXIO
+	case whence == unix.SEEK_DATA:
+		return uint64(start), 0
+	case ok && uint64(start) == off:
+		return uint64(stop), 0
+	}
+	return off, 0
 }
 
 func (h *readHandle) Flush(context.Context) syscall.Errno { return 0 }

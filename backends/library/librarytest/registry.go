@@ -130,6 +130,9 @@ func (s *Server) lookAt(k *container, path, tag string) map[string]*image {
 		}
 	}
 	text, _ := s.opts.Registry.Manifest(s.repo(path), tag)
+	if isContainer(text) {
+		return nil
+	}
 	if err := json.Unmarshal(text, &index); err != nil || len(index.Manifests) == 0 {
 		s.tb.Errorf("%s:%s is no index: %s", path, tag, text)
 	}
@@ -148,6 +151,14 @@ func (s *Server) lookAt(k *container, path, tag string) map[string]*image {
 		images[m.arch] = m
 	}
 	return images
+}
+
+// isContainer reports whether a manifest is that of a container image, of which a library
+// knows nothing.
+func isContainer(manifest []byte) bool {
+	var m struct{ Config struct{ MediaType string } }
+	err := json.Unmarshal(manifest, &m)
+	return err == nil && (m.Config.MediaType == ocitest.OCIConfig || m.Config.MediaType == ocitest.DockerConfig)
 }
 
 func (s *Server) imageOfManifest(path, digest string) (*image, error) {

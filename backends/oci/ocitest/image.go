@@ -81,6 +81,22 @@ func MakeImage(t testing.TB, docker bool, config map[string]any, layers ...map[s
 	return img
 }
 
+// WithLayer returns img with another blob as the first of its layers, of which its
+// configuration says what it said before.
+func (img Image) WithLayer(t testing.TB, blob []byte) Image {
+	t.Helper()
+	var m map[string]any
+	if err := json.Unmarshal(img.Manifest, &m); err != nil {
+		t.Fatal(err)
+	}
+	layer := m["layers"].([]any)[0].(map[string]any)
+	layer["digest"], layer["size"] = Digest(blob), len(blob)
+	img.Blobs = maps.Clone(img.Blobs)
+	img.Blobs[Digest(blob)] = blob
+	img.Manifest = toJSON(t, m)
+	return img
+}
+
 // PushImage stores img as repo:tag and returns the digest of its manifest.
 func (r *Registry) PushImage(repo, tag string, img Image) string {
 	r.t.Helper()

@@ -120,7 +120,7 @@ func (r *Registry) Manifest(repo, ref string) ([]byte, bool) {
 	r.t.Helper()
 	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, r.direct()+"/v2/"+repo+"/manifests/"+ref, nil)
 	r.must(err)
-	req.Header.Set("Accept", OCIManifest+", "+OCIIndex)
+	req.Header.Set("Accept", OCIManifest+", "+OCIIndex+", "+DockerManifest)
 	resp := r.send(repo, req)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)

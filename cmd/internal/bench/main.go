@@ -51,6 +51,7 @@ var suites = []suite{
 	{"fill", "Waiting for a piece while the rest comes in", coldFill},
 	{"crowd", "Many readers of one cold image", crowd},
 	{"many", "Many cold images at the same time", coldMany},
+	{"vsif", "A container image as a SIF", containers},
 	{"push", "Pushing an image", coldPush},
 }
 

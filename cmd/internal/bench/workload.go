@@ -46,6 +46,8 @@ var workloads = map[string]workload{
 	"stat again":       statAgain,
 	"stat all":         statFacts,
 	"stat of no name":  stats(1, "no-", unix.ENOENT),
+	"inflate":          inflateAlone,
+	"inflate-stdin":    inflateInput,
 	"drop, list":       dropped(list),
 	"drop, sequential": dropped(sequential(1<<20, 0)),
 	"drop, 4K":         dropped(random(4<<10, 10_000, 1)),

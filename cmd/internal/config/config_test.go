@@ -70,11 +70,11 @@ func TestLoad_nothing(t *testing.T) {
 	}
 	want := Settings{
 		Storage: home + "/.local/share/sregfs/images", CacheDir: home + "/.cache/sregfs",
-		Names: "colon", Open: "lazy", Push: "sync", Passthrough: "auto", Verify: "lazy", ListTTL: time.Minute, StopTimeout: 30 * time.Second, DrainTimeout: 7 * 24 * time.Hour, UID: -1, GID: -1,
+		Names: "colon", Open: "lazy", Push: "sync", Passthrough: "auto", Verify: "lazy", ListTTL: time.Minute, StopTimeout: 30 * time.Second, DrainTimeout: 7 * 24 * time.Hour, UID: -1, GID: -1, Hosts: Hosts{any: true},
 		Remotes: []Remote{{Name: "local", Common: Common{Type: "dir"}, Origin: "default",
 			Config: map[string]any{"path": home + "/.local/share/sregfs/images"}}},
 	}
-	if diff := cmp.Diff(want, s); diff != "" {
+	if diff := cmp.Diff(want, s, cmp.AllowUnexported(Hosts{})); diff != "" {
 		t.Error(diff)
 	}
 }

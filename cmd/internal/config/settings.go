@@ -74,14 +74,14 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.Var((*Duration)(&s.ListTTL), "list-ttl", "age at which a listing is refreshed")
 	fs.Var((*Duration)(&s.StopTimeout), "stop-timeout", "how long stopping may wait for uploads, and for files that are being written")
 	fs.Var((*Duration)(&s.DrainTimeout), "drain-timeout", "how long after that files that are open can be read; 0 ends with them open")
+	fs.Var(&s.Hosts, "hosts", "services that can be used by the names of their hosts alone, as quay.io: `any|none|HOST,…` (default any; none with --allow-other)")
 	s.UID, s.GID = -1, -1
 	fs.Var(upTo{&s.UID, maxID}, "uid", "owner of the files, by `number` (default who mounts)")
 	fs.Var(upTo{&s.GID, maxID}, "gid", "group of the files, by `number`")
 	for _, name := range []string{"uid", "gid", "hosts"} {
-		fs.Lookup(name).DefValue = "" // -1 would tell nobody anything
+		fs.Lookup(name).DefValue = "" // it is said in words
 	}
 	fs.Var(octal{&s.Umask}, "umask", "permissions that nobody has in the mount, in octal: 027 keeps all but --gid out of it, with --allow-other")
-	fs.Var(&s.Hosts, "hosts", "services that can be used by the names of their hosts alone, as quay.io: `any|none|HOST,…` (default any; none with --allow-other)")
 	fs.StringVar(&s.LogFile, "log-file", "", "`file` for the log in the background (default sregfs.log in the state directory)")
 }
 

@@ -220,7 +220,7 @@ func TestLyingRegistry_containerImages(t *testing.T) {
 	for name := range liars {
 		files[name] = seedLayer(t, reg, name)
 	}
-	m := newWorld(t, "lab=oci,url="+reg.URL).mount()
+	m := newWorld(t, "lab=oci,show=oci.tar,url="+reg.URL).mount()
 	for name := range liars {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -158,7 +158,7 @@ var memoryCases = map[string]memoryCase{
 			"config": map[string]any{"mediaType": ocitest.OCIConfig, "digest": reg.PutBlob("demo/large", config), "size": len(config)},
 			"layers": []any{map[string]any{"mediaType": ocitest.OCILayer, "digest": digest, "size": info.Size()}},
 		})
-		return "oci,url=" + reg.URL
+		return "oci,show=oci.tar,url=" + reg.URL
 	}},
 }
 

@@ -3,6 +3,7 @@
 package sreg
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -70,6 +71,9 @@ func printInspection(w io.Writer, r verbs.Record, f *inspect.Facts) error {
 	field("arch", f.Arch)
 	field("id", f.ID)
 	field("created", f.Created)
+	if f.Base != nil {
+		field("base", strings.TrimSpace(f.Base.Name+" "+f.Base.Digest))
+	}
 	for _, s := range f.Signatures {
 		field("signature", s.Fingerprint+" of objects "+fmt.Sprint(s.Objects)+", not verified")
 	}
@@ -88,6 +92,7 @@ func printParts(w io.Writer, f *inspect.Facts) {
 	printMap(w, "labels", f.Labels)
 	printConfig(w, f.Config)
 	printLayers(w, f.Layers)
+	printHistory(w, f.History)
 	printDescriptors(w, f.Descriptors)
 	for _, s := range [][2]string{{"help", f.Help}, {"runscript", f.RunScript}, {"startscript", f.StartScript}, {"test", f.Test},
 		{"definition", f.Definition}} {
@@ -154,13 +159,30 @@ func printLayers(w io.Writer, all []inspect.Layer) {
 	fmt.Fprint(w, "\nlayers:\n")
 	t := newTable(w)
 	for _, l := range all {
-		step := strings.Join(strings.Fields(l.CreatedBy), " ")
-		if len(step) > maxStep {
-			step = strings.ToValidUTF8(step[:maxStep], "") + "…"
-		}
-		t.row("  "+l.Digest, size(l.Size), step)
+		t.row("  "+l.Digest, size(l.Size), shortStep(l.CreatedBy))
 	}
 	_ = t.flush()
+}
+
+// printHistory prints the steps of the build, if some made no layer: the others stand there.
+func printHistory(w io.Writer, all []inspect.Step) {
+	if !slices.ContainsFunc(all, func(s inspect.Step) bool { return s.Empty }) {
+		return
+	}
+	fmt.Fprint(w, "\nhistory:\n")
+	t := newTable(w)
+	for _, s := range all {
+		t.row("  "+s.Created, shortStep(cmp.Or(s.CreatedBy, s.Comment)))
+	}
+	_ = t.flush()
+}
+
+func shortStep(command string) string {
+	step := strings.Join(strings.Fields(command), " ")
+	if len(step) > maxStep {
+		step = strings.ToValidUTF8(step[:maxStep], "") + "…"
+	}
+	return step
 }
 
 func printDescriptors(w io.Writer, all []inspect.Descriptor) {
