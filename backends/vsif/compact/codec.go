@@ -4,10 +4,12 @@ package compact
 
 import (
 	"bytes"
-	"fmt"
+	"io/fs"
 
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/sregfs/sregfs/backends"
 )
 
 // A Codec is how blocks are compressed.
@@ -19,6 +21,17 @@ const (
 	Gzip Codec = "gzip"
 	Zstd Codec = "zstd"
 )
+
+// ParseCodec returns the codec of a name.
+//
+// Errors: [fs.ErrInvalid] if there is none.
+func ParseCodec(name string) (Codec, error) {
+	switch c := Codec(name); c {
+	case Gzip, Zstd:
+		return c, nil
+	}
+	return "", backends.Saying(fs.ErrInvalid, "compression %q: use %q or %q", name, Gzip, Zstd)
+}
 
 // id is that of the superblock.
 func (c Codec) id() uint16 {
@@ -65,5 +78,6 @@ func (c Codec) encoder() (func(dst, src []byte) []byte, error) {
 		}
 		return func(dst, src []byte) []byte { return w.EncodeAll(src, dst) }, nil
 	}
-	return nil, fmt.Errorf("unknown compression %q: use %q or %q", string(c), Gzip, Zstd)
+	_, err := ParseCodec(string(c))
+	return nil, err
 }
