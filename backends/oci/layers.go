@@ -33,8 +33,9 @@ const (
 	// maxLayers is how many layers an image has at most (Docker: 127) of which the ends are
 	// asked for.
 	maxLayers = 512
-	// layerRequests is how many of these are asked for at once.
-	layerRequests = 16
+	// layerRequests is how many of these are asked for at once, by all who look at images: as
+	// many as a client has requests under way.
+	layerRequests = 32
 	maxConfigs    = 256
 	maxHeldConfig = 64 << 10 // bytes of a configuration that stays in memory
 	maxReason     = 1 << 10
@@ -43,12 +44,13 @@ const (
 )
 
 // layered is what is known of container images. Nothing of it ever changes, but that one proves
-// unfit. The zero value knows nothing.
+// unfit. The zero value, with slots, knows nothing.
 type layered struct {
 	shapes  bounded.Map[string, shape]    // by the digest of the manifest
 	ends    bounded.Map[string, layerEnd] // by the digest of the layer
 	configs bounded.Map[string, []byte]   // by their digests
 	asking  backends.Locks                // by the digest of the layer
+	slots   chan struct{}                 // of layerRequests
 }
 
 // A shape is how a container image is shown: as a SIF of that size, or as an archive for a reason.
@@ -259,6 +261,12 @@ func (c *client) end(ctx context.Context, repo string, layer ocispec.Descriptor)
 // another end: that would be another size of the file.
 func (c *client) askEnd(ctx context.Context, repo string, layer ocispec.Descriptor) (layerEnd, error) {
 	e := layerEnd{size: layer.Size}
+	select {
+	case c.layered.slots <- struct{}{}:
+		defer func() { <-c.layered.slots }()
+	case <-ctx.Done():
+		return e, ctx.Err()
+	}
 	span := ranged.Span{Off: layer.Size - vsif.TrailerSize, N: vsif.TrailerSize}
 	resp, err := c.blob(ctx, repo, layer.Digest.String(), span) //nolint:bodyclose // Body does it, or we
 	if err != nil {
