@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"maps"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -55,8 +56,9 @@ type layered struct {
 
 // A shape is how a container image is shown: as a SIF of that size, or as an archive for a reason.
 type shape struct {
-	size int64
-	why  string
+	size  int64
+	why   string
+	until time.Time // from then on it is looked at again; zero: never
 }
 
 // A layerEnd is the last bytes of a layer of a size.
@@ -101,7 +103,7 @@ func (c *client) shapeOf(ctx context.Context, repo, version string) (shape, erro
 		f.why = err.Error()
 		c.log.Info("a container image is shown as an archive", "repository", repo, "digest", version, "reason", f.why)
 	case errors.Is(err, fs.ErrNotExist):
-		// It may be pushed again: then the next process shows a SIF.
+		f.until = time.Now().Add(foreignLife) // it may be pushed again
 		f.why = "a part of it is not in the registry: " + err.Error()
 		c.log.Info("a container image is shown as an archive", "repository", repo, "digest", version, "reason", f.why)
 	case err != nil:
@@ -114,9 +116,10 @@ func (c *client) shapeOf(ctx context.Context, repo, version string) (shape, erro
 
 // knownShape is shapeOf as far as it is known.
 func (c *client) knownShape(version string) (f shape, known bool) {
-	if f, known = c.layered.shapes.Get(version); known {
+	if f, known = c.layered.shapes.Get(version); known && (f.until.IsZero() || time.Now().Before(f.until)) {
 		return f, true
 	}
+	f = shape{}
 	if f.why = c.store.unfit(version); f.why != "" {
 		c.layered.shapes.Put(version, f)
 	}
