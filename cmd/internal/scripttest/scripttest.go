@@ -11,6 +11,8 @@
 //	registry-image REPO TAG [ARCH]
 //	                           push a container image there, as docker does; with ARCH
 //	                           in an index, as the one for that architecture
+//	internet HOST[:PORT]…      let it be found at these hosts, through a proxy, by the
+//	                           programs that follow
 //	registry-refuse            let it answer 403 to everything but reading
 //	registry-stop              let it answer 502 to everything
 //	registry-hold              let it stop in the middle of every download
@@ -141,6 +143,7 @@ func (s *script) params(file string) testscript.Params {
 			"exits":           exits,
 			"registry":        s.startRegistry,
 			"registry-image":  s.pushContainer,
+			"internet":        s.startInternet,
 			"registry-refuse": func(*testscript.TestScript, bool, []string) { s.registry.Use(refuse) },
 			"registry-stop":   func(*testscript.TestScript, bool, []string) { s.registry.Stop() },
 			"registry-hold":   s.holdRegistry,
