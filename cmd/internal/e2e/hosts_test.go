@@ -80,6 +80,9 @@ func TestHosts(t *testing.T) {
 	if got := names(t, m.dir); !slices.Equal(got, []string{"docker.io", "local", "quay.io", "registry.example.com:5000"}) {
 		t.Errorf("what was opened is not listed: %q", got)
 	}
+	if n := w.reg.Count("", "/tags/list") + w.reg.Count("", "/_catalog"); n > 0 || slices.Contains(w.net.Asked(), "hub.docker.com:443") {
+		t.Errorf("to open images by their whole names, %d listings were asked for, and %q", n, w.net.Asked())
+	}
 	if n := w.reg.BlobBytes(); n > int64(len(w.samtools)+len(w.alpine)) {
 		t.Errorf("%d bytes for images of %d: by another name they were fetched again", n, len(w.samtools)+len(w.alpine))
 	}
@@ -115,7 +118,7 @@ func TestHosts(t *testing.T) {
 	m.stop()
 	asked := len(w.net.Asked())
 	m = w.mount()
-	if got := names(t, m.dir); !slices.Equal(got, []string{"docker.io", "local", "quay.io", "registry.example.com:5000"}) {
+	if got := names(t, m.dir); !slices.Equal(got, []string{"docker.io", "ghcr.io", "local", "quay.io", "registry.example.com:5000"}) {
 		t.Errorf("after a restart: %q", got)
 	}
 	for _, want := range []string{"docker.io://library/alpine:3.20", "quay.io://biocontainers/samtools:1.20--h50ea8bc_1"} {
