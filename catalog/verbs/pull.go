@@ -13,6 +13,8 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/disk"
+	"github.com/sregfs/sregfs/backends/vsif"
+	"github.com/sregfs/sregfs/backends/vsif/compact"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/uploads"
 )
@@ -28,6 +30,11 @@ type transfers struct {
 type PullOptions struct {
 	To    string `json:"to,omitempty"`    // the file to write a copy to; "" wants none
 	Force bool   `json:"force,omitempty"` // replace a file that is there
+
+	// Compact is how the blocks of the copy are compressed if the image is a SIF made of
+	// layers, which has none that are: see package compact. "" is not at all, and all
+	// other images are copied as they are.
+	Compact string `json:"compact,omitempty"`
 }
 
 // Pull makes an image whole and verified here. With o.To, a copy is
@@ -35,7 +42,7 @@ type PullOptions struct {
 // umask lets it (see WithUmask).
 //
 // Errors: those of Resolve and Lookup; fs.ErrExist if there is a file at
-// o.To, unless o.Force is set; those of cache.Blob.Wait; the local disk's.
+// o.To, unless o.Force is set; fs.ErrInvalid for an o.Compact that is no codec; those of cache.Blob.Wait; the local disk's.
 func (v *transfers) Pull(ctx context.Context, uri string, o PullOptions, p catalog.Progress) (Record, error) {
 	if err := checkDestination(o); err != nil {
 		return Record{}, err
@@ -50,7 +57,11 @@ func (v *transfers) Pull(ctx context.Context, uri string, o PullOptions, p catal
 				return nil
 			}
 			path = o.To
-			return exportFile(ctx, file, o, nil)
+			fill := cloneFile
+			if o.Compact != "" && vsif.IsDigest(img.Digest) {
+				fill = compactFile(o.Compact)
+			}
+			return exportFile(ctx, fill, file, o, nil)
 		})
 		if err == nil {
 			rec = v.record(r.Name, img)
@@ -64,6 +75,14 @@ func (v *transfers) Pull(ctx context.Context, uri string, o PullOptions, p catal
 // checkDestination refuses before anything is downloaded.
 func checkDestination(o PullOptions) error {
 	to := o.To
+	if o.Compact != "" {
+		if _, err := compact.ParseCodec(o.Compact); err != nil {
+			return err
+		}
+		if to == "" {
+			return backends.Saying(fs.ErrInvalid, "a compact copy needs a file: the cache keeps images as they are")
+		}
+	}
 	if to == "" {
 		return nil
 	}
@@ -122,9 +141,9 @@ func (v *transfers) fetchWhole(ctx context.Context, r catalog.Remote, img backen
 	return use(f)
 }
 
-// exportFile copies src to a name of the user's: whole or not at all. mark, if
-// not nil, completes the copy before it gets its name.
-func exportFile(ctx context.Context, src *os.File, o PullOptions, mark func(*os.File) error) (err error) {
+// exportFile copies src to a name of the user's: whole or not at all. fill writes the
+// copy; mark, if not nil, completes it before it gets its name.
+func exportFile(ctx context.Context, fill func(ctx context.Context, dst, src *os.File) error, src *os.File, o PullOptions, mark func(*os.File) error) (err error) {
 	to := o.To
 	fail := func(err error) error { return backends.DiskError("write "+to, err) }
 	tmp, err := newCopy(filepath.Dir(to))
@@ -132,7 +151,7 @@ func exportFile(ctx context.Context, src *os.File, o PullOptions, mark func(*os.
 		return fail(err)
 	}
 	defer tmp.drop()
-	err = cloneFile(ctx, tmp.File, src)
+	err = fill(ctx, tmp.File, src)
 	if err == nil {
 		err = tmp.Chmod(modeFor(ctx))
 	}
@@ -173,6 +192,15 @@ func cloneFile(ctx context.Context, dst, src *os.File) error {
 		case err != nil:
 			return err
 		}
+	}
+}
+
+// compactFile returns a function that fills dst with the image that src holds, its blocks
+// compressed.
+func compactFile(codec string) func(ctx context.Context, dst, src *os.File) error {
+	return func(ctx context.Context, dst, src *os.File) error {
+		_, err := compact.Write(ctx, dst, src, compact.Options{Codec: compact.Codec(codec)})
+		return err
 	}
 }
 

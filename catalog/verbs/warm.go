@@ -88,7 +88,7 @@ func (v *transfers) warmCopy(ctx context.Context, r catalog.Remote, img backends
 		return false, err
 	}
 	err = v.fetchWhole(ctx, r, img, p, func(f *os.File) error {
-		return exportFile(ctx, f, PullOptions{To: o.To, Force: what != nothing}, note.mark)
+		return exportFile(ctx, cloneFile, f, PullOptions{To: o.To, Force: what != nothing}, note.mark)
 	})
 	if err != nil || !o.Verify || !note.checkable() {
 		return false, err

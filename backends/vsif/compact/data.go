@@ -21,6 +21,8 @@ type data struct {
 	base int64
 	end  int64 // of what was written, from base
 
+	block int64 // the size of a block
+
 	// In the order of the inodes: for each file that is smaller than a block, where it is
 	// in a fragment; for each other, where it begins, and its words.
 	tails  []tail
@@ -28,6 +30,8 @@ type data struct {
 	words  []uint32
 
 	fragments []fragment
+
+	buffers sync.Pool // of []byte, for what is to be written
 }
 
 type tail struct{ fragment, offset uint32 }
@@ -45,15 +49,12 @@ type job struct {
 	parts    []part
 	size     int64
 	fragment bool
-	first    bool // of a file
-	out      *[2 * BlockSize]byte
-	text     []byte // of out: what is to be written
+	first    bool   // of a file
+	text     []byte // what is to be written
 	word     uint32
 	err      error
 	done     chan struct{}
 }
-
-var outputs = sync.Pool{New: func() any { return new([2 * BlockSize]byte) }}
 
 // write reads and writes all files. Jobs get to the workers and to the writer in the
 // same order; each list holds so few that memory is bounded.
@@ -81,9 +82,9 @@ func (d *data) write(ctx context.Context, o Options) error {
 			if err != nil {
 				return err
 			}
-			in := new([BlockSize]byte)
+			in := make([]byte, d.block)
 			for j := range work {
-				j.err = j.run(d.src, in, encode)
+				j.err = j.run(d, in, encode)
 				close(j.done)
 			}
 			return nil
@@ -121,10 +122,10 @@ func (d *data) produce(emit func(*job) error) error {
 		if n.kind != typeFile || n.size == 0 {
 			return nil
 		}
-		if n.size >= BlockSize {
-			return n.blocks(emit)
+		if n.size >= d.block {
+			return n.blocks(d.block, emit)
 		}
-		if pending.size+n.size > BlockSize {
+		if pending.size+n.size > d.block {
 			if err := flush(); err != nil {
 				return err
 			}
@@ -141,10 +142,10 @@ func (d *data) produce(emit func(*job) error) error {
 }
 
 // blocks emits the blocks of a file.
-func (n *inode) blocks(emit func(*job) error) error {
+func (n *inode) blocks(block int64, emit func(*job) error) error {
 	var stored int64
-	for at := int64(0); at < n.size; at += BlockSize {
-		size := min(n.size-at, BlockSize)
+	for at := int64(0); at < n.size; at += block {
+		size := min(n.size-at, block)
 		if err := emit(&job{parts: n.parts(&stored, at, size), size: size, first: at == 0}); err != nil {
 			return err
 		}
@@ -173,32 +174,32 @@ func (n *inode) parts(stored *int64, at, size int64) (all []part) {
 	return all
 }
 
-var zeros [BlockSize]byte
-
-// run reads and compresses.
-func (j *job) run(src *source, in *[BlockSize]byte, encode func(dst, src []byte) []byte) error {
+// run reads a block into in, and compresses it.
+func (j *job) run(d *data, in []byte, encode func(dst, src []byte) []byte) error {
 	raw := in[:j.size]
 	to := raw
 	for _, p := range j.parts {
 		if p.at == 0 {
 			clear(to[:p.size])
-		} else if _, err := src.r.ReadAt(to[:p.size], src.base+p.at); err != nil {
+		} else if _, err := d.src.r.ReadAt(to[:p.size], d.src.base+p.at); err != nil {
 			return err
 		}
 		to = to[p.size:]
 	}
-	if !j.fragment && bytes.Equal(raw, zeros[:len(raw)]) {
+	if !j.fragment && zero(raw) {
 		return nil // a hole
 	}
-	j.out = outputs.Get().(*[2 * BlockSize]byte)
-	j.text = encode(j.out[:0], raw)
+	out, _ := d.buffers.Get().([]byte)
+	j.text = encode(out[:0], raw)
 	j.word = uint32(len(j.text)) //nolint:gosec // about a block
 	if len(j.text) >= len(raw) {
-		j.text = append(j.out[:0], raw...)
+		j.text = append(j.text[:0], raw...)
 		j.word = uint32(len(raw)) | rawBlock //nolint:gosec // at most a block
 	}
 	return nil
 }
+
+func zero(b []byte) bool { return b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1]) }
 
 // put writes a block, and notes where it is.
 func (d *data) put(j *job) error {
@@ -216,8 +217,8 @@ func (d *data) put(j *job) error {
 	}
 	_, err := d.w.WriteAt(j.text, d.base+d.end)
 	d.end += int64(len(j.text))
-	if j.out != nil {
-		outputs.Put(j.out)
+	if j.text != nil {
+		d.buffers.Put(j.text) //nolint:staticcheck // SA6002: a slice's header is little beside its bytes
 	}
 	return err
 }

@@ -25,9 +25,6 @@ import (
 	"github.com/sregfs/sregfs/backends/vsif"
 )
 
-// BlockSize is the size in bytes of a file's blocks before they are compressed: that of mksquashfs.
-const BlockSize = 128 << 10
-
 // Options say how an image is written.
 type Options struct {
 	Codec   Codec // "" is Gzip
@@ -38,12 +35,15 @@ var errSource = errors.New("not an image as it was laid out of layers")
 
 // Write reads an image and writes it to w from offset 0 on; it returns how many bytes it
 // wrote. What w holds already is not taken away. It needs memory for the tables of
-// the image and about 1 MiB for each worker.
+// the image and about 2 MiB for each worker.
 //
 // Errors: those of r and w; ctx's; an error for any image that package vsif did not make.
 func Write(ctx context.Context, w io.WriterAt, r io.ReaderAt, o Options) (int64, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.Codec == "" {
+		o.Codec = Gzip
 	}
 	encode, err := o.Codec.encoder()
 	if err != nil {
@@ -57,7 +57,7 @@ func Write(ctx context.Context, w io.WriterAt, r io.ReaderAt, o Options) (int64,
 	if err != nil {
 		return 0, err
 	}
-	d := &data{src: src, w: w, base: base, end: superSize}
+	d := &data{src: src, w: w, base: base, end: superSize, block: o.Codec.block()}
 	if err := d.write(ctx, o); err != nil {
 		return 0, err
 	}

@@ -123,8 +123,8 @@ func (t *tables) build(codec Codec) (super, out []byte, err error) {
 	const flags = 0x100 | 0x800 // attributes and ids are not compressed
 	var b bytes.Buffer
 	for _, field := range []any{
-		[]byte("hsqs"), count, uint32(0), uint32(BlockSize), uint32(len(t.data.fragments)), //nolint:gosec // fewer than inodes
-		codec.id(), uint16(bits.TrailingZeros32(BlockSize)), uint16(flags), uint16(1), uint16(4), uint16(0),
+		[]byte("hsqs"), count, uint32(0), uint32(t.data.block), uint32(len(t.data.fragments)), //nolint:gosec // fewer than inodes
+		codec.id(), uint16(bits.TrailingZeros64(uint64(t.data.block))), uint16(flags), uint16(1), uint16(4), uint16(0),
 		uint64(t.root), at(), idTable, xattrTable, inodes, directories, fragmentTable, uint64(noTable),
 	} {
 		if err := binary.Write(&b, binary.LittleEndian, field); err != nil {
@@ -176,9 +176,9 @@ func (t *tables) begin(n *inode, kind int64) {
 func (t *tables) file(n *inode) {
 	place, start, words, holes := tail{none, 0}, int64(0), []uint32(nil), int64(0)
 	switch {
-	case n.size >= BlockSize:
+	case n.size >= t.data.block:
 		start = t.data.starts[t.starts]
-		words = t.data.words[t.words:][:blocksOf(n.size, BlockSize)]
+		words = t.data.words[t.words:][:blocksOf(n.size, t.data.block)]
 		t.starts, t.words = t.starts+1, t.words+len(words)
 	case n.size > 0:
 		place = t.data.tails[t.tails]
@@ -186,7 +186,7 @@ func (t *tables) file(n *inode) {
 	}
 	for i, word := range words {
 		if word == 0 {
-			holes += min(BlockSize, n.size-int64(i)*BlockSize)
+			holes += min(t.data.block, n.size-int64(i)*t.data.block)
 		}
 	}
 	if n.xattr == none && n.links == 1 && holes == 0 && start <= math.MaxUint32 && n.size <= math.MaxUint32 {
