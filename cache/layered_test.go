@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -458,5 +459,106 @@ func TestLayered_verify(t *testing.T) {
 			t.Errorf("another byte at %d: %v", off, err)
 		}
 		flip(c.file[off])
+	}
+}
+
+// Whatever becomes of the index of a layer, the bytes are right.
+func TestLayered_damagedIndex(t *testing.T) {
+	c := newContainer(t, gzipped(t, randomTar(t, 1, 10<<20)), plain(randomTar(t, 2, 3<<20)))
+	dir, client := t.TempDir(), c.client(t)
+	cache := openCache(t, dir, Options{})
+	mustWait(t, openBlob(t, cache, client, c.image))
+	cache.Close()
+	files, err := filepath.Glob(filepath.Join(dir, "layers", "sha256", "*", "*"))
+	if err != nil || len(files) != 2 {
+		t.Fatalf("indexes %q, %v", files, err)
+	}
+	r := rand.New(rand.NewPCG(3, 4))
+	for i := range 12 {
+		if err := os.RemoveAll(filepath.Join(dir, "blobs")); err != nil {
+			t.Fatal(err)
+		}
+		path := files[i%2]
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i%3 == 0 {
+			text = text[:r.IntN(len(text))]
+		} else {
+			text[r.IntN(len(text))] ^= 1
+		}
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cache := openCache(t, dir, Options{})
+		b := openBlob(t, cache, client, c.image)
+		c.check(t, b, 3)
+		mustWait(t, b)
+		c.checkWhole(t, b)
+		cache.Close()
+	}
+}
+
+// Sparse files are read as they were before tar left out their holes, in each of its formats.
+func TestLayered_sparse(t *testing.T) {
+	dir := t.TempDir()
+	want := map[string][]byte{}
+	make := func(name string, size int64, data map[int64]string) {
+		t.Helper()
+		b := make([]byte, size)
+		f, err := os.Create(filepath.Join(dir, name))
+		if err == nil {
+			err = f.Truncate(size)
+		}
+		for off, text := range data {
+			copy(b[off:], text)
+			if err == nil {
+				_, err = f.WriteAt([]byte(text), off)
+			}
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		want[name] = b
+	}
+	long := strings.Repeat("0123456789abcdef", 9000)
+	make("begins", 3<<20, map[int64]string{0: "begin", 1 << 20: long})
+	make("ends", 2<<20+77, map[int64]string{2<<20 + 70: "the end"})
+	make("empty", 1<<20, nil)
+	make("many", 8<<20, map[int64]string{1 << 20: "a", 2 << 20: "b", 3 << 20: "c", 4 << 20: "d", 5 << 20: "e", 6 << 20: "f", 7 << 20: long})
+	make("dense", 70_000, map[int64]string{0: long[:70_000]})
+	for _, format := range []string{"--format=gnu", "--format=posix --sparse-version=0.0", "--format=posix --sparse-version=0.1", "--format=posix --sparse-version=1.0"} {
+		t.Run(format, func(t *testing.T) {
+			words := append(strings.Fields(format), "-S", "-C", dir, "-cf", "-", "begins", "ends", "empty", "many", "dense")
+			data, err := exec.Command("tar", words...).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := newContainer(t, gzipped(t, data), plain(randomTar(t, 2, 10_000)))
+			b := openBlob(t, openCache(t, t.TempDir(), Options{}), c.client(t), c.image)
+			file, root := filepath.Join(t.TempDir(), "file"), filepath.Join(t.TempDir(), "root")
+			whole, err := io.ReadAll(io.NewSectionReader(b, 0, b.Size()))
+			if err == nil {
+				err = os.WriteFile(file, whole, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := fmt.Sprint(bytes.Index(whole, []byte("hsqs")))
+			if out, err := exec.Command("unsquashfs", "-q", "-n", "-o", at, "-d", root, file).CombinedOutput(); err != nil {
+				t.Fatalf("unsquashfs: %v: %s", err, out)
+			}
+			for name, want := range want {
+				if got, err := os.ReadFile(filepath.Join(root, name)); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%s: %d bytes of %d, %v", name, len(got), len(want), err)
+				}
+			}
+			mustWait(t, b)
+			f, _ := b.File()
+			if err := hashFile(t.Context(), f, c.image.Digest); err != nil {
+				t.Errorf("verified again: %v", err)
+			}
+		})
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/backends/vsif"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog/index"
 )
@@ -54,9 +53,7 @@ func (c *blobs) Blob(ctx context.Context, remote string, img backends.Image) (*c
 		}
 		shut(b)
 	}
-	if errors.Is(err, vsif.ErrLayer) {
-		c.doubt(s.Index, r.Name, img.Ref) // it is an archive by now
-	}
+	c.Failed(r.Name, img, err)
 	return nil, c.Replaced(ctx, r, img, err)
 }
 

@@ -35,13 +35,21 @@ func (c *images) As(ctx context.Context, remote string, img backends.Image, form
 // HasForms reports whether an image has another form, which As returns.
 func HasForms(img *backends.Image) bool { return vsif.IsDigest(img.Digest) }
 
-// Failed notes with what error reading an image has ended. If no file can be made of its
-// layers, its name means an archive from now on: the next lookup asks.
-func (c *changes) Failed(remote string, img backends.Image, err error) {
+// Failed notes with what error opening or reading an image has ended. If no file can be made
+// of its layers, its name means an archive from now on, which is looked at in the background:
+// its listed name is another one.
+func (c *images) Failed(remote string, img backends.Image, err error) {
 	if !vsif.IsDigest(img.Digest) || !errors.Is(err, vsif.ErrLayer) {
 		return
 	}
-	if r, unknown := c.Remote(remote); unknown == nil {
-		c.Outdated(r, img.Ref)
+	s, stateErr := c.store()
+	if stateErr != nil {
+		return
 	}
+	c.doubt(s, remote, img.Ref)
+	c.tasks.start(func(ctx context.Context) {
+		if _, err := c.Lookup(ctx, remote, img.Ref); err != nil {
+			c.opts.Log.Debug("an image that is an archive by now was not looked at", "remote", remote, "image", img.Ref.String(), "err", err)
+		}
+	})
 }

@@ -3,8 +3,6 @@
 package catalog_test
 
 import (
-	"bytes"
-	"compress/gzip"
 	"io"
 	"testing"
 
@@ -15,22 +13,6 @@ import (
 	"github.com/sregfs/sregfs/catalog"
 )
 
-// lyingLayer is a layer whose last bytes tell of less than it has.
-func lyingLayer(t *testing.T) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	for _, size := range []int{1 << 20, 8 << 10} { // two members, of which the end tells the second alone
-		w := gzip.NewWriter(&b)
-		if _, err := w.Write(make([]byte, size)); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return b.Bytes()
-}
-
 // A container image is a SIF and an archive, which do not take each other's place in the
 // index; one that proves to make no SIF is an archive alone.
 func TestAs(t *testing.T) {
@@ -38,7 +20,7 @@ func TestAs(t *testing.T) {
 	reg := ocitest.Start(t, ocitest.Options{})
 	good := ocitest.MakeImage(t, true, nil, map[string]string{"etc/one": "1"})
 	reg.PushImage("a/good", "1", good)
-	bad := good.WithLayer(t, lyingLayer(t))
+	bad := good.WithLayer(t, ocitest.LongLayer(t))
 	reg.PushImage("a/bad", "1", bad)
 	backend, err := oci.Open(t.Context(), backends.Env{
 		Remote: "hub", Type: "oci", HTTP: backends.NewHTTPClient(backends.HTTPOptions{}), Config: map[string]any{"url": reg.URL}, Arch: "amd64",

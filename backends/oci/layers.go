@@ -48,6 +48,7 @@ type layered struct {
 	shapes  bounded.Map[string, shape]    // by the digest of the manifest
 	ends    bounded.Map[string, layerEnd] // by the digest of the layer
 	configs bounded.Map[string, []byte]   // by their digests
+	asking  backends.Locks                // by the digest of the layer
 }
 
 // A shape is how a container image is shown: as a SIF of that size, or as an archive for a reason.
@@ -122,6 +123,9 @@ func (c *client) knownShape(version string) (f shape, known bool) {
 
 // Unfit implements backends.Layered: the image is an archive from now on.
 func (c *client) Unfit(img backends.Image, why error) {
+	if f, ok := c.knownShape(img.Version); ok && f.why != "" {
+		return
+	}
 	reason := strings.ToValidUTF8(why.Error(), "")
 	reason = strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "")
 	c.log.Warn("a container image is shown as an archive from now on", "image", img.Ref.String(), "digest", img.Version, "reason", reason)
@@ -140,7 +144,7 @@ func (c *client) Layers(ctx context.Context, img backends.Image) (backends.Layer
 	repo := c.repository(img.Ref)
 	ctx = c.scoped(ctx, repo, pull)
 	if f, ok := c.knownShape(img.Version); ok && f.why != "" {
-		return backends.Layers{}, fmt.Errorf("%w (%s)", vsif.ErrLayer, f.why)
+		return backends.Layers{}, backends.Saying(vsif.ErrLayer, "%s", f.why)
 	}
 	p, err := c.parts(ctx, repo, img.Version)
 	switch {
@@ -226,15 +230,22 @@ func (c *client) bound(ctx context.Context, repo string, layer ocispec.Descripto
 	return vsif.Bound(layer, end.bytes)
 }
 
-// end returns the end of a layer, which is asked for once.
+// end returns the end of a layer, which is asked for once, however many images have it.
 func (c *client) end(ctx context.Context, repo string, layer ocispec.Descriptor) (layerEnd, error) {
 	sum := layer.Digest.String()
 	if e, ok := c.layered.ends.Get(sum); ok && e.size == layer.Size {
 		return e, nil
 	}
+	unlock, err := c.layered.asking.Lock(ctx, sum)
+	if err != nil {
+		return layerEnd{}, err
+	}
+	defer unlock()
+	if e, ok := c.layered.ends.Get(sum); ok && e.size == layer.Size {
+		return e, nil
+	}
 	e, ok := c.store.end(sum)
 	if !ok || e.size != layer.Size {
-		var err error
 		if e, err = c.askEnd(ctx, repo, layer); err != nil {
 			return layerEnd{}, fmt.Errorf("the end of layer %s: %w", sum, err)
 		}
@@ -249,7 +260,7 @@ func (c *client) end(ctx context.Context, repo string, layer ocispec.Descriptor)
 func (c *client) askEnd(ctx context.Context, repo string, layer ocispec.Descriptor) (layerEnd, error) {
 	e := layerEnd{size: layer.Size}
 	span := ranged.Span{Off: layer.Size - vsif.TrailerSize, N: vsif.TrailerSize}
-	resp, err := c.blob(ctx, repo, layer.Digest.String(), span)
+	resp, err := c.blob(ctx, repo, layer.Digest.String(), span) //nolint:bodyclose // Body does it, or we
 	if err != nil {
 		return e, err
 	}
@@ -357,9 +368,13 @@ func (s store) keepEnd(layer string, e layerEnd) {
 	s.put("", "the end of "+layer, append(binary.LittleEndian.AppendUint64(nil, uint64(e.size)), e.bytes[:]...))
 }
 
-func (s store) unfit(manifest string) string { return string(s.text("", "why not "+manifest)) }
+func (s store) unfit(manifest string) string {
+	return string(s.text("", "why no "+vsif.Algorithm+" "+manifest))
+}
 
-func (s store) keepUnfit(manifest, why string) { s.put("", "why not "+manifest, []byte(why)) }
+func (s store) keepUnfit(manifest, why string) {
+	s.put("", "why no "+vsif.Algorithm+" "+manifest, []byte(why))
+}
 
 func (s store) blob(repo, sum string) ([]byte, bool) {
 	text := s.text(repo, "blob "+sum)

@@ -168,6 +168,7 @@ func TestLayers_unfit(t *testing.T) {
 	t.Parallel()
 	reg := ocitest.Start(t, ocitest.Options{})
 	b := open(t, config{"url": reg.URL})
+	windows := []byte(`{"os":"windows","rootfs":{"diff_ids":["sha256:1","sha256:2"]}}`)
 	for name, c := range map[string]struct {
 		change func(*imageManifest)
 		why    string
@@ -177,10 +178,15 @@ func TestLayers_unfit(t *testing.T) {
 		}, "not in the registry"},
 		"encrypted": {func(m *imageManifest) { m.Layers[0].MediaType += "+encrypted" }, "encrypted"},
 		"unknown":   {func(m *imageManifest) { m.Layers[0].MediaType = "text/plain" }, "text/plain"},
+		"windows": {func(m *imageManifest) {
+			m.Config.Digest, m.Config.Size = ocitest.Digest(windows), int64(len(windows))
+		}, `for "windows"`},
 		"no-layers": {func(m *imageManifest) { m.Layers = []descriptor{} }, "there are 0"},
 		"one-less":  {func(m *imageManifest) { m.Layers = m.Layers[:1] }, "the manifest has 1, its configuration 2"},
 	} {
-		reg.PushImage("a/image", name, changed(t, smallImage(t, false), c.change))
+		img := smallImage(t, false)
+		img.Blobs[ocitest.Digest(windows)] = windows
+		reg.PushImage("a/image", name, changed(t, img, c.change))
 		got := mustStat(t, b, "a/image:"+name)
 		if got.Format != backends.FormatArchive || !strings.Contains(got.Labels[whyArchive], c.why) {
 			t.Errorf("%s is %+v, want an archive because %q", name, got, c.why)
@@ -280,9 +286,81 @@ func TestShow(t *testing.T) {
 			t.Errorf("show = %q: %+v", show, got)
 		}
 		for e, err := range b.List(t.Context(), "a") {
-			if err != nil || e.Image.Format != want {
+			listed := want
+			if show == "both" {
+				listed = "oci.tar" // see backends.ArchiveLister
+			}
+			if err != nil || e.Image.Format != listed {
 				t.Errorf("show = %q lists %+v, %v", show, e.Image, err)
 			}
 		}
+	}
+}
+
+// Each architecture is a file of its own, and an archive.
+func TestLayers_architectures(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{})
+	var entries []any
+	images := map[string]ocitest.Image{}
+	for _, arch := range []string{"amd64", "arm64"} {
+		img := ocitest.MakeImage(t, true, map[string]any{"Cmd": []string{arch}}, map[string]string{"arch": arch})
+		images[arch] = img
+		digest := reg.PushImage("a/multi", "only-"+arch, img)
+		entries = append(entries, map[string]any{"mediaType": img.MediaType, "digest": digest, "size": len(img.Manifest),
+			"platform": map[string]string{"architecture": arch, "os": "linux"}})
+	}
+	reg.PutManifest("a/multi", "1", ocitest.OCIIndex, map[string]any{"schemaVersion": 2, "mediaType": ocitest.OCIIndex, "manifests": entries})
+	b := open(t, config{"url": reg.URL})
+	for name, arch := range map[string]string{"a/multi:1": "amd64", "a/multi:1@arm64": "arm64"} {
+		got := mustStat(t, b, name)
+		if got.Digest != vsif.Digest(images[arch].Manifest) || got.Size != sizeOf(t, images[arch]) {
+			t.Errorf("%s is %+v, want that of %s", name, got, arch)
+		}
+		a := mustStat(t, b, "a/multi:1@"+archive.Algorithm+strings.TrimPrefix(got.Digest, vsif.Algorithm))
+		if !bytes.Equal(read(t, b, a, 0, -1), archiveOf(t, images[arch])) {
+			t.Errorf("%s has the archive %+v", name, a)
+		}
+	}
+}
+
+// An image of which only the name is known is read as it is shown.
+func TestOpen_onlyNamed(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{})
+	img := smallImage(t, false)
+	reg.PushImage("a/image", "1", img)
+	named := backends.Image{Ref: ref(t, "a/image:1"), Size: -1}
+	_, err := open(t, config{"url": reg.URL}).Open(t.Context(), named, 0, -1)
+	wantErr(t, "a SIF", err, errors.ErrUnsupported)
+	if !bytes.Equal(read(t, open(t, config{"url": reg.URL, "show": "oci.tar"}), named, 0, -1), archiveOf(t, img)) {
+		t.Error("other bytes")
+	}
+}
+
+// However many images have a layer, and are looked at at once, its end is asked for once.
+func TestLayers_shared(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{})
+	const images = 8
+	var base string
+	for i := range images {
+		img := ocitest.MakeImage(t, false, nil, map[string]string{"base": "x"}, map[string]string{"own": fmt.Sprint(i)})
+		reg.PushImage(fmt.Sprintf("a/image%d", i), "1", img)
+		base = manifestOf(t, img).Layers[0].Digest
+	}
+	reg.Forget()
+	b := open(t, config{"url": reg.URL})
+	var all sync.WaitGroup
+	for i := range images {
+		all.Go(func() {
+			if _, err := b.Stat(t.Context(), ref(t, fmt.Sprintf("a/image%d:1", i))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := reg.Count("GET", "/blobs/"+base); n != 1 {
+		t.Errorf("asked %d times", n)
 	}
 }

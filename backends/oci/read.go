@@ -173,6 +173,7 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 		if img, err = c.Stat(ctx, ref); err != nil {
 			return nil, err
 		}
+		return c.Open(ctx, img, off, n)
 	}
 	if rest := img.Size - off; n < 0 || n > rest {
 		n = max(rest, 0)

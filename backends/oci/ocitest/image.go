@@ -97,6 +97,13 @@ func (img Image) WithLayer(t testing.TB, blob []byte) Image {
 	return img
 }
 
+// LongLayer is a gzip layer whose end tells of a shorter tar than it has: there are two
+// members, and it tells the size of the second.
+func LongLayer(t testing.TB) []byte {
+	t.Helper()
+	return append(gzipped(t, make([]byte, 1<<20)), gzipped(t, make([]byte, 8<<10))...)
+}
+
 // PushImage stores img as repo:tag and returns the digest of its manifest.
 func (r *Registry) PushImage(repo, tag string, img Image) string {
 	r.t.Helper()

@@ -8,9 +8,10 @@
 //	registry [delete] [login]  start a registry; $REGISTRY is its URL. With login
 //	                           it wants the user "me" and the password "hunter2"; with log
 //	                           $WEB_LOG has its requests, with json its index is JSON
-//	registry-image REPO TAG [ARCH]
+//	registry-image REPO TAG [ARCH|long]
 //	                           push a container image there, as docker does; with ARCH
-//	                           in an index, as the one for that architecture
+//	                           in an index, as the one for that architecture; with
+//	                           long its first layer has more than it says
 //	registry-refuse            let it answer 403 to everything but reading
 //	registry-stop              let it answer 502 to everything
 //	registry-hold              let it stop in the middle of every download

@@ -22,13 +22,15 @@ func (s *script) startRegistry(ts *testscript.TestScript, _ bool, args []string)
 }
 
 func (s *script) pushContainer(ts *testscript.TestScript, _ bool, args []string) {
-	switch img := ocitest.NewImage(s.t, true); len(args) {
-	case 2:
+	switch img := ocitest.NewImage(s.t, true); {
+	case len(args) == 2:
 		s.registry.PushImage(args[0], args[1], img)
-	case 3:
+	case len(args) == 3 && args[2] == "long":
+		s.registry.PushImage(args[0], args[1], img.WithLayer(s.t, ocitest.LongLayer(s.t)))
+	case len(args) == 3:
 		s.registry.PushIndex(args[0], args[1], args[2], img)
 	default:
-		ts.Fatalf("usage: registry-image REPO TAG [ARCH]")
+		ts.Fatalf("usage: registry-image REPO TAG [ARCH|long]")
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 )
@@ -197,11 +198,18 @@ func (p *probe) someImage(ctx context.Context, entries []backends.Entry) (backen
 	}
 }
 
-// read fetches the first bytes of an image.
+// read fetches the first bytes of an image, or of its first layer if it is made of those.
 func (p *probe) read(ctx context.Context, ref backends.Ref) error {
 	img, err := p.client.Stat(ctx, ref)
 	if err != nil {
 		return err
+	}
+	if catalog.HasForms(&img) {
+		layers, err := p.client.Layers(ctx, img)
+		if err != nil {
+			return err
+		}
+		img = layers.Blobs[0] // it has some, else it would be no such image
 	}
 	body, err := p.client.Open(ctx, img, 0, 512)
 	if err != nil {
