@@ -336,6 +336,7 @@ func TestLayered_unfit(t *testing.T) {
 	good := gzipped(t, randomTar(t, 1, 1<<20))
 	cases := map[string]testLayer{
 		"longer than it says": {tar: good.tar, blob: good.blob, media: good.media, bound: int64(len(good.tar)) - 512},
+		"shorter than said":   {tar: good.tar, blob: good.blob, media: good.media, bound: int64(len(good.tar)) + 512},
 		"cut off":             {tar: good.tar, blob: good.blob[:len(good.blob)-100], media: good.media},
 		"something behind":    {tar: good.tar, blob: append(bytes.Clone(good.blob), "garbage"...), media: good.media},
 		"another tar":         {tar: plain(randomTar(t, 2, 1<<20)).tar, blob: good.blob, media: good.media, bound: 2 << 20},

@@ -20,6 +20,7 @@ import (
 
 // A layer is what is known of one layer of an image.
 type layer struct {
+	descriptor  ocispec.Descriptor
 	blob        digest.Digest // of the layer as the registry has it
 	size        int64         // bytes there
 	tar         digest.Digest
@@ -59,7 +60,7 @@ func newLayer(d ocispec.Descriptor, tar digest.Digest, bound int64, dir, from st
 	if err != nil {
 		return nil, err
 	}
-	l := &layer{blob: d.Digest, size: d.Size, tar: tar, bound: bound, compression: compression,
+	l := &layer{descriptor: d, blob: d.Digest, size: d.Size, tar: tar, bound: bound, compression: compression,
 		dir: dir, from: from, extender: make(chan struct{}, 1), whole: -1}
 	l.toc, _ = vsif.TOC(d)
 	l.points = []ref{{}}
