@@ -405,6 +405,34 @@ func TestLayered_shared(t *testing.T) {
 	}
 }
 
+// Who only opens the file makes no layer come in, and what comes in for a reader ends with
+// him.
+func TestLayered_abandoned(t *testing.T) {
+	c := newContainer(t, gzipped(t, randomTar(t, 1, 8<<20)), plain(randomTar(t, 2, 16<<20)))
+	c.registry.set(faults{rate: 1 << 20})
+	cache := openCache(t, t.TempDir(), Options{})
+	b := openBlob(t, cache, c.client(t), c.image)
+	if err := b.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.registry.sentInAll(t); got > 0 {
+		t.Errorf("%d bytes came in for who opened it", got)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := b.ReadAtContext(ctx, make([]byte, 1), 0); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("reading: %v", err)
+	}
+	b.Close()
+	if got := c.registry.sentInAll(t); got > c.compressed()/2 {
+		t.Errorf("%d bytes of %d came in for nobody", got, c.compressed())
+	}
+	b = openBlob(t, cache, c.client(t), c.image)
+	c.registry.set(faults{})
+	mustWait(t, b)
+	c.checkWhole(t, b)
+}
+
 // A registry that is away for a while makes readers wait.
 func TestLayered_away(t *testing.T) {
 	c := newContainer(t, gzipped(t, randomTar(t, 1, 8<<20)), gzipped(t, randomTar(t, 2, 3<<20)))

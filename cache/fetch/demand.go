@@ -44,10 +44,11 @@ func (d *work) prepare(ctx context.Context) error {
 }
 
 // AwaitByte is Await for one byte, of a reader who wants to know only whether the
-// registry still has it.
+// registry still has it. Of a Divided source it asks for nothing but what the blob is made
+// of.
 func (d *Download) AwaitByte(ctx context.Context, off int64) error {
-	if err := d.prepare(ctx); err != nil {
-		return outward(err)
+	if _, ok := d.sources.divided(); ok {
+		return outward(d.prepare(ctx))
 	}
 	return outward(d.reader().await(ctx, off, off+1, off+1))
 }

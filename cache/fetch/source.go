@@ -44,8 +44,18 @@ type Divided interface {
 type Transfer interface {
 	io.Reader
 	Close()
+	Priority
+	Pace
+}
+
+// Priority is told whether a reader waits.
+type Priority interface {
 	Promote()
 	Demote()
+}
+
+// Pace tells how a transfer comes on, see backends.Transfer.
+type Pace interface {
 	Speed() (n int64, took time.Duration, yielded bool)
 	Ending()
 	Surplus() bool

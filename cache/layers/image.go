@@ -47,6 +47,7 @@ type Image struct {
 	layers []*layer
 	made   *made
 	damage error // what is wrong with the image for good
+	closed bool
 }
 
 // A Source is where the layers are fetched.
@@ -97,6 +98,10 @@ func (im *Image) ask(q *question, src Source) {
 	im.mu.Lock()
 	if err == nil && im.plan == nil {
 		err = im.layOut(answer)
+	}
+	if im.closed {
+		im.closeLayers()
+		err = cmp.Or(err, error(fetch.ErrClosed))
 	}
 	q.blobs, q.err = answer.Blobs, err
 	if err != nil {
@@ -290,6 +295,12 @@ func (im *Image) failed(src Source, err error) error {
 func (im *Image) Close() {
 	im.mu.Lock()
 	defer im.mu.Unlock()
+	im.closed = true
+	im.closeLayers()
+}
+
+// closeLayers is called with mu held.
+func (im *Image) closeLayers() {
 	for _, l := range im.layers {
 		l.close()
 	}
@@ -371,6 +382,9 @@ func (im *Image) complete(ctx context.Context, src Source, i int, l *layer, opts
 		if err := im.Damage(); err != nil {
 			return 0, err
 		}
+		if abandoned(opts) {
+			return 0, fetch.ErrClosed
+		}
 		if len(l.extender) > 0 {
 			idle = 0
 		}
@@ -389,6 +403,9 @@ func (im *Image) complete(ctx context.Context, src Source, i int, l *layer, opts
 		return 0, err
 	}
 	for t.stream != nil {
+		if abandoned(opts) {
+			return 0, fetch.ErrClosed
+		}
 		_, err := t.stream.next(t.buf)
 		if size, ok := l.known(); ok {
 			return size, nil

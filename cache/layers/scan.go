@@ -126,7 +126,7 @@ func (s *scanner) take() (entries []vsif.Entry, next int64) {
 
 // finish tells that the tar has ended. Errors: vsif.ErrLayer.
 func (s *scanner) finish() error {
-	s.w.Close()
+	_ = s.w.Close() // it never fails
 	<-s.done
 	s.mu.Lock()
 	defer s.mu.Unlock()

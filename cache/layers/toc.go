@@ -135,7 +135,7 @@ func (p *packed) stop(t *transfer) {
 	if p.body == nil {
 		return
 	}
-	p.body.Close()
+	_ = p.body.Close()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p.body, t.body = nil, nil

@@ -68,6 +68,9 @@ func (t *transfer) Read(p []byte) (int, error) {
 
 // fill makes left what stands at pos, up to the end of its chunk.
 func (t *transfer) fill() error {
+	if abandoned(t.opts) {
+		return fetch.ErrClosed
+	}
 	if t.buf == nil {
 		t.buf = make([]byte, chunks.Size)
 	}
@@ -93,6 +96,12 @@ func (t *transfer) fill() error {
 		t.left = b[off%chunks.Size:]
 	}
 	return err
+}
+
+// abandoned reports whether what was made for a reader has none any more: layers are large. What
+// is to come in nevertheless, the background brings.
+func abandoned(opts backends.TransferOptions) bool {
+	return opts.Demanded && opts.Resume != nil && !opts.Resume()
 }
 
 // tar returns the chunk of the tar that begins at an offset, and zeros behind the end of the tar.

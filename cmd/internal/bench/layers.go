@@ -41,46 +41,24 @@ var layerRoots = []string{"usr/bin", "usr/lib", "usr/share", "usr/local/go/pkg",
 func (b *bench) newContainer(ctx context.Context, size int64) *container {
 	dir := b.temp("layers-")
 	c := &container{rig: &rig{b: b, reg: b.newRegistry()}, layout: filepath.Join(dir, "layout")}
-	blobs := filepath.Join(c.layout, "blobs", "sha256")
-	check(os.MkdirAll(blobs, 0o755))
-	small, root := must(sif.LoadContainerFromPath(greetImage, sif.OptLoadWithFlag(os.O_RDONLY))), filepath.Join(dir, "root")
-	timed(ctx, "unsquashfs", "-o", fmt.Sprint(partition(small)), "-d", root, greetImage)
-	check(small.UnloadContainer())
+	check(os.MkdirAll(c.blobs(), 0o755))
 	var m ocispec.Manifest
 	config := ocispec.Image{Platform: ocispec.Platform{Architecture: "amd64", OS: "linux"}}
 	m.SchemaVersion, m.MediaType = 2, ocispec.MediaTypeImageManifest
-	put := func(text []byte, mediaType string) ocispec.Descriptor {
-		d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(text), Size: int64(len(text))}
-		file := filepath.Join(blobs, d.Digest.Encoded())
-		check(os.WriteFile(file, text, 0o644))
-		c.reg.images = append(c.reg.images, &image{path: file, size: d.Size, digest: d.Digest})
-		return d
-	}
-	for i, part := range append([]string{root}, layerRoots...) {
-		if c.compressed >= size {
-			break
+	root := c.smallRoot(ctx, dir)
+	for i := 0; i <= len(layerRoots) && c.compressed < size; i++ {
+		words := []string{"-C", root, "."}
+		if i > 0 {
+			words = []string{"-C", "/", layerRoots[i-1]}
 		}
-		tar, words := filepath.Join(dir, "tar"), []string{"tar", "-C", "/", "--sort=name", "-cf", filepath.Join(dir, "tar"), part}
-		if i == 0 {
-			words = []string{"tar", "-C", part, "--sort=name", "-cf", tar, "."}
-		}
-		timed(ctx, words...)
-		f := must(os.Open(tar))
-		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, must(digest.FromReader(f)))
-		c.tars += must(f.Stat()).Size()
-		check(f.Close())
-		timed(ctx, "gzip", "-f", "-6", tar)
-		img := newImage("", "", tar+".gz")
-		img.path = filepath.Join(blobs, img.digest.Encoded())
-		check(os.Rename(tar+".gz", img.path))
-		c.reg.images, c.layers, c.compressed = append(c.reg.images, img), append(c.layers, img), c.compressed+img.size
-		m.Layers = append(m.Layers, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: img.digest, Size: img.size})
+		layer, tar := c.addLayer(ctx, dir, words)
+		m.Layers, config.RootFS.DiffIDs = append(m.Layers, layer), append(config.RootFS.DiffIDs, tar)
 	}
-	check(os.RemoveAll(root))
+	remove(root)
 	config.RootFS.Type = "layers"
-	m.Config = put(must(json.Marshal(config)), ocispec.MediaTypeImageConfig)
+	m.Config = c.put(must(json.Marshal(config)), ocispec.MediaTypeImageConfig)
 	text := must(json.Marshal(m))
-	d := put(text, m.MediaType)
+	d := c.put(text, m.MediaType)
 	d.Annotations = map[string]string{ocispec.AnnotationRefName: "1"}
 	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{d}}
 	index.SchemaVersion = 2
@@ -91,11 +69,60 @@ func (b *bench) newContainer(ctx context.Context, size int64) *container {
 	return c
 }
 
+// smallRoot unpacks a root file system in which a program runs.
+func (c *container) smallRoot(ctx context.Context, dir string) string {
+	small, root := must(sif.LoadContainerFromPath(greetImage, sif.OptLoadWithFlag(os.O_RDONLY))), filepath.Join(dir, "root")
+	timed(ctx, "unsquashfs", "-o", fmt.Sprint(partition(small)), "-d", root, greetImage)
+	check(small.UnloadContainer())
+	return root
+}
+
+func (c *container) blobs() string { return filepath.Join(c.layout, "blobs", "sha256") }
+
+// put adds a text as a blob.
+func (c *container) put(text []byte, mediaType string) ocispec.Descriptor {
+	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(text), Size: int64(len(text))}
+	file := filepath.Join(c.blobs(), d.Digest.Encoded())
+	check(os.WriteFile(file, text, 0o644))
+	c.reg.images = append(c.reg.images, &image{path: file, size: d.Size, digest: d.Digest})
+	return d
+}
+
+// addLayer adds what tar packs with these words as a layer, and returns the digest of the tar, too.
+func (c *container) addLayer(ctx context.Context, dir string, words []string) (ocispec.Descriptor, digest.Digest) {
+	tar := filepath.Join(dir, "tar")
+	timed(ctx, append([]string{"tar", "--sort=name", "-cf", tar}, words...)...)
+	f := must(os.Open(tar))
+	sum := must(digest.FromReader(f))
+	c.tars += must(f.Stat()).Size()
+	check(f.Close())
+	timed(ctx, "gzip", "-f", "-6", tar)
+	img := newImage("", "", tar+".gz")
+	img.path = filepath.Join(c.blobs(), img.digest.Encoded())
+	check(os.Rename(tar+".gz", img.path))
+	c.reg.images, c.layers, c.compressed = append(c.reg.images, img), append(c.layers, img), c.compressed+img.size
+	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: img.digest, Size: img.size}, sum
+}
+
+// What the suite of container images measures.
+const (
+	ran     = "a program has run after"
+	got     = "fetched until a program has run"
+	cpu     = "CPU"
+	onDisk  = "disk at the peak"
+	inUse   = "memory at the peak"
+	finding = "find in a container"
+	reading = "reading all files in a container"
+
+	converted  subject = "umoci + mksquashfs"
+	inflated   subject = "download and inflate"
+	alone      subject = "inflate and SHA-256 alone"
+	again      subject = "sregfs, index kept"
+	mksquashfs subject = "squashfs of mksquashfs"
+)
+
 // containers measures a Docker image whose file is made of its layers.
 func containers(ctx context.Context, b *bench) {
-	const converted, inflated, alone, again subject = "umoci + mksquashfs", "download and inflate", "inflate and SHA-256 alone", "sregfs, index kept"
-	const finding, reading, mksquashfs = "find in a container", "reading all files in a container", subject("squashfs of mksquashfs")
-	const ran, cpu, got, disk, mem = "a program has run after", "CPU", "fetched until a program has run", "disk at the peak", "memory at the peak"
 	c := b.newContainer(ctx, b.scaled(400<<20, 8))
 	defer c.reg.Close()
 	c.findPartition(ctx)
@@ -108,34 +135,7 @@ func containers(ctx context.Context, b *bench) {
 	for range b.Runs {
 		b.add(ran, inflated, "ms", ms(c.inflate(ctx)))
 		b.add(cpu, alone, "s", b.measure(ctx, nil, "inflate", c.list()))
-		h := b.newHome(false, c.reg.remote())
-		d := h.mount(ctx)
-		stop := c.watchDisk(h)
-		took, sent := c.start(ctx, d)
-		b.add(ran, sregfs, "ms", ms(took))
-		b.add(got, sregfs, "MB", sent)
-		h.sreg(ctx, "pull", "lab://"+c.img.repo+":"+c.img.tag)
-		b.add(cpu, sregfs, "s", d.cpu())
-		b.add(disk, sregfs, "of the tars", stop()/float64(c.tars))
-		for _, way := range []struct {
-			subject
-			file   string
-			offset int64
-		}{{mksquashfs, squashed, 0}, {sregfs, d.file(c.img), c.offset}} {
-			readWhole(ctx, nil, way.file)
-			found, read := c.readAll(ctx, way.file, way.offset)
-			b.add(finding, way.subject, "ms", ms(found))
-			b.add(reading, way.subject, "ms", ms(read))
-		}
-		b.add(mem, sregfs, "MB", float64(kilobytes(fmt.Sprintf("/proc/%d/status", d.pid()), "VmHWM:"))/1e6)
-		d.stop()
-		check(os.RemoveAll(h.path("cache/blobs")))
-		d = h.mount(ctx)
-		took, sent = c.start(ctx, d)
-		b.add(ran, again, "ms", ms(took))
-		b.add(got, again, "MB", sent)
-		d.stop()
-		remove(h.dir)
+		c.run(ctx, squashed)
 	}
 	b.aim(ran, sregfs, inflated, 1.3)
 	if r := b.find(b.suite, ran, converted); r != nil {
@@ -147,9 +147,43 @@ func containers(ctx context.Context, b *bench) {
 	b.aim(reading, sregfs, mksquashfs, 1)
 	b.limit(ran, again, 600)
 	b.limit(got, again, 12)
-	b.limit(disk, sregfs, 1.05)
-	b.limit(mem, sregfs, 200)
+	b.limit(onDisk, sregfs, 1.05)
+	b.limit(inUse, sregfs, 200)
 	c.crowd(ctx)
+}
+
+// run measures one mount with an empty cache, and one with nothing but what is known of the
+// layers.
+func (c *container) run(ctx context.Context, squashed string) {
+	b := c.b
+	h := b.newHome(false, c.reg.remote())
+	defer remove(h.dir)
+	d := h.mount(ctx)
+	stop := c.watchDisk(h)
+	took, sent := c.start(ctx, d)
+	b.add(ran, sregfs, "ms", ms(took))
+	b.add(got, sregfs, "MB", sent)
+	h.sreg(ctx, "pull", "lab://"+c.img.repo+":"+c.img.tag)
+	b.add(cpu, sregfs, "s", d.cpu())
+	b.add(onDisk, sregfs, "of the tars", stop()/float64(c.tars))
+	b.add(inUse, sregfs, "MB", float64(kilobytes(fmt.Sprintf("/proc/%d/status", d.pid()), "VmHWM:"))/1e6)
+	for _, way := range []struct {
+		subject
+		file   string
+		offset int64
+	}{{mksquashfs, squashed, 0}, {sregfs, d.file(c.img), c.offset}} {
+		readWhole(ctx, nil, way.file)
+		found, read := c.readAll(ctx, way.file, way.offset)
+		b.add(finding, way.subject, "ms", ms(found))
+		b.add(reading, way.subject, "ms", ms(read))
+	}
+	d.stop()
+	check(os.RemoveAll(h.path("cache/blobs")))
+	d = h.mount(ctx)
+	defer d.stop()
+	took, sent = c.start(ctx, d)
+	b.add(ran, again, "ms", ms(took))
+	b.add(got, again, "MB", sent)
 }
 
 // start runs a program of the image on a new mount, and returns how long that took, and how
