@@ -215,7 +215,7 @@ func (c *listings) IsCollection(ctx context.Context, remote, collection string) 
 // listed. A name with a dot may be that of a file which programs look for everywhere.
 func isAssumed(r Remote, collection string) bool {
 	_, last := index.Parent(collection)
-	return r.ByHost && !strings.Contains(last, ".") &&
+	return r.ByHost && r.Client != nil && !strings.Contains(last, ".") &&
 		r.Client.CheckName(backends.Ref{Collection: collection, Name: "x", Tag: backends.DefaultTag}) == nil
 }
 

@@ -104,10 +104,15 @@ func (v *blobs) readCachePatterns(texts []string) ([]*cachePattern, error) {
 		if p.pattern, err = v.readPattern(text); err == nil && !p.many {
 			p.uri, err = backends.ParseURI(text)
 		}
-		if err == nil && p.uri.Host != "" {
+		switch {
+		case err == nil && p.uri.Host != "":
 			var r catalog.Remote
 			r, err = v.remoteOfHost(p.uri)
 			p.uri.Remote = r.Name
+		case err == nil && p.uri.Remote != "":
+			if r, ref, unknown := v.resolveScheme(text, p.uri); unknown == nil { // else of a remote that was
+				p.uri.Remote, p.uri.Ref = r.Name, ref
+			}
 		}
 		if err != nil {
 			return nil, err
