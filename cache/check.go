@@ -265,13 +265,13 @@ func (h *hasher) compare() error {
 }
 
 // hashFile reads all of f and compares. Errors: backends.ErrCorrupt; ctx's; those of the local disk.
-func hashFile(ctx context.Context, f *os.File, digest string) error {
+func (l layout) hashFile(ctx context.Context, f *os.File, digest string) error {
 	info, err := f.Stat()
 	if err != nil {
 		return localError("read", err)
 	}
 	if vsif.IsDigest(digest) {
-		return readError(layers.Verify(ctx, f, info.Size(), digest, nil))
+		return readError(layers.Verify(ctx, l.layers(), f, info.Size(), digest, nil))
 	}
 	h := newHasher(digest)
 	if h == nil {

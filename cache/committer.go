@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends/disk"
+	"github.com/sregfs/sregfs/backends/vsif"
 	"github.com/sregfs/sregfs/cache/chunks"
 	"github.com/sregfs/sregfs/cache/fetch"
 )
@@ -199,6 +200,11 @@ func (c *committer) spoil(err error) {
 // reject drops a blob whose bytes are wrong: no reader gets any more of them. It is
 // fetched once more by itself. Call with disk held.
 func (c *committer) reject(err error) {
+	if errors.Is(err, vsif.ErrLayer) { // the image is another one from now on
+		c.item.log.Info("no file can be made of a container image", "key", c.item.key, "sources", c.sourceNames(), "err", err)
+		c.item.bury(c.data, err)
+		return
+	}
 	c.item.log.Error("a blob is not what its digest says", "key", c.item.key,
 		"size", c.size, "sources", c.sourceNames(), "err", err)
 	next := sourceOf(c.download.Sources()[0])

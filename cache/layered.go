@@ -31,7 +31,7 @@ func (s layeredSource) Open(ctx context.Context, opts backends.TransferOptions) 
 func (s layeredSource) Prepare(ctx context.Context) error { return s.made.Prepare(ctx, s.of()) }
 
 // Cold implements fetch.Divided.
-func (s layeredSource) Cold() bool { return s.made.Cold() }
+func (s layeredSource) Cold() [][2]int64 { return s.made.Cold() }
 
 // Unit implements fetch.Divided.
 func (s layeredSource) Unit(from, to int64) (first, last int64) { return s.made.Unit(from, to) }

@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/stargz-snapshotter/estargz"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -71,6 +72,7 @@ type testLayer struct {
 	blob  []byte
 	media string
 	bound int64 // 0: the size of the tar
+	notes map[string]string
 }
 
 func gzipped(t testing.TB, tar []byte) testLayer {
@@ -141,7 +143,7 @@ func newContainer(t testing.TB, all ...testLayer) *container {
 	var tars []int64
 	tree := vsif.NewTree()
 	for _, l := range all {
-		d := ocispec.Descriptor{MediaType: l.media, Digest: digest.FromBytes(l.blob), Size: int64(len(l.blob))}
+		d := ocispec.Descriptor{MediaType: l.media, Digest: digest.FromBytes(l.blob), Size: int64(len(l.blob)), Annotations: l.notes}
 		m.Layers = append(m.Layers, d)
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, digest.FromBytes(l.tar))
 		bound := l.bound
@@ -174,7 +176,7 @@ func newContainer(t testing.TB, all ...testLayer) *container {
 		t.Fatal(err)
 	}
 	c.file = make([]byte, plan.Size)
-	for i, l := range all {
+	for i, l := range all { // of those with tables of contents it is another one
 		copy(c.file[plan.Layers[i].Offset:], l.tar)
 	}
 	for _, p := range built.Pieces {
@@ -334,6 +336,7 @@ func TestLayered_unfit(t *testing.T) {
 	good := gzipped(t, randomTar(t, 1, 1<<20))
 	cases := map[string]testLayer{
 		"longer than it says": {tar: good.tar, blob: good.blob, media: good.media, bound: int64(len(good.tar)) - 512},
+		"shorter than said":   {tar: good.tar, blob: good.blob, media: good.media, bound: int64(len(good.tar)) + 512},
 		"cut off":             {tar: good.tar, blob: good.blob[:len(good.blob)-100], media: good.media},
 		"something behind":    {tar: good.tar, blob: append(bytes.Clone(good.blob), "garbage"...), media: good.media},
 		"another tar":         {tar: plain(randomTar(t, 2, 1<<20)).tar, blob: good.blob, media: good.media, bound: 2 << 20},
@@ -439,7 +442,7 @@ func TestLayered_verify(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := hashFile(t.Context(), f, c.image.Digest); err != nil {
+	if err := layout(t.TempDir()).hashFile(t.Context(), f, c.image.Digest); err != nil {
 		t.Fatalf("the right file: %v", err)
 	}
 	r := rand.New(rand.NewPCG(1, 2))
@@ -455,7 +458,7 @@ func TestLayered_verify(t *testing.T) {
 			}
 		}
 		flip(c.file[off] ^ 1)
-		if err := hashFile(t.Context(), f, c.image.Digest); !errors.Is(err, backends.ErrCorrupt) {
+		if err := layout(t.TempDir()).hashFile(t.Context(), f, c.image.Digest); !errors.Is(err, backends.ErrCorrupt) {
 			t.Errorf("another byte at %d: %v", off, err)
 		}
 		flip(c.file[off])
@@ -556,7 +559,88 @@ func TestLayered_sparse(t *testing.T) {
 			}
 			mustWait(t, b)
 			f, _ := b.File()
-			if err := hashFile(t.Context(), f, c.image.Digest); err != nil {
+			if err := layout(t.TempDir()).hashFile(t.Context(), f, c.image.Digest); err != nil {
+				t.Errorf("verified again: %v", err)
+			}
+		})
+	}
+}
+
+// eStargz returns a layer with a table of contents, and what is in it.
+func eStargz(t testing.TB, tar []byte, opts ...estargz.Option) testLayer {
+	t.Helper()
+	made, err := estargz.Build(io.NewSectionReader(bytes.NewReader(tar), 0, int64(len(tar))), opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer made.Close()
+	blob, err := io.ReadAll(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := gzip.NewReader(bytes.NewReader(blob))
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return testLayer{tar: whole, blob: blob, media: ocispec.MediaTypeImageLayerGzip, notes: map[string]string{
+		estargz.TOCJSONDigestAnnotation: made.TOCDigest().String(), estargz.StoreUncompressedSizeAnnotation: fmt.Sprint(len(whole))}}
+}
+
+// A layer with a table of contents starts without a pass: nothing but the table comes in for
+// the head and the tables, and of the files what is read.
+func TestLayered_eStargz(t *testing.T) {
+	data := randomTar(t, 1, 20<<20)
+	for name, opts := range map[string][]estargz.Option{"default": nil, "small pieces": {estargz.WithChunkSize(100_000)}, "several in one": {estargz.WithMinChunkSize(200_000), estargz.WithChunkSize(50_000)}} {
+		t.Run(name, func(t *testing.T) {
+			c := newContainer(t, eStargz(t, data, opts...), gzipped(t, randomTar(t, 2, 100_000)))
+			dir, client := t.TempDir(), c.client(t)
+			cache := openCache(t, dir, Options{NoBackground: true})
+			b := openBlob(t, cache, client, c.image)
+			head := make([]byte, 128<<10)
+			for _, off := range []int64{0, b.Size() - (1 << 20)} {
+				if _, err := b.ReadAt(head, off); err != nil {
+					t.Fatalf("at %d: %v", off, err)
+				}
+			}
+			if got := c.registry.sentInAll(t); got > 2<<20 {
+				t.Errorf("%d bytes came in for the head", got)
+			}
+			whole, err := io.ReadAll(io.NewSectionReader(b, 0, b.Size()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			file, root := filepath.Join(t.TempDir(), "file"), filepath.Join(t.TempDir(), "root")
+			if err := os.WriteFile(file, whole, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			at := fmt.Sprint(bytes.Index(whole, []byte("hsqs")))
+			if out, err := exec.Command("unsquashfs", "-q", "-n", "-o", at, "-d", root, file).CombinedOutput(); err != nil {
+				t.Fatalf("unsquashfs: %v: %s", err, out)
+			}
+			r := tar.NewReader(bytes.NewReader(data))
+			for {
+				h, err := r.Next()
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				want, _ := io.ReadAll(r)
+				if got, err := os.ReadFile(filepath.Join(root, h.Name)); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%s: %d bytes of %d, %v", h.Name, len(got), len(want), err)
+				}
+			}
+			mustWait(t, b)
+			f, ok := b.File()
+			if !ok {
+				t.Fatal("it is not whole")
+			}
+			if err := layout(dir).hashFile(t.Context(), f, c.image.Digest); err != nil {
 				t.Errorf("verified again: %v", err)
 			}
 		})

@@ -69,7 +69,7 @@ func (o opening) openWhole(ctx context.Context) (*data, error) {
 		return nil, o.unusable(errNotOurs)
 	}
 	if !o.trusts(f, info) {
-		err = hashFile(ctx, f, digest)
+		err = o.dir.hashFile(ctx, f, digest)
 		if errors.Is(err, backends.ErrCorrupt) || isDamage(err) {
 			f.Close()
 			o.log.Warn("a blob on the disk is damaged", "key", it.key, "err", err)
@@ -195,7 +195,7 @@ func (o opening) believe(ctx context.Context, l layout, f *os.File, info os.File
 	if seen != nil && unchanged(seen, info) {
 		return nil
 	}
-	if err := hashFile(ctx, f, o.digest()); err != nil {
+	if err := l.hashFile(ctx, f, o.digest()); err != nil {
 		return err
 	}
 	it.mu.Lock()

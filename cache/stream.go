@@ -190,7 +190,7 @@ func (s *streams) downloadOnce(ctx context.Context, path string, key Key, src so
 		return err
 	}
 	digest := src.digestOf(key)
-	if err := hashFile(ctx, f, digest); err != nil {
+	if err := s.dir.hashFile(ctx, f, digest); err != nil {
 		return err
 	}
 	family, err := s.table.take(ctx, key)

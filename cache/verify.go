@@ -89,7 +89,7 @@ func (s *suspect) read(ctx context.Context, progress func(done, total int64)) er
 	dropPages(s.file)
 	if vsif.IsDigest(s.digest) {
 		size := s.info.Size()
-		err := layers.Verify(ctx, s.file, size, s.digest, func(done int64) { progress(done, size) })
+		err := layers.Verify(ctx, s.dir.layers(), s.file, size, s.digest, func(done int64) { progress(done, size) })
 		if isDamage(err) {
 			err = fmt.Errorf("%w: %v", backends.ErrCorrupt, err)
 		}

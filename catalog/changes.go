@@ -29,9 +29,8 @@ func (c *changes) Delete(ctx context.Context, remote string, img backends.Image)
 	if err != nil {
 		return err
 	}
-	if r.Policy.ReadOnly {
-		return &backends.Error{Op: "delete", Remote: remote, Ref: img.Ref,
-			Err: fmt.Errorf("%w (read_only is set in its configuration)", backends.ErrReadOnly)}
+	if err := r.ReadOnly(); err != nil {
+		return &backends.Error{Op: "delete", Remote: remote, Ref: img.Ref, Err: err}
 	}
 	err = r.Client.Delete(ctx, img)
 	c.Note(remote, err)

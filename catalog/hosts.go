@@ -10,8 +10,8 @@ import (
 )
 
 // Hosts are the services on the Internet that can be used by the names of their hosts,
-// without being configured. A catalogue calls the methods for one name after another, and from
-// many goroutines for several.
+// without being configured. Methods may be called from many goroutines at once, but Open
+// for one host at a time.
 type Hosts interface {
 	// Check returns nil if name is such a host. It makes no request.
 	// Errors: fs.ErrInvalid for what is no host; fs.ErrNotExist, with the reason, for one

@@ -113,21 +113,27 @@ func (r Remote) Takes(ref backends.Ref) error {
 	return err
 }
 
-// OnlyRead is why nothing can be written to a remote with ByHost: backends.ErrReadOnly.
-func (r Remote) OnlyRead() error {
-	return fmt.Errorf("%w: %s is in no configuration, and hosts are only read by their names (to push there: sreg remote add)", backends.ErrReadOnly, r.Name)
+// ReadOnly returns backends.ErrReadOnly, with the reason, if nothing may be written whatever
+// the service can do.
+func (r Remote) ReadOnly() error {
+	switch {
+	case r.ByHost:
+		return fmt.Errorf("%w: %s is in no configuration, and hosts are only read by their names (to push there: sreg remote add)", backends.ErrReadOnly, r.Name)
+	case r.Policy.ReadOnly:
+		return fmt.Errorf("%w (read_only is set in its configuration)", backends.ErrReadOnly)
+	}
+	return nil
 }
 
 // writable returns backends.ErrReadOnly, with the reason, unless images can be
 // pushed to the remote.
 func (r Remote) writable() error {
+	readOnly := r.ReadOnly()
 	switch {
 	case r.Client == nil:
 		return r.Unopened()
-	case r.ByHost:
-		return r.OnlyRead()
-	case r.Policy.ReadOnly:
-		return fmt.Errorf("%w (read_only is set in its configuration)", backends.ErrReadOnly)
+	case readOnly != nil:
+		return readOnly
 	case !r.Client.Caps().Has(backends.CanPush):
 		return fmt.Errorf("%w: a remote of type %q takes no images", backends.ErrReadOnly, r.Type)
 	}

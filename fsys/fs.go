@@ -75,7 +75,7 @@ func (f *FS) writableRemote(name string) (catalog.Remote, error) {
 	case f.opts.ReadOnly:
 		err = fmt.Errorf("%w: the mount is (--read-only)", backends.ErrReadOnly)
 	case r.ByHost:
-		err = r.OnlyRead()
+		err = r.ReadOnly()
 	case r.Policy.ReadOnly:
 		err = fmt.Errorf("%w: remote %s is (read_only)", backends.ErrReadOnly, name)
 	default:

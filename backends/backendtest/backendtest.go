@@ -28,7 +28,10 @@ import (
 
 // A Seed is what a fake service holds when a test begins. Images whose names the
 // service cannot hold (the backend's CheckName says so) it leaves out.
-type Seed struct{ Images []SeedImage }
+type Seed struct {
+	Images     []SeedImage
+	Containers []Container // none but where Harness.Containers is set
+}
 
 // A SeedImage is one image under one name. The same content may occur under
 // several names.
@@ -53,6 +56,9 @@ type Harness struct {
 	// KeepsTime and KeepsFormat say that the service keeps, of what is pushed, the
 	// time of the file and its format, for all clients. It must not if they do not.
 	KeepsTime, KeepsFormat bool
+	// Containers says that the backend is a backends.Layered, and the service can be seeded
+	// with container images.
+	Containers bool
 	// Open starts a fake service that holds seed, and opens the backend on it
 	// with hc. It ends both with t.Cleanup. It may be called many times, at once.
 	Open func(t *testing.T, seed Seed, hc *http.Client) backends.Backend
@@ -90,7 +96,10 @@ type subtest struct {
 	needs backends.Caps // runs only where the backend has them
 	http  bool          // runs only where there is HTTP
 	login bool          // runs only where a login can grow old
-	run   func(t *testing.T, s *suite)
+
+	containers bool // runs only where there are container images
+
+	run func(t *testing.T, s *suite)
 }
 
 // suite is what a subtest gets.
@@ -98,7 +107,7 @@ type suite struct{ Harness }
 
 func subtests() []subtest {
 	return slices.Concat(capsTests, statTests, listTests, openTests, searchTests, pushTests, foldedTests, deleteTests, moveTests, shareTests,
-		watchTests, namesTests, sizeTests, faultTests, awayTests, budgetTests, answerTests, loginTests, brokenTests, divertedTests, dripTests, closeTests)
+		watchTests, namesTests, sizeTests, faultTests, awayTests, budgetTests, answerTests, loginTests, brokenTests, divertedTests, dripTests, closeTests, containerTests)
 }
 
 // Run runs the suite as subtests of t.
@@ -111,7 +120,7 @@ func Run(t *testing.T, h Harness) {
 	groups := map[string][]subtest{}
 	var order []string
 	for _, st := range subtests() {
-		if !h.Caps.Has(st.needs) || st.http && h.Local || st.login && h.OpenAs == nil {
+		if !h.Caps.Has(st.needs) || st.http && h.Local || st.login && h.OpenAs == nil || st.containers && !h.Containers {
 			continue
 		}
 		skipped[st.name] = h.Skip[st.name] != ""
@@ -166,13 +175,17 @@ func (s *suite) openWith(t *testing.T, opts backends.HTTPOptions, images ...Seed
 
 func openBy(t *testing.T, open func(*testing.T, Seed, *http.Client) backends.Backend, opts backends.HTTPOptions, images ...SeedImage) *remote {
 	t.Helper()
+	return openSeeded(t, open, opts, Seed{Images: images})
+}
+
+func openSeeded(t *testing.T, open func(*testing.T, Seed, *http.Client) backends.Backend, opts backends.HTTPOptions, seed Seed) *remote {
+	t.Helper()
 	hc := backends.NewHTTPClient(opts)
 	w := &wire{next: hc.Transport}
 	hc.Transport = w
 	t.Cleanup(hc.CloseIdleConnections)
-	seed := Seed{Images: images}
 	b := open(t, seed, hc)
-	seed.Images = slices.DeleteFunc(slices.Clone(images), func(img SeedImage) bool { return impossible(b, img.Ref) })
+	seed.Images = slices.DeleteFunc(slices.Clone(seed.Images), func(img SeedImage) bool { return impossible(b, img.Ref) })
 	// No pauses to speak of: what is tested is which errors are tried again.
 	c := backends.NewClient("conformance", b, backends.ClientOptions{MaxElapsed: 10 * time.Second})
 	return &remote{Backend: b, client: c, wire: w, seed: seed}

@@ -44,8 +44,14 @@ func conformance(t *testing.T, config map[string]any, partSize int64, skip map[s
 	t.Helper()
 	logins := [2]string{librarytest.Token, "t0k3n-the-next"}
 	openAs := func(t *testing.T, seed backendtest.Seed, hc *http.Client, private bool, secret backends.SecretFunc) backends.Backend {
-		srv := librarytest.Start(t, options())
+		opts := options()
+		srv := librarytest.Start(t, opts)
 		srv.SetTokens(logins[:]...)
+		for _, c := range seed.Containers { // past the library, as docker does
+			in := seeded(backendtest.SeedImage{Ref: c.Ref})
+			opts.Registry.PushImage(opts.Prefix+"/"+in.Entity+"/"+in.Collection+"/"+in.Container, in.Tag,
+				ocitest.Image{Manifest: c.Manifest, MediaType: c.MediaType, Blobs: c.Blobs})
+		}
 		for _, img := range seed.Images {
 			add := seeded(img)
 			add.Private = private
@@ -63,7 +69,7 @@ func conformance(t *testing.T, config map[string]any, partSize int64, skip map[s
 	}
 	backendtest.Run(t, backendtest.Harness{
 		Caps: everything,
-		Skip: skip,
+		Skip: skip, Containers: options().Registry != nil,
 		Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
 			return openAs(t, seed, hc, false, func(context.Context, bool) (string, error) { return librarytest.Token, nil })
 		},

@@ -38,10 +38,13 @@ func TestConformance(t *testing.T) {
 			maps.Copy(annotations, img.Labels)
 			reg.PushSIF(namespace+"/"+img.Ref.Repository(), img.Ref.Tag, img.Content, annotations)
 		}
+		for _, c := range seed.Containers {
+			reg.PushImage(namespace+"/"+c.Ref.Repository(), c.Ref.Tag, ocitest.Image{Manifest: c.Manifest, MediaType: c.MediaType, Blobs: c.Blobs})
+		}
 		return map[string]any{"url": reg.URL, "namespace": namespace}
 	}
 	backendtest.Run(t, backendtest.Harness{
-		Caps: backends.CanList | backends.CanPush | backends.CanDelete | backends.CanMove, KeepsTime: true, KeepsFormat: true,
+		Caps: backends.CanList | backends.CanPush | backends.CanDelete | backends.CanMove, KeepsTime: true, KeepsFormat: true, Containers: true,
 		Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
 			return backendtest.Open(t, oci.Open, hc, seeded(reg, seed))
 		},

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"maps"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -33,8 +34,9 @@ const (
 	// maxLayers is how many layers an image has at most (Docker: 127) of which the ends are
 	// asked for.
 	maxLayers = 512
-	// layerRequests is how many of these are asked for at once.
-	layerRequests = 16
+	// layerRequests is how many of these are asked for at once, by all who look at images: as
+	// many as a client has requests under way.
+	layerRequests = 32
 	maxConfigs    = 256
 	maxHeldConfig = 64 << 10 // bytes of a configuration that stays in memory
 	maxReason     = 1 << 10
@@ -43,18 +45,20 @@ const (
 )
 
 // layered is what is known of container images. Nothing of it ever changes, but that one proves
-// unfit. The zero value knows nothing.
+// unfit. The zero value, with slots, knows nothing.
 type layered struct {
 	shapes  bounded.Map[string, shape]    // by the digest of the manifest
 	ends    bounded.Map[string, layerEnd] // by the digest of the layer
 	configs bounded.Map[string, []byte]   // by their digests
 	asking  backends.Locks                // by the digest of the layer
+	slots   chan struct{}                 // of layerRequests
 }
 
 // A shape is how a container image is shown: as a SIF of that size, or as an archive for a reason.
 type shape struct {
-	size int64
-	why  string
+	size  int64
+	why   string
+	until time.Time // from then on it is looked at again; zero: never
 }
 
 // A layerEnd is the last bytes of a layer of a size.
@@ -99,7 +103,7 @@ func (c *client) shapeOf(ctx context.Context, repo, version string) (shape, erro
 		f.why = err.Error()
 		c.log.Info("a container image is shown as an archive", "repository", repo, "digest", version, "reason", f.why)
 	case errors.Is(err, fs.ErrNotExist):
-		// It may be pushed again: then the next process shows a SIF.
+		f.until = time.Now().Add(foreignLife) // it may be pushed again
 		f.why = "a part of it is not in the registry: " + err.Error()
 		c.log.Info("a container image is shown as an archive", "repository", repo, "digest", version, "reason", f.why)
 	case err != nil:
@@ -112,9 +116,10 @@ func (c *client) shapeOf(ctx context.Context, repo, version string) (shape, erro
 
 // knownShape is shapeOf as far as it is known.
 func (c *client) knownShape(version string) (f shape, known bool) {
-	if f, known = c.layered.shapes.Get(version); known {
+	if f, known = c.layered.shapes.Get(version); known && (f.until.IsZero() || time.Now().Before(f.until)) {
 		return f, true
 	}
+	f = shape{}
 	if f.why = c.store.unfit(version); f.why != "" {
 		c.layered.shapes.Put(version, f)
 	}
@@ -259,6 +264,12 @@ func (c *client) end(ctx context.Context, repo string, layer ocispec.Descriptor)
 // another end: that would be another size of the file.
 func (c *client) askEnd(ctx context.Context, repo string, layer ocispec.Descriptor) (layerEnd, error) {
 	e := layerEnd{size: layer.Size}
+	select {
+	case c.layered.slots <- struct{}{}:
+		defer func() { <-c.layered.slots }()
+	case <-ctx.Done():
+		return e, ctx.Err()
+	}
 	span := ranged.Span{Off: layer.Size - vsif.TrailerSize, N: vsif.TrailerSize}
 	resp, err := c.blob(ctx, repo, layer.Digest.String(), span) //nolint:bodyclose // Body does it, or we
 	if err != nil {

@@ -246,6 +246,28 @@ func TestLayers_lies(t *testing.T) {
 	}
 }
 
+// An image with a layer that the registry has not is there nevertheless.
+func TestLayers_missing(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t, ocitest.Options{})
+	img := smallImage(t, false)
+	reg.PushImage("a/image", "1", img)
+	layer := manifestOf(t, img).Layers[1].Digest
+	reg.Use(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if strings.HasSuffix(req.URL.Path, layer) {
+				http.Error(w, `{"errors":[{"code":"BLOB_UNKNOWN"}]}`, http.StatusNotFound)
+				return
+			}
+			next.ServeHTTP(w, req)
+		})
+	})
+	got := mustStat(t, open(t, config{"url": reg.URL}), "a/image:1")
+	if got.Format != backends.FormatArchive || !strings.Contains(got.Labels[whyArchive], layer) {
+		t.Errorf("%+v", got)
+	}
+}
+
 // The ends are asked for all at once.
 func TestLayers_parallel(t *testing.T) {
 	t.Parallel()

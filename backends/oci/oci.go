@@ -137,6 +137,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		config: cfg, preset: p, base: base, namespace: namespace, arch: env.WantedArch(), chunk: cmp.Or(p.chunk, chunkSize), log: env.Logger(),
 	}
 	c.manifests.images.Max, c.manifests.tags.Max = maxKnown, maxKnown
+	c.layered.slots = make(chan struct{}, layerRequests)
 	c.layered.shapes.Max, c.layered.configs.Max = maxKnown, maxConfigs
 	c.store = newStore(env.Cache, c.log)
 	c.limits.log = c.log

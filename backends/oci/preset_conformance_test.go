@@ -68,13 +68,16 @@ func TestConformance_presets(t *testing.T) {
 				caps |= backends.CanList
 			}
 			backendtest.Run(t, backendtest.Harness{
-				Caps: caps, KeepsTime: true, KeepsFormat: true,
+				Caps: caps, KeepsTime: true, KeepsFormat: true, Containers: true,
 				Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
 					namespace := names.next()
 					for _, img := range seed.Images {
 						annotations := map[string]string{"org.opencontainers.image.created": img.Modified.UTC().Format(time.RFC3339)}
 						maps.Copy(annotations, img.Labels)
 						reg.PushSIF(namespace+"/"+img.Ref.Repository(), img.Ref.Tag, img.Content, annotations)
+					}
+					for _, c := range seed.Containers {
+						reg.PushImage(namespace+"/"+c.Ref.Repository(), c.Ref.Tag, ocitest.Image{Manifest: c.Manifest, MediaType: c.MediaType, Blobs: c.Blobs})
 					}
 					own := maps.Clone(config)
 					own["namespace"] = namespace

@@ -79,8 +79,10 @@ func (r *reader) need(off, end, ahead int64) (*fetch, int64, error) {
 	switch err := d.usable(r.began); {
 	case err == nil:
 		d.launch(off, end, true)
-		if u, ok := d.sources.divided(); ok && u.Cold() {
-			d.launch(0, d.opts.Size, true)
+		if u, ok := d.sources.divided(); ok {
+			for _, r := range u.Cold() {
+				d.launch(r[0], r[1], true)
+			}
 		}
 		if d.background == nil { // else that has its turn, as those of other blobs have
 			d.launch(end, ahead, false)

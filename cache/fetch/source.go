@@ -32,8 +32,9 @@ type Divided interface {
 	// Prepare returns once the other methods may be called. It may ask the registry; ctx ends
 	// the wait only. Errors: those of Open.
 	Prepare(ctx context.Context) error
-	// Cold reports whether all of the blob must come in before any of it can be used.
-	Cold() bool
+	// Cold returns the ranges that must come in before any of the blob can be used, each from
+	// its start to its end.
+	Cold() [][2]int64
 	// Unit returns what is best fetched together with [from, to), in whole chunks: a range that
 	// holds from, and may end before to. It is called with the download's lock held.
 	Unit(from, to int64) (first, last int64)

@@ -136,11 +136,7 @@ func (im *Image) layOut(answer backends.Layers) error {
 	}
 	var all []*layer
 	for i, d := range blobs {
-		compression, err := vsif.Compressed(d)
-		if err != nil {
-			return err
-		}
-		l, err := newLayer(answer.Blobs[i], tars[i], answer.Bounds[i], compression, im.opts.Dir, im.opts.Origin)
+		l, err := newLayer(d, tars[i], answer.Bounds[i], im.opts.Dir, im.opts.Origin)
 		if err != nil {
 			return err
 		}
@@ -181,19 +177,22 @@ func (im *Image) blobOf(src Source, layer int) backends.Image {
 	return im.asked[src.key()].blobs[layer]
 }
 
-// Cold reports whether all layers must be read before the file can be used.
-func (im *Image) Cold() bool {
+// Cold returns where the layers are of which nothing is known before they were read from
+// their start to their end. Prepare has succeeded.
+func (im *Image) Cold() (ranges [][2]int64) {
 	im.mu.Lock()
-	defer im.mu.Unlock()
-	if im.made != nil || im.plan == nil {
-		return false
+	made := im.made
+	im.mu.Unlock()
+	if made != nil {
+		return nil
 	}
-	for _, l := range im.layers {
-		if _, ok := l.known(); !ok {
-			return true
+	for i, l := range im.layers {
+		if _, ok := l.known(); !ok && l.toc == "" {
+			_, start, end := im.partOf(im.plan.Layers[i].Offset)
+			ranges = append(ranges, [2]int64{start, end})
 		}
 	}
-	return false
+	return ranges
 }
 
 // Unit returns what is best fetched together with [from, to) of the file: the first part of
@@ -228,7 +227,8 @@ func (im *Image) Open(ctx context.Context, src Source, opts backends.TransferOpt
 		opts.Slot.Release() // what it needs of the registry, and when, it asks for itself
 		opts.Slot = nil
 	}
-	t := &transfer{ctx: ctx, image: im, src: src, opts: opts, pos: opts.Off, end: opts.Off + opts.N, urgent: opts.Demanded}
+	t := &transfer{ctx: ctx, image: im, src: src, opts: opts, pos: opts.Off, end: opts.Off + opts.N}
+	t.urgent.Store(opts.Demanded)
 	t.region, _, _ = im.partOf(opts.Off)
 	if err := im.Prepare(ctx, src); err != nil {
 		t.err = err
@@ -245,6 +245,19 @@ func (im *Image) Held(name string) {
 		l.note(held{name, plan.Layers[i].Offset})
 	}
 }
+
+// opener returns what opens ranges of a layer as the registry has it.
+func (im *Image) opener(src Source, layer int, opts backends.TransferOptions) opener {
+	return func(ctx context.Context, off, n int64, urgent bool) *backends.Transfer {
+		opts := opts
+		opts.Off, opts.N, opts.Demanded = off, n, urgent
+		opts.Slot, opts.Whole, opts.Restart, opts.Repeat = nil, false, nil, nil
+		return src.Client.Transfer(ctx, im.blobOf(src, layer), opts)
+	}
+}
+
+// An opener opens n bytes from off of a layer as the registry has it; urgent says that a reader waits.
+type opener func(ctx context.Context, off, n int64, urgent bool) *backends.Transfer
 
 // Damage returns what is wrong with the image for good, nil if nothing is.
 func (im *Image) Damage() error {
@@ -348,6 +361,9 @@ const (
 // complete returns the size of a layer's tar once it was read to its end. As a rule others
 // read it, who keep what they read.
 func (im *Image) complete(ctx context.Context, src Source, i int, l *layer, opts backends.TransferOptions) (int64, error) {
+	if l.toc != "" {
+		return l.readTOC(ctx, im.opener(src, i, opts))
+	}
 	for idle := time.Duration(0); ; idle += graceStep {
 		if size, ok := l.known(); ok {
 			return size, nil
@@ -366,7 +382,8 @@ func (im *Image) complete(ctx context.Context, src Source, i int, l *layer, opts
 		}
 	}
 	region := im.plan.Layers[i]
-	t := &transfer{ctx: ctx, image: im, src: src, opts: opts, region: i, pos: region.Offset, end: region.End(), urgent: true, buf: make([]byte, chunks.Size)}
+	t := &transfer{ctx: ctx, image: im, src: src, opts: opts, region: i, pos: region.Offset, end: region.End(), buf: make([]byte, chunks.Size)}
+	t.urgent.Store(true)
 	defer t.Close()
 	if err := t.start(l, l.bound, l.bound); err != nil {
 		return 0, err

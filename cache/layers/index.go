@@ -43,7 +43,8 @@ type record struct {
 	Sums    [][]byte     // SHA-256 of further chunks of the tar
 	Point   *point       // where inflating can begin
 	End     *end         // no more of it follows
-	Held    *held        // a file that has the tar; behind the end
+	Members []vsif.Member
+	Held    *held // a file that has the tar; behind the end
 }
 
 // A point is where reading a layer can begin: Point.Out bytes behind the start of its tar.

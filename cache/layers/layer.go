@@ -3,6 +3,7 @@
 package layers
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"slices"
@@ -10,8 +11,8 @@ import (
 	"sync"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/vsif"
 	"github.com/sregfs/sregfs/cache/chunks"
 	"github.com/sregfs/sregfs/cache/fetch"
@@ -19,12 +20,14 @@ import (
 
 // A layer is what is known of one layer of an image.
 type layer struct {
+	descriptor  ocispec.Descriptor
 	blob        digest.Digest // of the layer as the registry has it
 	size        int64         // bytes there
 	tar         digest.Digest
 	bound       int64 // bytes of the tar at most
 	compression vsif.Compression
-	dir, from   string // see pathOf
+	toc         digest.Digest // of its own table of contents; "" if it has none
+	dir, from   string        // see pathOf
 
 	extender chan struct{} // full while somebody reads what nobody has read before
 
@@ -36,6 +39,8 @@ type layer struct {
 	count  int    // headers before it
 	whole  int64  // bytes of the tar, once it was found right; else -1
 	held   []held // the last one first
+
+	members []vsif.Member // of a layer with a table of contents, in the order of their offsets
 }
 
 // A ref is a point whose window is in the index.
@@ -49,14 +54,23 @@ const (
 	maxHeld = 8 // files with one layer that are remembered
 )
 
-func newLayer(d backends.Image, tar digest.Digest, bound int64, compression vsif.Compression, dir, from string) (*layer, error) {
-	l := &layer{blob: digest.Digest(d.Digest), size: d.Size, tar: tar, bound: bound, compression: compression,
+// newLayer returns what is known of a layer. Errors: vsif.ErrLayer; those of the disk.
+func newLayer(d ocispec.Descriptor, tar digest.Digest, bound int64, dir, from string) (*layer, error) {
+	compression, err := vsif.Compressed(d)
+	if err != nil {
+		return nil, err
+	}
+	l := &layer{descriptor: d, blob: d.Digest, size: d.Size, tar: tar, bound: bound, compression: compression,
 		dir: dir, from: from, extender: make(chan struct{}, 1), whole: -1}
+	l.toc, _ = vsif.TOC(d)
 	l.points = []ref{{}}
-	x, err := openIndex(dir, l.blob, from, l.learn)
-	l.index = x
+	l.index, err = openIndex(dir, l.key(), from, l.learn)
 	return l, err
 }
+
+// key is the digest under which the index is kept: the same layer has other contents in its
+// region if it is read by its table.
+func (l *layer) key() digest.Digest { return cmp.Or(l.toc, l.blob) }
 
 // learn takes a record of the index into account, which stands at an offset of it. Call
 // with mu held, once the layer is in use.
@@ -70,6 +84,7 @@ func (l *layer) learn(r record, at int64) {
 	for _, sum := range r.Sums {
 		l.sums = append(l.sums, sum...)
 	}
+	l.members = append(l.members, r.Members...)
 	if r.Point != nil {
 		l.points = append(l.points, ref{r.Point.Point.In, r.Point.Point.Out, at})
 	}
@@ -88,7 +103,7 @@ func (l *layer) extend(r record) error {
 	}
 	l.learn(r, at)
 	if r.End != nil && l.dir != "" {
-		return l.index.finish(l.dir, l.blob)
+		return l.index.finish(l.dir, l.key())
 	}
 	return nil
 }
@@ -150,6 +165,9 @@ func (l *layer) before(off int64) int {
 func (l *layer) unit(from, to, size int64) (first, last int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.toc != "" {
+		return l.pieces(from, to, size)
+	}
 	i, n := l.before(from), l.before(to-1)+1
 	first, last = chunks.Count(l.points[i].out)*chunks.Size, size
 	if n < len(l.points) {

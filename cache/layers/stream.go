@@ -206,6 +206,9 @@ func (s *stream) end(b []byte, from int64) error {
 			return err
 		}
 	}
+	if err := s.bounded(); err != nil {
+		return err
+	}
 	if s.extends {
 		if err := s.scanner.finish(); err != nil {
 			return err
@@ -215,6 +218,19 @@ func (s *stream) end(b []byte, from int64) error {
 		}
 	}
 	return io.EOF
+}
+
+// bounded checks that the layer's end is the one that its bound was computed of: what a
+// registry says of it decides where all else stands in the file, on this machine alone.
+func (s *stream) bounded() error {
+	if !vsif.NeedsTrailer(s.layer.descriptor) || s.tee.ends < vsif.TrailerSize {
+		return nil
+	}
+	bound, err := vsif.Bound(s.layer.descriptor, s.tee.end)
+	if err == nil && bound != s.layer.bound {
+		err = fmt.Errorf("%w: layer %s was said to have %d bytes, and its end says %d", vsif.ErrLayer, s.layer.blob, s.layer.bound, bound)
+	}
+	return err
 }
 
 // stop ends the stream.
@@ -235,6 +251,9 @@ type tee struct {
 	left []byte
 	hash hash.Hash
 	err  error // of r, if it was none of its end
+
+	end  [vsif.TrailerSize]byte // the last bytes that were read
+	ends int64                  // how many were
 }
 
 // Read implements io.Reader. What was read before has been used by then.
@@ -242,6 +261,9 @@ func (t *tee) Read(b []byte) (int, error) {
 	t.use(t.at + int64(len(t.left)))
 	n, err := t.r.Read(b)
 	t.left = append(t.left[:0], b[:n]...)
+	t.ends += int64(n)
+	last := append(t.end[:], b[max(n-len(t.end), 0):n]...)
+	copy(t.end[:], last[len(last)-len(t.end):])
 	if err != nil && !errors.Is(err, io.EOF) {
 		t.err = err
 	}

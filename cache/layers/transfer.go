@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
@@ -32,13 +33,14 @@ type transfer struct {
 	region int // the layer that pos lies in, -1 for none
 	err    error
 
-	mu     sync.Mutex // guards the fields below
-	urgent bool
-	body   *body // of the layer, if it is read now
+	urgent atomic.Bool
+	mu     sync.Mutex // guards the field below
+	body   *body      // of the layer, if it is read now
 
 	file   *os.File // another one that has the tar; nil if none has
 	fileAt int64    // where
 	asked  bool     // whether there is one
+	packed packed   // of a layer with a table of contents
 	stream *stream
 	at     int64  // where in the tar the next chunk begins that the stream gives
 	buf    []byte // a chunk
@@ -99,6 +101,9 @@ func (t *transfer) tar(off int64) ([]byte, error) {
 	clear(t.buf)
 	if size, ok := l.known(); ok && off >= size {
 		return t.buf, nil
+	}
+	if l.toc != "" {
+		return t.unpack(l, off)
 	}
 	if t.copied(l, off) {
 		return t.buf, nil
@@ -176,12 +181,7 @@ func (t *transfer) start(l *layer, off, to int64) error {
 	p, end, err := l.start(off, to, held)
 	if err == nil {
 		t.mu.Lock()
-		t.body = newBody(t.ctx, p.Point.In, end, func(ctx context.Context, off, n int64) *backends.Transfer {
-			opts := t.opts
-			opts.Off, opts.N, opts.Demanded = off, n, t.isUrgent()
-			opts.Slot, opts.Whole, opts.Restart, opts.Repeat = nil, false, nil, nil
-			return t.src.Client.Transfer(ctx, t.image.blobOf(t.src, t.region), opts)
-		})
+		t.body = t.newBody(p.Point.In, end)
 		t.mu.Unlock()
 		t.stream, err = l.open(p, t.body, held)
 	}
@@ -195,8 +195,17 @@ func (t *transfer) start(l *layer, off, to int64) error {
 	return nil
 }
 
+// newBody opens a range of the layer as the registry has it. Call with mu held.
+func (t *transfer) newBody(from, to int64) *body {
+	open := t.image.opener(t.src, t.region, t.opts)
+	return newBody(t.ctx, from, to, func(ctx context.Context, off, n int64) *backends.Transfer {
+		return open(ctx, off, n, t.urgent.Load())
+	})
+}
+
 // stop ends the stream.
 func (t *transfer) stop() {
+	t.packed.stop(t)
 	s := t.stream
 	if s == nil {
 		return
@@ -216,8 +225,6 @@ func (t *transfer) Close() {
 	t.leave()
 }
 
-func (t *transfer) isUrgent() bool { return t.urgent }
-
 // Promote implements fetch.Transfer.
 func (t *transfer) Promote() { t.setUrgent(true, (*backends.Transfer).Promote) }
 
@@ -225,9 +232,9 @@ func (t *transfer) Promote() { t.setUrgent(true, (*backends.Transfer).Promote) }
 func (t *transfer) Demote() { t.setUrgent(false, (*backends.Transfer).Demote) }
 
 func (t *transfer) setUrgent(urgent bool, tell func(*backends.Transfer)) {
+	t.urgent.Store(urgent)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.urgent = urgent
 	if t.body != nil {
 		t.body.each(tell)
 	}
@@ -283,7 +290,8 @@ func errKind(err error) (unfit, corrupt bool) {
 func (t *transfer) expand(e vsif.Expansion, p []byte, off int64) error {
 	end := t.image.plan.Layers[e.Layer].End()
 	in := &tarReader{off: e.Header, t: &transfer{ctx: t.ctx, image: t.image, src: t.src, opts: t.opts,
-		region: e.Layer, end: end, urgent: true, buf: make([]byte, chunks.Size)}}
+		region: e.Layer, end: end, buf: make([]byte, chunks.Size)}}
+	in.t.urgent.Store(true)
 	defer in.t.Close()
 	return expandInto(p, off, e, in)
 }

@@ -16,14 +16,14 @@ import (
 )
 
 // Verify reads a file of size bytes that was made of layers, makes it again of what it says that it was
-// made of, and compares. progress, if not nil, is called with the bytes that were read.
+// made of, and compares. What tables of contents say is in the indexes in dir. progress, if not nil, is called with the bytes that were read.
 //
 // Errors: backends.ErrCorrupt; ctx's; those of r.
-func Verify(ctx context.Context, r io.ReaderAt, size int64, want string, progress func(done int64)) error {
+func Verify(ctx context.Context, dir string, r io.ReaderAt, size int64, want string, progress func(done int64)) error {
 	if progress == nil {
 		progress = func(int64) {}
 	}
-	v := &verifier{ctx: ctx, r: r, progress: progress}
+	v := &verifier{ctx: ctx, dir: dir, r: r, progress: progress}
 	src, err := vsif.ReadSource(r)
 	if err != nil {
 		return v.wrong(err)
@@ -31,7 +31,7 @@ func Verify(ctx context.Context, r io.ReaderAt, size int64, want string, progres
 	if got := vsif.Digest(src.Manifest); got != want {
 		return v.wrong(fmt.Errorf("it is of %s", got))
 	}
-	_, tars, err := describe(src.Manifest, src.Config)
+	blobs, tars, err := describe(src.Manifest, src.Config)
 	if err == nil && len(tars) != len(src.Tars) {
 		err = fmt.Errorf("it has %d tars of %d", len(src.Tars), len(tars))
 	}
@@ -46,7 +46,14 @@ func Verify(ctx context.Context, r io.ReaderAt, size int64, want string, progres
 	}
 	tree := vsif.NewTree()
 	for i, tar := range tars {
-		if err := v.layer(tree, i, src.Tars[i], tar); err != nil {
+		check := func() error { return v.layer(tree, i, src.Tars[i], tar) }
+		if toc, ok := vsif.TOC(blobs[i]); ok {
+			check = func() error { return v.packed(tree, i, src.Tars[i], toc) }
+		}
+		if size := src.Tars[i]; size < 0 || size > v.plan.Layers[i].Size {
+			return v.wrong(fmt.Errorf("a tar of %d bytes", size))
+		}
+		if err := check(); err != nil {
 			return err
 		}
 	}
@@ -63,6 +70,7 @@ func Verify(ctx context.Context, r io.ReaderAt, size int64, want string, progres
 
 type verifier struct {
 	ctx      context.Context //nolint:containedctx // of one call
+	dir      string
 	r        io.ReaderAt
 	plan     *vsif.Plan
 	done     int64
@@ -86,23 +94,25 @@ func (v *verifier) read(off, end int64) ([]byte, error) {
 	return b, nil
 }
 
+// region returns where the region of a layer begins, and where the next part of the file does.
+func (v *verifier) region(i int) (begin, next int64) {
+	if i+1 < len(v.plan.Layers) {
+		return v.plan.Layers[i].Offset, v.plan.Layers[i+1].Offset
+	}
+	return v.plan.Layers[i].Offset, v.plan.Room.Offset
+}
+
 // layer checks one tar of size bytes and the zeros behind it, and adds what is in it to the tree.
 func (v *verifier) layer(tree *vsif.Tree, i int, size int64, want digest.Digest) error {
-	region, next := v.plan.Layers[i], v.plan.Room.Offset
-	if i+1 < len(v.plan.Layers) {
-		next = v.plan.Layers[i+1].Offset
-	}
-	if size < 0 || size > region.Size {
-		return v.wrong(fmt.Errorf("a tar of %d bytes", size))
-	}
+	begin, next := v.region(i)
 	hash, scan := want.Algorithm().Hash(), newScanner(0, 0)
 	defer scan.stop()
-	for off := region.Offset; off < next; {
+	for off := begin; off < next; {
 		b, err := v.read(off, next)
 		if err != nil {
 			return err
 		}
-		tar := b[:min(max(region.Offset+size-off, 0), int64(len(b)))]
+		tar := b[:min(max(begin+size-off, 0), int64(len(b)))]
 		hash.Write(tar)
 		if _, err := scan.w.Write(tar); err != nil {
 			return v.wrong(scan.finish())

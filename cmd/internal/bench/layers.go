@@ -94,6 +94,7 @@ func (b *bench) newContainer(ctx context.Context, size int64) *container {
 // containers measures a Docker image whose file is made of its layers.
 func containers(ctx context.Context, b *bench) {
 	const converted, inflated, alone, again subject = "umoci + mksquashfs", "download and inflate", "inflate and SHA-256 alone", "sregfs, index kept"
+	const finding, reading, mksquashfs = "find in a container", "reading all files in a container", subject("squashfs of mksquashfs")
 	const ran, cpu, got, disk, mem = "a program has run after", "CPU", "fetched until a program has run", "disk at the peak", "memory at the peak"
 	c := b.newContainer(ctx, b.scaled(400<<20, 8))
 	defer c.reg.Close()
@@ -102,7 +103,8 @@ func containers(ctx context.Context, b *bench) {
 	c.reg.link.set(far)
 	b.note("An image of %d gzip layers, %d MB compressed, %d MB of tar; %v. Run is: the head is read twice, squashfuse_ll mounts the partition, chroot runs /bin/true. "+
 		"umoci unpacks the layers from this disk, and mksquashfs packs them again, as Apptainer does after it has downloaded them.", len(c.layers), c.compressed/1e6, c.tars/1e6, far)
-	b.add(ran, converted, "ms", ms(c.convert(ctx)))
+	took, squashed := c.convert(ctx)
+	b.add(ran, converted, "ms", ms(took))
 	for range b.Runs {
 		b.add(ran, inflated, "ms", ms(c.inflate(ctx)))
 		b.add(cpu, alone, "s", b.measure(ctx, nil, "inflate", c.list()))
@@ -115,6 +117,16 @@ func containers(ctx context.Context, b *bench) {
 		h.sreg(ctx, "pull", "lab://"+c.img.repo+":"+c.img.tag)
 		b.add(cpu, sregfs, "s", d.cpu())
 		b.add(disk, sregfs, "of the tars", stop()/float64(c.tars))
+		for _, way := range []struct {
+			subject
+			file   string
+			offset int64
+		}{{mksquashfs, squashed, 0}, {sregfs, d.file(c.img), c.offset}} {
+			readWhole(ctx, nil, way.file)
+			found, read := c.readAll(ctx, way.file, way.offset)
+			b.add(finding, way.subject, "ms", ms(found))
+			b.add(reading, way.subject, "ms", ms(read))
+		}
 		b.add(mem, sregfs, "MB", float64(kilobytes(fmt.Sprintf("/proc/%d/status", d.pid()), "VmHWM:"))/1e6)
 		d.stop()
 		check(os.RemoveAll(h.path("cache/blobs")))
@@ -131,6 +143,8 @@ func containers(ctx context.Context, b *bench) {
 		r.Target, r.Met = "≥ 20 × sregfs", &met
 	}
 	b.aim(cpu, sregfs, alone, 1.3)
+	b.aim(finding, sregfs, mksquashfs, 1)
+	b.aim(reading, sregfs, mksquashfs, 1)
 	b.limit(ran, again, 600)
 	b.limit(got, again, 12)
 	b.limit(disk, sregfs, 1.05)
@@ -165,11 +179,23 @@ func (c *container) findPartition(ctx context.Context) {
 }
 
 // convert makes a squashfs of the layers, which are on this disk.
-func (c *container) convert(ctx context.Context) time.Duration {
+func (c *container) convert(ctx context.Context) (took time.Duration, squashed string) {
 	dir := c.b.temp("convert-")
-	defer remove(dir)
-	return timed(ctx, "umoci", "unpack", "--rootless", "--image", c.layout+":1", dir+"/bundle") +
+	took = timed(ctx, "umoci", "unpack", "--rootless", "--image", c.layout+":1", dir+"/bundle") +
 		timed(ctx, "mksquashfs", dir+"/bundle/rootfs", dir+"/squashfs", "-noappend", "-all-root", "-no-progress", "-quiet")
+	remove(dir + "/bundle")
+	return took, dir + "/squashfs"
+}
+
+// readAll mounts a file system by the kernel, and reads all files in it, which are in the memory of
+// this machine if they have been read before.
+func (c *container) readAll(ctx context.Context, file string, offset int64) (found, read time.Duration) {
+	root := c.b.temp("root-")
+	defer func() { check(os.Remove(root)) }()
+	timed(ctx, "mount", "-t", "squashfs", "-o", fmt.Sprintf("loop,ro,offset=%d", offset), file, root)
+	defer func() { check(exec.Command("umount", root).Run()) }()
+	found = timed(ctx, "find", root, "-size", "+1T")
+	return found, timed(ctx, "sh", "-c", `find "$1" -type f -exec cat {} + >/dev/null`, "sh", root)
 }
 
 // inflate downloads all layers at once, each over one connection, and inflates them.

@@ -80,9 +80,18 @@ func TestHosts(t *testing.T) {
 	if got := names(t, m.dir); !slices.Equal(got, []string{"docker.io", "local", "quay.io", "registry.example.com:5000"}) {
 		t.Errorf("what was opened is not listed: %q", got)
 	}
+	if n := w.reg.Count("", "/tags/list") + w.reg.Count("", "/_catalog"); n > 0 || slices.Contains(w.net.Asked(), "hub.docker.com:443") {
+		t.Errorf("to open images by their whole names, %d listings were asked for, and %q", n, w.net.Asked())
+	}
 	if n := w.reg.BlobBytes(); n > int64(len(w.samtools)+len(w.alpine)) {
 		t.Errorf("%d bytes for images of %d: by another name they were fetched again", n, len(w.samtools)+len(w.alpine))
 	}
+
+	w.reg.PushIndex("team/tool", "1", "amd64", ocitest.NewImage(t, true))
+	shown, err := os.ReadFile(m.path("ghcr.io/team/tool:1@amd64.sif"))
+	must(t, err)
+	w.ok("sreg", "pull", "docker://quay.io/team/tool:1", w.path("tool.sif"))
+	wantFile(t, w.path("tool.sif"), shown)
 
 	for what, err := range map[string]error{
 		"mkdir":  os.Mkdir(m.path("quay.io/mine.d"), 0o755),
@@ -109,7 +118,7 @@ func TestHosts(t *testing.T) {
 	m.stop()
 	asked := len(w.net.Asked())
 	m = w.mount()
-	if got := names(t, m.dir); !slices.Equal(got, []string{"docker.io", "local", "quay.io", "registry.example.com:5000"}) {
+	if got := names(t, m.dir); !slices.Equal(got, []string{"docker.io", "ghcr.io", "local", "quay.io", "registry.example.com:5000"}) {
 		t.Errorf("after a restart: %q", got)
 	}
 	for _, want := range []string{"docker.io://library/alpine:3.20", "quay.io://biocontainers/samtools:1.20--h50ea8bc_1"} {
@@ -222,23 +231,35 @@ func TestHosts_sreg(t *testing.T) {
 func TestHosts_logins(t *testing.T) {
 	t.Parallel()
 	w := newInternetWorld(t, ocitest.Options{User: "me", Password: "hunter2"})
-	var stolen []string
-	w.net.Serve("evil.example.com", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if h := r.Header.Get("Authorization"); h != "" {
-			stolen = append(stolen, h)
-		}
-		rw.Header().Set("Www-Authenticate", `Basic realm="quay.io"`)
-		http.Error(rw, "who are you?", http.StatusUnauthorized)
-	}))
+	stolen := make(chan string, 1)
+	others := []string{"evil.example.com", "quay.io:8443", "sub.quay.io", "quay.io.example.com"}
+	for _, host := range others {
+		w.net.Serve(host, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if h := r.Header.Get("Authorization"); h != "" {
+				select {
+				case stolen <- host + ": " + h:
+				default:
+				}
+			}
+			rw.Header().Set("Www-Authenticate", `Basic realm="quay.io"`)
+			http.Error(rw, "who are you?", http.StatusUnauthorized)
+		}))
+	}
 	must(t, os.MkdirAll(w.path(".docker"), 0o700))
 	must(t, os.WriteFile(w.path(".docker/config.json"), []byte(`{"auths": {"quay.io": {"auth": "bWU6aHVudGVyMg=="}}}`), 0o600))
 	m := w.mount()
-	for host, want := range map[string]error{"quay.io": syscall.ENOENT, "ghcr.io": syscall.EACCES, "evil.example.com": syscall.EACCES} {
+	wanted := map[string]error{"quay.io": syscall.ENOENT, "ghcr.io": syscall.EACCES}
+	for _, host := range others {
+		wanted[host] = syscall.EACCES
+	}
+	for host, want := range wanted {
 		if _, err := os.ReadFile(m.path(host + "/biocontainers/nothing:1.sif")); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", host, err, want)
 		}
 	}
-	if len(stolen) > 0 {
-		t.Errorf("the login of another host was sent: %q", stolen)
+	select {
+	case what := <-stolen:
+		t.Errorf("the login of another host was sent to %s", what)
+	default:
 	}
 }

@@ -90,6 +90,7 @@ func (h *hosts) loadLocked() {
 func (h *hosts) Note(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.loaded = false // another process may have had the directory since it was read
 	h.loadLocked()
 	names := append(slices.DeleteFunc(slices.Clone(h.names), func(n string) bool { return n == name }), name)
 	h.names = names[max(0, len(names)-maxOpened):]

@@ -25,8 +25,13 @@ import (
 // What is known of a service counts for its host, too; all of them are only read, by https.
 func TestHostRemote(t *testing.T) {
 	t.Parallel()
-	o := mustConfigure(t)
-	e := open(t, o)
+	e := open(t, mustConfigure(t, "q=quay", "d=docker", "any=oci,url=https://gcr.io"))
+	for configured, host := range map[string]string{"q": "quay.io", "d": "docker.io", "any": "gcr.io"} {
+		a, _ := e.Catalog.Remote(configured)
+		if b, err := e.Catalog.Remote(host); err != nil || a.Client.Origin() != b.Client.Origin() {
+			t.Errorf("%s is %q, and configured %q: what is known of one does not hold for the other (%v)", host, b.Client.Origin(), a.Client.Origin(), err)
+		}
+	}
 	for host, want := range map[string]string{
 		"docker.io": "docker https://docker.io", "index.docker.io": "docker https://docker.io", "ghcr.io": "ghcr https://ghcr.io",
 		"quay.io": "quay https://quay.io", "nvcr.io": "nvidia https://nvcr.io", "registry.gitlab.com": "gitlab https://registry.gitlab.com",
@@ -147,6 +152,13 @@ func TestHosts_opened(t *testing.T) {
 	}
 	if again := (&hosts{engine: e}).Opened(); !slices.Equal(again, want) {
 		t.Errorf("another process reads %q, want %q", again, want)
+	}
+	other := &hosts{engine: e}
+	other.Opened()
+	h.Note("newest.example.com")
+	other.Note("quay.io")
+	if got := other.Opened(); !slices.Contains(got, "newest.example.com") {
+		t.Errorf("what another process had noted meanwhile is lost: %q", got)
 	}
 	text := "quay.io\n\n../../etc\nlocalhost:5000\nquay.io\nsetup.py\nghcr.io" // the last line was cut
 	if err := os.WriteFile(filepath.Join(o.State, "hosts"), []byte(text), 0o600); err != nil {

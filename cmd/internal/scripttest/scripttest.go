@@ -12,6 +12,8 @@
 //	                           push a container image there, as docker does; with ARCH
 //	                           in an index, as the one for that architecture; with
 //	                           long its first layer has more than it says
+//	internet HOST[:PORT]…      let the registry be found at these hosts, through a proxy,
+//	                           by the programs that follow
 //	registry-refuse            let it answer 403 to everything but reading
 //	registry-stop              let it answer 502 to everything
 //	registry-hold              let it stop in the middle of every download
@@ -142,6 +144,7 @@ func (s *script) params(file string) testscript.Params {
 			"exits":           exits,
 			"registry":        s.startRegistry,
 			"registry-image":  s.pushContainer,
+			"internet":        s.startInternet,
 			"registry-refuse": func(*testscript.TestScript, bool, []string) { s.registry.Use(refuse) },
 			"registry-stop":   func(*testscript.TestScript, bool, []string) { s.registry.Stop() },
 			"registry-hold":   s.holdRegistry,

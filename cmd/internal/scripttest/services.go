@@ -4,6 +4,7 @@ package scripttest
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -19,6 +20,17 @@ func (s *script) startRegistry(ts *testscript.TestScript, _ bool, args []string)
 	}
 	s.registry = ocitest.Start(s.t, opts)
 	ts.Setenv("REGISTRY", s.registry.URL)
+}
+
+func (s *script) startInternet(ts *testscript.TestScript, _ bool, hosts []string) {
+	internet := ocitest.StartInternet(s.t)
+	for _, host := range hosts {
+		internet.ServeRegistry(host, s.registry)
+	}
+	for _, text := range internet.Env() {
+		name, value, _ := strings.Cut(text, "=")
+		ts.Setenv(name, value)
+	}
 }
 
 func (s *script) pushContainer(ts *testscript.TestScript, _ bool, args []string) {

@@ -87,6 +87,9 @@ func remoteNamed(o engine.Options, name string) (config.Remote, error) {
 		}
 		known = append(known, r.Name)
 	}
+	if backends.CheckHost(name) == nil {
+		return config.Remote{}, backends.NotFound("%s is used without a table, with the logins of \"docker login\", \"podman login\" and \"apptainer registry login\": for one of its own \"sreg remote add\" makes a remote", name)
+	}
 	return config.Remote{}, backends.NotFound("no remote is named %q%s: \"sreg remote add\" makes one",
 		name, backends.DidYouMean(name, known))
 }
