@@ -248,8 +248,8 @@ func (c *container) checkWhole(t testing.TB, b *Blob) {
 // The first reader of a container image makes each layer come in once, and all bytes are
 // right; evicted, each part of it comes by itself.
 func TestLayered(t *testing.T) {
-	tar := randomTar(t, 1, 14<<20)
-	c := newContainer(t, gzipped(t, tar), plain(randomTar(t, 2, 5<<20)), zstandard(t, randomTar(t, 3, 9<<20)), gzipped(t, randomTar(t, 4, 1000)))
+	tar := randomTar(t, 1, 10<<20)
+	c := newContainer(t, gzipped(t, tar), plain(randomTar(t, 2, 2<<20)), zstandard(t, randomTar(t, 3, 2<<20)), gzipped(t, randomTar(t, 4, 1000)))
 	dir, client := t.TempDir(), c.client(t)
 	cache := openCache(t, dir, Options{StrictSize: -1})
 	b := openBlob(t, cache, client, c.image)
@@ -278,7 +278,7 @@ func TestLayered(t *testing.T) {
 	if _, err := b.ReadAt(head, 0); err != nil || !bytes.Equal(head, c.file[:4096]) {
 		t.Fatalf("the head: %v (or other bytes)", err)
 	}
-	at := int64(bytes.Index(c.file, tar[9<<20:9<<20+100]))
+	at := int64(bytes.Index(c.file, tar[6<<20:6<<20+100]))
 	if _, err := b.ReadAt(head, at); err != nil || !bytes.Equal(head, c.file[at:at+4096]) {
 		t.Fatalf("one page: %v (or other bytes)", err)
 	}
@@ -294,9 +294,9 @@ func TestLayered(t *testing.T) {
 
 // A pass that is broken off goes on where it was.
 func TestLayered_interrupted(t *testing.T) {
-	c := newContainer(t, gzipped(t, randomTar(t, 1, 24<<20)), zstandard(t, randomTar(t, 2, 1<<20)), plain(randomTar(t, 3, 14<<20)))
+	c := newContainer(t, gzipped(t, randomTar(t, 1, 10<<20)), zstandard(t, randomTar(t, 2, 1<<20)), plain(randomTar(t, 3, 6<<20)))
 	dir, client := t.TempDir(), c.client(t)
-	c.registry.set(faults{rate: 1 << 20})
+	c.registry.set(faults{rate: 512 << 10})
 	i := 0
 	for ; ; i++ {
 		cache := openCache(t, dir, Options{})
@@ -307,7 +307,7 @@ func TestLayered_interrupted(t *testing.T) {
 			if last == 0 {
 				last = max(have, 1)
 			}
-			if have-last > 10<<20 {
+			if have-last > 4<<20 {
 				cancel()
 			}
 		})
@@ -435,7 +435,7 @@ func TestLayered_abandoned(t *testing.T) {
 
 // A registry that is away for a while makes readers wait.
 func TestLayered_away(t *testing.T) {
-	c := newContainer(t, gzipped(t, randomTar(t, 1, 8<<20)), gzipped(t, randomTar(t, 2, 3<<20)))
+	c := newContainer(t, gzipped(t, randomTar(t, 1, 5<<20)), gzipped(t, randomTar(t, 2, 1<<20)))
 	c.registry.set(faults{rate: 8 << 20})
 	cache := openCache(t, t.TempDir(), Options{})
 	b := openBlob(t, cache, c.client(t), c.image)
@@ -474,7 +474,7 @@ func TestLayered_verify(t *testing.T) {
 		t.Fatalf("the right file: %v", err)
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	for range 60 {
+	for range 30 {
 		off := r.Int64N(c.image.Size)
 		if r.IntN(2) == 0 {
 			off %= 64 << 10
@@ -495,7 +495,7 @@ func TestLayered_verify(t *testing.T) {
 
 // Whatever becomes of the index of a layer, the bytes are right.
 func TestLayered_damagedIndex(t *testing.T) {
-	c := newContainer(t, gzipped(t, randomTar(t, 1, 10<<20)), plain(randomTar(t, 2, 3<<20)))
+	c := newContainer(t, gzipped(t, randomTar(t, 1, 6<<20)), plain(randomTar(t, 2, 1<<20)))
 	dir, client := t.TempDir(), c.client(t)
 	cache := openCache(t, dir, Options{})
 	mustWait(t, openBlob(t, cache, client, c.image))
@@ -505,7 +505,7 @@ func TestLayered_damagedIndex(t *testing.T) {
 		t.Fatalf("indexes %q, %v", files, err)
 	}
 	r := rand.New(rand.NewPCG(3, 4))
-	for i := range 12 {
+	for i := range 6 {
 		if err := os.RemoveAll(filepath.Join(dir, "blobs")); err != nil {
 			t.Fatal(err)
 		}
@@ -621,7 +621,7 @@ func eStargz(t testing.TB, tar []byte, opts ...estargz.Option) testLayer {
 // A layer with a table of contents starts without a pass: nothing but the table comes in for
 // the head and the tables, and of the files what is read.
 func TestLayered_eStargz(t *testing.T) {
-	data := randomTar(t, 1, 20<<20)
+	data := randomTar(t, 1, 6<<20)
 	for name, opts := range map[string][]estargz.Option{"default": nil, "small pieces": {estargz.WithChunkSize(100_000)}, "several in one": {estargz.WithMinChunkSize(200_000), estargz.WithChunkSize(50_000)}} {
 		t.Run(name, func(t *testing.T) {
 			c := newContainer(t, eStargz(t, data, opts...), gzipped(t, randomTar(t, 2, 100_000)))
@@ -634,7 +634,7 @@ func TestLayered_eStargz(t *testing.T) {
 					t.Fatalf("at %d: %v", off, err)
 				}
 			}
-			if got := c.registry.sentInAll(t); got > 2<<20 {
+			if got := c.registry.sentInAll(t); got > 1<<20 {
 				t.Errorf("%d bytes came in for the head", got)
 			}
 			whole, err := io.ReadAll(io.NewSectionReader(b, 0, b.Size()))

@@ -79,7 +79,7 @@ func FromHeader(h *tar.Header, offset int64) (e Entry, ok bool, err error) {
 	default:
 		return Entry{}, false, fmt.Errorf("%w: %q is of the unknown type %q", ErrLayer, h.Name, h.Typeflag)
 	}
-	if e.Kind != HardLink {
+	if e.Kind == File || e.Kind == Directory { // others can have none of this namespace (xattr(7))
 		e.Xattrs = xattrs(h)
 	}
 	return e, true, e.check()

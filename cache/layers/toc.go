@@ -152,11 +152,11 @@ func (t *transfer) unpack(l *layer, off int64) ([]byte, error) {
 	to := l.memberAt(t.tarEnd() - 1)
 	last := l.members[min(to, len(l.members)-1)].To
 	l.mu.Unlock()
-	for _, m := range all {
+	for i, m := range all {
 		if m.Offset >= off+chunks.Size {
 			break
 		}
-		b, err := t.member(m, max(last, m.To))
+		b, err := t.member(m, needed(all[i:]), max(last, m.To))
 		if err != nil {
 			return nil, err
 		}
@@ -165,8 +165,20 @@ func (t *transfer) unpack(l *layer, off int64) ([]byte, error) {
 	return t.buf, nil
 }
 
-// member returns the bytes of a piece; those up to last are wanted next.
-func (t *transfer) member(m vsif.Member, last int64) ([]byte, error) {
+// needed returns how many bytes of a gzip member the pieces that begin the list need.
+func needed(pieces []vsif.Member) (n int64) {
+	for _, m := range pieces {
+		if m.From != pieces[0].From {
+			break
+		}
+		n = max(n, m.Inner+m.Size)
+	}
+	return n
+}
+
+// member returns the bytes of a piece, and inflates so many of its gzip member; those up to
+// last are wanted next.
+func (t *transfer) member(m vsif.Member, need, last int64) ([]byte, error) {
 	p := &t.packed
 	if p.bytes == nil || p.from != m.From || int64(len(p.bytes)) < m.Inner+m.Size {
 		if p.body == nil || p.at > m.From || m.From-p.at > maxGap || m.To > p.end {
@@ -184,7 +196,7 @@ func (t *transfer) member(m vsif.Member, last int64) ([]byte, error) {
 			return nil, err
 		}
 		p.at, p.from, p.bytes = m.To, m.From, nil
-		b, err := inflate(packed, m.Inner+m.Size)
+		b, err := inflate(packed, need)
 		if err != nil {
 			return nil, fmt.Errorf("%w: layer %s at byte %d: %v", backends.ErrCorrupt, t.image.layers[t.region].blob, m.From, err)
 		}
