@@ -101,7 +101,7 @@ func (im *Image) ask(q *question, src Source) {
 	}
 	if im.closed {
 		im.closeLayers()
-		err = cmp.Or(err, error(fetch.ErrClosed))
+		err = cmp.Or(err, fetch.ErrClosed)
 	}
 	q.blobs, q.err = answer.Blobs, err
 	if err != nil {
