@@ -641,28 +641,7 @@ func TestLayered_eStargz(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			file, root := filepath.Join(t.TempDir(), "file"), filepath.Join(t.TempDir(), "root")
-			if err := os.WriteFile(file, whole, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			at := fmt.Sprint(bytes.Index(whole, []byte("hsqs")))
-			if out, err := exec.Command("unsquashfs", "-q", "-n", "-o", at, "-d", root, file).CombinedOutput(); err != nil {
-				t.Fatalf("unsquashfs: %v: %s", err, out)
-			}
-			r := tar.NewReader(bytes.NewReader(data))
-			for {
-				h, err := r.Next()
-				if errors.Is(err, io.EOF) {
-					break
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				want, _ := io.ReadAll(r)
-				if got, err := os.ReadFile(filepath.Join(root, h.Name)); err != nil || !bytes.Equal(got, want) {
-					t.Errorf("%s: %d bytes of %d, %v", h.Name, len(got), len(want), err)
-				}
-			}
+			checkTree(t, whole, data)
 			mustWait(t, b)
 			f, ok := b.File()
 			if !ok {
@@ -672,5 +651,73 @@ func TestLayered_eStargz(t *testing.T) {
 				t.Errorf("verified again: %v", err)
 			}
 		})
+	}
+}
+
+// A zstd:chunked layer, as buildah 1.28 has pushed it, starts without a pass, too.
+func TestLayered_zstdChunked(t *testing.T) {
+	blob, err := os.ReadFile("testdata/zstd-chunked.blob")
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := zstd.NewReader(bytes.NewReader(blob))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	data, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newContainer(t, testLayer{tar: data, blob: blob, media: ocispec.MediaTypeImageLayerZstd, bound: 8*int64(len(blob)) + 16<<20, notes: map[string]string{
+		"io.containers.zstd-chunked.manifest-checksum": "sha256:2eb02c973487ac0b92f00a00b221279549afddefc3a4eccb634eeba7c8bd5075",
+		"io.containers.zstd-chunked.manifest-position": "79309:542:1992:1",
+	}})
+	dir := t.TempDir()
+	b := openBlob(t, openCache(t, dir, Options{NoBackground: true}), c.client(t), c.image)
+	if _, err := b.ReadAt(make([]byte, 4096), 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.registry.sentInAll(t); got > 10_000 {
+		t.Errorf("%d bytes came in for the head", got)
+	}
+	whole, err := io.ReadAll(io.NewSectionReader(b, 0, b.Size()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkTree(t, whole, data)
+	mustWait(t, b)
+	f, _ := b.File()
+	if err := layout(dir).hashFile(t.Context(), f, c.image.Digest); err != nil {
+		t.Errorf("verified again: %v", err)
+	}
+}
+
+// checkTree unpacks the file system of a file, and compares the regular files with those of a tar.
+func checkTree(t *testing.T, whole, data []byte) {
+	t.Helper()
+	file, root := filepath.Join(t.TempDir(), "file"), filepath.Join(t.TempDir(), "root")
+	if err := os.WriteFile(file, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at := fmt.Sprint(bytes.Index(whole, []byte("hsqs")))
+	if out, err := exec.Command("unsquashfs", "-q", "-n", "-o", at, "-d", root, file).CombinedOutput(); err != nil {
+		t.Fatalf("unsquashfs: %v: %s", err, out)
+	}
+	for r, files := tar.NewReader(bytes.NewReader(data)), 0; ; files++ {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) && files > 5 {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		want, _ := io.ReadAll(r)
+		if got, err := os.ReadFile(filepath.Join(root, h.Name)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes of %d, %v", h.Name, len(got), len(want), err)
+		}
 	}
 }

@@ -16,27 +16,55 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// tocDigest is where a layer says that it is eStargz: the digest of its table of contents
-// (https://github.com/containerd/stargz-snapshotter, docs/estargz.md).
-const tocDigest = "containerd.io/snapshot/stargz/toc.digest"
+// Where a layer says that it has a table of contents, by which each file in it can be inflated by
+// itself: eStargz (https://github.com/containerd/stargz-snapshotter, docs/estargz.md), and
+// zstd:chunked (https://github.com/containers/storage, pkg/chunked/internal/minimal), whose names
+// were others at first.
+const (
+	stargzDigest    = "containerd.io/snapshot/stargz/toc.digest"
+	chunkedDigest   = "io.github.containers.zstd-chunked.manifest-checksum"
+	chunkedPosition = "io.github.containers.zstd-chunked.manifest-position"
+	formerDigest    = "io.containers.zstd-chunked.manifest-checksum"
+	formerPosition  = "io.containers.zstd-chunked.manifest-position"
+	chunkedType     = 1 // of the tables that are known
+)
 
-// TOC returns the digest of a layer's table of contents, if it is an eStargz layer: one of which each
-// file can be inflated by itself. In the region of such a layer stand its files one after
+// Contents is where the table of contents of a layer is.
+type Contents struct {
+	Digest digest.Digest // of the table; of zstd:chunked as it is compressed
+	Offset int64         // in the layer; -1 if the end of the layer tells
+	Size   int64         // bytes compressed, if Offset is not -1
+}
+
+// TOC returns where the table of contents of a layer is, if its manifest says that it has
+// one. In the region of such a layer stand its files one after
 // the other, in the order of the table, each at a multiple of 512 bytes, and no headers between them:
 // where those are in the tar, the table does not tell.
-func TOC(layer ocispec.Descriptor) (digest.Digest, bool) {
-	d := digest.Digest(layer.Annotations[tocDigest])
+func TOC(layer ocispec.Descriptor) (c Contents, ok bool) {
+	notes := layer.Annotations
 	kind, err := Compressed(layer)
-	return d, err == nil && kind == Gzip && d.Validate() == nil && told(layer) > 0
+	switch {
+	case err != nil:
+		return c, false
+	case kind == Gzip:
+		c = Contents{Digest: digest.Digest(notes[stargzDigest]), Offset: -1}
+		ok = told(layer) > 0
+	case kind == Zstd:
+		c.Digest = digest.Digest(cmp.Or(notes[chunkedDigest], notes[formerDigest]))
+		var text, kind int64
+		n, _ := fmt.Sscanf(cmp.Or(notes[chunkedPosition], notes[formerPosition]), "%d:%d:%d:%d", &c.Offset, &c.Size, &text, &kind)
+		ok = n == 4 && kind == chunkedType && c.Offset > 0 && c.Size > 0 && c.Offset+c.Size <= layer.Size
+	}
+	return c, ok && c.Digest.Validate() == nil
 }
 
 // A Member is a piece of a file that can be inflated by itself.
 type Member struct {
 	Offset int64         // in the region of the layer
 	Size   int64         // bytes
-	From   int64         // where in the layer the gzip member begins
-	To     int64         // where the next one begins
-	Inner  int64         // bytes of the member before it
+	From   int64         // where in the layer the gzip member, or the frame, begins
+	To     int64         // where the next one begins that is known
+	Inner  int64         // bytes of it that come before
 	Digest digest.Digest // of the piece
 }
 

@@ -192,7 +192,7 @@ func (im *Image) Cold() (ranges [][2]int64) {
 		return nil
 	}
 	for i, l := range im.layers {
-		if _, ok := l.known(); !ok && l.toc == "" {
+		if _, ok := l.known(); !ok && !l.packed {
 			_, start, end := im.partOf(im.plan.Layers[i].Offset)
 			ranges = append(ranges, [2]int64{start, end})
 		}
@@ -372,7 +372,7 @@ const (
 // complete returns the size of a layer's tar once it was read to its end. As a rule others
 // read it, who keep what they read.
 func (im *Image) complete(ctx context.Context, src Source, i int, l *layer, opts backends.TransferOptions) (int64, error) {
-	if l.toc != "" {
+	if l.packed {
 		return l.readTOC(ctx, im.opener(src, i, opts))
 	}
 	for idle := time.Duration(0); ; idle += graceStep {

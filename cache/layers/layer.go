@@ -3,7 +3,6 @@
 package layers
 
 import (
-	"cmp"
 	"context"
 	"os"
 	"slices"
@@ -26,7 +25,8 @@ type layer struct {
 	tar         digest.Digest
 	bound       int64 // bytes of the tar at most
 	compression vsif.Compression
-	toc         digest.Digest // of its own table of contents; "" if it has none
+	toc         vsif.Contents // its own table of contents
+	packed      bool          // it has one
 	dir, from   string        // see pathOf
 
 	extender chan struct{} // full while somebody reads what nobody has read before
@@ -62,7 +62,7 @@ func newLayer(d ocispec.Descriptor, tar digest.Digest, bound int64, dir, from st
 	}
 	l := &layer{descriptor: d, blob: d.Digest, size: d.Size, tar: tar, bound: bound, compression: compression,
 		dir: dir, from: from, extender: make(chan struct{}, 1), whole: -1}
-	l.toc, _ = vsif.TOC(d)
+	l.toc, l.packed = vsif.TOC(d)
 	l.points = []ref{{}}
 	l.index, err = openIndex(dir, l.key(), from, l.learn)
 	return l, err
@@ -70,7 +70,12 @@ func newLayer(d ocispec.Descriptor, tar digest.Digest, bound int64, dir, from st
 
 // key is the digest under which the index is kept: the same layer has other contents in its
 // region if it is read by its table.
-func (l *layer) key() digest.Digest { return cmp.Or(l.toc, l.blob) }
+func (l *layer) key() digest.Digest {
+	if l.packed {
+		return l.toc.Digest
+	}
+	return l.blob
+}
 
 // learn takes a record of the index into account, which stands at an offset of it. Call
 // with mu held, once the layer is in use.
@@ -165,7 +170,7 @@ func (l *layer) before(off int64) int {
 func (l *layer) unit(from, to, size int64) (first, last int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.toc != "" {
+	if l.packed {
 		return l.pieces(from, to, size)
 	}
 	i, n := l.before(from), l.before(to-1)+1

@@ -62,7 +62,7 @@ func (l *layer) open(p point, body io.ReadCloser, extends bool) (*stream, error)
 		z.SetSpan(span, s.passed)
 		s.tar = z
 	case vsif.Zstd:
-		z, err := zstd.NewReader(s.tee, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderLowmem(true))
+		z, err := newZstd(s.tee)
 		if err != nil {
 			return nil, err
 		}
@@ -80,6 +80,10 @@ func (l *layer) open(p point, body io.ReadCloser, extends bool) (*stream, error)
 // maxZstdWindow is what decoders must have room for at least (RFC 8878, section 3.1.1.1.2), and what
 // "zstd --ultra" takes at most without a special flag.
 const maxZstdWindow = 128 << 20
+
+func newZstd(r io.Reader) (*zstd.Decoder, error) {
+	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderLowmem(true))
+}
 
 // passed notes a point. All of the tar before it has been read, and nothing behind it.
 func (s *stream) passed(p zran.Point) {

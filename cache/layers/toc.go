@@ -30,7 +30,7 @@ const (
 	tocMagic   = "STARGZ"
 	tocName    = "stargz.index.json"
 	maxTOC     = 64 << 20 // bytes compressed
-	maxTOCText = 512 << 20
+	maxTOCText = 96 << 20
 	maxGap     = 1 << 20 // between two members that are asked for in one request
 )
 
@@ -46,27 +46,9 @@ func (l *layer) readTOC(ctx context.Context, open opener) (int64, error) {
 	if size, ok := l.known(); ok {
 		return size, nil
 	}
-	footer, err := readRange(ctx, open, max(l.size-footerSize, 0), min(footerSize, l.size))
+	text, at, err := l.fetchTOC(ctx, open)
 	if err != nil {
 		return 0, err
-	}
-	at := int64(-1)
-	if len(footer) == footerSize && string(footer[footerAt+16:footerAt+22]) == tocMagic {
-		at, err = strconv.ParseInt(string(footer[footerAt:footerAt+16]), 16, 64)
-	}
-	if n := l.size - footerSize - at; err != nil || at < 0 || n <= 0 || n > maxTOC {
-		return 0, fmt.Errorf("%w: layer %s says that it has a table of contents, and has none", vsif.ErrLayer, l.blob)
-	}
-	packed, err := readRange(ctx, open, at, l.size-footerSize-at)
-	if err != nil {
-		return 0, err
-	}
-	text, err := unpackTOC(packed)
-	if err == nil && l.toc.Algorithm().FromBytes(text) != l.toc {
-		err = errors.New("another digest")
-	}
-	if err != nil {
-		return 0, fmt.Errorf("%w: the table of contents of layer %s: %v", backends.ErrCorrupt, l.blob, err)
 	}
 	entries, members, size, err := vsif.ReadTOC(bytes.NewReader(text), at)
 	if err == nil && (size > l.bound || len(entries) > maxEntries) {
@@ -76,6 +58,52 @@ func (l *layer) readTOC(ctx context.Context, open opener) (int64, error) {
 		return 0, err
 	}
 	return size, l.extend(record{Entries: entries, Members: members, End: &end{Size: size}})
+}
+
+// fetchTOC returns the text of the table, and where it begins in the layer.
+func (l *layer) fetchTOC(ctx context.Context, open opener) (text []byte, at int64, err error) {
+	c := l.toc
+	if c.Offset < 0 {
+		if c.Offset, err = l.footer(ctx, open); err != nil {
+			return nil, 0, err
+		}
+		c.Size = l.size - footerSize - c.Offset
+	}
+	if c.Size > maxTOC {
+		return nil, 0, fmt.Errorf("%w: layer %s has a table of contents of %d bytes", vsif.ErrLayer, l.blob, c.Size)
+	}
+	packed, err := readRange(ctx, open, c.Offset, c.Size)
+	if err != nil {
+		return nil, 0, err
+	}
+	hashed := packed
+	if l.compression == vsif.Gzip {
+		text, err = unpackTOC(packed)
+		hashed = text
+	} else if text, err = inflate(l.compression, packed, maxTOCText); errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil // it is shorter than that
+	}
+	if err == nil && c.Digest.Algorithm().FromBytes(hashed) != c.Digest {
+		err = errors.New("another digest")
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: the table of contents of layer %s: %v", backends.ErrCorrupt, l.blob, err)
+	}
+	return text, c.Offset, nil
+}
+
+// footer returns where an eStargz layer has its table.
+func (l *layer) footer(ctx context.Context, open opener) (int64, error) {
+	footer, err := readRange(ctx, open, max(l.size-footerSize, 0), min(footerSize, l.size))
+	if err != nil {
+		return 0, err
+	}
+	if len(footer) == footerSize && string(footer[footerAt+16:footerAt+22]) == tocMagic {
+		if at, err := strconv.ParseInt(string(footer[footerAt:footerAt+16]), 16, 64); err == nil && at >= 0 && at < l.size-footerSize {
+			return at, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: layer %s says that it has a table of contents, and has none", vsif.ErrLayer, l.blob)
 }
 
 func readRange(ctx context.Context, open opener, off, n int64) ([]byte, error) {
@@ -196,7 +224,7 @@ func (t *transfer) member(m vsif.Member, need, last int64) ([]byte, error) {
 			return nil, err
 		}
 		p.at, p.from, p.bytes = m.To, m.From, nil
-		b, err := inflate(packed, need)
+		b, err := inflate(t.image.layers[t.region].compression, packed, need)
 		if err != nil {
 			return nil, fmt.Errorf("%w: layer %s at byte %d: %v", backends.ErrCorrupt, t.image.layers[t.region].blob, m.From, err)
 		}
@@ -209,15 +237,30 @@ func (t *transfer) member(m vsif.Member, need, last int64) ([]byte, error) {
 	return b, nil
 }
 
-// inflate returns the first n bytes of a gzip member.
-func inflate(packed []byte, n int64) ([]byte, error) {
-	z, err := gzip.NewReader(bytes.NewReader(packed))
-	if err != nil {
-		return nil, err
+// inflate returns the first n bytes of a gzip member, or of a zstd frame and those behind it; with
+// io.ErrUnexpectedEOF if there are fewer.
+func inflate(kind vsif.Compression, packed []byte, n int64) ([]byte, error) {
+	var r io.Reader
+	if kind == vsif.Zstd {
+		z, err := newZstd(bytes.NewReader(packed))
+		if err != nil {
+			return nil, err
+		}
+		defer z.Close()
+		r = z
+	} else {
+		z, err := gzip.NewReader(bytes.NewReader(packed))
+		if err != nil {
+			return nil, err
+		}
+		r = z
 	}
-	b := make([]byte, n)
-	_, err = io.ReadFull(z, b)
-	return b, err
+	var b bytes.Buffer
+	got, err := io.CopyN(&b, r, n)
+	if errors.Is(err, io.EOF) && got < n {
+		err = io.ErrUnexpectedEOF
+	}
+	return b.Bytes(), err
 }
 
 // packed is layer for one with a table of contents, which the index of the layer has.

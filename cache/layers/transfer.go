@@ -111,7 +111,7 @@ func (t *transfer) tar(off int64) ([]byte, error) {
 	if size, ok := l.known(); ok && off >= size {
 		return t.buf, nil
 	}
-	if l.toc != "" {
+	if l.packed {
 		return t.unpack(l, off)
 	}
 	if t.copied(l, off) {

@@ -48,7 +48,7 @@ func Verify(ctx context.Context, dir string, r io.ReaderAt, size int64, want str
 	for i, tar := range tars {
 		check := func() error { return v.layer(tree, i, src.Tars[i], tar) }
 		if toc, ok := vsif.TOC(blobs[i]); ok {
-			check = func() error { return v.packed(tree, i, src.Tars[i], toc) }
+			check = func() error { return v.packed(tree, i, src.Tars[i], toc.Digest) }
 		}
 		if size := src.Tars[i]; size < 0 || size > v.plan.Layers[i].Size {
 			return v.wrong(fmt.Errorf("a tar of %d bytes", size))
