@@ -143,6 +143,9 @@ func (im *Image) layOut(answer backends.Layers) error {
 	for i, d := range blobs {
 		l, err := newLayer(d, tars[i], answer.Bounds[i], im.opts.Dir, im.opts.Origin)
 		if err != nil {
+			for _, l := range all {
+				l.close()
+			}
 			return err
 		}
 		all = append(all, l)
