@@ -121,7 +121,7 @@ func (f *fetch) run() error {
 			return ErrClosed
 		case f.left() <= 0, errors.Is(err, errNothingLeft):
 			return nil
-		case errors.Is(err, errors.ErrUnsupported) && !final:
+		case errors.Is(err, errors.ErrUnsupported) && !final && !isDivided(src):
 			d.noRanges(src)
 			return errNoRanges
 		case (final || !mayPass(err)) && d.sources.demote(src):

@@ -70,6 +70,11 @@ type Sparse interface {
 	Skip(n int64)
 }
 
+func isDivided(s Source) bool {
+	_, ok := s.(Divided)
+	return ok
+}
+
 // divided returns the first choice if it is a Divided one.
 func (s *sources) divided() (Divided, bool) {
 	d, ok := s.best().(Divided)
