@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,8 +34,22 @@ type container struct {
 	offset     int64 // of the file system in the file
 }
 
-// layerRoots are what the layers are made of: directories of this machine.
-var layerRoots = []string{"usr/bin", "usr/lib", "usr/share", "usr/local/go/pkg", "usr/local/go/src", "usr/local/go/bin", "usr/libexec", "usr/sbin"}
+// layerRoots are what the layers are made of: directories of this machine. Those that are not
+// here, or are larger than maxRoot, are left out.
+var layerRoots = []string{"usr/bin", "usr/local/go/src", "usr/lib/python3", "usr/lib/gcc", "usr/local/go/pkg", "usr/share", "usr/lib/x86_64-linux-gnu", "usr/lib/git-core"}
+
+const maxRoot = 800 << 20
+
+// roots returns those of layerRoots that can be used.
+func (b *bench) roots(ctx context.Context) (all []string) {
+	for _, root := range layerRoots {
+		size, err := strconv.ParseInt(strings.TrimSpace(b.sh(ctx, `du -sxb "/$1" 2>/dev/null | cut -f1 || true`, root)), 10, 64)
+		if err == nil && size < maxRoot {
+			all = append(all, root)
+		}
+	}
+	return all
+}
 
 // newContainer makes an image of some hundred MB: a small root file system, and what of
 // layerRoots makes size bytes, compressed. The caller closes the registry.
@@ -46,12 +61,12 @@ func (b *bench) newContainer(ctx context.Context, size int64) *container {
 	config := ocispec.Image{Platform: ocispec.Platform{Architecture: "amd64", OS: "linux"}}
 	m.SchemaVersion, m.MediaType = 2, ocispec.MediaTypeImageManifest
 	root := c.smallRoot(ctx, dir)
-	for i := 0; i <= len(layerRoots) && c.compressed < size; i++ {
-		words := []string{"-C", root, "."}
-		if i > 0 {
-			words = []string{"-C", "/", layerRoots[i-1]}
-		}
-		layer, tar := c.addLayer(ctx, dir, words)
+	words := [][]string{{"-C", root, "."}}
+	for _, root := range b.roots(ctx) {
+		words = append(words, []string{"-C", "/", root})
+	}
+	for i := 0; i < len(words) && c.compressed < size; i++ {
+		layer, tar := c.addLayer(ctx, dir, words[i])
 		m.Layers, config.RootFS.DiffIDs = append(m.Layers, layer), append(config.RootFS.DiffIDs, tar)
 	}
 	remove(root)
