@@ -174,6 +174,7 @@ func (c *container) run(ctx context.Context, squashed string) {
 	h := b.newHome(false, c.reg.remote())
 	defer remove(h.dir)
 	d := h.mount(ctx)
+	defer func() { d.stop() }() // also of the second one
 	stop := c.watchDisk(h)
 	took, sent := c.start(ctx, d)
 	b.add(ran, sregfs, "ms", ms(took))
@@ -195,7 +196,6 @@ func (c *container) run(ctx context.Context, squashed string) {
 	d.stop()
 	check(os.RemoveAll(h.path("cache/blobs")))
 	d = h.mount(ctx)
-	defer d.stop()
 	took, sent = c.start(ctx, d)
 	b.add(ran, again, "ms", ms(took))
 	b.add(got, again, "MB", sent)
@@ -243,7 +243,7 @@ func (c *container) readAll(ctx context.Context, file string, offset int64) (fou
 	defer func() { check(os.Remove(root)) }()
 	timed(ctx, "mount", "-t", "squashfs", "-o", fmt.Sprintf("loop,ro,offset=%d", offset), file, root)
 	defer func() { check(exec.Command("umount", root).Run()) }()
-	found = timed(ctx, "find", root, "-size", "+1T")
+	found = timed(ctx, "find", root, "-size", "+1000G")
 	return found, timed(ctx, "sh", "-c", `find "$1" -type f -exec cat {} + >/dev/null`, "sh", root)
 }
 
