@@ -40,6 +40,7 @@ type layer struct {
 	whole  int64  // bytes of the tar, once it was found right; else -1
 	held   []held // the last one first
 
+	kept    []vsif.Entry  // all headers, until they are asked for: reading the index twice takes as long as making the tables
 	members []vsif.Member // of a layer with a table of contents, in the order of their offsets
 }
 
@@ -89,7 +90,7 @@ func (l *layer) learn(r record, at int64) {
 	for _, sum := range r.Sums {
 		l.sums = append(l.sums, sum...)
 	}
-	l.members = append(l.members, r.Members...)
+	l.kept, l.members = append(l.kept, r.Entries...), append(l.members, r.Members...)
 	if r.Point != nil {
 		l.points = append(l.points, ref{r.Point.Point.In, r.Point.Point.Out, at})
 	}
@@ -242,6 +243,10 @@ func (l *layer) forget() {
 func (l *layer) entries() ([]vsif.Entry, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if kept := l.kept; len(kept) == l.count {
+		l.kept = nil
+		return kept, nil
+	}
 	return l.index.entries()
 }
 
