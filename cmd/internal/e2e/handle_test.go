@@ -136,7 +136,9 @@ func TestInterruptStorm(t *testing.T) {
 			t.Errorf("a reader who was let alone: %s", got)
 		}
 	}
-	if limit := int64(len(content)) / 100 * 102; reg.BlobBytes() > limit {
+	// The first request that gets stuck is asked for twice, whatever its size (at most 4 MiB):
+	// on a line this slow there may be one. What 200 readers asked for would be ten times that.
+	if limit := int64(len(content))/100*102 + 4<<20; reg.BlobBytes() > limit {
 		t.Errorf("the registry sent %d bytes of %d", reg.BlobBytes(), len(content))
 	}
 }
