@@ -46,7 +46,8 @@ type Env struct {
 
 // A SecretFunc returns a token or password. It is asked for each new login, so
 // that a changed file or a rotating command is noticed; fresh demands one that
-// was not handed out before (the last one was refused).
+// was not handed out before (the last one was refused). Many goroutines may call it
+// at once.
 type SecretFunc func(ctx context.Context, fresh bool) (string, error)
 
 // WantedArch returns env.Arch, or this machine's architecture.

@@ -4,6 +4,7 @@ package backendtest
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -76,6 +77,20 @@ func Names(tb testing.TB, b backends.Lister, collection string) []string {
 func Source(content []byte) backends.Source {
 	return backends.Source{
 		Content: bytes.NewReader(content), Size: int64(len(content)), Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(content)), Format: "sif",
+	}
+}
+
+// Tokens returns a secret that is the first of all, and the next one, up to the last,
+// each time a fresh one is wanted. For concurrent use, as backends ask for it.
+func Tokens(all ...string) backends.SecretFunc {
+	var mu sync.Mutex // guards all
+	return func(_ context.Context, fresh bool) (string, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if fresh && len(all) > 1 {
+			all = all[1:]
+		}
+		return all[0], nil
 	}
 }
 

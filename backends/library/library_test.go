@@ -53,16 +53,9 @@ func newRemote(t *testing.T, cfg config, change ...func(*backends.Env)) remote {
 	return b.(remote)
 }
 
-// tokens hands out one token after the other, each time a fresh one is wanted.
+// tokens is backendtest.Tokens as the login.
 func tokens(all ...string) func(*backends.Env) {
-	return func(env *backends.Env) {
-		env.Secret = func(_ context.Context, fresh bool) (string, error) {
-			if fresh && len(all) > 1 {
-				all = all[1:]
-			}
-			return all[0], nil
-		}
-	}
+	return func(env *backends.Env) { env.Secret = backendtest.Tokens(all...) }
 }
 
 func loggedIn() func(*backends.Env) { return tokens(librarytest.Token) }

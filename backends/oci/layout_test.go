@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -78,13 +79,13 @@ func TestLogin_bearer(t *testing.T) {
 	reg := ocitest.Start(t, ocitest.Options{User: "me", Password: "secret", TokenAuth: true})
 	reg.PushSIF("a/b", "1", []byte("private"), nil)
 	tokens := []string{"expired", reg.Token(t, "a/b", "pull"), reg.Token(t, "a/b", "pull,push")}
-	handed := 0
+	var handed atomic.Int64
 	b := open(t, config{"url": reg.URL, "auth": "bearer"}, func(env *backends.Env) {
 		env.Secret = func(_ context.Context, fresh bool) (string, error) {
 			if fresh {
-				handed++
+				handed.Add(1)
 			}
-			return tokens[handed], nil
+			return tokens[handed.Load()], nil
 		}
 	})
 	if got := string(read(t, b, mustStat(t, b, "a/b:1"), 0, -1)); got != "private" {
@@ -101,7 +102,7 @@ func TestLogin_bearer(t *testing.T) {
 	if _, err := b.Push(t.Context(), ref(t, "a/b:2"), source([]byte("x"))); !errors.Is(err, backends.ErrUnauthorized) {
 		t.Errorf("Push with a token for reading: %v, want ErrUnauthorized", err)
 	}
-	if handed != 1 {
-		t.Errorf("%d fresh tokens were asked for in a minute, want 1", handed)
+	if handed.Load() != 1 {
+		t.Errorf("%d fresh tokens were asked for in a minute, want 1", handed.Load())
 	}
 }

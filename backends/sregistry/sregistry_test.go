@@ -4,7 +4,6 @@ package sregistry_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/md5"
 	"errors"
 	"fmt"
@@ -49,12 +48,7 @@ func newRemoteVia(t *testing.T, hc *http.Client, address string, tokens ...strin
 	env := backends.Env{Remote: "lab", Type: "sregistry", HTTP: hc, Arch: "amd64", Config: map[string]any{"url": address}}
 	if len(tokens) > 0 {
 		env.User = sregistrytest.User
-		env.Secret = func(_ context.Context, fresh bool) (string, error) {
-			if fresh && len(tokens) > 1 {
-				tokens = tokens[1:]
-			}
-			return tokens[0], nil
-		}
+		env.Secret = backendtest.Tokens(tokens...)
 	}
 	b, err := sregistry.Open(t.Context(), env)
 	if err != nil {
