@@ -34,29 +34,9 @@ With -o json: an array of {key, value, uri}.`,
 	return cmd
 }
 
-// printLabels prints what there is, also where an error ends it.
 func (a *app) printLabels(labels iter.Seq2[verbs.Label, error]) error {
-	all := []verbs.Label{}
-	var failed error
-	for l, err := range labels {
-		if err != nil {
-			failed = err
-			break
-		}
-		all = append(all, l)
-	}
-	if a.format == asJSON {
-		if err := a.printJSON(all); err != nil {
-			return err
-		}
-		return failed
-	}
-	t := newTable(a.out, "KEY", "VALUE", "URI")
-	for _, l := range all {
-		t.row(l.Key, l.Value, l.URI)
-	}
-	if err := t.flush(); err != nil {
-		return err
-	}
-	return failed
+	return printAll(a, labels,
+		column[verbs.Label]{"KEY", func(l verbs.Label) string { return l.Key }, nil},
+		column[verbs.Label]{"VALUE", func(l verbs.Label) string { return l.Value }, nil},
+		column[verbs.Label]{"URI", func(l verbs.Label) string { return l.URI }, nil})
 }

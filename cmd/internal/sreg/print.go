@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -120,34 +121,17 @@ func (a *app) printRecord(r verbs.Record) error {
 	return err
 }
 
-// printRecords prints images as they come, as a table or an array.
-func (a *app) printRecords(records func(func(verbs.Record, error) bool)) error {
-	if a.format == asJSON {
-		all := []verbs.Record{}
-		var failed error
-		for r, err := range records {
-			if err != nil {
-				failed = err
-				break
-			}
-			all = append(all, r)
-		}
-		if err := a.printJSON(all); err != nil {
-			return err
-		}
-		return failed
+// recordColumns are those of every list of images.
+func recordColumns() []column[verbs.Record] {
+	return []column[verbs.Record]{
+		{"URI", func(r verbs.Record) string { return r.URI }, nil},
+		{"SIZE", func(r verbs.Record) string { return size(r.Size) }, func(r verbs.Record) any { return r.Size }},
+		{"STATE", state, nil},
+		{"MODIFIED", func(r verbs.Record) string { return date(r.Modified) }, func(r verbs.Record) any { return r.Modified }},
 	}
-	t := newTable(a.out, "URI", "SIZE", "STATE", "MODIFIED")
-	var failed error
-	for r, err := range records {
-		if err != nil {
-			failed = err
-			break
-		}
-		t.row(r.URI, size(r.Size), state(r), date(r.Modified))
-	}
-	if err := t.flush(); err != nil {
-		return err
-	}
-	return failed
+}
+
+// printRecords prints images as they come.
+func (a *app) printRecords(records iter.Seq2[verbs.Record, error]) error {
+	return printAll(a, records, recordColumns()...)
 }

@@ -89,9 +89,29 @@ func (a *app) root() *cobra.Command {
 	root.SetVersionTemplate("sreg {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	a.globalFlags(root.PersistentFlags())
-	root.AddCommand(a.addCmd(), a.cacheCmd(), a.getCmd(), a.imagesCmd(), a.inspectCmd(), a.labelsCmd(), a.loginCmd(), a.logoutCmd(), a.pathCmd(),
-		a.pinCmd(), a.pullCmd(), a.pushCmd(), a.remoteCmd(), a.rmCmd(), a.searchCmd(), a.shareCmd(), a.statusCmd(),
-		a.unpinCmd(), a.uploadsCmd(), a.versionCmd(), a.warmCmd())
+	root.AddCommand(
+		a.addCmd(),
+		a.cacheCmd(),
+		a.getCmd(),
+		a.imagesCmd(),
+		a.inspectCmd(),
+		a.labelsCmd(),
+		a.loginCmd(),
+		a.logoutCmd(),
+		a.pathCmd(),
+		a.pinCmd(),
+		a.pullCmd(),
+		a.pushCmd(),
+		a.remoteCmd(),
+		a.rmCmd(),
+		a.searchCmd(),
+		a.shareCmd(),
+		a.statusCmd(),
+		a.unpinCmd(),
+		a.uploadsCmd(),
+		a.versionCmd(),
+		a.warmCmd(),
+	)
 	return root
 }
 

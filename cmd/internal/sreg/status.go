@@ -119,7 +119,7 @@ func printStatus(w io.Writer, st verbs.Status, dead, notes []string) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	return printUploads(w, st.Uploads)
+	return printTable(w, allOf(st.Uploads), uploadColumns()...)
 }
 
 // describeShared says whether images are read from a directory of cache_shared. Such a

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"path"
 	"slices"
 	"strings"
@@ -47,21 +46,23 @@ changed, attempts, error, modtime, mode}.`,
 				if err != nil {
 					return err
 				}
-				if a.format == asJSON {
-					return a.printJSON(append([]spool.Info{}, st.Uploads...))
-				}
-				return printUploads(a.out, st.Uploads)
+				return printAll(a, allOf(st.Uploads), uploadColumns()...)
 			})
 		},
 	}
 }
 
-func printUploads(w io.Writer, all []spool.Info) error {
-	t := newTable(w, "UPLOAD", "STATE", "SIZE", "STORED", "CHANGED", "TO", "ERROR")
-	for _, d := range all {
-		t.row(d.ID, string(d.State), size(d.Size), size(d.Stored), moment(d.Changed), destination(d.Target), reason(d))
+func uploadColumns() []column[spool.Info] {
+	type upload = spool.Info
+	return []column[upload]{
+		{"UPLOAD", func(d upload) string { return d.ID }, nil},
+		{"STATE", func(d upload) string { return string(d.State) }, nil},
+		{"SIZE", func(d upload) string { return size(d.Size) }, func(d upload) any { return d.Size }},
+		{"STORED", func(d upload) string { return size(d.Stored) }, func(d upload) any { return d.Stored }},
+		{"CHANGED", func(d upload) string { return moment(d.Changed) }, func(d upload) any { return d.Changed }},
+		{"TO", func(d upload) string { return destination(d.Target) }, nil},
+		{"ERROR", reason, nil},
 	}
-	return t.flush()
 }
 
 // destination is the image that an upload is for; for a file with a temporary name, its
