@@ -124,18 +124,18 @@ func (a *app) onlyInMount(ctx context.Context, o engine.Options, name string, ca
 }
 
 func (a *app) printSteps(steps []step) error {
-	if a.format == asJSON {
-		return a.printJSON(steps)
+	return printAll(a, allOf(steps),
+		column[step]{"STEP", func(s step) string { return s.Step }, nil},
+		column[step]{"RESULT", func(s step) string { return s.Result }, nil},
+		column[step]{"DETAIL", step.advice, nil})
+}
+
+// advice is the detail of a step, and what to do.
+func (s step) advice() string {
+	if s.Remedy == "" {
+		return s.Detail
 	}
-	t := newTable(a.out)
-	for _, s := range steps {
-		detail := s.Detail
-		if s.Remedy != "" {
-			detail += ": " + s.Remedy
-		}
-		t.row(s.Step, s.Result, detail)
-	}
-	return t.flush()
+	return s.Detail + ": " + s.Remedy
 }
 
 // steps runs all steps. After a failure, those that depend on the failed one are skipped.

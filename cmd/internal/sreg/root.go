@@ -16,6 +16,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 	"github.com/sregfs/sregfs/cmd/internal/secrecy"
+	"github.com/sregfs/sregfs/cmd/internal/term"
 	"github.com/sregfs/sregfs/cmd/internal/version"
 )
 
@@ -34,7 +35,7 @@ func Main() int {
 	if ctx.Err() != nil {
 		err = exit.WithCode(exit.Interrupted, ctx.Err())
 	}
-	if a.format == asJSON {
+	if a.errorsAsJSON(os.Args[1:]) {
 		return a.reportJSON(err)
 	}
 	return exit.Report(os.Stderr, "sreg", err)
@@ -81,11 +82,7 @@ func (a *app) root() *cobra.Command {
 		RunE:          group,
 	}
 	// Warnings about the configuration are printed by the commands that deal with it.
-	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
-		for ; cmd != nil; cmd = cmd.Parent() {
-			a.warns = a.warns || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
-		}
-	}
+	root.PersistentPreRunE = a.prepare
 	root.SetVersionTemplate("sreg {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	a.globalFlags(root.PersistentFlags())
@@ -115,6 +112,23 @@ func (a *app) root() *cobra.Command {
 	return root
 }
 
+// prepare reads the global flags, before any command.
+func (a *app) prepare(cmd *cobra.Command, _ []string) (err error) {
+	if a.layout != "" {
+		a.format, a.encoding = asJSON, inTemplate
+		if a.template, err = parseTemplate(a.layout); err != nil {
+			return err
+		}
+	}
+	if out, ok := a.out.(*exit.Output); ok {
+		out.Colours = !a.plain && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb" && term.Is(out)
+	}
+	for ; cmd != nil; cmd = cmd.Parent() {
+		a.warns = a.warns || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
+	}
+	return nil
+}
+
 func (a *app) globalFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&a.config, "config", "", "configuration `file` (default $SREGFS_CONFIG or ~/.config/sregfs/config.toml)")
 	fs.StringArrayVar(&a.remotes, "remote", nil, "one more `NAME=TYPE[,key=value…]`, where no mount is running")
@@ -123,7 +137,11 @@ func (a *app) globalFlags(fs *pflag.FlagSet) {
 	for _, name := range []string{"home", "storage", "cache-dir", "default"} {
 		fs.AddFlag(a.settingFlags.Lookup(name))
 	}
-	fs.VarP(&a.format, "output", "o", "how to print the answer: `text|json`")
+	fs.VarP(outputFlag{a}, "output", "o", "how to print the answer: `text|json|yaml|csv|name`")
+	fs.StringVar(&a.layout, "format", "", "print the fields of the JSON by a Go `TEMPLATE`: '{{.uri}} {{.size}}'")
+	fs.StringVar(&a.sort, "sort", "", "sort a list by a `COLUMN[:desc]`")
+	fs.IntVar(&a.limit, "limit", 0, "print so many of a list, at most: `N`")
+	fs.BoolVar(&a.plain, "no-color", false, "no colours on a terminal (also with NO_COLOR set)")
 	fs.BoolVarP(&a.quiet, "quiet", "q", false, "no progress, and nothing else that is not the answer")
 	fs.BoolVar(&a.debug, "debug", false, "say on the standard error what happens")
 }

@@ -46,6 +46,7 @@ changed, attempts, error, modtime, mode}.`,
 				if err != nil {
 					return err
 				}
+				a.nothing = "no upload waits: all are published"
 				return printAll(a, allOf(st.Uploads), uploadColumns()...)
 			})
 		},

@@ -77,6 +77,9 @@ func (a *app) warmCmd() *cobra.Command {
 			if len(patterns) == 0 {
 				return usagef("usage: %s: name images, or a list with --from", cmd.UseLine())
 			}
+			if a.format == asJSON && (a.encoding == inCSV || a.encoding == inNames) {
+				return usagef("warm -o %s: it prints events: -o json or yaml", a.encoding)
+			}
 			if w.workers < 1 || w.workers > maxWarmWorkers {
 				return usagef("warm --jobs %d: from 1 to %d", w.workers, maxWarmWorkers)
 			}

@@ -212,7 +212,15 @@ func failedEvent(what string, err error) warmEvent {
 }
 
 func (w *warmRun) event(e warmEvent) {
-	_ = writeJSON(w.out, e, "") // out keeps its error for the end
+	switch w.encoding { // out keeps its error for the end
+	case inYAML:
+		fmt.Fprintln(w.out, "---")
+		_ = writeYAML(w.out, e)
+	case inTemplate:
+		_ = w.execute(e)
+	default:
+		_ = writeJSON(w.out, e, "")
+	}
 }
 
 const eventEvery = time.Second // progress of one image
