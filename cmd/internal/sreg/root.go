@@ -83,7 +83,7 @@ func (a *app) root() *cobra.Command {
 	// Warnings about the configuration are printed by the commands that deal with it.
 	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
 		for ; cmd != nil; cmd = cmd.Parent() {
-			a.warns = a.warns || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
+			a.warns = a.warns || cmd.Name() == "backend" || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
 		}
 	}
 	root.SetVersionTemplate("sreg {{.Version}}\n")
@@ -91,6 +91,7 @@ func (a *app) root() *cobra.Command {
 	a.globalFlags(root.PersistentFlags())
 	root.AddCommand(
 		a.addCmd(),
+		a.backendCmd(),
 		a.cacheCmd(),
 		a.getCmd(),
 		a.imagesCmd(),
