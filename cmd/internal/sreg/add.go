@@ -5,6 +5,7 @@ package sreg
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/catalog/verbs"
@@ -53,6 +54,9 @@ filesystem can. With --move the file is moved. A URI of another remote pushes.`,
 		Example: "  sreg add hello.sif vsoch/hello:2.0",
 		Args:    needArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if move && cmd.Flags().Changed("copy") {
+				return usagef("add: --copy or --move, not both")
+			}
 			return a.publish(cmd, args, name, func(c *control.Client, path, uri string, p catalog.Progress) (verbs.Record, error) {
 				return c.Add(cmd.Context(), path, uri, verbs.AddOptions{Move: move, Force: force}, p)
 			})
@@ -60,12 +64,13 @@ filesystem can. With --move the file is moved. A URI of another remote pushes.`,
 	}
 	cmd.Flags().StringVar(&name, "name", "", "the `URI`, as sregistry takes it")
 	cmd.Flags().BoolVar(&move, "move", false, "move the file instead of copying it")
+	cmd.Flags().Bool("copy", true, "copy it, as sregistry takes it; --move does not")
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "replace the tag if it is taken")
 	return cmd
 }
 
 func (a *app) pushCmd() *cobra.Command {
-	var name string
+	var name, tag string
 	var force bool
 	cmd := &cobra.Command{
 		Use:     "push FILE URI",
@@ -75,11 +80,29 @@ func (a *app) pushCmd() *cobra.Command {
 		Args:    needArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.publish(cmd, args, name, func(c *control.Client, path, uri string, p catalog.Progress) (verbs.Record, error) {
+				uri, err := tagged(uri, tag)
+				if err != nil {
+					return verbs.Record{}, err
+				}
 				return c.Push(cmd.Context(), path, uri, verbs.PushOptions{Force: force}, p)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "the `URI`, as sregistry takes it")
+	cmd.Flags().StringVar(&tag, "tag", "", "the `tag`, whatever the URI says")
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "replace the tag if it is taken")
 	return cmd
+}
+
+// tagged returns a URI with another tag; "" leaves it as it is.
+func tagged(uri, tag string) (string, error) {
+	if tag == "" {
+		return uri, nil
+	}
+	u, err := backends.ParseURI(uri)
+	if err != nil {
+		return "", err
+	}
+	u.Ref.Tag = tag
+	return u.String(), nil
 }

@@ -29,8 +29,8 @@ With -o json: an array of {key, value, uri}.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&key, "key", "", "only labels of this `name`")
-	cmd.Flags().StringVar(&value, "value", "", "only labels that say this `text`")
+	cmd.Flags().StringVarP(&key, "key", "k", "", "only labels of this `name`")
+	cmd.Flags().StringVarP(&value, "value", "v", "", "only labels that say this `text`")
 	return cmd
 }
 

@@ -88,6 +88,7 @@ func (a *app) root() *cobra.Command {
 	a.globalFlags(root.PersistentFlags())
 	root.AddCommand(
 		a.addCmd(),
+		a.backendCmd(),
 		a.cacheCmd(),
 		a.getCmd(),
 		a.imagesCmd(),
@@ -124,7 +125,7 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) (err error) {
 		out.Colours = !a.plain && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb" && term.Is(out)
 	}
 	for ; cmd != nil; cmd = cmd.Parent() {
-		a.warns = a.warns || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
+		a.warns = a.warns || cmd.Name() == "backend" || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
 	}
 	return nil
 }
