@@ -43,6 +43,7 @@ type app struct {
 	quiet, debug bool
 	plain        bool // no colours
 
+	args       []string      // of the command
 	nothing    string        // what to say of a list of nothing
 	warns      bool          // print the warnings about the configuration, once
 	lines      *bufio.Reader // of in, once a question was asked
@@ -69,6 +70,9 @@ func (a *app) with(ctx context.Context, fn func(*control.Client) error) error {
 		}
 		a.mount, a.mountNames, a.state = s.Mount, fsys.Names(s.Names), o.State
 		err = fn(s.Client)
+		if err != nil && ctx.Err() == nil {
+			err = a.withKnownTags(ctx, s.Client, err)
+		}
 		again := err != nil && (s.Held() || errors.Is(err, control.ErrUnheard)) && try < 3
 		if closeErr := s.Close(ctx); !again {
 			return errors.Join(err, closeErr)

@@ -109,9 +109,9 @@ func verdictOf(b verbs.Cached, err error) verifyResult {
 	}
 	switch {
 	case errors.Is(err, backends.ErrCorrupt):
-		r.State, r.Error = "damaged", err.Error()
+		r.State, r.Error = "damaged", exit.Text(err)
 	case err != nil:
-		r.State, r.Error = "unreadable", err.Error()
+		r.State, r.Error = "unreadable", exit.Text(err)
 	}
 	return r
 }

@@ -148,7 +148,7 @@ func (p *probe) steps(ctx context.Context, o engine.Options, ref backends.Ref) [
 	err = p.checkLogin(ctx, o)
 	login := p.outcome("login", loginSource(o, p.remote), err)
 	if errors.Is(err, errLoginUnchecked) {
-		login, err = step{Step: "login", Result: resultNo, Detail: err.Error()}, nil
+		login, err = step{Step: "login", Result: resultNo, Detail: exit.Text(err)}, nil
 	}
 	if err != nil {
 		return []step{reach, login, skipped("list"), skipped("read"), p.push()}
@@ -168,7 +168,7 @@ func (p *probe) outcome(name, detail string, err error) step {
 	if err == nil {
 		return step{Step: name, Result: resultOK, Detail: detail}
 	}
-	return step{Step: name, Result: resultFailed, Detail: backends.Redact(err.Error()), Remedy: remedy(p.remote, name, err), err: err}
+	return step{Step: name, Result: resultFailed, Detail: backends.Redact(exit.Text(err)), Remedy: remedy(p.remote, name, err), err: err}
 }
 
 // remedy says what to do about an error; "" if its text already does. Its order matters:
@@ -262,7 +262,7 @@ func (p *probe) push() step {
 		s.err = fmt.Errorf("%w: the address redirects to %s, and pushes follow no redirect", backends.ErrUnavailable, p.movedTo)
 		s.Result, s.Detail, s.Remedy = resultFailed, s.err.Error(), "set url = \""+p.movedTo+"\" if that is right"
 	case unwritable != nil:
-		s.Detail = unwritable.Error()
+		s.Detail = exit.Text(unwritable)
 	default:
 		s.Result, s.Detail = resultOK, "the configuration allows it (not tried)"
 	}

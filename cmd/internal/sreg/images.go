@@ -16,7 +16,7 @@ func (a *app) imagesCmd() *cobra.Command {
 	var refresh bool
 	cmd := &cobra.Command{
 		Use:     "images [QUERY]",
-		Aliases: []string{"ls"},
+		Aliases: []string{"ls", "list"},
 		Short:   "List the images that are known",
 		Long: `List the images that are known, on every remote. What registries have listed
 before is shown at once, also offline; --refresh asks them all, down to every

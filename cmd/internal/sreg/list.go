@@ -231,7 +231,7 @@ func printTable[T any](a *app, all iter.Seq2[T, error], columns []column[T]) err
 	if n == 0 && failed == nil {
 		a.notice(cmp.Or(a.nothing, "there is nothing to list"))
 	}
-	if n == 0 && ages {
+	if n == 0 && (ages || failed != nil) {
 		return failed
 	}
 	return firstError(t.flush(), failed)

@@ -64,7 +64,7 @@ func remoteColumns() []column[verbs.RemoteStatus] {
 		{"IMAGES", func(r remote) string { return strconv.Itoa(r.Images) }, func(r remote) any { return r.Images }},
 		{"CAN", func(r remote) string { return r.Caps }, nil},
 		{"URL", func(r remote) string { return r.URL }, nil},
-		{"ERROR", func(r remote) string { return r.Error }, nil},
+		{"ERROR", func(r remote) string { return exit.Plain(r.Error) }, nil},
 	}
 }
 

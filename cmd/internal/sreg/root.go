@@ -45,7 +45,7 @@ func Main() int {
 func (a *app) reportJSON(err error) int {
 	code := exit.Code(err)
 	if code != exit.OK && code != exit.Interrupted {
-		_ = writeJSON(a.err, map[string]any{"error": err.Error(), "code": code}, "")
+		_ = writeJSON(a.err, map[string]any{"error": exit.Text(err), "code": code}, "")
 	}
 	return code
 }
@@ -79,7 +79,12 @@ func (a *app) root() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
-		RunE:          group,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return a.overview(cmd)
+			}
+			return group(cmd, args)
+		},
 	}
 	// Warnings about the configuration are printed by the commands that deal with it.
 	root.PersistentPreRunE = a.prepare
@@ -110,11 +115,13 @@ func (a *app) root() *cobra.Command {
 		a.versionCmd(),
 		a.warmCmd(),
 	)
+	grouped(root)
 	return root
 }
 
 // prepare reads the global flags, before any command.
-func (a *app) prepare(cmd *cobra.Command, _ []string) (err error) {
+func (a *app) prepare(cmd *cobra.Command, args []string) (err error) {
+	a.args = args
 	if a.layout != "" {
 		a.format, a.encoding = asJSON, inTemplate
 		if a.template, err = parseTemplate(a.layout); err != nil {
@@ -158,7 +165,31 @@ func group(cmd *cobra.Command, args []string) error {
 			known = append(known, c.Name())
 		}
 	}
+	if here, ok := otherWords[args[0]]; ok && !cmd.HasParent() {
+		return usagef("%s has no command %q: that is %s", cmd.CommandPath(), args[0], here)
+	}
 	return usagef("%s has no command %q%s", cmd.CommandPath(), args[0], backends.DidYouMean(args[0], known))
+}
+
+// otherWords are the commands of other tools that have another name here.
+var otherWords = map[string]string{
+	"clean":     "\"sreg cache clean\"",
+	"container": "\"sreg images\"",
+	"df":        "\"sreg cache du\"",
+	"download":  "\"sreg pull\"",
+	"du":        "\"sreg cache du\"",
+	"fetch":     "\"sreg pull\", or \"sreg warm\" for many",
+	"find":      "\"sreg search\"",
+	"gc":        "\"sreg cache clean\"",
+	"image":     "\"sreg images\", and \"sreg inspect URI\" of one",
+	"ls-remote": "\"sreg images --refresh --in REMOTE\"",
+	"mount":     "\"sregfs DIRECTORY\"",
+	"prune":     "\"sreg cache clean\"",
+	"registry":  "\"sreg remote\"",
+	"start":     "\"sregfs DIRECTORY\", which mounts",
+	"stop":      "\"fusermount3 -u DIRECTORY\"",
+	"umount":    "\"fusermount3 -u DIRECTORY\"",
+	"upload":    "\"sreg push\"",
 }
 
 func flagError(cmd *cobra.Command, err error) error {

@@ -20,6 +20,7 @@ import (
 	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/catalog/verbs"
+	"github.com/sregfs/sregfs/cmd/internal/exit"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
 	"github.com/sregfs/sregfs/cmd/internal/version"
 	"github.com/sregfs/sregfs/fsys/fusefs"
@@ -173,7 +174,7 @@ func printRefusals(w io.Writer, refusals []verbs.Refusal) error {
 	fmt.Fprintln(w)
 	t := newTable(w, "REFUSED", "TIMES", "OPERATION", "FILE", "WHY")
 	for _, r := range refusals {
-		t.row(moment(r.Time), strconv.Itoa(r.Count), r.Op, r.Path, r.Error)
+		t.row(moment(r.Time), strconv.Itoa(r.Count), r.Op, r.Path, exit.Plain(r.Error))
 	}
 	return t.flush()
 }

@@ -184,7 +184,7 @@ func (w *warmRun) fetch(ctx context.Context, t warmTarget) {
 // fail notes an error. Call with mu held, or before the workers start.
 func (w *warmRun) fail(what string, err error) {
 	w.errs = append(w.errs, err)
-	text := backends.Printable(err.Error())
+	text := backends.Printable(exit.Text(err))
 	if name := backends.Printable(what); !strings.Contains(text, name) { // most errors name the image
 		text = name + ": " + text
 	}
