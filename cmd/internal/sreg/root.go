@@ -32,7 +32,7 @@ func Main() int {
 	if closeErr := out.Close(); err == nil {
 		err = closeErr
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && !a.watching {
 		err = exit.WithCode(exit.Interrupted, ctx.Err())
 	}
 	if a.errorsAsJSON(os.Args[1:]) {
