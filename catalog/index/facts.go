@@ -14,13 +14,26 @@ import (
 // An error of the store counts as "not there" in what only looks: everything can be
 // asked for again.
 
-// Entry returns what is stored of ref.
+// Entry returns what is stored of ref. A version without a tag is that of the one tag of
+// which it is stored.
 func (m *Index) Entry(remote string, ref backends.Ref) (Entry, bool) {
 	v, err := m.Get(RefKey(remote, ref))
-	if err != nil {
+	if err == nil {
+		return Decode(v, ref)
+	}
+	if ref.Version == "" || ref.Tag != "" {
 		return Entry{}, false
 	}
-	return Decode(v, ref)
+	var found []Entry
+	for kv, err := range m.Scan(versionPrefix(remote, ref), nil) {
+		if e, ok := Decode(kv.Value, ref); err == nil && ok {
+			found = append(found, e)
+		}
+	}
+	if len(found) != 1 {
+		return Entry{}, false
+	}
+	return found[0], true
 }
 
 // Shown is Entry where only one thing of it counts: whether the image is listed.
