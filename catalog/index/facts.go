@@ -36,6 +36,25 @@ func (m *Index) Entry(remote string, ref backends.Ref) (Entry, bool) {
 	return found[0], true
 }
 
+// Tags returns what is stored of each tag of one image.
+func (m *Index) Tags(remote string, ref backends.Ref) (all []Entry) {
+	prefix := appendPart(append(ListPrefix(remote, ref.Collection), KindImage), ref.Name)
+	for kv, err := range m.Scan(prefix, nil) {
+		if err != nil {
+			return all
+		}
+		tag, _, ok := cutPart(kv.Key[len(prefix):])
+		if !ok {
+			continue
+		}
+		ref.Tag, ref.Version = string(tag), ""
+		if e, ok := Decode(kv.Value, ref); ok && e.Shown() {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
 // Shown is Entry where only one thing of it counts: whether the image is listed.
 func (m *Index) Shown(remote string, ref backends.Ref) bool {
 	b, err := m.Get(RefKey(remote, ref))
