@@ -198,6 +198,9 @@ func (s *Settings) setPaths(in Inputs) error {
 	for _, p := range []*string{&s.Home, &s.Storage, &s.CacheDir, &s.LogFile} {
 		*p = expand(*p, in.Home, in.Dir)
 	}
+	if strings.ContainsRune(s.Runtime, '/') { // else it is looked for on the PATH
+		s.Runtime = expand(s.Runtime, in.Home, in.Dir)
+	}
 	for i, p := range s.CacheShared {
 		s.CacheShared[i] = expand(p, in.Home, in.Dir)
 	}

@@ -50,6 +50,7 @@ func (a *app) reportJSON(err error) int {
 }
 
 func (a *app) run(ctx context.Context, args []string) error {
+	a.args = args
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(a.in)
@@ -91,7 +92,9 @@ func (a *app) root() *cobra.Command {
 	a.globalFlags(root.PersistentFlags())
 	root.AddCommand(
 		a.addCmd(),
+		a.buildCmd(),
 		a.cacheCmd(),
+		a.execCmd(),
 		a.getCmd(),
 		a.imagesCmd(),
 		a.inspectCmd(),
@@ -104,6 +107,7 @@ func (a *app) root() *cobra.Command {
 		a.pushCmd(),
 		a.remoteCmd(),
 		a.rmCmd(),
+		a.runCmd(),
 		a.searchCmd(),
 		a.shareCmd(),
 		a.statusCmd(),
