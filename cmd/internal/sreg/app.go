@@ -28,6 +28,7 @@ type app struct {
 	out    io.Writer
 	err    io.Writer
 	getenv func(string) string
+	args   []string // as they are on the command line
 
 	// The global flags.
 	config       string
