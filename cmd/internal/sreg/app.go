@@ -44,7 +44,7 @@ type app struct {
 	quiet, debug bool
 	plain        bool // no colours
 
-	args       []string      // of the command
+	operands   []string      // of the command
 	nothing    string        // what to say of a list of nothing
 	warns      bool          // print the warnings about the configuration, once
 	lines      *bufio.Reader // of in, once a question was asked

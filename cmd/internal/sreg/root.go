@@ -128,7 +128,7 @@ func (a *app) root() *cobra.Command {
 
 // prepare reads the global flags, before any command.
 func (a *app) prepare(cmd *cobra.Command, args []string) (err error) {
-	a.args = args
+	a.operands = args
 	if a.layout != "" {
 		a.format, a.encoding = asJSON, inTemplate
 		if a.template, err = parseTemplate(a.layout); err != nil {

@@ -147,7 +147,7 @@ func (a *app) start(ctx context.Context, s start) error {
 		return err
 	}
 	path := s.image
-	if !isFile(path) {
+	if !isPath(path) {
 		if path, err = a.openable(ctx, s.image); err != nil {
 			return err
 		}
@@ -160,8 +160,8 @@ func (a *app) start(ctx context.Context, s start) error {
 	return fmt.Errorf("%s %s: %s: %w", s.verb, s.image, program, err)
 }
 
-// isFile reports whether what stands in place of a URI is the name of a file.
-func isFile(s string) bool {
+// isPath reports whether what stands in place of a URI is the name of a file.
+func isPath(s string) bool {
 	return strings.HasPrefix(s, "/") || strings.HasPrefix(s, "./") || strings.HasPrefix(s, "../")
 }
 
