@@ -28,6 +28,7 @@ type app struct {
 	out    io.Writer
 	err    io.Writer
 	getenv func(string) string
+	args   []string // as they are on the command line
 
 	// The global flags.
 	config       string
@@ -44,7 +45,7 @@ type app struct {
 	plain        bool // no colours
 
 	watching   bool          // Ctrl-C is how it is meant to end
-	args       []string      // of the command
+	operands   []string      // of the command
 	nothing    string        // what to say of a list of nothing
 	warns      bool          // print the warnings about the configuration, once
 	lines      *bufio.Reader // of in, once a question was asked

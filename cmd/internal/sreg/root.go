@@ -51,6 +51,7 @@ func (a *app) reportJSON(err error) int {
 }
 
 func (a *app) run(ctx context.Context, args []string) error {
+	a.args = args
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(a.in)
@@ -94,7 +95,9 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.addCmd(),
 		a.backendCmd(),
+		a.buildCmd(),
 		a.cacheCmd(),
+		a.execCmd(),
 		a.getCmd(),
 		a.imagesCmd(),
 		a.inspectCmd(),
@@ -107,10 +110,14 @@ func (a *app) root() *cobra.Command {
 		a.pushCmd(),
 		a.remoteCmd(),
 		a.rmCmd(),
+		a.runCmd(),
 		a.searchCmd(),
 		a.shareCmd(),
 		a.statusCmd(),
+		a.tagCmd(),
+		a.tagsCmd(),
 		a.unpinCmd(),
+		a.untagCmd(),
 		a.uploadsCmd(),
 		a.versionCmd(),
 		a.warmCmd(),
@@ -121,7 +128,7 @@ func (a *app) root() *cobra.Command {
 
 // prepare reads the global flags, before any command.
 func (a *app) prepare(cmd *cobra.Command, args []string) (err error) {
-	a.args = args
+	a.operands = args
 	if a.layout != "" {
 		a.format, a.encoding = asJSON, inTemplate
 		if a.template, err = parseTemplate(a.layout); err != nil {
