@@ -64,7 +64,7 @@ func (a *app) printStatus(st verbs.Status, dead, notes []string) error {
 	if err := a.printWaiting(st.Uploads); err != nil {
 		return err
 	}
-	return printRefused(w, st)
+	return a.printRefused(st)
 }
 
 // printWaiting prints the uploads that wait, and why.
@@ -180,24 +180,27 @@ func printUnderWay(w io.Writer, st verbs.Status) error {
 
 // printRefused prints the images that are refused for now, and the changes that the mount
 // has refused.
-func printRefused(w io.Writer, st verbs.Status) error {
+func (a *app) printRefused(st verbs.Status) error {
 	if len(st.Cache.Refused) > 0 {
-		fmt.Fprintln(w)
-		t := newTable(w, "REFUSED UNTIL", "IMAGE", "WHY")
-		for _, b := range st.Cache.Refused {
-			t.row(moment(b.Refused), cachedName(b), exit.Plain(b.Error))
-		}
-		if err := t.flush(); err != nil {
+		fmt.Fprintln(a.out)
+		if err := printTable(a, allOf(st.Cache.Refused), []column[verbs.Cached]{
+			{"REFUSED UNTIL", func(b verbs.Cached) string { return moment(b.Refused) }, nil},
+			{"IMAGE", cachedName, nil},
+			{"WHY", func(b verbs.Cached) string { return exit.Plain(b.Error) }, nil},
+		}); err != nil {
 			return err
 		}
 	}
 	if len(st.Refusals) == 0 {
 		return nil
 	}
-	fmt.Fprintln(w)
-	t := newTable(w, "REFUSED", "TIMES", "OPERATION", "FILE", "WHY")
-	for _, r := range st.Refusals {
-		t.row(moment(r.Time), strconv.Itoa(r.Count), r.Op, r.Path, exit.Plain(r.Error))
-	}
-	return t.flush()
+	fmt.Fprintln(a.out)
+	type refusal = verbs.Refusal
+	return printTable(a, allOf(st.Refusals), []column[refusal]{
+		{"REFUSED", func(r refusal) string { return moment(r.Time) }, func(r refusal) any { return r.Time }},
+		{"TIMES", func(r refusal) string { return strconv.Itoa(r.Count) }, nil},
+		{"OPERATION", func(r refusal) string { return r.Op }, nil},
+		{"FILE", func(r refusal) string { return r.Path }, nil},
+		{"WHY", func(r refusal) string { return exit.Plain(r.Error) }, nil},
+	})
 }
