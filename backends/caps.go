@@ -17,9 +17,10 @@ const (
 	CanWatch
 	CanOpenFile
 	CanMove
+	CanCopy
 )
 
-var capNames = [...]string{"list", "search", "push", "delete", "share", "watch", "file", "move"}
+var capNames = [...]string{"list", "search", "push", "delete", "share", "watch", "file", "move", "copy"}
 
 // CapsOf reports which capability interfaces b implements.
 func CapsOf(b Backend) Caps {
@@ -45,6 +46,8 @@ func CapsOf(b Backend) Caps {
 	set(ok, CanOpenFile)
 	_, ok = b.(Mover)
 	set(ok, CanMove)
+	_, ok = b.(Copier)
+	set(ok, CanCopy)
 	return c
 }
 

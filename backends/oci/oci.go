@@ -38,6 +38,7 @@ var (
 	_ backends.Pusher      = (*client)(nil)
 	_ backends.Deleter     = (*client)(nil)
 	_ backends.Mover       = (*client)(nil)
+	_ backends.Copier      = (*client)(nil)
 	_ backends.NameChecker = (*client)(nil)
 	_ backends.Layered     = (*client)(nil)
 
@@ -150,7 +151,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		return nil, err
 	}
 	if p.withoutList {
-		return withoutList{c, c, c, c, c, c, c, c, c, c, c}, nil
+		return withoutList{c, c, c, c, c, c, c, c, c, c, c, c}, nil
 	}
 	return c, nil
 }
