@@ -306,6 +306,11 @@ func (c *Client) Add(ctx context.Context, path, uri string, o verbs.AddOptions, 
 	return one(call[verbs.Record](ctx, c, "add", fileRequest{Path: path, URI: uri, AddOptions: o}, p))
 }
 
+// Copy is verbs.Verbs.Copy.
+func (c *Client) Copy(ctx context.Context, from, to string, o verbs.CopyOptions, p catalog.Progress) (verbs.Copied, error) {
+	return one(call[verbs.Copied](ctx, c, "copy", copyRequest{From: from, To: to, CopyOptions: o}, p))
+}
+
 // Removable is verbs.Verbs.Removable.
 func (c *Client) Removable(ctx context.Context, uri string) (verbs.Record, error) {
 	return one(call[verbs.Record](ctx, c, "removable", uriRequest{URI: uri}, nil))

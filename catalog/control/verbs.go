@@ -49,6 +49,11 @@ type (
 		URI string `json:"uri"`
 		verbs.WarmOptions
 	}
+	copyRequest struct {
+		From string `json:"from"`
+		To   string `json:"to"`
+		verbs.CopyOptions
+	}
 	patternsRequest struct {
 		Patterns []string `json:"patterns"`
 	}
@@ -151,6 +156,9 @@ func byteVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 				return err
 			}
 			return sendOne[verbs.Record](out)(v.Add(ctx, r.Path, r.URI, r.AddOptions, out.progress))
+		})),
+		"copy": opts.changing(verbOf(func(ctx context.Context, r copyRequest, out *frameWriter) error {
+			return sendOne[verbs.Copied](out)(v.Copy(ctx, r.From, r.To, r.CopyOptions, out.progress))
 		})),
 		"removable": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
 			return sendOne[verbs.Record](out)(v.Removable(ctx, r.URI))

@@ -92,6 +92,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.addCmd(),
 		a.cacheCmd(),
+		a.cpCmd(),
 		a.getCmd(),
 		a.imagesCmd(),
 		a.inspectCmd(),
