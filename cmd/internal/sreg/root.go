@@ -108,6 +108,7 @@ func (a *app) root() *cobra.Command {
 		a.searchCmd(),
 		a.shareCmd(),
 		a.statusCmd(),
+		a.syncCmd(),
 		a.unpinCmd(),
 		a.uploadsCmd(),
 		a.versionCmd(),
