@@ -44,6 +44,7 @@ type app struct {
 	quiet, debug bool
 	plain        bool // no colours
 
+	watching   bool          // Ctrl-C is how it is meant to end
 	operands   []string      // of the command
 	nothing    string        // what to say of a list of nothing
 	warns      bool          // print the warnings about the configuration, once

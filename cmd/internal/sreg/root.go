@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -32,7 +33,7 @@ func Main() int {
 	if closeErr := out.Close(); err == nil {
 		err = closeErr
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && !a.watching {
 		err = exit.WithCode(exit.Interrupted, ctx.Err())
 	}
 	if a.errorsAsJSON(os.Args[1:]) {
@@ -90,6 +91,7 @@ func (a *app) root() *cobra.Command {
 	// Warnings about the configuration are printed by the commands that deal with it.
 	root.PersistentPreRunE = a.prepare
 	root.SetVersionTemplate("sreg {{.Version}}\n")
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	root.SetFlagErrorFunc(flagError)
 	a.globalFlags(root.PersistentFlags())
 	root.AddCommand(
@@ -154,7 +156,7 @@ func (a *app) globalFlags(fs *pflag.FlagSet) {
 	for _, name := range []string{"home", "storage", "cache-dir", "default"} {
 		fs.AddFlag(a.settingFlags.Lookup(name))
 	}
-	fs.VarP(outputFlag{a}, "output", "o", "how to print the answer: `text|json|yaml|csv|name`")
+	fs.VarP(outputFlag{a}, "output", "o", "how to print the answer, a `FORMAT`: text, json, yaml, csv or name")
 	fs.StringVar(&a.layout, "format", "", "print the fields of the JSON by a Go `TEMPLATE`: '{{.uri}} {{.size}}'")
 	fs.StringVar(&a.sort, "sort", "", "sort a list by a `COLUMN[:desc]`")
 	fs.IntVar(&a.limit, "limit", 0, "print so many of a list, at most: `N`")
