@@ -18,9 +18,12 @@ const (
 	CanOpenFile
 	CanMove
 	CanCopy
+	CanTag
+	CanUntag
+	CanListVersions
 )
 
-var capNames = [...]string{"list", "search", "push", "delete", "share", "watch", "file", "move", "copy"}
+var capNames = [...]string{"list", "search", "push", "delete", "share", "watch", "file", "move", "copy", "tag", "untag", "versions"}
 
 // CapsOf reports which capability interfaces b implements.
 func CapsOf(b Backend) Caps {
@@ -48,6 +51,12 @@ func CapsOf(b Backend) Caps {
 	set(ok, CanMove)
 	_, ok = b.(Copier)
 	set(ok, CanCopy)
+	_, ok = b.(Tagger)
+	set(ok, CanTag)
+	_, ok = b.(Untagger)
+	set(ok, CanUntag)
+	_, ok = b.(VersionLister)
+	set(ok, CanListVersions)
 	return c
 }
 

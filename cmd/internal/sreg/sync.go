@@ -179,8 +179,8 @@ func (s *syncRun) confirmDeletes(ctx context.Context, deletes []verbs.Difference
 
 // copyAll copies images, several at once.
 func (s *syncRun) copyAll(ctx context.Context, copies []verbs.Difference) {
-	show, end := s.bar("sync")
-	defer end()
+	show, end := s.transfer(transfer{done: "copied", what: plural(len(copies), "image")})
+	defer func() { end(ctx, nil) }()
 	total := &syncProgress{show: show}
 	for _, d := range copies {
 		total.all = addCapped(total.all, d.From.Size)
@@ -263,7 +263,7 @@ func (s *syncRun) note(d verbs.Difference, result string, err error) {
 
 // lines reports whether a line is printed for each image: a list in another form comes at
 // the end.
-func (s *syncRun) lines() bool { return s.format.String() == string(asText) && !s.quiet && !s.dryRun }
+func (s *syncRun) lines() bool { return s.format != asJSON && !s.quiet && !s.dryRun }
 
 func (s *syncRun) line(one synced) {
 	if one.Result != wasSame && one.Result != wasLeft {
@@ -281,7 +281,7 @@ func (s synced) size() int64 {
 // fail notes an error. Call with mu held, or before the workers start.
 func (s *syncRun) fail(what string, err error) {
 	s.errs = append(s.errs, err)
-	text := backends.Printable(err.Error())
+	text := backends.Printable(exit.Text(err))
 	if name := backends.Printable(what); !strings.Contains(text, name) { // most errors name the image
 		text = name + ": " + text
 	}
@@ -303,7 +303,7 @@ func (s *syncRun) report(ctx context.Context, from string, wanted int) error {
 	if err := s.list(); err != nil {
 		return err
 	}
-	if s.format.String() == string(asText) {
+	if s.format != asJSON {
 		for _, text := range s.failed {
 			fmt.Fprintln(s.err, "sreg: "+text)
 		}
@@ -327,11 +327,11 @@ func (s *syncRun) report(ctx context.Context, from string, wanted int) error {
 
 // list prints what was done, or would be, in the form that was asked for.
 func (s *syncRun) list() error {
-	if s.lines() || s.quiet && s.format.String() == string(asText) {
+	if s.lines() || s.quiet && s.format != asJSON {
 		return nil
 	}
 	shown := s.done
-	if s.format.String() == string(asText) {
+	if s.format != asJSON {
 		shown = slices.DeleteFunc(slices.Clone(shown), func(one synced) bool {
 			return one.Action == verbs.ActionSame || one.Action == verbs.ActionExtra
 		})
