@@ -52,7 +52,7 @@ func (a *app) reportJSON(err error) int {
 }
 
 func (a *app) run(ctx context.Context, args []string) error {
-	a.args = args
+	a.line = args
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(a.in)
