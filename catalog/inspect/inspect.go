@@ -38,7 +38,7 @@ func (r *refusal) Is(target error) bool { return target == r.kin }
 
 // Facts is what an image says of itself.
 type Facts struct {
-	Format      string            `json:"format"` // "sif", "simg" (bare squashfs), "oci.tar", "ext3", "gzip", "unknown"
+	Format      string            `json:"format"` // "sif", "simg" (bare squashfs), "oci.tar", "ext3", "img.gz" (ext3 in gzip), "gzip", "unknown"
 	Arch        string            `json:"arch,omitempty"`
 	ID          string            `json:"id,omitempty"`
 	Created     string            `json:"created,omitempty"` // RFC 3339
@@ -68,8 +68,9 @@ type Descriptor struct {
 	Name   string `json:"name,omitempty"`
 	Offset int64  `json:"offset"`
 	Size   int64  `json:"size"`
-	FS     string `json:"fs,omitempty"`   // of a partition
-	Part   string `json:"part,omitempty"` // kind of partition
+	FS     string `json:"fs,omitempty"`     // of a partition
+	Part   string `json:"part,omitempty"`   // kind of partition
+	Detail string `json:"detail,omitempty"` // of a blob its digest, else the format
 }
 
 // Signature is one signature block; it is not verified.
