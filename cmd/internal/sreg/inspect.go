@@ -20,12 +20,14 @@ import (
 
 func (a *app) inspectCmd() *cobra.Command {
 	var parts inspectParts
+	var keys keySource
+	var verify bool
 	cmd := &cobra.Command{
 		Use:   "inspect URI|PATH",
 		Short: "Show what an image says of itself",
 		Long: `Show what the author of an image wrote: labels, help, scripts, environment and
-definition. Only the parts of the image that hold them are fetched; nothing is run,
-and no signature is verified. --all shows the rest: the objects of a SIF, the layers
+definition. Only the parts of the image that hold them are fetched, and nothing is
+run; signatures are verified with --verify. --all shows the rest: the objects of a SIF, the layers
 of a container image, and what the build tool puts into every image.
 
 A PATH is a file that is there, or begins with "/", "./" or "../"; one in the mount
@@ -38,31 +40,53 @@ With -o json: all of it, whatever the flags; docs/inspect.md has the fields.`,
 
 		ValidArgsFunction: a.completeImage,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			in, err := a.inspect(cmd.Context(), args[0])
+			in, err := a.inspectOrVerify(cmd.Context(), args[0], verify, keys)
 			if err != nil {
 				return err
 			}
 			if a.format == asJSON {
-				return a.printJSON(documentOf(in))
+				err = a.printJSON(documentOf(in))
+			} else {
+				err = a.printInspection(in, parts)
 			}
-			return a.printInspection(in, parts)
+			if err == nil && verify {
+				err = verdict(in)
+			}
+			return err
 		},
 	}
 	parts.flags(cmd.Flags())
+	cmd.Flags().BoolVar(&verify, "verify", false, "verify the signatures, as \"sreg verify\" does")
+	keys.flags(cmd.Flags())
 	return cmd
 }
 
+func (a *app) inspectOrVerify(ctx context.Context, arg string, verify bool, keys keySource) (inspection, error) {
+	if verify {
+		return a.verify(ctx, arg, keys)
+	}
+	return a.inspect(ctx, arg)
+}
+
+// An inspection is of the image that uri means, or of the file at Record.Path if that is "".
+type inspection struct {
+	control.Inspection
+	uri string
+}
+
 // inspect inspects what an argument means: an image, or a file.
-func (a *app) inspect(ctx context.Context, arg string) (in control.Inspection, err error) {
+func (a *app) inspect(ctx context.Context, arg string) (in inspection, err error) {
 	uri, path, err := a.imageOrFile(arg)
 	if err != nil {
 		return in, err
 	}
 	if path != "" {
-		return inspectFile(ctx, path)
+		in.Inspection, err = inspectFile(ctx, path)
+		return in, err
 	}
+	in.uri = uri
 	err = a.with(ctx, func(c *control.Client) error {
-		in, err = c.Inspect(ctx, uri)
+		in.Inspection, err = c.Inspect(ctx, uri)
 		return err
 	})
 	if in.Facts == nil {

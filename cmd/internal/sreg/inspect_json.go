@@ -7,7 +7,6 @@ import (
 	"maps"
 	"time"
 
-	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/catalog/inspect"
 	"github.com/sregfs/sregfs/catalog/verbs"
 )
@@ -38,7 +37,7 @@ type inspectDocument struct {
 	Facts  *inspect.Facts `json:"facts"`
 }
 
-func documentOf(in control.Inspection) inspectDocument {
+func documentOf(in inspection) inspectDocument {
 	r := in.Record
 	d := inspectDocument{
 		Schema: inspectSchema, Client: known(r.Remote), Collection: r.Ref.Collection, Name: r.Ref.Name, Tag: r.Ref.Tag,
@@ -60,7 +59,7 @@ func known(s string) *string {
 
 // createdAt is when the image was made, or else when the registry got it, as a column of the
 // database of sregistry has it.
-func createdAt(in control.Inspection) string {
+func createdAt(in inspection) string {
 	t, err := time.Parse(time.RFC3339, in.Facts.Created)
 	if err != nil {
 		t = in.Record.Modified

@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/catalog/inspect"
 	"github.com/sregfs/sregfs/catalog/verbs"
 )
@@ -39,7 +38,7 @@ func (p *inspectParts) flags(fs *pflag.FlagSet) {
 }
 
 // printInspection prints what the author wrote, or all, or single parts.
-func (a *app) printInspection(in control.Inspection, parts inspectParts) error {
+func (a *app) printInspection(in inspection, parts inspectParts) error {
 	if parts != (inspectParts{all: parts.all}) {
 		return a.printParts(in, parts)
 	}
@@ -108,7 +107,7 @@ func scriptsOf(f *inspect.Facts, all bool) []script {
 
 // printParts prints the parts that are asked for, whole and as they stand in the image, in
 // the order and form that "apptainer inspect" has.
-func (a *app) printParts(in control.Inspection, parts inspectParts) error {
+func (a *app) printParts(in inspection, parts inspectParts) error {
 	f := in.Facts
 	var missing []string
 	text := func(wanted bool, name, text string) {
@@ -186,7 +185,7 @@ func printHead(w io.Writer, r verbs.Record, f *inspect.Facts, all bool) error {
 		field("base", strings.TrimSpace(f.Base.Name+" "+f.Base.Digest))
 	}
 	for _, s := range f.Signatures {
-		field("signature", s.Fingerprint+" of objects "+fmt.Sprint(s.Objects)+", not verified")
+		field("signature", signatureText(s, f.Verification))
 	}
 	for _, note := range f.Notes {
 		field("note", note)

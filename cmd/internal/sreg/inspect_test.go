@@ -33,8 +33,8 @@ func TestInspect_schema(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, what := range []string{"vsoch/hello:1", images + "greet-signed.sif", images + "greet.simg", images + "small-lzo.simg", text,
-		"lab://tools/greeting:1.0", "lab://tools/greeting:1.0.oci.tar"} {
-		out := run(t, home, "", lab, "inspect", "-o", "json", what)
+		"lab://tools/greeting:1.0", "lab://tools/greeting:1.0.oci.tar", "--verify --keyring=" + images + "greet-signer.asc vsoch/hello:1"} {
+		out := run(t, home, "", append([]string{lab, "inspect", "-o", "json"}, strings.Fields(what)...)...)
 		doc, err := jsonschema.UnmarshalJSON(strings.NewReader(out))
 		if err != nil {
 			t.Fatal(err)

@@ -110,6 +110,7 @@ func (a *app) root() *cobra.Command {
 		a.statusCmd(),
 		a.unpinCmd(),
 		a.uploadsCmd(),
+		a.verifyCmd(),
 		a.versionCmd(),
 		a.warmCmd(),
 	)
