@@ -106,7 +106,7 @@ type subtest struct {
 type suite struct{ Harness }
 
 func subtests() []subtest {
-	return slices.Concat(capsTests, statTests, listTests, openTests, searchTests, pushTests, foldedTests, deleteTests, moveTests, shareTests,
+	return slices.Concat(capsTests, statTests, listTests, openTests, searchTests, pushTests, foldedTests, deleteTests, moveTests, tagTests, shareTests,
 		watchTests, namesTests, sizeTests, faultTests, awayTests, budgetTests, answerTests, loginTests, brokenTests, divertedTests, dripTests, closeTests, containerTests)
 }
 

@@ -33,13 +33,16 @@ import (
 )
 
 var (
-	_ backends.Backend     = (*client)(nil)
-	_ backends.Lister      = (*client)(nil)
-	_ backends.Pusher      = (*client)(nil)
-	_ backends.Deleter     = (*client)(nil)
-	_ backends.Mover       = (*client)(nil)
-	_ backends.NameChecker = (*client)(nil)
-	_ backends.Layered     = (*client)(nil)
+	_ backends.Backend       = (*client)(nil)
+	_ backends.Lister        = (*client)(nil)
+	_ backends.Pusher        = (*client)(nil)
+	_ backends.Deleter       = (*client)(nil)
+	_ backends.Mover         = (*client)(nil)
+	_ backends.Tagger        = (*client)(nil)
+	_ backends.Untagger      = (*client)(nil)
+	_ backends.VersionLister = (*client)(nil)
+	_ backends.NameChecker   = (*client)(nil)
+	_ backends.Layered       = (*client)(nil)
 
 	_ backends.ArchiveLister = (*client)(nil)
 )

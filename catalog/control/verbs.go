@@ -71,6 +71,7 @@ func allVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 	all := factVerbs(v, opts)
 	maps.Copy(all, byteVerbs(v, opts))
 	maps.Copy(all, cacheVerbs(v))
+	maps.Copy(all, versionVerbs(v, opts))
 	return all
 }
 

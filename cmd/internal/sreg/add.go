@@ -3,6 +3,10 @@
 package sreg
 
 import (
+	"errors"
+	"io/fs"
+	"os"
+
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
@@ -21,8 +25,17 @@ func fileAndURI(cmd *cobra.Command, args []string, name string) (path, uri strin
 	default:
 		return "", "", usagef("usage: %s", cmd.UseLine())
 	}
-	path, err = existingFile(path)
+	given := path
+	if path, err = existingFile(path); errors.Is(err, fs.ErrNotExist) && name == "" && isFile(uri) {
+		return "", "", usagef("the file comes first: %s %s %s", cmd.CommandPath(), uri, given)
+	}
 	return path, uri, err
+}
+
+// isFile reports whether an argument is the name of a file.
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
 }
 
 // publish has send take an image file to a registry, and prints what became of it.
@@ -33,9 +46,9 @@ func (a *app) publish(cmd *cobra.Command, args []string, name string,
 		return err
 	}
 	return a.with(cmd.Context(), func(c *control.Client) error {
-		progress, end := a.bar(uri)
+		progress, end := a.transfer(transfer{done: "pushed", what: uri, kept: "nothing was published as " + uri})
 		r, err := send(c, path, uri, progress)
-		end()
+		end(cmd.Context(), err)
 		if err != nil {
 			return err
 		}

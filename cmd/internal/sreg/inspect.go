@@ -23,8 +23,9 @@ func (a *app) inspectCmd() *cobra.Command {
 	var keys keySource
 	var verify bool
 	cmd := &cobra.Command{
-		Use:   "inspect URI|PATH",
-		Short: "Show what an image says of itself",
+		Use:     "inspect URI|PATH",
+		Aliases: []string{"info", "show"},
+		Short:   "Show what an image says of itself",
 		Long: `Show what the author of an image wrote: labels, help, scripts, environment and
 definition. Only the parts of the image that hold them are fetched, and nothing is
 run; signatures are verified with --verify. --all shows the rest: the objects of a SIF, the layers
@@ -114,11 +115,6 @@ func (a *app) imageOrFile(arg string) (uri, path string, err error) {
 		return "", path, err
 	}
 	return arg, "", nil
-}
-
-// isPath reports whether an argument can be no URI.
-func isPath(arg string) bool {
-	return arg == "." || arg == ".." || strings.HasPrefix(arg, "/") || strings.HasPrefix(arg, "./") || strings.HasPrefix(arg, "../")
 }
 
 // looksLikePath reports whether an argument is a path in the mount. One that does not say so

@@ -35,6 +35,7 @@ With -o json: an array of {key, value, uri}.`,
 }
 
 func (a *app) printLabels(labels iter.Seq2[verbs.Label, error]) error {
+	a.nothing = "no such label is known: an image's own labels are, once it is on this machine"
 	return printAll(a, labels,
 		column[verbs.Label]{"KEY", func(l verbs.Label) string { return l.Key }, nil},
 		column[verbs.Label]{"VALUE", func(l verbs.Label) string { return l.Value }, nil},

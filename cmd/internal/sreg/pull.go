@@ -51,6 +51,9 @@ newer where it runs. Images that are no containers are copied as they are.`,
 				}
 				to = args[1]
 			}
+			if strings.Contains(to, "://") {
+				return usagef("the image comes first: %s %s %s", cmd.CommandPath(), to, args[0])
+			}
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				if noCache {
 					return a.pullAway(cmd.Context(), c, args[0], cmp.Or(to, "."), o)
@@ -79,9 +82,9 @@ func (a *app) pull(ctx context.Context, c *control.Client, uri, to string, o ver
 		return err
 	}
 	o.To = to
-	progress, end := a.bar(uri)
+	progress, end := a.transfer(pulling(uri))
 	r, err := c.Pull(ctx, uri, o, progress)
-	end()
+	end(ctx, err)
 	switch {
 	case err != nil:
 		return err
@@ -115,14 +118,19 @@ func (a *app) pullAway(ctx context.Context, c *control.Client, uri, to string, o
 	return nil
 }
 
+// pulling is a transfer to this machine.
+func pulling(uri string) transfer {
+	return transfer{done: "pulled", what: uri, kept: "what came of " + uri + " is kept, and the same command goes on from there"}
+}
+
 // pullOut writes an image to the standard output, once it is whole and verified.
 func (a *app) pullOut(ctx context.Context, c *control.Client, uri string) error {
 	if term.Is(a.out) {
 		return usagef("pull %s -: the standard output is a terminal: send it to a file or a program", uri)
 	}
-	progress, end := a.bar(uri)
+	progress, end := a.transfer(pulling(uri))
 	r, err := c.Pull(ctx, uri, verbs.PullOptions{}, progress)
-	end()
+	end(ctx, err)
 	if err != nil {
 		return err
 	}

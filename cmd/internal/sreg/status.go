@@ -20,6 +20,7 @@ import (
 	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/catalog/verbs"
+	"github.com/sregfs/sregfs/cmd/internal/exit"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
 	"github.com/sregfs/sregfs/cmd/internal/version"
 	"github.com/sregfs/sregfs/fsys/fusefs"
@@ -57,7 +58,7 @@ that a process has left without unmounting.`,
 				if a.format == asJSON {
 					return a.printJSON(statusRecord{st, retired, dead})
 				}
-				if err := printStatus(a.out, st, dead, o.StateNotes); err != nil {
+				if err := a.printStatus(st, dead, o.StateNotes); err != nil {
 					return err
 				}
 				return printRetired(a.out, retired)
@@ -73,7 +74,8 @@ type statusRecord struct {
 	Dead    []string           `json:"dead,omitempty"`
 }
 
-func printStatus(w io.Writer, st verbs.Status, dead, notes []string) error {
+func (a *app) printStatus(st verbs.Status, dead, notes []string) error {
+	w := a.out
 	t := newTable(w)
 	if st.Mount != "" {
 		t.row("mount", st.Mount+" (pid "+strconv.Itoa(st.PID)+", "+st.Version+")")
@@ -115,11 +117,11 @@ func printStatus(w io.Writer, st verbs.Status, dead, notes []string) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	if err := printRemotes(w, st.Remotes); err != nil || len(st.Uploads) == 0 {
+	if err := printTable(a, allOf(st.Remotes), remoteColumns()); err != nil || len(st.Uploads) == 0 {
 		return err
 	}
 	fmt.Fprintln(w)
-	return printTable(w, allOf(st.Uploads), uploadColumns()...)
+	return printTable(a, allOf(st.Uploads), uploadColumns())
 }
 
 // describeShared says whether images are read from a directory of cache_shared. Such a
@@ -172,7 +174,7 @@ func printRefusals(w io.Writer, refusals []verbs.Refusal) error {
 	fmt.Fprintln(w)
 	t := newTable(w, "REFUSED", "TIMES", "OPERATION", "FILE", "WHY")
 	for _, r := range refusals {
-		t.row(moment(r.Time), strconv.Itoa(r.Count), r.Op, r.Path, r.Error)
+		t.row(moment(r.Time), strconv.Itoa(r.Count), r.Op, r.Path, exit.Plain(r.Error))
 	}
 	return t.flush()
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/cmd/internal/exit"
 )
 
 func (a *app) uploadsCmd() *cobra.Command {
@@ -46,6 +47,7 @@ changed, attempts, error, modtime, mode}.`,
 				if err != nil {
 					return err
 				}
+				a.nothing = "no upload waits: all are published"
 				return printAll(a, allOf(st.Uploads), uploadColumns()...)
 			})
 		},
@@ -79,7 +81,7 @@ func reason(d spool.Info) string {
 	if d.State == spool.Kept {
 		return "WARN: it is only here: give it an image's name in the mount, or discard it"
 	}
-	return d.Error
+	return exit.Plain(d.Error)
 }
 
 func (a *app) uploadsRetryCmd() *cobra.Command {

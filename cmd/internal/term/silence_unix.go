@@ -20,6 +20,19 @@ func Is(v any) bool {
 	return err == nil
 }
 
+// Width returns how many columns a terminal has; 0 if v is none, or does not say.
+func Width(v any) int {
+	f, ok := v.(interface{ Fd() uintptr })
+	if !ok {
+		return 0
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(size.Col)
+}
+
 // Silence stops a terminal from showing what is typed, until restore is called.
 // What was typed before is dropped.
 func Silence(f *os.File) (restore func(), err error) {
