@@ -261,6 +261,11 @@ func (c *Client) Inspect(ctx context.Context, uri string) (Inspection, error) {
 	return one(call[Inspection](ctx, c, "inspect", uriRequest{URI: uri}, nil))
 }
 
+// Verify is verbs.Verbs.Verify.
+func (c *Client) Verify(ctx context.Context, uri string, keys inspect.Keys, p catalog.Progress) (Inspection, error) {
+	return one(call[Inspection](ctx, c, "verify", verifyRequest{URI: uri, Keys: keys}, p))
+}
+
 // Pull is verbs.Verbs.Pull.
 func (c *Client) Pull(ctx context.Context, uri string, o verbs.PullOptions, p catalog.Progress) (verbs.Record, error) {
 	return one(call[verbs.Record](ctx, c, "pull", pullRequest{URI: uri, PullOptions: o}, p))

@@ -123,6 +123,7 @@ func (a *app) root() *cobra.Command {
 		a.unpinCmd(),
 		a.untagCmd(),
 		a.uploadsCmd(),
+		a.verifyCmd(),
 		a.versionCmd(),
 		a.warmCmd(),
 	)
