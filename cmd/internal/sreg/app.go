@@ -28,7 +28,7 @@ type app struct {
 	out    io.Writer
 	err    io.Writer
 	getenv func(string) string
-	args   []string // as they are on the command line
+	line   []string // the command line, without the name of the program
 
 	// The global flags.
 	config       string

@@ -52,7 +52,7 @@ func (a *app) reportJSON(err error) int {
 }
 
 func (a *app) run(ctx context.Context, args []string) error {
-	a.args = args
+	a.line = args
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(a.in)
@@ -100,6 +100,7 @@ func (a *app) root() *cobra.Command {
 		a.buildCmd(),
 		a.cacheCmd(),
 		a.execCmd(),
+		a.cpCmd(),
 		a.getCmd(),
 		a.imagesCmd(),
 		a.inspectCmd(),
@@ -119,9 +120,11 @@ func (a *app) root() *cobra.Command {
 		a.statusCmd(),
 		a.tagCmd(),
 		a.tagsCmd(),
+		a.syncCmd(),
 		a.unpinCmd(),
 		a.untagCmd(),
 		a.uploadsCmd(),
+		a.verifyCmd(),
 		a.versionCmd(),
 		a.warmCmd(),
 	)
