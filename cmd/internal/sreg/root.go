@@ -129,6 +129,7 @@ func (a *app) root() *cobra.Command {
 		a.warmCmd(),
 	)
 	grouped(root)
+	a.completed(root)
 	return root
 }
 
