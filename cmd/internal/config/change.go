@@ -75,7 +75,11 @@ func loadText(path string, text []byte, in Inputs) (Settings, error) {
 	if err != nil {
 		return s, err
 	}
-	return s, s.load(flags, f, in)
+	machine, _, err := readSystem(in, path)
+	if err != nil {
+		return s, err
+	}
+	return s, s.load(flags, append(files{f}, machine...), in)
 }
 
 // lockDir keeps two of us from editing at once, where the filesystem can: on

@@ -20,13 +20,16 @@ import (
 )
 
 // Main runs the command with the process's arguments and returns its exit code.
-func Main() int {
+func Main() int { return MainIn("/") }
+
+// MainIn is Main with the files of the machine below another directory, for tests.
+func MainIn(root string) int {
 	_ = secrecy.Hide() // best effort: the kernel may refuse
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	out := exit.NewOutput(os.Stdout)
-	a := &app{in: os.Stdin, out: out, err: os.Stderr, getenv: os.Getenv}
+	a := &app{in: os.Stdin, out: out, err: os.Stderr, getenv: os.Getenv, system: root}
 	err := backends.Guard(a.log(), func() error { return a.run(ctx, os.Args[1:]) })
 	if closeErr := out.Close(); err == nil {
 		err = closeErr
@@ -83,7 +86,7 @@ func (a *app) root() *cobra.Command {
 	// Warnings about the configuration are printed by the commands that deal with it.
 	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
 		for ; cmd != nil; cmd = cmd.Parent() {
-			a.warns = a.warns || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
+			a.warns = a.warns || cmd.Name() == "config" || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
 		}
 	}
 	root.SetVersionTemplate("sreg {{.Version}}\n")
@@ -92,6 +95,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.addCmd(),
 		a.cacheCmd(),
+		a.configCmd(),
 		a.getCmd(),
 		a.imagesCmd(),
 		a.inspectCmd(),
