@@ -88,10 +88,11 @@ func (a *app) remoteShowCmd() *cobra.Command {
 Secrets are not shown. With -o json: an array of {key, value, origin}.`,
 		Args: needArgs(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if _, err := a.options(); err != nil {
+			o, err := a.options()
+			if err != nil {
 				return err
 			}
-			r, err := a.configured(args[0])
+			r, err := remoteNamed(o, args[0])
 			if err != nil {
 				return fmt.Errorf("remote show: %w", err)
 			}
@@ -102,18 +103,6 @@ Secrets are not shown. With -o json: an array of {key, value, origin}.`,
 			return a.printConfig(rows, true)
 		},
 	}
-}
-
-// configured returns a remote of the configuration. Errors: fs.ErrNotExist.
-func (a *app) configured(name string) (config.Remote, error) {
-	var known []string
-	for _, r := range a.settings.Remotes {
-		if r.Name == name {
-			return r, nil
-		}
-		known = append(known, r.Name)
-	}
-	return config.Remote{}, backends.NotFound("no remote is named %q%s", name, backends.DidYouMean(name, known))
 }
 
 func (a *app) remoteSetCmd() *cobra.Command {
@@ -138,7 +127,7 @@ func (a *app) setRemote(ctx context.Context, name string, texts []string) error 
 	if err != nil {
 		return err
 	}
-	r, err := a.configured(name)
+	r, err := remoteNamed(o, name)
 	if err != nil {
 		return fmt.Errorf("remote set: %w", err)
 	}

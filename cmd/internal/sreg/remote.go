@@ -108,7 +108,7 @@ func (a *app) addRemote(ctx context.Context, name, typ string, texts []string) e
 		}
 		keys = append(keys, config.Key{Name: key, Value: value})
 	}
-	if r, err := a.configured(name); err == nil && len(r.Origins) > 0 && name != config.Local {
+	if r, err := remoteNamed(o, name); err == nil && len(r.Origins) > 0 && name != config.Local {
 		return fmt.Errorf("remote add %s: %w", name, backends.Saying(fs.ErrExist,
 			"remote %s is in the configuration, at %s (\"sreg remote set %s KEY=VALUE\" changes it)", name, r.Origin, name))
 	}

@@ -96,6 +96,7 @@ func (a *app) root() *cobra.Command {
 		a.addCmd(),
 		a.cacheCmd(),
 		a.configCmd(),
+		a.doctorCmd(),
 		a.getCmd(),
 		a.imagesCmd(),
 		a.inspectCmd(),
