@@ -29,7 +29,7 @@ type app struct {
 	err    io.Writer
 	getenv func(string) string
 	line   []string // the command line, without the name of the program
-	system string // root of the machine's files: "/"
+	system string   // root of the machine's files: "/"
 
 	// The global flags.
 	config       string
