@@ -354,11 +354,13 @@ func (c *Client) Status(ctx context.Context) (verbs.Status, error) {
 // Reloaded is what a mount made of its configuration when it read it again.
 type Reloaded struct {
 	Added   []string `json:"added"`   // remotes that are new
-	Waiting []string `json:"waiting"` // remotes that were changed or removed: the next mount takes that up
+	Changed []string `json:"changed"` // remotes and settings that are others now
+	Removed []string `json:"removed"` // remotes that are gone
+	Waiting []string `json:"waiting"` // settings that were changed: the next mount takes that up
 }
 
-// Reload makes a mount read its configuration again: remotes that are new appear,
-// and the one called reopen, if any, gets the login that is stored for it now.
+// Reload makes a mount read its configuration again, and take up what it can. The remote
+// called reopen, if any, gets the login that is stored for it now.
 //
 // Errors: those of the configuration; errors.ErrUnsupported without a mount.
 func (c *Client) Reload(ctx context.Context, reopen string) (Reloaded, error) {

@@ -29,6 +29,7 @@ type app struct {
 	err    io.Writer
 	getenv func(string) string
 	line   []string // the command line, without the name of the program
+	system string   // root of the machine's files: "/"
 
 	// The global flags.
 	config       string
@@ -87,7 +88,7 @@ func (a *app) with(ctx context.Context, fn func(*control.Client) error) error {
 
 func (a *app) options() (engine.Options, error) {
 	o, err := engine.Configure(&a.settings, a.settingFlags, engine.Source{
-		Getenv: a.getenv, Config: a.config, Remotes: a.remotes, Log: a.log(), Notice: a.notice,
+		Getenv: a.getenv, Config: a.config, Remotes: a.remotes, Root: a.system, Log: a.log(), Notice: a.notice,
 	})
 	for _, warning := range a.settings.Warnings {
 		if a.warns {

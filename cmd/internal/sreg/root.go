@@ -22,13 +22,16 @@ import (
 )
 
 // Main runs the command with the process's arguments and returns its exit code.
-func Main() int {
+func Main() int { return MainIn("/") }
+
+// MainIn is Main with the files of the machine below another directory, for tests.
+func MainIn(root string) int {
 	_ = secrecy.Hide() // best effort: the kernel may refuse
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	out := exit.NewOutput(os.Stdout)
-	a := &app{in: os.Stdin, out: out, err: os.Stderr, getenv: os.Getenv}
+	a := &app{in: os.Stdin, out: out, err: os.Stderr, getenv: os.Getenv, system: root}
 	err := backends.Guard(a.log(), func() error { return a.run(ctx, os.Args[1:]) })
 	if closeErr := out.Close(); err == nil {
 		err = closeErr
@@ -99,8 +102,10 @@ func (a *app) root() *cobra.Command {
 		a.backendCmd(),
 		a.buildCmd(),
 		a.cacheCmd(),
-		a.execCmd(),
+		a.configCmd(),
 		a.cpCmd(),
+		a.doctorCmd(),
+		a.execCmd(),
 		a.getCmd(),
 		a.imagesCmd(),
 		a.inspectCmd(),
@@ -118,9 +123,9 @@ func (a *app) root() *cobra.Command {
 		a.searchCmd(),
 		a.shareCmd(),
 		a.statusCmd(),
+		a.syncCmd(),
 		a.tagCmd(),
 		a.tagsCmd(),
-		a.syncCmd(),
 		a.unpinCmd(),
 		a.untagCmd(),
 		a.uploadsCmd(),
@@ -146,7 +151,7 @@ func (a *app) prepare(cmd *cobra.Command, args []string) (err error) {
 		out.Colours = !a.plain && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb" && term.Is(out)
 	}
 	for ; cmd != nil; cmd = cmd.Parent() {
-		a.warns = a.warns || cmd.Name() == "backend" || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
+		a.warns = a.warns || cmd.Name() == "backend" || cmd.Name() == "config" || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
 	}
 	return nil
 }
