@@ -110,6 +110,7 @@ func (a *app) root() *cobra.Command {
 		a.imagesCmd(),
 		a.inspectCmd(),
 		a.labelsCmd(),
+		a.logCmd(),
 		a.loginCmd(),
 		a.logoutCmd(),
 		a.pathCmd(),
@@ -133,6 +134,7 @@ func (a *app) root() *cobra.Command {
 		a.warmCmd(),
 	)
 	grouped(root)
+	a.completed(root)
 	return root
 }
 
@@ -168,7 +170,7 @@ func (a *app) globalFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&a.limit, "limit", 0, "print so many of a list, at most: `N`")
 	fs.BoolVar(&a.plain, "no-color", false, "no colours on a terminal (also with NO_COLOR set)")
 	fs.BoolVarP(&a.quiet, "quiet", "q", false, "no progress, and nothing else that is not the answer")
-	fs.BoolVar(&a.debug, "debug", false, "say on the standard error what happens")
+	fs.BoolVar(&a.debug, "debug", false, "show on the standard error what is asked and answered, without secrets")
 }
 
 // group runs a command that only has subcommands.
