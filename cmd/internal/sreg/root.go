@@ -113,6 +113,7 @@ func (a *app) root() *cobra.Command {
 		a.runCmd(),
 		a.searchCmd(),
 		a.shareCmd(),
+		a.shellCmd(),
 		a.statusCmd(),
 		a.tagCmd(),
 		a.tagsCmd(),
