@@ -57,7 +57,7 @@ func (a *app) promptAt(ctx context.Context, word string) (at position, ok bool, 
 	if word == "" {
 		return at, true, nil
 	}
-	if at, err = at.to(strings.Replace(word, "://", "/", 1)); err != nil {
+	if at, err = at.to(word); err != nil {
 		return at, false, nil //nolint:nilerr // what it is instead, or why it is nothing, the image's name tells
 	}
 	written := strings.HasSuffix(word, "/") && strings.Contains(word, "://")
@@ -183,7 +183,8 @@ func (s *shell) command(ctx context.Context, words []string) error {
 	}
 	if !slices.Contains(s.commands, words[0]) {
 		known := slices.Concat(s.commands, s.builtinNames())
-		return usagef("there is no command %q%s (\"help\" lists them)", words[0], backends.DidYouMean(words[0], known))
+		slices.Sort(known)
+		return usagef("there is no command %q%s (\"help\" lists them)", words[0], backends.DidYouMean(words[0], slices.Compact(known)))
 	}
 	return s.child(ctx, append(words[:1:1], s.absolute(ctx, words[1:])...))
 }

@@ -39,10 +39,9 @@ func (p position) prompt() string {
 // to returns the position that a path leads to: "vsoch", "..", "/lab/vsoch", "lab://vsoch".
 //
 // Errors: fs.ErrInvalid for a name that cannot be.
-func (p position) to(path string) (position, error) {
-	if remote, rest, ok := strings.Cut(path, "://"); ok {
-		p, path = position{remote: remote}, rest
-	} else if strings.HasPrefix(path, "/") {
+func (p position) to(uri string) (position, error) {
+	path := strings.Replace(uri, "://", "/", 1)
+	if uri != path || strings.HasPrefix(path, "/") {
 		p = position{}
 	}
 	for part := range strings.SplitSeq(path, "/") {
@@ -59,8 +58,8 @@ func (p position) to(path string) (position, error) {
 			p.remote = part
 		default:
 			plain, err := backends.UnescapePart(part)
-			if err != nil {
-				return p, fmt.Errorf("%w: %q: %v", fs.ErrInvalid, part, err)
+			if err != nil || strings.Contains(plain, "/") {
+				return p, fmt.Errorf("%w: %q is no collection's name", fs.ErrInvalid, part)
 			}
 			p.collection = strings.TrimPrefix(p.collection+"/"+plain, "/")
 		}
