@@ -22,7 +22,7 @@ func (a *app) withKnownTags(ctx context.Context, c *control.Client, err error) e
 	if !errors.Is(err, fs.ErrNotExist) || errors.Is(err, backends.ErrNoVariant) {
 		return err
 	}
-	for _, arg := range a.args {
+	for _, arg := range a.operands {
 		u, parseErr := backends.ParseURI(arg)
 		if parseErr != nil {
 			continue
