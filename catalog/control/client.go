@@ -230,6 +230,11 @@ func (c *Client) ImagesBrief(ctx context.Context, o verbs.ImagesOptions) iter.Se
 	return call[verbs.Record](ctx, c, "images", imagesRequest{ImagesOptions: o, Brief: true}, nil)
 }
 
+// Entries is verbs.Verbs.Entries.
+func (c *Client) Entries(ctx context.Context, o verbs.EntriesOptions) iter.Seq2[verbs.Entry, error] {
+	return call[verbs.Entry](ctx, c, "entries", o, nil)
+}
+
 // Search is verbs.Verbs.Search.
 func (c *Client) Search(ctx context.Context, query, remote string) iter.Seq2[verbs.Record, error] {
 	return call[verbs.Record](ctx, c, "search", imagesRequest{ImagesOptions: verbs.ImagesOptions{Query: query, Remote: remote}}, nil)
