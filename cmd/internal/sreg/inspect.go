@@ -35,6 +35,11 @@ With -o json: {image, facts}; image is as "sreg images" has it.`,
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				in, err := c.Inspect(cmd.Context(), args[0])
 				if err != nil {
+					in, err = elsewhere(cmd.Context(), a, err, func(m *systemMount) (control.Inspection, error) {
+						return m.client.Inspect(cmd.Context(), args[0])
+					})
+				}
+				if err != nil {
 					return err
 				}
 				if a.format == asJSON {
