@@ -194,7 +194,11 @@ func (e *Engine) openState(ctx context.Context) (_ *catalog.State, err error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := badger.Open(dir.Index(), badger.Options{Log: e.opts.Log, Settled: debug.FreeOSMemory})
+	ballast := int64(0) // the usual
+	if e.opts.Short {
+		ballast = -1
+	}
+	store, err := badger.Open(dir.Index(), badger.Options{Log: e.opts.Log, Settled: debug.FreeOSMemory, Ballast: ballast})
 	if err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
