@@ -9,6 +9,10 @@ import (
 )
 
 type (
+	runRequest struct {
+		Run string `json:"run"`
+		URI string `json:"uri,omitempty"`
+	}
 	tagsRequest struct {
 		URI string `json:"uri"`
 		verbs.TagsOptions
@@ -23,6 +27,12 @@ type (
 // versionVerbs are those about tags and versions.
 func versionVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 	return map[string]verb{
+		"pin-for": opts.changing(verbOf(func(ctx context.Context, r runRequest, out *frameWriter) error {
+			return sendOne[verbs.Record](out)(v.PinFor(ctx, r.Run, r.URI))
+		})),
+		"release": opts.changing(verbOf(func(ctx context.Context, r runRequest, out *frameWriter) error {
+			return sendOne[[]verbs.Record](out)(v.Release(ctx, r.Run, r.URI))
+		})),
 		"tags": verbOf(func(ctx context.Context, r tagsRequest, out *frameWriter) error {
 			return sendOne[verbs.Tags](out)(v.Tags(ctx, r.URI, r.TagsOptions))
 		}),
@@ -48,4 +58,14 @@ func (c *Client) Tag(ctx context.Context, uri, tag string, force bool) (verbs.Re
 // Untag is verbs.Verbs.Untag.
 func (c *Client) Untag(ctx context.Context, uri, means string) (verbs.Record, error) {
 	return one(call[verbs.Record](ctx, c, "untag", removeRequest{URI: uri, Means: means}, nil))
+}
+
+// PinFor is verbs.Verbs.PinFor.
+func (c *Client) PinFor(ctx context.Context, run, uri string) (verbs.Record, error) {
+	return one(call[verbs.Record](ctx, c, "pin-for", runRequest{Run: run, URI: uri}, nil))
+}
+
+// Release is verbs.Verbs.Release.
+func (c *Client) Release(ctx context.Context, run, uri string) ([]verbs.Record, error) {
+	return one(call[[]verbs.Record](ctx, c, "release", runRequest{Run: run, URI: uri}, nil))
 }

@@ -35,7 +35,7 @@ A mount that was told to stop while files are open gives all else to the next on
 serves them until they are closed: its process, and who has which file open, is shown
 below.
 
-With -o json: {version, pid, mount, details, remotes, cache, uploads, pushes, spool, refusals, retired, dead};
+With -o json: {version, pid, mount, details, remotes, cache, uploads, pushes, spool, runs, refusals, retired, dead};
 there is no mount if none is running, retired are those processes, and dead the mount points
 that a process has left without unmounting.`,
 		Args: needArgs(0, 0),
@@ -101,6 +101,9 @@ func printStatus(w io.Writer, st verbs.Status, dead, notes []string) error {
 	t.row("images", fmt.Sprintf("%d whole, %d in part, %d pinned", st.Cache.Whole, st.Cache.Partial, st.Cache.Pinned))
 	if n := len(st.Uploads); n > 0 {
 		t.row("uploads", fmt.Sprintf("%s in %s: %s", size(st.Spool.Used), st.Spool.Dir, states(st.Uploads)))
+	}
+	for _, run := range st.Runs {
+		t.row("run", fmt.Sprintf("%s has pinned %s since %s", run.Name, plural(len(run.Images), "name"), moment(run.Since)))
 	}
 	if err := t.flush(); err != nil {
 		return err
