@@ -119,6 +119,7 @@ type withoutList struct {
 	backends.Pusher
 	backends.Deleter
 	backends.Mover
+	backends.Copier
 	backends.NameChecker
 	backends.Layered
 	backends.ArchiveLister

@@ -306,6 +306,16 @@ func (c *Client) Add(ctx context.Context, path, uri string, o verbs.AddOptions, 
 	return one(call[verbs.Record](ctx, c, "add", fileRequest{Path: path, URI: uri, AddOptions: o}, p))
 }
 
+// Compare is verbs.Verbs.Compare.
+func (c *Client) Compare(ctx context.Context, from, to string, o verbs.CompareOptions) iter.Seq2[verbs.Difference, error] {
+	return call[verbs.Difference](ctx, c, "compare", compareRequest{From: from, To: to, CompareOptions: o}, nil)
+}
+
+// Copy is verbs.Verbs.Copy.
+func (c *Client) Copy(ctx context.Context, from, to string, o verbs.CopyOptions, p catalog.Progress) (verbs.Copied, error) {
+	return one(call[verbs.Copied](ctx, c, "copy", copyRequest{From: from, To: to, CopyOptions: o}, p))
+}
+
 // Removable is verbs.Verbs.Removable.
 func (c *Client) Removable(ctx context.Context, uri string) (verbs.Record, error) {
 	return one(call[verbs.Record](ctx, c, "removable", uriRequest{URI: uri}, nil))

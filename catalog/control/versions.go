@@ -4,6 +4,7 @@ package control
 
 import (
 	"context"
+	"iter"
 
 	"github.com/sregfs/sregfs/catalog/verbs"
 )
@@ -31,7 +32,7 @@ func versionVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 			return sendOne[verbs.Record](out)(v.PinFor(ctx, r.Run, r.URI))
 		})),
 		"release": opts.changing(verbOf(func(ctx context.Context, r runRequest, out *frameWriter) error {
-			return sendOne[[]verbs.Record](out)(v.Release(ctx, r.Run, r.URI))
+			return sendAll(out, v.Release(ctx, r.Run, r.URI))
 		})),
 		"tags": verbOf(func(ctx context.Context, r tagsRequest, out *frameWriter) error {
 			return sendOne[verbs.Tags](out)(v.Tags(ctx, r.URI, r.TagsOptions))
@@ -66,6 +67,6 @@ func (c *Client) PinFor(ctx context.Context, run, uri string) (verbs.Record, err
 }
 
 // Release is verbs.Verbs.Release.
-func (c *Client) Release(ctx context.Context, run, uri string) ([]verbs.Record, error) {
-	return one(call[[]verbs.Record](ctx, c, "release", runRequest{Run: run, URI: uri}, nil))
+func (c *Client) Release(ctx context.Context, run, uri string) iter.Seq2[verbs.Record, error] {
+	return call[verbs.Record](ctx, c, "release", runRequest{Run: run, URI: uri}, nil)
 }

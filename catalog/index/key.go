@@ -19,12 +19,14 @@ import (
 //	v remote collection name version tag   an image by its version; no tag with a digest
 //	b key                               a blob of the cache
 //	p remote image digest origin        state of a push, see catalog/uploads
+//	y remote collection name tag        what an image was copied from, see catalog/uploads
 const (
 	kindEntry   = 'e'
 	kindHeader  = 'h'
 	kindVersion = 'v'
 	kindBlob    = 'b'
 	kindSession = 'p'
+	kindCopied  = 'y'
 
 	// KindImage and KindCollection are the kinds of entries.
 	KindImage      = 'i'
@@ -196,6 +198,15 @@ func SessionPrefix() []byte { return []byte{kindSession} }
 func SessionKey(parts ...string) []byte {
 	k := SessionPrefix()
 	for _, part := range parts {
+		k = appendPart(k, part)
+	}
+	return k
+}
+
+// CopiedKey is the key of what an image was copied from.
+func CopiedKey(remote string, ref backends.Ref) []byte {
+	k := []byte{kindCopied}
+	for _, part := range []string{remote, ref.Collection, ref.Name, ref.Tag} {
 		k = appendPart(k, part)
 	}
 	return k

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"iter"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
@@ -67,22 +68,30 @@ func (v *blobs) PinFor(ctx context.Context, run, uri string) (Record, error) {
 }
 
 // Release ends what PinFor did: for uri, or for all names of the run if that is empty. It
-// returns them as they were pinned.
+// yields them as they were pinned.
 //
 // Errors: those of Resolve; fs.ErrNotExist if there is no such run, or no such name of it.
-func (v *blobs) Release(ctx context.Context, run, uri string) ([]Record, error) {
-	var only func(remote string, ref backends.Ref) bool
-	if uri != "" {
-		r, ref, err := v.resolve(ctx, uri, v.def, Reading)
-		if err != nil {
-			return nil, err
+func (v *blobs) Release(ctx context.Context, run, uri string) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		released, err := v.release(ctx, run, uri)
+		for _, p := range released {
+			if !yield(v.record(p.Remote, p.Image), nil) {
+				return
+			}
 		}
-		only = func(remote string, pinned backends.Ref) bool { return remote == r.Name && pinned == ref }
+		if err != nil {
+			yield(Record{}, err)
+		}
 	}
-	released, err := v.cat.Release(run, only)
-	all := []Record{}
-	for _, p := range released {
-		all = append(all, v.record(p.Remote, p.Image))
+}
+
+func (v *blobs) release(ctx context.Context, run, uri string) ([]records.RunPin, error) {
+	if uri == "" {
+		return v.cat.Release(run, nil)
 	}
-	return all, err
+	r, ref, err := v.resolve(ctx, uri, v.def, Reading)
+	if err != nil {
+		return nil, err
+	}
+	return v.cat.Release(run, func(remote string, pinned backends.Ref) bool { return remote == r.Name && pinned == ref })
 }

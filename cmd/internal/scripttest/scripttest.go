@@ -14,6 +14,7 @@
 //	                           long its first layer has more than it says
 //	internet HOST[:PORT]…      let the registry be found at these hosts, through a proxy,
 //	                           by the programs that follow
+//	internet-web HOST...       let the web server be found at these hosts there
 //	registry-refuse            let it answer 403 to everything but reading
 //	registry-stop              let it answer 502 to everything
 //	registry-hold              let it stop in the middle of every download
@@ -126,6 +127,7 @@ type script struct {
 	registry *ocitest.Registry
 	dropbox  *dropboxtest.Server
 	web      *webtest.Server
+	internet *ocitest.Internet
 	hub      *hubtest.Server
 	library  *librarytest.Server
 	service  service
@@ -145,6 +147,7 @@ func (s *script) params(file string) testscript.Params {
 			"registry":        s.startRegistry,
 			"registry-image":  s.pushContainer,
 			"internet":        s.startInternet,
+			"internet-web":    s.serveWeb,
 			"registry-refuse": func(*testscript.TestScript, bool, []string) { s.registry.Use(refuse) },
 			"registry-stop":   func(*testscript.TestScript, bool, []string) { s.registry.Stop() },
 			"registry-hold":   s.holdRegistry,

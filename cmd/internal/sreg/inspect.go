@@ -21,8 +21,9 @@ import (
 
 func (a *app) inspectCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:   "inspect URI",
-		Short: "Show what an image says of itself",
+		Use:     "inspect URI",
+		Aliases: []string{"info", "show"},
+		Short:   "Show what an image says of itself",
 		Long: `Show an image's labels, scripts, definition and signatures. Only the parts of the
 image that hold them are fetched; nothing is run, and no signature is verified.
 

@@ -74,17 +74,22 @@ func checkRunFlag(cmd *cobra.Command, _ []string) error {
 
 // release releases the URIs of a run, or all of it, and prints them.
 func (a *app) release(ctx context.Context, c *control.Client, run string, uris []string) error {
-	var all []verbs.Record
-	var errs []error
 	if len(uris) == 0 {
 		uris = []string{""}
 	}
+	var all []verbs.Record
+	var errs []error
 	for _, uri := range uris {
-		released, err := c.Release(ctx, run, uri)
-		all, errs = append(all, released...), append(errs, err)
+		for r, err := range c.Release(ctx, run, uri) {
+			if err != nil {
+				errs = append(errs, err)
+			} else {
+				all = append(all, r)
+			}
+		}
 	}
 	if a.format == asJSON {
-		return errors.Join(append(errs, printAll(a, allOf(all), recordColumns()...))...)
+		return errors.Join(append(errs, a.printRecords(allOf(all)))...)
 	}
 	for _, r := range all {
 		errs = append(errs, a.printRecord(r))

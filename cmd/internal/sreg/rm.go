@@ -40,6 +40,7 @@ the URI that version is deleted, or nothing if the tag means another one.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	cmd.Flags().BoolVarP(&yes, "force", "f", false, "do not ask, as sregistry takes it")
 	return cmd
 }
 
