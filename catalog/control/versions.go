@@ -10,6 +10,11 @@ import (
 )
 
 type (
+	diffRequest struct {
+		From string `json:"from"`
+		To   string `json:"to"`
+		verbs.DiffOptions
+	}
 	runRequest struct {
 		Run string `json:"run"`
 		URI string `json:"uri,omitempty"`
@@ -28,6 +33,9 @@ type (
 // versionVerbs are those about tags and versions.
 func versionVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 	return map[string]verb{
+		"diff": verbOf(func(ctx context.Context, r diffRequest, out *frameWriter) error {
+			return sendAll(out, v.Diff(ctx, r.From, r.To, r.DiffOptions))
+		}),
 		"pin-for": opts.changing(verbOf(func(ctx context.Context, r runRequest, out *frameWriter) error {
 			return sendOne[verbs.Record](out)(v.PinFor(ctx, r.Run, r.URI))
 		})),
@@ -69,4 +77,9 @@ func (c *Client) PinFor(ctx context.Context, run, uri string) (verbs.Record, err
 // Release is verbs.Verbs.Release.
 func (c *Client) Release(ctx context.Context, run, uri string) iter.Seq2[verbs.Record, error] {
 	return call[verbs.Record](ctx, c, "release", runRequest{Run: run, URI: uri}, nil)
+}
+
+// Diff is verbs.Verbs.Diff.
+func (c *Client) Diff(ctx context.Context, from, to string, o verbs.DiffOptions) iter.Seq2[verbs.Change, error] {
+	return call[verbs.Change](ctx, c, "diff", diffRequest{From: from, To: to, DiffOptions: o}, nil)
 }

@@ -45,6 +45,16 @@ func (e *CodeError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *CodeError) Unwrap() error { return e.Err }
 
+// ErrDifferent is the end of a command that compares two things which are not the same: its
+// code says so, as that of diff(1), and it needs no message.
+var ErrDifferent error = &CodeError{Code: Failed, Err: errors.New("they differ")}
+
+// Silent reports whether an error needs no message: who pressed the key knows, and so does
+// who has read in what two things differ.
+func Silent(err error) bool {
+	return Code(err) == Interrupted || errors.Is(err, ErrDifferent) && err.Error() == ErrDifferent.Error()
+}
+
 // WithCode gives err a code, unless it is nil.
 func WithCode(code int, err error) error {
 	if err == nil {
@@ -85,11 +95,10 @@ func Code(err error) int {
 }
 
 // Report prints err as "name: message", on one line whatever a registry put into
-// it, and returns its code. An interrupt needs no message: who pressed the key
-// knows.
+// it, and returns its code.
 func Report(w io.Writer, name string, err error) int {
 	code := Code(err)
-	if code != OK && code != Interrupted {
+	if code != OK && !Silent(err) {
 		_, _ = io.WriteString(w, name+": "+line(err)+"\n")
 	}
 	return code

@@ -45,7 +45,7 @@ func Main() int {
 // reportJSON is exit.Report for a program that reads the standard error.
 func (a *app) reportJSON(err error) int {
 	code := exit.Code(err)
-	if code != exit.OK && code != exit.Interrupted {
+	if code != exit.OK && !exit.Silent(err) {
 		_ = writeJSON(a.err, map[string]any{"error": exit.Text(err), "code": code}, "")
 	}
 	return code
@@ -101,6 +101,7 @@ func (a *app) root() *cobra.Command {
 		a.cacheCmd(),
 		a.execCmd(),
 		a.cpCmd(),
+		a.diffCmd(),
 		a.getCmd(),
 		a.imagesCmd(),
 		a.inspectCmd(),
