@@ -112,6 +112,7 @@ func newAPI(t *testing.T) *api {
 	addItem[verbs.Shared]()
 	addItem[verbs.Status]()
 	addItem[verbs.Tags]()
+	addItem[verbs.Change]()
 	addItem[verbs.Difference]()
 	addItem[verbs.Copied]()
 	addItem[Reloaded]()

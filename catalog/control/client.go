@@ -230,8 +230,8 @@ func (c *Client) Images(ctx context.Context, o verbs.ImagesOptions) iter.Seq2[ve
 	return call[verbs.Record](ctx, c, "images", imagesRequest{ImagesOptions: o}, nil)
 }
 
-// ImagesBrief is Images with less of each record: URI, Size, Modified, State and
-// Pinned.
+// ImagesBrief is Images with less of each record: URI, Size, Modified, State,
+// Pinned and Runs.
 func (c *Client) ImagesBrief(ctx context.Context, o verbs.ImagesOptions) iter.Seq2[verbs.Record, error] {
 	return call[verbs.Record](ctx, c, "images", imagesRequest{ImagesOptions: o, Brief: true}, nil)
 }

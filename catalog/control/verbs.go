@@ -221,12 +221,13 @@ type briefRecord struct {
 	Modified time.Time   `json:"modified,omitzero"`
 	State    cache.State `json:"state"`
 	Pinned   bool        `json:"pinned,omitempty"`
+	Runs     []string    `json:"runs,omitempty"`
 }
 
 func brief(all iter.Seq2[verbs.Record, error]) iter.Seq2[*briefRecord, error] {
 	return func(yield func(*briefRecord, error) bool) {
 		for r, err := range all {
-			if !yield(&briefRecord{r.URI, r.Size, r.Modified, r.State, r.Pinned}, err) {
+			if !yield(&briefRecord{r.URI, r.Size, r.Modified, r.State, r.Pinned, r.Runs}, err) {
 				return
 			}
 		}

@@ -48,7 +48,7 @@ func MainIn(root string) int {
 // reportJSON is exit.Report for a program that reads the standard error.
 func (a *app) reportJSON(err error) int {
 	code := exit.Code(err)
-	if code != exit.OK && code != exit.Interrupted {
+	if code != exit.OK && !exit.Silent(err) {
 		_ = writeJSON(a.err, map[string]any{"error": exit.Text(err), "code": code}, "")
 	}
 	return code
@@ -104,6 +104,7 @@ func (a *app) root() *cobra.Command {
 		a.cacheCmd(),
 		a.configCmd(),
 		a.cpCmd(),
+		a.diffCmd(),
 		a.doctorCmd(),
 		a.execCmd(),
 		a.getCmd(),
