@@ -231,8 +231,8 @@ func (c *Client) ImagesBrief(ctx context.Context, o verbs.ImagesOptions) iter.Se
 }
 
 // Search is verbs.Verbs.Search.
-func (c *Client) Search(ctx context.Context, query, remote string) iter.Seq2[verbs.Record, error] {
-	return call[verbs.Record](ctx, c, "search", imagesRequest{ImagesOptions: verbs.ImagesOptions{Query: query, Remote: remote}}, nil)
+func (c *Client) Search(ctx context.Context, o verbs.SearchOptions) iter.Seq2[verbs.Hit, error] {
+	return call[verbs.Hit](ctx, c, "search", o, nil)
 }
 
 // Labels is verbs.Verbs.Labels.

@@ -88,8 +88,8 @@ func factVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 			}
 			return sendAll(out, all)
 		}),
-		"search": verbOf(func(ctx context.Context, r imagesRequest, out *frameWriter) error {
-			return sendAll(out, v.Search(ctx, r.Query, r.Remote))
+		"search": verbOf(func(ctx context.Context, r verbs.SearchOptions, out *frameWriter) error {
+			return sendAll(out, v.Search(ctx, r))
 		}),
 		"labels": verbOf(func(ctx context.Context, r verbs.LabelsOptions, out *frameWriter) error {
 			return sendAll(out, v.Labels(ctx, r))
