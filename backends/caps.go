@@ -17,12 +17,13 @@ const (
 	CanWatch
 	CanOpenFile
 	CanMove
+	CanCopy
 	CanTag
 	CanUntag
 	CanListVersions
 )
 
-var capNames = [...]string{"list", "search", "push", "delete", "share", "watch", "file", "move", "tag", "untag", "versions"}
+var capNames = [...]string{"list", "search", "push", "delete", "share", "watch", "file", "move", "copy", "tag", "untag", "versions"}
 
 // CapsOf reports which capability interfaces b implements.
 func CapsOf(b Backend) Caps {
@@ -48,6 +49,8 @@ func CapsOf(b Backend) Caps {
 	set(ok, CanOpenFile)
 	_, ok = b.(Mover)
 	set(ok, CanMove)
+	_, ok = b.(Copier)
+	set(ok, CanCopy)
 	_, ok = b.(Tagger)
 	set(ok, CanTag)
 	_, ok = b.(Untagger)

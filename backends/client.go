@@ -43,7 +43,7 @@ type Client struct {
 
 // ClientOptions tune a Client. The zero value has the defaults.
 type ClientOptions struct {
-	ReadOnly    bool          // Push, Delete, Move, Tag and Untag give ErrReadOnly
+	ReadOnly    bool          // Push, Delete, Move, Copy, Tag and Untag give ErrReadOnly
 	MaxElapsed  time.Duration // for one operation with all its retries; default 60 s; a push or a started body has no such limit
 	Concurrency int           // requests under way at once, bodies included; default 32
 	Origin      string        // what the name stands for: the address of the service, or the like
@@ -80,7 +80,7 @@ func (c *Client) Timeout() time.Duration { return c.opts.MaxElapsed }
 // those that change something where the client is read-only.
 func (c *Client) Caps() Caps {
 	if c.opts.ReadOnly {
-		return c.caps &^ (CanPush | CanDelete | CanMove | CanTag | CanUntag)
+		return c.caps &^ (CanPush | CanDelete | CanMove | CanCopy | CanTag | CanUntag)
 	}
 	return c.caps
 }

@@ -35,6 +35,7 @@ var (
 	_ backends.Pusher        = (*client)(nil)
 	_ backends.Deleter       = (*client)(nil)
 	_ backends.Mover         = (*client)(nil)
+	_ backends.Copier        = (*client)(nil)
 	_ backends.Tagger        = (*client)(nil)
 	_ backends.VersionLister = (*client)(nil)
 	_ backends.NameChecker   = (*client)(nil)

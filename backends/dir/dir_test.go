@@ -20,7 +20,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const caps = backends.CanList | backends.CanSearch | backends.CanPush | backends.CanDelete | backends.CanOpenFile | backends.CanMove |
-	backends.CanTag | backends.CanListVersions
+	backends.CanCopy | backends.CanTag | backends.CanListVersions
 
 func TestConformance(t *testing.T) {
 	t.Parallel()

@@ -45,7 +45,7 @@ func TestConformance(t *testing.T) {
 	}
 	backendtest.Run(t, backendtest.Harness{
 		Caps: backends.CanList | backends.CanPush | backends.CanDelete | backends.CanMove |
-			backends.CanTag | backends.CanUntag | backends.CanListVersions, KeepsTime: true, KeepsFormat: true, Containers: true,
+			backends.CanCopy | backends.CanTag | backends.CanUntag | backends.CanListVersions, KeepsTime: true, KeepsFormat: true, Containers: true,
 		Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
 			return backendtest.Open(t, oci.Open, hc, seeded(reg, seed))
 		},

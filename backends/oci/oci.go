@@ -38,6 +38,7 @@ var (
 	_ backends.Pusher        = (*client)(nil)
 	_ backends.Deleter       = (*client)(nil)
 	_ backends.Mover         = (*client)(nil)
+	_ backends.Copier        = (*client)(nil)
 	_ backends.Tagger        = (*client)(nil)
 	_ backends.Untagger      = (*client)(nil)
 	_ backends.VersionLister = (*client)(nil)
@@ -153,7 +154,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		return nil, err
 	}
 	if p.withoutList {
-		return withoutList{c, c, c, c, c, c, c, c, c, c, c}, nil
+		return withoutList{c, c, c, c, c, c, c, c, c, c, c, c, c, c, c}, nil
 	}
 	return c, nil
 }

@@ -311,6 +311,16 @@ func (c *Client) Add(ctx context.Context, path, uri string, o verbs.AddOptions, 
 	return one(call[verbs.Record](ctx, c, "add", fileRequest{Path: path, URI: uri, AddOptions: o}, p))
 }
 
+// Compare is verbs.Verbs.Compare.
+func (c *Client) Compare(ctx context.Context, from, to string, o verbs.CompareOptions) iter.Seq2[verbs.Difference, error] {
+	return call[verbs.Difference](ctx, c, "compare", compareRequest{From: from, To: to, CompareOptions: o}, nil)
+}
+
+// Copy is verbs.Verbs.Copy.
+func (c *Client) Copy(ctx context.Context, from, to string, o verbs.CopyOptions, p catalog.Progress) (verbs.Copied, error) {
+	return one(call[verbs.Copied](ctx, c, "copy", copyRequest{From: from, To: to, CopyOptions: o}, p))
+}
+
 // Removable is verbs.Verbs.Removable.
 func (c *Client) Removable(ctx context.Context, uri string) (verbs.Record, error) {
 	return one(call[verbs.Record](ctx, c, "removable", uriRequest{URI: uri}, nil))
@@ -344,11 +354,13 @@ func (c *Client) Status(ctx context.Context) (verbs.Status, error) {
 // Reloaded is what a mount made of its configuration when it read it again.
 type Reloaded struct {
 	Added   []string `json:"added"`   // remotes that are new
-	Waiting []string `json:"waiting"` // remotes that were changed or removed: the next mount takes that up
+	Changed []string `json:"changed"` // remotes and settings that are others now
+	Removed []string `json:"removed"` // remotes that are gone
+	Waiting []string `json:"waiting"` // settings that were changed: the next mount takes that up
 }
 
-// Reload makes a mount read its configuration again: remotes that are new appear,
-// and the one called reopen, if any, gets the login that is stored for it now.
+// Reload makes a mount read its configuration again, and take up what it can. The remote
+// called reopen, if any, gets the login that is stored for it now.
 //
 // Errors: those of the configuration; errors.ErrUnsupported without a mount.
 func (c *Client) Reload(ctx context.Context, reopen string) (Reloaded, error) {

@@ -54,6 +54,16 @@ type (
 		URI string `json:"uri"`
 		verbs.WarmOptions
 	}
+	copyRequest struct {
+		From string `json:"from"`
+		To   string `json:"to"`
+		verbs.CopyOptions
+	}
+	compareRequest struct {
+		From string `json:"from"`
+		To   string `json:"to"`
+		verbs.CompareOptions
+	}
 	patternsRequest struct {
 		Patterns []string `json:"patterns"`
 	}
@@ -160,6 +170,12 @@ func byteVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 				return err
 			}
 			return sendOne[verbs.Record](out)(v.Add(ctx, r.Path, r.URI, r.AddOptions, out.progress))
+		})),
+		"compare": verbOf(func(ctx context.Context, r compareRequest, out *frameWriter) error {
+			return sendAll(out, v.Compare(ctx, r.From, r.To, r.CompareOptions))
+		}),
+		"copy": opts.changing(verbOf(func(ctx context.Context, r copyRequest, out *frameWriter) error {
+			return sendOne[verbs.Copied](out)(v.Copy(ctx, r.From, r.To, r.CopyOptions, out.progress))
 		})),
 		"removable": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
 			return sendOne[verbs.Record](out)(v.Removable(ctx, r.URI))

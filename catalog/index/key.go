@@ -22,6 +22,7 @@ import (
 //	t remote collection "i" name tag    what an image says of itself
 //	l key value "e" remote …            an image by a label, in lower case
 //	r key                               a blob whose texts are stored
+//	y remote collection name tag        what an image was copied from, see catalog/uploads
 const (
 	kindEntry   = 'e'
 	kindHeader  = 'h'
@@ -31,6 +32,7 @@ const (
 	kindText    = 't'
 	kindLabel   = 'l'
 	kindRead    = 'r'
+	kindCopied  = 'y'
 
 	// KindImage and KindCollection are the kinds of entries.
 	KindImage      = 'i'
@@ -202,6 +204,15 @@ func SessionPrefix() []byte { return []byte{kindSession} }
 func SessionKey(parts ...string) []byte {
 	k := SessionPrefix()
 	for _, part := range parts {
+		k = appendPart(k, part)
+	}
+	return k
+}
+
+// CopiedKey is the key of what an image was copied from.
+func CopiedKey(remote string, ref backends.Ref) []byte {
+	k := []byte{kindCopied}
+	for _, part := range []string{remote, ref.Collection, ref.Name, ref.Tag} {
 		k = appendPart(k, part)
 	}
 	return k

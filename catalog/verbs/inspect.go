@@ -16,6 +16,7 @@ import (
 	"github.com/sregfs/sregfs/backends/vsif"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/inspect"
 )
 

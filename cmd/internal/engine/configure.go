@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
+	"path/filepath"
 
 	"github.com/spf13/pflag"
 
@@ -24,6 +25,7 @@ type Source struct {
 	Getenv  func(string) string
 	Config  string       // --config
 	Remotes []string     // --remote
+	Root    string       // where the machine's files begin: "" is "/", another one for tests
 	Log     *slog.Logger // never nil
 	Notice  func(string) // tells a person something in passing; never nil
 }
@@ -39,6 +41,8 @@ type Options struct {
 	Home       string // home directory; may be ""
 	Logins     string // directory of the logins that are stored; "" without a home
 	Inputs     config.Inputs
+	Flags      *pflag.FlagSet // of the settings, as they were parsed
+	Root       string         // Source.Root
 	Getenv     func(string) string
 	Log        *slog.Logger
 	Notice     func(string)
@@ -49,12 +53,14 @@ type Options struct {
 // settings concern the caller knows. Its errors have exit codes; what is returned with one is enough for ChangeConfig.
 func Configure(s *config.Settings, flags *pflag.FlagSet, src Source) (Options, error) {
 	o := Options{Settings: s, Types: all.Types, Getenv: src.Getenv, Log: src.Log, Notice: src.Notice, Home: homeDir(src.Getenv)}
+	o.Flags, o.Root = flags, filepath.Join("/", src.Root)
 	dir, err := os.Getwd()
 	if err != nil {
 		dir = "/"
 	}
 	o.Inputs = config.Inputs{
 		Getenv: src.Getenv, Home: o.Home, Dir: dir, File: src.Config, Remotes: src.Remotes,
+		System: filepath.Join(o.Root, config.SystemDir),
 	}
 	o.Logins = config.CredentialsDir(o.Inputs)
 	if err := config.Load(s, flags, o.Inputs); err != nil {

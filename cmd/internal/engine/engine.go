@@ -9,8 +9,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -38,9 +38,10 @@ type Engine struct {
 	Uploads *uploads.Uploads
 	Verbs   *verbs.Verbs
 	opts    Options
+	hosts   *hosts
 
-	reloading sync.Mutex      // held by Reload; guards remotes
-	remotes   []config.Remote // as they are in the catalogue
+	reloading sync.Mutex                      // held by Reload
+	settings  atomic.Pointer[config.Settings] // with what Reload has taken up; never changed, only replaced
 
 	mu    sync.Mutex // guards the fields below
 	dir   *statedir.Dir
@@ -66,10 +67,13 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{opts: o, remotes: slices.Clone(o.Settings.Remotes)}
+	e := &Engine{opts: o}
+	settings := *o.Settings
+	e.settings.Store(&settings)
+	e.hosts = &hosts{engine: e}
 	e.Catalog, err = catalog.New(catalog.Options{
 		Remotes: remotes,
-		Hosts:   &hosts{engine: e},
+		Hosts:   e.hosts,
 		State:   func() (*catalog.State, error) { return e.openState(ctx) },
 		Records: filepath.Join(o.Settings.Storage, ".sregfs"),
 		ListTTL: o.Settings.ListTTL,

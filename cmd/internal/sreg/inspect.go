@@ -110,7 +110,7 @@ func (a *app) imageOrFile(arg string) (uri, path string, err error) {
 		}
 	}
 	_, err = os.Stat(arg)
-	if err == nil || isPath(arg) {
+	if err == nil || writtenAsFile(arg) {
 		path, err = absolute(arg)
 		return "", path, err
 	}
@@ -123,7 +123,7 @@ func looksLikePath(arg, mount string) bool {
 	if _, ok := insideMount(mount, arg); !ok {
 		return false
 	}
-	if isPath(arg) {
+	if writtenAsFile(arg) {
 		return true
 	}
 	_, format := backends.CutExt(arg)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -21,18 +22,21 @@ import (
 )
 
 // Main runs the command with the process's arguments and returns its exit code.
-func Main() int {
+func Main() int { return MainIn("/") }
+
+// MainIn is Main with the files of the machine below another directory, for tests.
+func MainIn(root string) int {
 	_ = secrecy.Hide() // best effort: the kernel may refuse
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	out := exit.NewOutput(os.Stdout)
-	a := &app{in: os.Stdin, out: out, err: os.Stderr, getenv: os.Getenv}
+	a := &app{in: os.Stdin, out: out, err: os.Stderr, getenv: os.Getenv, system: root}
 	err := backends.Guard(a.log(), func() error { return a.run(ctx, os.Args[1:]) })
 	if closeErr := out.Close(); err == nil {
 		err = closeErr
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && !a.watching {
 		err = exit.WithCode(exit.Interrupted, ctx.Err())
 	}
 	if a.errorsAsJSON(os.Args[1:]) {
@@ -51,7 +55,7 @@ func (a *app) reportJSON(err error) int {
 }
 
 func (a *app) run(ctx context.Context, args []string) error {
-	a.args = args
+	a.line = args
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(a.in)
@@ -90,6 +94,7 @@ func (a *app) root() *cobra.Command {
 	// Warnings about the configuration are printed by the commands that deal with it.
 	root.PersistentPreRunE = a.prepare
 	root.SetVersionTemplate("sreg {{.Version}}\n")
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	root.SetFlagErrorFunc(flagError)
 	a.globalFlags(root.PersistentFlags())
 	root.AddCommand(
@@ -97,6 +102,9 @@ func (a *app) root() *cobra.Command {
 		a.backendCmd(),
 		a.buildCmd(),
 		a.cacheCmd(),
+		a.configCmd(),
+		a.cpCmd(),
+		a.doctorCmd(),
 		a.execCmd(),
 		a.getCmd(),
 		a.imagesCmd(),
@@ -114,6 +122,7 @@ func (a *app) root() *cobra.Command {
 		a.searchCmd(),
 		a.shareCmd(),
 		a.statusCmd(),
+		a.syncCmd(),
 		a.tagCmd(),
 		a.tagsCmd(),
 		a.unpinCmd(),
@@ -140,7 +149,7 @@ func (a *app) prepare(cmd *cobra.Command, args []string) (err error) {
 		out.Colours = !a.plain && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb" && term.Is(out)
 	}
 	for ; cmd != nil; cmd = cmd.Parent() {
-		a.warns = a.warns || cmd.Name() == "backend" || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
+		a.warns = a.warns || cmd.Name() == "backend" || cmd.Name() == "config" || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
 	}
 	return nil
 }
@@ -153,7 +162,7 @@ func (a *app) globalFlags(fs *pflag.FlagSet) {
 	for _, name := range []string{"home", "storage", "cache-dir", "default"} {
 		fs.AddFlag(a.settingFlags.Lookup(name))
 	}
-	fs.VarP(outputFlag{a}, "output", "o", "how to print the answer: `text|json|yaml|csv|name`")
+	fs.VarP(outputFlag{a}, "output", "o", "how to print the answer, a `FORMAT`: text, json, yaml, csv or name")
 	fs.StringVar(&a.layout, "format", "", "print the fields of the JSON by a Go `TEMPLATE`: '{{.uri}} {{.size}}'")
 	fs.StringVar(&a.sort, "sort", "", "sort a list by a `COLUMN[:desc]`")
 	fs.IntVar(&a.limit, "limit", 0, "print so many of a list, at most: `N`")

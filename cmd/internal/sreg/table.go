@@ -20,6 +20,7 @@ type table struct {
 	out    io.Writer
 	header bool
 	rows   [][]string
+	marks  []string // what is marked in the columns URI and MATCH, whatever its case
 }
 
 func newTable(w io.Writer, header ...string) *table {
@@ -56,6 +57,7 @@ func (t *table) row(cells ...string) {
 const (
 	columnGap = 2
 	minColumn = 10 // what is left of a cell that is cut
+	minReason = 20 // room for the beginning of a reason
 )
 
 // flush prints the table.
@@ -103,14 +105,28 @@ func (t *table) widths() []int {
 	if room == 0 {
 		return widths
 	}
-	for sum(widths)+columnGap*(len(widths)-1) > room {
-		widest := slices.Index(widths, slices.Max(widths))
-		if widths[widest] <= minColumn {
+	cut := widths
+	if t.endsWithReason() { // a reason is read to its end, on a second line if need be
+		cut = widths[:len(widths)-1]
+		room -= columnGap + min(widths[len(widths)-1], minReason)
+	}
+	for len(cut) > 0 && sum(cut)+columnGap*(len(cut)-1) > room {
+		widest := slices.Index(cut, slices.Max(cut))
+		if cut[widest] <= minColumn {
 			break
 		}
-		widths[widest]--
+		cut[widest]--
 	}
 	return widths
+}
+
+// endsWithReason reports whether the last column says why.
+func (t *table) endsWithReason() bool {
+	if !t.header {
+		return false
+	}
+	names := t.rows[0]
+	return slices.Contains([]string{"ERROR", "WHY", "DETAIL"}, names[len(names)-1])
 }
 
 func sum(all []int) int {
@@ -141,6 +157,8 @@ func (t *table) paint(row, column int, cell string) string {
 		return cell
 	case row == 0:
 		return "\x1b[1m" + cell + "\x1b[0m"
+	case t.rows[0][column] == "URI", t.rows[0][column] == "MATCH":
+		return t.mark(cell)
 	case !slices.Contains([]string{"STATE", "RESULT", "ERROR", "WHY"}, t.rows[0][column]):
 		return cell
 	}
@@ -152,6 +170,25 @@ func (t *table) paint(row, column int, cell string) string {
 		return cell
 	}
 	return "\x1b[" + code + "m" + cell + "\x1b[0m"
+}
+
+// mark marks what was searched for.
+func (t *table) mark(cell string) string {
+	var out strings.Builder
+	for lower := strings.ToLower(cell); cell != ""; {
+		at, n := len(cell), 0
+		for _, m := range t.marks {
+			if i := strings.Index(lower, strings.ToLower(m)); m != "" && i >= 0 && (i < at || i == at && len(m) > n) {
+				at, n = i, len(m)
+			}
+		}
+		if len(lower) != len(cell) || n == 0 { // letters that change their length are marked by nobody
+			return out.String() + cell
+		}
+		out.WriteString(cell[:at] + "\x1b[1;36m" + cell[at:at+n] + "\x1b[0m")
+		cell, lower = cell[at+n:], lower[at+n:]
+	}
+	return out.String()
 }
 
 // stateColours are ANSI codes: green for what is here and well, yellow for what is on its

@@ -60,7 +60,7 @@ func (c *command) serve(ctx context.Context, starter *starter) error {
 func (s *server) serve(ctx context.Context) (err error) {
 	c := s.command
 	s.opts, err = engine.Configure(&c.settings, c.flags, engine.Source{
-		Getenv: c.getenv, Config: c.config, Remotes: c.remotes,
+		Getenv: c.getenv, Config: c.config, Remotes: c.remotes, Root: c.system,
 		Log: newLog(c.err, slog.LevelWarn), Notice: func(text string) { fmt.Fprintln(c.err, "sregfs: "+backends.Printable(text)) },
 	})
 	if err != nil {
@@ -301,8 +301,7 @@ func mountError(err error) error {
 // owner is 0, whoever mounts, where nothing is said.
 func owner(id int) uint32 { return uint32(max(id, 0)) }
 
-// reload takes up what changed outside: listings, and remotes that are new in the
-// configuration.
+// reload takes up what changed outside: listings, and the configuration.
 func (s *server) reload() {
 	s.engine.Catalog.Expire()
 	done, err := s.engine.Reload(s.end.asked, "")
@@ -310,5 +309,5 @@ func (s *server) reload() {
 		s.opts.Log.Error("the configuration stays as it was; listings are asked for again", "err", err)
 		return
 	}
-	s.opts.Log.Info("listings are asked for again, and the configuration was read", "added", done.Added, "at the next start", done.Waiting)
+	s.opts.Log.Info("listings are asked for again, and the configuration was read", "added", done.Added, "changed", done.Changed, "removed", done.Removed, "at the next start", done.Waiting)
 }
