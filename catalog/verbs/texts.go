@@ -182,16 +182,16 @@ func (q *query) within(listed map[string]string, t *index.Text) (Match, bool) {
 		}
 		return Match{}, false
 	}
-	for _, name := range slices.Sorted(maps.Keys(t.Labels)) {
-		if line := name + "=" + t.Labels[name]; strings.Contains(strings.ToLower(line), q.text) {
-			return Match{Kind: ByText, Text: snippet(line, q.text)}, true
-		}
-	}
 	for _, part := range []struct{ name, text string }{{"help", t.Help}, {"definition", t.Definition}} {
 		for line := range strings.Lines(part.text) {
 			if strings.Contains(strings.ToLower(line), q.text) {
 				return Match{Kind: ByText, Text: part.name + ": " + snippet(line, q.text)}, true
 			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Labels)) {
+		if line := name + "=" + t.Labels[name]; strings.Contains(strings.ToLower(line), q.text) {
+			return Match{Kind: ByText, Text: snippet(line, q.text)}, true
 		}
 	}
 	return Match{}, false
