@@ -242,8 +242,8 @@ func (c *Client) Entries(ctx context.Context, o verbs.EntriesOptions) iter.Seq2[
 }
 
 // Search is verbs.Verbs.Search.
-func (c *Client) Search(ctx context.Context, query, remote string) iter.Seq2[verbs.Record, error] {
-	return call[verbs.Record](ctx, c, "search", imagesRequest{ImagesOptions: verbs.ImagesOptions{Query: query, Remote: remote}}, nil)
+func (c *Client) Search(ctx context.Context, o verbs.SearchOptions) iter.Seq2[verbs.Hit, error] {
+	return call[verbs.Hit](ctx, c, "search", o, nil)
 }
 
 // Labels is verbs.Verbs.Labels.

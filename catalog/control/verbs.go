@@ -98,8 +98,8 @@ func factVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 			}
 			return sendAll(out, all)
 		}),
-		"search": verbOf(func(ctx context.Context, r imagesRequest, out *frameWriter) error {
-			return sendAll(out, v.Search(ctx, r.Query, r.Remote))
+		"search": verbOf(func(ctx context.Context, r verbs.SearchOptions, out *frameWriter) error {
+			return sendAll(out, v.Search(ctx, r))
 		}),
 		"entries": verbOf(func(ctx context.Context, r verbs.EntriesOptions, out *frameWriter) error {
 			return sendAll(out, v.Entries(ctx, r))
