@@ -135,6 +135,23 @@ func TestCopy_between(t *testing.T) {
 	}
 }
 
+// What several images have in common travels once, into whatever repositories.
+func TestCopy_shared(t *testing.T) {
+	t.Parallel()
+	from, to := ocitest.Start(t, ocitest.Options{}), ocitest.Start(t, ocitest.Options{})
+	img := ocitest.NewImage(t, true)
+	from.PushImage("lib/one", "1", img)
+	from.PushImage("lib/two", "1", img)
+	one, two := client(t, "one", config{"url": from.URL}), client(t, "two", config{"url": to.URL})
+	mustCopy(t, one, two, "lib/one:1", "lib/one:1", false)
+	to.Forget()
+	mustCopy(t, one, two, "lib/two:1", "lib/two:1", false)
+	if n := sent(to); n != 0 {
+		t.Errorf("%d bytes were sent of what the registry has", n)
+	}
+	wantSame(t, from, "lib/two", "1", to, "lib/two", "1")
+}
+
 // Of an index the image for this architecture is copied, or all.
 func TestCopy_index(t *testing.T) {
 	t.Parallel()
