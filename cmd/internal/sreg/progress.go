@@ -28,6 +28,7 @@ type transfer struct {
 type bar struct {
 	transfer
 	app   *app
+	begun time.Time
 	meter *meter
 	mu    sync.Mutex // guards the fields below
 	all   *mpb.Progress
@@ -54,7 +55,7 @@ func (a *app) transfer(t transfer) (catalog.Progress, func(ctx context.Context, 
 	if a.quiet || !term.Is(a.err) {
 		return nil, func(ctx context.Context, _ error) { interrupted(ctx) }
 	}
-	b := &bar{transfer: t, app: a, meter: &meter{}}
+	b := &bar{transfer: t, app: a, begun: time.Now(), meter: &meter{}}
 	return b.set, func(ctx context.Context, err error) {
 		b.end()
 		if last := b.lastLine(); err == nil && t.done != "" && last != "" {
@@ -90,19 +91,18 @@ func (b *bar) end() {
 	b.all.Wait()
 }
 
-// lastLine says how much was moved, and how fast; "" if nothing was.
+// lastLine says how much there is now, and how fast it came; "" if nothing moved.
 func (b *bar) lastLine() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	moved := b.last - b.meter.first
-	if b.all == nil || moved <= 0 {
+	if b.all == nil {
 		return ""
 	}
-	before := ""
-	if b.meter.first > 0 {
-		before = " (" + size(b.meter.first) + " was here before)"
+	rate := b.meter.rate(b.last)
+	if rate != "" {
+		rate = ", " + rate
 	}
-	return fmt.Sprintf("%s %s: %s in %s, %s%s", b.done, b.what, size(moved), brief(time.Since(b.meter.start)), b.meter.rate(b.last), before)
+	return fmt.Sprintf("%s %s: %s in %s%s", b.done, b.what, size(b.last), brief(time.Since(b.begun)), rate)
 }
 
 // brief is a duration for people.
@@ -138,7 +138,7 @@ func (m *meter) rate(done int64) string {
 	if n := m.perSecond(done); n > 0 {
 		return size(int64(n)) + "/s"
 	}
-	return "at once"
+	return ""
 }
 
 // left is how long the rest takes at this rate, as minutes and seconds.

@@ -56,6 +56,7 @@ func (t *table) row(cells ...string) {
 const (
 	columnGap = 2
 	minColumn = 10 // what is left of a cell that is cut
+	minReason = 20 // room for the beginning of a reason
 )
 
 // flush prints the table.
@@ -103,14 +104,28 @@ func (t *table) widths() []int {
 	if room == 0 {
 		return widths
 	}
-	for sum(widths)+columnGap*(len(widths)-1) > room {
-		widest := slices.Index(widths, slices.Max(widths))
-		if widths[widest] <= minColumn {
+	cut := widths
+	if t.endsWithReason() { // a reason is read to its end, on a second line if need be
+		cut = widths[:len(widths)-1]
+		room -= columnGap + min(widths[len(widths)-1], minReason)
+	}
+	for len(cut) > 0 && sum(cut)+columnGap*(len(cut)-1) > room {
+		widest := slices.Index(cut, slices.Max(cut))
+		if cut[widest] <= minColumn {
 			break
 		}
-		widths[widest]--
+		cut[widest]--
 	}
 	return widths
+}
+
+// endsWithReason reports whether the last column says why.
+func (t *table) endsWithReason() bool {
+	if !t.header {
+		return false
+	}
+	names := t.rows[0]
+	return slices.Contains([]string{"ERROR", "WHY", "DETAIL"}, names[len(names)-1])
 }
 
 func sum(all []int) int {

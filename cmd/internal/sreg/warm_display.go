@@ -177,7 +177,8 @@ func (d *barDisplay) end() {
 	d.total.Abort(true)
 	d.all.Wait()
 	if d.came > 0 {
-		d.notice(fmt.Sprintf("fetched %s in %s, %s", size(d.came), brief(time.Since(d.meter.start)), d.meter.rate(d.came)))
+		took := time.Since(d.meter.start)
+		d.notice(fmt.Sprintf("fetched %s in %s, %s/s", size(d.came), brief(took), size(int64(float64(d.came)/took.Seconds()))))
 	}
 }
 

@@ -21,16 +21,21 @@ func Is(v any) bool {
 }
 
 // Width returns how many columns a terminal has; 0 if v is none, or does not say.
-func Width(v any) int {
+func Width(v any) int { return int(windowOf(v).Col) }
+
+// Height returns how many lines a terminal has; 0 if v is none, or does not say.
+func Height(v any) int { return int(windowOf(v).Row) }
+
+func windowOf(v any) unix.Winsize {
 	f, ok := v.(interface{ Fd() uintptr })
 	if !ok {
-		return 0
+		return unix.Winsize{}
 	}
 	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 	if err != nil {
-		return 0
+		return unix.Winsize{}
 	}
-	return int(size.Col)
+	return *size
 }
 
 // Silence stops a terminal from showing what is typed, until restore is called.
