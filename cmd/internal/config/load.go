@@ -146,7 +146,7 @@ func (s *Settings) applySettings(fs *pflag.FlagSet, f *file, in Inputs) error {
 				if d.Value.Type() == "bool" { // its own error is about strconv
 					err = fmt.Errorf("%q is neither true nor false", value)
 				}
-				err = fmt.Errorf("%s: %s: %w", origin, keyOf(d.Name), err)
+				err = fmt.Errorf("%s: %s: %w", origin, KeyOf(d.Name), err)
 			}
 		}
 		errs = append(errs, err)
@@ -156,7 +156,7 @@ func (s *Settings) applySettings(fs *pflag.FlagSet, f *file, in Inputs) error {
 
 // lookup returns a setting and where it was found; origin is "" if nowhere.
 func lookup(flag string, f *file, in Inputs) (value, origin string, err error) {
-	for _, name := range []string{envOf(flag), alias(flag)} {
+	for _, name := range []string{VariableOf(flag), alias(flag)} {
 		if name == "" {
 			continue
 		}
@@ -164,7 +164,7 @@ func lookup(flag string, f *file, in Inputs) (value, origin string, err error) {
 			return v, name, nil
 		}
 	}
-	key := keyOf(flag)
+	key := KeyOf(flag)
 	if f == nil || f.top[key] == nil {
 		return "", "", nil
 	}

@@ -25,6 +25,8 @@ func (a *app) unpinCmd() *cobra.Command {
 	return a.forEach(&cobra.Command{
 		Use:   "unpin URI...",
 		Short: "Let the cache drop images again",
+		Long: `Take back what "sreg pin" said. What is here of the image stays until the cache needs
+its room.`,
 	}, (*control.Client).Unpin)
 }
 
