@@ -128,6 +128,52 @@ type Mover interface {
 	Move(ctx context.Context, img Image, to Ref, replaces string) (Image, error)
 }
 
+// A Copier can take over an image of a backend of its own kind: within its service, or as
+// the parts that an image has there.
+type Copier interface {
+	// Copy makes to name what src is, which loses nothing that the service keeps beside the
+	// bytes. Nothing is visible under to before all is stored and checked; on an error
+	// to names what it named before. If to names the same already, that is success.
+	//
+	// Errors: those of Pusher.Push; errors.ErrUnsupported if it cannot take over an image from
+	// there: nothing has happened, and its bytes can still be pushed.
+	Copy(ctx context.Context, src CopySource, to Ref) (Image, error)
+}
+
+// A Tagger can give an image one more tag without its bytes travelling.
+type Tagger interface {
+	// Tag makes tag, of the image that img.Ref names, mean img too, provided that
+	// img.Ref still means img.Version. What the tag means is replaced only if that is
+	// the version replaces, as in Source. On an error it means what it meant before.
+	// With a version in img.Ref exactly that one is tagged.
+	//
+	// Errors: those of Stat; fs.ErrExist and ErrChanged as with a push, ErrChanged also
+	// if img.Ref means another version now; errors.ErrUnsupported if this image
+	// cannot have another tag: nothing has happened, and it can still be copied.
+	Tag(ctx context.Context, img Image, tag, replaces string) (Image, error)
+}
+
+// An Untagger can take a tag from an image and keep the image.
+type Untagger interface {
+	// Untag takes the tag img.Ref.Tag away, provided that it still means img.Version.
+	// The version stays, and can be had by its digest for as long as the service keeps
+	// what has no tag; other tags of it stay.
+	//
+	// Errors: those of Deleter.
+	Untag(ctx context.Context, img Image) error
+}
+
+// A VersionLister can say which tags and versions one image has.
+type VersionLister interface {
+	// Versions yields what each tag of the image means that ref.Collection and ref.Name
+	// say, and the older versions that the service keeps under them, with theirs in
+	// Ref.Version. Of an image without a Version only the name is told, as in an Entry.
+	// It costs one request for a page. The order is any.
+	//
+	// Errors: those of List; fs.ErrNotExist if there is no such image.
+	Versions(ctx context.Context, ref Ref) iter.Seq2[Image, error]
+}
+
 // A Sharer can give others access to an image.
 type Sharer interface {
 	// Share returns a link to img, or, where with is not empty, gives that

@@ -17,9 +17,13 @@ const (
 	CanWatch
 	CanOpenFile
 	CanMove
+	CanCopy
+	CanTag
+	CanUntag
+	CanListVersions
 )
 
-var capNames = [...]string{"list", "search", "push", "delete", "share", "watch", "file", "move"}
+var capNames = [...]string{"list", "search", "push", "delete", "share", "watch", "file", "move", "copy", "tag", "untag", "versions"}
 
 // CapsOf reports which capability interfaces b implements.
 func CapsOf(b Backend) Caps {
@@ -45,6 +49,14 @@ func CapsOf(b Backend) Caps {
 	set(ok, CanOpenFile)
 	_, ok = b.(Mover)
 	set(ok, CanMove)
+	_, ok = b.(Copier)
+	set(ok, CanCopy)
+	_, ok = b.(Tagger)
+	set(ok, CanTag)
+	_, ok = b.(Untagger)
+	set(ok, CanUntag)
+	_, ok = b.(VersionLister)
+	set(ok, CanListVersions)
 	return c
 }
 

@@ -43,7 +43,7 @@ type Client struct {
 
 // ClientOptions tune a Client. The zero value has the defaults.
 type ClientOptions struct {
-	ReadOnly    bool          // Push, Delete and Move give ErrReadOnly
+	ReadOnly    bool          // Push, Delete, Move, Copy, Tag and Untag give ErrReadOnly
 	MaxElapsed  time.Duration // for one operation with all its retries; default 60 s; a push or a started body has no such limit
 	Concurrency int           // requests under way at once, bodies included; default 32
 	Origin      string        // what the name stands for: the address of the service, or the like
@@ -77,10 +77,10 @@ func (c *Client) Scheduler() *sched.Scheduler { return c.sched }
 func (c *Client) Timeout() time.Duration { return c.opts.MaxElapsed }
 
 // Caps reports what the remote can do: the backend's capabilities, less
-// CanPush, CanDelete and CanMove where the client is read-only.
+// those that change something where the client is read-only.
 func (c *Client) Caps() Caps {
 	if c.opts.ReadOnly {
-		return c.caps &^ (CanPush | CanDelete | CanMove)
+		return c.caps &^ (CanPush | CanDelete | CanMove | CanCopy | CanTag | CanUntag)
 	}
 	return c.caps
 }

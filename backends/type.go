@@ -33,6 +33,9 @@ type Type struct {
 	// HostSchemes are those that a registry's host can follow: a remote of this type is
 	// what to add for it.
 	HostSchemes []string
+	// Folders says that what follows the host is the path of a file: the one part need not be in
+	// a collection, and the address of a remote can be a folder.
+	Folders bool
 	// Hosts are the names of the one service there is, the usual one first; none if there
 	// are many services.
 	Hosts []string

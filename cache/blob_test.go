@@ -133,8 +133,12 @@ func TestBlob_fetchedOnce(t *testing.T) {
 	twin := r.image("b", content) // another name of the same bytes
 	client := r.client(t)
 	c := openCache(t, t.TempDir(), Options{FillDelay: 10 * time.Millisecond})
-	// A service that is slow at times: what a busy machine holds up is not asked for again.
-	client.Scheduler().Latency.Note(time.Minute)
+	// A service that is slow at times, all the time: what a busy machine holds up is not
+	// asked for again.
+	r.set(faults{hang: make(chan struct{}), hangIf: func(int64, int64) bool {
+		client.Scheduler().Latency.Note(time.Minute)
+		return false
+	}})
 	var wg sync.WaitGroup
 	for i := range readers {
 		wg.Go(func() {

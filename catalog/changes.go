@@ -25,14 +25,19 @@ type changes struct{ blobs }
 // Errors: backends.ErrReadOnly; those of backends.Deleter, but fs.ErrNotExist if
 // the name means another version.
 func (c *changes) Delete(ctx context.Context, remote string, img backends.Image) error {
+	return c.remove(ctx, remote, img, "delete", (*backends.Client).Delete)
+}
+
+// remove takes the name of an image away by the method that does op.
+func (c *changes) remove(ctx context.Context, remote string, img backends.Image, op string, by func(*backends.Client, context.Context, backends.Image) error) error {
 	r, err := c.Live(remote)
 	if err != nil {
 		return err
 	}
 	if err := r.ReadOnly(); err != nil {
-		return &backends.Error{Op: "delete", Remote: remote, Ref: img.Ref, Err: err}
+		return &backends.Error{Op: op, Remote: remote, Ref: img.Ref, Err: err}
 	}
-	err = r.Client.Delete(ctx, img)
+	err = by(r.Client, ctx, img)
 	c.Note(remote, err)
 	if errors.Is(err, backends.ErrChanged) {
 		c.Outdated(r, img.Ref)

@@ -63,6 +63,9 @@ type batchWriter struct {
 // writeAll writes all entries of the directory, until no more is wanted.
 func (f *batchWriter) writeAll(ctx context.Context) error {
 	d := f.dir
+	if d.finder != "" {
+		return nil
+	}
 	if d.remote == "" {
 		for _, r := range d.fs.cat.Remotes() {
 			dir := Dir{fs: d.fs, remote: r.Name}

@@ -20,8 +20,8 @@ import (
 // Errors: fs.ErrExist; backends.ErrReadOnly; fs.ErrInvalid; ErrNameTooLong;
 // backends.ErrNotAllowed in the root.
 func (d *Dir) Mkdir(ctx context.Context, name string) (*Dir, error) {
-	if d.remote == "" {
-		return nil, fmt.Errorf("%w: remotes are made in the configuration", backends.ErrNotAllowed)
+	if err := d.checkTakes(); err != nil {
+		return nil, err
 	}
 	if len(name) > MaxName {
 		return nil, ErrNameTooLong
@@ -48,8 +48,8 @@ func (d *Dir) Mkdir(ctx context.Context, name string) (*Dir, error) {
 // Errors: fs.ErrNotExist; ErrNotDir; ErrNotEmpty; backends.ErrNotAllowed if it
 // exists in the registry, though nothing in it can be listed.
 func (d *Dir) Rmdir(ctx context.Context, name string) error {
-	if d.remote == "" {
-		return fmt.Errorf("%w: remotes are made in the configuration", backends.ErrNotAllowed)
+	if err := d.checkTakes(); err != nil {
+		return err
 	}
 	node, err := d.Lookup(ctx, name, Caller{})
 	if err != nil {
@@ -82,6 +82,9 @@ func (d *Dir) Rmdir(ctx context.Context, name string) error {
 // Errors: fs.ErrNotExist; ErrIsDir; backends.ErrNotAllowed, ErrReadOnly; ErrBusy if
 // the upload of a draft cannot be stopped any more; those of backends.Deleter.
 func (d *Dir) Unlink(ctx context.Context, name string) error {
+	if d.finder != "" {
+		return d.checkTakes()
+	}
 	node, err := d.Lookup(ctx, name, Caller{})
 	if draft, ok := node.(*Draft); ok && err == nil {
 		err = draft.unlink(ctx)
@@ -163,8 +166,8 @@ func (d *Draft) unlink(ctx context.Context) error {
 // and ErrNameTooLong for a name that cannot be; backends.ErrNotAllowed in the
 // root; those of uploads.Create.
 func (d *Dir) Create(ctx context.Context, name string, mode fs.FileMode, who Caller, flags Flags) (*Draft, *File, error) {
-	if d.remote == "" {
-		return nil, nil, fmt.Errorf("%w: only remotes stand here", backends.ErrNotAllowed)
+	if err := d.checkTakes(); err != nil {
+		return nil, nil, err
 	}
 	if len(name) > MaxName {
 		return nil, nil, ErrNameTooLong

@@ -27,7 +27,10 @@ type Options struct {
 	// Disk is a directory on the disk that statfs(2) answers from, normally the
 	// cache's. "" means the temporary directory's.
 	Disk string
-	Log  *slog.Logger
+	// Finders are directories in the root, by name, in which names that other programs make
+	// are looked up; they begin with a dot.
+	Finders map[string]FindFunc
+	Log     *slog.Logger
 }
 
 // An FS is the tree. All methods, and those of its nodes, may be called from
@@ -110,6 +113,7 @@ type Dir struct {
 	remote     string
 	collection string
 	tool       string // path of a tool's directory, below the collection
+	finder     string // name of a directory of Options.Finders, which has no remote
 }
 
 // Remote returns the name of the remote, "" for the root.
@@ -120,11 +124,14 @@ func (d *Dir) Collection() string { return d.collection }
 
 // Same reports whether d and other stand for the same directory.
 func (d *Dir) Same(other *Dir) bool {
-	return d.remote == other.remote && d.collection == other.collection && d.tool == other.tool
+	return d.remote == other.remote && d.collection == other.collection && d.tool == other.tool && d.finder == other.finder
 }
 
 func (d *Dir) ino() uint64 {
-	if d.remote == "" {
+	switch {
+	case d.finder != "":
+		return inode("finder", d.finder)
+	case d.remote == "":
 		return 1
 	}
 	if d.tool != "" {
@@ -136,7 +143,7 @@ func (d *Dir) ino() uint64 {
 // Volatile reports whether names in d can change without the catalogue noticing: other
 // programs add files to a directory of this machine.
 func (d *Dir) Volatile() bool {
-	if d.tool != "" {
+	if d.tool != "" || d.finder != "" {
 		return true
 	}
 	r, ok := d.fs.cat.Configured(d.remote) // to look at a host's directory is not to ask it

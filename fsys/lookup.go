@@ -23,7 +23,13 @@ import (
 // Errors: fs.ErrNotExist, also for names that nothing can have; those of
 // backends.Backend.Stat.
 func (d *Dir) Lookup(ctx context.Context, name string, who Caller) (Node, error) {
+	if d.finder != "" {
+		return d.find(ctx, name)
+	}
 	if d.remote == "" {
+		if child := d.fs.finder(name); child != nil {
+			return child, nil
+		}
 		if !d.fs.cat.HasRemote(name) {
 			return nil, backends.NotFound("no remote is named %q", name)
 		}

@@ -24,8 +24,11 @@ import (
 // deleted; ErrBusy; those of File.Flush and of Dir.Create.
 func (d *Dir) Rename(ctx context.Context, name string, to *Dir, newName string, flags Flags) error {
 	noReplace := flags.has(Exclusive)
-	if to.remote == "" {
-		return fmt.Errorf("%w: only remotes stand here", backends.ErrNotAllowed)
+	if d.finder != "" {
+		return d.checkTakes()
+	}
+	if err := to.checkTakes(); err != nil {
+		return err
 	}
 	if len(newName) > MaxName {
 		return ErrNameTooLong

@@ -106,8 +106,8 @@ type subtest struct {
 type suite struct{ Harness }
 
 func subtests() []subtest {
-	return slices.Concat(capsTests, statTests, listTests, openTests, searchTests, pushTests, foldedTests, deleteTests, moveTests, shareTests,
-		watchTests, namesTests, sizeTests, faultTests, awayTests, budgetTests, answerTests, loginTests, brokenTests, divertedTests, dripTests, closeTests, containerTests)
+	return slices.Concat(capsTests, statTests, listTests, openTests, searchTests, pushTests, foldedTests, deleteTests, moveTests, copyTests, tagTests, shareTests,
+		watchTests, namesTests, sizeTests, faultTests, awayTests, budgetTests, answerTests, loginTests, brokenTests, divertedTests, dripTests, closeTests, containerTests, copyContainerTests)
 }
 
 // Run runs the suite as subtests of t.

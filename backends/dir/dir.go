@@ -28,15 +28,18 @@ import (
 )
 
 var (
-	_ backends.Backend      = (*client)(nil)
-	_ backends.FileOpener   = (*client)(nil)
-	_ backends.Lister       = (*client)(nil)
-	_ backends.Searcher     = (*client)(nil)
-	_ backends.Pusher       = (*client)(nil)
-	_ backends.Deleter      = (*client)(nil)
-	_ backends.Mover        = (*client)(nil)
-	_ backends.NameChecker  = (*client)(nil)
-	_ backends.WriteChecker = (*client)(nil)
+	_ backends.Backend       = (*client)(nil)
+	_ backends.FileOpener    = (*client)(nil)
+	_ backends.Lister        = (*client)(nil)
+	_ backends.Searcher      = (*client)(nil)
+	_ backends.Pusher        = (*client)(nil)
+	_ backends.Deleter       = (*client)(nil)
+	_ backends.Mover         = (*client)(nil)
+	_ backends.Copier        = (*client)(nil)
+	_ backends.Tagger        = (*client)(nil)
+	_ backends.VersionLister = (*client)(nil)
+	_ backends.NameChecker   = (*client)(nil)
+	_ backends.WriteChecker  = (*client)(nil)
 )
 
 // Config is the [remotes.NAME] table of the configuration file for type = "dir".

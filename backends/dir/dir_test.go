@@ -19,7 +19,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const caps = backends.CanList | backends.CanSearch | backends.CanPush | backends.CanDelete | backends.CanOpenFile | backends.CanMove
+const caps = backends.CanList | backends.CanSearch | backends.CanPush | backends.CanDelete | backends.CanOpenFile | backends.CanMove |
+	backends.CanCopy | backends.CanTag | backends.CanListVersions
 
 func TestConformance(t *testing.T) {
 	t.Parallel()

@@ -9,7 +9,6 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
@@ -75,11 +74,7 @@ func (t *tree) move(files []file, to backends.Ref, old *file) (backends.Image, e
 			return backends.Image{}, err
 		}
 	}
-	hex, known := strings.CutPrefix(digest, "sha256:")
-	target := layout(to, hex, path.Ext(f.base))
-	if !known {
-		target = strings.Replace(target, "@"+path.Ext(f.base), path.Ext(f.base), 1)
-	}
+	target := layoutOf(to, digest, path.Ext(f.base))
 	defer t.changed(f.dir)
 	img, err := t.become(from, file{dir: path.Dir(target), base: path.Base(target), ref: to, format: f.format, info: info}, digest, old)
 	if err != nil {

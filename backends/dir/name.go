@@ -90,6 +90,16 @@ func layout(ref backends.Ref, hex, ext string) string {
 	return path.Join(backends.EscapePath(ref.Collection), backends.EscapePart(ref.Name), tag)
 }
 
+// layoutOf is layout for a file whose digest may not be known.
+func layoutOf(ref backends.Ref, digest, ext string) string {
+	hex, known := strings.CutPrefix(digest, "sha256:")
+	target := layout(ref, hex, ext)
+	if !known {
+		target = strings.TrimSuffix(target, "@"+ext) + ext
+	}
+	return target
+}
+
 // extension is the one that Push gives to a format.
 func extension(format string) string {
 	if format == "simg" {

@@ -37,6 +37,7 @@ var (
 	_ backends.Searcher    = (*client)(nil)
 	_ backends.Pusher      = (*client)(nil)
 	_ backends.Deleter     = (*client)(nil)
+	_ backends.Copier      = (*client)(nil)
 	_ backends.Sharer      = (*client)(nil)
 	_ backends.Watcher     = (*client)(nil)
 	_ backends.NameChecker = (*client)(nil)

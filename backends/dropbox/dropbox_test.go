@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const caps = backends.CanList | backends.CanSearch | backends.CanPush | backends.CanDelete | backends.CanShare | backends.CanWatch
+const caps = backends.CanList | backends.CanSearch | backends.CanPush | backends.CanDelete | backends.CanShare | backends.CanWatch | backends.CanCopy
 
 func token(context.Context, bool) (string, error) { return dropboxtest.Token, nil }
 

@@ -63,8 +63,13 @@ type client struct {
 	heads   atomic.Bool // it has answered one
 }
 
+// depot is the largest public folder of images, which needs no configuration.
+const depot = "depot.galaxyproject.org"
+
 // Type is the backend in the table of backends/all.
-var Type = backends.Type{Name: "http", Open: Open}
+var Type = backends.Type{
+	Name: "http", Open: Open, HostSchemes: []string{"https"}, Folders: true, OwnHost: func(host string) bool { return host == depot },
+}
 
 // Open is the opener.
 //

@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const everything = backends.CanList | backends.CanSearch | backends.CanPush | backends.CanDelete
+const everything = backends.CanList | backends.CanSearch | backends.CanPush | backends.CanDelete | backends.CanTag
 
 func skip() map[string]string {
 	return map[string]string{"Delete/other-tags-stay": "a library deletes an image with all its tags, so one that has others is not deleted"}

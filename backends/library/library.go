@@ -36,6 +36,7 @@ var (
 	_ backends.Searcher    = (*client)(nil)
 	_ backends.Pusher      = (*client)(nil)
 	_ backends.Deleter     = (*client)(nil)
+	_ backends.Tagger      = (*client)(nil)
 	_ backends.NameChecker = (*client)(nil)
 	_ backends.Layered     = (*client)(nil)
 

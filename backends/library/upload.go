@@ -187,12 +187,7 @@ func (p *sending) raw(ctx context.Context, id string) error {
 
 // tag gives the image its name.
 func (p *sending) tag(ctx context.Context, container, id string) error {
-	version, err := p.c.version(ctx)
-	if err != nil {
-		return err
-	}
-	escaped, err := idPath(container)
-	if err != nil {
+	if _, err := p.c.version(ctx); err != nil { // it decides how, and is remembered
 		return err
 	}
 	if _, done, err := p.allowed(ctx); err != nil || done {
@@ -203,8 +198,5 @@ func (p *sending) tag(ctx context.Context, container, id string) error {
 	}
 	p.memo.State.Sent = true
 	p.memo.Save()
-	if version.atLeast(withArchTags) {
-		return p.c.ask(ctx, http.MethodPost, tagsV2+escaped, map[string]string{"Arch": p.c.arch, "Tag": p.n.tag, "ImageID": id}, nil)
-	}
-	return p.c.ask(ctx, http.MethodPost, tagsV1+escaped, map[string]string{"Tag": p.n.tag, "ImageID": id}, nil)
+	return p.c.setTag(ctx, container, p.n.tag, id)
 }

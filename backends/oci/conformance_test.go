@@ -44,7 +44,8 @@ func TestConformance(t *testing.T) {
 		return map[string]any{"url": reg.URL, "namespace": namespace}
 	}
 	backendtest.Run(t, backendtest.Harness{
-		Caps: backends.CanList | backends.CanPush | backends.CanDelete | backends.CanMove, KeepsTime: true, KeepsFormat: true, Containers: true,
+		Caps: backends.CanList | backends.CanPush | backends.CanDelete | backends.CanMove |
+			backends.CanCopy | backends.CanTag | backends.CanUntag | backends.CanListVersions, KeepsTime: true, KeepsFormat: true, Containers: true,
 		Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
 			return backendtest.Open(t, oci.Open, hc, seeded(reg, seed))
 		},

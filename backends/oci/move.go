@@ -3,8 +3,6 @@
 package oci
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,10 +10,7 @@ import (
 	"net/http"
 	"net/url"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"github.com/sregfs/sregfs/backends"
-	"github.com/sregfs/sregfs/backends/internal/httpx"
 )
 
 // errNoMount says that the blobs would have to travel.
@@ -96,7 +91,7 @@ func (m *move) run(ctx context.Context, digest string) error {
 		return err
 	}
 	if m.to != m.from {
-		if err := m.take(ctx, top, maxDepth); err != nil {
+		if err := m.take(ctx, top); err != nil {
 			return err
 		}
 	}
@@ -141,58 +136,36 @@ func (m *move) undo(ctx context.Context, before *manifest, digest string) {
 }
 
 // take brings all that a manifest needs into the other repository.
-func (m *move) take(ctx context.Context, top manifest, depth int) error {
-	var doc struct {
-		Config    *ocispec.Descriptor  `json:"config"`
-		Layers    []ocispec.Descriptor `json:"layers"`
-		Manifests []ocispec.Descriptor `json:"manifests"`
-	}
-	if err := httpx.JSON(bytes.NewReader(top.body), &doc); err != nil {
+func (m *move) take(ctx context.Context, top manifest) error {
+	all, err := gather(top, func(digest string) (manifest, error) { return m.c.fetch(ctx, m.from, digest) })
+	if err != nil {
 		return err
 	}
-	blobs := doc.Layers
-	if doc.Config != nil {
-		blobs = append(blobs, *doc.Config)
-	}
-	for _, b := range blobs {
-		if err := m.mount(ctx, b.Digest.String()); err != nil {
+	for _, b := range all.blobs {
+		if err := m.c.mount(ctx, m.from, m.to, b.Digest.String()); err != nil {
 			return err
 		}
 	}
-	for _, d := range doc.Manifests {
-		if depth == 0 {
-			return errNoMount
-		}
-		child, err := m.c.fetch(ctx, m.from, d.Digest.String())
-		if err != nil {
-			return err
-		}
-		child.mediaType = cmp.Or(child.mediaType, d.MediaType)
-		if err := m.take(ctx, child, depth-1); err != nil {
-			return err
-		}
-		if err := m.c.putManifest(ctx, m.to, child.digest, child); err != nil {
-			return err
-		}
-	}
-	return nil
+	return m.c.putAll(ctx, m.to, all.manifests)
 }
 
 // mount makes a blob of the one repository one of the other (OCI Distribution
 // Specification, "Mounting a blob from another repository").
-func (m *move) mount(ctx context.Context, digest string) error {
+//
+// Errors: errNoMount if the registry wants the bytes.
+func (c *client) mount(ctx context.Context, from, to, digest string) error {
 	if !isDigest(digest) {
 		return errNoMount
 	}
-	if _, err := m.c.blobSize(ctx, m.to, digest); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := c.blobSize(ctx, to, digest); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	target := "/v2/" + m.to + "/blobs/uploads/?mount=" + url.QueryEscape(digest) + "&from=" + url.QueryEscape(m.from)
-	req, err := m.c.request(ctx, http.MethodPost, target, nil)
+	target := "/v2/" + to + "/blobs/uploads/?mount=" + url.QueryEscape(digest) + "&from=" + url.QueryEscape(from)
+	req, err := c.request(ctx, http.MethodPost, target, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := m.c.do(req)
+	resp, err := c.do(req)
 	if err != nil {
 		return err
 	}

@@ -33,13 +33,17 @@ import (
 )
 
 var (
-	_ backends.Backend     = (*client)(nil)
-	_ backends.Lister      = (*client)(nil)
-	_ backends.Pusher      = (*client)(nil)
-	_ backends.Deleter     = (*client)(nil)
-	_ backends.Mover       = (*client)(nil)
-	_ backends.NameChecker = (*client)(nil)
-	_ backends.Layered     = (*client)(nil)
+	_ backends.Backend       = (*client)(nil)
+	_ backends.Lister        = (*client)(nil)
+	_ backends.Pusher        = (*client)(nil)
+	_ backends.Deleter       = (*client)(nil)
+	_ backends.Mover         = (*client)(nil)
+	_ backends.Copier        = (*client)(nil)
+	_ backends.Tagger        = (*client)(nil)
+	_ backends.Untagger      = (*client)(nil)
+	_ backends.VersionLister = (*client)(nil)
+	_ backends.NameChecker   = (*client)(nil)
+	_ backends.Layered       = (*client)(nil)
 
 	_ backends.ArchiveLister = (*client)(nil)
 )
@@ -150,7 +154,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 		return nil, err
 	}
 	if p.withoutList {
-		return withoutList{c, c, c, c, c, c, c, c, c, c, c}, nil
+		return withoutList{c, c, c, c, c, c, c, c, c, c, c, c, c, c, c}, nil
 	}
 	return c, nil
 }

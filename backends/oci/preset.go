@@ -119,6 +119,10 @@ type withoutList struct {
 	backends.Pusher
 	backends.Deleter
 	backends.Mover
+	backends.Copier
+	backends.Tagger
+	backends.Untagger
+	backends.VersionLister
 	backends.NameChecker
 	backends.Layered
 	backends.ArchiveLister

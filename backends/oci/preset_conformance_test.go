@@ -63,7 +63,7 @@ func TestConformance_presets(t *testing.T) {
 				user, secret = "", ecr.Issue()
 				reg.Use(ecr.Before)
 			}
-			caps := backends.CanPush | backends.CanDelete | backends.CanMove
+			caps := backends.CanPush | backends.CanDelete | backends.CanMove | backends.CanCopy | backends.CanTag | backends.CanUntag | backends.CanListVersions
 			if typ != "nvidia" {
 				caps |= backends.CanList
 			}

@@ -174,6 +174,11 @@ func (c *client) commit(ctx context.Context, repo string, ref backends.Ref, src 
 	if size != src.Size {
 		return fmt.Errorf("%w: the registry has %d bytes of %d", backends.ErrCorrupt, size, src.Size)
 	}
+	return c.publish(ctx, repo, ref, src, memo, m)
+}
+
+// publish gives ref the manifest, of which all parts are there.
+func (c *client) publish(ctx context.Context, repo string, ref backends.Ref, src backends.Source, memo *uploads.Memo[pushState], m manifest) error {
 	unlock, err := c.commits.Lock(ctx, repo+":"+ref.Tag)
 	if err != nil {
 		return err

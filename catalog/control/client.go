@@ -261,6 +261,11 @@ func (c *Client) Inspect(ctx context.Context, uri string) (Inspection, error) {
 	return one(call[Inspection](ctx, c, "inspect", uriRequest{URI: uri}, nil))
 }
 
+// Verify is verbs.Verbs.Verify.
+func (c *Client) Verify(ctx context.Context, uri string, keys inspect.Keys, p catalog.Progress) (Inspection, error) {
+	return one(call[Inspection](ctx, c, "verify", verifyRequest{URI: uri, Keys: keys}, p))
+}
+
 // Pull is verbs.Verbs.Pull.
 func (c *Client) Pull(ctx context.Context, uri string, o verbs.PullOptions, p catalog.Progress) (verbs.Record, error) {
 	return one(call[verbs.Record](ctx, c, "pull", pullRequest{URI: uri, PullOptions: o}, p))
@@ -304,6 +309,16 @@ func (c *Client) Push(ctx context.Context, path, uri string, o verbs.PushOptions
 // Add is verbs.Verbs.Add.
 func (c *Client) Add(ctx context.Context, path, uri string, o verbs.AddOptions, p catalog.Progress) (verbs.Record, error) {
 	return one(call[verbs.Record](ctx, c, "add", fileRequest{Path: path, URI: uri, AddOptions: o}, p))
+}
+
+// Compare is verbs.Verbs.Compare.
+func (c *Client) Compare(ctx context.Context, from, to string, o verbs.CompareOptions) iter.Seq2[verbs.Difference, error] {
+	return call[verbs.Difference](ctx, c, "compare", compareRequest{From: from, To: to, CompareOptions: o}, nil)
+}
+
+// Copy is verbs.Verbs.Copy.
+func (c *Client) Copy(ctx context.Context, from, to string, o verbs.CopyOptions, p catalog.Progress) (verbs.Copied, error) {
+	return one(call[verbs.Copied](ctx, c, "copy", copyRequest{From: from, To: to, CopyOptions: o}, p))
 }
 
 // Removable is verbs.Verbs.Removable.

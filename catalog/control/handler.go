@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -72,19 +73,25 @@ func (o Options) settle(ctx context.Context) {
 
 // changing is a verb after which the tree is another.
 func (o Options) changing(v verb) verb {
-	return func(ctx context.Context, body *json.Decoder, out *frameWriter) error {
+	run := v.run
+	v.run = func(ctx context.Context, body *json.Decoder, out *frameWriter) error {
 		defer o.settle(ctx) // also after an error: part of it may be done
-		return v(ctx, body, out)
+		return run(ctx, body, out)
 	}
+	return v
 }
 
-// A verb decodes its request and does the work, telling out of items and
-// progress; what it returns ends the answer.
-type verb func(ctx context.Context, body *json.Decoder, out *frameWriter) error
+// A verb is one request that is served.
+type verb struct {
+	// run decodes the request and does the work, telling out of items and
+	// progress; what it returns ends the answer.
+	run     func(ctx context.Context, body *json.Decoder, out *frameWriter) error
+	request reflect.Type // of the request, for docs/control-api.yaml
+}
 
 // verbOf makes a verb of a function with a typed request.
 func verbOf[Req any](fn func(ctx context.Context, req Req, out *frameWriter) error) verb {
-	return func(ctx context.Context, body *json.Decoder, out *frameWriter) error {
+	return verb{request: reflect.TypeFor[Req](), run: func(ctx context.Context, body *json.Decoder, out *frameWriter) error {
 		var req Req
 		if err := body.Decode(&req); err != nil {
 			if large, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -93,7 +100,7 @@ func verbOf[Req any](fn func(ctx context.Context, req Req, out *frameWriter) err
 			return fmt.Errorf("%w: request: %v", fs.ErrInvalid, err)
 		}
 		return fn(ctx, req, out)
-	}
+	}}
 }
 
 func newMux(log *slog.Logger, all map[string]verb) http.Handler {
@@ -101,9 +108,9 @@ func newMux(log *slog.Logger, all map[string]verb) http.Handler {
 	for name, v := range all {
 		mux.Handle("POST /v1/"+name, serveVerb(log, name, v))
 	}
-	mux.Handle("/", serveVerb(log, "unknown", func(context.Context, *json.Decoder, *frameWriter) error {
+	mux.Handle("/", serveVerb(log, "unknown", verb{run: func(context.Context, *json.Decoder, *frameWriter) error {
 		return fmt.Errorf("%w: no such verb", errors.ErrUnsupported)
-	}))
+	}}))
 	// Answered by nothing but the server itself: it says that the process is alive.
 	mux.HandleFunc("POST /v1/"+pingVerb, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set(protocolHeader, strconv.Itoa(Protocol))
@@ -131,7 +138,7 @@ func serveVerb(log *slog.Logger, name string, v verb) http.Handler {
 			if umask, err := strconv.ParseUint(r.Header.Get(umaskHeader), 8, 9); err == nil {
 				ctx = verbs.WithUmask(ctx, fs.FileMode(umask))
 			}
-			err = backends.Guard(log, func() error { return v(ctx, json.NewDecoder(body), out) })
+			err = backends.Guard(log, func() error { return v.run(ctx, json.NewDecoder(body), out) })
 			// A connection that is closed with unread bytes is reset, and the answer is lost.
 			_, _ = io.CopyN(io.Discard, r.Body, MaxRequest)
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog/inspect"
 	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
@@ -45,9 +46,23 @@ type (
 		URI string `json:"uri"`
 		verbs.PullOptions
 	}
+	verifyRequest struct {
+		URI string `json:"uri"`
+		inspect.Keys
+	}
 	warmRequest struct {
 		URI string `json:"uri"`
 		verbs.WarmOptions
+	}
+	copyRequest struct {
+		From string `json:"from"`
+		To   string `json:"to"`
+		verbs.CopyOptions
+	}
+	compareRequest struct {
+		From string `json:"from"`
+		To   string `json:"to"`
+		verbs.CompareOptions
 	}
 	patternsRequest struct {
 		Patterns []string `json:"patterns"`
@@ -66,6 +81,7 @@ func allVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 	all := factVerbs(v, opts)
 	maps.Copy(all, byteVerbs(v, opts))
 	maps.Copy(all, cacheVerbs(v))
+	maps.Copy(all, versionVerbs(v, opts))
 	return all
 }
 
@@ -134,6 +150,9 @@ func byteVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 			}
 			return sendOne[verbs.Record](out)(v.Pull(ctx, r.URI, r.PullOptions, out.progress))
 		}),
+		"verify": verbOf(func(ctx context.Context, r verifyRequest, out *frameWriter) error {
+			return sendOne[verbs.Inspection](out)(v.Verify(ctx, r.URI, r.Keys, out.progress))
+		}),
 		"warm": verbOf(func(ctx context.Context, r warmRequest, out *frameWriter) error {
 			if err := checkPath(r.To, true); err != nil {
 				return err
@@ -151,6 +170,12 @@ func byteVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 				return err
 			}
 			return sendOne[verbs.Record](out)(v.Add(ctx, r.Path, r.URI, r.AddOptions, out.progress))
+		})),
+		"compare": verbOf(func(ctx context.Context, r compareRequest, out *frameWriter) error {
+			return sendAll(out, v.Compare(ctx, r.From, r.To, r.CompareOptions))
+		}),
+		"copy": opts.changing(verbOf(func(ctx context.Context, r copyRequest, out *frameWriter) error {
+			return sendOne[verbs.Copied](out)(v.Copy(ctx, r.From, r.To, r.CopyOptions, out.progress))
 		})),
 		"removable": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
 			return sendOne[verbs.Record](out)(v.Removable(ctx, r.URI))

@@ -14,13 +14,45 @@ import (
 // An error of the store counts as "not there" in what only looks: everything can be
 // asked for again.
 
-// Entry returns what is stored of ref.
+// Entry returns what is stored of ref. A version without a tag is that of the one tag of
+// which it is stored.
 func (m *Index) Entry(remote string, ref backends.Ref) (Entry, bool) {
 	v, err := m.Get(RefKey(remote, ref))
-	if err != nil {
+	if err == nil {
+		return Decode(v, ref)
+	}
+	if ref.Version == "" || ref.Tag != "" {
 		return Entry{}, false
 	}
-	return Decode(v, ref)
+	var found []Entry
+	for kv, err := range m.Scan(versionPrefix(remote, ref), nil) {
+		if e, ok := Decode(kv.Value, ref); err == nil && ok {
+			found = append(found, e)
+		}
+	}
+	if len(found) != 1 {
+		return Entry{}, false
+	}
+	return found[0], true
+}
+
+// Tags returns what is stored of each tag of one image.
+func (m *Index) Tags(remote string, ref backends.Ref) (all []Entry) {
+	prefix := appendPart(append(ListPrefix(remote, ref.Collection), KindImage), ref.Name)
+	for kv, err := range m.Scan(prefix, nil) {
+		if err != nil {
+			return all
+		}
+		tag, _, ok := cutPart(kv.Key[len(prefix):])
+		if !ok {
+			continue
+		}
+		ref.Tag, ref.Version = string(tag), ""
+		if e, ok := Decode(kv.Value, ref); ok && e.Shown() {
+			all = append(all, e)
+		}
+	}
+	return all
 }
 
 // Shown is Entry where only one thing of it counts: whether the image is listed.

@@ -16,15 +16,17 @@ import (
 //	e remote collection "i" name tag    an image
 //	e remote collection "c" child       a collection in a collection
 //	h remote collection                 when the collection was listed
-//	v remote collection name version    an image by its version
+//	v remote collection name version tag   an image by its version; no tag with a digest
 //	b key                               a blob of the cache
 //	p remote image digest origin        state of a push, see catalog/uploads
+//	y remote collection name tag        what an image was copied from, see catalog/uploads
 const (
 	kindEntry   = 'e'
 	kindHeader  = 'h'
 	kindVersion = 'v'
 	kindBlob    = 'b'
 	kindSession = 'p'
+	kindCopied  = 'y'
 
 	// KindImage and KindCollection are the kinds of entries.
 	KindImage      = 'i'
@@ -105,14 +107,24 @@ func VersionPrefix(remote string, ref backends.Ref) []byte {
 	return appendPart(appendPart(appendPart([]byte{kindVersion}, remote), ref.Collection), ref.Name)
 }
 
-// VersionKey is the key of a version of an image.
+// VersionKey is the key of a version of an image. A digest means the same bytes whatever
+// the tag; an architecture or a revision is that of the tag.
 func VersionKey(remote string, ref backends.Ref) []byte {
+	tag := ref.Tag
+	if backends.CheckDigest(ref.Version) == nil {
+		tag = ""
+	}
+	return appendPart(versionPrefix(remote, ref), tag)
+}
+
+// versionPrefix begins the keys of one version, of whatever tag.
+func versionPrefix(remote string, ref backends.Ref) []byte {
 	return appendPart(VersionPrefix(remote, ref), ref.Version)
 }
 
 // CutVersionKey reads the key of a version.
 func CutVersionKey(key []byte) (remote string, ref backends.Ref, ok bool) {
-	var parts [4]string
+	var parts [5]string
 	rest := key[1:]
 	for i := range parts {
 		var part []byte
@@ -121,7 +133,7 @@ func CutVersionKey(key []byte) (remote string, ref backends.Ref, ok bool) {
 		}
 		parts[i] = string(part)
 	}
-	return parts[0], backends.Ref{Collection: parts[1], Name: parts[2], Version: parts[3]}, len(rest) == 0
+	return parts[0], backends.Ref{Collection: parts[1], Name: parts[2], Version: parts[3], Tag: parts[4]}, len(rest) == 0
 }
 
 // RefKey is the key under which the facts of ref are stored.
@@ -186,6 +198,15 @@ func SessionPrefix() []byte { return []byte{kindSession} }
 func SessionKey(parts ...string) []byte {
 	k := SessionPrefix()
 	for _, part := range parts {
+		k = appendPart(k, part)
+	}
+	return k
+}
+
+// CopiedKey is the key of what an image was copied from.
+func CopiedKey(remote string, ref backends.Ref) []byte {
+	k := []byte{kindCopied}
+	for _, part := range []string{remote, ref.Collection, ref.Name, ref.Tag} {
 		k = appendPart(k, part)
 	}
 	return k

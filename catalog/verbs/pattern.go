@@ -23,6 +23,7 @@ type pattern struct {
 	many       bool
 	remote     string // "" means all
 	collection string // all that is meant is in it or below it
+	name       string // only images of this name, in the collection itself; "" means all
 	match      *index.Matcher
 }
 
@@ -72,6 +73,9 @@ func (v *reader) readPattern(text string) (pattern, error) {
 func (p *pattern) has(remote string, ref backends.Ref) bool {
 	if p.match != nil {
 		return p.match.Match(remote, ref)
+	}
+	if p.name != "" && (p.name != ref.Name || p.collection != ref.Collection) {
+		return false
 	}
 	return (p.remote == "" || p.remote == remote) &&
 		(p.collection == "" || p.collection == ref.Collection || index.Below(ref.Collection, p.collection))

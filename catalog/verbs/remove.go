@@ -60,6 +60,11 @@ func (v *transfers) onItsWay(remote string, ref backends.Ref) string {
 // Errors: those of Removable and Delete; fs.ErrNotExist if uri means another
 // version.
 func (v *transfers) Remove(ctx context.Context, uri, means string) (Record, error) {
+	return v.removeBy(ctx, uri, means, v.cat.Delete)
+}
+
+// removeBy is Remove with what takes the name away.
+func (v *transfers) removeBy(ctx context.Context, uri, means string, by func(context.Context, string, backends.Image) error) (Record, error) {
 	r, img, err := v.removable(ctx, uri)
 	if err != nil {
 		return Record{}, err
@@ -67,7 +72,7 @@ func (v *transfers) Remove(ctx context.Context, uri, means string) (Record, erro
 	if means != "" && img.Version != means {
 		return Record{}, catalog.Moved(r.Name, img.Ref)
 	}
-	return v.record(r.Name, img), v.cat.Delete(ctx, r.Name, img)
+	return v.record(r.Name, img), by(ctx, r.Name, img)
 }
 
 // named returns what uri names at the registry now, for a verb that changes

@@ -202,7 +202,9 @@ func (v *resolver) resolveScheme(uri string, u backends.URI) (catalog.Remote, ba
 		return r, u.Ref, nil
 	}
 	hosted, takesHost := v.hostType(u.Remote)
-	if at, ok := hostAfter(uri, u.Remote, hosted); ok {
+	if at, ok := hostAfter(uri, u.Remote, hosted); ok && hosted.Folders && !named {
+		return v.inFolder(u.Remote, hosted, at)
+	} else if ok {
 		there, err := v.remoteAt(u.Remote, at)
 		if err == nil || !hosted.DottedNames || !named || strings.Contains(at.Host, ":") {
 			return there, at.Ref, err
@@ -271,6 +273,38 @@ func (v *resolver) remoteAt(scheme string, at backends.URI) (catalog.Remote, err
 	}
 	return catalog.Remote{}, backends.NotFound("%s://%s is on the host %q, and no remote has it%s (type: sreg remote add %s)",
 		scheme, at, at.Host, why, v.toAdd(scheme, at.Host))
+}
+
+// inFolder returns the remote of a type with Folders that has a file, and its name there:
+// the configured one whose address is the longest, else the host if it is known to be one.
+func (v *resolver) inFolder(scheme string, t backends.Type, at backends.URI) (best catalog.Remote, ref backends.Ref, err error) {
+	if ref = at.Ref; at.Bare {
+		ref.Collection = ""
+	}
+	folder := func(path string) string { return strings.ReplaceAll("/"+strings.Trim(path, "/")+"/", "//", "/") }
+	longest, within := 0, ""
+	for _, r := range v.cat.Remotes() {
+		address, err := url.Parse(r.URL)
+		if err != nil || r.Type != t.Name || !strings.EqualFold(address.Host, at.Host) {
+			continue
+		}
+		base := folder(address.Path)
+		if rest, ok := strings.CutPrefix(folder(ref.Collection), base); ok && len(base) > longest {
+			best, longest, within = r, len(base), strings.Trim(rest, "/")
+		}
+	}
+	if longest > 0 {
+		ref.Collection = within
+		return best, ref, nil
+	}
+	if known, _, ok := v.types.At(at.Host); ok && known.Name == t.Name {
+		r, why, ok := v.hostItself(at.Host)
+		if ok {
+			return r, ref, nil
+		}
+		return r, ref, backends.NotFound("%s://%s%s", scheme, at, why)
+	}
+	return best, ref, backends.NotFound("%s://%s is on the host %q, and no remote has its folder (type: sreg remote add %s)", scheme, at, at.Host, v.toAdd(scheme, at.Host))
 }
 
 // toAdd returns the arguments of "sreg remote add" for a host that follows a scheme, or

@@ -164,6 +164,7 @@ func (s *Server) route(name string) (route, bool) {
 		"files/list_folder/longpoll":               (*call).longpoll,
 		"files/get_metadata":                       (*call).getMetadata,
 		"files/delete_v2":                          (*call).delete,
+		"files/copy_v2":                            (*call).copy,
 		"files/create_folder_v2":                   (*call).createFolder,
 		"files/restore":                            (*call).restore,
 		"files/search_v2":                          (*call).search,

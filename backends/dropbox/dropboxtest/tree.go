@@ -270,6 +270,44 @@ func (c *call) delete() (any, *failure) {
 	return map[string]any{"metadata": c.metadata(n, true)}, nil
 }
 
+func (c *call) copy() (any, *failure) {
+	var arg struct {
+		FromPath               string `json:"from_path"`
+		ToPath                 string `json:"to_path"`
+		AllowSharedFolder      bool   `json:"allow_shared_folder"` // has no effect
+		Autorename             bool
+		AllowOwnershipTransfer bool `json:"allow_ownership_transfer"` // of moves
+	}
+	if fail := c.decode(&arg); fail != nil {
+		return nil, fail
+	}
+	if arg.Autorename || strings.HasPrefix(arg.FromPath, "rev:") {
+		return nil, bad("copy of %q, autorename %v", arg.FromPath, arg.Autorename)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	from, fail := c.lookup(arg.FromPath)
+	if fail != nil {
+		return nil, &failure{fail.status, strings.ReplaceAll(fail.body, `"path"`, `"from_lookup"`)}
+	}
+	if from.folder {
+		return nil, bad("this fake copies no folders")
+	}
+	if fail := c.checkNew(arg.ToPath); fail != nil {
+		return nil, &failure{fail.status, strings.ReplaceAll(fail.body, `"path"`, `"to"`)}
+	}
+	if n := c.nodes[lower(arg.ToPath)]; n != nil {
+		if n.folder {
+			return nil, refuse("to/conflict/folder")
+		}
+		return nil, refuse("to/conflict/file")
+	}
+	n := *from
+	n.path, n.modified = arg.ToPath, time.Now()
+	c.store(&n)
+	return map[string]any{"metadata": c.metadata(&n, true)}, nil
+}
+
 func (c *call) createFolder() (any, *failure) {
 	var arg struct {
 		Path       string

@@ -29,18 +29,7 @@ func Change(in Inputs, edit func(text []byte) ([]byte, error), check func(Settin
 	if isNull(path) {
 		return path, fmt.Errorf("%w: %s keeps nothing: say --config FILE", fs.ErrInvalid, path)
 	}
-	// A file that is a link, into somebody's collection of settings, say, stays one.
-	real, err := filepath.EvalSymlinks(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		real = path
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return path, err
-		}
-	case err != nil:
-		return path, err
-	}
-	unlock, err := lockDir(filepath.Dir(real))
+	real, unlock, err := lockFile(path)
 	if err != nil {
 		return path, err
 	}
@@ -76,6 +65,24 @@ func loadText(path string, text []byte, in Inputs) (Settings, error) {
 		return s, err
 	}
 	return s, s.load(flags, f, in)
+}
+
+// lockFile returns the name under which a file that may not be there yet is replaced,
+// and keeps two of us from doing that at once. A file that is a link, into somebody's
+// collection of settings, say, stays one.
+func lockFile(path string) (real string, unlock func(), err error) {
+	real, err = filepath.EvalSymlinks(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		real = path
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return "", nil, err
+		}
+	case err != nil:
+		return "", nil, err
+	}
+	unlock, err = lockDir(filepath.Dir(real))
+	return real, unlock, err
 }
 
 // lockDir keeps two of us from editing at once, where the filesystem can: on

@@ -195,8 +195,14 @@ func (s *Settings) setPaths(in Inputs) error {
 	if s.CacheDir == "" || s.Storage == "" {
 		return errors.New("there is no home directory: set HOME, or SREGFS_CACHE_DIR, SREGFS_HOME and SREGISTRY_STORAGE")
 	}
-	for _, p := range []*string{&s.Home, &s.Storage, &s.CacheDir, &s.LogFile} {
+	if s.ImageList == "" {
+		s.ImageList = xdg(in, "XDG_CONFIG_HOME", ".config", filepath.Join("sregfs", "images.txt"))
+	}
+	for _, p := range []*string{&s.Home, &s.Storage, &s.CacheDir, &s.ImageList, &s.LogFile} {
 		*p = expand(*p, in.Home, in.Dir)
+	}
+	if strings.ContainsRune(s.Runtime, '/') { // else it is looked for on the PATH
+		s.Runtime = expand(s.Runtime, in.Home, in.Dir)
 	}
 	for i, p := range s.CacheShared {
 		s.CacheShared[i] = expand(p, in.Home, in.Dir)

@@ -43,6 +43,8 @@ type Settings struct {
 	UID, GID       int // -1 means who mounts
 	Umask          int // bits that the modes in the mount have not
 	LogFile        string
+	ImageList      string // URLs whose names other programs look up; see package toolnames
+	Runtime        string // the program that runs images; "" looks for one
 
 	Hosts    Hosts    // services that need no table of their own
 	Remotes  []Remote // in the order of their names, "local" among them
@@ -82,6 +84,8 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 		fs.Lookup(name).DefValue = "" // it is said in words
 	}
 	fs.Var(octal{&s.Umask}, "umask", "permissions that nobody has in the mount, in octal: 027 keeps all but --gid out of it, with --allow-other")
+	fs.StringVar(&s.ImageList, "image-list", "", "`file` with URLs of images, one a line, whose file names .nextflow and .snakemake in the mount know (default ~/.config/sregfs/images.txt)")
+	fs.StringVar(&s.Runtime, "runtime", "", "the `program` that runs images for sreg run, exec, shell and build (default apptainer or singularity on the PATH)")
 	fs.StringVar(&s.LogFile, "log-file", "", "`file` for the log in the background (default sregfs.log in the state directory)")
 }
 

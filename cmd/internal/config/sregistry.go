@@ -3,12 +3,10 @@
 package config
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -17,8 +15,8 @@ import (
 )
 
 // The sregistry client (singularityhub/sregistry-cli) looks for NAME in the
-// environment, then in the object of its backend in a JSON file. We read both
-// and write neither.
+// environment, then in the object of its backend in a JSON file. We read both;
+// ChangeSregistry writes the file, as "sreg backend" is told to.
 
 // clientName reads the name of a backend as sregistry does.
 func clientName(s string) string {
@@ -67,11 +65,7 @@ func checkLegacy(path string) (warning string, err error) {
 // client makes it when it first has something to write.
 func readSregistry(in Inputs) (sregistrySettings, error) {
 	s := sregistrySettings{values: map[string]map[string]string{}}
-	path := in.Getenv("SREGISTRY_CLIENT_SECRETS")
-	named := path != ""
-	if !named {
-		path = filepath.Join(in.Home, ".sregistry")
-	}
+	path, named := SregistryFile(in), in.Getenv("SREGISTRY_CLIENT_SECRETS") != ""
 	text, err := backends.ReadRegular(path, 0, maxFile)
 	switch {
 	case err != nil && named && !errors.Is(err, fs.ErrNotExist):
@@ -83,11 +77,11 @@ func readSregistry(in Inputs) (sregistrySettings, error) {
 		return s, err
 	}
 	s.path = path
-	var top map[string]any
-	if err := json.Unmarshal(text, &top); err != nil {
-		return s, fmt.Errorf("%s: %v", path, err)
+	top, err := parseSregistry(path, text)
+	if err != nil {
+		return s, err
 	}
-	s.active, _ = top["SREGISTRY_CLIENT"].(string)
+	s.active, _ = top[Active].(string)
 	for client, v := range top {
 		table, ok := v.(map[string]any)
 		if !ok {

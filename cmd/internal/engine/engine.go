@@ -21,6 +21,7 @@ import (
 	"github.com/sregfs/sregfs/catalog/badger"
 	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/inspect"
+	"github.com/sregfs/sregfs/catalog/toolnames"
 	"github.com/sregfs/sregfs/catalog/uploads"
 	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/config"
@@ -81,6 +82,11 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	e.Uploads = uploads.New(e.Catalog, o.Log)
 	e.Verbs = verbs.New(e.Catalog, e.Uploads, verbs.Options{Types: o.Types, Default: o.Settings.Default, Version: version.String(), Log: o.Log})
 	return e, nil
+}
+
+// Names finds the images that the file names of other programs mean.
+func (e *Engine) Names() *toolnames.Names {
+	return toolnames.New(e.Catalog, e.Verbs, toolnames.Options{Types: e.opts.Types, List: e.opts.Settings.ImageList, Log: e.opts.Log})
 }
 
 // Close ends the catalogue, which waits for uploads until ctx ends, and gives

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -97,5 +98,20 @@ func Report(w io.Writer, name string, err error) int {
 // line joins the lines of a joined error. Anything else that would move the
 // cursor is escaped.
 func line(err error) string {
-	return backends.Printable(strings.Join(strings.Split(err.Error(), "\n"), "; "))
+	return backends.Printable(strings.Join(strings.Split(Text(err), "\n"), "; "))
 }
+
+// Text is what an error says to a person: see Plain.
+func Text(err error) string { return Plain(err.Error()) }
+
+// besideThePoint are the texts of the sentinels that say an error's kind in words that fit a
+// file and nothing else.
+var besideThePoint = regexp.MustCompile(`(^|: |; |\n)(?:(?:` + strings.Join([]string{
+	regexp.QuoteMeta(fs.ErrNotExist.Error()), regexp.QuoteMeta(fs.ErrExist.Error()),
+	regexp.QuoteMeta(fs.ErrInvalid.Error()), regexp.QuoteMeta(errors.ErrUnsupported.Error()),
+}, "|") + `): )+`)
+
+// Plain is the text of an error without the sentinel that stands before what it is about:
+// "file does not exist: no remote is named lab" says the second half. A sentinel that is all
+// there is, or the end, stays.
+func Plain(text string) string { return besideThePoint.ReplaceAllString(text, "$1") }

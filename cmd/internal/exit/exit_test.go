@@ -88,6 +88,9 @@ func TestReport(t *testing.T) {
 		{context.Canceled, "sreg: context canceled\n", Failed},
 		{WithCode(Interrupted, context.Canceled), "", Interrupted},
 		{errors.Join(errors.New("one"), fs.ErrNotExist), "sreg: one; file does not exist\n", NotFound},
+		{&backends.Error{Op: "stat", Remote: "lab", Err: fmt.Errorf("%w: manifest unknown", fs.ErrNotExist)}, "sreg: stat lab://: manifest unknown\n", NotFound},
+		{fmt.Errorf("%w: %w: no tag", fs.ErrInvalid, errors.ErrUnsupported), "sreg: no tag\n", Usage},
+		{fmt.Errorf("open x: %w", fs.ErrNotExist), "sreg: open x: file does not exist\n", NotFound},
 		{errors.New("evil \x1b[2J"), "sreg: evil \\x1b[2J\n", Failed},
 	} {
 		var b bytes.Buffer

@@ -13,12 +13,17 @@ import (
 // It is for one goroutine at a time, like what it writes to.
 type Output struct {
 	*os.File
+	Colours bool // whether it is a terminal that shows colours, and they are wanted
+
 	used bool
 	err  error
 }
 
 // NewOutput returns an output to f.
 func NewOutput(f *os.File) *Output { return &Output{File: f} }
+
+// Coloured reports Colours, of an io.Writer that may be another.
+func (o *Output) Coloured() bool { return o.Colours }
 
 // Write implements io.Writer.
 func (o *Output) Write(p []byte) (int, error) {

@@ -14,6 +14,7 @@
 //	                           long its first layer has more than it says
 //	internet HOST[:PORT]…      let the registry be found at these hosts, through a proxy,
 //	                           by the programs that follow
+//	internet-web HOST...       let the web server be found at these hosts there
 //	registry-refuse            let it answer 403 to everything but reading
 //	registry-stop              let it answer 502 to everything
 //	registry-hold              let it stop in the middle of every download
@@ -49,6 +50,9 @@
 //	ecr-token [unknown]        let ECR take another token only, which the credential
 //	                           helper has, unless it is to stay unknown to it
 //	ecr-create REPOSITORY      make a repository, as "aws ecr create-repository"
+//	keyserver [other] FILE…    start a key server with the keys of the files; $KEYSERVER is
+//	                           its URL. With other it has them for every question
+//	new-key FILE               write the public key of somebody unknown
 //	notify-socket              be systemd for the programs that follow
 //	notified TEXT              wait until one has told it TEXT
 //	impostor                   hold the state directory, and answer sreg with nonsense
@@ -59,7 +63,8 @@
 //	hangup                     send SIGHUP to whoever holds it
 //	terminate                  send SIGTERM to whoever holds it
 //
-// and the condition [fuse]. In each script $IMAGE is a whole SIF file of 2 MB,
+// and the condition [fuse]. In each script $IMAGE is a whole SIF file of 2 MB, $SIGNER
+// the public key of who has signed it,
 // the state, the cache and the local store are in $WORK, and there is no
 // configuration. Mounts that a script leaves are taken away.
 package scripttest
@@ -126,6 +131,7 @@ type script struct {
 	registry *ocitest.Registry
 	dropbox  *dropboxtest.Server
 	web      *webtest.Server
+	internet *ocitest.Internet
 	hub      *hubtest.Server
 	library  *librarytest.Server
 	service  service
@@ -145,6 +151,7 @@ func (s *script) params(file string) testscript.Params {
 			"registry":        s.startRegistry,
 			"registry-image":  s.pushContainer,
 			"internet":        s.startInternet,
+			"internet-web":    s.serveWeb,
 			"registry-refuse": func(*testscript.TestScript, bool, []string) { s.registry.Use(refuse) },
 			"registry-stop":   func(*testscript.TestScript, bool, []string) { s.registry.Stop() },
 			"registry-hold":   s.holdRegistry,
@@ -168,6 +175,8 @@ func (s *script) params(file string) testscript.Params {
 			"service-limit":   s.limitService,
 			"ecr-token":       s.renewToken,
 			"ecr-create":      func(_ *testscript.TestScript, _ bool, args []string) { s.service.ecr.Create(args[0]) },
+			"keyserver":       s.startKeyServer,
+			"new-key":         newKey,
 			"notify-socket":   s.notifySocket,
 			"notified":        s.notified,
 			"impostor":        s.impostor,
@@ -190,7 +199,7 @@ func (s *script) setup(env *testscript.Env) error {
 		}
 	}
 	env.Vars = append(env.Vars,
-		"HOME="+home, "IMAGE="+s.image, "MNT="+mnt, "LC_ALL=C", "TZ=UTC",
+		"HOME="+home, "IMAGE="+s.image, "SIGNER="+signer(s.image), "MNT="+mnt, "LC_ALL=C", "TZ=UTC",
 		"SREGFS_HOME="+filepath.Join(env.WorkDir, "state"),
 		"SREGFS_CACHE_DIR="+filepath.Join(env.WorkDir, "cache"),
 		"SREGISTRY_STORAGE="+filepath.Join(env.WorkDir, "images"),

@@ -23,11 +23,11 @@ func (s *script) startRegistry(ts *testscript.TestScript, _ bool, args []string)
 }
 
 func (s *script) startInternet(ts *testscript.TestScript, _ bool, hosts []string) {
-	internet := ocitest.StartInternet(s.t)
+	s.internet = ocitest.StartInternet(s.t)
 	for _, host := range hosts {
-		internet.ServeRegistry(host, s.registry)
+		s.internet.ServeRegistry(host, s.registry)
 	}
-	for _, text := range internet.Env() {
+	for _, text := range s.internet.Env() {
 		name, value, _ := strings.Cut(text, "=")
 		ts.Setenv(name, value)
 	}

@@ -4,6 +4,8 @@ package scripttest
 
 import (
 	"crypto/rand"
+	"net/http/httputil"
+	"net/url"
 	"slices"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -20,6 +22,14 @@ func (s *script) startWeb(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("WEB", s.web.URL)
 	ts.Setenv("WEB_ROOT", s.web.Root)
 	ts.Setenv("WEB_LOG", s.web.Log)
+}
+
+func (s *script) serveWeb(ts *testscript.TestScript, _ bool, hosts []string) {
+	at, err := url.Parse(s.web.URL)
+	ts.Check(err)
+	for _, host := range hosts {
+		s.internet.Serve(host, &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(at) }})
+	}
 }
 
 func (s *script) webExpire(*testscript.TestScript, bool, []string) { s.web.Login("me", rand.Text()) }

@@ -3,8 +3,13 @@
 package sreg
 
 import (
+	"errors"
+	"io/fs"
+	"os"
+
 	"github.com/spf13/cobra"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/catalog/verbs"
@@ -20,8 +25,17 @@ func fileAndURI(cmd *cobra.Command, args []string, name string) (path, uri strin
 	default:
 		return "", "", usagef("usage: %s", cmd.UseLine())
 	}
-	path, err = existingFile(path)
+	given := path
+	if path, err = existingFile(path); errors.Is(err, fs.ErrNotExist) && name == "" && isFile(uri) {
+		return "", "", usagef("the file comes first: %s %s %s", cmd.CommandPath(), uri, given)
+	}
 	return path, uri, err
+}
+
+// isFile reports whether an argument is the name of a file.
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
 }
 
 // publish has send take an image file to a registry, and prints what became of it.
@@ -32,9 +46,9 @@ func (a *app) publish(cmd *cobra.Command, args []string, name string,
 		return err
 	}
 	return a.with(cmd.Context(), func(c *control.Client) error {
-		progress, end := a.bar(uri)
+		progress, end := a.transfer(transfer{done: "pushed", what: uri, kept: "nothing was published as " + uri})
 		r, err := send(c, path, uri, progress)
-		end()
+		end(cmd.Context(), err)
 		if err != nil {
 			return err
 		}
@@ -53,6 +67,9 @@ filesystem can. With --move the file is moved. A URI of another remote pushes.`,
 		Example: "  sreg add hello.sif vsoch/hello:2.0",
 		Args:    needArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if move && cmd.Flags().Changed("copy") {
+				return usagef("add: --copy or --move, not both")
+			}
 			return a.publish(cmd, args, name, func(c *control.Client, path, uri string, p catalog.Progress) (verbs.Record, error) {
 				return c.Add(cmd.Context(), path, uri, verbs.AddOptions{Move: move, Force: force}, p)
 			})
@@ -60,12 +77,13 @@ filesystem can. With --move the file is moved. A URI of another remote pushes.`,
 	}
 	cmd.Flags().StringVar(&name, "name", "", "the `URI`, as sregistry takes it")
 	cmd.Flags().BoolVar(&move, "move", false, "move the file instead of copying it")
+	cmd.Flags().Bool("copy", true, "copy it, as sregistry takes it; --move does not")
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "replace the tag if it is taken")
 	return cmd
 }
 
 func (a *app) pushCmd() *cobra.Command {
-	var name string
+	var name, tag string
 	var force bool
 	cmd := &cobra.Command{
 		Use:     "push FILE URI",
@@ -75,11 +93,29 @@ func (a *app) pushCmd() *cobra.Command {
 		Args:    needArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.publish(cmd, args, name, func(c *control.Client, path, uri string, p catalog.Progress) (verbs.Record, error) {
+				uri, err := tagged(uri, tag)
+				if err != nil {
+					return verbs.Record{}, err
+				}
 				return c.Push(cmd.Context(), path, uri, verbs.PushOptions{Force: force}, p)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "the `URI`, as sregistry takes it")
+	cmd.Flags().StringVar(&tag, "tag", "", "the `tag`, whatever the URI says")
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "replace the tag if it is taken")
 	return cmd
+}
+
+// tagged returns a URI with another tag; "" leaves it as it is.
+func tagged(uri, tag string) (string, error) {
+	if tag == "" {
+		return uri, nil
+	}
+	u, err := backends.ParseURI(uri)
+	if err != nil {
+		return "", err
+	}
+	u.Ref.Tag = tag
+	return u.String(), nil
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"text/template"
 
 	"github.com/spf13/pflag"
 
@@ -27,6 +28,7 @@ type app struct {
 	out    io.Writer
 	err    io.Writer
 	getenv func(string) string
+	line   []string // the command line, without the name of the program
 
 	// The global flags.
 	config       string
@@ -34,43 +36,23 @@ type app struct {
 	settings     config.Settings
 	settingFlags *pflag.FlagSet
 	format       format
+	encoding     encoding           // of the data, where format is asJSON
+	template     *template.Template // what --format says, where encoding is inTemplate
+	layout       string             // --format
+	sort         string
+	limit        int // of a list; 0 for all
 	quiet, debug bool
+	plain        bool // no colours
 
+	watching   bool          // Ctrl-C is how it is meant to end
+	operands   []string      // of the command
+	nothing    string        // what to say of a list of nothing
 	warns      bool          // print the warnings about the configuration, once
 	lines      *bufio.Reader // of in, once a question was asked
 	mount      string        // where the running mount is, "" if none; set by with
 	mountNames fsys.Names    // how names are spelled there
 	state      string        // the state directory; set by with
 }
-
-// A format is how the answer is printed.
-type format string
-
-const (
-	asText format = "text"
-	asJSON format = "json"
-)
-
-// Set implements pflag.Value.
-func (f *format) Set(s string) error {
-	switch v := format(s); v {
-	case asText, asJSON:
-		*f = v
-		return nil
-	}
-	return errors.New("must be text or json")
-}
-
-// String implements pflag.Value.
-func (f *format) String() string {
-	if *f == "" {
-		return string(asText)
-	}
-	return string(*f)
-}
-
-// Type implements pflag.Value.
-func (f *format) Type() string { return "format" }
 
 // with calls fn with a client of the running mount; without a mount, of a catalogue in
 // this process.
@@ -90,6 +72,9 @@ func (a *app) with(ctx context.Context, fn func(*control.Client) error) error {
 		}
 		a.mount, a.mountNames, a.state = s.Mount, fsys.Names(s.Names), o.State
 		err = fn(s.Client)
+		if err != nil && ctx.Err() == nil {
+			err = a.withKnownTags(ctx, s.Client, err)
+		}
 		again := err != nil && (s.Held() || errors.Is(err, control.ErrUnheard)) && try < 3
 		if closeErr := s.Close(ctx); !again {
 			return errors.Join(err, closeErr)

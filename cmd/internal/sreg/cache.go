@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -39,8 +38,7 @@ const cacheNames = `Images are named by a URI, a pattern with * ? [, a collectio
 the digest that "sreg cache ls" shows.`
 
 func (a *app) cacheListCmd() *cobra.Command {
-	order := cacheOrder("used")
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use:     "ls [URI...]",
 		Aliases: []string{"list"},
 		Short:   "List what is in the cache, and what is pinned",
@@ -54,19 +52,11 @@ open, requests, used, verified, refused, error}; sizes are in bytes.`,
 		ValidArgsFunction: a.completeImages,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {
-				all, err := cached(cmd.Context(), c, args)
-				order.sort(all)
-				if a.format == asJSON {
-					err = firstError(a.printJSON(all), err)
-				} else {
-					err = firstError(printCached(a.out, all), err)
-				}
-				return err
+				a.nothing = "the cache is empty"
+				return printAll(a, c.Cached(cmd.Context(), args), cachedColumns()...)
 			})
 		},
 	}
-	cmd.Flags().Var(&order, "sort", "`used|size|name|state`")
-	return cmd
 }
 
 // cached returns the images that match the patterns; with an error, those until then.
@@ -83,55 +73,27 @@ func cached(ctx context.Context, c *control.Client, patterns []string) ([]verbs.
 
 func firstError(errs ...error) error { return cmp.Or(errs...) }
 
-// A cacheOrder is a flag: by what a list is sorted.
-type cacheOrder string
-
-// Set implements pflag.Value.
-func (o *cacheOrder) Set(s string) error {
-	if !slices.Contains([]string{"used", "size", "name", "state"}, s) {
-		return fmt.Errorf("must be used, size, name or state")
+func cachedColumns() []column[verbs.Cached] {
+	type blob = verbs.Cached
+	return []column[blob]{
+		{"STATE", cachedState, nil},
+		{"SIZE", func(b blob) string { return size(b.Size) }, func(b blob) any { return b.Size }},
+		{"HERE", func(b blob) string { return percent(b.Have, b.Size) }, func(b blob) any { return b.Have }},
+		{"USED", func(b blob) string { return moment(b.Used) }, func(b blob) any { return b.Used }},
+		{"IMAGE", cachedNames, func(b blob) any { return cachedName(b) }},
 	}
-	*o = cacheOrder(s)
-	return nil
 }
 
-// String implements pflag.Value.
-func (o *cacheOrder) String() string { return string(*o) }
-
-// Type implements pflag.Value.
-func (o *cacheOrder) Type() string { return "order" }
-
-// sort sorts a list that is in the order of its last use.
-func (o *cacheOrder) sort(all []verbs.Cached) {
-	slices.SortStableFunc(all, func(a, b verbs.Cached) int {
-		switch *o {
-		case "size":
-			return cmp.Compare(b.OnDisk, a.OnDisk)
-		case "name":
-			return cmp.Compare(cachedName(a), cachedName(b))
-		case "state":
-			return cmp.Compare(a.State, b.State)
-		}
-		return 0
-	})
-}
-
-func printCached(w io.Writer, all []verbs.Cached) error {
-	t := newTable(w, "STATE", "SIZE", "HERE", "USED", "IMAGE")
-	for _, b := range all {
-		t.row(cachedState(b), size(b.Size), percent(b.Have, b.Size), moment(b.Used), cachedName(b))
-		var more []string
-		if len(b.URIs) > 1 {
-			more = b.URIs[1:]
-		}
-		if b.Error != "" {
-			more = append(more[:len(more):len(more)], "("+b.Error+")")
-		}
-		for _, line := range more {
-			t.row(" ", " ", " ", " ", line)
-		}
+// cachedNames are all names of a blob, and what is wrong with it: a line for each.
+func cachedNames(b verbs.Cached) string {
+	lines := []string{cachedName(b)}
+	if len(b.URIs) > 1 {
+		lines = append(lines, b.URIs[1:]...)
 	}
-	return t.flush()
+	if b.Error != "" {
+		lines = append(lines, "("+b.Error+")")
+	}
+	return strings.Join(lines, lineBreak)
 }
 
 // cachedState describes a blob in a word or two.

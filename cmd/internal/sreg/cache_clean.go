@@ -15,6 +15,7 @@ import (
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/catalog/verbs"
+	"github.com/sregfs/sregfs/cmd/internal/exit"
 	"github.com/sregfs/sregfs/cmd/internal/term"
 )
 
@@ -184,7 +185,7 @@ func (k *cacheClean) remove(ctx context.Context, c *control.Client, b cleanResul
 	if !k.dryRun {
 		var err error
 		if freed, err = c.RemoveCached(ctx, b.Key); errors.Is(err, cache.ErrInUse) {
-			b.Why = err.Error()
+			b.Why = exit.Text(err)
 			k.result.Kept = append(k.result.Kept, b)
 			return nil
 		}

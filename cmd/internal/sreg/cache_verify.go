@@ -109,31 +109,29 @@ func verdictOf(b verbs.Cached, err error) verifyResult {
 	}
 	switch {
 	case errors.Is(err, backends.ErrCorrupt):
-		r.State, r.Error = "damaged", err.Error()
+		r.State, r.Error = "damaged", exit.Text(err)
 	case err != nil:
-		r.State, r.Error = "unreadable", err.Error()
+		r.State, r.Error = "unreadable", exit.Text(err)
 	}
 	return r
 }
 
 func (a *app) printChecked(results []verifyResult, others int) error {
-	if a.format == asJSON {
-		return a.printJSON(results)
+	type result = verifyResult
+	a.nothing = "there is nothing whole in the cache"
+	err := printAll(a, allOf(results),
+		column[result]{"STATE", func(r result) string { return r.State }, nil},
+		column[result]{"SIZE", func(r result) string { return size(r.Size) }, func(r result) any { return r.Size }},
+		column[result]{"IMAGE", func(r result) string { return cachedName(verbs.Cached{Key: r.Key, URIs: r.URIs}) }, nil},
+		column[result]{"ERROR", func(r result) string { return r.Error }, nil})
+	if err != nil || a.format == asJSON || len(results) == 0 {
+		return err
 	}
-	t := newTable(a.out)
 	damaged := 0
 	for _, r := range results {
-		name := shortKey(r.Key)
-		if len(r.URIs) > 0 {
-			name = r.URIs[0]
-		}
-		t.row(r.State, size(r.Size), name, r.Error)
 		if r.State != "ok" {
 			damaged++
 		}
-	}
-	if err := t.flush(); err != nil {
-		return err
 	}
 	text := fmt.Sprintf("%d of %d are as they should be", len(results)-damaged, len(results))
 	if others > 0 {

@@ -124,18 +124,18 @@ func (a *app) onlyInMount(ctx context.Context, o engine.Options, name string, ca
 }
 
 func (a *app) printSteps(steps []step) error {
-	if a.format == asJSON {
-		return a.printJSON(steps)
+	return printAll(a, allOf(steps),
+		column[step]{"STEP", func(s step) string { return s.Step }, nil},
+		column[step]{"RESULT", func(s step) string { return s.Result }, nil},
+		column[step]{"DETAIL", step.advice, nil})
+}
+
+// advice is the detail of a step, and what to do.
+func (s step) advice() string {
+	if s.Remedy == "" {
+		return s.Detail
 	}
-	t := newTable(a.out)
-	for _, s := range steps {
-		detail := s.Detail
-		if s.Remedy != "" {
-			detail += ": " + s.Remedy
-		}
-		t.row(s.Step, s.Result, detail)
-	}
-	return t.flush()
+	return s.Detail + ": " + s.Remedy
 }
 
 // steps runs all steps. After a failure, those that depend on the failed one are skipped.
@@ -148,7 +148,7 @@ func (p *probe) steps(ctx context.Context, o engine.Options, ref backends.Ref) [
 	err = p.checkLogin(ctx, o)
 	login := p.outcome("login", loginSource(o, p.remote), err)
 	if errors.Is(err, errLoginUnchecked) {
-		login, err = step{Step: "login", Result: resultNo, Detail: err.Error()}, nil
+		login, err = step{Step: "login", Result: resultNo, Detail: exit.Text(err)}, nil
 	}
 	if err != nil {
 		return []step{reach, login, skipped("list"), skipped("read"), p.push()}
@@ -168,7 +168,7 @@ func (p *probe) outcome(name, detail string, err error) step {
 	if err == nil {
 		return step{Step: name, Result: resultOK, Detail: detail}
 	}
-	return step{Step: name, Result: resultFailed, Detail: backends.Redact(err.Error()), Remedy: remedy(p.remote, name, err), err: err}
+	return step{Step: name, Result: resultFailed, Detail: backends.Redact(exit.Text(err)), Remedy: remedy(p.remote, name, err), err: err}
 }
 
 // remedy says what to do about an error; "" if its text already does. Its order matters:
@@ -262,7 +262,7 @@ func (p *probe) push() step {
 		s.err = fmt.Errorf("%w: the address redirects to %s, and pushes follow no redirect", backends.ErrUnavailable, p.movedTo)
 		s.Result, s.Detail, s.Remedy = resultFailed, s.err.Error(), "set url = \""+p.movedTo+"\" if that is right"
 	case unwritable != nil:
-		s.Detail = unwritable.Error()
+		s.Detail = exit.Text(unwritable)
 	default:
 		s.Result, s.Detail = resultOK, "the configuration allows it (not tried)"
 	}

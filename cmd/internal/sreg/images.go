@@ -3,6 +3,8 @@
 package sreg
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/catalog/control"
@@ -14,7 +16,7 @@ func (a *app) imagesCmd() *cobra.Command {
 	var refresh bool
 	cmd := &cobra.Command{
 		Use:     "images [QUERY]",
-		Aliases: []string{"ls"},
+		Aliases: []string{"ls", "list"},
 		Short:   "List the images that are known",
 		Long: `List the images that are known, on every remote. What registries have listed
 before is shown at once, also offline; --refresh asks them all, down to every
@@ -29,6 +31,7 @@ in bytes, -1 if it is not known yet.`,
 		Args: needArgs(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {
+				a.nothing = nothingKnown(first(args))
 				list := c.ImagesBrief
 				if a.format == asJSON {
 					list = c.Images
@@ -53,12 +56,21 @@ found is printed, and the exit code tells.`,
 		Args: needArgs(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {
+				a.nothing = fmt.Sprintf("no registry has an image that matches %q", first(args))
 				return a.printRecords(c.Search(cmd.Context(), first(args), remote))
 			})
 		},
 	}
 	cmd.Flags().StringVar(&remote, "in", "", "ask only one `remote`")
 	return cmd
+}
+
+// nothingKnown is what is said of no images.
+func nothingKnown(query string) string {
+	if query == "" {
+		return `no image is known yet: "sreg images --refresh" asks the registries for all they have`
+	}
+	return fmt.Sprintf(`no image that is known matches %[1]q: "sreg search %[1]s" asks the registries`, query)
 }
 
 func first(args []string) string {

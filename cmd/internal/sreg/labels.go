@@ -29,12 +29,13 @@ With -o json: an array of {key, value, uri}.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&key, "key", "", "only labels of this `name`")
-	cmd.Flags().StringVar(&value, "value", "", "only labels that say this `text`")
+	cmd.Flags().StringVarP(&key, "key", "k", "", "only labels of this `name`")
+	cmd.Flags().StringVarP(&value, "value", "v", "", "only labels that say this `text`")
 	return cmd
 }
 
 func (a *app) printLabels(labels iter.Seq2[verbs.Label, error]) error {
+	a.nothing = "no such label is known: an image's own labels are, once it is on this machine"
 	return printAll(a, labels,
 		column[verbs.Label]{"KEY", func(l verbs.Label) string { return l.Key }, nil},
 		column[verbs.Label]{"VALUE", func(l verbs.Label) string { return l.Value }, nil},

@@ -14,6 +14,7 @@ import (
 	"github.com/sregfs/sregfs/backends/all"
 	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
+	"github.com/sregfs/sregfs/cmd/internal/exit"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
 	"github.com/sregfs/sregfs/cmd/internal/term"
 )
@@ -72,7 +73,7 @@ func (a *app) login(ctx context.Context, name string, f loginFlags) error {
 	if untried == nil {
 		a.notice(fmt.Sprintf("logged in to %s; the login is in %s", name, path))
 	} else {
-		a.notice(fmt.Sprintf("the login for %s is in %s, but it could not be tried: %v", name, path, backends.Printable(untried.Error())))
+		a.notice(fmt.Sprintf("the login for %s is in %s, but it could not be tried: %v", name, path, backends.Printable(exit.Text(untried))))
 	}
 	a.reload(ctx, o, name)
 	return nil

@@ -117,7 +117,8 @@ func TestStateElsewhere(t *testing.T) {
 		t.Fatalf("%q, %v", o.StateNotes, err)
 	}
 	var out bytes.Buffer
-	if err := printStatus(&out, verbs.Status{}, nil, o.StateNotes); err != nil || !strings.Contains(out.String(), o.StateNotes[0]) {
+	a.out = &out
+	if err := a.printStatus(verbs.Status{}, nil, o.StateNotes); err != nil || !strings.Contains(out.String(), o.StateNotes[0]) {
 		t.Errorf("status says %s, %v", &out, err)
 	}
 }

@@ -3,16 +3,9 @@
 package sreg
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"strconv"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -20,51 +13,6 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/verbs"
 )
-
-// printJSON prints one value.
-func (a *app) printJSON(v any) error { return writeJSON(a.out, v, "  ") }
-
-// writeJSON writes one value, with control characters escaped: a terminal may show it.
-func writeJSON(w io.Writer, v any, indent string) error {
-	var text bytes.Buffer
-	e := json.NewEncoder(&text)
-	e.SetIndent("", indent)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return err
-	}
-	_, err := w.Write(backends.PrintableJSON(text.Bytes()))
-	return err
-}
-
-// A table prints rows in columns. Its cells may come from a registry: they are
-// escaped.
-type table struct {
-	out *bufio.Writer // the columns come out cell by cell
-	w   *tabwriter.Writer
-}
-
-func newTable(w io.Writer, header ...string) *table {
-	t := &table{out: bufio.NewWriterSize(w, 64<<10)}
-	t.w = tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
-	if len(header) > 0 {
-		t.row(header...)
-	}
-	return t
-}
-
-func (t *table) row(cells ...string) {
-	for i, c := range cells {
-		// An empty cell in the middle would shift the columns for programs that split
-		// at spaces.
-		if cells[i] = backends.Printable(c); c == "" && i < len(cells)-1 {
-			cells[i] = "-"
-		}
-	}
-	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
-}
-
-func (t *table) flush() error { return errors.Join(t.w.Flush(), t.out.Flush()) }
 
 // size is for people; -o json has the bytes.
 func size(n int64) string {

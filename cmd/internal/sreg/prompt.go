@@ -5,6 +5,7 @@ package sreg
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,6 +31,18 @@ func (a *app) ask(ctx context.Context, question string) (string, error) {
 		}
 		return strings.TrimSpace(line), nil
 	})
+}
+
+// agree asks a question that "y" answers with yes; nothing was done when it returns an error.
+func (a *app) agree(ctx context.Context, question string) error {
+	text, err := a.ask(ctx, question+" [y/N] ")
+	switch {
+	case err != nil:
+		return err
+	case strings.EqualFold(text, "y"), strings.EqualFold(text, "yes"):
+		return nil
+	}
+	return errors.New("not agreed: nothing was done")
 }
 
 // interruptible returns the result of read, or ctx's error. open(2) and read(2) of a pipe

@@ -3,6 +3,7 @@
 package sreg
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/term"
@@ -22,6 +24,7 @@ import (
 
 func (a *app) pullCmd() *cobra.Command {
 	var name string
+	var noCache bool
 	var o verbs.PullOptions
 	cmd := &cobra.Command{
 		Use:   "pull URI [FILE]",
@@ -48,13 +51,20 @@ newer where it runs. Images that are no containers are copied as they are.`,
 				}
 				to = args[1]
 			}
+			if strings.Contains(to, "://") {
+				return usagef("the image comes first: %s %s %s", cmd.CommandPath(), to, args[0])
+			}
 			return a.with(cmd.Context(), func(c *control.Client) error {
+				if noCache {
+					return a.pullAway(cmd.Context(), c, args[0], cmp.Or(to, "."), o)
+				}
 				return a.pull(cmd.Context(), c, args[0], to, o)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "the `FILE`, as sregistry takes it")
 	cmd.Flags().BoolVarP(&o.Force, "force", "f", false, "replace FILE if it exists")
+	cmd.Flags().BoolVar(&noCache, "no-cache", false, "keep nothing in the cache; without FILE, write into the working directory")
 	cmd.Flags().StringVar(&o.Compact, "compact", "", "compress a container image's SIF: `gzip` or zstd")
 	cmd.Flags().Lookup("compact").NoOptDefVal = "gzip"
 	return cmd
@@ -72,9 +82,9 @@ func (a *app) pull(ctx context.Context, c *control.Client, uri, to string, o ver
 		return err
 	}
 	o.To = to
-	progress, end := a.bar(uri)
+	progress, end := a.transfer(pulling(uri))
 	r, err := c.Pull(ctx, uri, o, progress)
-	end()
+	end(ctx, err)
 	switch {
 	case err != nil:
 		return err
@@ -88,14 +98,39 @@ func (a *app) pull(ctx context.Context, c *control.Client, uri, to string, o ver
 	return err
 }
 
+// pullAway pulls an image into a file and drops from the cache what was not there before.
+func (a *app) pullAway(ctx context.Context, c *control.Client, uri, to string, o verbs.PullOptions) error {
+	before, err := c.Find(ctx, uri)
+	if err != nil {
+		return err
+	}
+	if err := a.pull(ctx, c, uri, to, o); err != nil || before.State != cache.Remote {
+		return err
+	}
+	for b, err := range c.Cached(ctx, []string{before.URI}) {
+		if err != nil {
+			return err
+		}
+		if _, err := c.RemoveCached(ctx, b.Key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pulling is a transfer to this machine.
+func pulling(uri string) transfer {
+	return transfer{done: "pulled", what: uri, kept: "what came of " + uri + " is kept, and the same command goes on from there"}
+}
+
 // pullOut writes an image to the standard output, once it is whole and verified.
 func (a *app) pullOut(ctx context.Context, c *control.Client, uri string) error {
 	if term.Is(a.out) {
 		return usagef("pull %s -: the standard output is a terminal: send it to a file or a program", uri)
 	}
-	progress, end := a.bar(uri)
+	progress, end := a.transfer(pulling(uri))
 	r, err := c.Pull(ctx, uri, verbs.PullOptions{}, progress)
-	end()
+	end(ctx, err)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strconv"
@@ -51,21 +50,22 @@ func (a *app) remoteListCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if a.format == asJSON {
-					return a.printJSON(append([]verbs.RemoteStatus{}, st.Remotes...))
-				}
-				return printRemotes(a.out, st.Remotes)
+				return printAll(a, allOf(st.Remotes), remoteColumns()...)
 			})
 		},
 	}
 }
 
-func printRemotes(w io.Writer, remotes []verbs.RemoteStatus) error {
-	t := newTable(w, "REMOTE", "TYPE", "IMAGES", "CAN", "URL", "ERROR")
-	for _, r := range remotes {
-		t.row(r.Name, r.Type, strconv.Itoa(r.Images), r.Caps, r.URL, r.Error)
+func remoteColumns() []column[verbs.RemoteStatus] {
+	type remote = verbs.RemoteStatus
+	return []column[remote]{
+		{"REMOTE", func(r remote) string { return r.Name }, nil},
+		{"TYPE", func(r remote) string { return r.Type }, nil},
+		{"IMAGES", func(r remote) string { return strconv.Itoa(r.Images) }, func(r remote) any { return r.Images }},
+		{"CAN", func(r remote) string { return r.Caps }, nil},
+		{"URL", func(r remote) string { return r.URL }, nil},
+		{"ERROR", func(r remote) string { return exit.Plain(r.Error) }, nil},
 	}
-	return t.flush()
 }
 
 func (a *app) remoteAddCmd() *cobra.Command {

@@ -33,17 +33,27 @@ the URI that version is deleted, or nothing if the tag means another one.`,
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				var errs []error
 				for _, uri := range args {
-					errs = append(errs, a.remove(cmd.Context(), c, uri, yes))
+					errs = append(errs, a.remove(cmd.Context(), c, deletion, uri, yes))
 				}
 				return errors.Join(errs...)
 			})
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	cmd.Flags().BoolVarP(&yes, "force", "f", false, "do not ask, as sregistry takes it")
 	return cmd
 }
 
-func (a *app) remove(ctx context.Context, c *control.Client, uri string, yes bool) error {
+// A removal takes a name away.
+type removal struct {
+	word string // of the command
+	asks string // the question, with the URI for %s
+	does func(c *control.Client, ctx context.Context, uri, means string) (verbs.Record, error)
+}
+
+var deletion = removal{"rm", "Delete %s", (*control.Client).Remove}
+
+func (a *app) remove(ctx context.Context, c *control.Client, o removal, uri string, yes bool) error {
 	var means string
 	if !yes {
 		r, err := c.Removable(ctx, uri)
@@ -51,13 +61,13 @@ func (a *app) remove(ctx context.Context, c *control.Client, uri string, yes boo
 			return err
 		}
 		if r.Remote != config.Local {
-			if err := a.confirm(ctx, r); err != nil {
+			if err := a.confirm(ctx, o, r); err != nil {
 				return err
 			}
 		}
 		uri, means = r.URI, r.Version
 	}
-	gone, err := c.Remove(ctx, uri, means)
+	gone, err := o.does(c, ctx, uri, means)
 	if err != nil {
 		return err
 	}
@@ -67,11 +77,12 @@ func (a *app) remove(ctx context.Context, c *control.Client, uri string, yes boo
 // errDeclined is the answer "no".
 var errDeclined = errors.New("not deleted")
 
-func (a *app) confirm(ctx context.Context, r verbs.Record) error {
+func (a *app) confirm(ctx context.Context, o removal, r verbs.Record) error {
 	if !term.Is(a.in) {
-		return usagef("rm %s: deletes from a registry: say --yes", r.URI)
+		return usagef("%s %s: deletes from a registry: say --yes", o.word, r.URI)
 	}
-	text, err := a.ask(ctx, fmt.Sprintf("Delete %s (%s, %s)? [y/N] ", backends.Printable(r.URI), size(r.Size), backends.Printable(r.Digest)))
+	question := fmt.Sprintf(o.asks, backends.Printable(r.URI))
+	text, err := a.ask(ctx, fmt.Sprintf("%s (%s, %s)? [y/N] ", question, size(r.Size), backends.Printable(r.Digest)))
 	switch strings.ToLower(text) {
 	case "y", "yes":
 		return nil
@@ -79,5 +90,5 @@ func (a *app) confirm(ctx context.Context, r verbs.Record) error {
 	if ctx.Err() != nil {
 		return err
 	}
-	return fmt.Errorf("rm %s: %w", r.URI, errDeclined)
+	return fmt.Errorf("%s %s: %w", o.word, r.URI, errDeclined)
 }

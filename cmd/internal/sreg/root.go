@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
 	"github.com/sregfs/sregfs/cmd/internal/secrecy"
+	"github.com/sregfs/sregfs/cmd/internal/term"
 	"github.com/sregfs/sregfs/cmd/internal/version"
 )
 
@@ -31,10 +33,10 @@ func Main() int {
 	if closeErr := out.Close(); err == nil {
 		err = closeErr
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && !a.watching {
 		err = exit.WithCode(exit.Interrupted, ctx.Err())
 	}
-	if a.format == asJSON {
+	if a.errorsAsJSON(os.Args[1:]) {
 		return a.reportJSON(err)
 	}
 	return exit.Report(os.Stderr, "sreg", err)
@@ -44,12 +46,13 @@ func Main() int {
 func (a *app) reportJSON(err error) int {
 	code := exit.Code(err)
 	if code != exit.OK && code != exit.Interrupted {
-		_ = writeJSON(a.err, map[string]any{"error": err.Error(), "code": code}, "")
+		_ = writeJSON(a.err, map[string]any{"error": exit.Text(err), "code": code}, "")
 	}
 	return code
 }
 
 func (a *app) run(ctx context.Context, args []string) error {
+	a.line = args
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(a.in)
@@ -78,20 +81,26 @@ func (a *app) root() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
-		RunE:          group,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return a.overview(cmd)
+			}
+			return group(cmd, args)
+		},
 	}
 	// Warnings about the configuration are printed by the commands that deal with it.
-	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
-		for ; cmd != nil; cmd = cmd.Parent() {
-			a.warns = a.warns || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
-		}
-	}
+	root.PersistentPreRunE = a.prepare
 	root.SetVersionTemplate("sreg {{.Version}}\n")
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	root.SetFlagErrorFunc(flagError)
 	a.globalFlags(root.PersistentFlags())
 	root.AddCommand(
 		a.addCmd(),
+		a.backendCmd(),
+		a.buildCmd(),
 		a.cacheCmd(),
+		a.execCmd(),
+		a.cpCmd(),
 		a.getCmd(),
 		a.imagesCmd(),
 		a.inspectCmd(),
@@ -104,15 +113,40 @@ func (a *app) root() *cobra.Command {
 		a.pushCmd(),
 		a.remoteCmd(),
 		a.rmCmd(),
+		a.runCmd(),
 		a.searchCmd(),
 		a.shareCmd(),
 		a.statusCmd(),
+		a.tagCmd(),
+		a.tagsCmd(),
+		a.syncCmd(),
 		a.unpinCmd(),
+		a.untagCmd(),
 		a.uploadsCmd(),
+		a.verifyCmd(),
 		a.versionCmd(),
 		a.warmCmd(),
 	)
+	grouped(root)
 	return root
+}
+
+// prepare reads the global flags, before any command.
+func (a *app) prepare(cmd *cobra.Command, args []string) (err error) {
+	a.operands = args
+	if a.layout != "" {
+		a.format, a.encoding = asJSON, inTemplate
+		if a.template, err = parseTemplate(a.layout); err != nil {
+			return err
+		}
+	}
+	if out, ok := a.out.(*exit.Output); ok {
+		out.Colours = !a.plain && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb" && term.Is(out)
+	}
+	for ; cmd != nil; cmd = cmd.Parent() {
+		a.warns = a.warns || cmd.Name() == "backend" || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
+	}
+	return nil
 }
 
 func (a *app) globalFlags(fs *pflag.FlagSet) {
@@ -123,7 +157,11 @@ func (a *app) globalFlags(fs *pflag.FlagSet) {
 	for _, name := range []string{"home", "storage", "cache-dir", "default"} {
 		fs.AddFlag(a.settingFlags.Lookup(name))
 	}
-	fs.VarP(&a.format, "output", "o", "how to print the answer: `text|json`")
+	fs.VarP(outputFlag{a}, "output", "o", "how to print the answer, a `FORMAT`: text, json, yaml, csv or name")
+	fs.StringVar(&a.layout, "format", "", "print the fields of the JSON by a Go `TEMPLATE`: '{{.uri}} {{.size}}'")
+	fs.StringVar(&a.sort, "sort", "", "sort a list by a `COLUMN[:desc]`")
+	fs.IntVar(&a.limit, "limit", 0, "print so many of a list, at most: `N`")
+	fs.BoolVar(&a.plain, "no-color", false, "no colours on a terminal (also with NO_COLOR set)")
 	fs.BoolVarP(&a.quiet, "quiet", "q", false, "no progress, and nothing else that is not the answer")
 	fs.BoolVar(&a.debug, "debug", false, "say on the standard error what happens")
 }
@@ -139,7 +177,31 @@ func group(cmd *cobra.Command, args []string) error {
 			known = append(known, c.Name())
 		}
 	}
+	if here, ok := otherWords[args[0]]; ok && !cmd.HasParent() {
+		return usagef("%s has no command %q: that is %s", cmd.CommandPath(), args[0], here)
+	}
 	return usagef("%s has no command %q%s", cmd.CommandPath(), args[0], backends.DidYouMean(args[0], known))
+}
+
+// otherWords are the commands of other tools that have another name here.
+var otherWords = map[string]string{
+	"clean":     "\"sreg cache clean\"",
+	"container": "\"sreg images\"",
+	"df":        "\"sreg cache du\"",
+	"download":  "\"sreg pull\"",
+	"du":        "\"sreg cache du\"",
+	"fetch":     "\"sreg pull\", or \"sreg warm\" for many",
+	"find":      "\"sreg search\"",
+	"gc":        "\"sreg cache clean\"",
+	"image":     "\"sreg images\", and \"sreg inspect URI\" of one",
+	"ls-remote": "\"sreg images --refresh --in REMOTE\"",
+	"mount":     "\"sregfs DIRECTORY\"",
+	"prune":     "\"sreg cache clean\"",
+	"registry":  "\"sreg remote\"",
+	"start":     "\"sregfs DIRECTORY\", which mounts",
+	"stop":      "\"fusermount3 -u DIRECTORY\"",
+	"umount":    "\"fusermount3 -u DIRECTORY\"",
+	"upload":    "\"sreg push\"",
 }
 
 func flagError(cmd *cobra.Command, err error) error {

@@ -42,6 +42,7 @@ With --quiet nothing but the link is printed. With -o json: {image, link, with}.
 		},
 	}
 	cmd.Flags().StringVar(&with, "with", "", "who gets access, by `EMAIL`")
+	cmd.Flags().StringVar(&with, "email", "", "the same, as sregistry takes it: `EMAIL`")
 	return cmd
 }
 

@@ -15,6 +15,8 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache/spool"
 	"github.com/sregfs/sregfs/catalog/control"
+	"github.com/sregfs/sregfs/cmd/internal/exit"
+	"github.com/sregfs/sregfs/cmd/internal/term"
 )
 
 func (a *app) uploadsCmd() *cobra.Command {
@@ -46,16 +48,17 @@ changed, attempts, error, modtime, mode}.`,
 				if err != nil {
 					return err
 				}
-				return printAll(a, allOf(st.Uploads), uploadColumns()...)
+				a.nothing = "no upload waits: all are published"
+				return printAll(a, allOf(st.Uploads), uploadColumns(st.Uploads)...)
 			})
 		},
 	}
 }
 
-func uploadColumns() []column[spool.Info] {
+func uploadColumns(all []spool.Info) []column[spool.Info] {
 	type upload = spool.Info
 	return []column[upload]{
-		{"UPLOAD", func(d upload) string { return d.ID }, nil},
+		{"UPLOAD", func(d upload) string { return shortID(d.ID, all) }, func(d upload) any { return d.ID }},
 		{"STATE", func(d upload) string { return string(d.State) }, nil},
 		{"SIZE", func(d upload) string { return size(d.Size) }, func(d upload) any { return d.Size }},
 		{"STORED", func(d upload) string { return size(d.Stored) }, func(d upload) any { return d.Stored }},
@@ -63,6 +66,46 @@ func uploadColumns() []column[spool.Info] {
 		{"TO", func(d upload) string { return destination(d.Target) }, nil},
 		{"ERROR", reason, nil},
 	}
+}
+
+const minShortID = 4
+
+// tailOf is the part of an ID that is not its time.
+func tailOf(id string) string { return id[strings.LastIndexByte(id, '-')+1:] }
+
+// shortID is as much of an ID's tail as no other upload has.
+func shortID(id string, all []spool.Info) string {
+	tail := tailOf(id)
+	for n := minShortID; n < len(tail); n++ {
+		others := slices.ContainsFunc(all, func(d spool.Info) bool {
+			return d.ID != id && (strings.HasPrefix(tailOf(d.ID), tail[:n]) || strings.HasPrefix(d.ID, tail[:n]))
+		})
+		if !others {
+			return tail[:n]
+		}
+	}
+	return id
+}
+
+// fullID returns the ID that begins, or whose tail begins, as typed. What is none is
+// returned as it is: the error for it comes from whoever is asked about it.
+func fullID(typed string, all []spool.Info) (string, error) {
+	var found []string
+	for _, d := range all {
+		if d.ID == typed {
+			return d.ID, nil
+		}
+		if typed != "" && (strings.HasPrefix(d.ID, typed) || strings.HasPrefix(tailOf(d.ID), typed)) {
+			found = append(found, d.ID)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return typed, nil
+	case 1:
+		return found[0], nil
+	}
+	return "", usagef("%q is the beginning of several uploads: %s", typed, strings.Join(found, ", "))
 }
 
 // destination is the image that an upload is for; for a file with a temporary name, its
@@ -79,7 +122,7 @@ func reason(d spool.Info) string {
 	if d.State == spool.Kept {
 		return "WARN: it is only here: give it an image's name in the mount, or discard it"
 	}
-	return d.Error
+	return exit.Plain(d.Error)
 }
 
 func (a *app) uploadsRetryCmd() *cobra.Command {
@@ -89,43 +132,60 @@ func (a *app) uploadsRetryCmd() *cobra.Command {
 		Long: `Publish uploads now that failed or wait for another try; without an ID, all of them. "sreg
 uploads ls" shows the IDs. It returns when they are published.`,
 		RunE: func(cmd *cobra.Command, ids []string) error {
-			return a.with(cmd.Context(), func(c *control.Client) error {
-				wanted := ids
-				if len(ids) == 0 {
-					var err error
-					if wanted, err = publishable(cmd.Context(), c); err != nil {
-						return err
-					}
-				}
-				var errs []error
-				for _, id := range wanted {
-					progress, end := a.bar(id)
-					errs = append(errs, c.Retry(cmd.Context(), id, progress))
-					end()
-				}
-				return errors.Join(errs...)
-			})
+			return a.with(cmd.Context(), func(c *control.Client) error { return a.retry(cmd.Context(), c, ids) })
 		},
 	}
 }
 
-// publishable returns the IDs of the uploads that only wait for another try.
-func publishable(ctx context.Context, c *control.Client) ([]string, error) {
+// retry publishes the uploads that are named, or all that wait.
+func (a *app) retry(ctx context.Context, c *control.Client, typed []string) error {
 	st, err := c.Status(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var ids []string
-	for _, d := range st.Uploads {
+	ids := publishable(st.Uploads)
+	if len(typed) > 0 {
+		ids = nil
+	}
+	for _, text := range typed {
+		id, err := fullID(text, st.Uploads)
+		if err != nil {
+			return err
+		}
+		ids = append(ids, id)
+	}
+	if len(ids) == 0 {
+		a.notice("no upload waits: all are published")
+	}
+	var errs []error
+	for _, id := range ids {
+		what := id
+		if i := slices.IndexFunc(st.Uploads, func(d spool.Info) bool { return d.ID == id }); i >= 0 {
+			what = destination(st.Uploads[i].Target)
+		}
+		progress, end := a.transfer(transfer{done: "published", what: what, kept: "the upload to " + what + " stays, and can be tried again"})
+		err := c.Retry(ctx, id, progress)
+		end(ctx, err)
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// publishable returns the IDs of the uploads that only wait for another try.
+func publishable(uploads []spool.Info) (ids []string) {
+	for _, d := range uploads {
 		if d.State == spool.Failed || d.State == spool.Sealed {
 			ids = append(ids, d.ID)
 		}
 	}
-	return ids, nil
+	return ids
 }
 
 func (a *app) uploadsDiscardCmd() *cobra.Command {
-	var all, failed bool
+	var all, failed, yes bool
 	cmd := &cobra.Command{
 		Use:   "discard ID|PATTERN...",
 		Short: "Give uploads up: their data on this machine is deleted",
@@ -134,7 +194,8 @@ func (a *app) uploadsDiscardCmd() *cobra.Command {
 A pattern is what "sreg uploads ls" shows under TO, with * for any characters and ?
 for one, or a collection with a slash at its end: 'lab://vsoch/*', lab://vsoch/.
 What is being written or published at the moment is left alone by patterns, --all
-and --failed.`,
+and --failed. An ID may be shortened to what is unique. On a terminal you are asked
+first.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && !all && !failed {
 				return usagef("discard what? Name uploads (sreg uploads ls shows them), or use --failed or --all")
@@ -146,6 +207,9 @@ and --failed.`,
 				}
 				ids, err := chosen(st.Uploads, args, all, failed)
 				if err != nil {
+					return err
+				}
+				if err := a.agreeToDiscard(cmd.Context(), st.Uploads, ids, yes); err != nil {
 					return err
 				}
 				var errs []error
@@ -160,7 +224,22 @@ and --failed.`,
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "all that are not being written or published now, also those that wait to be published")
 	cmd.Flags().BoolVar(&failed, "failed", false, "those that failed or were cut")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
+}
+
+// agreeToDiscard asks on a terminal whether uploads may be given up: what is in them may be
+// nowhere else.
+func (a *app) agreeToDiscard(ctx context.Context, all []spool.Info, ids []string, yes bool) error {
+	if yes || !term.Is(a.in) {
+		return nil
+	}
+	for _, d := range all {
+		if slices.Contains(ids, d.ID) {
+			a.notice(fmt.Sprintf("%s  %s  %s", size(d.Size), d.State, destination(d.Target)))
+		}
+	}
+	return a.agree(ctx, fmt.Sprintf("Discard %s? What is only here is lost.", plural(len(ids), "upload")))
 }
 
 // chosen returns the IDs that the arguments and flags name. An argument that matches no
@@ -175,7 +254,11 @@ func chosen(uploads []spool.Info, args []string, all, failed bool) ([]string, er
 	}
 	for _, arg := range args {
 		if !strings.ContainsAny(arg, "*?[") && !strings.Contains(arg, "/") {
-			ids = append(ids, arg)
+			id, err := fullID(arg, uploads)
+			if err != nil {
+				return nil, err
+			}
+			ids = append(ids, id)
 			continue
 		}
 		before := len(ids)

@@ -77,6 +77,9 @@ func (a *app) warmCmd() *cobra.Command {
 			if len(patterns) == 0 {
 				return usagef("usage: %s: name images, or a list with --from", cmd.UseLine())
 			}
+			if a.format == asJSON && (a.encoding == inCSV || a.encoding == inNames) {
+				return usagef("warm -o %s: it prints events: -o json or yaml", a.encoding)
+			}
 			if w.workers < 1 || w.workers > maxWarmWorkers {
 				return usagef("warm --jobs %d: from 1 to %d", w.workers, maxWarmWorkers)
 			}
@@ -181,7 +184,7 @@ func (w *warmRun) fetch(ctx context.Context, t warmTarget) {
 // fail notes an error. Call with mu held, or before the workers start.
 func (w *warmRun) fail(what string, err error) {
 	w.errs = append(w.errs, err)
-	text := backends.Printable(err.Error())
+	text := backends.Printable(exit.Text(err))
 	if name := backends.Printable(what); !strings.Contains(text, name) { // most errors name the image
 		text = name + ": " + text
 	}

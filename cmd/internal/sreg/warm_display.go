@@ -74,6 +74,7 @@ type barDisplay struct {
 	*warmRun
 	all   *mpb.Progress
 	total *mpb.Bar
+	meter meter // of the total
 	// The counts in the label of the total. They are atomic because mpb calls the label
 	// while it draws, and a worker that changes them under a lock may wait for the drawing:
 	// with a lock both would wait for ever.
@@ -81,35 +82,31 @@ type barDisplay struct {
 
 	mu   sync.Mutex // guards the fields below
 	bars map[string]*warmBar
+	came int64 // bytes that were fetched
 }
 
 type warmBar struct {
 	bar  *mpb.Bar // nil before the first byte
 	want int64    // its share of the total
 	done int64    // how much of that the total shows
+	meter
+	last int64 // what the transfer said last
 }
 
 func newBarDisplay(w *warmRun, targets []warmTarget) *barDisplay {
 	d := &barDisplay{warmRun: w, bars: map[string]*warmBar{}}
 	d.nFailed.Store(int64(len(w.failed)))
-	d.all = mpb.New(mpb.WithOutput(w.err), mpb.WithAutoRefresh(), mpb.WithWidth(barWidth))
+	d.all = mpb.New(mpb.WithOutput(w.err), mpb.WithAutoRefresh())
 	var sum int64
 	for _, t := range targets {
 		sum = addCapped(sum, t.rec.Size)
 	}
+	d.meter.begin(0)
 	d.total = d.all.AddBar(sum, mpb.BarPriority(len(targets)+1), mpb.BarRemoveOnComplete(),
-		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return d.label(len(targets)) }, decor.WC{W: labelWidth, C: decor.DindentRight})),
-		mpb.AppendDecorators(counters(), decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO, decor.WC{W: 8}), "")))
+		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return d.label(len(targets)) }, decor.WC{W: labelWidth + 1, C: decor.DindentRight})),
+		appended(&d.meter))
 	return d
 }
-
-// The widths make a line of less than 80 columns.
-const (
-	barWidth   = 62
-	labelWidth = 28
-)
-
-func counters() decor.Decorator { return decor.CountersKibiByte("% .1f/% .1f", decor.WC{W: 20}) }
 
 func (d *barDisplay) label(of int) string {
 	text := fmt.Sprintf("%d of %d images", d.nDone.Load(), of)
@@ -117,15 +114,6 @@ func (d *barDisplay) label(of int) string {
 		text += fmt.Sprintf(", %d failed", n)
 	}
 	return text
-}
-
-// shortened keeps the end of a name, where names of images differ.
-func shortened(name string, width int) string {
-	runes := []rune(name)
-	if len(runes) <= width {
-		return name
-	}
-	return "…" + string(runes[len(runes)-width+1:])
 }
 
 func (d *barDisplay) begin(t warmTarget) catalog.Progress {
@@ -140,10 +128,10 @@ func (d *barDisplay) begin(t warmTarget) catalog.Progress {
 			return
 		}
 		if b.bar == nil {
-			b.bar = d.all.AddBar(max(total, 0), mpb.BarRemoveOnComplete(),
-				mpb.PrependDecorators(decor.Name(shortened(backends.Printable(t.uri), labelWidth-1), decor.WC{W: labelWidth, C: decor.DindentRight})),
-				mpb.AppendDecorators(counters(), decor.AverageSpeed(decor.SizeB1024(0), "% .1f", decor.WC{W: 12})))
+			b.begin(done)
+			b.bar = addBar(d.all, t.uri, total, &b.meter)
 		}
+		b.last = done
 		b.bar.SetCurrent(done)
 		d.advance(b, min(done, b.want))
 	}
@@ -163,6 +151,7 @@ func (d *barDisplay) removeBar(t warmTarget) {
 	b := d.bars[t.uri]
 	delete(d.bars, t.uri)
 	d.advance(b, b.want)
+	d.came += b.last - b.first
 	if b.bar != nil {
 		b.bar.Abort(true)
 	}
@@ -187,6 +176,10 @@ func (d *barDisplay) finish(t warmTarget, got *verbs.Warmed, err error) {
 func (d *barDisplay) end() {
 	d.total.Abort(true)
 	d.all.Wait()
+	if d.came > 0 {
+		took := time.Since(d.meter.start)
+		d.notice(fmt.Sprintf("fetched %s in %s, %s/s", size(d.came), brief(took), size(int64(float64(d.came)/took.Seconds()))))
+	}
 }
 
 // An eventDisplay prints a line of JSON for each event.
@@ -208,11 +201,19 @@ type warmEvent struct {
 }
 
 func failedEvent(what string, err error) warmEvent {
-	return warmEvent{Event: "failed", URI: what, Error: err.Error(), Code: exit.Code(err)}
+	return warmEvent{Event: "failed", URI: what, Error: exit.Text(err), Code: exit.Code(err)}
 }
 
 func (w *warmRun) event(e warmEvent) {
-	_ = writeJSON(w.out, e, "") // out keeps its error for the end
+	switch w.encoding { // out keeps its error for the end
+	case inYAML:
+		fmt.Fprintln(w.out, "---")
+		_ = writeYAML(w.out, e)
+	case inTemplate:
+		_ = w.execute(e)
+	default:
+		_ = writeJSON(w.out, e, "")
+	}
 }
 
 const eventEvery = time.Second // progress of one image

@@ -263,6 +263,7 @@ func (s *server) refusals() (all []verbs.Refusal) {
 func (s *server) attach(ctx context.Context) error {
 	tree := fsys.New(s.engine.Catalog, s.engine.Uploads, fsys.Options{
 		Names: fsys.Names(s.settings.Names), GID: s.mountOptions().GID, ReadOnly: s.settings.ReadOnly, OpenWait: s.settings.Open == "wait", Disk: existing(s.settings.CacheDir), Log: s.opts.Log,
+		Finders: s.engine.Names().Dirs(),
 	})
 	m, err := fusefs.Mount(ctx, s.mountpoint, tree, s.mountOptions())
 	if err != nil {

@@ -20,6 +20,24 @@ func Is(v any) bool {
 	return err == nil
 }
 
+// Width returns how many columns a terminal has; 0 if v is none, or does not say.
+func Width(v any) int { return int(windowOf(v).Col) }
+
+// Height returns how many lines a terminal has; 0 if v is none, or does not say.
+func Height(v any) int { return int(windowOf(v).Row) }
+
+func windowOf(v any) unix.Winsize {
+	f, ok := v.(interface{ Fd() uintptr })
+	if !ok {
+		return unix.Winsize{}
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return unix.Winsize{}
+	}
+	return *size
+}
+
 // Silence stops a terminal from showing what is typed, until restore is called.
 // What was typed before is dropped.
 func Silence(f *os.File) (restore func(), err error) {
