@@ -10,7 +10,8 @@ TAG     ?= $(shell git describe --tags --exact-match 2>/dev/null)
 COMMIT  ?= $(shell git describe --always --dirty=.dirty --exclude='*' --abbrev=12 2>/dev/null)
 # One static binary each: no cgo, no paths of the build machine in it.
 VERSION_PKG   := github.com/sregfs/sregfs/cmd/internal/version
-GOFLAGS_BUILD := -trimpath -buildvcs=false -ldflags "-s -w -X $(VERSION_PKG).tag=$(TAG) -X $(VERSION_PKG).commit=$(COMMIT)"
+export LDFLAGS := -s -w -X $(VERSION_PKG).tag=$(TAG) -X $(VERSION_PKG).commit=$(COMMIT)
+GOFLAGS_BUILD := -trimpath -buildvcs=false -ldflags "$(LDFLAGS)"
 
 # What is built depends on the commit alone, not on when and where.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
@@ -24,6 +25,12 @@ GOLANGCI := $(BUILD)/tools/golangci-lint-$(GOLANGCI_VERSION)
 # An S3 server for tests, which is no Debian package.
 VERSITYGW_VERSION := v1.8.0
 VERSITYGW := $(BUILD)/tools/versitygw-$(VERSITYGW_VERSION)/versitygw
+# What makes packages, and lists of the modules in a program.
+NFPM_VERSION      := v2.48.0
+CYCLONEDX_VERSION := v1.10.0
+export NFPM       := $(BUILD)/tools/nfpm-$(NFPM_VERSION)
+export CYCLONEDX  := $(BUILD)/tools/cyclonedx-gomod-$(CYCLONEDX_VERSION)
+DIST_ARCHES ?= amd64 arm64
 
 # Debian packages by the command, or the file, that shows they are there.
 RUN_DEPS  := fusermount3=fuse3
@@ -53,6 +60,10 @@ install: ## install below PREFIX (/usr/local), in a package below DESTDIR
 .PHONY: uninstall
 uninstall: ## remove what "make install" with the same PREFIX and DESTDIR installed
 	@.ci/install --remove $(BUILD) "$(PREFIX)" "$(DESTDIR)"
+
+.PHONY: dist
+dist: build $(NFPM) $(CYCLONEDX) ## archives, packages, checksums and lists of modules, in .build/dist
+	@.ci/dist $(BUILD) "$$($(BUILD)/bin/sreg version -o json | sed -n 's/^ *"version": "\(.*\)",*$$/\1/p')" $(DIST_ARCHES)
 
 .PHONY: docs
 docs: ## write docs/commands.md
@@ -120,6 +131,17 @@ $(GOLANGCI):
 	@mkdir -p $(BUILD)/tools
 	GOBIN=$(BUILD)/tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	mv $(BUILD)/tools/golangci-lint $@
+
+$(NFPM):
+	@mkdir -p $(@D)
+	GOBIN=$(@D) go install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+	mv $(@D)/nfpm $@
+
+$(CYCLONEDX):
+	@mkdir -p $(@D)
+	@# The lists name the digest of the tool, which is the same wherever it was built.
+	CGO_ENABLED=0 GOBIN=$(@D) go install -trimpath github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION)
+	mv $(@D)/cyclonedx-gomod $@
 
 $(VERSITYGW):
 	@mkdir -p $(@D)
