@@ -39,6 +39,7 @@ TEST_DEPS := $(RUN_DEPS) docker-registry=docker-registry squashfuse=squashfuse m
              /usr/sbin/automount=autofs /usr/sbin/nginx=nginx-light /usr/sbin/apache2=apache2-bin docker-credential-ecr-login=amazon-ecr-credential-helper \
              python3=python3 /usr/lib/python3/dist-packages/dropbox=python3-dropbox setpriv=util-linux \
              man=man-db mandoc=mandoc zsh=zsh fish=fish /usr/share/bash-completion/bash_completion=bash-completion systemd-analyze=systemd \
+             /usr/sbin/debootstrap=debootstrap rpm=rpm unshare=util-linux \
              curl=curl vi=vim-tiny /usr/sbin/mke2fs=e2fsprogs /usr/sbin/losetup=mount
 BENCH_DEPS := $(TEST_DEPS) rclone=rclone openssl=openssl
 
@@ -64,6 +65,11 @@ uninstall: ## remove what "make install" with the same PREFIX and DESTDIR instal
 .PHONY: dist
 dist: build $(NFPM) $(CYCLONEDX) ## archives, packages, checksums and lists of modules, in .build/dist
 	@.ci/dist $(BUILD) "$$($(BUILD)/bin/sreg version -o json | sed -n 's/^ *"version": "\(.*\)",*$$/\1/p')" $(DIST_ARCHES)
+
+.PHONY: dist-check
+dist-check: $(NFPM) $(CYCLONEDX) ## make dist twice, compare, and install, use and remove the package on a new Debian
+	@.ci/deps $(TEST_DEPS)
+	@.ci/dist-check $(BUILD) $(DIST_ARCHES)
 
 .PHONY: docs
 docs: ## write docs/commands.md
