@@ -39,7 +39,7 @@ func (c *blobs) Blob(ctx context.Context, remote string, img backends.Image) (*c
 	if err == nil {
 		b, err = c.sniffed(ctx, s.Index, r, img, b)
 	}
-	if r.Local() {
+	if r.InPlace(img) {
 		return b, err
 	}
 	if err == nil {
