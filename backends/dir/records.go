@@ -35,7 +35,8 @@ type record struct {
 	Created time.Time         `json:"created,omitzero"`
 	Labels  map[string]string `json:"labels,omitempty"`
 	// Removed, if set, makes it a note that what the database said of the tag until then
-	// does not hold any more. There is nothing else but the tag then.
+	// does not hold any more. There is nothing else but the tag then, and the version if
+	// only that was removed.
 	Removed time.Time `json:"removed,omitzero"`
 
 	row int64 // of the database; 0 for one of our own
@@ -211,18 +212,21 @@ func (r *records) below(ctx context.Context, collection string) []string {
 // order in which they count.
 func merge(own []record, rows []clientdb.Row) []record {
 	var all []record
-	removed := map[string]time.Time{}
+	var notes []record
 	for _, rec := range own {
 		if rec.Removed.IsZero() {
 			all = append(all, rec)
 		} else {
-			removed[rec.Tag] = rec.Removed
+			notes = append(notes, rec)
 		}
 	}
 	for _, row := range rows {
 		rec := fromRow(row)
 		// The time in the database has no fractions of a second.
-		if at, ok := removed[rec.Tag]; ok && !rec.Created.After(at) || slices.ContainsFunc(all, rec.isIn) {
+		hides := func(note record) bool {
+			return note.Tag == rec.Tag && (note.Version == "" || note.Version == rec.Version) && !rec.Created.After(note.Removed)
+		}
+		if slices.ContainsFunc(notes, hides) || slices.ContainsFunc(all, rec.isIn) {
 			continue
 		}
 		all = append(all, rec)

@@ -108,19 +108,37 @@ func (u *urls) look(ctx context.Context, address string) error {
 	limited, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	f, err := u.ask(limited, address)
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if err != nil {
+	if err == nil {
+		u.store(address, f)
+	} else {
+		u.mu.Lock()
+		defer u.mu.Unlock()
 		before.Asked = time.Now().Add(lookTime - believed) // until then it is not asked again
 		u.keep(address, before)
-		return ctx.Err()
 	}
+	return ctx.Err()
+}
+
+// check asks the server about a URL that is to be recorded, and remembers what it says.
+// Errors: those of backends.Backend.Stat.
+func (u *urls) check(ctx context.Context, address string) error {
+	f, err := u.ask(ctx, address)
+	if err != nil {
+		return backends.Elsewhere(err)
+	}
+	u.store(address, f)
+	return nil
+}
+
+// store keeps what was learnt, for other processes too.
+func (u *urls) store(address string, f webFile) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	u.keep(address, f)
 	text, err := json.Marshal(f)
 	if err == nil && u.dir != "" && os.MkdirAll(filepath.Dir(u.file(address)), 0o700) == nil {
 		_ = disk.Replace(u.file(address), text, disk.Replacement{Perm: 0o600}) // else it is only remembered
 	}
-	return nil
 }
 
 func (u *urls) ask(ctx context.Context, address string) (webFile, error) {
