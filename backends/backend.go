@@ -135,7 +135,8 @@ type Recorder interface {
 	// What ref means is replaced only if that is a record and the version replaces, as in
 	// Source.
 	//
-	// Errors: those of Stat; ErrNotImage; fs.ErrExist and ErrChanged as with a push.
+	// Errors: those of Stat; fs.ErrInvalid for what is no image; fs.ErrExist and ErrChanged
+	// as with a push.
 	Record(ctx context.Context, ref Ref, location, replaces string) (Image, error)
 
 	// MoveOut moves the file of img to an absolute path where nothing is, and keeps a

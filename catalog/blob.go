@@ -137,6 +137,24 @@ func (c *blobs) noteOpened(s *index.Index, r Remote, img backends.Image, size in
 	// A new size is not reported as a change: no other one was shown before.
 }
 
+// Show lists an image from then on, whether or not the registry's listing has it.
+//
+// Errors: catalog.Options.State's.
+func (c *blobs) Show(r Remote, img backends.Image) error {
+	if r.Local() {
+		return nil
+	}
+	s, err := c.store()
+	if err != nil {
+		return err
+	}
+	c.noteOpened(s, r, img, img.Size)
+	if r.ByHost && c.hosts.opened(r.Name) {
+		c.watchers.emit(Event{Kind: ListingChanged})
+	}
+	return nil
+}
+
 // shut closes what was only read: its error has nothing to say.
 func shut(c io.Closer) { c.Close() }
 

@@ -81,7 +81,7 @@ func (c *client) Record(ctx context.Context, ref backends.Ref, location, replace
 const localClient = "local"
 
 // checkFile reports whether a file on this machine can be recorded.
-// Errors: fs.ErrInvalid; backends.ErrNotImage; those of the local disk.
+// Errors: fs.ErrInvalid; those of the local disk.
 func checkFile(path string) error {
 	if !filepath.IsAbs(path) {
 		return fmt.Errorf("%w: %q is neither a URL nor an absolute path", fs.ErrInvalid, path)
@@ -94,7 +94,10 @@ func checkFile(path string) error {
 		return localError(err)
 	}
 	defer f.Close()
-	return localError(checkImage(f))
+	if err := checkImage(f); !errors.Is(err, backends.ErrNotImage) {
+		return localError(err)
+	}
+	return backends.Saying(fs.ErrInvalid, "%s begins neither as SIF nor as squashfs nor as ext3", path)
 }
 
 // put makes rec the record of ref; was is the path of the file before, if it was moved.
@@ -123,7 +126,7 @@ func (r *records) drop(ctx context.Context, ref backends.Ref) error {
 	}
 	kept := slices.DeleteFunc(slices.Clone(own), is)
 	r.remove(ctx, ref)
-	if slices.ContainsFunc(r.image(ctx, ref.Collection, ref.Name), func(rec record) bool {
+	if slices.ContainsFunc(r.with(ctx, kept, ref.Collection, ref.Name), func(rec record) bool {
 		_, there := rec.there(ref)
 		return rec.row != 0 && is(rec) && there
 	}) {

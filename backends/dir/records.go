@@ -124,6 +124,11 @@ func (r *records) save(collection, name string, all []record) error {
 func (r *records) image(ctx context.Context, collection, name string) []record {
 	own, err := r.own(r.file(collection, name))
 	r.warn(err)
+	return r.with(ctx, own, collection, name)
+}
+
+// with adds what the database says to our own records of an image.
+func (r *records) with(ctx context.Context, own []record, collection, name string) []record {
 	if r.db == nil {
 		return merge(own, nil)
 	}
