@@ -125,14 +125,16 @@ func (r *records) drop(ctx context.Context, ref backends.Ref) error {
 		return err
 	}
 	kept := slices.DeleteFunc(slices.Clone(own), is)
+	changed := len(kept) < len(own)
 	r.remove(ctx, ref)
 	if slices.ContainsFunc(r.with(ctx, kept, ref.Collection, ref.Name), func(rec record) bool {
 		_, there := rec.there(ref)
 		return rec.row != 0 && is(rec) && there
 	}) {
 		kept = append(kept, record{Tag: ref.Tag, Version: ref.Version, Removed: time.Now().UTC()})
+		changed = true
 	}
-	if len(kept) == len(own) {
+	if !changed {
 		return nil
 	}
 	return r.save(ref.Collection, ref.Name, kept)
