@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -188,7 +189,7 @@ func (r *records) update(ctx context.Context, ref backends.Ref, rec record, was 
 			row.Version = split(filepath.Base(rec.Path)).version
 		}
 		row.URI = (backends.Ref{Collection: row.Collection, Name: row.Name, Tag: row.Tag, Version: row.Version}).String()
-		row.Metrics = metricsOf(row, rec.Labels)
+		row.Metrics = metricsOf(row, rec)
 		if was != "" && rec.row != 0 { // its row may be that of another name
 			row.ID = rec.row
 			return tx.Put(row)
@@ -202,6 +203,10 @@ func (r *records) update(ctx context.Context, ref backends.Ref, rec record, was 
 				continue
 			}
 			if row.ID == 0 { // the newest is made what it says now
+				if len(rec.Metrics) == 0 {
+					rec.Metrics = json.RawMessage(old.Metrics)
+					row.Metrics = metricsOf(row, rec)
+				}
 				row.ID, row.Client = old.ID, old.Client
 				continue
 			}
@@ -245,17 +250,17 @@ func gone(path string) bool {
 	return path != "" && errors.Is(err, fs.ErrNotExist)
 }
 
-// metricsOf writes what the client keeps of an image: its name, and the labels.
-func metricsOf(row clientdb.Row, labels map[string]string) string {
-	m := map[string]any{
-		"collection": row.Collection, "image": row.Name, "tag": row.Tag, "version": row.Version, "uri": row.URI, "registry": nil, "type": "container",
+// metricsOf writes what the client keeps of an image: its name, and what it kept before.
+func metricsOf(row clientdb.Row, rec record) string {
+	m := map[string]any{"type": "container"}
+	for key, value := range rec.Labels {
+		m[key] = value
+	}
+	_ = json.Unmarshal(rec.Metrics, &m) // else the labels are all there is
+	maps.Copy(m, map[string]any{
+		"collection": row.Collection, "image": row.Name, "tag": row.Tag, "version": row.Version, "uri": row.URI,
 		"url": row.Collection + "/" + row.Name, "storage": fmt.Sprintf("%s/%s:%s.sif", row.Collection, row.Name, row.Tag),
-	}
-	for key, value := range labels {
-		if _, taken := m[key]; !taken {
-			m[key] = value
-		}
-	}
+	})
 	text, err := json.Marshal(m)
 	if err != nil {
 		return "{}"

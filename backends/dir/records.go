@@ -34,6 +34,7 @@ type record struct {
 	Client  string            `json:"client,omitempty"` // the kind of service that it is from
 	Created time.Time         `json:"created,omitzero"`
 	Labels  map[string]string `json:"labels,omitempty"`
+	Metrics json.RawMessage   `json:"metrics,omitempty"` // all that the client kept of the image; the labels are from it
 	// Removed, if set, makes it a note that what the database said of the tag until then
 	// does not hold any more. There is nothing else but the tag then, and the version if
 	// only that was removed.
@@ -249,6 +250,9 @@ func fromRow(row clientdb.Row) record {
 	rec := record{
 		Tag: row.Tag, Version: row.Version, Client: row.Client, Created: row.Created,
 		Labels: labelsOf(row.Metrics), row: row.ID,
+	}
+	if json.Valid([]byte(row.Metrics)) {
+		rec.Metrics = json.RawMessage(row.Metrics)
 	}
 	if filepath.IsAbs(row.Image) {
 		rec.Path = filepath.Clean(row.Image)
