@@ -222,7 +222,7 @@ func (c *core) listFresh(h index.Header) bool {
 // before the state could be opened.
 func (c *core) BlobInfo(remote string, img backends.Image) cache.Info {
 	r, unknown := c.Remote(remote)
-	if unknown == nil && r.Local() {
+	if unknown == nil && r.InPlace(img) {
 		return cache.Info{Record: cache.Record{Size: img.Size, State: cache.Cached}, Have: max(img.Size, 0)}
 	}
 	key := cache.KeyOf(remote, img)

@@ -282,7 +282,7 @@ func (v *blobs) setPin(ctx context.Context, uri string, pinned bool) (Record, er
 	if err != nil {
 		return Record{}, err
 	}
-	if r.Local() {
+	if r.InPlace(img) {
 		return Record{}, fmt.Errorf("%w: %s is a file of this machine, which nothing evicts", fs.ErrInvalid, uri)
 	}
 	if err := v.setPinOf(r, img, pinned); err != nil {

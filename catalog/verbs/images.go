@@ -160,6 +160,7 @@ func (v *browser) imagesStored(s *index.Index, remote string, match *index.Match
 func (v *browser) imagesLocal(ctx context.Context, r catalog.Remote, match *index.Matcher, yield func(Record) bool) error {
 	var found []backends.Image
 	var errs []error
+	untold := map[string]error{} // by its text: many collections may have the same cause
 	pending := []string{""}
 	for len(pending) > 0 {
 		collection := pending[len(pending)-1]
@@ -170,6 +171,8 @@ func (v *browser) imagesLocal(ctx context.Context, r catalog.Remote, match *inde
 				if collection != "" || !errors.Is(err, fs.ErrNotExist) { // the store has not been made yet
 					errs = append(errs, err)
 				}
+			case e.Untold != nil:
+				untold[e.Untold.Error()] = e.Untold
 			case e.Collection != "":
 				pending = append(pending, e.Collection)
 			case match.Match(r.Name, e.Image.Ref):
@@ -184,6 +187,9 @@ func (v *browser) imagesLocal(ctx context.Context, r catalog.Remote, match *inde
 		if !yield(v.record(r.Name, img)) {
 			return nil
 		}
+	}
+	for _, err := range untold {
+		errs = append(errs, &backends.Error{Op: "list", Remote: r.Name, Err: err})
 	}
 	return errors.Join(errs...)
 }

@@ -85,7 +85,7 @@ func (v *reader) peek(ctx context.Context, r catalog.Remote, img backends.Image)
 	if r.Client == nil {
 		return peek{}, r.Unopened()
 	}
-	if r.Local() {
+	if r.InPlace(img) {
 		f, err := r.Client.OpenFile(ctx, img)
 		if err != nil {
 			return peek{}, err
@@ -184,7 +184,7 @@ func (v *reader) labelsOf(ctx context.Context, rec Record, kept map[string]index
 // factsHere inspects an image's file; nil if there is none on this machine.
 func (v *reader) factsHere(ctx context.Context, rec Record) (*inspect.Facts, error) {
 	r, err := v.cat.Remote(rec.Remote)
-	if err != nil || !r.Local() && rec.State != cache.Cached {
+	if err != nil || rec.State != cache.Cached {
 		return nil, err
 	}
 	f, err := v.openHere(ctx, r, rec.image())

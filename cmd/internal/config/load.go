@@ -15,6 +15,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/all"
+	"github.com/sregfs/sregfs/backends/dir/clientdb"
 )
 
 // Inputs is where Load looks, apart from the flags.
@@ -95,6 +96,9 @@ func (s *Settings) load(fs *pflag.FlagSet, all files, in Inputs) error {
 		return err
 	}
 	local.Config["path"] = s.Storage
+	if path := clientDatabase(in); path != "" && s.LocalDatabase != "off" && local.Type == localType() {
+		local.Config["database"], local.Config["update_database"] = path, s.LocalDatabase == "write"
+	}
 	s.Remotes = sorted(remotes)
 	return nil
 }
@@ -241,6 +245,18 @@ func defaultStorage(in Inputs) string {
 		return old
 	}
 	return xdg(in, "XDG_DATA_HOME", filepath.Join(".local", "share"), "sregfs/images")
+}
+
+// clientDatabase is where sregistry keeps what it knows of its images; "" without a home.
+func clientDatabase(in Inputs) string {
+	dir := in.Getenv("SREGISTRY_DATABASE")
+	if dir == "" {
+		if in.Home == "" {
+			return ""
+		}
+		dir = filepath.Join(in.Home, ".singularity")
+	}
+	return filepath.Join(expand(dir, in.Home, in.Dir), clientdb.FileName)
 }
 
 // gather returns the remotes by name; a later source replaces one of the same name.

@@ -22,6 +22,9 @@ type Settings struct {
 	// CacheShared are directories of other caches, which are only read.
 	CacheShared []string
 	Default     string // remote of a URI that names none
+	// LocalDatabase says what is done with the database of the sregistry client: "read",
+	// "write" or "off".
+	LocalDatabase string
 
 	CacheSize Size // 0 means no limit but MinFree
 	MinFree   Size // 0 means 256 MiB, of a small disk less
@@ -58,6 +61,8 @@ type Settings struct {
 func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.Home, "home", "", "directory of the `state`: index, uploads under way (default $XDG_STATE_HOME/sregfs/HOST)")
 	fs.StringVar(&s.Storage, "storage", "", "directory of the `images` of the remote \"local\" (default $SREGISTRY_STORAGE or ~/.singularity/shub)")
+	s.LocalDatabase = "read"
+	fs.Var(oneOf{&s.LocalDatabase, []string{"read", "write", "off"}}, "local-sregistry-database", "whether the database of the sregistry client, in $SREGISTRY_DATABASE or ~/.singularity, belongs to the remote \"local\", and is kept up to date: `read|write|off`")
 	fs.StringVar(&s.CacheDir, "cache-dir", "", "directory of pulled images (default $XDG_CACHE_HOME/sregfs)")
 	fs.Var((*paths)(&s.CacheShared), "cache-shared", "`directories` of other caches, separated by colons, in which whole images are looked for; never written")
 	fs.StringVar(&s.Default, "default", "", "the `remote` of a URI that names none (default $SREGISTRY_CLIENT or \"local\")")
