@@ -104,6 +104,7 @@ func addItem[T any]() {
 
 func newAPI(t *testing.T) *api {
 	addItem[verbs.Record]()
+	addItem[verbs.Entry]()
 	addItem[verbs.Label]()
 	addItem[Inspection]()
 	addItem[verbs.Warmed]()
