@@ -22,6 +22,7 @@ import (
 	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
+	"github.com/sregfs/sregfs/cmd/internal/metrics"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
 	"github.com/sregfs/sregfs/cmd/internal/version"
 	"github.com/sregfs/sregfs/fsys"
@@ -43,6 +44,7 @@ type server struct {
 	starter *starter                       // nil in the foreground
 	dir     *statedir.Dir                  // nil until it is locked
 	started time.Time
+	metrics *metrics.Metrics // nil until it listens
 }
 
 // serve mounts, stays until the mount ends or a signal comes, and cleans up.
@@ -124,6 +126,7 @@ func (s *server) run(starting, ctx context.Context, logFile *logFile) error {
 	if err != nil {
 		return err
 	}
+	s.metrics = metrics.New(s.status, s.started)
 	stopControl := s.serveControl(ctx, socket)
 	defer stopControl()
 	stopPublic := s.servePublic(ctx)
@@ -134,6 +137,7 @@ func (s *server) run(starting, ctx context.Context, logFile *logFile) error {
 	if err := s.engine.Start(ctx); err != nil {
 		return errors.Join(err, s.detach())
 	}
+	defer s.writeMetrics(ctx)()
 	s.opts.Log.Info("mounted", "at", s.mountpoint, "version", version.String(), "pid", os.Getpid(), "state", s.opts.State)
 	if s.detached() {
 		if err := logFile.redirect(); err != nil {
@@ -210,9 +214,12 @@ func (s *server) takeState(ctx context.Context) (net.Listener, error) {
 // serveControl answers sreg until the returned function is called, which waits
 // for the requests under way to end.
 func (s *server) serveControl(ctx context.Context, socket net.Listener) (stop func()) {
-	return s.serveOn(ctx, socket, control.Handler(s.engine.Verbs, control.Options{
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", s.metrics.Handler())
+	mux.Handle("/", control.Handler(s.engine.Verbs, control.Options{
 		Mount: s.mountpoint, Details: s.details, Refusals: s.refusals, Settle: s.settle, Reload: s.engine.Reload, Log: s.opts.Log,
 	}))
+	return s.serveOn(ctx, socket, mux)
 }
 
 // serveOn answers on a socket until the returned function is called.
