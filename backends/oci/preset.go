@@ -120,6 +120,9 @@ type withoutList struct {
 	backends.Deleter
 	backends.Mover
 	backends.Copier
+	backends.Tagger
+	backends.Untagger
+	backends.VersionLister
 	backends.NameChecker
 	backends.Layered
 	backends.ArchiveLister

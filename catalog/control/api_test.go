@@ -112,6 +112,8 @@ func newAPI(t *testing.T) *api {
 	addItem[verbs.Shared]()
 	addItem[verbs.Status]()
 	addItem[verbs.Tags]()
+	addItem[verbs.Difference]()
+	addItem[verbs.Copied]()
 	addItem[Reloaded]()
 	a := &api{t: t, schemas: map[string]any{}, comments: map[string]string{}, calls: map[string]answer{}}
 	for _, dir := range []string{".", "../verbs", "../inspect", "../../cache", "../../cache/spool", "../../backends"} {
@@ -303,6 +305,8 @@ func (a *api) schema(t reflect.Type) any {
 	switch {
 	case t == reflect.TypeFor[time.Time]():
 		return object{"type", "string", "format", "date-time"}
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8:
+		return object{"type", "string", "contentEncoding", "base64"}
 	case t.Implements(reflect.TypeFor[encoding.TextMarshaler]()):
 		return object{"type", "string"}
 	}

@@ -236,6 +236,11 @@ func (c *Client) ImagesBrief(ctx context.Context, o verbs.ImagesOptions) iter.Se
 	return call[verbs.Record](ctx, c, "images", imagesRequest{ImagesOptions: o, Brief: true}, nil)
 }
 
+// Entries is verbs.Verbs.Entries.
+func (c *Client) Entries(ctx context.Context, o verbs.EntriesOptions) iter.Seq2[verbs.Entry, error] {
+	return call[verbs.Entry](ctx, c, "entries", o, nil)
+}
+
 // Search is verbs.Verbs.Search.
 func (c *Client) Search(ctx context.Context, query, remote string) iter.Seq2[verbs.Record, error] {
 	return call[verbs.Record](ctx, c, "search", imagesRequest{ImagesOptions: verbs.ImagesOptions{Query: query, Remote: remote}}, nil)
@@ -265,6 +270,11 @@ type Inspection struct {
 // Inspect is verbs.Verbs.Inspect.
 func (c *Client) Inspect(ctx context.Context, uri string) (Inspection, error) {
 	return one(call[Inspection](ctx, c, "inspect", uriRequest{URI: uri}, nil))
+}
+
+// Verify is verbs.Verbs.Verify.
+func (c *Client) Verify(ctx context.Context, uri string, keys inspect.Keys, p catalog.Progress) (Inspection, error) {
+	return one(call[Inspection](ctx, c, "verify", verifyRequest{URI: uri, Keys: keys}, p))
 }
 
 // Pull is verbs.Verbs.Pull.

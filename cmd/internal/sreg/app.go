@@ -28,8 +28,8 @@ type app struct {
 	out    io.Writer
 	err    io.Writer
 	getenv func(string) string
+	line   []string // the command line, without the name of the program
 	system string   // root of the machine's files: "/"
-	args   []string // as they are on the command line
 
 	// The global flags.
 	config       string
@@ -72,6 +72,9 @@ func (a *app) with(ctx context.Context, fn func(*control.Client) error) error {
 			return err
 		}
 		a.mount, a.mountNames, a.state = s.Mount, fsys.Names(s.Names), o.State
+		if a.debug && a.mount != "" && try == 1 {
+			a.notice("the mount at " + a.mount + " does the work: its requests are in its log if it runs with -v -v, see \"sreg log\"")
+		}
 		err = fn(s.Client)
 		if err != nil && ctx.Err() == nil {
 			err = a.withKnownTags(ctx, s.Client, err)

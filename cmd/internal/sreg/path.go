@@ -55,11 +55,10 @@ func insideMount(mount, path string) (string, bool) {
 }
 
 func (a *app) printURI(inside string) error {
-	remote, ref, _, err := fsys.ParsePath(inside)
+	uri, err := uriInside(inside)
 	if err != nil {
 		return err
 	}
-	uri := backends.URI{Remote: remote, Ref: ref}.String()
 	if a.format == asJSON {
 		return a.printJSON(map[string]string{"uri": uri})
 	}

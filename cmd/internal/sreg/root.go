@@ -55,7 +55,7 @@ func (a *app) reportJSON(err error) int {
 }
 
 func (a *app) run(ctx context.Context, args []string) error {
-	a.args = args
+	a.line = args
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(a.in)
@@ -103,13 +103,14 @@ func (a *app) root() *cobra.Command {
 		a.buildCmd(),
 		a.cacheCmd(),
 		a.configCmd(),
+		a.cpCmd(),
 		a.doctorCmd(),
 		a.execCmd(),
-		a.cpCmd(),
 		a.getCmd(),
 		a.imagesCmd(),
 		a.inspectCmd(),
 		a.labelsCmd(),
+		a.logCmd(),
 		a.loginCmd(),
 		a.logoutCmd(),
 		a.mountCmd(),
@@ -122,18 +123,21 @@ func (a *app) root() *cobra.Command {
 		a.runCmd(),
 		a.searchCmd(),
 		a.shareCmd(),
+		a.shellCmd(),
 		a.statusCmd(),
+		a.syncCmd(),
 		a.tagCmd(),
 		a.tagsCmd(),
-		a.syncCmd(),
 		a.unmountCmd(),
 		a.unpinCmd(),
 		a.untagCmd(),
 		a.uploadsCmd(),
+		a.verifyCmd(),
 		a.versionCmd(),
 		a.warmCmd(),
 	)
 	grouped(root)
+	a.completed(root)
 	return root
 }
 
@@ -169,7 +173,7 @@ func (a *app) globalFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&a.limit, "limit", 0, "print so many of a list, at most: `N`")
 	fs.BoolVar(&a.plain, "no-color", false, "no colours on a terminal (also with NO_COLOR set)")
 	fs.BoolVarP(&a.quiet, "quiet", "q", false, "no progress, and nothing else that is not the answer")
-	fs.BoolVar(&a.debug, "debug", false, "say on the standard error what happens")
+	fs.BoolVar(&a.debug, "debug", false, "show on the standard error what is asked and answered, without secrets")
 }
 
 // group runs a command that only has subcommands.
