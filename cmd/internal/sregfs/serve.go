@@ -41,6 +41,7 @@ type server struct {
 	end     *ending
 	mounted atomic.Pointer[fusefs.Mounted] // nil until it is
 	logName string                         // of the log file; "" for the standard error
+	log     *logFile                       // nil for the standard error
 	starter *starter                       // nil in the foreground
 	dir     *statedir.Dir                  // nil until it is locked
 	started time.Time
@@ -77,13 +78,14 @@ func (s *server) serve(ctx context.Context) (err error) {
 		return err
 	}
 	defer logFile.Close()
+	s.log = logFile
 	harden(s.opts.Log, s.opts.Notice)
 	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	if s.engine, err = engine.New(working, s.opts); err != nil {
 		return err
 	}
-	err = s.run(ctx, working, logFile)
+	err = s.run(ctx, working)
 	// Everything that was accepted is in the journal: what does not get through in
 	// time goes on at the next start.
 	drain, stop := context.WithDeadline(working, s.end.begin(s.settings.StopTimeout, s.opts.Log))
@@ -114,7 +116,7 @@ func (s *server) openLog() (*logFile, error) {
 
 // run mounts and waits for the end. The engine is closed by the caller, who ends
 // what goes on meanwhile with ctx.
-func (s *server) run(starting, ctx context.Context, logFile *logFile) error {
+func (s *server) run(starting, ctx context.Context) error {
 	if err := s.awaitFormer(starting); err != nil {
 		return err
 	}
@@ -140,7 +142,7 @@ func (s *server) run(starting, ctx context.Context, logFile *logFile) error {
 	defer s.writeMetrics(ctx)()
 	s.opts.Log.Info("mounted", "at", s.mountpoint, "version", version.String(), "pid", os.Getpid(), "state", s.opts.State)
 	if s.detached() {
-		if err := logFile.redirect(); err != nil {
+		if err := s.log.redirect(); err != nil {
 			return errors.Join(err, s.detach())
 		}
 	}
@@ -341,8 +343,11 @@ func mountError(err error) error {
 // owner is 0, whoever mounts, where nothing is said.
 func owner(id int) uint32 { return uint32(max(id, 0)) }
 
-// reload takes up what changed outside: listings, and the configuration.
+// reload takes up what changed outside: the name of the log, listings, and the configuration.
 func (s *server) reload() {
+	if err := s.log.reopen(); err != nil {
+		s.opts.Log.Error("the log goes on in the file that it was", "err", err)
+	}
 	s.engine.Catalog.Expire()
 	done, err := s.engine.Reload(s.end.asked, "")
 	if err != nil {
