@@ -163,7 +163,7 @@ func (a *app) awaitUploads(ctx context.Context, o engine.Options) error {
 	if err != nil {
 		return err
 	}
-	defer s.Close(ctx)
+	defer func() { _ = s.Close(ctx) }()
 	var progress func(done, total int64)
 	end := func(context.Context, error) {}
 	defer func() { end(ctx, ctx.Err()) }()

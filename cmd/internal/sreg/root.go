@@ -97,7 +97,14 @@ func (a *app) root() *cobra.Command {
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	root.SetFlagErrorFunc(flagError)
 	a.globalFlags(root.PersistentFlags())
-	root.AddCommand(
+	root.AddCommand(a.commands()...)
+	grouped(root)
+	a.completed(root)
+	return root
+}
+
+func (a *app) commands() []*cobra.Command {
+	return []*cobra.Command{
 		a.addCmd(),
 		a.backendCmd(),
 		a.buildCmd(),
@@ -135,10 +142,7 @@ func (a *app) root() *cobra.Command {
 		a.verifyCmd(),
 		a.versionCmd(),
 		a.warmCmd(),
-	)
-	grouped(root)
-	a.completed(root)
-	return root
+	}
 }
 
 // prepare reads the global flags, before any command.
