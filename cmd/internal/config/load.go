@@ -195,7 +195,7 @@ func lookup(flag string, all files, in Inputs) (value, origin string, err error)
 		return "", "", fmt.Errorf("%s: write the permissions in octal and quotes: umask = \"027\"", f.at(key))
 	}
 	switch flag {
-	case "home", "storage", "cache-dir", "log-file":
+	case "home", "storage", "cache-dir", "log-file", "metrics-file":
 		value = expand(value, in.Home, filepath.Dir(f.path))
 	case "cache-shared":
 		dirs := filepath.SplitList(value)

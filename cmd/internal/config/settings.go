@@ -46,6 +46,7 @@ type Settings struct {
 	UID, GID       int // -1 means who mounts
 	Umask          int // bits that the modes in the mount have not
 	LogFile        string
+	MetricsFile    string // for node_exporter; "" writes none
 	ImageList      string // URLs whose names other programs look up; see package toolnames
 	Runtime        string // the program that runs images; "" looks for one
 
@@ -95,6 +96,7 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.ImageList, "image-list", "", "`file` with URLs of images, one a line, whose file names .nextflow and .snakemake in the mount know (default ~/.config/sregfs/images.txt)")
 	fs.StringVar(&s.Runtime, "runtime", "", "the `program` that runs images for sreg run, exec, shell and build (default apptainer or singularity on the PATH)")
 	fs.StringVar(&s.LogFile, "log-file", "", "`file` for the log in the background (default sregfs.log in the state directory)")
+	fs.StringVar(&s.MetricsFile, "metrics-file", "", "`file` for the textfile collector of node_exporter, as DIR/sregfs.prom, written anew every 15 seconds")
 }
 
 // KeyOf returns how the file and the mount options spell a flag.

@@ -97,7 +97,14 @@ func (a *app) root() *cobra.Command {
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	root.SetFlagErrorFunc(flagError)
 	a.globalFlags(root.PersistentFlags())
-	root.AddCommand(
+	root.AddCommand(a.commands()...)
+	grouped(root)
+	a.completed(root)
+	return root
+}
+
+func (a *app) commands() []*cobra.Command {
+	return []*cobra.Command{
 		a.addCmd(),
 		a.backendCmd(),
 		a.buildCmd(),
@@ -115,6 +122,7 @@ func (a *app) root() *cobra.Command {
 		a.logCmd(),
 		a.loginCmd(),
 		a.logoutCmd(),
+		a.mountCmd(),
 		a.mvCmd(),
 		a.pathCmd(),
 		a.pinCmd(),
@@ -124,8 +132,8 @@ func (a *app) root() *cobra.Command {
 		a.remoteCmd(),
 		a.renameCmd(),
 		a.rmCmd(),
-		a.runCmd(),
 		a.rmiCmd(),
+		a.runCmd(),
 		a.searchCmd(),
 		a.shareCmd(),
 		a.shellCmd(),
@@ -133,16 +141,14 @@ func (a *app) root() *cobra.Command {
 		a.syncCmd(),
 		a.tagCmd(),
 		a.tagsCmd(),
+		a.unmountCmd(),
 		a.unpinCmd(),
 		a.untagCmd(),
 		a.uploadsCmd(),
 		a.verifyCmd(),
 		a.versionCmd(),
 		a.warmCmd(),
-	)
-	grouped(root)
-	a.completed(root)
-	return root
+	}
 }
 
 // prepare reads the global flags, before any command.
