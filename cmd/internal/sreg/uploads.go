@@ -207,6 +207,11 @@ first.`,
 				if err != nil {
 					return err
 				}
+				if a.onlySays {
+					chosen := slices.DeleteFunc(st.Uploads, func(d spool.Info) bool { return !slices.Contains(ids, d.ID) })
+					a.notice("nothing is done: --dry-run only says what it would be done to")
+					return printAll(a, allOf(chosen), uploadColumns(chosen)...)
+				}
 				if err := a.agreeToDiscard(cmd.Context(), st.Uploads, ids, yes); err != nil {
 					return err
 				}
@@ -223,6 +228,7 @@ first.`,
 	cmd.Flags().BoolVar(&all, "all", false, "all that are not being written or published now, also those that wait to be published")
 	cmd.Flags().BoolVar(&failed, "failed", false, "those that failed or were cut")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	a.dryRunFlag(cmd)
 	return cmd
 }
 
