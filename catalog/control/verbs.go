@@ -101,6 +101,9 @@ func factVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 		"search": verbOf(func(ctx context.Context, r imagesRequest, out *frameWriter) error {
 			return sendAll(out, v.Search(ctx, r.Query, r.Remote))
 		}),
+		"entries": verbOf(func(ctx context.Context, r verbs.EntriesOptions, out *frameWriter) error {
+			return sendAll(out, v.Entries(ctx, r))
+		}),
 		"labels": verbOf(func(ctx context.Context, r verbs.LabelsOptions, out *frameWriter) error {
 			return sendAll(out, v.Labels(ctx, r))
 		}),

@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -53,6 +54,20 @@ func WithCode(code int, err error) error {
 	return &CodeError{Code: code, Err: err}
 }
 
+// A silentError is a code of which the reason was printed.
+type silentError struct{ code int }
+
+func (e silentError) Error() string { return "exit code " + strconv.Itoa(e.code) }
+
+// Silently returns an error with a code, which Report does not print: whoever failed has
+// said why. It is nil for OK.
+func Silently(code int) error {
+	if code == OK {
+		return nil
+	}
+	return WithCode(code, silentError{code})
+}
+
 // Code returns the exit code for err. Where several kinds are joined, the one
 // that a script must know about first wins.
 func Code(err error) int {
@@ -89,7 +104,7 @@ func Code(err error) int {
 // knows.
 func Report(w io.Writer, name string, err error) int {
 	code := Code(err)
-	if code != OK && code != Interrupted {
+	if _, said := errors.AsType[silentError](err); code != OK && code != Interrupted && !said {
 		_, _ = io.WriteString(w, name+": "+line(err)+"\n")
 	}
 	return code

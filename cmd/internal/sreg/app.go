@@ -97,6 +97,7 @@ func (a *app) options() (engine.Options, error) {
 		}
 	}
 	a.warns = false
+	o.Short = true
 	return o, err
 }
 

@@ -122,6 +122,7 @@ func (a *app) root() *cobra.Command {
 		a.runCmd(),
 		a.searchCmd(),
 		a.shareCmd(),
+		a.shellCmd(),
 		a.statusCmd(),
 		a.syncCmd(),
 		a.tagCmd(),
