@@ -113,6 +113,7 @@ func newAPI(t *testing.T) *api {
 	addItem[verbs.Status]()
 	addItem[verbs.Tags]()
 	addItem[verbs.Difference]()
+	addItem[verbs.Entry]()
 	addItem[verbs.Copied]()
 	addItem[Reloaded]()
 	a := &api{t: t, schemas: map[string]any{}, comments: map[string]string{}, calls: map[string]answer{}}
