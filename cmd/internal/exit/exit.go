@@ -133,7 +133,7 @@ func Text(err error) string { return Plain(err.Error()) }
 // file and nothing else.
 var besideThePoint = regexp.MustCompile(`(^|: |; |\n)(?:(?:` + strings.Join([]string{
 	regexp.QuoteMeta(fs.ErrNotExist.Error()), regexp.QuoteMeta(fs.ErrExist.Error()),
-	regexp.QuoteMeta(fs.ErrInvalid.Error()), regexp.QuoteMeta(errors.ErrUnsupported.Error()),
+	regexp.QuoteMeta(fs.ErrInvalid.Error()), regexp.QuoteMeta(fs.ErrClosed.Error()), regexp.QuoteMeta(errors.ErrUnsupported.Error()),
 }, "|") + `): )+`)
 
 // Plain is the text of an error without the sentinel that stands before what it is about:

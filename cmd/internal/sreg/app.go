@@ -45,6 +45,7 @@ type app struct {
 	quiet, debug bool
 	plain        bool // no colours
 
+	onlySays   bool          // --dry-run, of dryRunFlag
 	watching   bool          // Ctrl-C is how it is meant to end
 	operands   []string      // of the command
 	nothing    string        // what to say of a list of nothing

@@ -67,7 +67,7 @@ func (a *app) overview(cmd *cobra.Command) error {
 	o, err := a.options()
 	if err == nil {
 		fmt.Fprintln(&text)
-		a.printSetUp(&text, cmd.Context(), o, width)
+		a.printSetUp(cmd.Context(), &text, o, width)
 	}
 	fmt.Fprintln(&text, "\n\"sreg help\" tells more, \"sreg help COMMAND\" all about one.")
 	if _, wrong := a.out.Write(text.Bytes()); wrong != nil {
@@ -77,7 +77,7 @@ func (a *app) overview(cmd *cobra.Command) error {
 }
 
 // printSetUp says what is configured, and what one may do next.
-func (a *app) printSetUp(text *bytes.Buffer, ctx context.Context, o engine.Options, width int) {
+func (a *app) printSetUp(ctx context.Context, text *bytes.Buffer, o engine.Options, width int) {
 	line := func(name, what string) {
 		fmt.Fprintln(text, middleCut(fmt.Sprintf("  %-14s %s", name, backends.Printable(what)), width-1))
 	}

@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cmd/internal/term"
 )
@@ -31,6 +33,11 @@ func (a *app) ask(ctx context.Context, question string) (string, error) {
 		}
 		return strings.TrimSpace(line), nil
 	})
+}
+
+// dryRunFlag adds the flag -n.
+func (a *app) dryRunFlag(cmd *cobra.Command) {
+	cmd.Flags().BoolVarP(&a.onlySays, "dry-run", "n", false, "only say what it would be done to, and do nothing")
 }
 
 // agree asks a question that "y" answers with yes; nothing was done when it returns an error.

@@ -65,15 +65,20 @@ func (a *app) removing(cmd *cobra.Command, o removal) *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	cmd.Flags().BoolVarP(&yes, "force", "f", false, "do not ask, as sregistry takes it")
+	a.dryRunFlag(cmd)
 	return cmd
 }
 
 func (a *app) remove(ctx context.Context, c *control.Client, o removal, uri string, yes bool) error {
 	var means string
-	if !yes {
+	if !yes || a.onlySays {
 		r, err := c.Removable(ctx, uri)
 		if err != nil {
 			return err
+		}
+		if a.onlySays {
+			a.notice("nothing is done: --dry-run only says what it would be done to")
+			return a.printRecord(r)
 		}
 		if r.Remote != config.Local {
 			if err := a.confirm(ctx, o, r); err != nil {

@@ -130,5 +130,6 @@ are asked first; a script says --yes.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	a.dryRunFlag(cmd)
 	return cmd
 }

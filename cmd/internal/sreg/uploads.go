@@ -159,11 +159,7 @@ func (a *app) retry(ctx context.Context, c *control.Client, typed []string) erro
 	}
 	var errs []error
 	for _, id := range ids {
-		what := id
-		if i := slices.IndexFunc(st.Uploads, func(d spool.Info) bool { return d.ID == id }); i >= 0 {
-			what = destination(st.Uploads[i].Target)
-		}
-		progress, end := a.transfer(transfer{done: "published", what: what, kept: "the upload to " + what + " stays, and can be tried again"})
+		progress, end := a.transfer(a.publishing(id, st.Uploads))
 		err := c.Retry(ctx, id, progress)
 		end(ctx, err)
 		errs = append(errs, err)
@@ -172,6 +168,22 @@ func (a *app) retry(ctx context.Context, c *control.Client, typed []string) erro
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// publishing is the transfer of an upload. One that the mount publishes by itself goes on
+// when we do not wait for it.
+func (a *app) publishing(id string, all []spool.Info) transfer {
+	i := slices.IndexFunc(all, func(d spool.Info) bool { return d.ID == id })
+	if i < 0 {
+		return transfer{what: id}
+	}
+	d := all[i]
+	t := transfer{done: "published", what: destination(d.Target)}
+	t.kept = "the upload to " + t.what + " stays, and can be tried again"
+	if a.mount != "" && (d.State == spool.Publishing || d.Queued()) {
+		t.kept = "the mount goes on with the upload to " + t.what + "; \"sreg uploads ls\" shows how far it is"
+	}
+	return t
 }
 
 // publishable returns the IDs of the uploads that only wait for another try.
@@ -209,6 +221,11 @@ first.`,
 				if err != nil {
 					return err
 				}
+				if a.onlySays {
+					chosen := slices.DeleteFunc(st.Uploads, func(d spool.Info) bool { return !slices.Contains(ids, d.ID) })
+					a.notice("nothing is done: --dry-run only says what it would be done to")
+					return printAll(a, allOf(chosen), uploadColumns(chosen)...)
+				}
 				if err := a.agreeToDiscard(cmd.Context(), st.Uploads, ids, yes); err != nil {
 					return err
 				}
@@ -225,6 +242,7 @@ first.`,
 	cmd.Flags().BoolVar(&all, "all", false, "all that are not being written or published now, also those that wait to be published")
 	cmd.Flags().BoolVar(&failed, "failed", false, "those that failed or were cut")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	a.dryRunFlag(cmd)
 	return cmd
 }
 
