@@ -26,6 +26,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
@@ -104,7 +105,6 @@ func addItem[T any]() {
 
 func newAPI(t *testing.T) *api {
 	addItem[verbs.Record]()
-	addItem[verbs.Entry]()
 	addItem[verbs.Label]()
 	addItem[Inspection]()
 	addItem[verbs.Warmed]()
@@ -117,6 +117,7 @@ func newAPI(t *testing.T) *api {
 	addItem[verbs.Hit]()
 	addItem[verbs.Difference]()
 	addItem[verbs.Entry]()
+	addItem[backends.Imported]()
 	addItem[verbs.Copied]()
 	addItem[Reloaded]()
 	a := &api{t: t, schemas: map[string]any{}, comments: map[string]string{}, calls: map[string]answer{}}
