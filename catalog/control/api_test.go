@@ -113,6 +113,7 @@ func newAPI(t *testing.T) *api {
 	addItem[verbs.Status]()
 	addItem[verbs.Tags]()
 	addItem[verbs.Change]()
+	addItem[verbs.Meaning]()
 	addItem[verbs.Difference]()
 	addItem[verbs.Copied]()
 	addItem[Reloaded]()
