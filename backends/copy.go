@@ -13,18 +13,6 @@ import (
 	"github.com/sregfs/sregfs/backends/sched"
 )
 
-// A Copier can take over an image of a backend of its own kind: within its service, or as
-// the parts that an image has there.
-type Copier interface {
-	// Copy makes to name what src is, which loses nothing that the service keeps beside the
-	// bytes. Nothing is visible under to before all is stored and checked; on an error
-	// to names what it named before. If to names the same already, that is success.
-	//
-	// Errors: those of Pusher.Push; errors.ErrUnsupported if it cannot take over an image from
-	// there: nothing has happened, and its bytes can still be pushed.
-	Copy(ctx context.Context, src CopySource, to Ref) (Image, error)
-}
-
 // A CopySource is the image of one copy.
 type CopySource struct {
 	Image Image // as Stat of Backend gave it

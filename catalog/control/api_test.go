@@ -114,7 +114,9 @@ func newAPI(t *testing.T) *api {
 	addItem[verbs.Tags]()
 	addItem[verbs.Change]()
 	addItem[verbs.Meaning]()
+	addItem[verbs.Hit]()
 	addItem[verbs.Difference]()
+	addItem[verbs.Entry]()
 	addItem[verbs.Copied]()
 	addItem[Reloaded]()
 	a := &api{t: t, schemas: map[string]any{}, comments: map[string]string{}, calls: map[string]answer{}}
@@ -307,6 +309,8 @@ func (a *api) schema(t reflect.Type) any {
 	switch {
 	case t == reflect.TypeFor[time.Time]():
 		return object{"type", "string", "format", "date-time"}
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8:
+		return object{"type", "string", "contentEncoding", "base64"}
 	case t.Implements(reflect.TypeFor[encoding.TextMarshaler]()):
 		return object{"type", "string"}
 	}
@@ -317,7 +321,7 @@ func (a *api) schema(t reflect.Type) any {
 		return object{"type", "string"}
 	case reflect.Bool:
 		return object{"type", "boolean"}
-	case reflect.Int, reflect.Int64, reflect.Uint32, reflect.Uint64, reflect.Int32:
+	case reflect.Int, reflect.Int64, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Int32:
 		return object{"type", "integer"}
 	case reflect.Float64:
 		return object{"type", "number"}

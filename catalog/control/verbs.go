@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/cache"
+	"github.com/sregfs/sregfs/catalog/inspect"
 	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
@@ -44,6 +45,10 @@ type (
 	pullRequest struct {
 		URI string `json:"uri"`
 		verbs.PullOptions
+	}
+	verifyRequest struct {
+		URI string `json:"uri"`
+		inspect.Keys
 	}
 	warmRequest struct {
 		URI string `json:"uri"`
@@ -93,8 +98,11 @@ func factVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 			}
 			return sendAll(out, all)
 		}),
-		"search": verbOf(func(ctx context.Context, r imagesRequest, out *frameWriter) error {
-			return sendAll(out, v.Search(ctx, r.Query, r.Remote))
+		"search": verbOf(func(ctx context.Context, r verbs.SearchOptions, out *frameWriter) error {
+			return sendAll(out, v.Search(ctx, r))
+		}),
+		"entries": verbOf(func(ctx context.Context, r verbs.EntriesOptions, out *frameWriter) error {
+			return sendAll(out, v.Entries(ctx, r))
 		}),
 		"labels": verbOf(func(ctx context.Context, r verbs.LabelsOptions, out *frameWriter) error {
 			return sendAll(out, v.Labels(ctx, r))
@@ -144,6 +152,9 @@ func byteVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 				return err
 			}
 			return sendOne[verbs.Record](out)(v.Pull(ctx, r.URI, r.PullOptions, out.progress))
+		}),
+		"verify": verbOf(func(ctx context.Context, r verifyRequest, out *frameWriter) error {
+			return sendOne[verbs.Inspection](out)(v.Verify(ctx, r.URI, r.Keys, out.progress))
 		}),
 		"warm": verbOf(func(ctx context.Context, r warmRequest, out *frameWriter) error {
 			if err := checkPath(r.To, true); err != nil {

@@ -6,7 +6,7 @@
 // and trusts nothing in the file: sizes are checked before anything is
 // allocated, and a panic of a parser becomes an error.
 //
-// It does not verify signatures nor run anything. Start at [Read] and [Complete].
+// It runs nothing. Start at [Read], [Facts.Verify] and [Complete].
 package inspect
 
 import (
@@ -38,7 +38,7 @@ func (r *refusal) Is(target error) bool { return target == r.kin }
 
 // Facts is what an image says of itself.
 type Facts struct {
-	Format      string            `json:"format"` // "sif", "simg" (bare squashfs), "oci.tar", "ext3", "gzip", "unknown"
+	Format      string            `json:"format"` // "sif", "simg" (bare squashfs), "oci.tar", "ext3", "img.gz" (ext3 in gzip), "gzip", "unknown"
 	Arch        string            `json:"arch,omitempty"`
 	ID          string            `json:"id,omitempty"`
 	Created     string            `json:"created,omitempty"` // RFC 3339
@@ -52,11 +52,13 @@ type Facts struct {
 	Help        string            `json:"help,omitempty"`
 	Environment map[string]string `json:"environment,omitempty"` // file name in .singularity.d/env to its text
 	Signatures  []Signature       `json:"signatures,omitempty"`
-	Config      *Config           `json:"config,omitempty"` // of a container image
-	Layers      []Layer           `json:"layers,omitempty"` // likewise, and so the next two
-	History     []Step            `json:"history,omitempty"`
-	Base        *Base             `json:"base,omitempty"`
-	Notes       []string          `json:"notes,omitempty"` // what could not be read, and why
+
+	Verification *Verification `json:"verification,omitempty"` // by Verify
+	Config       *Config       `json:"config,omitempty"`       // of a container image
+	Layers       []Layer       `json:"layers,omitempty"`       // likewise, and so the next two
+	History      []Step        `json:"history,omitempty"`
+	Base         *Base         `json:"base,omitempty"`
+	Notes        []string      `json:"notes,omitempty"` // what could not be read, and why
 
 	texts int // bytes taken so far
 }
@@ -68,14 +70,23 @@ type Descriptor struct {
 	Name   string `json:"name,omitempty"`
 	Offset int64  `json:"offset"`
 	Size   int64  `json:"size"`
-	FS     string `json:"fs,omitempty"`   // of a partition
-	Part   string `json:"part,omitempty"` // kind of partition
+	FS     string `json:"fs,omitempty"`     // of a partition
+	Part   string `json:"part,omitempty"`   // kind of partition
+	Detail string `json:"detail,omitempty"` // of a blob its digest, else the format
 }
 
-// Signature is one signature block; it is not verified.
+// Signature is one signature block. Read does not verify it, Verify does.
 type Signature struct {
-	Fingerprint string   `json:"fingerprint"`
+	Fingerprint string   `json:"fingerprint"` // as the block says; "" of a key that is no OpenPGP key
 	Objects     []uint32 `json:"objects,omitempty"`
+	Legacy      bool     `json:"legacy,omitempty"` // it protects neither header nor descriptors
+	Verified    bool     `json:"verified,omitempty"`
+	Signer      string   `json:"signer,omitempty"` // whose key it is, once verified
+	Key         string   `json:"key,omitempty"`    // where that was found
+	Reason      string   `json:"reason,omitempty"` // why it is not verified
+
+	id   uint32 // of its object
+	dsse bool
 }
 
 // Read returns the facts of the image that r holds. A file that is no image at

@@ -144,7 +144,7 @@ func TestRead_others(t *testing.T) {
 	}{
 		"empty": {nil, "unknown"},
 		"text":  {[]byte("hello\n"), "unknown"},
-		"gzip":  {[]byte("\x1f\x8b\x08\x00 and so on"), "gzip"},
+		"gzip":  {gzipped(t, []byte("and so on")), "gzip"},
 		"ext3":  {ext3, "ext3"},
 		"html":  {[]byte("<html>404</html>"), "unknown"},
 	}

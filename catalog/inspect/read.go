@@ -4,8 +4,6 @@ package inspect
 
 import (
 	"bytes"
-	"cmp"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,7 +39,7 @@ func (f *Facts) read(p *pager) {
 		f.Format = "simg"
 		f.readTree(p, off, p.size-off)
 	case isGzip(head):
-		f.Format = "gzip"
+		f.readGzip(p)
 	case isTar(head):
 		f.readArchive(p)
 	case isExt3(head):
@@ -57,16 +55,6 @@ func text(b []byte) string {
 
 func (f *Facts) note(what string, err error) {
 	f.Notes = append(f.Notes, text([]byte(what+": "+err.Error())))
-}
-
-func (f *Facts) readExt3(super []byte) {
-	// https://docs.kernel.org/filesystems/ext4/super.html
-	id := super[0x68:0x78]
-	f.ID = fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
-	if label := text(bytes.TrimRight(super[0x78:0x88], "\x00")); label != "" {
-		f.Labels = map[string]string{"volume": label}
-	}
-	f.Created = stamp(time.Unix(int64(binary.LittleEndian.Uint32(super[0x108:])), 0))
 }
 
 func stamp(t time.Time) string {
@@ -93,43 +81,13 @@ func (f *Facts) readSIF(p *pager) {
 		f.readObject(p, d, all)
 	}
 	f.readContainer(p, all)
+	f.readOCI(p, all)
 	if root, ok := rootFS(all); ok {
 		f.readTree(p, root.Offset(), root.Size())
+	} else if isEncrypted(all) {
+		f.Notes = append(f.Notes, "the file system is encrypted: what is in it cannot be read")
 	}
 	f.readMetadata(p, all)
-}
-
-// readContainer takes what is told of the container image that a SIF was laid out from
-// (package vsif).
-func (f *Facts) readContainer(p *pager, all []sif.Descriptor) {
-	documents := map[string][]byte{"oci-manifest.json": nil, "oci-image.json": nil}
-	found := 0
-	for _, d := range all {
-		if text, wanted := documents[d.Name()]; !wanted || text != nil || d.DataType() != sif.DataGenericJSON {
-			continue
-		}
-		data, err := objectData(p, d)
-		if err != nil {
-			f.note(d.Name(), err)
-			return
-		}
-		documents[d.Name()] = data
-		found++
-	}
-	if found == len(documents) {
-		created := f.Created
-		f.readDocuments(documents["oci-manifest.json"], documents["oci-image.json"])
-		f.Created = cmp.Or(f.Created, created)
-	}
-}
-
-func describe(d sif.Descriptor) Descriptor {
-	out := Descriptor{ID: d.ID(), Type: d.DataType().String(), Name: text([]byte(d.Name())),
-		Offset: d.Offset(), Size: d.Size()}
-	if fs, part, _, err := d.PartitionMetadata(); err == nil {
-		out.FS, out.Part = fs.String(), part.String()
-	}
-	return out
 }
 
 // readObject takes what a single object tells.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/sylabs/sif/v2/pkg/sif"
@@ -13,10 +14,11 @@ import (
 
 // signature tells who signed what. Nothing is verified.
 func signature(d sif.Descriptor, data []byte, all []sif.Descriptor) Signature {
-	var s Signature
+	s := Signature{id: d.ID(), dsse: !bytes.HasPrefix(data, clearSigned)}
 	if _, fingerprint, err := d.SignatureMetadata(); err == nil {
 		s.Fingerprint = strings.ToUpper(hex.EncodeToString(fingerprint))
 	}
+	s.Legacy = bytes.HasPrefix(data, clearSigned) && bytes.Contains(data, []byte("\n\nSIFHASH:\n"))
 	linked, isGroup := d.LinkedID()
 	if !isGroup {
 		if linked != 0 {
@@ -44,6 +46,14 @@ func signature(d sif.Descriptor, data []byte, all []sif.Descriptor) Signature {
 	return s
 }
 
+var clearSigned = []byte("-----BEGIN PGP SIGNED MESSAGE-----")
+
+// onlyLegacy reports whether all signatures are of the kind from before Singularity 3.6: a sum
+// over objects, of no metadata.
+func (f *Facts) onlyLegacy() bool {
+	return len(f.Signatures) > 0 && !slices.ContainsFunc(f.Signatures, func(s Signature) bool { return !s.Legacy })
+}
+
 // signedObjects returns the objects in a signature's metadata, which is the text
 // of a clear-signed OpenPGP message (RFC 9580, section 7) or the payload of a
 // DSSE envelope.
@@ -55,7 +65,7 @@ func signedObjects(data []byte) []uint32 {
 		}
 	}
 	body := data
-	if bytes.HasPrefix(data, []byte("-----BEGIN PGP SIGNED MESSAGE-----")) {
+	if bytes.HasPrefix(data, clearSigned) {
 		_, body, _ = bytes.Cut(data, []byte("\n\n"))
 		body, _, _ = bytes.Cut(body, []byte("\n-----BEGIN PGP SIGNATURE-----"))
 	} else if json.Unmarshal(data, &envelope) == nil && envelope.Payload != nil {

@@ -4,7 +4,6 @@ package sreg
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -47,13 +46,10 @@ not sent again, where the service can take up an upload.`,
 }
 
 func (a *app) copyImage(ctx context.Context, c *control.Client, from, to string, o verbs.CopyOptions) error {
-	progress, end := a.bar(to)
+	progress, end := a.transfer(transfer{done: "copied", what: to, kept: to + " is as it was; the same command goes on from where the service can"})
 	done, err := c.Copy(ctx, from, to, o, progress)
-	end()
+	end(ctx, err)
 	switch {
-	case ctx.Err() != nil:
-		a.notice(fmt.Sprintf("interrupted: %s is as it was; run it again and it goes on, where the service can take up an upload", to))
-		return ctx.Err()
 	case err != nil:
 		return err
 	case a.format == asJSON:

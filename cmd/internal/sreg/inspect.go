@@ -3,12 +3,9 @@
 package sreg
 
 import (
-	"cmp"
-	"fmt"
-	"io"
-	"maps"
-	"slices"
-	"strconv"
+	"context"
+	"errors"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,196 +14,152 @@ import (
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/catalog/inspect"
 	"github.com/sregfs/sregfs/catalog/verbs"
+	"github.com/sregfs/sregfs/cmd/internal/statedir"
+	"github.com/sregfs/sregfs/fsys"
 )
 
 func (a *app) inspectCmd() *cobra.Command {
-	return &cobra.Command{
-		Use:     "inspect URI",
+	var parts inspectParts
+	var keys keySource
+	var verify bool
+	cmd := &cobra.Command{
+		Use:     "inspect URI|PATH",
 		Aliases: []string{"info", "show"},
 		Short:   "Show what an image says of itself",
-		Long: `Show an image's labels, scripts, definition and signatures. Only the parts of the
-image that hold them are fetched; nothing is run, and no signature is verified.
+		Long: `Show what the author of an image wrote: labels, help, scripts, environment and
+definition. Only the parts of the image that hold them are fetched, and nothing is
+run; signatures are verified with --verify. --all shows the rest: the objects of a SIF, the layers
+of a container image, and what the build tool puts into every image.
 
-With -o json: {image, facts}; image is as "sreg images" has it.`,
-		Args: needArgs(1, 1),
+A PATH is a file that is there, or begins with "/", "./" or "../"; one in the mount
+means the image that is shown there. The flags for single parts print them whole, as
+they stand in the image.
+
+With -o json: all of it, whatever the flags; docs/inspect.md has the fields.`,
+		Example: "  sreg inspect lab://vsoch/hello:2.0\n  sreg inspect --deffile ./hello.sif",
+		Args:    needArgs(1, 1),
 
 		ValidArgsFunction: a.completeImage,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(cmd.Context(), func(c *control.Client) error {
-				in, err := c.Inspect(cmd.Context(), args[0])
-				if err != nil {
-					return err
-				}
-				if a.format == asJSON {
-					return a.printJSON(in)
-				}
-				facts := in.Facts
-				if facts == nil {
-					facts = &inspect.Facts{}
-				}
-				return printInspection(a.out, in.Record, facts)
-			})
+			in, err := a.inspectOrVerify(cmd.Context(), args[0], verify, keys)
+			if err != nil {
+				return err
+			}
+			if a.format == asJSON {
+				err = a.printJSON(documentOf(in))
+			} else {
+				err = a.printInspection(in, parts)
+			}
+			if err == nil && verify {
+				err = verdict(in)
+			}
+			return err
 		},
 	}
+	parts.flags(cmd.Flags())
+	cmd.Flags().BoolVar(&verify, "verify", false, "verify the signatures, as \"sreg verify\" does")
+	keys.flags(cmd.Flags())
+	return cmd
 }
 
-// printInspection prints first what the registry says, then the image itself.
-func printInspection(w io.Writer, r verbs.Record, f *inspect.Facts) error {
-	t := newTable(w)
-	field := func(name, value string) {
-		if value != "" {
-			t.row(name, value)
+func (a *app) inspectOrVerify(ctx context.Context, arg string, verify bool, keys keySource) (inspection, error) {
+	if verify {
+		return a.verify(ctx, arg, keys)
+	}
+	return a.inspect(ctx, arg)
+}
+
+// An inspection is of the image that uri means, or of the file at Record.Path if that is "".
+type inspection struct {
+	control.Inspection
+	uri string
+}
+
+// inspect inspects what an argument means: an image, or a file.
+func (a *app) inspect(ctx context.Context, arg string) (in inspection, err error) {
+	uri, path, err := a.imageOrFile(arg)
+	if err != nil {
+		return in, err
+	}
+	if path != "" {
+		in.Inspection, err = inspectFile(ctx, path)
+		return in, err
+	}
+	in.uri = uri
+	err = a.with(ctx, func(c *control.Client) error {
+		if in.Inspection, err = c.Inspect(ctx, uri); err != nil {
+			in.Inspection, err = elsewhere(ctx, a, err, func(m *systemMount) (control.Inspection, error) {
+				return m.client.Inspect(ctx, uri)
+			})
 		}
-	}
-	field("uri", r.URI)
-	field("size", size(r.Size)+" ("+strconv.FormatInt(r.Size, 10)+" bytes)")
-	field("digest", r.Digest)
-	if r.Version != r.Digest {
-		field("version", r.Version)
-	}
-	field("modified", moment(r.Modified))
-	field("state", state(r))
-	field("path", r.Path)
-	field("url", r.URL)
-	field("format", f.Format)
-	field("arch", f.Arch)
-	field("id", f.ID)
-	field("created", f.Created)
-	if f.Base != nil {
-		field("base", strings.TrimSpace(f.Base.Name+" "+f.Base.Digest))
-	}
-	for _, s := range f.Signatures {
-		field("signature", s.Fingerprint+" of objects "+fmt.Sprint(s.Objects)+", not verified")
-	}
-	for _, note := range f.Notes {
-		field("note", note)
-	}
-	if err := t.flush(); err != nil {
 		return err
+	})
+	if in.Facts == nil {
+		in.Facts = &inspect.Facts{}
 	}
-	printMap(w, "told by the registry", r.Labels)
-	printParts(w, f)
-	return nil
+	return in, err
 }
 
-func printParts(w io.Writer, f *inspect.Facts) {
-	printMap(w, "labels", f.Labels)
-	printConfig(w, f.Config)
-	printLayers(w, f.Layers)
-	printHistory(w, f.History)
-	printDescriptors(w, f.Descriptors)
-	for _, s := range [][2]string{{"help", f.Help}, {"runscript", f.RunScript}, {"startscript", f.StartScript}, {"test", f.Test},
-		{"definition", f.Definition}} {
-		printText(w, s[0], s[1])
+// imageOrFile says what an argument means: the image of a URI, or of a path in the running
+// mount, or else a file. For that nothing need be configured.
+func (a *app) imageOrFile(arg string) (uri, path string, err error) {
+	if strings.Contains(arg, "://") {
+		return arg, "", nil
 	}
-	for _, name := range slices.Sorted(maps.Keys(f.Environment)) {
-		printText(w, "environment "+name, f.Environment[name])
-	}
-}
-
-func printMap(w io.Writer, title string, m map[string]string) {
-	if len(m) == 0 {
-		return
-	}
-	fmt.Fprintf(w, "\n%s:\n", title)
-	t := newTable(w)
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		t.row("  "+k, m[k])
-	}
-	_ = t.flush()
-}
-
-// printConfig prints how a container image wants to be run.
-func printConfig(w io.Writer, c *inspect.Config) {
-	if c == nil {
-		return
-	}
-	fmt.Fprint(w, "\nconfiguration:\n")
-	t := newTable(w)
-	field := func(name, value string) {
-		if value != "" {
-			t.row("  "+name, value)
+	if o, err := a.options(); err == nil {
+		if p, err := statedir.Holder(o.State); err == nil && p.Mount != "" && looksLikePath(arg, p.Mount) {
+			inside, _ := insideMount(p.Mount, arg)
+			uri, err := uriInside(inside)
+			return uri, "", err
 		}
 	}
-	command := func(name string, args []string) {
-		if len(args) > 0 {
-			field(name, fmt.Sprintf("%q", args))
-		}
+	_, err = os.Stat(arg)
+	if err == nil || writtenAsFile(arg) {
+		path, err = absolute(arg)
+		return "", path, err
 	}
-	command("entrypoint", c.Entrypoint)
-	command("cmd", c.Cmd)
-	field("workdir", c.WorkingDir)
-	field("user", c.User)
-	for _, env := range c.Env {
-		field("env", env)
-	}
-	for _, port := range c.Ports {
-		field("port", port)
-	}
-	for _, volume := range c.Volumes {
-		field("volume", volume)
-	}
-	field("stop signal", c.StopSignal)
-	_ = t.flush()
+	return arg, "", nil
 }
 
-// maxStep is how much of the command that made a layer is printed, in bytes.
-const maxStep = 80
-
-func printLayers(w io.Writer, all []inspect.Layer) {
-	if len(all) == 0 {
-		return
+// looksLikePath reports whether an argument is a path in the mount. One that does not say so
+// is it for somebody who is there.
+func looksLikePath(arg, mount string) bool {
+	if _, ok := insideMount(mount, arg); !ok {
+		return false
 	}
-	fmt.Fprint(w, "\nlayers:\n")
-	t := newTable(w)
-	for _, l := range all {
-		t.row("  "+l.Digest, size(l.Size), shortStep(l.CreatedBy))
+	if writtenAsFile(arg) {
+		return true
 	}
-	_ = t.flush()
+	_, format := backends.CutExt(arg)
+	_, below := insideMount(mount, ".")
+	return format != "" || below
 }
 
-// printHistory prints the steps of the build, if some made no layer: the others stand there.
-func printHistory(w io.Writer, all []inspect.Step) {
-	if !slices.ContainsFunc(all, func(s inspect.Step) bool { return s.Empty }) {
-		return
+// uriInside returns the URI of the image at a path in the mount.
+func uriInside(inside string) (string, error) {
+	remote, ref, format, err := fsys.ParsePath(inside)
+	if err != nil {
+		return "", err
 	}
-	fmt.Fprint(w, "\nhistory:\n")
-	t := newTable(w)
-	for _, s := range all {
-		t.row("  "+s.Created, shortStep(cmp.Or(s.CreatedBy, s.Comment)))
+	uri := backends.URI{Remote: remote, Ref: ref}.String()
+	if format == backends.FormatArchive { // else it is the SIF of the same name
+		uri += backends.Ext(format)
 	}
-	_ = t.flush()
+	return uri, nil
 }
 
-func shortStep(command string) string {
-	step := strings.Join(strings.Fields(command), " ")
-	if len(step) > maxStep {
-		step = strings.ToValidUTF8(step[:maxStep], "") + "…"
+// inspectFile inspects a file with the permissions of this user.
+func inspectFile(ctx context.Context, path string) (in control.Inspection, err error) {
+	f, err := backends.OpenRegular(path, os.O_RDONLY, 0)
+	if err != nil {
+		return in, err
 	}
-	return step
-}
-
-func printDescriptors(w io.Writer, all []inspect.Descriptor) {
-	if len(all) == 0 {
-		return
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	if err != nil {
+		return in, err
 	}
-	fmt.Fprint(w, "\nobjects:\n")
-	t := newTable(w)
-	for _, d := range all {
-		kind := strings.TrimRight(strings.Join([]string{d.Type, d.FS, d.Part}, " "), " ")
-		t.row(fmt.Sprintf("  %d", d.ID), kind, size(d.Size), d.Name)
-	}
-	_ = t.flush()
-}
-
-// printText prints a script, indented, with its lines kept.
-func printText(w io.Writer, title, text string) {
-	if strings.TrimSpace(text) == "" {
-		return
-	}
-	fmt.Fprintf(w, "\n%s:\n", backends.Printable(title))
-	for line := range strings.Lines(strings.Trim(text, "\n")) {
-		line = backends.Printable(strings.ReplaceAll(strings.TrimRight(line, " \t\r\n"), "\t", "    "))
-		fmt.Fprintln(w, strings.TrimRight("  "+line, " "))
-	}
+	in.Record = verbs.Record{Size: info.Size(), Modified: info.ModTime(), Path: path}
+	in.Facts, err = inspect.Read(ctx, f, info.Size())
+	return in, err
 }

@@ -24,7 +24,7 @@ var groups = []struct {
 	title    string
 	commands []string
 }{
-	{"look", "Look", []string{"images", "search", "inspect", "labels", "tags", "diff", "history", "shell"}},
+	{"look", "Look", []string{"images", "search", "inspect", "verify", "labels", "tags", "diff", "history", "shell"}},
 	{"bring", "Bring and run", []string{"pull", "get", "warm", "run", "exec"}},
 	{"give", "Publish", []string{"push", "add", "record", "cp", "sync", "build", "share"}},
 	{"change", "Change", []string{"mv", "rename", "tag", "untag", "rm", "rmi", "pin", "unpin"}},

@@ -108,8 +108,8 @@ func (a *app) readStart(cmd *cobra.Command, all []string) (start, error) {
 // before returns the arguments that stand before a verb on the command line: it has them and
 // all others, in this order, with the verb between.
 func (a *app) before(verb string, all []string) []string {
-	for i, arg := range a.args {
-		if arg == verb && slices.Equal(slices.Concat(a.args[:i], a.args[i+1:]), all) {
+	for i, arg := range a.line {
+		if arg == verb && slices.Equal(slices.Concat(a.line[:i], a.line[i+1:]), all) {
 			return all[:i]
 		}
 	}
@@ -147,7 +147,7 @@ func (a *app) start(ctx context.Context, s start) error {
 		return err
 	}
 	path := s.image
-	if !isPath(path) {
+	if !writtenAsFile(path) {
 		if path, err = a.openable(ctx, s.image); err != nil {
 			return err
 		}
@@ -160,8 +160,8 @@ func (a *app) start(ctx context.Context, s start) error {
 	return fmt.Errorf("%s %s: %s: %w", s.verb, s.image, program, err)
 }
 
-// isPath reports whether what stands in place of a URI is the name of a file.
-func isPath(s string) bool {
+// writtenAsFile reports whether what stands in place of a URI is the name of a file.
+func writtenAsFile(s string) bool {
 	return strings.HasPrefix(s, "/") || strings.HasPrefix(s, "./") || strings.HasPrefix(s, "../")
 }
 

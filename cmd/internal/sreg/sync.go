@@ -179,8 +179,8 @@ func (s *syncRun) confirmDeletes(ctx context.Context, deletes []verbs.Difference
 
 // copyAll copies images, several at once.
 func (s *syncRun) copyAll(ctx context.Context, copies []verbs.Difference) {
-	show, end := s.bar("sync")
-	defer end()
+	show, end := s.transfer(transfer{done: "copied", what: plural(len(copies), "image")})
+	defer func() { end(ctx, nil) }()
 	total := &syncProgress{show: show}
 	for _, d := range copies {
 		total.all = addCapped(total.all, d.From.Size)
@@ -281,7 +281,7 @@ func (s synced) size() int64 {
 // fail notes an error. Call with mu held, or before the workers start.
 func (s *syncRun) fail(what string, err error) {
 	s.errs = append(s.errs, err)
-	text := backends.Printable(err.Error())
+	text := backends.Printable(exit.Text(err))
 	if name := backends.Printable(what); !strings.Contains(text, name) { // most errors name the image
 		text = name + ": " + text
 	}
