@@ -115,6 +115,9 @@ func (c *images) keep(s *index.Index, remote string, ref backends.Ref, img backe
 	if spelled := now.Image.Ref; ref.Version == "" && spelled != ref {
 		c.keep(s, remote, spelled, img, asked) // under this name it is listed
 	}
+	if ref.Version == "" {
+		c.saw(remote, withRef(now.Image, ref), false)
+	}
 	if ref.Version == "" && have && changed(old, now) {
 		c.watchers.emit(Event{Kind: ImageChanged, Remote: remote, Collection: ref.Collection, Ref: ref})
 	}
@@ -122,6 +125,11 @@ func (c *images) keep(s *index.Index, remote string, ref backends.Ref, img backe
 		c.watchers.emit(Event{Kind: ListingChanged, Remote: remote, Collection: ref.Collection})
 	}
 	return now.Image
+}
+
+func withRef(img backends.Image, ref backends.Ref) backends.Image {
+	img.Ref = ref
+	return img
 }
 
 // forget drops a name that the registry no longer has.

@@ -40,10 +40,14 @@ func (c *blobs) Blob(ctx context.Context, remote string, img backends.Image) (*c
 		b, err = c.sniffed(ctx, s.Index, r, img, b)
 	}
 	if r.InPlace(img) {
+		if err == nil {
+			c.Used(r.Name, img)
+		}
 		return b, err
 	}
 	if err == nil {
 		if err = b.Check(ctx); err == nil {
+			c.Used(r.Name, img)
 			c.noteOpened(s.Index, r, img, b.Size())
 			if r.ByHost && c.hosts.opened(r.Name) {
 				c.watchers.emit(Event{Kind: ListingChanged})

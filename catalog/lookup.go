@@ -22,6 +22,10 @@ const patience = 3 * time.Second
 //
 // Errors: those of backends.Backend.Stat.
 func (c *images) Lookup(ctx context.Context, remote string, ref backends.Ref) (backends.Image, error) {
+	ref, err := c.Exact(ctx, remote, ref)
+	if err != nil {
+		return backends.Image{}, err
+	}
 	img, err := c.lookup(ctx, remote, ref)
 	if err == nil {
 		img.Ref.Version = ref.Version

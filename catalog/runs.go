@@ -32,6 +32,7 @@ func (c *core) PinFor(run, remote string, img backends.Image) (backends.Image, e
 	if err != nil {
 		return img, err
 	}
+	c.Used(remote, img)
 	p, err := c.records.PinFor(records.RunPin{Run: run, Remote: remote, Image: img, Since: c.Now()})
 	if err != nil {
 		return img, err

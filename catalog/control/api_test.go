@@ -114,6 +114,7 @@ func newAPI(t *testing.T) *api {
 	addItem[verbs.Status]()
 	addItem[verbs.Tags]()
 	addItem[verbs.Change]()
+	addItem[verbs.Meaning]()
 	addItem[verbs.Hit]()
 	addItem[verbs.Difference]()
 	addItem[verbs.Entry]()

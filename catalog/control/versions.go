@@ -33,6 +33,9 @@ type (
 // versionVerbs are those about tags and versions.
 func versionVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 	return map[string]verb{
+		"history": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
+			return sendAll(out, v.History(ctx, r.URI))
+		}),
 		"diff": verbOf(func(ctx context.Context, r diffRequest, out *frameWriter) error {
 			return sendAll(out, v.Diff(ctx, r.From, r.To, r.DiffOptions))
 		}),
@@ -82,4 +85,9 @@ func (c *Client) Release(ctx context.Context, run, uri string) iter.Seq2[verbs.R
 // Diff is verbs.Verbs.Diff.
 func (c *Client) Diff(ctx context.Context, from, to string, o verbs.DiffOptions) iter.Seq2[verbs.Change, error] {
 	return call[verbs.Change](ctx, c, "diff", diffRequest{From: from, To: to, DiffOptions: o}, nil)
+}
+
+// History is verbs.Verbs.History.
+func (c *Client) History(ctx context.Context, uri string) iter.Seq2[verbs.Meaning, error] {
+	return call[verbs.Meaning](ctx, c, "history", uriRequest{URI: uri}, nil)
 }

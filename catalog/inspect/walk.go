@@ -19,7 +19,7 @@ import (
 type File struct {
 	Path     string    `json:"path"` // without a slash at the beginning
 	Type     string    `json:"type"` // "file", "dir", "link", "block", "char", "pipe", "socket"
-	Mode     uint16    `json:"mode"` // permissions, with setuid, setgid and sticky
+	Mode     uint32    `json:"mode"` // permissions, with setuid, setgid and sticky
 	UID      uint32    `json:"uid"`
 	GID      uint32    `json:"gid"`
 	Size     int64     `json:"size"` // bytes, of a file
@@ -78,22 +78,9 @@ func (w *walker) image(p *pager) error {
 	if err != nil {
 		return err
 	}
-	base, size := int64(0), p.size
-	if off, bare := findSquashfs(head); bare {
-		base, size = off, p.size-off
-	} else {
-		if !isSIF(head) {
-			return ErrNoTable
-		}
-		img, err := loadSIF(p)
-		if err != nil {
-			return err
-		}
-		root, ok := rootFS(objects(img))
-		if !ok {
-			return fmt.Errorf("%w: the SIF has no squashfs", ErrNoTable)
-		}
-		base, size = root.Offset(), root.Size()
+	base, size, err := squashfsIn(p, head)
+	if err != nil {
+		return err
 	}
 	if w.tree, err = openTree(p, base, size); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoTable, err)
@@ -107,6 +94,25 @@ func (w *walker) image(p *pager) error {
 		return err
 	}
 	return w.dir(root, "", 0)
+}
+
+// squashfsIn returns where the squashfs of an image is.
+func squashfsIn(p *pager, head []byte) (base, size int64, err error) {
+	if off, bare := findSquashfs(head); bare {
+		return off, p.size - off, nil
+	}
+	if !isSIF(head) {
+		return 0, 0, ErrNoTable
+	}
+	img, err := loadSIF(p)
+	if err != nil {
+		return 0, 0, err
+	}
+	root, ok := rootFS(objects(img))
+	if !ok {
+		return 0, 0, fmt.Errorf("%w: the SIF has no squashfs", ErrNoTable)
+	}
+	return root.Offset(), root.Size(), nil
 }
 
 // dir yields what is in a directory, and below.
@@ -159,7 +165,7 @@ func (w *walker) file(ref uint64) (f File, dir *inode, err error) {
 	if kind == 0 || int(kind) >= len(types) {
 		return f, nil, fmt.Errorf("%w: an inode of kind %d", errSquash, kind)
 	}
-	f = File{Type: types[kind], Mode: le.Uint16(head[2:]) & 0o7777, Modified: time.Unix(int64(le.Uint32(head[8:])), 0).UTC()}
+	f = File{Type: types[kind], Mode: uint32(le.Uint16(head[2:])) & 0o7777, Modified: time.Unix(int64(le.Uint32(head[8:])), 0).UTC()}
 	if f.UID, err = w.id(le.Uint16(head[4:])); err != nil {
 		return f, nil, err
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package records keeps what no registry knows: which blobs are pinned,
-// what names mean to the runs that pinned them, and which collections were made by hand and
+// what names mean to the runs that pinned them, what tags meant before, and which collections were made by hand and
 // have no image yet. They are small files beside the local images, which other processes may
 // write too.
 //
@@ -12,4 +12,5 @@
 //	Records.mu       the pins and their file        alone
 //	collections.mu   the collections and their file alone
 //	runs.mu          the pins of runs, their files  alone
+//	meanings.mu      the histories and their file   alone
 package records

@@ -310,6 +310,7 @@ func (v *blobs) setPinOf(r catalog.Remote, img backends.Image, pinned bool) erro
 		return err
 	}
 	s.Cache.Pin(key)
+	v.cat.Used(r.Name, img)
 	return nil
 }
 

@@ -234,10 +234,11 @@ func fileChange(order int, a, b inspect.File) (Change, bool) {
 	case order > 0:
 		return Change{Change: "added", What: "file", Name: b.Path, New: fileText(b), NewFile: &b}, true
 	}
-	if a.Type != "file" {
-		a.Modified = b.Modified // that of a directory says that something in it has changed
+	same := a
+	if a.Type != "file" { // of a directory it says that something in it has changed
+		same.Modified = b.Modified
 	}
-	if a == b {
+	if same == b {
 		return Change{}, false
 	}
 	return Change{Change: "changed", What: "file", Name: a.Path, Old: fileText(a), New: fileText(b), OldFile: &a, NewFile: &b}, true

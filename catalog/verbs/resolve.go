@@ -50,7 +50,17 @@ const localRemote = "local"
 // resolve is Resolve with the remote that a URI without one means: to the verbs
 // of the local catalogue (Add, Get, Remove) that is localRemote, whatever the
 // default is, as with the sregistry client.
+//
+// Of a digest that is written in part the whole is returned, see catalog.Catalog.Exact.
 func (v *resolver) resolve(ctx context.Context, uri, without string, purpose Purpose) (catalog.Remote, backends.Ref, error) {
+	r, ref, err := v.resolveName(ctx, uri, without, purpose)
+	if err == nil {
+		ref, err = v.cat.Exact(ctx, r.Name, ref)
+	}
+	return r, ref, err
+}
+
+func (v *resolver) resolveName(ctx context.Context, uri, without string, purpose Purpose) (catalog.Remote, backends.Ref, error) {
 	u, err := backends.ParseURI(uri)
 	if err != nil {
 		return catalog.Remote{}, backends.Ref{}, err

@@ -15,6 +15,7 @@ import (
 
 func (a *app) tagsCmd() *cobra.Command {
 	var o verbs.TagsOptions
+	var history bool
 	cmd := &cobra.Command{
 		Use:   "tags URI",
 		Short: "List the tags and versions of an image",
@@ -26,12 +27,24 @@ there: the digest, size and date of a tag are then those that are known from bef
 or a question mark; --long asks for each. Where the registry cannot be reached, what
 is known is listed.
 
-With -o json: an array as that of "sreg images".`,
+With --history: what the tags have meant, the newest first, and when that was first and
+last seen here. Only tags that were opened, pulled or pinned have a history; with a tag
+in the URI only that of this one is shown.
+
+With -o json: an array as that of "sreg images", or of {uri, tag, version, digest, size,
+first, last}.`,
 		Args: needArgs(1, 1),
 
 		ValidArgsFunction: a.completeImage,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if history && o.Long {
+				return usagef("sreg tags: --history asks no registry: leave out --long")
+			}
 			return a.with(cmd.Context(), func(c *control.Client) error {
+				if history {
+					a.nothing = "nothing was seen: tags have a history from when they are opened, pulled or pinned"
+					return printAll(a, c.History(cmd.Context(), args[0]), historyColumns()...)
+				}
 				found, err := c.Tags(cmd.Context(), args[0], o)
 				if err != nil {
 					return err
@@ -44,7 +57,20 @@ With -o json: an array as that of "sreg images".`,
 		},
 	}
 	cmd.Flags().BoolVarP(&o.Long, "long", "l", false, "ask for what the registry's list does not tell of each tag")
+	cmd.Flags().BoolVar(&history, "history", false, "show what the tags have meant")
 	return cmd
+}
+
+func historyColumns() []column[verbs.Meaning] {
+	return []column[verbs.Meaning]{
+		{"URI", func(m verbs.Meaning) string {
+			base, _, _ := strings.Cut(m.URI, "@")
+			return base + "@" + short(m.Version)
+		}, func(m verbs.Meaning) any { return m.URI }},
+		{"FIRST", func(m verbs.Meaning) string { return moment(m.First) }, func(m verbs.Meaning) any { return m.First }},
+		{"LAST", func(m verbs.Meaning) string { return moment(m.Last) }, func(m verbs.Meaning) any { return m.Last }},
+		{"SIZE", func(m verbs.Meaning) string { return size(m.Size) }, func(m verbs.Meaning) any { return m.Size }},
+	}
 }
 
 // tagColumns are those of a list of tags. What a person sees of a digest is enough to name
