@@ -258,7 +258,7 @@ func (c *copying) sendStream(ctx context.Context) (backends.Image, error) {
 			return backends.Image{}, err
 		}
 		if in.here, err = s.Cache.Blob(ctx, c.from.Client, c.img); err == nil {
-			defer in.here.Close()
+			defer func() { _ = in.here.Close() }()
 		} else {
 			in.here = nil
 		}
