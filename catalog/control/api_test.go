@@ -113,6 +113,7 @@ func newAPI(t *testing.T) *api {
 	addItem[verbs.Status]()
 	addItem[verbs.Tags]()
 	addItem[verbs.Hit]()
+	addItem[verbs.Change]()
 	addItem[verbs.Difference]()
 	addItem[verbs.Copied]()
 	addItem[Reloaded]()
@@ -306,7 +307,7 @@ func (a *api) schema(t reflect.Type) any {
 	switch {
 	case t == reflect.TypeFor[time.Time]():
 		return object{"type", "string", "format", "date-time"}
-	case t == reflect.TypeFor[[]byte]():
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8:
 		return object{"type", "string", "contentEncoding", "base64"}
 	case t.Implements(reflect.TypeFor[encoding.TextMarshaler]()):
 		return object{"type", "string"}

@@ -30,6 +30,7 @@ type Record struct {
 	Format   string            `json:"format,omitempty"`
 	State    cache.State       `json:"state"`
 	Pinned   bool              `json:"pinned,omitempty"`
+	Runs     []string          `json:"runs,omitempty"` // that have pinned the name: it means what the first of them pinned
 	Labels   map[string]string `json:"labels,omitempty"`
 	URL      string            `json:"url,omitempty"`
 	Path     string            `json:"path,omitempty"` // of the file with the bytes, if they are here whole
@@ -42,6 +43,7 @@ func (v *browser) record(remote string, img backends.Image) Record {
 		Size: img.Size, Digest: img.Digest, Version: img.Version, Modified: img.Modified,
 		Format: img.Format, State: cache.Remote, Labels: img.Labels, URL: img.URL,
 	}
+	r.Runs = v.cat.RunsOf(remote, img.Ref)
 	if img.Version != "" || img.Digest != "" {
 		info := v.cat.BlobInfo(remote, img)
 		r.State, r.Pinned = info.State, info.Pinned
@@ -142,7 +144,12 @@ func (v *browser) imagesOf(ctx context.Context, r catalog.Remote, mode catalog.C
 
 // imagesStored calls yield with the stored images of a remote.
 func (v *browser) imagesStored(s *index.Index, remote string, match *index.Matcher, yield func(Record) bool) error {
-	err := s.Images(remote, match, func(img backends.Image) bool { return yield(v.record(remote, img)) })
+	err := s.Images(remote, match, func(img backends.Image) bool {
+		if pinned, ok := v.cat.Pinned(remote, img.Ref); ok {
+			img = pinned
+		}
+		return yield(v.record(remote, img))
+	})
 	if err != nil {
 		return &backends.Error{Op: "list", Remote: remote, Err: err}
 	}

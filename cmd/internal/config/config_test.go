@@ -69,7 +69,7 @@ func TestLoad_nothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Settings{
-		Storage: home + "/.local/share/sregfs/images", CacheDir: home + "/.cache/sregfs",
+		Storage: home + "/.local/share/sregfs/images", CacheDir: home + "/.cache/sregfs", ImageList: home + "/.config/sregfs/images.txt",
 		Names: "colon", Open: "lazy", Push: "sync", Passthrough: "auto", Verify: "lazy", ListTTL: time.Minute, StopTimeout: 30 * time.Second, DrainTimeout: 7 * 24 * time.Hour, UID: -1, GID: -1, Hosts: Hosts{any: true},
 		Remotes: []Remote{{Name: "local", Common: Common{Type: "dir"}, Origin: "default",
 			Config: map[string]any{"path": home + "/.local/share/sregfs/images"}}},

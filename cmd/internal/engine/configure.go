@@ -43,9 +43,12 @@ type Options struct {
 	Inputs     config.Inputs
 	Flags      *pflag.FlagSet // of the settings, as they were parsed
 	Root       string         // Source.Root
-	Getenv     func(string) string
-	Log        *slog.Logger
-	Notice     func(string)
+	// Short says that the process ends soon: it keeps no ballast for a disk that others
+	// fill meanwhile, which of 500 machines would be 31 GiB.
+	Short  bool
+	Getenv func(string) string
+	Log    *slog.Logger
+	Notice func(string)
 }
 
 // Configure completes the settings, whose flags were declared on flags and

@@ -63,7 +63,7 @@
 //	hangup                     send SIGHUP to whoever holds it
 //	terminate                  send SIGTERM to whoever holds it
 //
-// and the condition [fuse]. In each script $IMAGE is a whole SIF file of 2 MB, $SIGNER
+// and the conditions [fuse] and [root]. In each script $IMAGE is a whole SIF file of 2 MB, $SIGNER
 // the public key of who has signed it,
 // the state, the cache and the local store are in $WORK, and there is no
 // configuration. /etc/sregfs and the like are below $ROOT. Mounts that a script leaves are taken away.
@@ -231,6 +231,9 @@ func unmountBelow(dir string) {
 }
 
 func (s *script) condition(name string) (bool, error) {
+	if name == "root" {
+		return os.Geteuid() == 0, nil
+	}
 	if name != "fuse" {
 		return false, fmt.Errorf("unknown condition %q", name)
 	}

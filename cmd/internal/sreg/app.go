@@ -73,6 +73,9 @@ func (a *app) with(ctx context.Context, fn func(*control.Client) error) error {
 			return err
 		}
 		a.mount, a.mountNames, a.state = s.Mount, fsys.Names(s.Names), o.State
+		if a.debug && a.mount != "" && try == 1 {
+			a.notice("the mount at " + a.mount + " does the work: its requests are in its log if it runs with -v -v, see \"sreg log\"")
+		}
 		err = fn(s.Client)
 		if err != nil && ctx.Err() == nil {
 			err = a.withKnownTags(ctx, s.Client, err)
@@ -94,6 +97,7 @@ func (a *app) options() (engine.Options, error) {
 		}
 	}
 	a.warns = false
+	o.Short = true
 	return o, err
 }
 

@@ -36,7 +36,8 @@ in bytes, -1 if it is not known yet.`,
 				if a.format == asJSON {
 					list = c.Images
 				}
-				return a.printRecords(list(cmd.Context(), verbs.ImagesOptions{Query: first(args), Remote: remote, Refresh: refresh}))
+				o := verbs.ImagesOptions{Query: first(args), Remote: remote, Refresh: refresh}
+				return a.printRecords(a.alsoElsewhere(cmd.Context(), list(cmd.Context(), o), o))
 			})
 		},
 	}

@@ -48,7 +48,7 @@ func MainIn(root string) int {
 // reportJSON is exit.Report for a program that reads the standard error.
 func (a *app) reportJSON(err error) int {
 	code := exit.Code(err)
-	if code != exit.OK && code != exit.Interrupted {
+	if code != exit.OK && !exit.Silent(err) {
 		_ = writeJSON(a.err, map[string]any{"error": exit.Text(err), "code": code}, "")
 	}
 	return code
@@ -104,12 +104,14 @@ func (a *app) root() *cobra.Command {
 		a.cacheCmd(),
 		a.configCmd(),
 		a.cpCmd(),
+		a.diffCmd(),
 		a.doctorCmd(),
 		a.execCmd(),
 		a.getCmd(),
 		a.imagesCmd(),
 		a.inspectCmd(),
 		a.labelsCmd(),
+		a.logCmd(),
 		a.loginCmd(),
 		a.logoutCmd(),
 		a.pathCmd(),
@@ -121,6 +123,7 @@ func (a *app) root() *cobra.Command {
 		a.runCmd(),
 		a.searchCmd(),
 		a.shareCmd(),
+		a.shellCmd(),
 		a.statusCmd(),
 		a.syncCmd(),
 		a.tagCmd(),
@@ -133,6 +136,7 @@ func (a *app) root() *cobra.Command {
 		a.warmCmd(),
 	)
 	grouped(root)
+	a.completed(root)
 	return root
 }
 
@@ -168,7 +172,7 @@ func (a *app) globalFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&a.limit, "limit", 0, "print so many of a list, at most: `N`")
 	fs.BoolVar(&a.plain, "no-color", false, "no colours on a terminal (also with NO_COLOR set)")
 	fs.BoolVarP(&a.quiet, "quiet", "q", false, "no progress, and nothing else that is not the answer")
-	fs.BoolVar(&a.debug, "debug", false, "say on the standard error what happens")
+	fs.BoolVar(&a.debug, "debug", false, "show on the standard error what is asked and answered, without secrets")
 }
 
 // group runs a command that only has subcommands.

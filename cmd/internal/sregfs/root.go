@@ -112,6 +112,7 @@ func (c *command) root() *cobra.Command {
 	c.flags.StringArrayVarP(&c.options, "option", "o", nil, "mount `options` as in fstab: key[=value],…")
 	c.flags.CountVarP(&c.verbose, "verbose", "v", "log more; twice logs every operation")
 	root.SetFlagErrorFunc(c.flagError)
+	c.completed(root)
 	return root
 }
 
