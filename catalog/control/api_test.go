@@ -112,9 +112,10 @@ func newAPI(t *testing.T) *api {
 	addItem[verbs.Shared]()
 	addItem[verbs.Status]()
 	addItem[verbs.Tags]()
-	addItem[verbs.Hit]()
 	addItem[verbs.Change]()
+	addItem[verbs.Hit]()
 	addItem[verbs.Difference]()
+	addItem[verbs.Entry]()
 	addItem[verbs.Copied]()
 	addItem[Reloaded]()
 	a := &api{t: t, schemas: map[string]any{}, comments: map[string]string{}, calls: map[string]answer{}}
@@ -319,7 +320,7 @@ func (a *api) schema(t reflect.Type) any {
 		return object{"type", "string"}
 	case reflect.Bool:
 		return object{"type", "boolean"}
-	case reflect.Int, reflect.Int64, reflect.Uint32, reflect.Uint64, reflect.Int32:
+	case reflect.Int, reflect.Int64, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Int32:
 		return object{"type", "integer"}
 	case reflect.Float64:
 		return object{"type", "number"}

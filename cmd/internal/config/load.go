@@ -152,17 +152,17 @@ func (s *Settings) applySettings(fs *pflag.FlagSet, all files, in Inputs) error 
 	var errs []error
 	declared.VisitAll(func(d *pflag.Flag) {
 		if fs.Changed(d.Name) {
-			s.Origins[keyOf(d.Name)] = "--" + d.Name
+			s.Origins[KeyOf(d.Name)] = "--" + d.Name
 			return
 		}
 		value, origin, err := lookup(d.Name, all, in)
-		s.Origins[keyOf(d.Name)] = cmp.Or(origin, "default")
+		s.Origins[KeyOf(d.Name)] = cmp.Or(origin, "default")
 		if err == nil && origin != "" {
 			if err = fs.Lookup(d.Name).Value.Set(value); err != nil {
 				if d.Value.Type() == "bool" { // its own error is about strconv
 					err = fmt.Errorf("%q is neither true nor false", value)
 				}
-				err = fmt.Errorf("%s: %s: %w", origin, keyOf(d.Name), err)
+				err = fmt.Errorf("%s: %s: %w", origin, KeyOf(d.Name), err)
 			}
 		}
 		errs = append(errs, err)
@@ -172,7 +172,7 @@ func (s *Settings) applySettings(fs *pflag.FlagSet, all files, in Inputs) error 
 
 // lookup returns a setting and where it was found; origin is "" if nowhere.
 func lookup(flag string, all files, in Inputs) (value, origin string, err error) {
-	for _, name := range []string{envOf(flag), alias(flag)} {
+	for _, name := range []string{VariableOf(flag), alias(flag)} {
 		if name == "" {
 			continue
 		}
@@ -180,7 +180,7 @@ func lookup(flag string, all files, in Inputs) (value, origin string, err error)
 			return v, name, nil
 		}
 	}
-	key := keyOf(flag)
+	key := KeyOf(flag)
 	i := slices.IndexFunc(all, func(f *file) bool { return f.top[key] != nil })
 	if i < 0 {
 		return "", "", nil

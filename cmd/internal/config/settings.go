@@ -92,11 +92,11 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.LogFile, "log-file", "", "`file` for the log in the background (default sregfs.log in the state directory)")
 }
 
-// keyOf returns how the file and the mount options spell a flag.
-func keyOf(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
+// KeyOf returns how the file and the mount options spell a flag.
+func KeyOf(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
 
-// envOf returns the variable of a flag.
-func envOf(flag string) string { return "SREGFS_" + strings.ToUpper(keyOf(flag)) }
+// VariableOf returns the variable of the environment that is a flag.
+func VariableOf(flag string) string { return "SREGFS_" + strings.ToUpper(KeyOf(flag)) }
 
 // Values returns the settings by their keys, as a flag or a variable would spell them.
 func (s Settings) Values() map[string]string {
@@ -105,14 +105,14 @@ func (s Settings) Values() map[string]string {
 	t.Flags(flags)
 	t = s // what the flags point to
 	all := map[string]string{}
-	flags.VisitAll(func(f *pflag.Flag) { all[keyOf(f.Name)] = f.Value.String() })
+	flags.VisitAll(func(f *pflag.Flag) { all[KeyOf(f.Name)] = f.Value.String() })
 	return all
 }
 
 // keys returns the keys of all settings on fs.
 func keys(fs *pflag.FlagSet) []string {
 	var all []string
-	fs.VisitAll(func(f *pflag.Flag) { all = append(all, keyOf(f.Name)) })
+	fs.VisitAll(func(f *pflag.Flag) { all = append(all, KeyOf(f.Name)) })
 	return all
 }
 

@@ -80,7 +80,7 @@ func (a *app) root() *cobra.Command {
 		Use:           "sreg COMMAND",
 		Short:         "Work with container images on every registry",
 		Long:          rootHelp,
-		Version:       version.Long(),
+		Version:       version.Build().Long(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
@@ -244,3 +244,7 @@ func needArgs(low, high int) cobra.PositionalArgs {
 		return nil
 	}
 }
+
+// Command returns sreg with all of its commands, for what is made out of them: the manual
+// and the completions. It is not to be run.
+func Command() *cobra.Command { return (&app{}).root() }

@@ -89,9 +89,9 @@ func (a *app) versionCmd() *cobra.Command {
 		Args:  needArgs(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			if a.format == asJSON {
-				return a.printJSON(map[string]string{"version": version.String()})
+				return a.printJSON(version.Build())
 			}
-			_, err := fmt.Fprintln(a.out, "sreg "+backends.Printable(version.Long()))
+			_, err := fmt.Fprintln(a.out, "sreg "+backends.Printable(version.Build().Long()))
 			return err
 		},
 	}
