@@ -180,6 +180,7 @@ func BenchmarkMillion(b *testing.B) {
 			} {
 				b.Run("Search/"+query, func(b *testing.B) { w.benchImages(b, dir, query, want) })
 			}
+			b.Run("Found", func(b *testing.B) { w.benchSearch(b, dir) })
 			b.Run("Refresh", func(b *testing.B) { w.benchRefresh(b, dir) })
 		})
 	}

@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
@@ -65,11 +66,13 @@ func (m *Index) Texts(remote, text string) iter.Seq2[backends.Ref, Text] {
 	want := []byte(strings.ToLower(text))
 	return func(yield func(backends.Ref, Text) bool) {
 		prefix := textKey(appendPart([]byte{kindEntry}, remote))
+		ascii := bytes.IndexFunc(want, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
+		var buf []byte
 		for kv, err := range Pages(m, prefix, nil) {
 			if err != nil {
 				return
 			}
-			if !bytes.Contains(bytes.ToLower(kv.Value), want) {
+			if buf = appendLower(buf[:0], kv.Value, ascii); !bytes.Contains(buf, want) {
 				continue
 			}
 			_, collection, name, tag, ok := cutImageKey(imageOfText(kv.Key))
@@ -80,6 +83,22 @@ func (m *Index) Texts(remote, text string) iter.Seq2[backends.Ref, Text] {
 			}
 		}
 	}
+}
+
+// appendLower appends text in lower case. Of what is not ASCII that takes ten times as long:
+// whoever looks for ASCII need not have it.
+func appendLower(b, text []byte, ascii bool) []byte {
+	if !ascii {
+		return append(b, bytes.ToLower(text)...)
+	}
+	begin := len(b)
+	b = append(b, text...)
+	for i, c := range b[begin:] {
+		if 'A' <= c && c <= 'Z' {
+			b[begin+i] = c + 'a' - 'A'
+		}
+	}
+	return b
 }
 
 // textKey is the key of an image's text, or the beginning of such keys: that of the image, with

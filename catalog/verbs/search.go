@@ -129,7 +129,11 @@ func (s *search) run(ctx context.Context, text string) error {
 	}
 	for i, a := range answers() {
 		for _, rec := range a.found {
-			s.add(Hit{Record: rec, Match: Match{Kind: ByRegistry}})
+			kind := ByRegistry
+			if q.match != nil && q.match.Match(rec.Remote, rec.Ref) {
+				kind = ByName
+			}
+			s.add(Hit{Record: rec, Match: Match{Kind: kind}})
 		}
 		if err := s.fail(q.remotes[i], a.err); err != nil {
 			return err
@@ -207,7 +211,8 @@ func (s *search) flush() {
 
 // A query is one of a search, as it was read.
 type query struct {
-	text    string // without the remote, in lower case
+	words   string // without the remote
+	text    string // likewise, in lower case; "" means all
 	asked   string // the remote that was named
 	remotes []catalog.Remote
 	match   *index.Matcher
@@ -235,10 +240,10 @@ func (v *reader) readQuery(text, remote string) (query, error) {
 		}
 		q.remotes = []catalog.Remote{r}
 	}
-	q.text = strings.ToLower(text)
-	if q.text == "*" { // as with sregistry
-		q.text = ""
+	if text == "*" { // as with sregistry
+		text = ""
 	}
+	q.words, q.text = text, strings.ToLower(text)
 	key, isLabel := strings.CutPrefix(text, "label:")
 	if key, value, withValue := strings.Cut(key, "="); isLabel || withValue && key != "" {
 		q.label = &index.LabelQuery{Key: key, Value: value}
@@ -308,7 +313,7 @@ func (v *browser) askSearchers(ctx context.Context, q *query) func() []answer {
 		}
 		g.Go(func() error {
 			answers[i].err = backends.Guard(v.log, func() (err error) {
-				answers[i].found, err = v.searchOne(ctx, r, q.text)
+				answers[i].found, err = v.searchOne(ctx, r, q.words)
 				return err
 			})
 			return nil
