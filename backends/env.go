@@ -83,19 +83,35 @@ func (env Env) Decode(dst any) error {
 	err := DecodeTable(env.Config, dst)
 	if missing, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		key := strings.Join(missing.Errors[0].Key(), ".")
-		return fmt.Errorf("%w: remote %s has no setting %q for type %q%s",
-			fs.ErrInvalid, env.Remote, key, env.Type, DidYouMean(key, slices.Sorted(maps.Keys(tomlFields(dst)))))
+		return &SettingError{key, fmt.Errorf("%w: remote %s has no setting %q for type %q%s",
+			fs.ErrInvalid, env.Remote, key, env.Type, DidYouMean(key, slices.Sorted(maps.Keys(tomlFields(dst)))))}
 	}
 	if err != nil {
-		return fmt.Errorf("%w: remote %s: %v", fs.ErrInvalid, env.Remote, err)
+		wrapped := fmt.Errorf("%w: remote %s: %v", fs.ErrInvalid, env.Remote, err)
+		if e, ok := errors.AsType[*SettingError](err); ok {
+			return &SettingError{e.Key, wrapped}
+		}
+		return wrapped
 	}
 	return nil
 }
 
+// A SettingError says which key of a table the error Err is about.
+type SettingError struct {
+	Key string
+	Err error
+}
+
+// Error implements error: it is that of Err, which names the key.
+func (e *SettingError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *SettingError) Unwrap() error { return e.Err }
+
 // DecodeTable fills the struct that dst points to from a table of the configuration,
 // as Env.Decode does.
 //
-// Errors: *toml.StrictMissingError for a key that dst lacks; others name the key.
+// Errors: *toml.StrictMissingError for a key that dst lacks; *SettingError.
 func DecodeTable(table map[string]any, dst any) error {
 	text, err := toml.Marshal(table)
 	if err != nil {
@@ -110,7 +126,7 @@ func DecodeTable(table map[string]any, dst any) error {
 	if strings.HasPrefix(problem, "cannot decode TOML ") { // the rest is types of Go
 		problem = wanted(key, tomlFields(dst)[key])
 	}
-	return fmt.Errorf("%s: %s", key, problem)
+	return &SettingError{key, fmt.Errorf("%s: %s", key, problem)}
 }
 
 // wanted says what the value of a key looks like; t is nil for a key of a nested table.

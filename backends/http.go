@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"mime"
 	"net"
 	"net/http"
@@ -33,6 +34,8 @@ type HTTPOptions struct {
 	PlainLogin     bool          // send passwords and tokens to other machines over http
 	AllowPrivate   bool          // follow redirects and other words of a public service to private addresses
 	PublicOnly     bool          // connect to public addresses only, whoever names them, and by https; wins over AllowPrivate
+
+	Log *slog.Logger // gets each request with its answer, without what is secret, at debug level; nil drops them
 }
 
 // The defaults of HTTPOptions.
@@ -141,7 +144,7 @@ func (rt *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 		dog.end()
 		return nil, err
 	}
-	resp, err := transport.RoundTrip(out)
+	resp, err := rt.exchange(transport, out)
 	if err != nil {
 		// Where one connection has lost its other end the idle ones often have, too:
 		// the next try is to make a new one.

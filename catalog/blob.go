@@ -152,6 +152,9 @@ func (c *blobs) Glimpse(remote string, ref backends.Ref) (img backends.Image, ok
 	if err != nil || r.Local() || ref.Version != "" || ref.Check() != nil {
 		return img, false
 	}
+	if img, ok := c.Pinned(remote, ref); ok && backends.IsPlain(img.Format) {
+		return img, true
+	}
 	s, err := c.store()
 	if err != nil {
 		return img, false

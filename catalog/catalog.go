@@ -56,9 +56,11 @@ func (c *Catalog) Start(ctx context.Context) error {
 		return err
 	}
 	c.tasks.start(func(ctx context.Context) { c.sweepVersions(ctx, s) })
-	for _, r := range c.remotes.start(func(r Remote) { c.watchRemote(ctx, r) }) {
+	c.remotes.start(func(r Remote) (stop func()) {
+		ctx, cancel := context.WithCancel(ctx)
 		c.watchRemote(ctx, r)
-	}
+		return cancel
+	})
 	return nil
 }
 
@@ -122,6 +124,14 @@ func (c *Catalog) SetRemote(r Remote) {
 		c.watchers.emit(Event{Kind: ListingChanged})
 	}
 	c.LookAgain()
+}
+
+// RemoveRemote takes a remote away while others use the catalogue. Requests under way, and
+// images that are open, keep its client, which is not closed.
+func (c *Catalog) RemoveRemote(name string) {
+	if c.remotes.remove(name) {
+		c.watchers.emit(Event{Kind: RemoteGone, Remote: name})
+	}
 }
 
 // LookAgain clears the negative caches: what registries refused or did not have.

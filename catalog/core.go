@@ -142,6 +142,9 @@ func (c *core) State() (*State, error) {
 		for _, pin := range c.records.Pins() {
 			s.Cache.Pin(pin.Key)
 		}
+		for _, pin := range c.records.RunPins() {
+			s.Cache.Pin(cache.KeyOf(pin.Remote, pin.Image))
+		}
 	}
 	c.state.Store(s)
 	return s, nil

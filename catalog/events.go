@@ -28,6 +28,7 @@ const (
 	ImageChanged                    // a name means another version, or more is known of it
 	ImageGone                       // a name was removed
 	BlobChanged                     // a blob became partial, whole, or was dropped
+	RemoteGone                      // a remote was removed
 )
 
 // watchers are the functions that are called with events. The zero value is ready.

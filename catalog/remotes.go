@@ -42,8 +42,9 @@ type Policy struct {
 type remotes struct {
 	list atomic.Pointer[[]Remote] // replaced, never changed
 
-	mu      sync.Mutex   // guards the field below, and changes of list
-	started func(Remote) // called for each remote whose first client comes; nil before start
+	mu      sync.Mutex                 // guards the fields below, and changes of list
+	started func(Remote) (stop func()) // called for each remote that gets a client; nil before start
+	stops   map[string]func()          // what started returned, by the name of the remote
 }
 
 // all returns the remotes in the order of their names, not to be changed.
@@ -64,25 +65,54 @@ func (rs *remotes) set(r Remote) (replaced bool) {
 	defer rs.mu.Unlock()
 	list := slices.Clone(rs.all())
 	at, replaced := findRemote(list, r.Name)
-	first := !replaced || list[at].Client == nil
+	same := replaced && list[at].Client == r.Client
 	if replaced {
 		list[at] = r
 	} else {
 		list = slices.Insert(list, at, r)
 	}
 	rs.list.Store(&list)
-	if rs.started != nil && first {
-		rs.started(r)
+	if !same {
+		rs.follow(r)
 	}
 	return replaced
 }
 
-// start returns the remotes, and has fn called for each that gets its first client later.
-func (rs *remotes) start(fn func(Remote)) []Remote {
+// remove takes a remote away.
+func (rs *remotes) remove(name string) (removed bool) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	rs.started = fn
-	return rs.all()
+	list := slices.Clone(rs.all())
+	at, found := findRemote(list, name)
+	if found {
+		list = slices.Delete(list, at, at+1)
+		rs.list.Store(&list)
+		rs.follow(Remote{Name: name})
+	}
+	return found
+}
+
+// follow stops what was started for the remote of that name, and starts it for r. Called
+// with rs.mu held.
+func (rs *remotes) follow(r Remote) {
+	if stop := rs.stops[r.Name]; stop != nil {
+		stop()
+		delete(rs.stops, r.Name)
+	}
+	if rs.started != nil && r.Client != nil {
+		rs.stops[r.Name] = rs.started(r)
+	}
+}
+
+// start has fn called for each remote with a client, now and when it gets another one. What
+// fn returns is called when the remote or its client is replaced or removed.
+func (rs *remotes) start(fn func(Remote) (stop func())) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.started, rs.stops = fn, map[string]func(){}
+	for _, r := range rs.all() {
+		rs.follow(r)
+	}
 }
 
 // Unopened returns why a remote without a client cannot be asked.

@@ -52,6 +52,8 @@ func changeOf(e catalog.Event) (Change, bool) {
 		c.Collection, c.Names = e.Ref.Collection, namesOf(e.Ref)
 	case catalog.ImageGone:
 		c.Collection, c.Names, c.Listing = e.Ref.Collection, namesOf(e.Ref), true
+	case catalog.RemoteGone: // a name in the root
+		return Change{Names: []string{e.Remote}, Listing: true}, true
 	case catalog.BlobChanged:
 		return Change{Key: e.Key}, e.Key != ""
 	default:

@@ -113,6 +113,9 @@ func (d *Dir) parse(name string) (backends.Ref, string, error) {
 // Errors: ErrRetry; ErrBusy; backends.ErrReadOnly, ErrNotAllowed; those of
 // uploads.Create and of Open.
 func (i *Image) OpenWrite(ctx context.Context, who Caller, flags Flags) error {
+	if i.found {
+		return errFound
+	}
 	truncate := flags.has(Truncate)
 	r, err := i.fs.writableRemote(i.remote)
 	if err != nil {

@@ -195,6 +195,7 @@ type Image struct {
 	img    backends.Image // without Labels
 	labels string         // packed: the kernel can know a million images
 	ino    uint64
+	found  bool         // in a directory of Options.Finders: it cannot be written to
 	size   atomic.Int64 // as img.Size, or what the first opening showed
 
 	failure atomic.Pointer[error] // see Fail; nil after a success

@@ -35,7 +35,7 @@ func (i *Image) Attr() Attr {
 		mode = 0o444 // it cannot be executed
 	}
 	mode &^= i.fs.hiddenMode(&i.img)
-	if r, err := i.fs.cat.Remote(i.remote); err == nil && r.Policy.Overwrite && i.fs.canPush(r) {
+	if r, err := i.fs.cat.Remote(i.remote); err == nil && r.Policy.Overwrite && i.fs.canPush(r) && !i.found {
 		mode |= 0o200
 	}
 	when := i.img.Modified

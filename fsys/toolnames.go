@@ -5,6 +5,7 @@ package fsys
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -17,7 +18,8 @@ type FindFunc = func(ctx context.Context, name string) (remote string, img backe
 
 // A directory of Options.Finders stands in the root without being listed. Its names are those
 // that another program computes for images: they are looked up, and nothing is listed. The
-// files are the images themselves, with the inode numbers that they have elsewhere.
+// files are other inodes than those of the images in the directories of remotes: they cannot
+// be written to, whatever the remote allows, as no draft would have their name.
 
 // finder returns the directory of that name in the root; nil if there is none.
 func (f *FS) finder(name string) *Dir {
@@ -36,8 +38,13 @@ func (d *Dir) find(ctx context.Context, name string) (Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newImage(d.fs, remote, img), nil
+	i := newImage(d.fs, remote, img)
+	i.found, i.ino = true, inode("found", strconv.FormatUint(i.ino, 10))
+	return i, nil
 }
+
+// errFound is why nothing can be written there.
+var errFound = fmt.Errorf("%w: names that another program has made are only looked up; images are put into the directory of a remote", backends.ErrNotAllowed)
 
 // checkTakes refuses to put or remove something where no image can be.
 //
@@ -45,7 +52,7 @@ func (d *Dir) find(ctx context.Context, name string) (Node, error) {
 func (d *Dir) checkTakes() error {
 	switch {
 	case d.finder != "":
-		return fmt.Errorf("%w: names in %s are only looked up; images are put into the directory of a remote", backends.ErrNotAllowed, d.finder)
+		return errFound
 	case d.remote == "":
 		return fmt.Errorf("%w: only remotes stand here, and they are made in the configuration", backends.ErrNotAllowed)
 	}

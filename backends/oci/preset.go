@@ -137,8 +137,8 @@ func (p preset) decode(env backends.Env) (Config, error) {
 	known := append([]string{"url", "namespace", "credentials", "auth_host", "show"}, p.keys...)
 	for _, key := range slices.Sorted(maps.Keys(env.Config)) {
 		if !slices.Contains(known, key) {
-			return Config{}, fmt.Errorf("%w: remote %s has no setting %q for type %q%s",
-				fs.ErrInvalid, env.Remote, key, env.Type, backends.DidYouMean(key, known))
+			return Config{}, &backends.SettingError{Key: key, Err: fmt.Errorf("%w: remote %s has no setting %q for type %q%s",
+				fs.ErrInvalid, env.Remote, key, env.Type, backends.DidYouMean(key, known))}
 		}
 	}
 	// An account is twelve digits, which a command line and TOML take for a

@@ -112,6 +112,11 @@ func newAPI(t *testing.T) *api {
 	addItem[verbs.Shared]()
 	addItem[verbs.Status]()
 	addItem[verbs.Tags]()
+	addItem[verbs.Change]()
+	addItem[verbs.Hit]()
+	addItem[verbs.Difference]()
+	addItem[verbs.Entry]()
+	addItem[verbs.Copied]()
 	addItem[Reloaded]()
 	a := &api{t: t, schemas: map[string]any{}, comments: map[string]string{}, calls: map[string]answer{}}
 	for _, dir := range []string{".", "../verbs", "../inspect", "../../cache", "../../cache/spool", "../../backends"} {
@@ -303,6 +308,8 @@ func (a *api) schema(t reflect.Type) any {
 	switch {
 	case t == reflect.TypeFor[time.Time]():
 		return object{"type", "string", "format", "date-time"}
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8:
+		return object{"type", "string", "contentEncoding", "base64"}
 	case t.Implements(reflect.TypeFor[encoding.TextMarshaler]()):
 		return object{"type", "string"}
 	}
@@ -313,7 +320,7 @@ func (a *api) schema(t reflect.Type) any {
 		return object{"type", "string"}
 	case reflect.Bool:
 		return object{"type", "boolean"}
-	case reflect.Int, reflect.Int64, reflect.Uint32, reflect.Uint64, reflect.Int32:
+	case reflect.Int, reflect.Int64, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Int32:
 		return object{"type", "integer"}
 	case reflect.Float64:
 		return object{"type", "number"}

@@ -51,16 +51,21 @@ const dialTimeout = 5 * time.Second
 //   - ErrNobody if nothing listens there.
 //   - fs.ErrPermission if it belongs to somebody else.
 func Dial(ctx context.Context, socket string) (*Client, error) {
-	first, err := dial(ctx, socket)
+	return dialChecked(ctx, socket, checkPeer)
+}
+
+// dialChecked is Dial with another opinion on who may serve.
+func dialChecked(ctx context.Context, socket string, check func(net.Conn) error) (*Client, error) {
+	first, err := dial(ctx, socket, check)
 	if err != nil {
 		return nil, err
 	}
-	t := &socketTransport{socket: socket, first: first}
+	t := &socketTransport{socket: socket, check: check, first: first}
 	t.Transport = http.Transport{DialContext: t.dial, DisableCompression: true}
 	return &Client{http: &http.Client{Transport: t}, transport: t, pid: peerPID(first)}, nil
 }
 
-func dial(ctx context.Context, socket string) (net.Conn, error) {
+func dial(ctx context.Context, socket string, check func(net.Conn) error) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialTimeout}
 	conn, err := d.DialContext(ctx, "unix", socket)
 	switch {
@@ -69,7 +74,7 @@ func dial(ctx context.Context, socket string) (net.Conn, error) {
 	case err != nil:
 		return nil, fmt.Errorf("connect to the mount: %w", err)
 	}
-	if err := checkPeer(conn); err != nil {
+	if err := check(conn); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("%s: %w", socket, err)
 	}
@@ -80,6 +85,7 @@ func dial(ctx context.Context, socket string) (net.Conn, error) {
 type socketTransport struct {
 	http.Transport
 	socket string
+	check  func(net.Conn) error
 	mu     sync.Mutex // guards the field below
 	first  net.Conn
 }
@@ -92,7 +98,7 @@ func (t *socketTransport) dial(ctx context.Context, _, _ string) (net.Conn, erro
 	if conn != nil {
 		return conn, nil
 	}
-	return dial(ctx, t.socket)
+	return dial(ctx, t.socket, t.check)
 }
 
 // Close implements io.Closer.
@@ -224,15 +230,20 @@ func (c *Client) Images(ctx context.Context, o verbs.ImagesOptions) iter.Seq2[ve
 	return call[verbs.Record](ctx, c, "images", imagesRequest{ImagesOptions: o}, nil)
 }
 
-// ImagesBrief is Images with less of each record: URI, Size, Modified, State and
-// Pinned.
+// ImagesBrief is Images with less of each record: URI, Size, Modified, State,
+// Pinned and Runs.
 func (c *Client) ImagesBrief(ctx context.Context, o verbs.ImagesOptions) iter.Seq2[verbs.Record, error] {
 	return call[verbs.Record](ctx, c, "images", imagesRequest{ImagesOptions: o, Brief: true}, nil)
 }
 
+// Entries is verbs.Verbs.Entries.
+func (c *Client) Entries(ctx context.Context, o verbs.EntriesOptions) iter.Seq2[verbs.Entry, error] {
+	return call[verbs.Entry](ctx, c, "entries", o, nil)
+}
+
 // Search is verbs.Verbs.Search.
-func (c *Client) Search(ctx context.Context, query, remote string) iter.Seq2[verbs.Record, error] {
-	return call[verbs.Record](ctx, c, "search", imagesRequest{ImagesOptions: verbs.ImagesOptions{Query: query, Remote: remote}}, nil)
+func (c *Client) Search(ctx context.Context, o verbs.SearchOptions) iter.Seq2[verbs.Hit, error] {
+	return call[verbs.Hit](ctx, c, "search", o, nil)
 }
 
 // Labels is verbs.Verbs.Labels.
@@ -354,11 +365,13 @@ func (c *Client) Status(ctx context.Context) (verbs.Status, error) {
 // Reloaded is what a mount made of its configuration when it read it again.
 type Reloaded struct {
 	Added   []string `json:"added"`   // remotes that are new
-	Waiting []string `json:"waiting"` // remotes that were changed or removed: the next mount takes that up
+	Changed []string `json:"changed"` // remotes and settings that are others now
+	Removed []string `json:"removed"` // remotes that are gone
+	Waiting []string `json:"waiting"` // settings that were changed: the next mount takes that up
 }
 
-// Reload makes a mount read its configuration again: remotes that are new appear,
-// and the one called reopen, if any, gets the login that is stored for it now.
+// Reload makes a mount read its configuration again, and take up what it can. The remote
+// called reopen, if any, gets the login that is stored for it now.
 //
 // Errors: those of the configuration; errors.ErrUnsupported without a mount.
 func (c *Client) Reload(ctx context.Context, reopen string) (Reloaded, error) {

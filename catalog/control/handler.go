@@ -35,6 +35,7 @@ const (
 // Options tune a Handler. The zero value has the defaults.
 type Options struct {
 	Mount   string                   // mount point to report in Status; "" if none
+	Names   string                   // how names are spelled there; for PublicHandler
 	Details func() map[string]string // more to report in Status; may be nil
 
 	Refusals func() []verbs.Refusal // also to report in Status; may be nil

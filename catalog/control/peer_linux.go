@@ -52,6 +52,29 @@ func peerPID(conn net.Conn) int {
 	return int(cred.Pid)
 }
 
+// peerUID returns the user at the other end, -1 if it is not known.
+func peerUID(conn net.Conn) int {
+	cred, err := peerOf(conn)
+	if err != nil {
+		return -1
+	}
+	return int(cred.Uid)
+}
+
+// publicOwner returns who owns a directory, and no symbolic link, in which nobody but the
+// owner can put a socket. Errors: fs.ErrPermission.
+func publicOwner(dir string) (int, error) {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return -1, err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.IsDir() || info.Mode().Perm()&0o022 != 0 {
+		return -1, fmt.Errorf("%w: %s can be written by others, or is no directory", fs.ErrPermission, dir)
+	}
+	return int(st.Uid), nil
+}
+
 // checkDir returns fs.ErrPermission unless dir is a directory of ours, and no
 // symbolic link, in which nobody else can put a socket.
 func checkDir(dir string) error {

@@ -129,7 +129,7 @@ func TestOtherUsersAreHungUpOn(t *testing.T) {
 		t.Errorf("as another user: %q, %v", out, err)
 	}
 	// The own user still gets in.
-	conn, err := dial(t.Context(), socket)
+	conn, err := dial(t.Context(), socket, checkPeer)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@
 package control
 
 import (
+	"errors"
 	"net"
 )
 
@@ -13,5 +14,9 @@ import (
 func checkPeer(net.Conn) error { return nil }
 
 func peerPID(net.Conn) int { return 0 }
+
+func peerUID(net.Conn) int { return 0 }
+
+func publicOwner(string) (int, error) { return 0, errors.ErrUnsupported }
 
 func checkDir(string) error { return nil }

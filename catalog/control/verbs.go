@@ -98,8 +98,11 @@ func factVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 			}
 			return sendAll(out, all)
 		}),
-		"search": verbOf(func(ctx context.Context, r imagesRequest, out *frameWriter) error {
-			return sendAll(out, v.Search(ctx, r.Query, r.Remote))
+		"search": verbOf(func(ctx context.Context, r verbs.SearchOptions, out *frameWriter) error {
+			return sendAll(out, v.Search(ctx, r))
+		}),
+		"entries": verbOf(func(ctx context.Context, r verbs.EntriesOptions, out *frameWriter) error {
+			return sendAll(out, v.Entries(ctx, r))
 		}),
 		"labels": verbOf(func(ctx context.Context, r verbs.LabelsOptions, out *frameWriter) error {
 			return sendAll(out, v.Labels(ctx, r))
@@ -218,12 +221,13 @@ type briefRecord struct {
 	Modified time.Time   `json:"modified,omitzero"`
 	State    cache.State `json:"state"`
 	Pinned   bool        `json:"pinned,omitempty"`
+	Runs     []string    `json:"runs,omitempty"`
 }
 
 func brief(all iter.Seq2[verbs.Record, error]) iter.Seq2[*briefRecord, error] {
 	return func(yield func(*briefRecord, error) bool) {
 		for r, err := range all {
-			if !yield(&briefRecord{r.URI, r.Size, r.Modified, r.State, r.Pinned}, err) {
+			if !yield(&briefRecord{r.URI, r.Size, r.Modified, r.State, r.Pinned, r.Runs}, err) {
 				return
 			}
 		}

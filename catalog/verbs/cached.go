@@ -301,7 +301,9 @@ func (v *blobs) setPinOf(r catalog.Remote, img backends.Image, pinned bool) erro
 		if err := v.cat.Records().Unpin(key); err != nil {
 			return err
 		}
-		s.Cache.Unpin(key)
+		if !v.cat.KeptForRun(key) {
+			s.Cache.Unpin(key)
+		}
 		return nil
 	}
 	if err := v.cat.Records().Pin(records.Pin{Key: key, URI: v.record(r.Name, img).URI}); err != nil {

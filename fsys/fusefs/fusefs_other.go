@@ -29,6 +29,9 @@ func Check(_ context.Context, _ string, _ Options) (string, error) {
 // Dead returns nothing: nothing is mounted.
 func Dead(context.Context) []string { return nil }
 
+// Owner returns nobody: nothing is mounted.
+func Owner(string) (uid int, ok bool) { return 0, false }
+
 // IsMounted reports whether a file system of ours is mounted on a path.
 func IsMounted(string) bool { return false }
 

@@ -145,9 +145,10 @@ func alive(ctx context.Context, path string) bool {
 
 // A mountEntry is one line of mountinfo.
 type mountEntry struct {
-	device string // "major:minor"
-	point  string
-	fsType string
+	device  string // "major:minor"
+	point   string
+	fsType  string
+	options string // of the file system
 }
 
 // findMount returns what is mounted on a path: the last line for it counts.
@@ -170,7 +171,7 @@ func parseMount(line string) (mountEntry, bool) {
 	if !ok || len(fields) < 5 || len(rest) < 1 {
 		return mountEntry{}, false
 	}
-	return mountEntry{device: fields[2], point: unescapeMount(fields[4]), fsType: rest[0]}, true
+	return mountEntry{device: fields[2], point: unescapeMount(fields[4]), fsType: rest[0], options: rest[len(rest)-1]}, true
 }
 
 // unescapeMount undoes the kernel's octal escapes of blanks and backslashes.
@@ -265,6 +266,21 @@ func Dead(ctx context.Context) []string {
 func IsMounted(path string) bool {
 	entry, ok := findMountNow(path)
 	return ok && entry.fsType == fsType
+}
+
+// Owner returns who has mounted the file system of ours on a path, as the kernel knows it.
+func Owner(path string) (uid int, ok bool) {
+	entry, ok := findMountNow(path)
+	if !ok || entry.fsType != fsType {
+		return 0, false
+	}
+	for option := range strings.SplitSeq(entry.options, ",") {
+		if text, is := strings.CutPrefix(option, "user_id="); is {
+			uid, err := strconv.Atoi(text)
+			return uid, err == nil
+		}
+	}
+	return 0, false
 }
 
 func findMountNow(path string) (mountEntry, bool) {

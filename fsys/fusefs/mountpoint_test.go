@@ -23,9 +23,9 @@ func TestFindMount(t *testing.T) {
 broken line
 `
 	tests := map[string]mountEntry{
-		"/home/me/my images": {"0:41", "/home/me/my images", "fuse.sregfs"},
-		"/mnt":               {"0:43", "/mnt", "fuse.sregfs"},
-		"/":                  {"254:0", "/", "ext4"},
+		"/home/me/my images": {"0:41", "/home/me/my images", "fuse.sregfs", "rw,user_id=1000"},
+		"/mnt":               {"0:43", "/mnt", "fuse.sregfs", "rw"},
+		"/":                  {"254:0", "/", "ext4", "rw"},
 	}
 	for path, want := range tests {
 		got, ok := findMount(table, path)

@@ -203,7 +203,8 @@ func (n *dirNode) notifyKernel(r *dirChange, done <-chan struct{}) {
 // affected returns the changed names that the kernel may have cached, without those of
 // directories: dropping a directory's entry breaks getcwd in processes whose working
 // directory it is, and its meaning does not change. If a directory was removed, the kernel
-// finds out when its entry times out.
+// finds out when its entry times out. Only a remote that was removed, a name in the root, is
+// dropped: another service may get the name at once.
 func (n *dirNode) affected(r *dirChange) []string {
 	names := maps.Keys(r.names)
 	if r.all {
@@ -211,7 +212,7 @@ func (n *dirNode) affected(r *dirChange) []string {
 	}
 	var affected []string
 	for name := range names {
-		if child := n.GetChild(name); child != nil && !child.IsDir() {
+		if child := n.GetChild(name); child != nil && (!child.IsDir() || n.IsRoot()) {
 			affected = append(affected, name)
 		}
 	}

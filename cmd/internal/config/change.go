@@ -64,7 +64,11 @@ func loadText(path string, text []byte, in Inputs) (Settings, error) {
 	if err != nil {
 		return s, err
 	}
-	return s, s.load(flags, f, in)
+	machine, _, err := readSystem(in, path)
+	if err != nil {
+		return s, err
+	}
+	return s, s.load(flags, append(files{f}, machine...), in)
 }
 
 // lockFile returns the name under which a file that may not be there yet is replaced,

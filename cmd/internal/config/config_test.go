@@ -69,11 +69,15 @@ func TestLoad_nothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Settings{
-		Storage: home + "/.local/share/sregfs/images", CacheDir: home + "/.cache/sregfs",
+		Storage: home + "/.local/share/sregfs/images", CacheDir: home + "/.cache/sregfs", ImageList: home + "/.config/sregfs/images.txt",
 		Names: "colon", Open: "lazy", Push: "sync", Passthrough: "auto", Verify: "lazy", ListTTL: time.Minute, StopTimeout: 30 * time.Second, DrainTimeout: 7 * 24 * time.Hour, UID: -1, GID: -1, Hosts: Hosts{any: true},
 		Remotes: []Remote{{Name: "local", Common: Common{Type: "dir"}, Origin: "default",
 			Config: map[string]any{"path": home + "/.local/share/sregfs/images"}}},
 	}
+	if len(s.Origins) < 20 || s.Origins["push"] != "default" {
+		t.Errorf("origins %v", s.Origins)
+	}
+	s.Origins = nil
 	if diff := cmp.Diff(want, s, cmp.AllowUnexported(Hosts{})); diff != "" {
 		t.Error(diff)
 	}
@@ -146,6 +150,12 @@ path = "images"
 			Config: map[string]any{"url": "https://registry.lab.org", "namespace": "team"}},
 		{Name: "local", Origin: "default", Common: Common{Type: "dir"}, Config: map[string]any{"path": s.Storage}},
 		{Name: "shared", Origin: dir + "/config.toml:17", Common: Common{Type: "dir"}, Config: map[string]any{"path": dir + "/images"}},
+	}
+	if at := s.Remotes[0].Origins["timeout"]; at != dir+"/config.toml:14" {
+		t.Errorf("timeout is from %q", at)
+	}
+	for i := range s.Remotes {
+		s.Remotes[i].Origins = nil
 	}
 	if diff := cmp.Diff(want, s.Remotes); diff != "" {
 		t.Error(diff)
@@ -460,7 +470,7 @@ func TestLoad_openSecrets(t *testing.T) {
 	path := home + "/.config/sregfs/config.toml"
 	write(t, path, "[remotes.lab]\ntype = \"oci\"\ntoken = \"hunter2\"\n", 0o644)
 	_, err := loadIn(t, home, nil)
-	if want := "config.toml:3: holds a token and can be read by others"; err == nil || !strings.Contains(err.Error(), want) {
+	if want := "config.toml:3: remote lab: this file holds a token and can be read by others"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("Load gives %v, want %q in it", err, want)
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
@@ -500,7 +510,7 @@ func FuzzParseFile(f *testing.F) {
 				t.Errorf("line %d in %q", line, text)
 			}
 		}
-		remotes, err := c.remotes(Inputs{})
+		remotes, err := files{c}.remotes(Inputs{})
 		if err == nil {
 			for _, r := range remotes {
 				if r.Type == "" {

@@ -4,6 +4,7 @@ package config
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"regexp"
@@ -68,13 +69,83 @@ func AddRemote(text []byte, name string, keys []Key) ([]byte, error) {
 	}
 	fmt.Fprintf(&b, "[remotes.%s]\n", quoteKey(name))
 	for _, k := range keys {
-		line, err := toml.Marshal(map[string]any{k.Name: k.Value})
+		line, err := k.line()
 		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %v", fs.ErrInvalid, k.Name, err)
+			return nil, err
 		}
 		b.Write(line)
 	}
 	return b.Bytes(), nil
+}
+
+// line is the key as a line of the file.
+func (k Key) line() ([]byte, error) {
+	line, err := toml.Marshal(map[string]any{k.Name: k.Value})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %v", fs.ErrInvalid, k.Name, err)
+	}
+	return line, nil
+}
+
+// SetKeys returns the text of a configuration file with other values for keys of a
+// remote; one whose value is nil goes. Comments stay. A remote that the file does not
+// have gets a table with these keys alone: they count before those of the machine's files.
+//
+// Errors: errors.ErrUnsupported if the remote is not written as a [remotes.NAME] table;
+// fs.ErrInvalid.
+func SetKeys(text []byte, name string, keys []Key) ([]byte, error) {
+	for _, k := range keys {
+		l, err := readLayout(text)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case l.has(name):
+			text, err = l.setKey(name, k)
+		case k.Value != nil:
+			text, err = AddRemote(text, name, []Key{k})
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return text, nil
+}
+
+func (l *layout) setKey(name string, k Key) ([]byte, error) {
+	mine, err := l.remote(name)
+	if err != nil {
+		return nil, err
+	}
+	at, known := l.settings[keyPath("remotes", name, k.Name)]
+	if k.Value == nil {
+		if !known {
+			return l.text, nil
+		}
+		return slices.Concat(l.text[:l.lineOf(at.start)], l.text[l.endOfLine(at.end):]), nil
+	}
+	line, err := k.line()
+	if err != nil {
+		return nil, err
+	}
+	if known {
+		_, value, _ := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte(" = "))
+		return slices.Concat(l.text[:at.start], value, l.text[at.end:]), nil
+	}
+	i := slices.IndexFunc(mine, func(i int) bool { return len(l.tables[i].key) == 2 })
+	if i < 0 {
+		return nil, fmt.Errorf("%w: there is no table [remotes.%s]: edit the file by hand", errors.ErrUnsupported, name)
+	}
+	end, ok := l.ends[mine[i]]
+	if !ok {
+		end = l.tables[mine[i]].line
+	}
+	end = l.endOfLine(end)
+	head := l.text[:end]
+	if !bytes.HasSuffix(head, []byte("\n")) {
+		line = append([]byte("\n"), line...)
+	}
+	return slices.Concat(head, line, l.text[end:]), nil
 }
 
 // RemoveRemote returns the text of a configuration file without a remote: its

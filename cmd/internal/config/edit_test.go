@@ -260,3 +260,45 @@ func subsequence(t *testing.T, part []byte, whole string) {
 		}
 	}
 }
+
+func TestSetKeys(t *testing.T) {
+	t.Parallel()
+	const text = `# Mine.
+[remotes.lab] # the lab
+type = "oci"     # of course
+credentials = [ "a", # first
+  "]" ] # all
+url  = "http://lab.example"
+# user = "me"
+
+[remotes.empty]
+[remotes."v2.lab"]
+type = "oci"`
+	for _, tt := range []struct {
+		name string
+		keys []Key
+		from string
+		to   string
+	}{
+		{"lab", []Key{{"url", "https://new"}}, `"http://lab.example"`, `'https://new'`},
+		{"lab", []Key{{"type", "ghcr"}}, `"oci"     # of`, `'ghcr'     # of`},
+		{"lab", []Key{{"credentials", []any{"x"}}}, "[ \"a\", # first\n  \"]\" ]", "['x']"},
+		{"lab", []Key{{"credentials", nil}}, "credentials = [ \"a\", # first\n  \"]\" ] # all\n", ""},
+		{"lab", []Key{{"nothing", nil}}, "", ""},
+		{"lab", []Key{{"read_only", true}, {"user", "you"}}, "example\"\n", "example\"\nread_only = true\nuser = 'you'\n"},
+		{"empty", []Key{{"type", "dir"}}, "[remotes.empty]\n", "[remotes.empty]\ntype = 'dir'\n"},
+		{"v2.lab", []Key{{"arch", "arm64"}}, "\ntype = \"oci\"\x00", "\ntype = \"oci\"\narch = 'arm64'\n\x00"},
+		{"machine", []Key{{"user", "me"}, {"arch", "arm64"}}, "\x00", "\n\n[remotes.machine]\nuser = 'me'\narch = 'arm64'\n\x00"},
+	} {
+		got, err := SetKeys([]byte(text), tt.name, tt.keys)
+		want := strings.TrimSuffix(strings.Replace(text+"\x00", tt.from, tt.to, 1), "\x00")
+		if diff := cmp.Diff(want, string(got)); err != nil || diff != "" {
+			t.Errorf("%s %v: %v\n%s", tt.name, tt.keys, err, diff)
+		}
+	}
+	for _, loose := range []string{"remotes.lab.type = 'oci'", "[remotes]\nlab = {type = 'oci'}"} {
+		if _, err := SetKeys([]byte(loose), "lab", []Key{{"url", "x"}}); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%s: %v", loose, err)
+		}
+	}
+}

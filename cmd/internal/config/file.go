@@ -132,29 +132,19 @@ func (f *file) at(key ...string) string {
 	return f.path
 }
 
-// remotes returns the [remotes.NAME] tables.
-func (f *file) remotes(in Inputs) ([]Remote, error) {
-	tables, ok := f.top["remotes"].(map[string]any)
+// tables returns the [remotes.NAME] tables.
+func (f *file) tables() (map[string]map[string]any, error) {
+	remotes, ok := f.top["remotes"].(map[string]any)
 	if !ok && f.top["remotes"] != nil {
 		return nil, fmt.Errorf("%s: remotes is not a table", f.at("remotes"))
 	}
-	var all []Remote
-	for name, v := range tables {
+	all := map[string]map[string]any{}
+	for name, v := range remotes {
 		table, ok := v.(map[string]any)
 		if !ok {
 			return nil, fmt.Errorf("%s: remotes.%s is not a table: write [remotes.%s]", f.at("remotes", name), name, name)
 		}
-		r, err := newRemote(name, table)
-		if err != nil {
-			return nil, fmt.Errorf("%s: remote %s: %w", f.at("remotes", name), name, err)
-		}
-		r.Origin = f.at("remotes", name)
-		if r.Token != "" && f.mode&0o077 != 0 {
-			return nil, fmt.Errorf("%s: holds a token and can be read by others (mode %#o): chmod 600 it, or use token_file",
-				f.at("remotes", name, "token"), f.mode)
-		}
-		r.expand(in.Home, filepath.Dir(f.path))
-		all = append(all, r)
+		all[name] = table
 	}
 	return all, nil
 }

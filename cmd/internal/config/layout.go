@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 
+	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"github.com/sregfs/sregfs/backends"
@@ -24,6 +26,8 @@ type layout struct {
 	parsed        *file
 	defaultRemote string // of the setting "default"
 	defaultAt     span
+	settings      map[string]span // values in tables of remotes, by keyPath
+	ends          map[int]int     // where the last key of a table ends, by its place in tables
 }
 
 // A tableAt is the header of a table.
@@ -39,7 +43,8 @@ func readLayout(text []byte) (*layout, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &layout{text: text, comments: map[int]bool{}, loose: map[string]bool{}, parsed: f}
+	l := &layout{text: text, comments: map[int]bool{}, loose: map[string]bool{}, parsed: f,
+		settings: map[string]span{}, ends: map[int]int{}}
 	p := unstable.Parser{KeepComments: true}
 	p.Reset(text)
 	var table []string
@@ -49,8 +54,11 @@ func readLayout(text []byte) (*layout, error) {
 		case unstable.Comment:
 			l.comments[l.lineOf(spanOf(e).start)] = true
 		case unstable.KeyValue:
-			key, _ := keyOfNode(e)
-			l.noteKey(append(table[:len(table):len(table)], key...), e.Value())
+			key, at := keyOfNode(e)
+			key = append(table[:len(table):len(table)], key...)
+			value := l.valueSpan(at[len(at)-1].end, e.Value())
+			l.settings[keyPath(key...)], l.ends[len(l.tables)-1] = value, value.end
+			l.noteKey(key, e.Value())
 		default:
 			var at []span
 			table, at = keyOfNode(e)
@@ -141,4 +149,36 @@ func (l *layout) remote(name string) ([]int, error) {
 			errors.ErrUnsupported, name, name)
 	}
 	return mine, nil
+}
+
+// keyPath is a key in layout.settings.
+func keyPath(key ...string) string { return strings.Join(key, "\x00") }
+
+// valueSpan returns where the value is of a key that ends at off. The parser tells it of
+// simple values only; of others it is the least that can be read.
+func (l *layout) valueSpan(off int, value *unstable.Node) span {
+	if at := spanOf(value); at.end > at.start {
+		return at
+	}
+	start := off + bytes.IndexByte(l.text[off:], '=') + 1
+	for end := start; end < len(l.text); {
+		n := bytes.IndexAny(l.text[end:], "]}")
+		if n < 0 {
+			break
+		}
+		end += n + 1
+		var v struct{ V any }
+		if toml.Unmarshal(append([]byte("V ="), l.text[start:end]...), &v) == nil {
+			return span{start + len(l.text[start:end]) - len(bytes.TrimLeft(l.text[start:end], " \t")), end}
+		}
+	}
+	return span{start, start}
+}
+
+// endOfLine returns where the next line begins.
+func (l *layout) endOfLine(off int) int {
+	if n := bytes.IndexByte(l.text[off:], '\n'); n >= 0 {
+		return off + n + 1
+	}
+	return len(l.text)
 }

@@ -3,10 +3,12 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -22,36 +24,46 @@ type Inputs struct {
 	Dir     string   // working directory, for relative names in flags
 	File    string   // configuration file from --config; "" finds it
 	Remotes []string // of --remote
+	System  string   // directory of the machine's files, below the user's; "" has none
 }
 
+// SystemDir is Inputs.System where nothing else is meant. No variable of the environment
+// changes it: a user could have root's programs obey a file of his own.
+const SystemDir = "/etc/sregfs"
+
 // Load completes s, whose flags were declared on fs and parsed: what no flag said
-// comes from the environment, then the file, then stays the default.
+// comes from the environment, then the user's file, then the machine's files, then
+// stays the default.
 //
 // Errors say where the mistake is: "config.toml:3: …", "SREGFS_PUSH: …".
 func Load(s *Settings, fs *pflag.FlagSet, in Inputs) error {
-	path, named := configFile(in)
-	var f *file
-	if path != "" {
-		var err error
-		if f, err = readFile(path, named); err != nil {
-			return fmt.Errorf("configuration: %w", err)
-		}
+	all, warnings, err := readFiles(in)
+	s.Warnings = append(s.Warnings, warnings...)
+	if err != nil {
+		return fmt.Errorf("configuration: %w", err)
 	}
-	return s.load(fs, f, in)
+	return s.load(fs, all, in)
 }
 
-// LoadRemotes returns the remotes that Load would find now, without the flags of
-// the settings, of which only those of a file name matter here.
-func LoadRemotes(in Inputs) ([]Remote, error) {
+// LoadAgain returns what Load finds now for a program whose flags were declared on fs
+// and parsed.
+//
+// Errors: those of Load.
+func LoadAgain(fs *pflag.FlagSet, in Inputs) (Settings, error) {
 	var s Settings
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
 	s.Flags(flags)
-	err := Load(&s, flags, in)
-	return s.Remotes, err
+	var errs []error
+	fs.Visit(func(f *pflag.Flag) {
+		if flags.Lookup(f.Name) != nil {
+			errs = append(errs, flags.Set(f.Name, f.Value.String()))
+		}
+	})
+	return s, errors.Join(append(errs, Load(&s, flags, in))...)
 }
 
-// load is Load with the file read already; f is nil if there is none.
-func (s *Settings) load(fs *pflag.FlagSet, f *file, in Inputs) error {
+// load is Load with the files read already.
+func (s *Settings) load(fs *pflag.FlagSet, all files, in Inputs) error {
 	old, err := readSregistry(in)
 	if old.warning != "" {
 		s.Warnings = append(s.Warnings, old.warning)
@@ -59,7 +71,7 @@ func (s *Settings) load(fs *pflag.FlagSet, f *file, in Inputs) error {
 	if err != nil {
 		return fmt.Errorf("configuration of sregistry: %w", err)
 	}
-	if err := s.applySettings(fs, f, in); err != nil {
+	if err := s.applySettings(fs, all, in); err != nil {
 		return err
 	}
 	if !s.Hosts.said {
@@ -68,7 +80,7 @@ func (s *Settings) load(fs *pflag.FlagSet, f *file, in Inputs) error {
 	if s.Default == "" {
 		s.Default = old.active
 	}
-	remotes, err := s.gather(f, old, in)
+	remotes, err := s.gather(all, old, in)
 	if err != nil {
 		return err
 	}
@@ -126,21 +138,25 @@ func alias(flag string) string {
 	return ""
 }
 
-// applySettings sets what no flag has set. Paths in the file are relative to it.
-func (s *Settings) applySettings(fs *pflag.FlagSet, f *file, in Inputs) error {
+// applySettings sets what no flag has set, and notes where each setting is from. Paths
+// in a file are relative to it.
+func (s *Settings) applySettings(fs *pflag.FlagSet, all files, in Inputs) error {
 	declared := pflag.NewFlagSet("", pflag.ContinueOnError)
 	(&Settings{}).Flags(declared)
-	if f != nil {
+	for _, f := range all {
 		if err := f.checkKeys(keys(declared)); err != nil {
 			return err
 		}
 	}
+	s.Origins = map[string]string{}
 	var errs []error
 	declared.VisitAll(func(d *pflag.Flag) {
 		if fs.Changed(d.Name) {
+			s.Origins[KeyOf(d.Name)] = "--" + d.Name
 			return
 		}
-		value, origin, err := lookup(d.Name, f, in)
+		value, origin, err := lookup(d.Name, all, in)
+		s.Origins[KeyOf(d.Name)] = cmp.Or(origin, "default")
 		if err == nil && origin != "" {
 			if err = fs.Lookup(d.Name).Value.Set(value); err != nil {
 				if d.Value.Type() == "bool" { // its own error is about strconv
@@ -155,7 +171,7 @@ func (s *Settings) applySettings(fs *pflag.FlagSet, f *file, in Inputs) error {
 }
 
 // lookup returns a setting and where it was found; origin is "" if nowhere.
-func lookup(flag string, f *file, in Inputs) (value, origin string, err error) {
+func lookup(flag string, all files, in Inputs) (value, origin string, err error) {
 	for _, name := range []string{VariableOf(flag), alias(flag)} {
 		if name == "" {
 			continue
@@ -165,9 +181,11 @@ func lookup(flag string, f *file, in Inputs) (value, origin string, err error) {
 		}
 	}
 	key := KeyOf(flag)
-	if f == nil || f.top[key] == nil {
+	i := slices.IndexFunc(all, func(f *file) bool { return f.top[key] != nil })
+	if i < 0 {
 		return "", "", nil
 	}
+	f := all[i]
 	value, err = f.setting(key)
 	if _, number := f.top[key].(int64); number && flag == "umask" {
 		return "", "", fmt.Errorf("%s: write the permissions in octal and quotes: umask = \"027\"", f.at(key))
@@ -176,11 +194,11 @@ func lookup(flag string, f *file, in Inputs) (value, origin string, err error) {
 	case "home", "storage", "cache-dir", "log-file":
 		value = expand(value, in.Home, filepath.Dir(f.path))
 	case "cache-shared":
-		all := filepath.SplitList(value)
-		for i, dir := range all {
-			all[i] = expand(dir, in.Home, filepath.Dir(f.path))
+		dirs := filepath.SplitList(value)
+		for i, dir := range dirs {
+			dirs[i] = expand(dir, in.Home, filepath.Dir(f.path))
 		}
-		value = strings.Join(all, string(filepath.ListSeparator))
+		value = strings.Join(dirs, string(filepath.ListSeparator))
 	}
 	return value, f.at(key), err
 }
@@ -226,19 +244,17 @@ func defaultStorage(in Inputs) string {
 }
 
 // gather returns the remotes by name; a later source replaces one of the same name.
-func (s *Settings) gather(f *file, old sregistrySettings, in Inputs) (map[string]Remote, error) {
+func (s *Settings) gather(all files, old sregistrySettings, in Inputs) (map[string]Remote, error) {
 	remotes := map[string]Remote{Local: {Name: Local, Common: Common{Type: localType()}, Config: map[string]any{}, Origin: "default"}}
 	for _, r := range old.remotes(in) {
 		remotes[r.Name] = r
 	}
-	if f != nil {
-		fromFile, err := f.remotes(in)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range fromFile {
-			remotes[r.Name] = r
-		}
+	written, err := all.remotes(in)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range written {
+		remotes[r.Name] = r
 	}
 	for _, spec := range in.Remotes {
 		r, err := parseRemoteFlag(spec)

@@ -3,6 +3,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -28,6 +29,8 @@ type Remote struct {
 	URL    string // for display; also in Config
 	Config map[string]any
 	Origin string // for messages: "config.toml:12", "--remote", "SREGISTRY_DROPBOX_TOKEN"
+	// Origins is where the keys are that files have said: "config.toml:13".
+	Origins map[string]string
 	// Guessed says that nobody asked for this remote by name: a mistake in it is
 	// shown where it appears, and does not keep the program from starting.
 	Guessed bool
@@ -96,6 +99,14 @@ func (d *Duration) String() string { return time.Duration(*d).String() }
 
 // Type implements pflag.Value.
 func (d *Duration) Type() string { return "duration" }
+
+// At returns where the key is that an error is about, or else origin.
+func (r *Remote) At(err error, origin string) string {
+	if e, ok := errors.AsType[*backends.SettingError](err); ok {
+		return cmp.Or(r.Origins[e.Key], origin)
+	}
+	return origin
+}
 
 // newRemote splits a table into what all remotes share and what belongs to the
 // backend. The error does not say where the table was.

@@ -49,6 +49,9 @@ type Settings struct {
 	Hosts    Hosts    // services that need no table of their own
 	Remotes  []Remote // in the order of their names, "local" among them
 	Warnings []string // what a person should do something about
+	// Origins is where each setting is from, by its key: "--push", "SREGFS_PUSH",
+	// "/etc/sregfs/config.toml:3", "default".
+	Origins map[string]string
 }
 
 // Flags declares every setting on fs, with its default.
@@ -95,6 +98,17 @@ func KeyOf(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
 // VariableOf returns the variable of the environment that is a flag.
 func VariableOf(flag string) string { return "SREGFS_" + strings.ToUpper(KeyOf(flag)) }
 
+// Values returns the settings by their keys, as a flag or a variable would spell them.
+func (s Settings) Values() map[string]string {
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	var t Settings
+	t.Flags(flags)
+	t = s // what the flags point to
+	all := map[string]string{}
+	flags.VisitAll(func(f *pflag.Flag) { all[KeyOf(f.Name)] = f.Value.String() })
+	return all
+}
+
 // keys returns the keys of all settings on fs.
 func keys(fs *pflag.FlagSet) []string {
 	var all []string
@@ -125,10 +139,11 @@ func (s *Size) UnmarshalText(text []byte) error { return s.Set(string(text)) }
 
 // String implements pflag.Value.
 func (s *Size) String() string {
-	if *s == 0 || *s%(1<<20) != 0 {
+	text := humanize.IBytes(uint64(*s))
+	if n, err := humanize.ParseBytes(text); *s == 0 || err != nil || n != uint64(*s) { // it rounds
 		return strconv.FormatInt(int64(*s), 10)
 	}
-	return humanize.IBytes(uint64(*s))
+	return text
 }
 
 // Type implements pflag.Value.

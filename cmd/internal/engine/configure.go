@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
+	"path/filepath"
 
 	"github.com/spf13/pflag"
 
@@ -24,6 +25,7 @@ type Source struct {
 	Getenv  func(string) string
 	Config  string       // --config
 	Remotes []string     // --remote
+	Root    string       // where the machine's files begin: "" is "/", another one for tests
 	Log     *slog.Logger // never nil
 	Notice  func(string) // tells a person something in passing; never nil
 }
@@ -39,9 +41,14 @@ type Options struct {
 	Home       string // home directory; may be ""
 	Logins     string // directory of the logins that are stored; "" without a home
 	Inputs     config.Inputs
-	Getenv     func(string) string
-	Log        *slog.Logger
-	Notice     func(string)
+	Flags      *pflag.FlagSet // of the settings, as they were parsed
+	Root       string         // Source.Root
+	// Short says that the process ends soon: it keeps no ballast for a disk that others
+	// fill meanwhile, which of 500 machines would be 31 GiB.
+	Short  bool
+	Getenv func(string) string
+	Log    *slog.Logger
+	Notice func(string)
 }
 
 // Configure completes the settings, whose flags were declared on flags and
@@ -49,12 +56,14 @@ type Options struct {
 // settings concern the caller knows. Its errors have exit codes; what is returned with one is enough for ChangeConfig.
 func Configure(s *config.Settings, flags *pflag.FlagSet, src Source) (Options, error) {
 	o := Options{Settings: s, Types: all.Types, Getenv: src.Getenv, Log: src.Log, Notice: src.Notice, Home: homeDir(src.Getenv)}
+	o.Flags, o.Root = flags, filepath.Join("/", src.Root)
 	dir, err := os.Getwd()
 	if err != nil {
 		dir = "/"
 	}
 	o.Inputs = config.Inputs{
 		Getenv: src.Getenv, Home: o.Home, Dir: dir, File: src.Config, Remotes: src.Remotes,
+		System: filepath.Join(o.Root, config.SystemDir),
 	}
 	o.Logins = config.CredentialsDir(o.Inputs)
 	if err := config.Load(s, flags, o.Inputs); err != nil {

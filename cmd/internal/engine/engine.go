@@ -7,10 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -38,9 +39,10 @@ type Engine struct {
 	Uploads *uploads.Uploads
 	Verbs   *verbs.Verbs
 	opts    Options
+	hosts   *hosts
 
-	reloading sync.Mutex      // held by Reload; guards remotes
-	remotes   []config.Remote // as they are in the catalogue
+	reloading sync.Mutex                      // held by Reload
+	settings  atomic.Pointer[config.Settings] // with what Reload has taken up; never changed, only replaced
 
 	mu    sync.Mutex // guards the fields below
 	dir   *statedir.Dir
@@ -66,10 +68,13 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{opts: o, remotes: slices.Clone(o.Settings.Remotes)}
+	e := &Engine{opts: o}
+	settings := *o.Settings
+	e.settings.Store(&settings)
+	e.hosts = &hosts{engine: e}
 	e.Catalog, err = catalog.New(catalog.Options{
 		Remotes: remotes,
-		Hosts:   &hosts{engine: e},
+		Hosts:   e.hosts,
 		State:   func() (*catalog.State, error) { return e.openState(ctx) },
 		Records: filepath.Join(o.Settings.Storage, ".sregfs"),
 		ListTTL: o.Settings.ListTTL,
@@ -189,7 +194,11 @@ func (e *Engine) openState(ctx context.Context) (_ *catalog.State, err error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := badger.Open(dir.Index(), badger.Options{Log: e.opts.Log, Settled: debug.FreeOSMemory})
+	ballast := int64(0) // the usual
+	if e.opts.Short {
+		ballast = -1
+	}
+	store, err := badger.Open(dir.Index(), badger.Options{Log: e.opts.Log, Settled: debug.FreeOSMemory, Ballast: ballast})
 	if err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
@@ -216,10 +225,15 @@ func (e *Engine) openCache(store index.Store) (*cache.Cache, error) {
 	s := e.opts.Settings
 	lock, err := lockCache(s.CacheDir, e.opts.State)
 	shared, limit, warning := s.CacheShared, int64(s.CacheSize), ""
+	foreign, isForeign := errors.AsType[*statedir.ForeignError](err)
 	switch {
-	case cannotWrite(err):
+	case cannotWrite(err), isForeign && os.Getuid() != 0: // root obeys no file of a user's
 		// Images can still be read, and the cache that exists is still of use.
 		warning = fmt.Sprintf("cache_dir cannot be written (%v): at most %s are kept in the state directory", err, humanize.IBytes(maxFallbackCache))
+		if isForeign {
+			warning = fmt.Sprintf("cache_dir %s is the cache of %s, and one cache has one user: it is read, and at most %s are kept in the state directory. "+
+				"For one cache of a machine let %[2]s run sregfs --allow-other: sreg finds that mount", foreign.Path, foreign.Owner, humanize.IBytes(maxFallbackCache))
+		}
 		e.opts.Log.Warn(warning)
 		shared = append([]string{s.CacheDir}, shared...)
 		limit = min(cmp.Or(limit, maxFallbackCache), maxFallbackCache)

@@ -40,7 +40,7 @@ func configure(t *testing.T, remotes ...string) (Options, error) {
 	s.Flags(fs)
 	env := map[string]string{"HOME": home, "SREGFS_HOME": filepath.Join(home, "state"), "LAB_TOKEN": "from environment"}
 	return Configure(&s, fs, Source{
-		Getenv: func(name string) string { return env[name] }, Remotes: remotes,
+		Getenv: func(name string) string { return env[name] }, Remotes: remotes, Root: home,
 		Log: slog.New(slog.DiscardHandler), Notice: func(string) {},
 	})
 }

@@ -34,7 +34,7 @@ const (
 )
 
 // Check implements catalog.Hosts.
-func (h *hosts) Check(name string) error { return h.engine.opts.Settings.Hosts.Check(name) }
+func (h *hosts) Check(name string) error { return h.engine.settings.Load().Hosts.Check(name) }
 
 // Open implements catalog.Hosts.
 func (h *hosts) Open(name string) (catalog.Remote, error) {
@@ -66,6 +66,13 @@ func (h *hosts) Opened() []string {
 	defer h.mu.Unlock()
 	h.loadLocked()
 	return h.names
+}
+
+// forget has the names read again: others may be allowed by now.
+func (h *hosts) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.loaded = false
 }
 
 func (h *hosts) loadLocked() {

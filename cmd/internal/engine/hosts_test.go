@@ -167,8 +167,14 @@ func TestHosts_opened(t *testing.T) {
 	if got := (&hosts{engine: e}).Opened(); !slices.Equal(got, []string{"quay.io", "ghcr.io"}) {
 		t.Errorf("of a damaged file: %q", got)
 	}
-	if err := o.Settings.Hosts.Set("ghcr.io"); err != nil {
+	if err := os.MkdirAll(filepath.Join(o.Home, ".config/sregfs"), 0o700); err != nil {
 		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(o.Home, ".config/sregfs/config.toml"), []byte("hosts = \"ghcr.io\""), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := e.Reload(t.Context(), ""); err != nil || !slices.Equal(done.Changed, []string{"hosts"}) {
+		t.Fatal(done, err)
 	}
 	if got := (&hosts{engine: e}).Opened(); !slices.Equal(got, []string{"ghcr.io"}) {
 		t.Errorf("with hosts = ghcr.io: %q", got)

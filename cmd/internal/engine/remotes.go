@@ -55,7 +55,7 @@ func (o Options) openRemote(ctx context.Context, r config.Remote) (catalog.Remot
 			Log:        o.Log,
 		})
 	case errors.Is(err, fs.ErrInvalid) && !r.Guessed:
-		return remote, exit.WithCode(exit.Usage, fmt.Errorf("%s: %w%s", r.Origin, err, nearCommon(r.Config)))
+		return remote, exit.WithCode(exit.Usage, fmt.Errorf("%s: %w%s", r.At(err, r.Origin), err, nearCommon(r.Config)))
 	default:
 		o.Log.Warn("remote cannot be used", "remote", r.Name, "err", err)
 		remote.Err = err

@@ -35,6 +35,7 @@ func (o Options) HTTPClient(r config.Remote) (*http.Client, error) {
 		PlainLogin:   r.PlainLogin,
 		PublicOnly:   r.ByHost,
 		MinRate:      int64(r.MinRate),
+		Log:          o.Log,
 	}
 	if limit := time.Duration(r.Timeout); limit > 0 { // what is silent for so long has failed
 		opts.HeaderTimeout, opts.IdleTimeout = min(limit, backends.DefaultHeaderTimeout), min(limit, backends.DefaultIdleTimeout)

@@ -63,10 +63,10 @@
 //	hangup                     send SIGHUP to whoever holds it
 //	terminate                  send SIGTERM to whoever holds it
 //
-// and the condition [fuse]. In each script $IMAGE is a whole SIF file of 2 MB, $SIGNER
+// and the conditions [fuse] and [root]. In each script $IMAGE is a whole SIF file of 2 MB, $SIGNER
 // the public key of who has signed it,
 // the state, the cache and the local store are in $WORK, and there is no
-// configuration. Mounts that a script leaves are taken away.
+// configuration. /etc/sregfs and the like are below $ROOT. Mounts that a script leaves are taken away.
 package scripttest
 
 import (
@@ -99,9 +99,9 @@ import (
 // available to them.
 func Main(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"sreg":         func() { os.Exit(sreg.Main()) },
-		"sregfs":       func() { os.Exit(sregfs.Main()) },
-		"mount.sregfs": func() { os.Exit(sregfs.Main()) },
+		"sreg":         func() { os.Exit(sreg.MainIn(os.Getenv("ROOT"))) },
+		"sregfs":       func() { os.Exit(sregfs.MainIn(os.Getenv("ROOT"))) },
+		"mount.sregfs": func() { os.Exit(sregfs.MainIn(os.Getenv("ROOT"))) },
 	})
 }
 
@@ -199,7 +199,7 @@ func (s *script) setup(env *testscript.Env) error {
 		}
 	}
 	env.Vars = append(env.Vars,
-		"HOME="+home, "IMAGE="+s.image, "SIGNER="+signer(s.image), "MNT="+mnt, "LC_ALL=C", "TZ=UTC",
+		"HOME="+home, "IMAGE="+s.image, "SIGNER="+signer(s.image), "MNT="+mnt, "ROOT="+filepath.Join(env.WorkDir, "root"), "LC_ALL=C", "TZ=UTC",
 		"SREGFS_HOME="+filepath.Join(env.WorkDir, "state"),
 		"SREGFS_CACHE_DIR="+filepath.Join(env.WorkDir, "cache"),
 		"SREGISTRY_STORAGE="+filepath.Join(env.WorkDir, "images"),
@@ -231,6 +231,9 @@ func unmountBelow(dir string) {
 }
 
 func (s *script) condition(name string) (bool, error) {
+	if name == "root" {
+		return os.Geteuid() == 0, nil
+	}
 	if name != "fuse" {
 		return false, fmt.Errorf("unknown condition %q", name)
 	}

@@ -29,6 +29,7 @@ type app struct {
 	err    io.Writer
 	getenv func(string) string
 	line   []string // the command line, without the name of the program
+	system string   // root of the machine's files: "/"
 
 	// The global flags.
 	config       string
@@ -47,6 +48,7 @@ type app struct {
 	watching   bool          // Ctrl-C is how it is meant to end
 	operands   []string      // of the command
 	nothing    string        // what to say of a list of nothing
+	marks      []string      // what is marked in the names and reasons of a list, on a terminal
 	warns      bool          // print the warnings about the configuration, once
 	lines      *bufio.Reader // of in, once a question was asked
 	mount      string        // where the running mount is, "" if none; set by with
@@ -71,6 +73,9 @@ func (a *app) with(ctx context.Context, fn func(*control.Client) error) error {
 			return err
 		}
 		a.mount, a.mountNames, a.state = s.Mount, fsys.Names(s.Names), o.State
+		if a.debug && a.mount != "" && try == 1 {
+			a.notice("the mount at " + a.mount + " does the work: its requests are in its log if it runs with -v -v, see \"sreg log\"")
+		}
 		err = fn(s.Client)
 		if err != nil && ctx.Err() == nil {
 			err = a.withKnownTags(ctx, s.Client, err)
@@ -84,7 +89,7 @@ func (a *app) with(ctx context.Context, fn func(*control.Client) error) error {
 
 func (a *app) options() (engine.Options, error) {
 	o, err := engine.Configure(&a.settings, a.settingFlags, engine.Source{
-		Getenv: a.getenv, Config: a.config, Remotes: a.remotes, Log: a.log(), Notice: a.notice,
+		Getenv: a.getenv, Config: a.config, Remotes: a.remotes, Root: a.system, Log: a.log(), Notice: a.notice,
 	})
 	for _, warning := range a.settings.Warnings {
 		if a.warns {
@@ -92,6 +97,7 @@ func (a *app) options() (engine.Options, error) {
 		}
 	}
 	a.warns = false
+	o.Short = true
 	return o, err
 }
 

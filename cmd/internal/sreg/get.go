@@ -30,11 +30,16 @@ on this machine, or else of the image in the running mount. What is printed is t
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				r, err := c.Get(cmd.Context(), args[0])
-				if err != nil {
-					return a.withHint(err)
+				if err == nil {
+					r.Path, err = a.pathOf(r)
+					if err != nil {
+						err = fmt.Errorf("get %s: %w", r.URI, err)
+					}
 				}
-				if r.Path, err = a.pathOf(r); err != nil {
-					return fmt.Errorf("get %s: %w", r.URI, err)
+				if err != nil {
+					if r, err = a.getElsewhere(cmd.Context(), args[0], err); err != nil {
+						return a.withHint(err)
+					}
 				}
 				if a.format == asJSON {
 					return a.printJSON(r)

@@ -36,32 +36,13 @@ in bytes, -1 if it is not known yet.`,
 				if a.format == asJSON {
 					list = c.Images
 				}
-				return a.printRecords(list(cmd.Context(), verbs.ImagesOptions{Query: first(args), Remote: remote, Refresh: refresh}))
+				o := verbs.ImagesOptions{Query: first(args), Remote: remote, Refresh: refresh}
+				return a.printRecords(a.alsoElsewhere(cmd.Context(), list(cmd.Context(), o), o))
 			})
 		},
 	}
 	cmd.Flags().StringVar(&remote, "in", "", "only those of one `remote`")
 	cmd.Flags().BoolVar(&refresh, "refresh", false, "ask the registries first")
-	return cmd
-}
-
-func (a *app) searchCmd() *cobra.Command {
-	var remote string
-	cmd := &cobra.Command{
-		Use:   "search QUERY",
-		Short: "Ask the registries for images",
-		Long: `Look for images, as "sreg images" does, and ask the registries that can search
-themselves. One that fails does not keep the others from being searched: what was
-found is printed, and the exit code tells.`,
-		Args: needArgs(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(cmd.Context(), func(c *control.Client) error {
-				a.nothing = fmt.Sprintf("no registry has an image that matches %q", first(args))
-				return a.printRecords(c.Search(cmd.Context(), first(args), remote))
-			})
-		},
-	}
-	cmd.Flags().StringVar(&remote, "in", "", "ask only one `remote`")
 	return cmd
 }
 

@@ -87,7 +87,11 @@ func (a *app) inspect(ctx context.Context, arg string) (in inspection, err error
 	}
 	in.uri = uri
 	err = a.with(ctx, func(c *control.Client) error {
-		in.Inspection, err = c.Inspect(ctx, uri)
+		if in.Inspection, err = c.Inspect(ctx, uri); err != nil {
+			in.Inspection, err = elsewhere(ctx, a, err, func(m *systemMount) (control.Inspection, error) {
+				return m.client.Inspect(ctx, uri)
+			})
+		}
 		return err
 	})
 	if in.Facts == nil {

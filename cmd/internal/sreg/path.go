@@ -26,7 +26,7 @@ which image it is.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				if a.mount == "" {
-					return fmt.Errorf("path %s: no mount is running: start one with sregfs MOUNTPOINT", args[0])
+					return a.pathElsewhere(cmd.Context(), args[0])
 				}
 				if inside, ok := insideMount(a.mount, args[0]); ok {
 					return a.printURI(inside)
@@ -74,10 +74,13 @@ func (a *app) printPath(ctx context.Context, c *control.Client, uri string) erro
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(a.mount, fsys.PathOf(a.mountNames, r.Remote, r.Ref, r.Format))
+	return a.printFound(filepath.Join(a.mount, fsys.PathOf(a.mountNames, r.Remote, r.Ref, r.Format)))
+}
+
+func (a *app) printFound(path string) error {
 	if a.format == asJSON {
 		return a.printJSON(map[string]string{"path": path})
 	}
-	_, err = fmt.Fprintln(a.out, path)
+	_, err := fmt.Fprintln(a.out, path)
 	return err
 }

@@ -30,8 +30,10 @@ type probe struct {
 	typ      backends.Type
 	http     *http.Client
 	client   *backends.Client
-	readOnly bool   // by the configuration
-	movedTo  string // another scheme, host or port that the address has redirected to
+	readOnly bool          // by the configuration
+	movedTo  string        // another scheme, host or port that the address has redirected to
+	skew     time.Duration // how far our clock is before the service's, if that told its time
+	cause    error         // of the last failure of reach, as the network has it
 }
 
 func newProbe(ctx context.Context, o engine.Options, r config.Remote) (*probe, error) {
@@ -75,12 +77,16 @@ func (p *probe) reach(ctx context.Context) (string, error) {
 		return address, fmt.Errorf("%w: url", fs.ErrInvalid)
 	}
 	resp, err := p.http.Do(req)
+	p.cause = err
 	if err != nil {
 		return address, backends.TransportError(err)
 	}
 	defer resp.Body.Close()
 	if at := backends.Origin(resp.Request.URL); at != backends.Origin(req.URL) {
 		p.movedTo = at
+	}
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		p.skew = time.Since(date)
 	}
 	_, _ = io.CopyN(io.Discard, resp.Body, 4096) // so that the connection can be used again
 	switch resp.StatusCode {

@@ -28,13 +28,12 @@ func (a *app) remoteCmd() *cobra.Command {
 		Use:   "remote",
 		Short: "Show, try and change the configured registries",
 		Long: `Show, try and change the configured registries. Changes are made in the
-configuration file, of which everything else stays as it is. A running mount
-shows a remote that is added at once; one that is changed or removed it keeps as
-it was until it is restarted.`,
+configuration file, of which everything else stays as it is. A running mount takes
+them up at once: files that are open can be read to their end.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: group,
 	}
-	cmd.AddCommand(a.remoteListCmd(), a.remoteAddCmd(), a.remoteRemoveCmd(), a.remoteRenameCmd(), a.remoteTestCmd())
+	cmd.AddCommand(a.remoteListCmd(), a.remoteAddCmd(), a.remoteRemoveCmd(), a.remoteRenameCmd(), a.remoteSetCmd(), a.remoteShowCmd(), a.remoteTestCmd())
 	return cmd
 }
 
@@ -98,7 +97,7 @@ func (a *app) addRemote(ctx context.Context, name, typ string, texts []string) e
 	if !ok {
 		return usagef("remote add %s: unknown type %q%s", name, typ, backends.DidYouMean(typ, all.Names()))
 	}
-	keys, err := remoteKeys(kind, texts)
+	keys, err := remoteKeys(kind, texts, config.Key{Name: "type", Value: kind.Name})
 	if err != nil {
 		return fmt.Errorf("remote add %s: %w", name, err)
 	}
@@ -109,6 +108,10 @@ func (a *app) addRemote(ctx context.Context, name, typ string, texts []string) e
 		}
 		keys = append(keys, config.Key{Name: key, Value: value})
 	}
+	if r, err := remoteNamed(o, name); err == nil && len(r.Origins) > 0 && name != config.Local {
+		return fmt.Errorf("remote add %s: %w", name, backends.Saying(fs.ErrExist,
+			"remote %s is in the configuration, at %s (\"sreg remote set %s KEY=VALUE\" changes it)", name, r.Origin, name))
+	}
 	path, err := o.ChangeConfig(ctx, name, func(text []byte) ([]byte, error) { return config.AddRemote(text, name, keys) })
 	if err != nil {
 		return fmt.Errorf("remote add %s: %w", name, err)
@@ -117,10 +120,10 @@ func (a *app) addRemote(ctx context.Context, name, typ string, texts []string) e
 	return nil
 }
 
-// remoteKeys parses the settings of a remote of that type. It makes file names absolute:
-// the user means the working directory, the configuration file its own.
-func remoteKeys(typ backends.Type, texts []string) ([]config.Key, error) {
-	keys := []config.Key{{Name: "type", Value: typ.Name}}
+// remoteKeys parses the settings of a remote of that type, and appends them to keys. It
+// makes file names absolute: the user means the working directory, the configuration file
+// its own.
+func remoteKeys(typ backends.Type, texts []string, keys ...config.Key) ([]config.Key, error) {
 	for _, text := range texts {
 		k, err := config.ParseKey(text)
 		if err != nil {
@@ -131,7 +134,7 @@ func remoteKeys(typ backends.Type, texts []string) ([]config.Key, error) {
 		}
 		path, ok := k.Value.(string)
 		isFile := config.IsFileKey(k.Name) || k.Name == "path" && typ.Local
-		if ok && isFile && !strings.HasPrefix(path, "~/") {
+		if ok && isFile && path != "" && !strings.HasPrefix(path, "~/") {
 			if k.Value, err = absolute(path); err != nil {
 				return nil, err
 			}
@@ -169,11 +172,18 @@ func (a *app) reload(ctx context.Context, o engine.Options, reopen string) {
 	if err != nil {
 		a.notice(fmt.Sprintf("the mount at %s has not taken that up; restart it: %v", mount, err))
 	}
-	for _, name := range done.Added {
-		a.notice(fmt.Sprintf("the mount at %s has %s now", mount, name))
-	}
-	for _, name := range done.Waiting {
-		a.notice(fmt.Sprintf("the mount at %s keeps %s as it was until it is restarted", mount, name))
+	for _, change := range []struct {
+		names []string
+		text  string
+	}{
+		{done.Added, "the mount at %s has %s now"},
+		{done.Changed, "the mount at %s has %s as it is now"},
+		{done.Removed, "the mount at %s has dropped %s"},
+		{done.Waiting, "the mount at %s keeps the setting %s as it was until it is restarted"},
+	} {
+		for _, name := range change.names {
+			a.notice(fmt.Sprintf(change.text, mount, name))
+		}
 	}
 }
 

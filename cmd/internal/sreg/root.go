@@ -22,13 +22,16 @@ import (
 )
 
 // Main runs the command with the process's arguments and returns its exit code.
-func Main() int {
+func Main() int { return MainIn("/") }
+
+// MainIn is Main with the files of the machine below another directory, for tests.
+func MainIn(root string) int {
 	_ = secrecy.Hide() // best effort: the kernel may refuse
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	out := exit.NewOutput(os.Stdout)
-	a := &app{in: os.Stdin, out: out, err: os.Stderr, getenv: os.Getenv}
+	a := &app{in: os.Stdin, out: out, err: os.Stderr, getenv: os.Getenv, system: root}
 	err := backends.Guard(a.log(), func() error { return a.run(ctx, os.Args[1:]) })
 	if closeErr := out.Close(); err == nil {
 		err = closeErr
@@ -45,7 +48,7 @@ func Main() int {
 // reportJSON is exit.Report for a program that reads the standard error.
 func (a *app) reportJSON(err error) int {
 	code := exit.Code(err)
-	if code != exit.OK && code != exit.Interrupted {
+	if code != exit.OK && !exit.Silent(err) {
 		_ = writeJSON(a.err, map[string]any{"error": exit.Text(err), "code": code}, "")
 	}
 	return code
@@ -99,12 +102,16 @@ func (a *app) root() *cobra.Command {
 		a.backendCmd(),
 		a.buildCmd(),
 		a.cacheCmd(),
-		a.execCmd(),
+		a.configCmd(),
 		a.cpCmd(),
+		a.diffCmd(),
+		a.doctorCmd(),
+		a.execCmd(),
 		a.getCmd(),
 		a.imagesCmd(),
 		a.inspectCmd(),
 		a.labelsCmd(),
+		a.logCmd(),
 		a.loginCmd(),
 		a.logoutCmd(),
 		a.pathCmd(),
@@ -116,10 +123,11 @@ func (a *app) root() *cobra.Command {
 		a.runCmd(),
 		a.searchCmd(),
 		a.shareCmd(),
+		a.shellCmd(),
 		a.statusCmd(),
+		a.syncCmd(),
 		a.tagCmd(),
 		a.tagsCmd(),
-		a.syncCmd(),
 		a.unpinCmd(),
 		a.untagCmd(),
 		a.uploadsCmd(),
@@ -128,6 +136,7 @@ func (a *app) root() *cobra.Command {
 		a.warmCmd(),
 	)
 	grouped(root)
+	a.completed(root)
 	return root
 }
 
@@ -144,7 +153,7 @@ func (a *app) prepare(cmd *cobra.Command, args []string) (err error) {
 		out.Colours = !a.plain && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb" && term.Is(out)
 	}
 	for ; cmd != nil; cmd = cmd.Parent() {
-		a.warns = a.warns || cmd.Name() == "backend" || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
+		a.warns = a.warns || cmd.Name() == "backend" || cmd.Name() == "config" || cmd.Name() == "login" || cmd.Name() == "remote" || cmd.Name() == "status"
 	}
 	return nil
 }
@@ -163,7 +172,7 @@ func (a *app) globalFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&a.limit, "limit", 0, "print so many of a list, at most: `N`")
 	fs.BoolVar(&a.plain, "no-color", false, "no colours on a terminal (also with NO_COLOR set)")
 	fs.BoolVarP(&a.quiet, "quiet", "q", false, "no progress, and nothing else that is not the answer")
-	fs.BoolVar(&a.debug, "debug", false, "say on the standard error what happens")
+	fs.BoolVar(&a.debug, "debug", false, "show on the standard error what is asked and answered, without secrets")
 }
 
 // group runs a command that only has subcommands.

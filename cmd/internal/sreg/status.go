@@ -29,7 +29,7 @@ A mount that was told to stop while files are open gives all else to the next on
 serves them until they are closed: its process, and who has which file open, is shown
 below.
 
-With -o json: {version, pid, mount, details, remotes, cache, uploads, pushes, spool, refusals, retired, dead};
+With -o json: {version, pid, mount, details, remotes, cache, uploads, pushes, spool, runs, refusals, retired, dead};
 there is no mount if none is running, retired are those processes, and dead the mount points
 that a process has left without unmounting.`,
 		Args: needArgs(0, 0),
@@ -60,13 +60,17 @@ func (a *app) status(ctx context.Context) error {
 			return fmt.Errorf("state directory: %w", err)
 		}
 		dead := fusefs.Dead(ctx)
+		system := a.systemStatus(ctx)
 		if a.format == asJSON {
-			return a.printJSON(statusRecord{st, retired, dead})
+			return a.printJSON(statusRecord{st, retired, dead, system})
 		}
 		if err := a.printStatus(st, dead, o.StateNotes); err != nil {
 			return err
 		}
-		return printRetired(a.out, retired)
+		if err := printRetired(a.out, retired); err != nil {
+			return err
+		}
+		return a.printSystem(system)
 	})
 }
 
@@ -75,6 +79,7 @@ type statusRecord struct {
 	verbs.Status
 	Retired []statedir.Retired `json:"retired,omitempty"`
 	Dead    []string           `json:"dead,omitempty"`
+	System  []verbs.Status     `json:"system,omitempty"` // mounts of root, or of a service, that this user may see
 }
 
 func (a *app) versionCmd() *cobra.Command {

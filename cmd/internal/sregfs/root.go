@@ -28,6 +28,7 @@ type command struct {
 	args       []string // with the program's name
 	out, err   io.Writer
 	getenv     func(string) string
+	system     string // root of the machine's files
 	flags      *pflag.FlagSet
 	settings   config.Settings
 	config     string
@@ -41,11 +42,14 @@ type command struct {
 }
 
 // Main runs the command with the process's arguments and returns its exit code.
-func Main() int {
+func Main() int { return MainIn("/") }
+
+// MainIn is Main with the files of the machine below another directory, for tests.
+func MainIn(root string) int {
 	closeInherited(os.Args, os.Getenv) // before anything is opened
 	_ = secrecy.Hide()                 // as early as can be; harden says where the kernel refuses
 	out := exit.NewOutput(os.Stdout)
-	c := &command{args: os.Args, out: out, err: os.Stderr, getenv: os.Getenv}
+	c := &command{args: os.Args, out: out, err: os.Stderr, getenv: os.Getenv, system: root}
 	err := c.run(context.Background())
 	if closeErr := out.Close(); err == nil {
 		err = closeErr
@@ -108,6 +112,7 @@ func (c *command) root() *cobra.Command {
 	c.flags.StringArrayVarP(&c.options, "option", "o", nil, "mount `options` as in fstab: key[=value],…")
 	c.flags.CountVarP(&c.verbose, "verbose", "v", "log more; twice logs every operation")
 	root.SetFlagErrorFunc(c.flagError)
+	c.completed(root)
 	return root
 }
 

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -60,7 +61,7 @@ func (c *command) serve(ctx context.Context, starter *starter) error {
 func (s *server) serve(ctx context.Context) (err error) {
 	c := s.command
 	s.opts, err = engine.Configure(&c.settings, c.flags, engine.Source{
-		Getenv: c.getenv, Config: c.config, Remotes: c.remotes,
+		Getenv: c.getenv, Config: c.config, Remotes: c.remotes, Root: c.system,
 		Log: newLog(c.err, slog.LevelWarn), Notice: func(text string) { fmt.Fprintln(c.err, "sregfs: "+backends.Printable(text)) },
 	})
 	if err != nil {
@@ -125,6 +126,8 @@ func (s *server) run(starting, ctx context.Context, logFile *logFile) error {
 	}
 	stopControl := s.serveControl(ctx, socket)
 	defer stopControl()
+	stopPublic := s.servePublic(ctx)
+	defer stopPublic()
 	if err := s.attach(starting); err != nil {
 		return err
 	}
@@ -207,10 +210,14 @@ func (s *server) takeState(ctx context.Context) (net.Listener, error) {
 // serveControl answers sreg until the returned function is called, which waits
 // for the requests under way to end.
 func (s *server) serveControl(ctx context.Context, socket net.Listener) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	handler := control.Handler(s.engine.Verbs, control.Options{
+	return s.serveOn(ctx, socket, control.Handler(s.engine.Verbs, control.Options{
 		Mount: s.mountpoint, Details: s.details, Refusals: s.refusals, Settle: s.settle, Reload: s.engine.Reload, Log: s.opts.Log,
-	})
+	}))
+}
+
+// serveOn answers on a socket until the returned function is called.
+func (s *server) serveOn(ctx context.Context, socket net.Listener, handler http.Handler) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -222,6 +229,32 @@ func (s *server) serveControl(ctx context.Context, socket net.Listener) (stop fu
 		cancel()
 		<-done
 	}
+}
+
+// servePublic answers the sreg of other users, who may see the mount, until the returned
+// function is called. Where the directory for it is not ours to use they are not answered.
+func (s *server) servePublic(ctx context.Context) (stop func()) {
+	if _, handed := fdMount(s.mountpoint); handed || !s.settings.AllowOther {
+		return func() {}
+	}
+	// Who sees nothing in the mount is told nothing of it.
+	group := -1
+	switch umask := s.settings.Umask; {
+	case umask&0o050 != 0:
+		return func() {}
+	case umask&0o005 != 0:
+		group = int(s.mountOptions().GID)
+	}
+	path := control.PublicSocket(filepath.Join(s.opts.Root, control.PublicDir), s.mountpoint)
+	socket, err := control.ListenPublic(path, group)
+	if err != nil {
+		s.opts.Log.Info("other users see the mount, and their sreg is not answered", "err", err)
+		return func() {}
+	}
+	handler := control.PublicHandler(s.engine.Verbs, control.Options{
+		Mount: s.mountpoint, Names: s.settings.Names, Details: s.details, Log: s.opts.Log,
+	})
+	return s.serveOn(ctx, socket, handler)
 }
 
 // settle waits for the mount to show what a verb of sreg did.
@@ -301,8 +334,7 @@ func mountError(err error) error {
 // owner is 0, whoever mounts, where nothing is said.
 func owner(id int) uint32 { return uint32(max(id, 0)) }
 
-// reload takes up what changed outside: listings, and remotes that are new in the
-// configuration.
+// reload takes up what changed outside: listings, and the configuration.
 func (s *server) reload() {
 	s.engine.Catalog.Expire()
 	done, err := s.engine.Reload(s.end.asked, "")
@@ -310,5 +342,5 @@ func (s *server) reload() {
 		s.opts.Log.Error("the configuration stays as it was; listings are asked for again", "err", err)
 		return
 	}
-	s.opts.Log.Info("listings are asked for again, and the configuration was read", "added", done.Added, "at the next start", done.Waiting)
+	s.opts.Log.Info("listings are asked for again, and the configuration was read", "added", done.Added, "changed", done.Changed, "removed", done.Removed, "at the next start", done.Waiting)
 }

@@ -109,6 +109,17 @@ func usable(path string, uid int) error {
 	return writable(path)
 }
 
+// A ForeignError says that a directory is another user's. It is fs.ErrPermission.
+type ForeignError struct{ Path, Owner, User string }
+
+// Error implements error.
+func (e *ForeignError) Error() string {
+	return fmt.Sprintf("%v: %s belongs to %s, not to %s", fs.ErrPermission, e.Path, e.Owner, e.User)
+}
+
+// Unwrap returns fs.ErrPermission.
+func (e *ForeignError) Unwrap() error { return fs.ErrPermission }
+
 // ours says whether path is a directory that belongs to uid. A symbolic link
 // must be uid's too: in /var/tmp anybody could have made it.
 func ours(path string, uid int) error {
@@ -125,7 +136,7 @@ func ours(path string, uid int) error {
 	}
 	for _, info := range []fs.FileInfo{link, dir} {
 		if owner, ok := ownerOf(info); ok && owner != uid {
-			return fmt.Errorf("%w: %s belongs to %s, not to %s", fs.ErrPermission, path, userName(owner), userName(uid))
+			return &ForeignError{Path: path, Owner: userName(owner), User: userName(uid)}
 		}
 	}
 	return nil
