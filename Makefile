@@ -82,6 +82,7 @@ run: build ## build, mount a demo tree at ./mnt, and say what to type
 
 .PHONY: test
 test: deps lint unit fuzz ## everything CI runs
+	@$(MAKE) dist-check DIST_ARCHES=amd64
 	@echo "all checks passed"
 
 .PHONY: unit
