@@ -248,7 +248,8 @@ func (r *records) change(ctx context.Context, fn func(*clientdb.Tx) error) {
 	if r.db == nil || !r.write {
 		return
 	}
-	if err := r.db.Update(ctx, fn); err != nil && ctx.Err() == nil {
+	// The file has changed already: this is no time to give up.
+	if err := r.db.Update(context.WithoutCancel(ctx), fn); err != nil {
 		r.log.Warn("the database of sregistry is not up to date", "err", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,12 +27,12 @@ import (
 // withDatabase opens a store with the database of the client.
 func withDatabase(t *testing.T, store, database string, write bool) *backends.Client {
 	t.Helper()
-	b, err := dir.Open(t.Context(), backends.Env{Remote: "local", HTTP: backends.NewHTTPClient(backends.HTTPOptions{}), Cache: t.TempDir(),
+	b, err := dir.Open(t.Context(), backends.Env{Remote: "local", HTTP: backends.NewHTTPClient(backends.HTTPOptions{}), Cache: t.TempDir(), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Config: map[string]any{"path": store, "database": database, "update_database": write}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := backends.NewClient("local", b, backends.ClientOptions{MaxElapsed: 100 * time.Millisecond})
+	c := backends.NewClient("local", b, backends.ClientOptions{MaxElapsed: 2 * time.Second})
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			t.Error(err)

@@ -26,13 +26,13 @@ import (
 // A record tells of an image what the files of the store do not say: where its file is, if
 // that was moved elsewhere, or the URL that it can be read from, and what is known besides.
 type record struct {
-	Tag     string            `json:"tag"`
-	Version string            `json:"version,omitempty"` // in the words of the sregistry client
-	Path    string            `json:"path,omitempty"`    // absolute
-	URL     string            `json:"url,omitempty"`
-	Client  string            `json:"client,omitempty"` // the kind of service that it is from
-	Created time.Time         `json:"created,omitzero"`
-	Metrics json.RawMessage   `json:"metrics,omitempty"` // what the client kept of the image, labels among it
+	Tag     string          `json:"tag"`
+	Version string          `json:"version,omitempty"` // in the words of the sregistry client
+	Path    string          `json:"path,omitempty"`    // absolute
+	URL     string          `json:"url,omitempty"`
+	Client  string          `json:"client,omitempty"` // the kind of service that it is from
+	Created time.Time       `json:"created,omitzero"`
+	Metrics json.RawMessage `json:"metrics,omitempty"` // what the client kept of the image, labels among it
 	// Removed, if set, makes it a note that what the database said of the tag until then
 	// does not hold any more. There is nothing else but the tag then, and the version if
 	// only that was removed.
