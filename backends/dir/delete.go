@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -17,21 +18,15 @@ import (
 // versions of its tag are; with img.Ref.Version set only that one is. Of a
 // symbolic link the link is removed. Folders that become empty go too.
 func (c *client) Delete(ctx context.Context, img backends.Image) error {
-	t, err := c.open()
-	if errors.Is(err, fs.ErrNotExist) {
-		if _, known := c.statRecorded(ctx, c.view(), img.Ref); known == nil {
-			t, err = c.make()
+	if _, err := os.Stat(c.path); errors.Is(err, fs.ErrNotExist) {
+		if _, err := c.statRecorded(ctx, c.view(), img.Ref); err != nil {
+			return err // nothing of the store is made for that
 		}
 	}
-	if err != nil {
-		return err
-	}
-	defer t.Close()
-	unlock, err := t.lock(ctx)
-	if err != nil {
-		return localError(err)
-	}
-	defer unlock()
+	return c.locked(ctx, func(t *tree) error { return t.delete(ctx, img) })
+}
+
+func (t *tree) delete(ctx context.Context, img backends.Image) error {
 	files, err := t.versions(img.Ref)
 	if err != nil {
 		return err

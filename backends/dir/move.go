@@ -52,6 +52,7 @@ func (c *client) Move(ctx context.Context, img backends.Image, to backends.Ref, 
 
 // follow makes the records of a file that was moved say where it is.
 func (t *tree) follow(ctx context.Context, was string, from, to backends.Ref) error {
+	ctx = context.WithoutCancel(ctx) // the file has its new name already
 	f, err := t.find(ctx, to)
 	if err != nil {
 		return err

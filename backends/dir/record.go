@@ -108,7 +108,7 @@ func (r *records) put(ctx context.Context, ref backends.Ref, rec record, was str
 		return err
 	}
 	rest := slices.DeleteFunc(slices.Clone(own), func(o record) bool { return o.Tag == rec.Tag && o.Removed.IsZero() })
-	if err := r.save(ref.Collection, ref.Name, append([]record{rec}, rest...)); err != nil {
+	if err := r.save(ref.Collection, ref.Name, append([]record{rec.valid()}, rest...)); err != nil {
 		return err
 	}
 	r.update(ctx, ref, rec, was)
@@ -139,6 +139,14 @@ func (r *records) drop(ctx context.Context, ref backends.Ref) error {
 		return nil
 	}
 	return r.save(ref.Collection, ref.Name, kept)
+}
+
+// valid returns r without metrics that are no JSON.
+func (r record) valid() record {
+	if !json.Valid(r.Metrics) {
+		r.Metrics = nil
+	}
+	return r
 }
 
 // dropOwn forgets our own records of ref's tag.
@@ -240,7 +248,8 @@ func (r *records) change(ctx context.Context, fn func(*clientdb.Tx) error) {
 	if r.db == nil || !r.write {
 		return
 	}
-	if err := r.db.Update(ctx, fn); err != nil && ctx.Err() == nil {
+	// The file has changed already: this is no time to give up.
+	if err := r.db.Update(context.WithoutCancel(ctx), fn); err != nil {
 		r.log.Warn("the database of sregistry is not up to date", "err", err)
 	}
 }
@@ -253,10 +262,7 @@ func gone(path string) bool {
 // metricsOf writes what the client keeps of an image: its name, and what it kept before.
 func metricsOf(row clientdb.Row, rec record) string {
 	m := map[string]any{"type": "container"}
-	for key, value := range rec.Labels {
-		m[key] = value
-	}
-	_ = json.Unmarshal(rec.Metrics, &m) // else the labels are all there is
+	_ = json.Unmarshal(rec.Metrics, &m) // else there is nothing but the name
 	maps.Copy(m, map[string]any{
 		"collection": row.Collection, "image": row.Name, "tag": row.Tag, "version": row.Version, "uri": row.URI,
 		"url": row.Collection + "/" + row.Name, "storage": fmt.Sprintf("%s/%s:%s.sif", row.Collection, row.Name, row.Tag),
@@ -436,7 +442,7 @@ func (c *client) importImage(ctx context.Context, of backends.Ref, rows []client
 				step.What = backends.ImportElsewhere
 			}
 			if step.What != backends.ImportMissing && step.What != backends.ImportKnown {
-				own = append(own, rec)
+				own = append(own, rec.valid())
 			}
 			steps = append(steps, step)
 		}

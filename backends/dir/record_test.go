@@ -8,7 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io/fs"
-	"net/http"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,12 +27,12 @@ import (
 // withDatabase opens a store with the database of the client.
 func withDatabase(t *testing.T, store, database string, write bool) *backends.Client {
 	t.Helper()
-	b, err := dir.Open(t.Context(), backends.Env{Remote: "local", HTTP: http.DefaultClient, Cache: t.TempDir(),
+	b, err := dir.Open(t.Context(), backends.Env{Remote: "local", HTTP: backends.NewHTTPClient(backends.HTTPOptions{}), Cache: t.TempDir(), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Config: map[string]any{"path": store, "database": database, "update_database": write}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := backends.NewClient("local", b, backends.ClientOptions{MaxElapsed: 100 * time.Millisecond})
+	c := backends.NewClient("local", b, backends.ClientOptions{MaxElapsed: 2 * time.Second})
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			t.Error(err)
@@ -110,7 +110,7 @@ func TestDatabase_write(t *testing.T) {
 			t.Fatal(err)
 		}
 		want("moved out", map[string]string{"other:2": "out"})
-		if img, err = c.Move(t.Context(), img, tool, ""); err != nil {
+		if _, err = c.Move(t.Context(), img, tool, ""); err != nil {
 			t.Fatal(err)
 		}
 		want("a record renamed", map[string]string{"tool:1": "out"})

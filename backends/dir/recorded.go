@@ -205,6 +205,16 @@ func (l *lister) recorded(ctx context.Context) {
 
 // hasRecorded reports whether there is any image of a collection's records.
 func (l *lister) hasRecorded(ctx context.Context, collection string) bool {
+	if l.records.db != nil { // a look at a few spares reading all of them
+		rows, err := l.records.db.Some(ctx, collection)
+		l.records.warn(err)
+		for _, row := range rows {
+			known := l.records.image(ctx, collection, row.Name)
+			if slices.ContainsFunc(known, func(rec record) bool { _, ok := rec.there(backends.Ref{}); return ok }) {
+				return true
+			}
+		}
+	}
 	for name, known := range l.records.collection(ctx, collection) {
 		for _, rec := range known {
 			if _, ok := rec.there(backends.Ref{Collection: collection, Name: name}); ok {

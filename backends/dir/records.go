@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -27,14 +26,13 @@ import (
 // A record tells of an image what the files of the store do not say: where its file is, if
 // that was moved elsewhere, or the URL that it can be read from, and what is known besides.
 type record struct {
-	Tag     string            `json:"tag"`
-	Version string            `json:"version,omitempty"` // in the words of the sregistry client
-	Path    string            `json:"path,omitempty"`    // absolute
-	URL     string            `json:"url,omitempty"`
-	Client  string            `json:"client,omitempty"` // the kind of service that it is from
-	Created time.Time         `json:"created,omitzero"`
-	Labels  map[string]string `json:"labels,omitempty"`
-	Metrics json.RawMessage   `json:"metrics,omitempty"` // all that the client kept of the image; the labels are from it
+	Tag     string          `json:"tag"`
+	Version string          `json:"version,omitempty"` // in the words of the sregistry client
+	Path    string          `json:"path,omitempty"`    // absolute
+	URL     string          `json:"url,omitempty"`
+	Client  string          `json:"client,omitempty"` // the kind of service that it is from
+	Created time.Time       `json:"created,omitzero"`
+	Metrics json.RawMessage `json:"metrics,omitempty"` // what the client kept of the image, labels among it
 	// Removed, if set, makes it a note that what the database said of the tag until then
 	// does not hold any more. There is nothing else but the tag then, and the version if
 	// only that was removed.
@@ -104,7 +102,7 @@ func (r *records) save(collection, name string, all []record) error {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return backends.DiskError("remove "+path, err)
 		}
-		for dir := filepath.Dir(path); dir != r.dir && os.Remove(dir) == nil; dir = filepath.Dir(dir) { //nolint:revive // upwards while they are empty
+		for dir := filepath.Dir(path); dir != r.dir && os.Remove(dir) == nil; dir = filepath.Dir(dir) { // upwards while they are empty
 		}
 		return nil
 	}
@@ -249,10 +247,7 @@ func (r record) isIn(o record) bool {
 func fromRow(row clientdb.Row) record {
 	rec := record{
 		Tag: row.Tag, Version: row.Version, Client: row.Client, Created: row.Created,
-		Labels: labelsOf(row.Metrics), row: row.ID,
-	}
-	if json.Valid([]byte(row.Metrics)) {
-		rec.Metrics = json.RawMessage(row.Metrics)
+		Metrics: json.RawMessage(row.Metrics), row: row.ID,
 	}
 	if filepath.IsAbs(row.Image) {
 		rec.Path = filepath.Clean(row.Image)
@@ -273,12 +268,12 @@ var ownKeys = []string{"collection", "original", "registry", "image", "url", "ta
 
 // labelsOf returns the labels in what the client kept of an image. Newer versions mix them
 // with what the name says; older ones keep the answer of Singularity.
-func labelsOf(metrics string) map[string]string {
-	var top map[string]any
-	if json.Unmarshal([]byte(metrics), &top) != nil {
-		return nil
-	}
+func labelsOf(metrics json.RawMessage) map[string]string {
 	labels := map[string]string{}
+	var top map[string]any
+	if json.Unmarshal(metrics, &top) != nil {
+		return labels
+	}
 	add := func(from map[string]any, besides []string) {
 		for key, value := range from {
 			switch value.(type) {
@@ -301,9 +296,6 @@ func labelsOf(metrics string) map[string]string {
 			}
 		}
 	}
-	if len(labels) == 0 {
-		return nil
-	}
 	return labels
 }
 
@@ -322,10 +314,7 @@ const (
 
 // told returns what a record says of its image, as labels.
 func (r record) told() map[string]string {
-	all := maps.Clone(r.Labels)
-	if all == nil {
-		all = map[string]string{}
-	}
+	all := labelsOf(r.Metrics)
 	for key, value := range map[string]string{labelClient: r.Client, labelVersion: r.Version, labelURL: r.URL} {
 		if value != "" {
 			all[key] = value

@@ -110,43 +110,52 @@ func (d *DB) Image(ctx context.Context, collection, name string) ([]Row, error) 
 	})
 }
 
-// batch is how many rows are read before others get their turn.
-const batch = 2000
-
-// Collection yields the rows of a collection, the oldest first. What is in a damaged
-// database and can be read comes before the error.
+// Collection yields the rows of a collection, the oldest first. They are read at once, so
+// that nobody else waits for whoever takes them. What is in a damaged database and can be
+// read comes before the error.
 //
 // Errors: ErrDamaged, with what was lost.
 func (d *DB) Collection(ctx context.Context, name string) iter.Seq2[Row, error] {
-	return d.each(ctx, " AND c.name = ?", []any{name}, func(r Row) bool { return r.Collection == name })
-}
-
-// All is Collection for all of them.
-func (d *DB) All(ctx context.Context) iter.Seq2[Row, error] {
-	return d.each(ctx, "", nil, func(Row) bool { return true })
-}
-
-func (d *DB) each(ctx context.Context, where string, args []any, wanted func(Row) bool) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
-		var last int64
-		for {
-			found, err := d.rows(ctx, " WHERE i.id > ?"+where+fmt.Sprintf(" ORDER BY i.id LIMIT %d", batch), append([]any{last}, args...), func(r Row) bool {
-				return r.ID > last && wanted(r)
-			})
-			for _, r := range found {
-				if last = r.ID; !yield(r, nil) {
-					return
-				}
-			}
-			if err != nil {
-				yield(Row{}, err)
+		// The sign keeps SQLite from going through all rows by their ids: it has an index of
+		// collections.
+		found, err := d.rows(ctx, " WHERE c.name = ? ORDER BY +i.id", []any{name}, func(r Row) bool { return r.Collection == name })
+		yieldAll(found, err, yield)
+	}
+}
+
+// Some returns a few rows of a collection.
+func (d *DB) Some(ctx context.Context, name string) ([]Row, error) {
+	return d.rows(ctx, " WHERE c.name = ? LIMIT 10", []any{name}, func(r Row) bool { return r.Collection == name })
+}
+
+// batch is how many rows are read before others get their turn.
+const batch = 2000
+
+// All is Collection for all of them, read a piece at a time.
+func (d *DB) All(ctx context.Context) iter.Seq2[Row, error] {
+	return func(yield func(Row, error) bool) {
+		for last := int64(0); ; {
+			found, err := d.rows(ctx, fmt.Sprintf(" WHERE i.id > ? ORDER BY i.id LIMIT %d", batch), []any{last}, func(r Row) bool { return r.ID > last })
+			if !yieldAll(found, err, yield) || len(found) < batch {
 				return
 			}
-			if len(found) < batch {
-				return
-			}
+			last = found[len(found)-1].ID
 		}
 	}
+}
+
+// yieldAll reports whether more is wanted.
+func yieldAll(found []Row, err error, yield func(Row, error) bool) bool {
+	for _, r := range found {
+		if !yield(r, nil) {
+			return false
+		}
+	}
+	if err != nil {
+		yield(Row{}, err)
+	}
+	return err == nil
 }
 
 // Collections returns the names of all collections, in order.
@@ -193,7 +202,7 @@ func query(ctx context.Context, db *sql.DB, columns, where string, args []any) (
 
 // collect reads all rows and closes them.
 func collect[T any](rows *sql.Rows, scan func(*sql.Rows) (T, error)) (all []T, err error) {
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // rows.Err has said it
 	for rows.Next() {
 		v, err := scan(rows)
 		if err != nil {

@@ -85,7 +85,7 @@ func (d *DB) save(ctx context.Context, why error) *salvage {
 	if err != nil {
 		return &salvage{err: err}
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	at := filepath.Join(dir, FileName)
 	for _, suffix := range []string{"", "-journal", "-wal"} {
 		if err := copyFile(at+suffix, d.path+suffix); err != nil && (suffix == "" || !errors.Is(err, fs.ErrNotExist)) {
@@ -99,7 +99,7 @@ func (d *DB) save(ctx context.Context, why error) *salvage {
 	if err != nil {
 		return &salvage{err: errors.Join(why, err)}
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	s.read(ctx, db, columns)
 	if len(s.rows) == 0 && s.err == nil && len(s.lost) > 0 {
 		s.err = why
@@ -204,7 +204,7 @@ func (t *table) some(ctx context.Context, where string, id int64) error {
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // rows.Err has said it
 	for rows.Next() {
 		id, err := t.one(rows)
 		if err != nil {

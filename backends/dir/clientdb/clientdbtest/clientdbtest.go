@@ -73,12 +73,12 @@ func load(path, text string) (files []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	rows, err := db.Query("SELECT image FROM container WHERE image IS NOT NULL")
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // rows.Err has said it
 	for rows.Next() {
 		var f string
 		if err := rows.Scan(&f); err != nil {
@@ -96,7 +96,7 @@ func Exec(path, text string) error {
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	if _, err := db.Exec(text); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
