@@ -5,15 +5,32 @@ SHELL        := /bin/bash
 .DEFAULT_GOAL := build
 
 BUILD   := $(CURDIR)/.build
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# The version's number is in cmd/internal/version; a commit with the tag of that number is the release.
+TAG     ?= $(shell git describe --tags --exact-match 2>/dev/null)
+COMMIT  ?= $(shell git describe --always --dirty=.dirty --exclude='*' --abbrev=12 2>/dev/null)
 # One static binary each: no cgo, no paths of the build machine in it.
-GOFLAGS_BUILD := -trimpath -ldflags "-s -w -X github.com/sregfs/sregfs/cmd/internal/version.version=$(VERSION)"
+VERSION_PKG   := github.com/sregfs/sregfs/cmd/internal/version
+export LDFLAGS := -s -w -X $(VERSION_PKG).tag=$(TAG) -X $(VERSION_PKG).commit=$(COMMIT)
+GOFLAGS_BUILD := -trimpath -buildvcs=false -ldflags "$(LDFLAGS)"
+
+# What is built depends on the commit alone, not on when and where.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+export SOURCE_DATE_EPOCH
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(BUILD)/tools/golangci-lint-$(GOLANGCI_VERSION)
 # An S3 server for tests, which is no Debian package.
 VERSITYGW_VERSION := v1.8.0
 VERSITYGW := $(BUILD)/tools/versitygw-$(VERSITYGW_VERSION)/versitygw
+# What makes packages, and lists of the modules in a program.
+NFPM_VERSION      := v2.48.0
+CYCLONEDX_VERSION := v1.10.0
+export NFPM       := $(BUILD)/tools/nfpm-$(NFPM_VERSION)
+export CYCLONEDX  := $(BUILD)/tools/cyclonedx-gomod-$(CYCLONEDX_VERSION)
+DIST_ARCHES ?= amd64 arm64
 
 # Debian packages by the command, or the file, that shows they are there.
 RUN_DEPS  := fusermount3=fuse3
@@ -21,15 +38,42 @@ TEST_DEPS := $(RUN_DEPS) docker-registry=docker-registry squashfuse=squashfuse m
              htpasswd=apache2-utils skopeo=skopeo umoci=umoci pigz=pigz busybox=busybox-static shellcheck=shellcheck gcc=gcc /usr/include/stdlib.h=libc6-dev \
              /usr/sbin/automount=autofs /usr/sbin/nginx=nginx-light /usr/sbin/apache2=apache2-bin docker-credential-ecr-login=amazon-ecr-credential-helper \
              python3=python3 /usr/lib/python3/dist-packages/dropbox=python3-dropbox setpriv=util-linux \
+             man=man-db mandoc=mandoc zsh=zsh fish=fish /usr/share/bash-completion/bash_completion=bash-completion systemd-analyze=systemd \
+             /usr/sbin/debootstrap=debootstrap rpm=rpm unshare=util-linux \
              curl=curl vi=vim-tiny /usr/sbin/mke2fs=e2fsprogs /usr/sbin/losetup=mount
 BENCH_DEPS := $(TEST_DEPS) rclone=rclone openssl=openssl
 
 FUZZTIME ?= 10s
 
 .PHONY: build
-build: ## build .build/bin/sregfs and .build/bin/sreg
+build: ## build .build/bin/sregfs and .build/bin/sreg, and what is installed with them
 	@mkdir -p $(BUILD)/bin
 	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o $(BUILD)/bin/ ./cmd/sregfs ./cmd/sreg
+	@rm -rf $(BUILD)/manual
+	@CGO_ENABLED=0 go run $(GOFLAGS_BUILD) ./cmd/internal/manual/_main --date $(SOURCE_DATE_EPOCH) $(BUILD)/manual
+
+# It only builds what is missing, so that "make" can be yours and "make install" root's.
+.PHONY: install
+install: ## install below PREFIX (/usr/local), in a package below DESTDIR
+	@test -x $(BUILD)/bin/sreg -a -d $(BUILD)/manual || $(MAKE) build
+	@.ci/install $(BUILD) "$(PREFIX)" "$(DESTDIR)"
+
+.PHONY: uninstall
+uninstall: ## remove what "make install" with the same PREFIX and DESTDIR installed
+	@.ci/install --remove $(BUILD) "$(PREFIX)" "$(DESTDIR)"
+
+.PHONY: dist
+dist: build $(NFPM) $(CYCLONEDX) ## archives, packages, checksums and lists of modules, in .build/dist
+	@.ci/dist $(BUILD) "$$($(BUILD)/bin/sreg version -o json | sed -n 's/^ *"version": "\(.*\)",*$$/\1/p')" $(DIST_ARCHES)
+
+.PHONY: dist-check
+dist-check: $(NFPM) $(CYCLONEDX) ## make dist twice, compare, and install, use and remove the package on a new Debian
+	@.ci/deps $(TEST_DEPS)
+	@.ci/dist-check $(BUILD) $(DIST_ARCHES)
+
+.PHONY: docs
+docs: ## write docs/commands.md
+	go test -count=1 -run '^TestCommandsPage$$' ./cmd/internal/manual -update
 
 .PHONY: run
 run: build ## build, mount a demo tree at ./mnt, and say what to type
@@ -93,6 +137,17 @@ $(GOLANGCI):
 	@mkdir -p $(BUILD)/tools
 	GOBIN=$(BUILD)/tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	mv $(BUILD)/tools/golangci-lint $@
+
+$(NFPM):
+	@mkdir -p $(@D)
+	GOBIN=$(@D) go install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+	mv $(@D)/nfpm $@
+
+$(CYCLONEDX):
+	@mkdir -p $(@D)
+	@# The lists name the digest of the tool, which is the same wherever it was built.
+	CGO_ENABLED=0 GOBIN=$(@D) go install -trimpath github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION)
+	mv $(@D)/cyclonedx-gomod $@
 
 $(VERSITYGW):
 	@mkdir -p $(@D)

@@ -174,6 +174,47 @@ type VersionLister interface {
 	Versions(ctx context.Context, ref Ref) iter.Seq2[Image, error]
 }
 
+// A Recorder keeps records of images whose bytes are elsewhere on this machine, or at a
+// URL.
+type Recorder interface {
+	// Record makes ref name the image at location, a URL or the absolute path of a file.
+	// What ref means is replaced only if that is a record and the version replaces, as in
+	// Source.
+	//
+	// Errors: those of Stat; fs.ErrInvalid for what is no image; fs.ErrExist and ErrChanged
+	// as with a push.
+	Record(ctx context.Context, ref Ref, location, replaces string) (Image, error)
+
+	// MoveOut moves the file of img to an absolute path where nothing is, and keeps a
+	// record of it: img.Ref names the same image.
+	//
+	// Errors: those of Stat; ErrChanged; fs.ErrExist.
+	MoveOut(ctx context.Context, img Image, to string) (Image, error)
+
+	// Import makes records of its own of what another program's catalogue knows, and
+	// yields each step. With dry it changes nothing. What is recorded already stays.
+	//
+	// Errors: those of the local disk. What was yielded before is done.
+	Import(ctx context.Context, dry bool) iter.Seq2[Imported, error]
+}
+
+// An Imported is one image of another program's catalogue.
+type Imported struct {
+	Ref  Ref    `json:"ref"`
+	What string `json:"what"` // one of the Import constants
+	Path string `json:"path,omitempty"`
+	URL  string `json:"url,omitempty"`
+}
+
+// What an Import does with an image.
+const (
+	ImportFile      = "file"      // it is in the store: what is known besides is taken over
+	ImportElsewhere = "elsewhere" // its file is outside of the store, and stays there
+	ImportURL       = "url"       // only its URL is known
+	ImportKnown     = "known"     // there is a record of it, or it was removed here: nothing to do
+	ImportMissing   = "missing"   // its file is not there: nothing can be done
+)
+
 // A Sharer can give others access to an image.
 type Sharer interface {
 	// Share returns a link to img, or, where with is not empty, gives that

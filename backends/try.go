@@ -210,7 +210,7 @@ func (t *try) settle(ctx, tried context.Context, err error) error {
 		if errors.Is(err, ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
 			o = sched.Silence
 		}
-		if _, ok := Shortage(err); ok {
+		if _, ok := Shortage(err); ok || isElsewhere(err) {
 			o = sched.Unknown // it was not asked
 		}
 	}
@@ -219,6 +219,19 @@ func (t *try) settle(ctx, tried context.Context, err error) error {
 	}
 	t.pass.Report(o, err)
 	return err
+}
+
+// Elsewhere marks an error of another service than the remote's own, from which some image
+// of it is read: it says nothing about the others.
+func Elsewhere(err error) error { return &elsewhereError{err} }
+
+type elsewhereError struct{ error }
+
+func (e *elsewhereError) Unwrap() error { return e.error }
+
+func isElsewhere(err error) bool {
+	_, ok := errors.AsType[*elsewhereError](err)
+	return ok
 }
 
 // classify keeps what a backend said in sentinels and turns what came up from

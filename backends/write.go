@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 
 	"github.com/sregfs/sregfs/backends/sched"
 )
@@ -168,6 +169,57 @@ func (c *Client) Move(ctx context.Context, img Image, to Ref, replaces string) (
 		err = checkImage(now)
 	}
 	return now, c.fail("move", img.Ref, err)
+}
+
+// recorder returns the backend if it is a Recorder that may be changed.
+func (c *Client) recorder() (Recorder, error) {
+	r, ok := c.backend.(Recorder)
+	switch {
+	case !ok:
+		return nil, c.unsupported("keep records of images that are elsewhere")
+	case c.opts.ReadOnly:
+		return nil, ErrReadOnly
+	}
+	return r, nil
+}
+
+// Record is Recorder.Record. Errors: those of Recorder; ErrReadOnly.
+func (c *Client) Record(ctx context.Context, ref Ref, location, replaces string) (Image, error) {
+	r, err := c.recorder()
+	if err == nil {
+		err = c.checkName(ref)
+	}
+	if err != nil {
+		return Image{}, c.fail("record", ref, err)
+	}
+	img, err := r.Record(ctx, ref, location, replaces)
+	return img, c.fail("record", ref, err)
+}
+
+// MoveOut is Recorder.MoveOut. Errors: those of Recorder; ErrReadOnly.
+func (c *Client) MoveOut(ctx context.Context, img Image, to string) (Image, error) {
+	r, err := c.recorder()
+	if err != nil {
+		return Image{}, c.fail("mv", img.Ref, err)
+	}
+	moved, err := r.MoveOut(ctx, img, to)
+	return moved, c.fail("mv", img.Ref, err)
+}
+
+// Import is Recorder.Import. Errors: those of Recorder; ErrReadOnly.
+func (c *Client) Import(ctx context.Context, dry bool) iter.Seq2[Imported, error] {
+	return func(yield func(Imported, error) bool) {
+		r, err := c.recorder()
+		if err != nil {
+			yield(Imported{}, c.failAll("import", "", err))
+			return
+		}
+		for step, err := range r.Import(ctx, dry) {
+			if !yield(step, c.failAll("import", "", err)) {
+				return
+			}
+		}
+	}
 }
 
 // Share is Sharer.Share. It is tried again only while the service turns it away

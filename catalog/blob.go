@@ -39,7 +39,7 @@ func (c *blobs) Blob(ctx context.Context, remote string, img backends.Image) (*c
 	if err == nil {
 		b, err = c.sniffed(ctx, s.Index, r, img, b)
 	}
-	if r.Local() {
+	if r.InPlace(img) {
 		return b, err
 	}
 	if err == nil {
@@ -137,6 +137,24 @@ func (c *blobs) noteOpened(s *index.Index, r Remote, img backends.Image, size in
 	// A new size is not reported as a change: no other one was shown before.
 }
 
+// Show lists an image from then on, whether or not the registry's listing has it.
+//
+// Errors: catalog.Options.State's.
+func (c *blobs) Show(r Remote, img backends.Image) error {
+	if r.Local() {
+		return nil
+	}
+	s, err := c.store()
+	if err != nil {
+		return err
+	}
+	c.noteOpened(s, r, img, img.Size)
+	if r.ByHost && c.hosts.opened(r.Name) {
+		c.watchers.emit(Event{Kind: ListingChanged})
+	}
+	return nil
+}
+
 // shut closes what was only read: its error has nothing to say.
 func shut(c io.Closer) { c.Close() }
 
@@ -151,6 +169,9 @@ func (c *blobs) Glimpse(remote string, ref backends.Ref) (img backends.Image, ok
 	r, err := c.Remote(remote)
 	if err != nil || r.Local() || ref.Version != "" || ref.Check() != nil {
 		return img, false
+	}
+	if img, ok := c.Pinned(remote, ref); ok && backends.IsPlain(img.Format) {
+		return img, true
 	}
 	s, err := c.store()
 	if err != nil {

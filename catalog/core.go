@@ -142,6 +142,9 @@ func (c *core) State() (*State, error) {
 		for _, pin := range c.records.Pins() {
 			s.Cache.Pin(pin.Key)
 		}
+		for _, pin := range c.records.RunPins() {
+			s.Cache.Pin(cache.KeyOf(pin.Remote, pin.Image))
+		}
 	}
 	c.state.Store(s)
 	return s, nil
@@ -219,7 +222,7 @@ func (c *core) listFresh(h index.Header) bool {
 // before the state could be opened.
 func (c *core) BlobInfo(remote string, img backends.Image) cache.Info {
 	r, unknown := c.Remote(remote)
-	if unknown == nil && r.Local() {
+	if unknown == nil && r.InPlace(img) {
 		return cache.Info{Record: cache.Record{Size: img.Size, State: cache.Cached}, Have: max(img.Size, 0)}
 	}
 	key := cache.KeyOf(remote, img)

@@ -3,6 +3,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -60,7 +61,7 @@ func (c *listings) Names(ctx context.Context, remote, collection string) iter.Se
 		}
 		made := c.records.Children(remote, collection)
 		isMade := c.records.IsMade(remote, collection)
-		l := lister{yield: yield, made: made, ours: isMade, exists: isMade || collection == ""}
+		l := lister{yield: yield, made: made, pinned: c.pinnedIn(remote, collection), ours: isMade, exists: isMade || collection == ""}
 		if r.Local() {
 			l.from(r.Client.List(ctx, collection))
 			return
@@ -104,15 +105,19 @@ func (c *listings) listable(ctx context.Context, s *index.Index, r Remote, colle
 // A lister yields one listing, with the collections made by hand among it.
 type lister struct {
 	yield  func(*index.Listed, error) bool
-	made   map[string]bool // full names of child collections that were not yielded yet
-	exists bool            // the collection is there, also where the registry does not know it
-	ours   bool            // it was made here: nothing is missing that was shown before
-	ended  bool            // the caller has ended the iteration
+	made   map[string]bool                // full names of child collections that were not yielded yet
+	pinned map[backends.Ref]*index.Listed // images as runs have pinned them that were not yielded yet
+	exists bool                           // the collection is there, also where the registry does not know it
+	ours   bool                           // it was made here: nothing is missing that was shown before
+	ended  bool                           // the caller has ended the iteration
 }
 
 func (l *lister) add(e *index.Listed) bool {
 	if e.Collection != "" {
 		delete(l.made, e.Collection)
+	} else if p, ok := l.pinned[e.Ref]; ok {
+		delete(l.pinned, e.Ref)
+		e = p
 	}
 	l.ended = !l.yield(e, nil)
 	return !l.ended
@@ -123,6 +128,12 @@ func (l *lister) add(e *index.Listed) bool {
 func (l *lister) end(err error) {
 	for _, collection := range slices.Sorted(maps.Keys(l.made)) {
 		if l.ended || !l.add(&index.Listed{Collection: collection}) {
+			return
+		}
+	}
+	left := slices.SortedFunc(maps.Values(l.pinned), func(a, b *index.Listed) int { return cmp.Compare(a.Ref.String(), b.Ref.String()) })
+	for _, p := range left { // their tags are gone, or the registry lists nothing
+		if l.ended || !l.add(p) {
 			return
 		}
 	}

@@ -18,7 +18,7 @@ const patience = 3 * time.Second
 // Lookup returns the image that ref names now, from the store while that is fresh, else
 // from the registry; if that is down, its last answer is used. With a ref.Version that
 // exact version is meant, and the result's Ref has it too: else it would mean another
-// image as soon as the tag moves.
+// image as soon as the tag moves. A name that a run has pinned means what it pinned.
 //
 // Errors: those of backends.Backend.Stat.
 func (c *images) Lookup(ctx context.Context, remote string, ref backends.Ref) (backends.Image, error) {
@@ -33,6 +33,9 @@ func (c *images) lookup(ctx context.Context, remote string, ref backends.Ref) (b
 	r, ref, err := c.subject(remote, ref)
 	if err != nil {
 		return backends.Image{}, err
+	}
+	if img, ok := c.Pinned(r.Name, ref); ok {
+		return img, nil
 	}
 	if r.Local() {
 		return c.statNow(ctx, r, ref)

@@ -131,6 +131,13 @@ func (r Remote) Local() bool {
 	return r.Client != nil && r.Client.Caps().Has(backends.CanOpenFile)
 }
 
+// InPlace reports whether the bytes of an image of the remote are a file of this machine,
+// which is read where it lies. Those of a Local remote are, but for what it knows by its
+// URL only.
+func (r Remote) InPlace(img backends.Image) bool {
+	return r.Local() && !strings.HasPrefix(img.URL, "http")
+}
+
 // Takes returns why ref cannot be pushed to the remote, if it cannot.
 func (r Remote) Takes(ref backends.Ref) error {
 	if err := r.writable(); err != nil {

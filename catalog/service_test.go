@@ -163,7 +163,11 @@ func (s *service) serve(w http.ResponseWriter, req *http.Request, kind string) {
 	ref := backends.Ref{Collection: q.Get("c"), Name: q.Get("n"), Tag: q.Get("t")}
 	var body []byte
 	if req.Body != nil {
-		body, _ = io.ReadAll(req.Body)
+		var err error
+		if body, err = io.ReadAll(req.Body); err != nil { // it broke off
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

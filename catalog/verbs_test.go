@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,6 +48,22 @@ func file(t testing.TB, content []byte) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// found is uris of a search. What it could not ask is among them.
+func found(t testing.TB, seq iter.Seq2[verbs.Hit, error]) ([]string, error) {
+	t.Helper()
+	var all []string
+	for hit, err := range seq {
+		if err != nil {
+			return all, err
+		}
+		if hit.Failed != "" {
+			hit.URI = "not " + hit.Remote
+		}
+		all = append(all, hit.URI)
+	}
+	return all, nil
 }
 
 func uris(t testing.TB, seq func(func(verbs.Record, error) bool)) ([]string, error) {
@@ -389,11 +406,20 @@ func TestSearch(t *testing.T) {
 		b := newBench(t, svc, func(b *bench) {
 			b.extra = append(b.extra, catalog.Remote{Name: "dead", Client: dead.client("dead")})
 		})
-		got, err := uris(t, b.Search(t.Context(), "hello", ""))
-		wantDiff(t, "found by the service", got, []string{"lab://vsoch/hello:1"})
-		wantErr(t, "the dead one", err, backends.ErrUnavailable)
+		search := func(o verbs.SearchOptions, queries ...string) ([]string, error) {
+			o.Queries = queries
+			return found(t, b.Search(t.Context(), o))
+		}
+		got, err := search(verbs.SearchOptions{}, "hello")
+		wantDiff(t, "found by the service", got, []string{"not dead", "lab://vsoch/hello:1"})
+		wantErr(t, "the dead one", err, nil)
+		got, err = search(verbs.SearchOptions{Strict: true}, "hello")
+		wantDiff(t, "the dead one is an error", got, []string{"lab://vsoch/hello:1"})
+		wantErr(t, "the dead one, strictly", err, backends.ErrUnavailable)
+		_, err = search(verbs.SearchOptions{}, "dead://hello")
+		wantErr(t, "the dead one, by its name", err, backends.ErrUnavailable)
 		b.names("vsoch")
-		got, _ = uris(t, b.Search(t.Context(), "hello", "lab"))
+		got, _ = search(verbs.SearchOptions{Remote: "lab"}, "hello")
 		wantDiff(t, "known and found once", got, []string{"lab://vsoch/hello:1"})
 		if rec, err := b.Find(t.Context(), "vsoch/hello:1"); err != nil || rec.Size != 1 {
 			t.Errorf("Get: %+v, %v", rec, err)

@@ -4,6 +4,8 @@ package dir
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"path"
 	"path/filepath"
 	"slices"
@@ -16,6 +18,11 @@ import (
 // symbolic link the link is removed. Folders that become empty go too.
 func (c *client) Delete(ctx context.Context, img backends.Image) error {
 	t, err := c.open()
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, known := c.statRecorded(ctx, c.view(), img.Ref); known == nil {
+			t, err = c.make()
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -30,7 +37,7 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 		return err
 	}
 	if len(files) == 0 {
-		return backends.NotFound("no such image")
+		return t.deleteRecorded(ctx, img)
 	}
 	if img.Ref.Version != "" {
 		one, ok, err := t.withVersion(ctx, files, img.Ref.Version)
@@ -62,7 +69,34 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 		t.removeEmpty(dir, ".")
 		t.forget(dir)
 	}
-	return nil
+	ref := img.Ref
+	if ref.Version != "" {
+		ref.Version = files[0].ref.Version
+	}
+	return t.records.drop(ctx, ref)
+}
+
+// deleteRecorded forgets an image that only a record tells of. Its file goes too if it is
+// in the store; one elsewhere is the user's.
+func (t *tree) deleteRecorded(ctx context.Context, img backends.Image) error {
+	r, err := t.recorded(ctx, img.Ref)
+	switch {
+	case err != nil:
+		return err
+	case r.version(&t.view) != img.Version:
+		return backends.ErrChanged
+	}
+	if rel := t.relative(r.Path); r.Path != "" && rel != "" {
+		defer t.changed(path.Dir(filepath.ToSlash(rel)))
+		if err := t.Remove(rel); err != nil {
+			return localError(err)
+		}
+	}
+	ref := r.ref
+	if img.Ref.Version != "" {
+		ref.Version = r.Version
+	}
+	return t.records.drop(ctx, ref)
 }
 
 // versions returns all files of ref's tag, what it means now first.

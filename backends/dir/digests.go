@@ -134,6 +134,10 @@ func (v *view) hash(ctx context.Context, f file) (string, error) {
 		return "", err
 	}
 	defer in.Close()
+	return v.hashOpen(ctx, in)
+}
+
+func (v *view) hashOpen(ctx context.Context, in *os.File) (string, error) {
 	info, err := in.Stat()
 	if err != nil {
 		return "", err

@@ -25,6 +25,7 @@ import (
 	"syscall"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/dir/clientdb"
 )
 
 var (
@@ -47,6 +48,10 @@ type Config struct {
 	Path string `toml:"path"` // the root; required; made when the first image is stored
 	// Extensions says which files count as images besides the usual ones.
 	Extensions backends.Extensions `toml:"extensions"`
+	// Database is the file of the sregistry client's database, which tells of images that
+	// the files do not; "" if it is not to be looked at.
+	Database       string `toml:"database"`
+	UpdateDatabase bool   `toml:"update_database"` // keep it up to date
 }
 
 // Type is the backend in the table of backends/all.
@@ -74,10 +79,23 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	}
 	c := &client{path: path}
 	c.also = cfg.Extensions
+	c.records = records{dir: filepath.Join(path, private, recordsDir), log: env.Logger()}
+	if cfg.Database != "" {
+		c.records.db, c.records.write = clientdb.New(cfg.Database), cfg.UpdateDatabase
+	}
+	c.urls = urls{http: env.HTTP, dir: env.Cache}
 	if env.Cache != "" {
 		c.digests.path = filepath.Join(env.Cache, digestsFile)
 	}
 	return c, nil
+}
+
+// Close releases the database.
+func (c *client) Close() error {
+	if c.records.db == nil {
+		return nil
+	}
+	return c.records.db.Close()
 }
 
 type client struct {

@@ -4,6 +4,8 @@ package dir
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"iter"
 	"strings"
 
@@ -17,7 +19,17 @@ func (c *client) List(ctx context.Context, collection string) iter.Seq2[backends
 		v := c.view()
 		defer v.Close()
 		l := lister{view: v, collection: collection, yield: yield, seen: map[string]bool{}}
-		if err := l.list(ctx); err != nil && !l.ended {
+		l.known = v.records.collection(ctx, collection)
+		err := l.list(ctx)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			if l.recorded(ctx); l.any {
+				err = nil
+			}
+			if lost := v.records.lost.Load(); lost != nil && !l.ended && err == nil {
+				l.ended = !yield(backends.Entry{Untold: *lost}, nil)
+			}
+		}
+		if err != nil && !l.ended {
 			yield(backends.Entry{}, err)
 		}
 	}
@@ -33,6 +45,8 @@ type lister struct {
 	any, ended bool            // something was yielded; the caller wants no more
 	in         string          // the directory that facts are of
 	facts      facts
+	known      map[string][]record // by the names of images
+	hidden     map[string]bool     // files at the root whose collection a record tells
 }
 
 func (l *lister) list(ctx context.Context) error {
@@ -59,7 +73,7 @@ func (l *lister) list(ctx context.Context) error {
 			}
 		}
 	}
-	if l.flat(); !l.any && l.onlyTags() {
+	if l.flat(ctx); !l.any && l.onlyTags() {
 		return backends.NotFound("that is an image, not a collection")
 	}
 	return nil
@@ -83,8 +97,8 @@ func (l *lister) add(e backends.Entry) {
 	l.ended = !l.yield(e, nil)
 }
 
-// known is view.digest with one look at the facts of a directory.
-func (l *lister) known(f file) string {
+// digestOf is view.digest with one look at the facts of a directory.
+func (l *lister) digestOf(f file) string {
 	if f.dir != l.in {
 		l.in, l.facts = f.dir, l.view.facts(f.dir)
 	}
@@ -178,8 +192,11 @@ func (l *lister) holdsImages(dir string, f *folder, depth int) bool {
 }
 
 // flat yields the images that have no directory of their own.
-func (l *lister) flat() {
+func (l *lister) flat(ctx context.Context) {
 	for _, p := range l.subfolders {
+		if p.dir == "." && len(p.entries) > 0 {
+			l.hidden = l.claimed(ctx)
+		}
 		for _, leaf := range p.entries {
 			name := leaf.image
 			if name == "" {
@@ -206,7 +223,15 @@ func (l *lister) image(a imageFiles) {
 		if backends.IsPlain(f.format) && l.digests.isNoImage(fileStateOf(f.info)) {
 			continue
 		}
-		if l.add(backends.Entry{Image: l.describe(f, l.known(f))}); l.ended {
+		if l.hidden[f.base] {
+			continue
+		}
+		img := l.describe(f, l.digestOf(f))
+		if known := l.known[a.name]; known != nil {
+			l.seen[a.name+":"+tag] = true
+			img = labelled(img, l.abs(f.dir, f.base), known)
+		}
+		if l.add(backends.Entry{Image: img}); l.ended {
 			return
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"path/filepath"
 	"slices"
@@ -33,7 +34,7 @@ func (c *client) Move(ctx context.Context, img backends.Image, to backends.Ref, 
 	case err != nil:
 		return backends.Image{}, err
 	case len(files) == 0:
-		return backends.Image{}, backends.NotFound("no such image")
+		return t.moveRecorded(ctx, img, to, replaces)
 	case versionOf(files[0].info) != img.Version:
 		return backends.Image{}, backends.ErrChanged
 	}
@@ -46,7 +47,52 @@ func (c *client) Move(ctx context.Context, img backends.Image, to backends.Ref, 
 	if err != nil {
 		return backends.Image{}, localError(err)
 	}
-	return now, nil
+	return now, t.follow(ctx, t.abs(files[0].dir, files[0].base), img.Ref, to)
+}
+
+// follow makes the records of a file that was moved say where it is.
+func (t *tree) follow(ctx context.Context, was string, from, to backends.Ref) error {
+	f, err := t.find(ctx, to)
+	if err != nil {
+		return err
+	}
+	return t.records.moved(ctx, from, to, was, t.abs(f.dir, f.base))
+}
+
+// moveRecorded is Move for an image that only a record tells of. A file in a flat store gets
+// its place in the present layout.
+func (t *tree) moveRecorded(ctx context.Context, img backends.Image, to backends.Ref, replaces string) (backends.Image, error) {
+	r, err := t.recorded(ctx, img.Ref)
+	if err == nil && r.version(&t.view) != img.Version {
+		err = backends.ErrChanged
+	}
+	if err != nil {
+		return backends.Image{}, err
+	}
+	to.Version = ""
+	old, err := t.replaced(ctx, to, backends.Source{Replaces: replaces})
+	if err != nil {
+		return backends.Image{}, err
+	}
+	if rel := t.relative(r.Path); r.Path != "" && rel != "" {
+		rel = filepath.ToSlash(rel)
+		f := file{dir: path.Dir(rel), base: path.Base(rel), ref: r.ref, format: split(path.Base(rel)).format, info: r.info}
+		now, err := t.move([]file{f}, to, old)
+		if err != nil {
+			return backends.Image{}, localError(err)
+		}
+		return now, t.follow(ctx, r.Path, r.ref, to)
+	}
+	if old != nil {
+		return backends.Image{}, backends.Saying(fs.ErrExist, "there is a file of that name in the store: remove it first")
+	}
+	rec := r.record
+	rec.Tag = to.Tag
+	if err := t.records.put(ctx, to, rec, ""); err != nil {
+		return backends.Image{}, err
+	}
+	now := recorded{rec, to, r.info}
+	return now.image(&t.view), t.records.drop(ctx, r.ref)
 }
 
 // move gives the first of the files, which are all of one name, the name to.

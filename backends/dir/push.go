@@ -71,7 +71,11 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 func (t *tree) replaced(ctx context.Context, ref backends.Ref, src backends.Source) (*file, error) {
 	f, err := t.find(ctx, ref)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, src.CreateAllowed()
+		r, err := t.recorded(ctx, ref)
+		if err != nil {
+			return nil, src.CreateAllowed()
+		}
+		return nil, src.ReplaceAllowed(ref, r.image(&t.view))
 	}
 	if err != nil {
 		return nil, err
@@ -117,10 +121,27 @@ func (t *tree) publish(ctx context.Context, ref backends.Ref, src backends.Sourc
 	}
 	f := file{dir: path.Dir(target), base: path.Base(target), ref: ref, format: src.Format, info: info}
 	img, err := t.become(tmp, f, src.Digest, old)
+	if err == nil {
+		t.noteStored(ctx, f, old)
+	}
 	if err != nil || dated || src.Modified.IsZero() {
 		return img, err
 	}
 	return t.date(f, src, img), nil
+}
+
+// noteStored drops the record that a file replaced, and has the database know the file.
+func (t *tree) noteStored(ctx context.Context, f file, old *file) {
+	was := ""
+	if old != nil {
+		was = t.abs(old.dir, old.base)
+	} else if r, err := t.recorded(ctx, f.ref); err == nil {
+		was = r.Path
+		if err := t.records.dropOwn(f.ref); err != nil {
+			t.records.log.Warn("a record that was replaced could not be removed", "image", f.ref.String(), "err", err)
+		}
+	}
+	t.records.update(ctx, f.ref, record{Tag: f.ref.Tag, Path: t.abs(f.dir, f.base), Client: localClient, Created: time.Now()}, was)
 }
 
 // date gives the file f, which is what the tag means, the time of the file that was

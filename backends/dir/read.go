@@ -26,10 +26,14 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 	v := c.view()
 	defer v.Close()
 	f, err := v.find(ctx, ref)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c.statRecorded(ctx, v, ref)
+	}
 	if err != nil {
 		return backends.Image{}, err
 	}
-	return v.describe(f, v.digest(f)), nil
+	img := v.describe(f, v.digest(f))
+	return labelled(img, v.abs(f.dir, f.base), v.records.image(ctx, f.ref.Collection, f.ref.Name)), nil
 }
 
 // Open implements backends.Backend.
@@ -38,6 +42,9 @@ func (c *client) Open(ctx context.Context, img backends.Image, off, n int64) (io
 		return nil, fmt.Errorf("%w: negative offset", fs.ErrInvalid)
 	}
 	f, err := c.OpenFile(ctx, img)
+	if errors.Is(err, errors.ErrUnsupported) && n != 0 {
+		return c.urls.open(ctx, img, off, n)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -63,6 +70,7 @@ func (c *client) OpenFile(ctx context.Context, img backends.Image) (*os.File, er
 		if _, other := v.find(ctx, ref); other == nil {
 			return nil, backends.ErrChanged
 		}
+		return c.openRecorded(ctx, v, img)
 	}
 	if err != nil {
 		return nil, err

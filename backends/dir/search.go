@@ -28,6 +28,7 @@ func (c *client) Search(ctx context.Context, query string) iter.Seq2[backends.Im
 				case err != nil:
 					yield(backends.Image{}, err)
 					return
+				case e.Untold != nil:
 				case e.Collection != "":
 					if strings.Count(e.Collection, "/") < maxDepth {
 						todo = append(todo, e.Collection)

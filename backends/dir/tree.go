@@ -33,6 +33,8 @@ type memories struct {
 	folders readCache[*folder]
 	known   readCache[facts]
 	digests digests
+	records records
+	urls    urls
 }
 
 // A file is one image file.

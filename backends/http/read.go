@@ -122,7 +122,7 @@ func (c *client) look(ctx context.Context, ref backends.Ref, p location) (img ba
 	ref.Version = ""
 	img = backends.Image{Ref: ref, Size: size, Format: format, URL: p.url()}
 	img.Modified, _ = nethttp.ParseTime(resp.Header.Get("Last-Modified"))
-	held = versionOf(resp.Header, size)
+	held = ranged.VersionOf(resp.Header, size)
 	c.ownTags.Store(img.Modified.IsZero() || size < 0 || held != nginxTag(img.Modified, size))
 	sum, err := c.sum(ctx, p, held)
 	if err != nil {
@@ -226,7 +226,7 @@ func (c *client) open(ctx context.Context, img backends.Image, p location, s ran
 
 // part reads what the server calls version.
 func (c *client) part(ctx context.Context, img backends.Image, p location, version string, s ranged.Span) (io.ReadCloser, error) {
-	header, err := conditions(version)
+	header, err := ranged.Conditions(version)
 	if err != nil {
 		return nil, err
 	}
@@ -252,7 +252,7 @@ func (c *client) part(ctx context.Context, img backends.Image, p location, versi
 		err = backends.ErrChanged
 	case sizeErr != nil:
 		err = sizeErr
-	case resp.StatusCode/100 == 2 && !same(resp.Header, size, version):
+	case resp.StatusCode/100 == 2 && !ranged.SameVersion(resp.Header, size, version):
 		err = backends.ErrChanged
 	}
 	if err != nil {

@@ -4,11 +4,8 @@ package http
 
 import (
 	"fmt"
-	nethttp "net/http"
 	"strings"
 	"time"
-
-	"github.com/sregfs/sregfs/backends"
 )
 
 // What a version looks like:
@@ -21,78 +18,11 @@ import (
 // A digest is no condition that a server knows. For an image with one the server's
 // own version is remembered, and asked for again after a restart.
 
-const (
-	stampLayout = "20060102T150405Z"
-	maxTag      = 256 // bytes of an ETag
-)
-
 // digestVersion reports whether version is a digest.
 func digestVersion(version string) bool { return strings.HasPrefix(version, "sha256:") }
-
-// versionOf is what the headers of an answer tell about the version of the
-// whole, whose size is -1 if it is not known; "" if nothing.
-func versionOf(h nethttp.Header, size int64) string {
-	etag := h.Get("ETag")
-	if isETag(etag) {
-		return etag
-	}
-	if modified, err := nethttp.ParseTime(h.Get("Last-Modified")); err == nil {
-		stamp := modified.UTC().Format(stampLayout)
-		if size < 0 {
-			return stamp
-		}
-		return fmt.Sprintf("%s-%d", stamp, size)
-	}
-	if opaque, weak := strings.CutPrefix(etag, "W/"); weak && isETag(opaque) {
-		return etag
-	}
-	return ""
-}
 
 // nginxTag is the ETag that nginx gives to a file: its index in JSON tells time and
 // size, and so the version (ngx_http_set_etag).
 func nginxTag(modified time.Time, size int64) string {
 	return fmt.Sprintf(`"%x-%x"`, modified.Unix(), size)
-}
-
-// isETag reports whether s is a strong entity tag (RFC 9110, 8.8.3).
-func isETag(s string) bool {
-	if len(s) < 3 || len(s) > maxTag || s[0] != '"' || s[len(s)-1] != '"' {
-		return false
-	}
-	for _, c := range []byte(s[1 : len(s)-1]) {
-		if c <= ' ' || c == '"' || c == 0x7f {
-			return false
-		}
-	}
-	return true
-}
-
-// conditions are the headers that ask for the bytes of the server's version, which
-// versionOf gave.
-//
-// Errors: backends.ErrChanged if it gave no such one.
-func conditions(version string) (nethttp.Header, error) {
-	opaque, weak := strings.CutPrefix(version, "W/")
-	switch stamp, _, _ := strings.Cut(version, "-"); {
-	case version == "", weak && isETag(opaque):
-		// If-Match compares strongly: no weak tag ever matches (RFC 9110, 13.1.1).
-		return nil, nil
-	case isETag(version):
-		return nethttp.Header{"If-Match": {version}}, nil
-	default:
-		modified, err := time.Parse(stampLayout, stamp)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %.80q is no version of a web server", backends.ErrChanged, version)
-		}
-		return nethttp.Header{"If-Unmodified-Since": {modified.UTC().Format(nethttp.TimeFormat)}}, nil
-	}
-}
-
-// same reports whether an answer about a whole of that size is of version. Not
-// every server looks at conditions, so the answer is compared too; one that says
-// nothing here was asked at least.
-func same(h nethttp.Header, size int64, version string) bool {
-	now := versionOf(h, size)
-	return now == version || now == "" || version == ""
 }

@@ -180,25 +180,44 @@ func (p *copying) store(ctx context.Context, b ocispec.Descriptor) error {
 	if !isDigest(sum) || b.Size < 0 {
 		return fmt.Errorf("%w: blob of %d bytes with the digest %q", backends.ErrBadAnswer, b.Size, sum)
 	}
-	if p.near {
-		err := p.c.mount(ctx, p.fromRepo, p.repo, sum)
-		if err == nil {
-			p.progress(sum, b.Size)
-		}
-		if !errors.Is(err, errors.ErrUnsupported) {
-			return err
-		}
+	if done, err := p.mount(ctx, b); done || err != nil {
+		return err
 	}
 	ref := p.src.Image.Ref
 	one := p.source(sum, b.Size)
-	one.Content = p.src.Content(backends.Image{Ref: ref, Size: b.Size, Digest: sum, Version: sum})
+	if one.Content = bytes.NewReader(b.Data); b.Digest.Algorithm().FromBytes(b.Data) != b.Digest { // most manifests have no data
+		one.Content = p.src.Content(backends.Image{Ref: ref, Size: b.Size, Digest: sum, Version: sum})
+	}
 	one.Progress = func(stored int64) { p.progress(sum, stored) }
 	memo := uploads.Recall[pushState](&p.c.unsaved, p.repo+"@"+sum, one, p.c.log)
 	if err := p.c.pushLayer(ctx, p.repo, one, memo); err != nil {
 		return p.c.notThere(err, p.repo)
 	}
 	memo.Forget()
+	p.c.copied.Put(sum, p.repo)
 	return nil
+}
+
+// mount takes a blob over from the repository that it is copied from, or from one to which
+// an earlier copy brought it: images often have layers in common. If the registry does not
+// want to, the bytes have to travel.
+func (p *copying) mount(ctx context.Context, b ocispec.Descriptor) (done bool, err error) {
+	from, known := p.fromRepo, p.near
+	if !known {
+		from, known = p.c.copied.Get(b.Digest.String())
+	}
+	if !known || from == p.repo {
+		return false, nil
+	}
+	err = p.c.mount(p.c.scoped(ctx, from, pull), from, p.repo, b.Digest.String())
+	switch {
+	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	p.progress(b.Digest.String(), b.Size)
+	return true, nil
 }
 
 func (p *copying) progress(digest string, stored int64) {

@@ -28,6 +28,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/internal/bounded"
 	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/uploads"
 )
@@ -103,16 +104,17 @@ type client struct {
 	login  *login
 	lister lister // nil: the registry's catalogue lists
 
-	tokens    tokens          // what auth has logged in with
-	manifests manifestCache   // manifests seen
-	store     store           // the same, on the disk
-	archives  archives        // container images seen
-	layered   layered         // the same, as SIFs
-	redirects redirects       // where blobs were redirected to
-	catalog   catalogs        // the repositories, for a moment
-	limits    limits          // what the service still allows
-	commits   backends.Locks  // one publication of a tag, one upload of a blob at a time
-	unsaved   uploads.Unsaved // the uploads that were broken off
+	tokens    tokens                      // what auth has logged in with
+	manifests manifestCache               // manifests seen
+	store     store                       // the same, on the disk
+	archives  archives                    // container images seen
+	layered   layered                     // the same, as SIFs
+	redirects redirects                   // where blobs were redirected to
+	copied    bounded.Map[string, string] // blobs that were copied here, by digest: the repository
+	catalog   catalogs                    // the repositories, for a moment
+	limits    limits                      // what the service still allows
+	commits   backends.Locks              // one publication of a tag, one upload of a blob at a time
+	unsaved   uploads.Unsaved             // the uploads that were broken off
 }
 
 // Open is the opener of all Types.
@@ -140,6 +142,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	c := &client{
 		config: cfg, preset: p, base: base, namespace: namespace, arch: env.WantedArch(), chunk: cmp.Or(p.chunk, chunkSize), log: env.Logger(),
 	}
+	c.copied.Max = maxKnown
 	c.manifests.images.Max, c.manifests.tags.Max = maxKnown, maxKnown
 	c.layered.slots = make(chan struct{}, layerRequests)
 	c.layered.shapes.Max, c.layered.configs.Max = maxKnown, maxConfigs

@@ -104,6 +104,7 @@ func addItem[T any]() {
 
 func newAPI(t *testing.T) *api {
 	addItem[verbs.Record]()
+	addItem[verbs.Entry]()
 	addItem[verbs.Label]()
 	addItem[Inspection]()
 	addItem[verbs.Warmed]()
@@ -112,6 +113,8 @@ func newAPI(t *testing.T) *api {
 	addItem[verbs.Shared]()
 	addItem[verbs.Status]()
 	addItem[verbs.Tags]()
+	addItem[verbs.Change]()
+	addItem[verbs.Hit]()
 	addItem[verbs.Difference]()
 	addItem[verbs.Entry]()
 	addItem[verbs.Copied]()
@@ -318,7 +321,7 @@ func (a *api) schema(t reflect.Type) any {
 		return object{"type", "string"}
 	case reflect.Bool:
 		return object{"type", "boolean"}
-	case reflect.Int, reflect.Int64, reflect.Uint32, reflect.Uint64, reflect.Int32:
+	case reflect.Int, reflect.Int64, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Int32:
 		return object{"type", "integer"}
 	case reflect.Float64:
 		return object{"type", "number"}

@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
 	"github.com/sregfs/sregfs/catalog/inspect"
@@ -230,8 +231,8 @@ func (c *Client) Images(ctx context.Context, o verbs.ImagesOptions) iter.Seq2[ve
 	return call[verbs.Record](ctx, c, "images", imagesRequest{ImagesOptions: o}, nil)
 }
 
-// ImagesBrief is Images with less of each record: URI, Size, Modified, State and
-// Pinned.
+// ImagesBrief is Images with less of each record: URI, Size, Modified, State,
+// Pinned and Runs.
 func (c *Client) ImagesBrief(ctx context.Context, o verbs.ImagesOptions) iter.Seq2[verbs.Record, error] {
 	return call[verbs.Record](ctx, c, "images", imagesRequest{ImagesOptions: o, Brief: true}, nil)
 }
@@ -242,13 +243,38 @@ func (c *Client) Entries(ctx context.Context, o verbs.EntriesOptions) iter.Seq2[
 }
 
 // Search is verbs.Verbs.Search.
-func (c *Client) Search(ctx context.Context, query, remote string) iter.Seq2[verbs.Record, error] {
-	return call[verbs.Record](ctx, c, "search", imagesRequest{ImagesOptions: verbs.ImagesOptions{Query: query, Remote: remote}}, nil)
+func (c *Client) Search(ctx context.Context, o verbs.SearchOptions) iter.Seq2[verbs.Hit, error] {
+	return call[verbs.Hit](ctx, c, "search", o, nil)
 }
 
 // Labels is verbs.Verbs.Labels.
 func (c *Client) Labels(ctx context.Context, o verbs.LabelsOptions) iter.Seq2[verbs.Label, error] {
 	return call[verbs.Label](ctx, c, "labels", o, nil)
+}
+
+// Record is verbs.Verbs.Record; without a location it is verbs.Verbs.Note.
+func (c *Client) Record(ctx context.Context, location, uri string, force bool) (verbs.Record, error) {
+	return one(call[verbs.Record](ctx, c, "record", recordRequest{Location: location, URI: uri, Force: force}, nil))
+}
+
+// MoveOut is verbs.Verbs.MoveOut.
+func (c *Client) MoveOut(ctx context.Context, uri, to string) (verbs.Record, error) {
+	return one(call[verbs.Record](ctx, c, "move-out", renameRequest{URI: uri, To: to}, nil))
+}
+
+// Rename is verbs.Verbs.Rename.
+func (c *Client) Rename(ctx context.Context, uri, to string, force bool) (verbs.Record, error) {
+	return one(call[verbs.Record](ctx, c, "rename", renameRequest{URI: uri, To: to, Force: force}, nil))
+}
+
+// RemoveFile is verbs.Verbs.RemoveFile.
+func (c *Client) RemoveFile(ctx context.Context, uri, means string) (verbs.Record, error) {
+	return one(call[verbs.Record](ctx, c, "remove-file", removeRequest{URI: uri, Means: means}, nil))
+}
+
+// ImportClient is verbs.Verbs.ImportClient.
+func (c *Client) ImportClient(ctx context.Context, dry bool) iter.Seq2[backends.Imported, error] {
+	return call[backends.Imported](ctx, c, "import-client", importRequest{Dry: dry}, nil)
 }
 
 // Get is verbs.Verbs.Get.

@@ -67,6 +67,19 @@ type (
 	patternsRequest struct {
 		Patterns []string `json:"patterns"`
 	}
+	recordRequest struct {
+		Location string `json:"location"` // a URL or an absolute path; "" for what uri names
+		URI      string `json:"uri"`
+		Force    bool   `json:"force,omitempty"`
+	}
+	renameRequest struct {
+		URI   string `json:"uri"`
+		To    string `json:"to"`
+		Force bool   `json:"force,omitempty"`
+	}
+	importRequest struct {
+		Dry bool `json:"dry,omitempty"`
+	}
 	keyRequest struct {
 		Key cache.Key `json:"key"`
 	}
@@ -82,6 +95,7 @@ func allVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 	maps.Copy(all, byteVerbs(v, opts))
 	maps.Copy(all, cacheVerbs(v))
 	maps.Copy(all, versionVerbs(v, opts))
+	maps.Copy(all, recordVerbs(v, opts))
 	return all
 }
 
@@ -98,8 +112,8 @@ func factVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 			}
 			return sendAll(out, all)
 		}),
-		"search": verbOf(func(ctx context.Context, r imagesRequest, out *frameWriter) error {
-			return sendAll(out, v.Search(ctx, r.Query, r.Remote))
+		"search": verbOf(func(ctx context.Context, r verbs.SearchOptions, out *frameWriter) error {
+			return sendAll(out, v.Search(ctx, r))
 		}),
 		"entries": verbOf(func(ctx context.Context, r verbs.EntriesOptions, out *frameWriter) error {
 			return sendAll(out, v.Entries(ctx, r))
@@ -195,6 +209,33 @@ func byteVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 	}
 }
 
+// recordVerbs are those that change where an image is, or what it is called.
+func recordVerbs(v *verbs.Verbs, opts Options) map[string]verb {
+	return map[string]verb{
+		"record": opts.changing(verbOf(func(ctx context.Context, r recordRequest, out *frameWriter) error {
+			if r.Location == "" {
+				return sendOne[verbs.Record](out)(v.Note(ctx, r.URI))
+			}
+			return sendOne[verbs.Record](out)(v.Record(ctx, r.Location, r.URI, r.Force))
+		})),
+		"move-out": opts.changing(verbOf(func(ctx context.Context, r renameRequest, out *frameWriter) error {
+			if err := checkPath(r.To, false); err != nil {
+				return err
+			}
+			return sendOne[verbs.Record](out)(v.MoveOut(ctx, r.URI, r.To))
+		})),
+		"rename": opts.changing(verbOf(func(ctx context.Context, r renameRequest, out *frameWriter) error {
+			return sendOne[verbs.Record](out)(v.Rename(ctx, r.URI, r.To, r.Force))
+		})),
+		"remove-file": opts.changing(verbOf(func(ctx context.Context, r removeRequest, out *frameWriter) error {
+			return sendOne[verbs.Record](out)(v.RemoveFile(ctx, r.URI, r.Means))
+		})),
+		"import-client": opts.changing(verbOf(func(ctx context.Context, r importRequest, out *frameWriter) error {
+			return sendAll(out, v.ImportClient(ctx, r.Dry))
+		})),
+	}
+}
+
 // cacheVerbs are those about the cache.
 func cacheVerbs(v *verbs.Verbs) map[string]verb {
 	return map[string]verb{
@@ -221,12 +262,13 @@ type briefRecord struct {
 	Modified time.Time   `json:"modified,omitzero"`
 	State    cache.State `json:"state"`
 	Pinned   bool        `json:"pinned,omitempty"`
+	Runs     []string    `json:"runs,omitempty"`
 }
 
 func brief(all iter.Seq2[verbs.Record, error]) iter.Seq2[*briefRecord, error] {
 	return func(yield func(*briefRecord, error) bool) {
 		for r, err := range all {
-			if !yield(&briefRecord{r.URI, r.Size, r.Modified, r.State, r.Pinned}, err) {
+			if !yield(&briefRecord{r.URI, r.Size, r.Modified, r.State, r.Pinned, r.Runs}, err) {
 				return
 			}
 		}

@@ -136,8 +136,13 @@ func checkReads(t *testing.T, c *Client, v *verbs.Verbs) {
 		wantBrief = append(wantBrief, verbs.Record{URI: r.URI, Size: r.Size, Modified: r.Modified, State: r.State, Pinned: r.Pinned})
 	}
 	same("ImagesBrief", wantBrief, gotBrief, err)
-	gotAll, err = backends.Collect(c.Search(t.Context(), "b:", "local"))
-	same("Search", wantAll, gotAll, err)
+	search := verbs.SearchOptions{Queries: []string{"b:"}, Remote: "local"}
+	wantHits, err := backends.Collect(v.Search(t.Context(), search))
+	if err != nil || len(wantHits) != 2 {
+		t.Fatalf("%d hits, %v", len(wantHits), err)
+	}
+	gotHits, err := backends.Collect(c.Search(t.Context(), search))
+	same("Search", wantHits, gotHits, err)
 	want, err := v.Get(t.Context(), "a/b:1")
 	if err != nil {
 		t.Fatal(err)

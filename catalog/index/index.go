@@ -73,6 +73,7 @@ func (m *Index) Get(key []byte) ([]byte, error) {
 
 // Apply implements Store.
 func (m *Index) Apply(changes ...KV) error {
+	changes = withLabels(changes)
 	err := m.Store.Apply(changes...)
 	// Also after an error: some changes may have been made.
 	m.forgetHeaders(changes)

@@ -19,6 +19,9 @@ import (
 //	v remote collection name version tag   an image by its version; no tag with a digest
 //	b key                               a blob of the cache
 //	p remote image digest origin        state of a push, see catalog/uploads
+//	t remote collection "i" name tag    what an image says of itself
+//	l key value "e" remote …            an image by a label, in lower case
+//	r key                               a blob whose texts are stored
 //	y remote collection name tag        what an image was copied from, see catalog/uploads
 const (
 	kindEntry   = 'e'
@@ -26,6 +29,9 @@ const (
 	kindVersion = 'v'
 	kindBlob    = 'b'
 	kindSession = 'p'
+	kindText    = 't'
+	kindLabel   = 'l'
+	kindRead    = 'r'
 	kindCopied  = 'y'
 
 	// KindImage and KindCollection are the kinds of entries.

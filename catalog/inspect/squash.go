@@ -109,6 +109,7 @@ func (sb *superblock) tables() int64 {
 type tree struct {
 	*superblock
 	p      *pager
+	maxDir int64              // bytes of a listing at most
 	blocks map[int64]metadata // unpacked, by offset
 	frag   []byte             // the last fragment block, unpacked
 	fragAt int64
@@ -122,7 +123,7 @@ func openTree(p *pager, base, size int64) (*tree, error) {
 	if err := checkCodec(sb.codec); err != nil {
 		return nil, err
 	}
-	return &tree{superblock: sb, p: p, blocks: map[int64]metadata{}, fragAt: -1}, nil
+	return &tree{superblock: sb, p: p, maxDir: maxDirectory, blocks: map[int64]metadata{}, fragAt: -1}, nil
 }
 
 // metadata is one unpacked block, and where the next one is.
@@ -278,7 +279,7 @@ func (t *tree) list(dir *inode, fn func(entry) bool) error {
 		return backends.NotFound("not a directory")
 	}
 	left := dir.size - 3 // for "." and "..", which are not stored
-	if left > maxDirectory {
+	if left > t.maxDir {
 		return fmt.Errorf("directory too large to be looked through: %d bytes", left)
 	}
 	c := &cursor{t, t.dirs + dir.start, dir.offset}

@@ -17,13 +17,15 @@ import (
 	"github.com/sregfs/sregfs/cache"
 )
 
-// Records are the pins, a small JSON file that is replaced as a whole, and the collections
-// made by hand. Another process may write the files too, so that a change reads first
+// Records are the pins, a small JSON file that is replaced as a whole, the pins of runs, and
+// the collections made by hand. Another process may write the files too, so that a change reads first
 // what is new. Methods may be called from many goroutines
 // at once.
 type Records struct {
 	collections
+	runs
 
+	dir    string
 	mu     sync.Mutex // guards the fields below
 	loaded bool
 	pins   []Pin
@@ -31,7 +33,9 @@ type Records struct {
 
 // New returns the records in dir, which is made when something is first written;
 // with "" they are kept in memory.
-func New(dir string) *Records { return &Records{collections: collections{dir: dir}} }
+func New(dir string) *Records {
+	return &Records{collections: collections{dir: dir}, runs: runs{dir: dir}, dir: dir}
+}
 
 // A Pin keeps a blob from eviction.
 type Pin struct {

@@ -282,7 +282,7 @@ func (v *blobs) setPin(ctx context.Context, uri string, pinned bool) (Record, er
 	if err != nil {
 		return Record{}, err
 	}
-	if r.Local() {
+	if r.InPlace(img) {
 		return Record{}, fmt.Errorf("%w: %s is a file of this machine, which nothing evicts", fs.ErrInvalid, uri)
 	}
 	if err := v.setPinOf(r, img, pinned); err != nil {
@@ -301,7 +301,9 @@ func (v *blobs) setPinOf(r catalog.Remote, img backends.Image, pinned bool) erro
 		if err := v.cat.Records().Unpin(key); err != nil {
 			return err
 		}
-		s.Cache.Unpin(key)
+		if !v.cat.KeptForRun(key) {
+			s.Cache.Unpin(key)
+		}
 		return nil
 	}
 	if err := v.cat.Records().Pin(records.Pin{Key: key, URI: v.record(r.Name, img).URI}); err != nil {

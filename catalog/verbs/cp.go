@@ -250,7 +250,7 @@ func (c *copying) source(p catalog.Progress, size int64) backends.Source {
 //
 // Errors: errors.ErrUnsupported if the service gives no ranges.
 func (c *copying) sendStream(ctx context.Context) (backends.Image, error) {
-	in := &stream{RangeReader: c.from.Client.RangeReader(ctx, c.img), size: c.img.Size, sum: sha256.New()}
+	in := &stream{RangeReader: c.from.Client.RangeReader(ctx, c.img), size: c.img.Size, digest: c.img.Digest, sum: sha256.New()}
 	defer in.Close()
 	if c.cat.BlobInfo(c.from.Name, c.img).State == cache.Partial {
 		s, err := c.cat.State()
@@ -265,10 +265,10 @@ func (c *copying) sendStream(ctx context.Context) (backends.Image, error) {
 	}
 	src := c.source(c.progress, c.img.Size)
 	src.Content, src.Digest = in, c.img.Digest
-	src.Commit = func() error { return in.verify(c.img.Digest) }
+	src.Commit = in.verify
 	defer c.watch(&src)()
 	img, err := c.uploads.Send(ctx, c.to, c.ref, src)
-	if why := in.Err(); err != nil && why != nil && ctx.Err() == nil {
+	if why := in.reason(); err != nil && why != nil && ctx.Err() == nil {
 		err = why // not the fault of whom it was sent to
 	}
 	return img, err
@@ -278,16 +278,21 @@ func (c *copying) sendStream(ctx context.Context) (backends.Image, error) {
 // hashed on its way.
 type stream struct {
 	*backends.RangeReader
-	here *cache.Blob // nil if nothing is
-	size int64
+	here   *cache.Blob // nil if nothing is
+	size   int64
+	digest string
 
 	mu     sync.Mutex // guards the fields below
 	read   bool
 	sum    hash.Hash // of the bytes before hashed
 	hashed int64
+	err    error // the bytes are not those of the digest
 }
 
-// ReadAt implements io.ReaderAt.
+// ReadAt implements io.ReaderAt. Whoever reads in order does not get the last bytes if the
+// digest is another one: a request that carries them breaks off.
+//
+// Errors: those of RangeReader; backends.ErrCorrupt.
 func (s *stream) ReadAt(p []byte, off int64) (n int, err error) {
 	if s.here != nil && s.here.Has(off, int64(len(p))) {
 		n, err = s.here.ReadAt(p, off)
@@ -300,30 +305,44 @@ func (s *stream) ReadAt(p []byte, off int64) (n int, err error) {
 	if end := off + int64(n); off <= s.hashed && s.hashed < end {
 		s.sum.Write(p[s.hashed-off : n])
 		s.hashed = end
+		if got := s.digestAt(end); got != "" && got != s.digest {
+			s.err = fmt.Errorf("%w: what was read is %s, not %s", backends.ErrCorrupt, got, s.digest)
+		}
+	}
+	if s.err != nil {
+		return 0, s.err
 	}
 	return n, err
 }
 
-// verify compares the digest of all bytes: it reads those that were not read in order, as
-// after an upload that was taken up in the middle. If none was read, the service has them by
-// their digest.
-//
-// Errors: backends.ErrCorrupt; those of reading.
-func (s *stream) verify(digest string) error {
-	s.mu.Lock()
-	at, read := s.hashed, s.read
-	s.mu.Unlock()
-	if !read && s.size > 0 {
-		return nil
+// digestAt returns the digest if all is hashed by now, else "".
+func (s *stream) digestAt(end int64) string {
+	if end < s.size {
+		return ""
 	}
-	rest := io.NewSectionReader(s, at, s.size-at)
-	if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, rest, make([]byte, 1<<20)); err != nil {
+	return fmt.Sprintf("%s%x", index.SHA256Prefix, s.sum.Sum(nil))
+}
+
+// verify makes sure that all bytes were compared: it reads those that were not read in order,
+// as after an upload that was taken up in the middle. If none was read, the service has them
+// by their digest, or reads them after this.
+//
+// Errors: those of ReadAt.
+func (s *stream) verify() error {
+	s.mu.Lock()
+	at, read, err := s.hashed, s.read, s.err
+	s.mu.Unlock()
+	if !read || err != nil {
 		return err
 	}
+	rest := io.NewSectionReader(s, at, s.size-at)
+	_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, rest, make([]byte, 1<<20))
+	return err
+}
+
+// reason returns why reading failed, if it did.
+func (s *stream) reason() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if got := fmt.Sprintf("%s%x", index.SHA256Prefix, s.sum.Sum(nil)); got != digest {
-		return fmt.Errorf("%w: what was read is %s, not %s", backends.ErrCorrupt, got, digest)
-	}
-	return nil
+	return cmp.Or(s.err, s.Err())
 }

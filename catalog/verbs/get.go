@@ -93,7 +93,7 @@ func (v *reader) withImage(ctx context.Context, uri string, use func(catalog.Rem
 // openHere opens the file with the image's bytes; it is nil if they are not here
 // whole.
 func (v *reader) openHere(ctx context.Context, r catalog.Remote, img backends.Image) (*os.File, error) {
-	if r.Local() {
+	if r.InPlace(img) {
 		return r.Client.OpenFile(ctx, img)
 	}
 	s, err := v.cat.State()

@@ -12,8 +12,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
@@ -32,6 +30,7 @@ type Record struct {
 	Format   string            `json:"format,omitempty"`
 	State    cache.State       `json:"state"`
 	Pinned   bool              `json:"pinned,omitempty"`
+	Runs     []string          `json:"runs,omitempty"` // that have pinned the name: it means what the first of them pinned
 	Labels   map[string]string `json:"labels,omitempty"`
 	URL      string            `json:"url,omitempty"`
 	Path     string            `json:"path,omitempty"` // of the file with the bytes, if they are here whole
@@ -44,11 +43,17 @@ func (v *browser) record(remote string, img backends.Image) Record {
 		Size: img.Size, Digest: img.Digest, Version: img.Version, Modified: img.Modified,
 		Format: img.Format, State: cache.Remote, Labels: img.Labels, URL: img.URL,
 	}
+	r.Runs = v.cat.RunsOf(remote, img.Ref)
 	if img.Version != "" || img.Digest != "" {
 		info := v.cat.BlobInfo(remote, img)
 		r.State, r.Pinned = info.State, info.Pinned
 	}
 	return r
+}
+
+// image is the image that a record is of.
+func (r *Record) image() backends.Image {
+	return backends.Image{Ref: r.Ref, Size: r.Size, Digest: r.Digest, Version: r.Version, Modified: r.Modified}
 }
 
 // A browser looks for images and reads what is known of them. It changes nothing.
@@ -139,7 +144,12 @@ func (v *browser) imagesOf(ctx context.Context, r catalog.Remote, mode catalog.C
 
 // imagesStored calls yield with the stored images of a remote.
 func (v *browser) imagesStored(s *index.Index, remote string, match *index.Matcher, yield func(Record) bool) error {
-	err := s.Images(remote, match, func(img backends.Image) bool { return yield(v.record(remote, img)) })
+	err := s.Images(remote, match, func(img backends.Image) bool {
+		if pinned, ok := v.cat.Pinned(remote, img.Ref); ok {
+			img = pinned
+		}
+		return yield(v.record(remote, img))
+	})
 	if err != nil {
 		return &backends.Error{Op: "list", Remote: remote, Err: err}
 	}
@@ -150,6 +160,7 @@ func (v *browser) imagesStored(s *index.Index, remote string, match *index.Match
 func (v *browser) imagesLocal(ctx context.Context, r catalog.Remote, match *index.Matcher, yield func(Record) bool) error {
 	var found []backends.Image
 	var errs []error
+	untold := map[string]error{} // by its text: many collections may have the same cause
 	pending := []string{""}
 	for len(pending) > 0 {
 		collection := pending[len(pending)-1]
@@ -160,6 +171,8 @@ func (v *browser) imagesLocal(ctx context.Context, r catalog.Remote, match *inde
 				if collection != "" || !errors.Is(err, fs.ErrNotExist) { // the store has not been made yet
 					errs = append(errs, err)
 				}
+			case e.Untold != nil:
+				untold[e.Untold.Error()] = e.Untold
 			case e.Collection != "":
 				pending = append(pending, e.Collection)
 			case match.Match(r.Name, e.Image.Ref):
@@ -175,104 +188,8 @@ func (v *browser) imagesLocal(ctx context.Context, r catalog.Remote, match *inde
 			return nil
 		}
 	}
+	for _, err := range untold {
+		errs = append(errs, &backends.Error{Op: "list", Remote: r.Name, Err: err})
+	}
 	return errors.Join(errs...)
-}
-
-const (
-	maxFound      = 10_000 // what one service may answer to a search; it may be endless
-	searchTimeout = 30 * time.Second
-)
-
-// Search is Images, and asks the services that can search themselves. A remote
-// that cannot, and was never listed, is listed first. If a remote fails, the others are
-// still searched; the errors come last, joined.
-func (v *browser) Search(ctx context.Context, query, remote string) iter.Seq2[Record, error] {
-	return func(yield func(Record, error) bool) {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		answers := v.askSearchers(ctx, query, remote)
-		seen := make(map[string]bool)
-		var errs []error
-		mode := func(r catalog.Remote) catalog.Crawl {
-			if r.Client == nil || r.Client.Caps().Has(backends.CanSearch) {
-				return catalog.StoredOnly
-			}
-			return catalog.NeverMade
-		}
-		for rec, err := range v.images(ctx, query, remote, mode) {
-			if err != nil {
-				errs = append(errs, err)
-				break
-			}
-			seen[rec.URI] = true
-			if !yield(rec, nil) {
-				return
-			}
-		}
-		found, err := answers()
-		for _, rec := range found {
-			if seen[rec.URI] {
-				continue
-			}
-			seen[rec.URI] = true
-			if !yield(rec, nil) {
-				return
-			}
-		}
-		if err := errors.Join(append(errs, err)...); err != nil {
-			yield(Record{}, err)
-		}
-	}
-}
-
-// askSearchers begins to ask the services, and returns a function that waits for
-// their answers. Nothing is left running when ctx ends.
-func (v *browser) askSearchers(ctx context.Context, query, remote string) func() ([]Record, error) {
-	var g errgroup.Group
-	var searchers []catalog.Remote
-	for _, r := range v.cat.Remotes() {
-		// The files of this machine are walked by Images; services
-		// do not understand globs.
-		if r.Client != nil && !r.Local() && r.Client.Caps().Has(backends.CanSearch) && (remote == "" || remote == r.Name) {
-			searchers = append(searchers, r)
-		}
-	}
-	records := make([][]Record, len(searchers))
-	errs := make([]error, len(searchers))
-	for i, r := range searchers {
-		g.Go(func() error {
-			errs[i] = v.missed(r, remote, backends.Guard(v.log, func() (err error) {
-				records[i], err = v.searchOne(ctx, r, query)
-				return err
-			}))
-			return nil
-		})
-	}
-	return func() ([]Record, error) {
-		g.Wait() //nolint:errcheck // the errors are in errs
-		var all []Record
-		for _, some := range records {
-			all = append(all, some...)
-		}
-		return all, errors.Join(errs...)
-	}
-}
-
-func (v *browser) searchOne(ctx context.Context, r catalog.Remote, query string) ([]Record, error) {
-	ctx, cancel := context.WithTimeout(ctx, searchTimeout)
-	defer cancel()
-	var found []Record
-	for img, err := range r.Client.Search(ctx, query) {
-		if err != nil {
-			v.cat.Note(r.Name, err)
-			return found, err
-		}
-		found = append(found, v.record(r.Name, index.Clean(img)))
-		if len(found) == maxFound {
-			v.log.Warn("search cut off: the registry finds more than we take", "remote", r.Name, "query", query, "taken", maxFound)
-			break
-		}
-	}
-	v.cat.Note(r.Name, nil)
-	return found, nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/sregfs/sregfs/backends/vsif"
 	"github.com/sregfs/sregfs/cache"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/catalog/index"
 	"github.com/sregfs/sregfs/catalog/inspect"
 )
 
@@ -42,6 +43,9 @@ func (v *reader) inspect(ctx context.Context, r catalog.Remote, img backends.Ima
 	facts, size, err := v.facts(ctx, r, img)
 	if err != nil {
 		return Inspection{}, fmt.Errorf("inspect %s: %w", uri, err)
+	}
+	if !r.Local() { // which are walked by each search
+		v.keep(r, img, facts)
 	}
 	rec := v.record(r.Name, img)
 	if rec.Size < 0 {
@@ -81,7 +85,7 @@ func (v *reader) peek(ctx context.Context, r catalog.Remote, img backends.Image)
 	if r.Client == nil {
 		return peek{}, r.Unopened()
 	}
-	if r.Local() {
+	if r.InPlace(img) {
 		f, err := r.Client.OpenFile(ctx, img)
 		if err != nil {
 			return peek{}, err
@@ -130,8 +134,8 @@ type LabelsOptions struct {
 }
 
 // Labels yields the labels of images, in the order of Images: those in
-// the registries' listings, and those within the images whose bytes are here.
-// Nothing is downloaded.
+// the registries' listings, and those within the images whose bytes are here, or that were
+// inspected. Nothing is downloaded.
 //
 // Errors: those of Images. An image that cannot be read has no labels.
 func (v *reader) Labels(ctx context.Context, o LabelsOptions) iter.Seq2[Label, error] {
@@ -139,12 +143,13 @@ func (v *reader) Labels(ctx context.Context, o LabelsOptions) iter.Seq2[Label, e
 		return (o.Key == "" || strings.EqualFold(k, o.Key)) && (o.Value == "" || strings.EqualFold(v, o.Value))
 	}
 	return func(yield func(Label, error) bool) {
+		kept := v.keptTexts(o.Remote)
 		for rec, err := range v.Images(ctx, ImagesOptions{Remote: o.Remote}) {
 			if err != nil {
 				yield(Label{}, err)
 				return
 			}
-			labels := v.labelsOf(ctx, rec)
+			labels := v.labelsOf(ctx, rec, kept)
 			for _, k := range slices.Sorted(maps.Keys(labels)) {
 				if wanted(k, labels[k]) && !yield(Label{Key: k, Value: labels[k], URI: rec.URI}, nil) {
 					return
@@ -158,32 +163,31 @@ func (v *reader) Labels(ctx context.Context, o LabelsOptions) iter.Seq2[Label, e
 	}
 }
 
-// labelsOf returns the labels in the listing, overridden by those within the image if its
-// bytes are here.
-func (v *reader) labelsOf(ctx context.Context, rec Record) map[string]string {
+// labelsOf returns the labels in the listing, overridden by those within the image if they are
+// kept or its bytes are here.
+func (v *reader) labelsOf(ctx context.Context, rec Record, kept map[string]index.Text) map[string]string {
+	t, ok := kept[rec.URI]
+	if !ok || t.Key != cache.KeyOf(rec.Remote, rec.image()) {
+		t = v.readText(ctx, rec)
+	}
+	if len(t.Labels) == 0 {
+		return rec.Labels
+	}
 	all := maps.Clone(rec.Labels)
-	facts, err := v.factsHere(ctx, rec)
-	if err != nil {
-		v.log.Debug("labels cannot be read", "image", rec.URI, "err", err)
-	}
-	if facts == nil || len(facts.Labels) == 0 {
-		return all
-	}
 	if all == nil {
 		all = make(map[string]string)
 	}
-	maps.Copy(all, facts.Labels)
+	maps.Copy(all, t.Labels)
 	return all
 }
 
 // factsHere inspects an image's file; nil if there is none on this machine.
 func (v *reader) factsHere(ctx context.Context, rec Record) (*inspect.Facts, error) {
 	r, err := v.cat.Remote(rec.Remote)
-	if err != nil || !r.Local() && rec.State != cache.Cached {
+	if err != nil || rec.State != cache.Cached {
 		return nil, err
 	}
-	img := backends.Image{Ref: rec.Ref, Size: rec.Size, Digest: rec.Digest, Version: rec.Version, Modified: rec.Modified}
-	f, err := v.openHere(ctx, r, img)
+	f, err := v.openHere(ctx, r, rec.image())
 	if err != nil || f == nil {
 		return nil, err
 	}

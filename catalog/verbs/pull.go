@@ -106,7 +106,7 @@ func (v *transfers) fetchWhole(ctx context.Context, r catalog.Remote, img backen
 	if p == nil {
 		p = func(int64, int64) {}
 	}
-	if r.Local() {
+	if r.InPlace(img) {
 		f, err := r.Client.OpenFile(ctx, img)
 		if err != nil {
 			return err

@@ -29,6 +29,7 @@ type Status struct {
 	Uploads []spool.Info      `json:"uploads"`
 	Pushes  []Pushing         `json:"pushes"` // by "sreg push" and "sreg add", in this process
 	Spool   SpoolStatus       `json:"spool"`
+	Runs    []Run             `json:"runs"` // that have pinned what names mean
 
 	Refusals []Refusal `json:"refusals,omitempty"` // set by the mounting program: the last ones, the newest at the end
 }
@@ -103,6 +104,7 @@ func (v *Verbs) Status(ctx context.Context) (Status, error) {
 		st.Uploads = append(st.Uploads, s.Spool.Drafts()...)
 		st.Spool.Dir, st.Spool.Used = s.Spool.Usage()
 	}
+	st.Runs = v.runs()
 	st.Cache, err = v.cacheStatus(ctx, s)
 	return st, err
 }

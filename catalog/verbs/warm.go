@@ -48,7 +48,7 @@ func (v *transfers) Warm(ctx context.Context, uri string, o WarmOptions, p catal
 }
 
 func (v *transfers) warm(ctx context.Context, r catalog.Remote, img backends.Image, o WarmOptions, p catalog.Progress) (w Warmed, err error) {
-	if o.Pin && !r.Local() {
+	if o.Pin && !r.InPlace(img) {
 		if err := v.setPinOf(r, img, true); err != nil {
 			return Warmed{}, err
 		}

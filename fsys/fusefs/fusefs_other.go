@@ -29,6 +29,11 @@ func Check(_ context.Context, _ string, _ Options) (string, error) {
 // Dead returns nothing: nothing is mounted.
 func Dead(context.Context) []string { return nil }
 
+// Unmount unmounts nothing. Errors: errors.ErrUnsupported.
+func Unmount(string, bool) error {
+	return fmt.Errorf("%w: mounting on %s", errors.ErrUnsupported, runtime.GOOS)
+}
+
 // Owner returns nobody: nothing is mounted.
 func Owner(string) (uid int, ok bool) { return 0, false }
 

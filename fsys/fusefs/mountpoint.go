@@ -246,6 +246,17 @@ func unmount(path string, lazy bool) error {
 	return fmt.Errorf("unmounting %s: %v: %s", path, err, text)
 }
 
+// Unmount unmounts the file system of ours on a path; lazy does it also while files are open
+// there, or when its process is gone.
+//
+// Errors: fs.ErrNotExist if none is mounted there; ErrBusy.
+func Unmount(path string, lazy bool) error {
+	if !IsMounted(path) {
+		return backends.NotFound("no sregfs is mounted at %s", path)
+	}
+	return unmount(path, lazy)
+}
+
 // Dead returns where file systems of ours are mounted whose process has ended without
 // unmounting them.
 func Dead(ctx context.Context) []string {

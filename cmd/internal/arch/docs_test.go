@@ -121,6 +121,27 @@ func sentinels(t *testing.T, dir string) []string {
 	return names
 }
 
+// docs/README.md lists every page.
+func TestIndex(t *testing.T) {
+	t.Parallel()
+	index := read(t, "docs/README.md")
+	for _, pattern := range []string{"*.md", "backends/*.md"} {
+		pages, err := filepath.Glob(filepath.Join(root, "docs", pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, page := range pages {
+			page, err := filepath.Rel(filepath.Join(root, "docs"), page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if page != "README.md" && !strings.Contains(index, "]("+filepath.ToSlash(page)+")") {
+				t.Errorf("docs/README.md does not list %s", page)
+			}
+		}
+	}
+}
+
 var link = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
 
 // A link between our own pages leads somewhere.

@@ -81,6 +81,7 @@ func parseFile(path string, mode fs.FileMode, text []byte) (*file, error) {
 	}
 	f.findLines(text)
 	f.flatten("cache")
+	f.flatten("local")
 	return f, nil
 }
 

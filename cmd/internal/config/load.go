@@ -15,6 +15,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/all"
+	"github.com/sregfs/sregfs/backends/dir/clientdb"
 )
 
 // Inputs is where Load looks, apart from the flags.
@@ -95,6 +96,9 @@ func (s *Settings) load(fs *pflag.FlagSet, all files, in Inputs) error {
 		return err
 	}
 	local.Config["path"] = s.Storage
+	if path := clientDatabase(in); path != "" && s.LocalDatabase != "off" && local.Type == localType() {
+		local.Config["database"], local.Config["update_database"] = path, s.LocalDatabase == "write"
+	}
 	s.Remotes = sorted(remotes)
 	return nil
 }
@@ -152,17 +156,17 @@ func (s *Settings) applySettings(fs *pflag.FlagSet, all files, in Inputs) error 
 	var errs []error
 	declared.VisitAll(func(d *pflag.Flag) {
 		if fs.Changed(d.Name) {
-			s.Origins[keyOf(d.Name)] = "--" + d.Name
+			s.Origins[KeyOf(d.Name)] = "--" + d.Name
 			return
 		}
 		value, origin, err := lookup(d.Name, all, in)
-		s.Origins[keyOf(d.Name)] = cmp.Or(origin, "default")
+		s.Origins[KeyOf(d.Name)] = cmp.Or(origin, "default")
 		if err == nil && origin != "" {
 			if err = fs.Lookup(d.Name).Value.Set(value); err != nil {
 				if d.Value.Type() == "bool" { // its own error is about strconv
 					err = fmt.Errorf("%q is neither true nor false", value)
 				}
-				err = fmt.Errorf("%s: %s: %w", origin, keyOf(d.Name), err)
+				err = fmt.Errorf("%s: %s: %w", origin, KeyOf(d.Name), err)
 			}
 		}
 		errs = append(errs, err)
@@ -172,7 +176,7 @@ func (s *Settings) applySettings(fs *pflag.FlagSet, all files, in Inputs) error 
 
 // lookup returns a setting and where it was found; origin is "" if nowhere.
 func lookup(flag string, all files, in Inputs) (value, origin string, err error) {
-	for _, name := range []string{envOf(flag), alias(flag)} {
+	for _, name := range []string{VariableOf(flag), alias(flag)} {
 		if name == "" {
 			continue
 		}
@@ -180,7 +184,7 @@ func lookup(flag string, all files, in Inputs) (value, origin string, err error)
 			return v, name, nil
 		}
 	}
-	key := keyOf(flag)
+	key := KeyOf(flag)
 	i := slices.IndexFunc(all, func(f *file) bool { return f.top[key] != nil })
 	if i < 0 {
 		return "", "", nil
@@ -191,7 +195,7 @@ func lookup(flag string, all files, in Inputs) (value, origin string, err error)
 		return "", "", fmt.Errorf("%s: write the permissions in octal and quotes: umask = \"027\"", f.at(key))
 	}
 	switch flag {
-	case "home", "storage", "cache-dir", "log-file":
+	case "home", "storage", "cache-dir", "log-file", "metrics-file":
 		value = expand(value, in.Home, filepath.Dir(f.path))
 	case "cache-shared":
 		dirs := filepath.SplitList(value)
@@ -241,6 +245,18 @@ func defaultStorage(in Inputs) string {
 		return old
 	}
 	return xdg(in, "XDG_DATA_HOME", filepath.Join(".local", "share"), "sregfs/images")
+}
+
+// clientDatabase is where sregistry keeps what it knows of its images; "" without a home.
+func clientDatabase(in Inputs) string {
+	dir := in.Getenv("SREGISTRY_DATABASE")
+	if dir == "" {
+		if in.Home == "" {
+			return ""
+		}
+		dir = filepath.Join(in.Home, ".singularity")
+	}
+	return filepath.Join(expand(dir, in.Home, in.Dir), clientdb.FileName)
 }
 
 // gather returns the remotes by name; a later source replaces one of the same name.

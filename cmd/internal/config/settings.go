@@ -22,6 +22,9 @@ type Settings struct {
 	// CacheShared are directories of other caches, which are only read.
 	CacheShared []string
 	Default     string // remote of a URI that names none
+	// LocalDatabase says what is done with the database of the sregistry client: "read",
+	// "write" or "off".
+	LocalDatabase string
 
 	CacheSize Size // 0 means no limit but MinFree
 	MinFree   Size // 0 means 256 MiB, of a small disk less
@@ -43,6 +46,7 @@ type Settings struct {
 	UID, GID       int // -1 means who mounts
 	Umask          int // bits that the modes in the mount have not
 	LogFile        string
+	MetricsFile    string // for node_exporter; "" writes none
 	ImageList      string // URLs whose names other programs look up; see package toolnames
 	Runtime        string // the program that runs images; "" looks for one
 
@@ -58,6 +62,8 @@ type Settings struct {
 func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.Home, "home", "", "directory of the `state`: index, uploads under way (default $XDG_STATE_HOME/sregfs/HOST)")
 	fs.StringVar(&s.Storage, "storage", "", "directory of the `images` of the remote \"local\" (default $SREGISTRY_STORAGE or ~/.singularity/shub)")
+	s.LocalDatabase = "read"
+	fs.Var(oneOf{&s.LocalDatabase, []string{"read", "write", "off"}}, "local-sregistry-database", "whether the database of the sregistry client, in $SREGISTRY_DATABASE or ~/.singularity, belongs to the remote \"local\", and is kept up to date: `read|write|off`")
 	fs.StringVar(&s.CacheDir, "cache-dir", "", "directory of pulled images (default $XDG_CACHE_HOME/sregfs)")
 	fs.Var((*paths)(&s.CacheShared), "cache-shared", "`directories` of other caches, separated by colons, in which whole images are looked for; never written")
 	fs.StringVar(&s.Default, "default", "", "the `remote` of a URI that names none (default $SREGISTRY_CLIENT or \"local\")")
@@ -90,13 +96,14 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.ImageList, "image-list", "", "`file` with URLs of images, one a line, whose file names .nextflow and .snakemake in the mount know (default ~/.config/sregfs/images.txt)")
 	fs.StringVar(&s.Runtime, "runtime", "", "the `program` that runs images for sreg run, exec, shell and build (default apptainer or singularity on the PATH)")
 	fs.StringVar(&s.LogFile, "log-file", "", "`file` for the log in the background (default sregfs.log in the state directory)")
+	fs.StringVar(&s.MetricsFile, "metrics-file", "", "`file` for the textfile collector of node_exporter, as DIR/sregfs.prom, written anew every 15 seconds")
 }
 
-// keyOf returns how the file and the mount options spell a flag.
-func keyOf(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
+// KeyOf returns how the file and the mount options spell a flag.
+func KeyOf(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
 
-// envOf returns the variable of a flag.
-func envOf(flag string) string { return "SREGFS_" + strings.ToUpper(keyOf(flag)) }
+// VariableOf returns the variable of the environment that is a flag.
+func VariableOf(flag string) string { return "SREGFS_" + strings.ToUpper(KeyOf(flag)) }
 
 // Values returns the settings by their keys, as a flag or a variable would spell them.
 func (s Settings) Values() map[string]string {
@@ -105,14 +112,14 @@ func (s Settings) Values() map[string]string {
 	t.Flags(flags)
 	t = s // what the flags point to
 	all := map[string]string{}
-	flags.VisitAll(func(f *pflag.Flag) { all[keyOf(f.Name)] = f.Value.String() })
+	flags.VisitAll(func(f *pflag.Flag) { all[KeyOf(f.Name)] = f.Value.String() })
 	return all
 }
 
 // keys returns the keys of all settings on fs.
 func keys(fs *pflag.FlagSet) []string {
 	var all []string
-	fs.VisitAll(func(f *pflag.Flag) { all = append(all, keyOf(f.Name)) })
+	fs.VisitAll(func(f *pflag.Flag) { all = append(all, KeyOf(f.Name)) })
 	return all
 }
 

@@ -33,32 +33,15 @@ func (e *Engine) Reload(ctx context.Context, reopen string) (control.Reloaded, e
 	}
 	was := e.settings.Load()
 	now := takeUp(*was, found, &done)
-	o := e.opts
-	o.Settings = &now
-	var open []catalog.Remote
-	for _, r := range found.Remotes {
-		before, known := remoteCalled(was.Remotes, r.Name)
-		again := r.Name == reopen && e.opts.typeOf(r).Login != backends.LoginToken // those look for the login whenever they need one
-		same := known && (r.Name == config.Local || sameRemote(before, r))         // local's place depends on flags, which do not change
-		if same && !again && policyOf(was, before) == policyOf(&now, r) {
-			continue
-		}
-		remote, err := o.openRemote(context.WithoutCancel(ctx), r)
-		if err != nil {
-			closeRemotes(open)
-			return done, err
-		}
-		open = append(open, remote)
-		switch {
-		case !known:
-			done.Added = append(done.Added, r.Name)
-		case !same:
-			done.Changed = append(done.Changed, r.Name)
-		}
+	open, err := e.openAgain(ctx, was, &now, reopen, &done)
+	if err != nil {
+		return done, err
 	}
 	e.settings.Store(&now)
 	for _, r := range open {
-		if before, known := remoteCalled(was.Remotes, r.Name); known && (before.Type != r.Type || before.URL != r.URL) {
+		before, known := remoteCalled(was.Remotes, r.Name)
+		after, _ := remoteCalled(now.Remotes, r.Name)
+		if known && (before.Type != after.Type || !reflect.DeepEqual(before.Config, after.Config)) {
 			e.Catalog.RemoveRemote(r.Name) // what the kernel knows of it is another service's
 		}
 		e.Catalog.SetRemote(r)
@@ -75,6 +58,35 @@ func (e *Engine) Reload(ctx context.Context, reopen string) (control.Reloaded, e
 	}
 	e.Catalog.LookAgain()
 	return done, nil
+}
+
+// openAgain opens the remotes of now that are not in the catalogue as they are to be, or all
+// or none; it notes which are new or changed.
+func (e *Engine) openAgain(ctx context.Context, was, now *config.Settings, reopen string, done *control.Reloaded) ([]catalog.Remote, error) {
+	o := e.opts
+	o.Settings = now
+	var open []catalog.Remote
+	for _, r := range now.Remotes {
+		before, known := remoteCalled(was.Remotes, r.Name)
+		again := r.Name == reopen && e.opts.typeOf(r).Login != backends.LoginToken // those look for the login whenever they need one
+		same := known && (r.Name == config.Local || sameRemote(before, r))         // local's place depends on flags, which do not change
+		if same && !again && policyOf(was, before) == policyOf(now, r) {
+			continue
+		}
+		remote, err := o.openRemote(context.WithoutCancel(ctx), r)
+		if err != nil {
+			closeRemotes(open)
+			return nil, err
+		}
+		open = append(open, remote)
+		switch {
+		case !known:
+			done.Added = append(done.Added, r.Name)
+		case !same:
+			done.Changed = append(done.Changed, r.Name)
+		}
+	}
+	return open, nil
 }
 
 // live are the settings that a running mount takes up: nothing else has a copy of them.

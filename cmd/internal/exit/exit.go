@@ -46,6 +46,10 @@ func (e *CodeError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *CodeError) Unwrap() error { return e.Err }
 
+// ErrDifferent is the end of a command that compares two things which are not the same: its
+// code says so, as that of diff(1), and it needs no message.
+var ErrDifferent = WithCode(Failed, silentError("they differ"))
+
 // WithCode gives err a code, unless it is nil.
 func WithCode(code int, err error) error {
 	if err == nil {
@@ -54,10 +58,10 @@ func WithCode(code int, err error) error {
 	return &CodeError{Code: code, Err: err}
 }
 
-// A silentError is a code of which the reason was printed.
-type silentError struct{ code int }
+// A silentError is one of which the reason was printed.
+type silentError string
 
-func (e silentError) Error() string { return "exit code " + strconv.Itoa(e.code) }
+func (e silentError) Error() string { return string(e) }
 
 // Silently returns an error with a code, which Report does not print: whoever failed has
 // said why. It is nil for OK.
@@ -65,7 +69,14 @@ func Silently(code int) error {
 	if code == OK {
 		return nil
 	}
-	return WithCode(code, silentError{code})
+	return WithCode(code, silentError("exit code "+strconv.Itoa(code)))
+}
+
+// Silent reports whether an error needs no message: who pressed the key knows, and so does
+// who has been told already.
+func Silent(err error) bool {
+	silent, ok := errors.AsType[silentError](err)
+	return Code(err) == Interrupted || ok && err.Error() == silent.Error()
 }
 
 // Code returns the exit code for err. Where several kinds are joined, the one
@@ -100,11 +111,10 @@ func Code(err error) int {
 }
 
 // Report prints err as "name: message", on one line whatever a registry put into
-// it, and returns its code. An interrupt needs no message: who pressed the key
-// knows.
+// it, and returns its code.
 func Report(w io.Writer, name string, err error) int {
 	code := Code(err)
-	if _, said := errors.AsType[silentError](err); code != OK && code != Interrupted && !said {
+	if code != OK && !Silent(err) {
 		_, _ = io.WriteString(w, name+": "+line(err)+"\n")
 	}
 	return code

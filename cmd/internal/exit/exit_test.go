@@ -87,6 +87,8 @@ func TestReport(t *testing.T) {
 		{nil, "", OK},
 		{context.Canceled, "sreg: context canceled\n", Failed},
 		{WithCode(Interrupted, context.Canceled), "", Interrupted},
+		{errors.Join(ErrDifferent, nil), "", Failed},
+		{errors.Join(ErrDifferent, fs.ErrClosed), "sreg: they differ; file already closed\n", Failed},
 		{errors.Join(errors.New("one"), fs.ErrNotExist), "sreg: one; file does not exist\n", NotFound},
 		{&backends.Error{Op: "stat", Remote: "lab", Err: fmt.Errorf("%w: manifest unknown", fs.ErrNotExist)}, "sreg: stat lab://: manifest unknown\n", NotFound},
 		{fmt.Errorf("%w: %w: no tag", fs.ErrInvalid, errors.ErrUnsupported), "sreg: no tag\n", Usage},

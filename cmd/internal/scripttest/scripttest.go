@@ -161,6 +161,7 @@ func (s *script) params(file string) testscript.Params {
 			"dropbox-expire":  func(*testscript.TestScript, bool, []string) { s.dropbox.Expire() },
 			"dropbox-accept":  func(_ *testscript.TestScript, _ bool, args []string) { s.dropbox.Accept(args[0]) },
 			"sregistry":       s.startSregistry,
+			"client-db":       clientDB,
 			"web":             s.startWeb,
 			"web-expire":      s.webExpire,
 			"web-accept":      s.webAccept,

@@ -49,6 +49,7 @@ type app struct {
 	watching   bool          // Ctrl-C is how it is meant to end
 	operands   []string      // of the command
 	nothing    string        // what to say of a list of nothing
+	marks      []string      // what is marked in the names and reasons of a list, on a terminal
 	warns      bool          // print the warnings about the configuration, once
 	lines      *bufio.Reader // of in, once a question was asked
 	mount      string        // where the running mount is, "" if none; set by with

@@ -309,7 +309,9 @@ func (a *app) backendRemoveCmd() *cobra.Command {
 		Use:     "rm NAME VARIABLE",
 		Aliases: []string{"remove"},
 		Short:   "Unset a variable of a backend",
-		Args:    needArgs(2, 2),
+		Long: `Remove a variable of a backend from the settings file, by the names that "sreg
+backend add" takes. The other lines stay as they are.`,
+		Args: needArgs(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			variable := variableOf(args[0], args[1])
 			return a.changeSettings(cmd.Context(), variable+" is not set any more", func(_ engine.Options, top map[string]any) error {
@@ -332,8 +334,10 @@ func (a *app) backendRemoveCmd() *cobra.Command {
 
 func (a *app) backendDeleteCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:               "delete NAME",
-		Short:             "Remove all settings of a backend",
+		Use:   "delete NAME",
+		Short: "Remove all settings of a backend",
+		Long: `Remove all settings of a backend from the settings file, its login among them. Its
+images stay, and so does what the environment and the configuration of sregfs say.`,
 		Args:              needArgs(1, 1),
 		ValidArgsFunction: a.completeBackend,
 		RunE: func(cmd *cobra.Command, args []string) error {

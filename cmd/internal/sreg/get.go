@@ -3,9 +3,7 @@
 package sreg
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -14,6 +12,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/catalog/verbs"
+	"github.com/sregfs/sregfs/cmd/internal/config"
 	"github.com/sregfs/sregfs/fsys"
 )
 
@@ -22,7 +21,8 @@ func (a *app) getCmd() *cobra.Command {
 		Use:   "get URI",
 		Short: "Print the path of an image's file",
 		Long: `Print one path and nothing else: of the file with the image's bytes, if they are
-on this machine, or else of the image in the running mount. What is printed is there.`,
+on this machine, or else of the image in the running mount. What is printed is there.
+Of an image that was recorded by its URL, and that no mount shows, it is the URL.`,
 		Example: "  singularity run $(sreg get vsoch/hello:2.0)",
 		Args:    needArgs(1, 1),
 
@@ -38,7 +38,7 @@ on this machine, or else of the image in the running mount. What is printed is t
 				}
 				if err != nil {
 					if r, err = a.getElsewhere(cmd.Context(), args[0], err); err != nil {
-						return a.withHint(err)
+						return err
 					}
 				}
 				if a.format == asJSON {
@@ -59,6 +59,8 @@ func (a *app) pathOf(r verbs.Record) (string, error) {
 	switch {
 	case r.Path != "":
 		return r.Path, nil
+	case a.mount == "" && r.Remote == config.Local && r.URL != "":
+		return r.URL, nil // as the sregistry client: Apptainer takes a URL, too
 	case a.mount == "":
 		return "", backends.NotFound("not on this machine: run \"sreg pull %s\" first, or mount with sregfs", r.URI)
 	}
@@ -67,22 +69,4 @@ func (a *app) pathOf(r verbs.Record) (string, error) {
 		return "", fmt.Errorf("the mount at %s does not show it here (\"sreg pull %s\" fetches it): %w", a.mount, r.URI, err)
 	}
 	return path, nil
-}
-
-// withHint adds to an error that the database of the sregistry client may know the image:
-// that has records of files that were moved elsewhere, and of URLs.
-func (a *app) withHint(err error) error {
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	dir := a.getenv("SREGISTRY_DATABASE")
-	if home := a.getenv("HOME"); dir == "" && home != "" {
-		dir = filepath.Join(home, ".singularity")
-	}
-	path := filepath.Join(dir, "sregistry.db")
-	if info, statErr := os.Stat(path); dir == "" || statErr != nil || !info.Mode().IsRegular() {
-		return err
-	}
-	return fmt.Errorf("%w (the database of the sregistry client, %s, may know it: sreg does not read that, only the files in the store; "+
-		"\"sregistry get\" tells where the file is, and \"sreg add FILE URI\" takes it in)", err, path)
 }

@@ -46,26 +46,6 @@ in bytes, -1 if it is not known yet.`,
 	return cmd
 }
 
-func (a *app) searchCmd() *cobra.Command {
-	var remote string
-	cmd := &cobra.Command{
-		Use:   "search QUERY",
-		Short: "Ask the registries for images",
-		Long: `Look for images, as "sreg images" does, and ask the registries that can search
-themselves. One that fails does not keep the others from being searched: what was
-found is printed, and the exit code tells.`,
-		Args: needArgs(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(cmd.Context(), func(c *control.Client) error {
-				a.nothing = fmt.Sprintf("no registry has an image that matches %q", first(args))
-				return a.printRecords(c.Search(cmd.Context(), first(args), remote))
-			})
-		},
-	}
-	cmd.Flags().StringVar(&remote, "in", "", "ask only one `remote`")
-	return cmd
-}
-
 // nothingKnown is what is said of no images.
 func nothingKnown(query string) string {
 	if query == "" {

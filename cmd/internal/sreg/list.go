@@ -211,6 +211,7 @@ func printTable[T any](a *app, all iter.Seq2[T, error], columns []column[T]) err
 		header[i] = c.name
 	}
 	t := newTable(a.out, header...)
+	t.marks = a.marks
 	ages := term.Is(a.out) // "3 days ago"; a list of nothing has a header for programs only
 	var failed error
 	n := 0

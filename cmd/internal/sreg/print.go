@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -54,10 +55,14 @@ func moment(t time.Time) string {
 
 // state is how much of an image is here, in one word.
 func state(r verbs.Record) string {
+	words := []string{string(r.State)}
 	if r.Pinned {
-		return string(r.State) + ",pinned"
+		words = append(words, "pinned")
 	}
-	return string(r.State)
+	for _, run := range r.Runs {
+		words = append(words, "run:"+run)
+	}
+	return strings.Join(words, ",")
 }
 
 // printRecord prints one image.

@@ -18,31 +18,28 @@ import (
 )
 
 func (a *app) rmCmd() *cobra.Command {
-	var yes bool
 	cmd := &cobra.Command{
 		Use:     "rm URI...",
 		Aliases: []string{"delete"},
 		Short:   "Delete images from their registries",
 		Long: `Delete images where they are: without a remote in the URI, in the local store
 alone. Outside of it you are asked first; a script says --yes. With a version in
-the URI that version is deleted, or nothing if the tag means another one.`,
-		Args: needArgs(1, maxArgs),
+the URI that version is deleted, or nothing if the tag means another one.
 
-		ValidArgsFunction: a.completeImages,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.with(cmd.Context(), func(c *control.Client) error {
-				var errs []error
-				for _, uri := range args {
-					errs = append(errs, a.remove(cmd.Context(), c, deletion, uri, yes))
-				}
-				return errors.Join(errs...)
-			})
-		},
+Of an image that was recorded, or moved out of the store, the record goes and the
+file stays: see "sreg rmi".`,
 	}
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	cmd.Flags().BoolVarP(&yes, "force", "f", false, "do not ask, as sregistry takes it")
-	a.dryRunFlag(cmd)
-	return cmd
+	return a.removing(cmd, removal{"rm", "Delete %s", (*control.Client).Remove})
+}
+
+func (a *app) rmiCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "rmi URI...",
+		Short: "Delete images and their files, wherever these are",
+		Long: `As "sreg rm"; and the file of an image that is outside of the local store, because
+it was recorded or moved there, is deleted too.`,
+	}
+	return a.removing(cmd, removal{"rmi", "Delete %s and its file", (*control.Client).RemoveFile})
 }
 
 // A removal takes a name away.
@@ -52,7 +49,25 @@ type removal struct {
 	does func(c *control.Client, ctx context.Context, uri, means string) (verbs.Record, error)
 }
 
-var deletion = removal{"rm", "Delete %s", (*control.Client).Remove}
+// removing completes a command that deletes images.
+func (a *app) removing(cmd *cobra.Command, o removal) *cobra.Command {
+	var yes bool
+	cmd.Args = needArgs(1, maxArgs)
+	cmd.ValidArgsFunction = a.completeImages
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.with(cmd.Context(), func(c *control.Client) error {
+			var errs []error
+			for _, uri := range args {
+				errs = append(errs, a.remove(cmd.Context(), c, o, uri, yes))
+			}
+			return errors.Join(errs...)
+		})
+	}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	cmd.Flags().BoolVarP(&yes, "force", "f", false, "do not ask, as sregistry takes it")
+	a.dryRunFlag(cmd)
+	return cmd
+}
 
 func (a *app) remove(ctx context.Context, c *control.Client, o removal, uri string, yes bool) error {
 	var means string

@@ -48,7 +48,7 @@ func MainIn(root string) int {
 // reportJSON is exit.Report for a program that reads the standard error.
 func (a *app) reportJSON(err error) int {
 	code := exit.Code(err)
-	if code != exit.OK && code != exit.Interrupted {
+	if code != exit.OK && !exit.Silent(err) {
 		_ = writeJSON(a.err, map[string]any{"error": exit.Text(err), "code": code}, "")
 	}
 	return code
@@ -80,7 +80,7 @@ func (a *app) root() *cobra.Command {
 		Use:           "sreg COMMAND",
 		Short:         "Work with container images on every registry",
 		Long:          rootHelp,
-		Version:       version.Long(),
+		Version:       version.Build().Long(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
@@ -97,28 +97,42 @@ func (a *app) root() *cobra.Command {
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	root.SetFlagErrorFunc(flagError)
 	a.globalFlags(root.PersistentFlags())
-	root.AddCommand(
+	root.AddCommand(a.commands()...)
+	grouped(root)
+	a.completed(root)
+	return root
+}
+
+func (a *app) commands() []*cobra.Command {
+	return []*cobra.Command{
 		a.addCmd(),
 		a.backendCmd(),
 		a.buildCmd(),
 		a.cacheCmd(),
 		a.configCmd(),
 		a.cpCmd(),
+		a.diffCmd(),
 		a.doctorCmd(),
 		a.execCmd(),
 		a.getCmd(),
 		a.imagesCmd(),
+		a.importCmd(),
 		a.inspectCmd(),
 		a.labelsCmd(),
 		a.logCmd(),
 		a.loginCmd(),
 		a.logoutCmd(),
+		a.mountCmd(),
+		a.mvCmd(),
 		a.pathCmd(),
 		a.pinCmd(),
 		a.pullCmd(),
 		a.pushCmd(),
+		a.recordCmd(),
 		a.remoteCmd(),
+		a.renameCmd(),
 		a.rmCmd(),
+		a.rmiCmd(),
 		a.runCmd(),
 		a.searchCmd(),
 		a.shareCmd(),
@@ -127,16 +141,14 @@ func (a *app) root() *cobra.Command {
 		a.syncCmd(),
 		a.tagCmd(),
 		a.tagsCmd(),
+		a.unmountCmd(),
 		a.unpinCmd(),
 		a.untagCmd(),
 		a.uploadsCmd(),
 		a.verifyCmd(),
 		a.versionCmd(),
 		a.warmCmd(),
-	)
-	grouped(root)
-	a.completed(root)
-	return root
+	}
 }
 
 // prepare reads the global flags, before any command.
@@ -243,3 +255,7 @@ func needArgs(low, high int) cobra.PositionalArgs {
 		return nil
 	}
 }
+
+// Command returns sreg with all of its commands, for what is made out of them: the manual
+// and the completions. It is not to be run.
+func Command() *cobra.Command { return (&app{}).root() }

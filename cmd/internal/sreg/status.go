@@ -29,7 +29,7 @@ A mount that was told to stop while files are open gives all else to the next on
 serves them until they are closed: its process, and who has which file open, is shown
 below.
 
-With -o json: {version, pid, mount, details, remotes, cache, uploads, pushes, spool, refusals, retired, dead};
+With -o json: {version, pid, mount, details, remotes, cache, uploads, pushes, spool, runs, refusals, retired, dead};
 there is no mount if none is running, retired are those processes, and dead the mount points
 that a process has left without unmounting.`,
 		Args: needArgs(0, 0),
@@ -89,9 +89,9 @@ func (a *app) versionCmd() *cobra.Command {
 		Args:  needArgs(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			if a.format == asJSON {
-				return a.printJSON(map[string]string{"version": version.String()})
+				return a.printJSON(version.Build())
 			}
-			_, err := fmt.Fprintln(a.out, "sreg "+backends.Printable(version.Long()))
+			_, err := fmt.Fprintln(a.out, "sreg "+backends.Printable(version.Build().Long()))
 			return err
 		},
 	}

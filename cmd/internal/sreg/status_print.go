@@ -58,6 +58,9 @@ func (a *app) printStatus(st verbs.Status, dead, notes []string) error {
 	if n := len(st.Uploads); n > 0 {
 		t.row("uploads", fmt.Sprintf("%s in %s: %s", size(st.Spool.Used), st.Spool.Dir, states(st.Uploads)))
 	}
+	for _, run := range st.Runs {
+		t.row("run", fmt.Sprintf("%s has pinned %s since %s", run.Name, plural(len(run.Images), "name"), moment(run.Since)))
+	}
 	if err := t.flush(); err != nil {
 		return err
 	}

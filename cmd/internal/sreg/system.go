@@ -29,6 +29,8 @@ type systemMount struct {
 
 func (m *systemMount) names() fsys.Names { return fsys.Names(m.status.Details[control.NamesDetail]) }
 
+func (m *systemMount) close() { _ = m.client.Close() }
+
 // systemWait is how long a system's mount may take to say that it is there.
 const systemWait = 2 * time.Second
 
@@ -63,7 +65,7 @@ func elsewhere[T any](ctx context.Context, a *app, err error, ask func(*systemMo
 		return zero, err
 	}
 	for _, m := range a.systemMounts(ctx) {
-		defer m.client.Close()
+		defer m.close()
 		if v, otherErr := ask(m); otherErr == nil {
 			return v, nil
 		}
@@ -124,7 +126,7 @@ func (a *app) alsoElsewhere(ctx context.Context, own iter.Seq2[verbs.Record, err
 		}
 		found := 0
 		for _, m := range a.systemMounts(ctx) {
-			defer m.client.Close()
+			defer m.close()
 			for r, err := range m.client.Images(ctx, o) {
 				if err != nil {
 					break
@@ -161,7 +163,7 @@ func (a *app) printSystem(all []verbs.Status) error {
 // systemStatus is what the mounts of the system say of themselves.
 func (a *app) systemStatus(ctx context.Context) (all []verbs.Status) {
 	for _, m := range a.systemMounts(ctx) {
-		_ = m.client.Close()
+		m.close()
 		m.status.Mount = backends.Printable(m.status.Mount)
 		all = append(all, m.status)
 	}

@@ -20,6 +20,7 @@ type table struct {
 	out    io.Writer
 	header bool
 	rows   [][]string
+	marks  []string // what is marked in the columns URI and MATCH, whatever its case
 }
 
 func newTable(w io.Writer, header ...string) *table {
@@ -156,6 +157,8 @@ func (t *table) paint(row, column int, cell string) string {
 		return cell
 	case row == 0:
 		return "\x1b[1m" + cell + "\x1b[0m"
+	case t.rows[0][column] == "URI", t.rows[0][column] == "MATCH":
+		return t.mark(cell)
 	case !slices.Contains([]string{"STATE", "RESULT", "ERROR", "WHY"}, t.rows[0][column]):
 		return cell
 	}
@@ -167,6 +170,25 @@ func (t *table) paint(row, column int, cell string) string {
 		return cell
 	}
 	return "\x1b[" + code + "m" + cell + "\x1b[0m"
+}
+
+// mark marks what was searched for.
+func (t *table) mark(cell string) string {
+	var out strings.Builder
+	for lower := strings.ToLower(cell); cell != ""; {
+		at, n := len(cell), 0
+		for _, m := range t.marks {
+			if i := strings.Index(lower, strings.ToLower(m)); m != "" && i >= 0 && (i < at || i == at && len(m) > n) {
+				at, n = i, len(m)
+			}
+		}
+		if len(lower) != len(cell) || n == 0 { // letters that change their length are marked by nobody
+			return out.String() + cell
+		}
+		out.WriteString(cell[:at] + "\x1b[1;36m" + cell[at:at+n] + "\x1b[0m")
+		cell, lower = cell[at+n:], lower[at+n:]
+	}
+	return out.String()
 }
 
 // stateColours are ANSI codes: green for what is here and well, yellow for what is on its

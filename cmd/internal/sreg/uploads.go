@@ -129,6 +129,8 @@ func (a *app) uploadsRetryCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "retry [ID...]",
 		Short: "Publish uploads that failed or wait; without an ID, all of them",
+		Long: `Publish uploads now that failed or wait for another try; without an ID, all of them. "sreg
+uploads ls" shows the IDs. It returns when they are published.`,
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return a.with(cmd.Context(), func(c *control.Client) error { return a.retry(cmd.Context(), c, ids) })
 		},

@@ -86,10 +86,16 @@ func (l *logFile) rotate() {
 			return
 		}
 	}
+	if l.replace() != nil {
+		_ = unix.Flock(int(l.file.Fd()), unix.LOCK_UN)
+	}
+}
+
+// replace goes on with the file that has the log's name now. Called with l.mu held.
+func (l *logFile) replace() error {
 	next, err := openAppend(l.path)
 	if err != nil {
-		_ = unix.Flock(int(l.file.Fd()), unix.LOCK_UN)
-		return
+		return err
 	}
 	old := l.file
 	l.file = next
@@ -97,7 +103,25 @@ func (l *logFile) rotate() {
 		_ = l.duplicateLocked()
 	}
 	_ = unix.Flock(int(old.Fd()), unix.LOCK_UN) // a copy of the descriptor may be a child's
-	old.Close()
+	return old.Close()
+}
+
+// reopen goes on with the file that has the log's name now, where that is another one: logrotate
+// has renamed it. (Its copytruncate needs no word from us: we append.) nil has no file.
+func (l *logFile) reopen() error {
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	mine, err := l.file.Stat()
+	if err != nil {
+		return err
+	}
+	if named, err := os.Lstat(l.path); err == nil && os.SameFile(named, mine) {
+		return nil
+	}
+	return l.replace()
 }
 
 // redirect makes the log the standard output and error: what the runtime prints when

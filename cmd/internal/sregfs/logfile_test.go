@@ -62,3 +62,47 @@ func TestLogRotates(t *testing.T) {
 		}
 	}
 }
+
+// What logrotate does, in both of its ways.
+func TestLogReopens(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "sregfs.log")
+	l, err := openLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	write := func(text string) {
+		t.Helper()
+		if _, err := l.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(name, text string) {
+		t.Helper()
+		if got, err := os.ReadFile(name); err != nil || string(got) != text {
+			t.Errorf("%s: %q, %v, want %q", filepath.Base(name), got, err, text)
+		}
+	}
+	write("one\n")
+	if err := os.Rename(path, path+".old"); err != nil {
+		t.Fatal(err)
+	}
+	write("two\n") // before it is told
+	for range 2 {
+		if err := l.reopen(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("three\n")
+	want(path+".old", "one\ntwo\n")
+	want(path, "three\n")
+	if err := os.Truncate(path, 0); err != nil { // copytruncate
+		t.Fatal(err)
+	}
+	write("four\n")
+	want(path, "four\n")
+	if err := (*logFile)(nil).reopen(); err != nil {
+		t.Error(err)
+	}
+}

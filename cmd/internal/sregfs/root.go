@@ -95,7 +95,7 @@ func (c *command) root() *cobra.Command {
 		Use:           "sregfs [flags] MOUNTPOINT",
 		Short:         "Mount container image registries as directories",
 		Long:          help,
-		Version:       version.Long(),
+		Version:       version.Build().Long(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
@@ -187,3 +187,7 @@ func (c *command) applyArgs(args []string) error {
 }
 
 func isMountHelper(name string) bool { return strings.HasPrefix(filepath.Base(name), "mount.") }
+
+// Command returns sregfs for what is made out of it: the manual and the completions. It is
+// not to be run.
+func Command() *cobra.Command { return (&command{}).root() }

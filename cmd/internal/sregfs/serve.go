@@ -22,6 +22,7 @@ import (
 	"github.com/sregfs/sregfs/catalog/verbs"
 	"github.com/sregfs/sregfs/cmd/internal/engine"
 	"github.com/sregfs/sregfs/cmd/internal/exit"
+	"github.com/sregfs/sregfs/cmd/internal/metrics"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
 	"github.com/sregfs/sregfs/cmd/internal/version"
 	"github.com/sregfs/sregfs/fsys"
@@ -40,9 +41,11 @@ type server struct {
 	end     *ending
 	mounted atomic.Pointer[fusefs.Mounted] // nil until it is
 	logName string                         // of the log file; "" for the standard error
+	log     *logFile                       // nil for the standard error
 	starter *starter                       // nil in the foreground
 	dir     *statedir.Dir                  // nil until it is locked
 	started time.Time
+	metrics *metrics.Metrics // nil until it listens
 }
 
 // serve mounts, stays until the mount ends or a signal comes, and cleans up.
@@ -75,13 +78,14 @@ func (s *server) serve(ctx context.Context) (err error) {
 		return err
 	}
 	defer logFile.Close()
+	s.log = logFile
 	harden(s.opts.Log, s.opts.Notice)
 	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	if s.engine, err = engine.New(working, s.opts); err != nil {
 		return err
 	}
-	err = s.run(ctx, working, logFile)
+	err = s.run(ctx, working)
 	// Everything that was accepted is in the journal: what does not get through in
 	// time goes on at the next start.
 	drain, stop := context.WithDeadline(working, s.end.begin(s.settings.StopTimeout, s.opts.Log))
@@ -112,7 +116,7 @@ func (s *server) openLog() (*logFile, error) {
 
 // run mounts and waits for the end. The engine is closed by the caller, who ends
 // what goes on meanwhile with ctx.
-func (s *server) run(starting, ctx context.Context, logFile *logFile) error {
+func (s *server) run(starting, ctx context.Context) error {
 	if err := s.awaitFormer(starting); err != nil {
 		return err
 	}
@@ -124,6 +128,7 @@ func (s *server) run(starting, ctx context.Context, logFile *logFile) error {
 	if err != nil {
 		return err
 	}
+	s.metrics = metrics.New(s.status, s.started)
 	stopControl := s.serveControl(ctx, socket)
 	defer stopControl()
 	stopPublic := s.servePublic(ctx)
@@ -134,9 +139,10 @@ func (s *server) run(starting, ctx context.Context, logFile *logFile) error {
 	if err := s.engine.Start(ctx); err != nil {
 		return errors.Join(err, s.detach())
 	}
+	defer s.writeMetrics(ctx)()
 	s.opts.Log.Info("mounted", "at", s.mountpoint, "version", version.String(), "pid", os.Getpid(), "state", s.opts.State)
 	if s.detached() {
-		if err := logFile.redirect(); err != nil {
+		if err := s.log.redirect(); err != nil {
 			return errors.Join(err, s.detach())
 		}
 	}
@@ -210,9 +216,12 @@ func (s *server) takeState(ctx context.Context) (net.Listener, error) {
 // serveControl answers sreg until the returned function is called, which waits
 // for the requests under way to end.
 func (s *server) serveControl(ctx context.Context, socket net.Listener) (stop func()) {
-	return s.serveOn(ctx, socket, control.Handler(s.engine.Verbs, control.Options{
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", s.metrics.Handler())
+	mux.Handle("/", control.Handler(s.engine.Verbs, control.Options{
 		Mount: s.mountpoint, Details: s.details, Refusals: s.refusals, Settle: s.settle, Reload: s.engine.Reload, Log: s.opts.Log,
 	}))
+	return s.serveOn(ctx, socket, mux)
 }
 
 // serveOn answers on a socket until the returned function is called.
@@ -334,8 +343,11 @@ func mountError(err error) error {
 // owner is 0, whoever mounts, where nothing is said.
 func owner(id int) uint32 { return uint32(max(id, 0)) }
 
-// reload takes up what changed outside: listings, and the configuration.
+// reload takes up what changed outside: the name of the log, listings, and the configuration.
 func (s *server) reload() {
+	if err := s.log.reopen(); err != nil {
+		s.opts.Log.Error("the log goes on in the file that it was", "err", err)
+	}
 	s.engine.Catalog.Expire()
 	done, err := s.engine.Reload(s.end.asked, "")
 	if err != nil {

@@ -1,0 +1,33 @@
+PRAGMA foreign_keys=OFF;
+BEGIN TRANSACTION;
+CREATE TABLE collection (
+	id INTEGER NOT NULL, 
+	name VARCHAR(150), 
+	token VARCHAR(50), 
+	created_at DATETIME, 
+	PRIMARY KEY (id), 
+	UNIQUE (name)
+);
+INSERT INTO collection VALUES(1,'vsoch','c4ecea16-6805-4b5c-bbbf-ba8e2317cc38','2026-11-30 22:57:34');
+INSERT INTO collection VALUES(2,'library','f5f21e58-117f-402b-8ef8-cc77a4a2c706','2026-11-30 22:57:34');
+CREATE TABLE container (
+	id INTEGER NOT NULL, 
+	created_at DATETIME, 
+	metrics TEXT NOT NULL, 
+	name VARCHAR(250) NOT NULL, 
+	tag VARCHAR(250) NOT NULL, 
+	image VARCHAR(250), 
+	url VARCHAR(500), 
+	uri VARCHAR(500), 
+	client VARCHAR(50) NOT NULL, 
+	version VARCHAR(250), 
+	collection_id INTEGER NOT NULL, 
+	PRIMARY KEY (id), 
+	CONSTRAINT _container_uc UNIQUE (collection_id, name, tag, client, version), 
+	FOREIGN KEY(collection_id) REFERENCES collection (id)
+);
+INSERT INTO container VALUES(1,'2026-11-30 22:57:34','{"collection": "vsoch", "original": "vsoch/hello-world:1.0", "registry": null, "image": "hello-world", "url": "vsoch/hello-world", "tag": "1.0", "version": null, "storage": "vsoch/hello-world-1.0.sif", "storage_uri": "vsoch/hello-world:1.0.sif", "storage_version": "vsoch/hello-world:1.0.sif", "tag_uri": "vsoch/hello-world:1.0", "uri": "vsoch/hello-world-1.0"}','hello-world','1.0','@ROOT@/store/vsoch-hello-world-1.0.sif','vsoch/hello-world','vsoch/hello-world-1.0','hub','504a9d5ddfcc4f123cd051ef2165f503',1);
+INSERT INTO container VALUES(2,'2026-11-30 22:57:34','{"collection": "vsoch", "original": "vsoch/moved:v2", "registry": null, "image": "moved", "url": "vsoch/moved", "tag": "v2", "version": null, "storage": "vsoch/moved-v2.sif", "storage_uri": "vsoch/moved:v2.sif", "storage_version": "vsoch/moved:v2.sif", "tag_uri": "vsoch/moved:v2", "uri": "vsoch/moved-v2"}','moved','v2','@ROOT@/elsewhere/vsoch-moved-v2.sif','vsoch/moved','vsoch/moved-v2','hub','04917df7faa0d9b6b8bba409f53f4ebf',1);
+INSERT INTO container VALUES(3,'2026-11-30 22:57:35','{"collection": "library", "original": "ubuntu", "registry": null, "image": "ubuntu", "url": "library/ubuntu", "tag": "latest", "version": null, "storage": "library/ubuntu-latest.sif", "storage_uri": "library/ubuntu:latest.sif", "storage_version": "library/ubuntu:latest.sif", "tag_uri": "library/ubuntu:latest", "uri": "library/ubuntu-latest"}','ubuntu','latest','@ROOT@/store/library-ubuntu-latest.sif','library/ubuntu','library/ubuntu-latest','hub','b423ca136c387bac9d496f715a6ecb39',2);
+INSERT INTO container VALUES(4,'2026-11-30 22:57:35','{"collection": "vsoch", "original": "vsoch/by-url:3@0123456789abcdef0123456789abcdef", "registry": null, "image": "by-url", "url": "vsoch/by-url", "tag": "3", "version": "0123456789abcdef0123456789abcdef", "storage": "vsoch/by-url-3@0123456789abcdef0123456789abcdef.sif", "storage_uri": "vsoch/by-url:3@0123456789abcdef0123456789abcdef.sif", "storage_version": "vsoch/by-url:3@0123456789abcdef0123456789abcdef@0123456789abcdef0123456789abcdef.sif", "tag_uri": "vsoch/by-url:3@0123456789abcdef0123456789abcdef", "uri": "vsoch/by-url-3@0123456789abcdef0123456789abcdef"}','by-url','3',NULL,'http://127.0.0.1:1/by-url.simg','vsoch/by-url-3@0123456789abcdef0123456789abcdef','hub','0123456789abcdef0123456789abcdef',1);
+COMMIT;
