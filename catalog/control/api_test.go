@@ -26,6 +26,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/verbs"
 )
 
@@ -118,6 +119,7 @@ func newAPI(t *testing.T) *api {
 	addItem[verbs.Difference]()
 	addItem[verbs.Entry]()
 	addItem[verbs.Copied]()
+	addItem[backends.Imported]()
 	addItem[Reloaded]()
 	a := &api{t: t, schemas: map[string]any{}, comments: map[string]string{}, calls: map[string]answer{}}
 	for _, dir := range []string{".", "../verbs", "../inspect", "../../cache", "../../cache/spool", "../../backends"} {
