@@ -120,6 +120,7 @@ func newAPI(t *testing.T) *api {
 	addItem[verbs.Entry]()
 	addItem[backends.Imported]()
 	addItem[verbs.Copied]()
+	addItem[backends.Imported]()
 	addItem[Reloaded]()
 	a := &api{t: t, schemas: map[string]any{}, comments: map[string]string{}, calls: map[string]answer{}}
 	for _, dir := range []string{".", "../verbs", "../inspect", "../../cache", "../../cache/spool", "../../backends"} {

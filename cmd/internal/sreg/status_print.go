@@ -155,7 +155,7 @@ func printDetails(t *table, details map[string]string) {
 // printUnderWay prints what is being transferred: by those who read in the mount or pull, by
 // those who push, and what was copied into the mount and is on its way.
 func printUnderWay(w io.Writer, st verbs.Status) error {
-	t := newTable(w, "NOW", "DONE", "OF", "", "IMAGE", "BY")
+	t := newTable(w, "NOW", "DONE", "OF", "%", "IMAGE", "BY")
 	n := 0
 	row := func(now string, done, of int64, image, by string) {
 		n++

@@ -195,8 +195,8 @@ func (t *table) mark(cell string) string {
 // way, red for what needs somebody.
 var stateColours = map[string]string{
 	"whole": "32", "cached": "32", "local": "32", "ok": "32",
-	"partial": "33", "writing": "33", "sealed": "33", "publishing": "33", "kept": "33", "no": "33",
-	"failed": "31", "incomplete": "31", "refused": "31", "damaged": "31",
+	"partial": "33", "writing": "33", "sealed": "33", "publishing": "33", "kept": "33", "no": "33", "warn": "33",
+	"failed": "31", "bad": "31", "incomplete": "31", "refused": "31", "damaged": "31",
 }
 
 // coloured reports whether colours may be written.
