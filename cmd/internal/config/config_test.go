@@ -70,9 +70,11 @@ func TestLoad_nothing(t *testing.T) {
 	}
 	want := Settings{
 		Storage: home + "/.local/share/sregfs/images", CacheDir: home + "/.cache/sregfs", ImageList: home + "/.config/sregfs/images.txt",
-		Names: "colon", Open: "lazy", Push: "sync", Passthrough: "auto", Verify: "lazy", ListTTL: time.Minute, StopTimeout: 30 * time.Second, DrainTimeout: 7 * 24 * time.Hour, UID: -1, GID: -1, Hosts: Hosts{any: true},
+		Names: "colon", LocalDatabase: "read", Open: "lazy", Push: "sync", Passthrough: "auto", Verify: "lazy", ListTTL: time.Minute, StopTimeout: 30 * time.Second, DrainTimeout: 7 * 24 * time.Hour, UID: -1, GID: -1, Hosts: Hosts{any: true},
 		Remotes: []Remote{{Name: "local", Common: Common{Type: "dir"}, Origin: "default",
-			Config: map[string]any{"path": home + "/.local/share/sregfs/images"}}},
+			Config: map[string]any{
+				"path": home + "/.local/share/sregfs/images", "database": home + "/.singularity/sregistry.db", "update_database": false,
+			}}},
 	}
 	if len(s.Origins) < 20 || s.Origins["push"] != "default" {
 		t.Errorf("origins %v", s.Origins)
@@ -148,7 +150,9 @@ path = "images"
 		{Name: "lab", Origin: dir + "/config.toml:9", URL: "https://registry.lab.org",
 			Common: Common{Type: "oci", TokenFile: home + "/lab.token", AllowDelete: &no, Timeout: Duration(90 * time.Second)},
 			Config: map[string]any{"url": "https://registry.lab.org", "namespace": "team"}},
-		{Name: "local", Origin: "default", Common: Common{Type: "dir"}, Config: map[string]any{"path": s.Storage}},
+		{Name: "local", Origin: "default", Common: Common{Type: "dir"}, Config: map[string]any{
+			"path": s.Storage, "database": home + "/.singularity/sregistry.db", "update_database": false,
+		}},
 		{Name: "shared", Origin: dir + "/config.toml:17", Common: Common{Type: "dir"}, Config: map[string]any{"path": dir + "/images"}},
 	}
 	if at := s.Remotes[0].Origins["timeout"]; at != dir+"/config.toml:14" {
@@ -228,6 +232,20 @@ func TestLoad_sregistry(t *testing.T) {
 	env["SREGISTRY_DROPBOX_TOKEN"], env["SREGISTRY_CLIENT"] = "from environment", "local"
 	if s, err = loadIn(t, home, env); err != nil || s.Remotes[0].Token != "from environment" || s.Default != "local" {
 		t.Errorf("settings %+v, %v", s, err)
+	}
+}
+
+// sregistry can be told to have no database.
+func TestLoad_sregistryDisabled(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]bool{"SREGISTRY_DISABLE": false, "SINGULARITY_DISABLE_CACHE": false, "SREGISTRY_DATABASE": true} {
+		s, err := loadIn(t, t.TempDir(), map[string]string{name: "true"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := s.Remotes[0].Config["database"]; ok != want {
+			t.Errorf("with %s there is a database: %v", name, ok)
+		}
 	}
 }
 

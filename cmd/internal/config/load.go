@@ -249,6 +249,9 @@ func defaultStorage(in Inputs) string {
 
 // clientDatabase is where sregistry keeps what it knows of its images; "" without a home.
 func clientDatabase(in Inputs) string {
+	if isTrue(in.Getenv("SREGISTRY_DISABLE")) || isTrue(in.Getenv("SINGULARITY_DISABLE_CACHE")) {
+		return "" // sregistry is told to have none
+	}
 	dir := in.Getenv("SREGISTRY_DATABASE")
 	if dir == "" {
 		if in.Home == "" {

@@ -4,11 +4,14 @@ package sreg
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
 )
 
 var (
@@ -62,11 +65,12 @@ func documented(page string) (lines []string) {
 func parses(line string) error {
 	a := &app{getenv: func(string) string { return "" }, out: &bytes.Buffer{}, err: &bytes.Buffer{}}
 	root := a.root()
+	root.InitDefaultCompletionCmd()
 	cmd, rest, err := root.Find(strings.Fields(line)[1:])
 	if err != nil {
 		return err
 	}
-	if err := cmd.ParseFlags(rest); err != nil {
+	if err := cmd.ParseFlags(rest); err != nil && !errors.Is(err, pflag.ErrHelp) {
 		return flagError(cmd, err)
 	}
 	if args := cmd.Flags().Args(); cmd.HasSubCommands() && len(args) > 0 && !isWord(args[0]) {
