@@ -57,20 +57,18 @@ func PublicHandler(v *verbs.Verbs, opts Options) http.Handler {
 		}),
 		"get": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
 			rec, err := v.Get(ctx, r.URI)
-			rec.Path = ""
-			return sendOne[verbs.Record](out)(rec, err)
+			return sendOne[verbs.Record](out)(publicRecord(rec), err)
 		}),
 		"find": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
 			rec, err := v.Find(ctx, r.URI)
-			rec.Path = ""
-			return sendOne[verbs.Record](out)(rec, err)
+			return sendOne[verbs.Record](out)(publicRecord(rec), err)
 		}),
 		"inspect": verbOf(func(ctx context.Context, r uriRequest, out *frameWriter) error {
 			in, err := v.Inspect(ctx, r.URI)
 			if err != nil {
 				return err
 			}
-			in.Record.Path = ""
+			in.Record = publicRecord(in.Record)
 			return out.item(in)
 		}),
 		"status": verbOf(func(ctx context.Context, _ noneRequest, out *frameWriter) error {
@@ -83,11 +81,19 @@ func PublicHandler(v *verbs.Verbs, opts Options) http.Handler {
 	})
 }
 
+// publicRecord is of a record what is everybody's: where a file lies is its owner's.
+func publicRecord(r verbs.Record) verbs.Record {
+	r.Path = ""
+	if strings.HasPrefix(r.URL, "file:") {
+		r.URL = ""
+	}
+	return r
+}
+
 func public(all iter.Seq2[verbs.Record, error]) iter.Seq2[verbs.Record, error] {
 	return func(yield func(verbs.Record, error) bool) {
 		for r, err := range all {
-			r.Path = ""
-			if !yield(r, err) {
+			if !yield(publicRecord(r), err) {
 				return
 			}
 		}
