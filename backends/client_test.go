@@ -106,6 +106,27 @@ func TestClient_retries(t *testing.T) {
 	}
 }
 
+// What a last try had no time to be told is what the one before was told.
+func TestClient_lastTry(t *testing.T) {
+	t.Parallel()
+	for i := range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			b := &scripted{stat: func(ctx context.Context, _ int) (Image, error) {
+				select {
+				case <-time.After(40 * time.Millisecond):
+					return Image{}, ErrUnavailable
+				case <-ctx.Done():
+					return Image{}, ctx.Err()
+				}
+			}}
+			_, err := NewClient("r", b, ClientOptions{MaxElapsed: time.Second}).Stat(Demanded(t.Context(), nil), testRef)
+			if !errors.Is(err, ErrUnavailable) {
+				t.Errorf("run %d: %v after %d tries, want what the service said", i, err, b.tries.Load())
+			}
+		})
+	}
+}
+
 func TestClient_errorText(t *testing.T) {
 	t.Parallel()
 	b := failing(permanent(&url.Error{Op: "Get", URL: "https://me:secret@r/x?X-Amz-Signature=secret", Err: ErrUnavailable}))

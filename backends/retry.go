@@ -126,8 +126,12 @@ func (d *delays) left(budget time.Duration) time.Duration {
 	return max(min(limit, time.Until(d.deadline)), time.Millisecond)
 }
 
+// leastTry is the time below which a try that was not answered says nothing of the service.
+const leastTry = 250 * time.Millisecond
+
 // retry calls op until it succeeds or there is no point in going on. The error
-// is op's last one, or ctx's if that ended during a pause.
+// is op's last one, or the one before if the operation's end left the last no time to be
+// answered, or ctx's if that ended during a pause.
 func (d *delays) retry(ctx context.Context, op func() error) error {
 	if d.quota != nil {
 		if err := d.pass(ctx, time.Until(d.deadline)/quotaShare); err != nil {
@@ -135,7 +139,11 @@ func (d *delays) retry(ctx context.Context, op func() error) error {
 		}
 	}
 	for {
+		before, cut := d.last, time.Until(d.deadline) < leastTry
 		err := op()
+		if cut && before != nil && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			return before
+		}
 		if p, ok := errors.AsType[*backoff.PermanentError](err); ok {
 			return p.Err
 		}
