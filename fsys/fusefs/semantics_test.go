@@ -6,8 +6,10 @@ package fusefs_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +23,7 @@ import (
 	"github.com/sregfs/sregfs/backends/oci"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 	"github.com/sregfs/sregfs/catalog"
+	"github.com/sregfs/sregfs/fsys"
 	"github.com/sregfs/sregfs/fsys/fsystest"
 	"github.com/sregfs/sregfs/fsys/fusefs"
 	"github.com/sregfs/sregfs/fsys/fusefs/fusetest"
@@ -39,9 +42,20 @@ func TestSemantics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := fsystest.New(t, fsystest.Options{Extra: []catalog.Remote{
-		{Name: "lab", Type: "oci", URL: reg.URL, Client: backends.NewClient("lab", lab, backends.ClientOptions{})},
-	}})
+	var w *fsystest.World
+	found := func(ctx context.Context, name string) (string, backends.Image, error) {
+		if name != "found.img" {
+			return "", backends.Image{}, fs.ErrNotExist
+		}
+		img, err := w.Catalog.Lookup(ctx, "local", backends.Ref{Collection: "c", Name: "i0", Tag: "1"})
+		return "local", img, err
+	}
+	w = fsystest.New(t, fsystest.Options{
+		FS: fsys.Options{Finders: map[string]fsys.FindFunc{".nextflow": found}},
+		Extra: []catalog.Remote{
+			{Name: "lab", Type: "oci", URL: reg.URL, Client: backends.NewClient("lab", lab, backends.ClientOptions{})},
+		},
+	})
 	dir, _ := fusetest.Mount(t, w.FS, fusefs.Options{})
 	src := source(t, fsystest.Image(5000, 1))
 	fusetest.MustShell(t, dir, fmt.Sprintf("mkdir local/c lab/c && for i in $(seq 0 %d); do cp %q local/c/i$i:1.sif && cp %[2]q lab/c/i$i:1.sif || exit; done",
@@ -166,6 +180,17 @@ var refusals = map[string]func(tr trial) error{
 			func() error { return write(tr.mnt+"/x:1.sif", nil, os.O_CREATE) },
 			func() error { return unix.Rename(tr.mnt+"/local", tr.mnt+"/y") },
 			func() error { return unix.Rename(tr.image, tr.mnt+"/y:1.sif") },
+		)
+	},
+	"the same, and unlink, in [`.nextflow` and `.snakemake`](tools.md#nextflow), which list nothing": func(tr trial) error {
+		tool := tr.mnt + "/.nextflow"
+		return each(
+			func() error { return unix.Mkdir(tool+"/x", 0o755) },
+			func() error { return write(tool+"/x.img", nil, os.O_CREATE) },
+			func() error { return unix.Rename(tool+"/found.img", tool+"/y.img") },
+			func() error { return unix.Rename(tr.image, tool+"/y.img") },
+			func() error { return unix.Unlink(tool + "/found.img") },
+			func() error { return unix.Rmdir(tool) },
 		)
 	},
 	"unlink of a remote, of a collection": func(tr trial) error {
