@@ -29,6 +29,9 @@ func Check(_ context.Context, _ string, _ Options) (string, error) {
 // Dead returns nothing: nothing is mounted.
 func Dead(context.Context) []string { return nil }
 
+// DeadIn returns nothing: see Dead.
+func DeadIn(context.Context, string) []string { return nil }
+
 // Unmount unmounts nothing. Errors: errors.ErrUnsupported.
 func Unmount(string, bool) error {
 	return fmt.Errorf("%w: mounting on %s", errors.ErrUnsupported, runtime.GOOS)

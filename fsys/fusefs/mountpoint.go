@@ -264,8 +264,13 @@ func Dead(ctx context.Context) []string {
 	if err != nil {
 		return nil
 	}
+	return DeadIn(ctx, string(table))
+}
+
+// DeadIn is Dead of those in a table like /proc/self/mountinfo (proc_pid_mountinfo(5)).
+func DeadIn(ctx context.Context, table string) []string {
 	var all []string
-	for line := range strings.Lines(string(table)) {
+	for line := range strings.Lines(table) {
 		if e, ok := parseMount(line); ok && e.fsType == fsType && !alive(ctx, e.point) {
 			all = append(all, e.point)
 		}

@@ -86,7 +86,7 @@ func (m Machine) passthrough() Finding {
 
 // deadMounts are mount points whose process is gone.
 func (m Machine) deadMounts(ctx context.Context) (all []Finding) {
-	for _, at := range fusefs.Dead(ctx) {
+	for _, at := range fusefs.DeadIn(ctx, m.read("/proc/self/mountinfo")) {
 		all = append(all, fail("dead mount", at+": its process is gone", fmt.Sprintf("sreg unmount %[1]s, or sregfs %[1]s, which takes it over", at)))
 	}
 	if len(all) == 0 {

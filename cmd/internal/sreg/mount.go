@@ -104,17 +104,13 @@ func (a *app) unmount(ctx context.Context, at string, force bool) error {
 	}
 	holder, _ := statedir.Holder(o.State)
 	dead := fusefs.Dead(ctx)
-	switch {
-	case at != "":
-		if at, err = mountPoint(at); err != nil {
-			return err
-		}
-	case holder.Mount != "":
-		at = holder.Mount
-	case len(dead) == 1:
-		at = dead[0]
-	default:
-		return backends.NotFound("unmount: no mount is running")
+	if at == "" {
+		at, err = ownMount(o, holder, dead)
+	} else {
+		at, err = mountPoint(at)
+	}
+	if err != nil {
+		return err
 	}
 	if slices.Contains(dead, at) {
 		if err := fusefs.Unmount(at, true); err != nil {
@@ -140,6 +136,24 @@ func (a *app) unmount(ctx context.Context, at string, force bool) error {
 		return err
 	}
 	return awaitEnd(ctx, o, holder.PID)
+}
+
+// ownMount is the mount that is meant where none is named: the running one, or a dead one of
+// this state directory, which others may have too; a dead one of another only if there is no
+// second.
+func ownMount(o engine.Options, holder statedir.Process, dead []string) (string, error) {
+	last, _ := statedir.Last(o.State)
+	switch {
+	case holder.Mount != "":
+		return holder.Mount, nil
+	case slices.Contains(dead, last.Mount):
+		return last.Mount, nil
+	case len(dead) == 1:
+		return dead[0], nil
+	case len(dead) > 1:
+		return "", backends.NotFound("unmount: no mount is running, and several have died: say which (%s)", strings.Join(dead, ", "))
+	}
+	return "", backends.NotFound("unmount: no mount is running")
 }
 
 // mountPoint is how the kernel's table has a name. What is mounted there is not touched: it

@@ -266,6 +266,12 @@ func Holder(path string) (Process, error) {
 	return read(path)
 }
 
+// Last returns the process that held the state directory last, whether it still does or
+// is gone: it may have left its mount behind. One that ended well is named no more.
+//
+// Errors: fs.ErrNotExist if nobody ever did; those of the local disk.
+func Last(path string) (Process, error) { return read(path) }
+
 // read returns what the lock file says, true or not.
 func read(path string) (Process, error) {
 	text, err := backends.ReadRegular(lockPath(path), backends.NoFollow, maxLockFile)
