@@ -125,7 +125,7 @@ func (u *Uploads) Move(ctx context.Context, img backends.Image, to Destination) 
 		return err
 	}
 	if !r.Client.Caps().Has(backends.CanMove) {
-		return &backends.Error{Op: "move", Remote: to.Remote, Ref: img.Ref, Err: errors.ErrUnsupported}
+		return &backends.Error{Op: "move", Remote: to.Remote, Ref: img.Ref, Err: fmt.Errorf("%w: %s cannot rename this image (sreg cp copies it, sreg rm removes the old name)", errors.ErrUnsupported, to.Remote)}
 	}
 	target, err := u.Target(ctx, to)
 	if err == nil && target.Replaces == spool.OnlySame {

@@ -33,6 +33,8 @@ registry does not list it.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			location, uri := "", args[0]
 			switch {
+			case len(args) == 2 && isWebURL(args[1]) && !isWebURL(args[0]):
+				return usagef("record: the URL comes first, then the name: sreg record %s %s", args[1], args[0])
 			case len(args) == 2:
 				location, uri = args[0], args[1]
 			case isWebURL(uri):
@@ -73,6 +75,9 @@ give it another name, see "sreg rename".`,
 
 		ValidArgsFunction: a.completeImage,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, rest, ok := strings.Cut(args[1], "://"); ok && rest != "" {
+				return usagef("mv %s: %s is a name, and no path of a file (to give the image that name: sreg rename)", args[0], args[1])
+			}
 			to, err := absolute(args[1])
 			if err != nil {
 				return err
