@@ -304,6 +304,7 @@ func catalogue(ctx context.Context, b *bench) {
 		{"sreg images team03/tool:tag00000*", "true", "sreg images 'team03/tool:tag00000*' > /dev/null"},
 		{"sreg search tag0004242", "true", "sreg search tag0004242 > /dev/null"},
 		{"sreg get of a known image", "true", "sreg get demo/greet:1 > /dev/null"},
+		{"sreg inspect of a known image", "true", "sreg inspect demo/greet:1 > /dev/null"},
 		{"true (what starting a shell costs)", "true", "true"},
 	} {
 		for range b.Runs {
