@@ -29,7 +29,7 @@ func (c *client) Copy(ctx context.Context, src backends.CopySource, to backends.
 		return backends.Image{}, backends.ErrChanged
 	}
 	from := all[i]
-	p := &push{client: c, ref: to, path: c.path(to, extension(src.Image.Format)), src: backends.Source{
+	p := &push{client: c, ref: to, path: c.path(to, src.Image.Format), src: backends.Source{
 		Size: int64(from.Size), Format: src.Image.Format, Replaces: src.Replaces, Commit: src.Commit,
 	}}
 	old, err := p.old(ctx)

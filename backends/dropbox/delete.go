@@ -19,7 +19,7 @@ func (c *client) Delete(ctx context.Context, img backends.Image) error {
 	if err != nil {
 		return err
 	}
-	if p, _ := parse(all[0].Name); !p.isRef(img.Ref) {
+	if p, _ := names.Parse(all[0].Name); !p.Is(img.Ref) {
 		return backends.NotFound("no such image")
 	}
 	if img.Ref.Version != "" {

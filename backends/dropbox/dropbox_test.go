@@ -73,7 +73,7 @@ func TestConformance(t *testing.T) {
 				srv.Accept(logins[1])
 				b := openWith(t, srv, hc, map[string]any{"root": root}, secret)
 				for _, img := range seed.Images {
-					srv.Put(b.(*client).path(img.Ref, extension(img.Format)), img.Content, img.Modified)
+					srv.Put(b.(*client).path(img.Ref, img.Format), img.Content, img.Modified)
 				}
 				return b
 			}

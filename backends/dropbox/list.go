@@ -35,8 +35,8 @@ type folder struct {
 func (f *folder) refs() map[backends.Ref][]*files.FileMetadata {
 	all := map[backends.Ref][]*files.FileMetadata{}
 	for _, file := range f.files {
-		if p, ok := parse(file.Name); ok {
-			ref := backends.Ref{Collection: f.collection, Name: p.name, Tag: p.tag}
+		if p, ok := names.Parse(file.Name); ok {
+			ref := backends.Ref{Collection: f.collection, Name: p.Name, Tag: p.Tag}
 			all[ref] = append(all[ref], file)
 		}
 	}
@@ -131,7 +131,7 @@ func (f *folder) add(entry files.IsMetadata) error {
 		if err := checkFile(e); err != nil {
 			return err
 		}
-		if _, ok := parse(e.Name); ok && e.IsDownloadable {
+		if _, ok := names.Parse(e.Name); ok && e.IsDownloadable {
 			f.files = append(f.files, e)
 		}
 	case *files.FolderMetadata:
@@ -153,7 +153,7 @@ func (c *client) List(ctx context.Context, collection string) iter.Seq2[backends
 		}
 		seen := map[string]bool{}
 		for _, name := range f.folders {
-			child := decodeFolder(name)
+			child := names.Folder(name)
 			if collection != "" {
 				child = collection + "/" + child
 			}
@@ -164,7 +164,7 @@ func (c *client) List(ctx context.Context, collection string) iter.Seq2[backends
 			c.folders.set(f.path+"/"+name, name)
 		}
 		for _, same := range f.refs() {
-			p, _ := parse(same[0].Name)
+			p, _ := names.Parse(same[0].Name)
 			if !yield(backends.Entry{Image: makeImage(collection, p, same[0])}, nil) {
 				return
 			}
@@ -243,7 +243,7 @@ func (c *client) spell(ctx context.Context, path string) (string, error) {
 			name = f.Name
 			c.folders.set(at, name)
 		}
-		collection = append(collection, decodeFolder(name))
+		collection = append(collection, names.Folder(name))
 	}
 	return strings.Join(collection, "/"), nil
 }

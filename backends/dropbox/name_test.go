@@ -20,34 +20,6 @@ import (
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
 )
 
-func TestParse(t *testing.T) {
-	t.Parallel()
-	for name, want := range map[string]parsed{
-		"hello:2.0.sif":            {name: "hello", tag: "2.0", format: "sif"},
-		"hello:2.0@abc.sif":        {name: "hello", tag: "2.0", version: "abc", format: "sif"},
-		"hello:2.0@sha256:abc.sif": {name: "hello", tag: "2.0", version: "sha256:abc", format: "sif"},
-		"hello:2.0.simg":           {name: "hello", tag: "2.0", format: "simg"},
-		"hello:2.0.img":            {name: "hello", tag: "2.0"},
-		"hello-world-2.0.simg":     {name: "hello-world-2.0", tag: "latest", format: "simg", flat: true},
-		"hello-2.0@0f.sif":         {name: "hello-2.0", tag: "latest", version: "0f", format: "sif", flat: true},
-		"samtools.sif":             {name: "samtools", tag: "latest", format: "sif", flat: true},
-		"a%3Ab:c%2Fd.sif":          {name: "a:b", tag: "c/d", format: "sif"},
-		"100%:1.sif":               {name: "100%", tag: "1", format: "sif"},
-		"a%2fb:1.sif":              {name: "a%2fb", tag: "1", format: "sif"}, // not how we escape
-		"hello:.sif":               {name: "hello:", tag: "latest", format: "sif", flat: true},
-	} {
-		got, ok := parse(name)
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(parsed{})); !ok || diff != "" {
-			t.Errorf("parse(%q) = %v, (-want +got):\n%s", name, ok, diff)
-		}
-	}
-	for _, name := range []string{"", ".sif", ".hidden.sif", "readme.txt", "hello:2.0", "hello:2.0.sif.part", "@1.sif"} {
-		if p, ok := parse(name); ok {
-			t.Errorf("parse(%q) = %+v, want nothing", name, p)
-		}
-	}
-}
-
 // Whatever the parts of a name are: Dropbox takes the path, and it tells the
 // name again.
 func FuzzPath(f *testing.F) {
@@ -63,15 +35,15 @@ func FuzzPath(f *testing.F) {
 		if ref.Check() != nil || tag == "" || c.CheckName(ref) != nil {
 			return
 		}
-		path := c.path(ref, ".sif")
+		path := c.path(ref, backends.FormatSIF)
 		for part := range strings.SplitSeq(path[1:], "/") {
 			if why := dropboxtest.CheckComponent(part); why != "" {
 				t.Errorf("%+v: Dropbox would refuse %q: %s", ref, part, why)
 			}
 		}
-		p, ok := parse(path[strings.LastIndexByte(path, '/')+1:])
-		got := backends.Ref{Collection: c.collectionOf(parent(path)), Name: p.name, Tag: p.tag}
-		if !ok || p.flat || p.version != "" || got != ref {
+		p, ok := names.Parse(path[strings.LastIndexByte(path, '/')+1:])
+		got := backends.Ref{Collection: c.collectionOf(parent(path)), Name: p.Name, Tag: p.Tag}
+		if !ok || p.Flat || p.Version != "" || got != ref {
 			t.Errorf("%+v became %q, which tells %+v, %+v", ref, path, got, p)
 		}
 	})

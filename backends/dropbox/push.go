@@ -30,7 +30,7 @@ func (c *client) Push(ctx context.Context, ref backends.Ref, src backends.Source
 	if src.Size > maxSize {
 		return backends.Image{}, fmt.Errorf("%w: %d bytes (Dropbox takes at most %d)", fs.ErrInvalid, src.Size, int64(maxSize))
 	}
-	p := &push{client: c, ref: ref, path: c.path(ref, extension(src.Format)), src: src}
+	p := &push{client: c, ref: ref, path: c.path(ref, src.Format), src: src}
 	p.memo = uploads.Recall[pushState](&c.unsaved, p.path, src, c.log)
 	old, err := p.old(ctx)
 	if err != nil {
@@ -75,7 +75,7 @@ type push struct {
 
 // old returns the files that the name is now, the one that it means first.
 func (p *push) old(ctx context.Context) ([]*files.FileMetadata, error) {
-	if extension(p.src.Format) == ".sif" {
+	if backends.Ext(p.src.Format) == ".sif" {
 		f, err := p.metadata(ctx, p.path)
 		if err == nil {
 			return []*files.FileMetadata{f}, nil // nothing goes before that
@@ -116,7 +116,7 @@ func (p *push) same(f *files.FileMetadata) bool {
 // isTarget reports whether f is at the path that is pushed to, where Dropbox
 // makes no difference between cases.
 func (p *push) isTarget(f *files.FileMetadata) bool {
-	return strings.ToLower(f.Name) == strings.ToLower(base(p.ref, extension(p.src.Format))) //nolint:staticcheck // EqualFold folds more than Dropbox
+	return strings.ToLower(f.Name) == strings.ToLower(names.Base(p.ref, p.src.Format)) //nolint:staticcheck // EqualFold folds more than Dropbox
 }
 
 // allowed decides whether the name may be replaced. Dropbox finds a name in any
@@ -130,8 +130,8 @@ func (p *push) allowed(ctx context.Context, old []*files.FileMetadata) error {
 	now := backends.Image{Ref: p.ref}
 	if len(old) > 0 {
 		now.Version = old[0].Rev
-		if parsed, ok := parse(old[0].Name); ok && p.isTarget(old[0]) {
-			stored.Name, stored.Tag = parsed.name, parsed.tag
+		if parsed, ok := names.Parse(old[0].Name); ok && p.isTarget(old[0]) {
+			stored.Name, stored.Tag = parsed.Name, parsed.Tag
 		}
 	}
 	if err := backends.SameName(p.ref, stored); err != nil {
@@ -264,8 +264,8 @@ func (p *push) done(ctx context.Context, f *files.FileMetadata, old []*files.Fil
 		return backends.Image{}, errors.Join(err, p.undo(ctx, f, old))
 	}
 	for _, other := range old {
-		name, _ := parse(other.Name)
-		if !name.isRef(p.ref) || name.version != "" || other.Name == f.Name {
+		name, _ := names.Parse(other.Name)
+		if !name.Is(p.ref) || name.Version != "" || other.Name == f.Name {
 			continue // a name of its own, a kept version, or what was replaced
 		}
 		if err := p.remove(ctx, other); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -19,6 +19,7 @@ import (
 	"github.com/dropbox/dropbox-sdk-go-unofficial/v6/dropbox/files"
 
 	"github.com/sregfs/sregfs/backends"
+	paths "github.com/sregfs/sregfs/backends/internal/files"
 )
 
 // revision is what a rev looks like (files.stone, Rev).
@@ -32,7 +33,7 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 		return c.statVersion(ctx, ref)
 	}
 	// What Push writes goes first, so that most names cost one request.
-	f, err := c.metadata(ctx, c.path(ref, ".sif"))
+	f, err := c.metadata(ctx, c.path(ref, backends.FormatSIF))
 	if err == nil {
 		return c.image(ctx, f)
 	}
@@ -44,7 +45,7 @@ func (c *client) Stat(ctx context.Context, ref backends.Ref) (backends.Image, er
 		return backends.Image{}, err
 	}
 	img, err := c.image(ctx, found[0])
-	if p, _ := parse(found[0].Name); err == nil && p.isOldRef(ref) {
+	if p, _ := names.Parse(found[0].Name); err == nil && p.IsOld(ref) {
 		img.Ref.Name, img.Ref.Tag = ref.Name, ref.Tag // that name, as it was once written
 	}
 	return img, err
@@ -68,8 +69,8 @@ func (c *client) statVersion(ctx context.Context, ref backends.Ref) (backends.Im
 		return backends.Image{}, err
 	}
 	for _, f := range found {
-		p, _ := parse(f.Name)
-		if p.version == ref.Version || f.Rev == ref.Version || p.version != "" && strings.HasSuffix(ref.Version, ":"+p.version) {
+		p, _ := names.Parse(f.Name)
+		if p.Version == ref.Version || f.Rev == ref.Version || p.Version != "" && strings.HasSuffix(ref.Version, ":"+p.Version) {
 			return c.image(ctx, f)
 		}
 	}
@@ -114,7 +115,7 @@ func (c *client) find(ctx context.Context, ref backends.Ref) ([]*files.FileMetad
 	found := f.refs()[backends.Ref{Collection: ref.Collection, Name: ref.Name, Tag: ref.Tag}]
 	if len(found) == 0 {
 		for _, old := range f.files {
-			if p, _ := parse(old.Name); p.isOldRef(ref) {
+			if p, _ := names.Parse(old.Name); p.IsOld(ref) {
 				found = append(found, old)
 			}
 		}
@@ -135,15 +136,15 @@ func sortFiles(all []*files.FileMetadata) {
 
 // rank orders the spellings of one name.
 func rank(f *files.FileMetadata) int {
-	p, _ := parse(f.Name)
-	ref := backends.Ref{Name: p.name, Tag: p.tag}
+	p, _ := names.Parse(f.Name)
+	ref := backends.Ref{Name: p.Name, Tag: p.Tag}
 	switch f.Name {
-	case base(ref, ".sif"):
+	case names.Base(ref, backends.FormatSIF):
 		return 0
-	case base(ref, ".simg"):
+	case names.Base(ref, backends.FormatSIMG):
 		return 1
 	}
-	if p.version == "" {
+	if p.Version == "" {
 		return 2
 	}
 	return 3
@@ -151,7 +152,7 @@ func rank(f *files.FileMetadata) int {
 
 // image returns what f is.
 func (c *client) image(ctx context.Context, f *files.FileMetadata) (backends.Image, error) {
-	p, ok := parse(f.Name)
+	p, ok := names.Parse(f.Name)
 	if !ok {
 		return backends.Image{}, backends.NotFound("not an image")
 	}
@@ -162,14 +163,14 @@ func (c *client) image(ctx context.Context, f *files.FileMetadata) (backends.Ima
 	return makeImage(collection, p, f), nil
 }
 
-func makeImage(collection string, p parsed, f *files.FileMetadata) backends.Image {
+func makeImage(collection string, p paths.Parsed, f *files.FileMetadata) backends.Image {
 	return backends.Image{
-		Ref:      backends.Ref{Collection: collection, Name: p.name, Tag: p.tag},
+		Ref:      backends.Ref{Collection: collection, Name: p.Name, Tag: p.Tag},
 		Size:     int64(f.Size),
 		Version:  f.Rev,
 		Modified: time.Time(f.ClientModified), // of the file that was copied
 		URL:      f.PreviewUrl,
-		Format:   p.format,
+		Format:   p.Format,
 	}
 }
 

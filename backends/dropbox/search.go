@@ -68,7 +68,7 @@ func (c *client) match(ctx context.Context, match *files.SearchMatchV2, words []
 	if !ok || !f.IsDownloadable {
 		return backends.Image{}, false, nil
 	}
-	p, ok := parse(f.Name)
+	p, ok := names.Parse(f.Name)
 	if !ok {
 		return backends.Image{}, false, nil
 	}

@@ -129,7 +129,7 @@ func (c *client) changes(ctx context.Context, cursor string) ([]backends.Change,
 func (c *client) change(entry files.IsMetadata, add func(backends.Change)) {
 	switch e := entry.(type) {
 	case *files.FileMetadata:
-		if _, ok := parse(e.Name); ok {
+		if _, ok := names.Parse(e.Name); ok {
 			add(backends.Change{Collection: c.known(parent(e.PathDisplay))})
 		}
 	case *files.FolderMetadata:
@@ -137,7 +137,7 @@ func (c *client) change(entry files.IsMetadata, add func(backends.Change)) {
 		add(backends.Change{Collection: c.known(e.PathDisplay)})
 	case *files.DeletedMetadata:
 		add(backends.Change{Collection: c.known(parent(e.PathDisplay))})
-		if _, ok := parse(e.Name); !ok {
+		if _, ok := names.Parse(e.Name); !ok {
 			add(backends.Change{Collection: c.known(e.PathDisplay), Below: true})
 		}
 	}

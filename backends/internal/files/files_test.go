@@ -231,6 +231,36 @@ func TestReader_names(t *testing.T) {
 	}
 }
 
+func TestParse(t *testing.T) {
+	t.Parallel()
+	var l Layout
+	for name, want := range map[string]Parsed{
+		"hello:2.0.sif":            {Name: "hello", Tag: "2.0", Format: "sif"},
+		"hello:2.0@abc.sif":        {Name: "hello", Tag: "2.0", Version: "abc", Format: "sif"},
+		"hello:2.0@sha256:abc.sif": {Name: "hello", Tag: "2.0", Version: "sha256:abc", Format: "sif"},
+		"hello:2.0.simg":           {Name: "hello", Tag: "2.0", Format: "simg"},
+		"hello:2.0.img":            {Name: "hello", Tag: "2.0", Format: "img"},
+		"hello-world-2.0.simg":     {Name: "hello-world-2.0", Tag: "latest", Format: "simg", Flat: true},
+		"hello-2.0@0f.sif":         {Name: "hello-2.0", Tag: "latest", Version: "0f", Format: "sif", Flat: true},
+		"samtools.sif":             {Name: "samtools", Tag: "latest", Format: "sif", Flat: true},
+		"a%3Ab:c%2Fd.sif":          {Name: "a:b", Tag: "c/d", Format: "sif"},
+		"100%:1.sif":               {Name: "100%", Tag: "1", Format: "sif"},
+		"a%2fb:1.sif":              {Name: "a%2fb", Tag: "1", Format: "sif"}, // not how we escape
+		"hello+1.oci.tar":          {Name: "hello", Tag: "1", Format: "oci.tar"},
+		"hello:.sif":               {Name: "hello:", Tag: "latest", Format: "sif", Flat: true},
+	} {
+		got, ok := l.Parse(name)
+		if diff := cmp.Diff(want, got); !ok || diff != "" {
+			t.Errorf("Parse(%q) = %v, (-want +got):\n%s", name, ok, diff)
+		}
+	}
+	for _, name := range []string{"", ".sif", ".hidden.sif", "readme.txt", "hello:2.0", "hello:2.0.sif.part", "@1.sif"} {
+		if p, ok := l.Parse(name); ok {
+			t.Errorf("Parse(%q) = %+v, want nothing", name, p)
+		}
+	}
+}
+
 // Whatever the parts of a name are: its path tells the name again.
 func FuzzPath(f *testing.F) {
 	for _, parts := range [][3]string{{"vsoch", "hello", "2.0"}, {"a/b", "c:d", "e@f"}, {"100%", "%41", "+"}, {"", ".a", "a.sif"}} {

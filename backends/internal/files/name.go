@@ -32,39 +32,39 @@ import (
 // Hidden begins the names of files that are no images yet, or no more: uploads under way.
 const Hidden = ".sregfs-"
 
-// A parsed name is what the last part of a path tells.
-type parsed struct {
-	name, tag string
-	version   string // "" if there is none
-	format    string
-	flat      bool // there was no colon: the tag is only assumed
+// A Parsed name is what the last part of a path tells.
+type Parsed struct {
+	Name, Tag string
+	Version   string // as written; "" if there is none
+	Format    string
+	Flat      bool // there was no colon: the tag is only assumed
 }
 
-// parse reads a file's name; ok is false if it is not an image's.
-func (l Layout) parse(base string) (p parsed, ok bool) {
+// Parse reads a file's name; ok is false if it is not an image's.
+func (l Layout) Parse(base string) (p Parsed, ok bool) {
 	stem, format := backends.CutExt(base)
 	if format == "" || stem == "" || stem[0] == '.' {
 		return p, false
 	}
 	stem, version, _ := strings.Cut(stem, "@")
-	p.version, p.format = l.decode(version, backends.EscapeVersion), format
+	p.Version, p.Format = l.decode(version, backends.EscapeVersion), format
 	name, tag, tagged := strings.Cut(stem, ":")
 	if !tagged && format == backends.FormatArchive {
 		name, tag, tagged = strings.Cut(stem, "+")
 	}
 	if !tagged || name == "" || tag == "" {
-		p.name, p.tag, p.flat = l.decode(stem, l.escape), backends.DefaultTag, true
+		p.Name, p.Tag, p.Flat = l.decode(stem, l.escape), backends.DefaultTag, true
 		return p, stem != ""
 	}
-	p.name, p.tag = l.decode(name, l.escape), l.decode(tag, l.escape)
+	p.Name, p.Tag = l.decode(name, l.escape), l.decode(tag, l.escape)
 	return p, true
 }
 
-// isOld reports whether p is what sregistry once wrote for ref.
-func (p parsed) isOld(ref backends.Ref) bool { return p.flat && p.name == ref.Name+"-"+ref.Tag }
+// IsOld reports whether p is what sregistry once wrote for ref.
+func (p Parsed) IsOld(ref backends.Ref) bool { return p.Flat && p.Name == ref.Name+"-"+ref.Tag }
 
-// is reports whether p, in ref's collection, is ref.
-func (p parsed) is(ref backends.Ref) bool { return p.name == ref.Name && p.tag == ref.Tag }
+// Is reports whether p, in ref's collection, is ref.
+func (p Parsed) Is(ref backends.Ref) bool { return p.Name == ref.Name && p.Tag == ref.Tag }
 
 func (l Layout) escape(part string) string {
 	s := backends.EscapePart(part)
@@ -83,38 +83,39 @@ func (l Layout) decode(part string, escape func(string) string) string {
 	return plain
 }
 
-// decodeFolder is decode for a part of a collection, in which an escaped slash would make two
+// Folder decodes a part of a collection, in which an escaped slash would make two
 // parts of one.
-func (l Layout) decodeFolder(part string) string {
+func (l Layout) Folder(part string) string {
 	if plain := l.decode(part, l.escape); !strings.Contains(plain, "/") {
 		return plain
 	}
 	return part
 }
 
-// collection returns the collection that a folder is.
-func (l Layout) collection(folder string) string {
+// Collection returns the collection that a folder is.
+func (l Layout) Collection(folder string) string {
 	if folder == "" {
 		return ""
 	}
 	parts := strings.Split(folder, "/")
 	for i, part := range parts {
-		parts[i] = l.decodeFolder(part)
+		parts[i] = l.Folder(part)
 	}
 	return strings.Join(parts, "/")
 }
 
 const maxSpellings = 8 // of one collection, that are looked for
 
-// folders returns the folders that a collection can be, the one that a push writes to first.
-func (l Layout) folders(collection string) []string {
+// Folders returns the folders that a collection can be, the one that a push writes to first.
+func (l Layout) Folders(collection string) []string {
 	all := []string{""}
 	if collection == "" {
 		return all
 	}
 	for part := range strings.SplitSeq(collection, "/") {
 		spelled := []string{l.escape(part)}
-		if part != spelled[0] && part[0] != '.' && !strings.ContainsRune(part, 0) && l.decodeFolder(part) == part {
+		takes := l.Escape == nil || l.Escape(part) == part // the service, as it is
+		if part != spelled[0] && takes && part[0] != '.' && !strings.ContainsRune(part, 0) && l.Folder(part) == part {
 			spelled = append(spelled, part)
 		}
 		var longer []string
@@ -142,21 +143,21 @@ func Split(path string) (folder, base string) {
 	return path[:max(i, 0)], path[i+1:]
 }
 
-// base is the name of the file that a push makes of ref.
-func (l Layout) base(ref backends.Ref, format string) string {
+// Base is the name of the file that a push makes of ref.
+func (l Layout) Base(ref backends.Ref, format string) string {
 	return l.escape(ref.Name) + ":" + l.escape(ref.Tag) + backends.Ext(format)
 }
 
 // Path returns the path that a push of ref writes to.
 func (l Layout) Path(ref backends.Ref, format string) string {
-	return Join(l.folders(ref.Collection)[0], l.base(ref, format))
+	return Join(l.Folders(ref.Collection)[0], l.Base(ref, format))
 }
 
 // Ref returns the image that a path is; ok is false if it is none.
 func (l Layout) Ref(path string) (ref backends.Ref, ok bool) {
 	folder, base := Split(path)
-	p, ok := l.parse(base)
-	return backends.Ref{Collection: l.collection(folder), Name: p.name, Tag: p.tag, Version: p.version}, ok
+	p, ok := l.Parse(base)
+	return backends.Ref{Collection: l.Collection(folder), Name: p.Name, Tag: p.Tag, Version: p.Version}, ok
 }
 
 // begins is what all names of files of that name begin with.

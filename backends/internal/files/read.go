@@ -88,8 +88,8 @@ func (r *Reader) versioned(ctx context.Context, ref backends.Ref) (File, error) 
 		return File{}, err
 	}
 	for _, f := range all {
-		p, _ := r.parse(base(f))
-		named := p.version != "" && (p.version == ref.Version || strings.HasSuffix(ref.Version, ":"+p.version))
+		p, _ := r.Parse(base(f))
+		named := p.Version != "" && (p.Version == ref.Version || strings.HasSuffix(ref.Version, ":"+p.Version))
 		if !named && f.Version != ref.Version && strings.HasPrefix(ref.Version, "sha256:") && f.Digest == "" {
 			told, err := r.whole(ctx, f)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -117,12 +117,12 @@ var errNoCollection = backends.NotFound("no such collection")
 func (r *Reader) find(ctx context.Context, ref backends.Ref) ([]File, error) {
 	var found, old []File
 	err := r.each(ctx, ref.Collection, r.begins(ref.Name), func(f File) error {
-		p, ok := r.parse(base(f))
+		p, ok := r.Parse(base(f))
 		switch {
 		case f.Folder || !ok:
-		case p.is(ref):
+		case p.Is(ref):
 			found = append(found, f)
-		case p.isOld(ref):
+		case p.IsOld(ref):
 			old = append(old, f)
 		}
 		return nil
@@ -145,7 +145,7 @@ func (r *Reader) find(ctx context.Context, ref backends.Ref) ([]File, error) {
 // Errors: fs.ErrNotExist if none is; those of fn.
 func (r *Reader) each(ctx context.Context, collection, prefix string, fn func(File) error) error {
 	exists, n := false, 0
-	for _, folder := range r.folders(collection) {
+	for _, folder := range r.Folders(collection) {
 		for f, err := range r.store.List(ctx, folder, prefix) {
 			if errors.Is(err, fs.ErrNotExist) {
 				break
@@ -178,12 +178,12 @@ func (r *Reader) sort(all []File) {
 // rank orders the spellings of one name: by format, what a push would write first; those
 // with a version last.
 func (r *Reader) rank(f File) int {
-	p, _ := r.parse(base(f))
-	if p.version != "" {
+	p, _ := r.Parse(base(f))
+	if p.Version != "" {
 		return 2 * len(backends.Formats())
 	}
-	rank := 2 * slices.Index(backends.Formats(), p.format)
-	if base(f) != r.base(backends.Ref{Name: p.name, Tag: p.tag}, p.format) {
+	rank := 2 * slices.Index(backends.Formats(), p.Format)
+	if base(f) != r.Base(backends.Ref{Name: p.Name, Tag: p.Tag}, p.Format) {
 		rank++
 	}
 	return rank
@@ -195,7 +195,7 @@ func (r *Reader) image(ctx context.Context, ref backends.Ref, f File) (backends.
 	if !ok {
 		return backends.Image{}, backends.NotFound("not an image")
 	}
-	if p, _ := r.parse(base(f)); p.isOld(ref) && got.Collection == ref.Collection {
+	if p, _ := r.Parse(base(f)); p.IsOld(ref) && got.Collection == ref.Collection {
 		got.Name, got.Tag = ref.Name, ref.Tag // that name, as it was once written
 	}
 	got.Version = ""
@@ -209,8 +209,8 @@ func (r *Reader) image(ctx context.Context, ref backends.Ref, f File) (backends.
 // entry is an image of a listing.
 func (r *Reader) entry(ref backends.Ref, f File) backends.Image {
 	format := f.Format
-	if p, _ := r.parse(base(f)); format == "" {
-		format = p.format
+	if p, _ := r.Parse(base(f)); format == "" {
+		format = p.Format
 	}
 	return backends.Image{Ref: ref, Size: f.Size, Version: f.Version, Digest: f.Digest, Modified: f.Modified, URL: f.URL, Format: format}
 }
@@ -274,12 +274,12 @@ func (r *Reader) List(ctx context.Context, collection string) iter.Seq2[backends
 		images := map[backends.Ref][]File{}
 		err := r.each(ctx, collection, "", func(f File) error {
 			name := base(f)
-			switch p, ok := r.parse(name); {
+			switch p, ok := r.Parse(name); {
 			case name == "" || name[0] == '.':
 			case f.Folder:
-				folders = append(folders, Join(collection, r.decodeFolder(name)))
+				folders = append(folders, Join(collection, r.Folder(name)))
 			case ok:
-				ref := backends.Ref{Collection: collection, Name: p.name, Tag: p.tag}
+				ref := backends.Ref{Collection: collection, Name: p.Name, Tag: p.Tag}
 				images[ref] = append(images[ref], f)
 			}
 			return nil

@@ -87,7 +87,7 @@ func (p *Pusher) allowed(ref backends.Ref, src backends.Source, old []File) erro
 		return src.CreateAllowed()
 	}
 	now := ref
-	if q, _ := p.read.parse(base(old[0])); !q.isOld(ref) {
+	if q, _ := p.read.Parse(base(old[0])); !q.IsOld(ref) {
 		now, _ = p.read.Ref(old[0].Path) // another name where the service does not tell cases apart
 	}
 	return src.ReplaceAllowed(ref, backends.Image{Ref: now, Version: old[0].Version})
@@ -98,11 +98,11 @@ func (p *Pusher) target(ref backends.Ref, format, replaces string, old []File) (
 	path = p.read.Path(ref, format)
 	for _, f := range old {
 		folder, name := Split(f.Path)
-		q, _ := p.read.parse(name)
-		if q.is(ref) && q.version == "" && q.format == strings.TrimPrefix(backends.Ext(format), ".") {
+		q, _ := p.read.Parse(name)
+		if q.Is(ref) && q.Version == "" && q.Format == strings.TrimPrefix(backends.Ext(format), ".") {
 			return f.Path, f.Version
 		}
-		path = Join(folder, p.read.base(ref, format)) // beside what it is now
+		path = Join(folder, p.read.Base(ref, format)) // beside what it is now
 	}
 	if replaces == backends.ReplaceAny {
 		return path, replaces
@@ -113,8 +113,8 @@ func (p *Pusher) target(ref backends.Ref, format, replaces string, old []File) (
 // removeOthers removes what else the name was: not a name of its own, nor a kept version.
 func (p *Pusher) removeOthers(ctx context.Context, ref backends.Ref, f File, old []File) error {
 	for _, other := range old {
-		q, _ := p.read.parse(base(other))
-		if !q.is(ref) || q.version != "" || other.Path == f.Path {
+		q, _ := p.read.Parse(base(other))
+		if !q.Is(ref) || q.Version != "" || other.Path == f.Path {
 			continue
 		}
 		if err := p.writer.Remove(ctx, other); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -163,7 +163,7 @@ func (p *Pusher) Delete(ctx context.Context, img backends.Image) error {
 	if all[0], err = p.read.whole(ctx, all[0]); err != nil { // not every listing tells versions
 		return err
 	}
-	if q, _ := p.read.parse(base(all[0])); !q.is(ref) {
+	if q, _ := p.read.Parse(base(all[0])); !q.Is(ref) {
 		return backends.NotFound("no such image")
 	}
 	if img.Ref.Version != "" {
