@@ -57,7 +57,7 @@ func TestCopy(t *testing.T) {
 	if _, err := copyTo("other://c/b:2", verbs.CopyOptions{}); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("over another image: %v", err)
 	}
-	if _, err := copyTo("other://c/b:2", verbs.CopyOptions{Force: true}); err != nil || !bytes.Equal(other.holds("c/b:2"), content) {
+	if _, err := copyTo("other://c/b:2", verbs.CopyOptions{PushOptions: verbs.PushOptions{Force: true}}); err != nil || !bytes.Equal(other.holds("c/b:2"), content) {
 		t.Errorf("over another image, by force: %v", err)
 	}
 	// What is in the cache.

@@ -217,7 +217,7 @@ func TestAdd(t *testing.T) {
 	if _, err := os.Stat(moved); err != nil {
 		t.Errorf("a refused move took the file away: %v", err)
 	}
-	rec, err := b.Add(ctx, moved, "local://c/x:1", verbs.AddOptions{Move: true, Force: true}, nil)
+	rec, err := b.Add(ctx, moved, "local://c/x:1", verbs.AddOptions{Move: true, PushOptions: verbs.PushOptions{Force: true}}, nil)
 	if err != nil || rec.Digest != digest(two) {
 		t.Errorf("Add with force = %+v, %v", rec, err)
 	}
@@ -228,7 +228,7 @@ func TestAdd(t *testing.T) {
 		t.Errorf("the stored file: %v", err)
 	}
 	// Moving an image to where it is must not delete it.
-	if _, err := b.Add(ctx, rec.Path, "local://c/x:1", verbs.AddOptions{Move: true, Force: true}, nil); err != nil {
+	if _, err := b.Add(ctx, rec.Path, "local://c/x:1", verbs.AddOptions{Move: true, PushOptions: verbs.PushOptions{Force: true}}, nil); err != nil {
 		t.Errorf("moved onto itself: %v", err)
 	}
 	if _, err := os.Stat(rec.Path); err != nil {

@@ -340,7 +340,7 @@ func (c *Client) VerifyCached(ctx context.Context, key cache.Key, p catalog.Prog
 
 // Push is verbs.Verbs.Push.
 func (c *Client) Push(ctx context.Context, path, uri string, o verbs.PushOptions, p catalog.Progress) (verbs.Record, error) {
-	return one(call[verbs.Record](ctx, c, "push", fileRequest{Path: path, URI: uri, AddOptions: verbs.AddOptions{Force: o.Force}}, p))
+	return one(call[verbs.Record](ctx, c, "push", fileRequest{Path: path, URI: uri, AddOptions: verbs.AddOptions{PushOptions: o}}, p))
 }
 
 // Add is verbs.Verbs.Add.

@@ -180,7 +180,7 @@ func byteVerbs(v *verbs.Verbs, opts Options) map[string]verb {
 			if err := checkPath(r.Path, false); err != nil {
 				return err
 			}
-			return sendOne[verbs.Record](out)(v.Push(ctx, r.Path, r.URI, verbs.PushOptions{Force: r.Force}, out.progress))
+			return sendOne[verbs.Record](out)(v.Push(ctx, r.Path, r.URI, r.PushOptions, out.progress))
 		})),
 		"add": opts.changing(verbOf(func(ctx context.Context, r fileRequest, out *frameWriter) error {
 			if err := checkPath(r.Path, false); err != nil {

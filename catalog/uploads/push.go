@@ -49,21 +49,9 @@ func nameOf(remote string, ref backends.Ref) string { return string(index.ImageK
 // refused, and one after it: the registry must have stored what was sent. If the first
 // check fails, the error is doubtful, never a refusal.
 func (u *Uploads) push(ctx context.Context, r catalog.Remote, ref backends.Ref, src backends.Source) (backends.Image, error) {
-	current, err := u.cat.Ask(ctx, r, func(ctx context.Context) (backends.Image, error) { return r.Client.StatSource(ctx, ref, src) })
-	switch {
-	case err == nil && current.Digest == src.Digest && backends.SameName(ref, current.Ref) == nil:
-		return current, nil
-	case err == nil:
-		err = src.ReplaceAllowed(ref, current)
-	case errors.Is(err, fs.ErrNotExist):
-		err = src.CreateAllowed()
-	case !errors.Is(err, fs.ErrPermission): // a login that may write need not be allowed to read
-		return backends.Image{}, &doubtful{err}
-	default:
-		err = nil
-	}
-	if err != nil && !perhapsSame(current, src) {
-		return backends.Image{}, pushError(r.Name, ref, err)
+	current, same, err := u.Check(ctx, r, ref, src)
+	if err != nil || same {
+		return current, err
 	}
 	img, err := r.Client.Push(ctx, ref, src)
 	u.cat.Note(r.Name, err)
@@ -74,6 +62,30 @@ func (u *Uploads) push(ctx context.Context, r catalog.Remote, ref backends.Ref, 
 		return withDigest(index.Clean(img), src), nil
 	}
 	return backends.Image{}, judged(err)
+}
+
+// Check tells what a push would meet, and changes nothing: the image that has the name now, if
+// the service tells it, and whether that is the one that is pushed.
+//
+// Errors: those of a push that is refused before anything is sent.
+func (u *Uploads) Check(ctx context.Context, r catalog.Remote, ref backends.Ref, src backends.Source) (current backends.Image, same bool, err error) {
+	current, err = u.cat.Ask(ctx, r, func(ctx context.Context) (backends.Image, error) { return r.Client.StatSource(ctx, ref, src) })
+	switch {
+	case err == nil && current.Digest == src.Digest && backends.SameName(ref, current.Ref) == nil:
+		return current, true, nil
+	case err == nil:
+		err = src.ReplaceAllowed(ref, current)
+	case errors.Is(err, fs.ErrNotExist):
+		err = src.CreateAllowed()
+	case errors.Is(err, fs.ErrPermission): // a login that may write need not be allowed to read
+		return backends.Image{}, false, nil
+	default:
+		return backends.Image{}, false, &doubtful{err}
+	}
+	if err != nil && !perhapsSame(current, src) {
+		return backends.Image{}, false, pushError(r.Name, ref, err)
+	}
+	return current, false, nil
 }
 
 // perhapsSame reports whether the image that has the name can be the one that is pushed.

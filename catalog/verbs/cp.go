@@ -25,7 +25,7 @@ import (
 
 // CopyOptions say what Copy may do.
 type CopyOptions struct {
-	Force bool `json:"force,omitempty"` // as in PushOptions
+	PushOptions
 	// All copies a container image for every architecture that its tag has.
 	All bool `json:"all,omitempty"`
 }
@@ -122,6 +122,9 @@ func (c *copying) run(ctx context.Context) (Record, bool, error) {
 		}
 	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission): // a login that may write need not be allowed to read
 		return none(err)
+	}
+	if c.DryRun {
+		return c.record(c.to.Name, backends.Image{Ref: c.ref, Size: c.img.Size, Digest: c.img.Digest, Format: c.img.Format}), false, nil
 	}
 	img, err := c.take(ctx)
 	if errors.Is(err, errors.ErrUnsupported) {

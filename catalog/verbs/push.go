@@ -18,7 +18,8 @@ import (
 
 // PushOptions say what Push may do.
 type PushOptions struct {
-	Force bool `json:"force,omitempty"` // replace what the tag means now, whatever the policy is
+	Force  bool `json:"force,omitempty"`   // replace what the tag means now, whatever the policy is
+	DryRun bool `json:"dry_run,omitempty"` // look at the file and the tag, and publish nothing
 }
 
 // Push publishes the file at path as uri. If the tag has the same bytes
@@ -34,7 +35,7 @@ func (v *transfers) Push(ctx context.Context, path, uri string, o PushOptions, p
 	if err != nil {
 		return Record{}, err
 	}
-	return v.pushFile(ctx, r, ref, source{path: path, force: o.Force, progress: p})
+	return v.pushFile(ctx, r, ref, source{path: path, force: o.Force, dry: o.DryRun, progress: p})
 }
 
 // A source is a file of the user's.
@@ -42,6 +43,7 @@ type source struct {
 	path     string
 	force    bool // it replaces what the tag means now
 	give     bool // it may be linked into the store
+	dry      bool // it is only looked at
 	progress catalog.Progress
 }
 
@@ -49,11 +51,17 @@ func (v *transfers) pushFile(ctx context.Context, r catalog.Remote, ref backends
 	fail := func(err error) (Record, error) {
 		return Record{}, &backends.Error{Op: "push", Remote: r.Name, Ref: ref, Err: err}
 	}
+	refused := func(err error) (Record, error) {
+		if errors.Is(err, fs.ErrExist) && !o.force {
+			return fail(errTaken)
+		}
+		return Record{}, err
+	}
 	if err := r.Takes(ref); err != nil {
 		return fail(err)
 	}
 	// The state, which keeps the result, is opened before anything is read.
-	if !r.Local() {
+	if !r.Local() && !o.dry {
 		if _, err := v.cat.State(); err != nil {
 			return Record{}, err
 		}
@@ -63,13 +71,17 @@ func (v *transfers) pushFile(ctx context.Context, r catalog.Remote, ref backends
 		return fail(err)
 	}
 	defer f.Close()
+	if o.dry {
+		_, _, err := v.uploads.Check(ctx, r, ref, src)
+		if err != nil {
+			return refused(err)
+		}
+		return v.record(r.Name, backends.Image{Ref: ref, Size: src.Size, Digest: src.Digest, Format: src.Format}), nil
+	}
 	defer v.pushes.watch(backends.URI{Remote: r.Name, Ref: ref}.String(), o.path, &src)()
 	img, err := v.uploads.Send(ctx, r, ref, src)
 	if err != nil {
-		if errors.Is(err, fs.ErrExist) && !o.force {
-			return fail(backends.Saying(fs.ErrExist, "the tag is taken by another image (--force replaces it)"))
-		}
-		return Record{}, err
+		return refused(err)
 	}
 	rec := v.record(r.Name, img)
 	rec.Path, err = v.pathOf(ctx, r, img)
@@ -133,8 +145,8 @@ func describeSource(ctx context.Context, f *os.File, o source) (backends.Source,
 
 // AddOptions say how Add takes a file.
 type AddOptions struct {
-	Move  bool `json:"move,omitempty"`  // remove the file afterwards
-	Force bool `json:"force,omitempty"` // as in PushOptions
+	Move bool `json:"move,omitempty"` // remove the file afterwards
+	PushOptions
 }
 
 // Add copies (by reflink where it can), or with o.Move moves, the file at path
@@ -151,8 +163,8 @@ func (v *transfers) Add(ctx context.Context, path, uri string, o AddOptions, p c
 	// removal below is a rename. Of a symbolic link only the link is removed.
 	info, err := os.Lstat(path)
 	give := o.Move && err == nil && info.Mode().IsRegular()
-	rec, err := v.pushFile(ctx, r, ref, source{path: path, force: o.Force, give: give, progress: p})
-	if err != nil || !o.Move || sameName(path, rec.Path) {
+	rec, err := v.pushFile(ctx, r, ref, source{path: path, force: o.Force, dry: o.DryRun, give: give, progress: p})
+	if err != nil || !o.Move || o.DryRun || sameName(path, rec.Path) {
 		return rec, err
 	}
 	if err := os.Remove(path); err != nil {

@@ -233,7 +233,7 @@ func (v *transfers) Tag(ctx context.Context, uri, tag string, force bool) (Recor
 	if err != nil {
 		if errors.Is(err, fs.ErrExist) && !force {
 			to.Collection, to.Name = img.Ref.Collection, img.Ref.Name
-			err = &backends.Error{Op: "tag", Remote: r.Name, Ref: to, Err: backends.Saying(fs.ErrExist, "the tag is taken by another image (--force replaces it)")}
+			err = &backends.Error{Op: "tag", Remote: r.Name, Ref: to, Err: errTaken}
 		}
 		return Record{}, err
 	}

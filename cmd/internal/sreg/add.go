@@ -3,6 +3,7 @@
 package sreg
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -46,6 +47,13 @@ func (a *app) publish(cmd *cobra.Command, args []string, name string,
 		return err
 	}
 	return a.with(cmd.Context(), func(c *control.Client) error {
+		if a.onlySays {
+			r, err := send(c, path, uri, nil)
+			if err != nil {
+				return err
+			}
+			return a.wouldBe(cmd.Context(), c, r)
+		}
 		progress, end := a.transfer(transfer{done: "pushed", what: uri, kept: "nothing was published as " + uri})
 		r, err := send(c, path, uri, progress)
 		end(cmd.Context(), err)
@@ -56,9 +64,33 @@ func (a *app) publish(cmd *cobra.Command, args []string, name string,
 	})
 }
 
+// wouldBe prints what --dry-run has of an image that would be written, and what is there now.
+func (a *app) wouldBe(ctx context.Context, c *control.Client, r verbs.Record) error {
+	says := r.URI + " would be new"
+	switch now, err := c.Removable(ctx, r.URI); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		says = "what " + r.URI + " is now cannot be told (" + err.Error() + ")"
+	case now.Digest != "" && now.Digest == r.Digest:
+		says = r.URI + " is that image already"
+	case now.Digest == "" || r.Digest == "":
+		says = r.URI + " is there, and would be replaced unless it is the same"
+	default:
+		says = r.URI + " would be replaced: it is " + short(now.Digest) + " now"
+	}
+	a.notice("nothing is done (--dry-run): " + says)
+	return a.printRecord(r)
+}
+
+// writingFlags adds the flags of all commands that write an image.
+func (a *app) writingFlags(cmd *cobra.Command, o *verbs.PushOptions) {
+	cmd.Flags().BoolVarP(&o.Force, "force", "f", false, "replace the tag if it is taken")
+	a.dryRunFlag(cmd)
+}
+
 func (a *app) addCmd() *cobra.Command {
 	var name string
-	var move, force bool
+	var o verbs.AddOptions
 	cmd := &cobra.Command{
 		Use:   "add FILE URI",
 		Short: "Add an image file to the local store",
@@ -67,24 +99,25 @@ filesystem can. With --move the file is moved. A URI of another remote pushes.`,
 		Example: "  sreg add hello.sif vsoch/hello:2.0",
 		Args:    needArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if move && cmd.Flags().Changed("copy") {
+			if o.Move && cmd.Flags().Changed("copy") {
 				return usagef("add: --copy or --move, not both")
 			}
 			return a.publish(cmd, args, name, func(c *control.Client, path, uri string, p catalog.Progress) (verbs.Record, error) {
-				return c.Add(cmd.Context(), path, uri, verbs.AddOptions{Move: move, Force: force}, p)
+				o.DryRun = a.onlySays
+				return c.Add(cmd.Context(), path, uri, o, p)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "the `URI`, as sregistry takes it")
-	cmd.Flags().BoolVar(&move, "move", false, "move the file instead of copying it")
+	cmd.Flags().BoolVar(&o.Move, "move", false, "move the file instead of copying it")
 	cmd.Flags().Bool("copy", true, "copy it, as sregistry takes it; --move does not")
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "replace the tag if it is taken")
+	a.writingFlags(cmd, &o.PushOptions)
 	return cmd
 }
 
 func (a *app) pushCmd() *cobra.Command {
 	var name, tag string
-	var force bool
+	var o verbs.PushOptions
 	cmd := &cobra.Command{
 		Use:     "push FILE URI",
 		Short:   "Publish an image file on a registry",
@@ -97,13 +130,14 @@ func (a *app) pushCmd() *cobra.Command {
 				if err != nil {
 					return verbs.Record{}, err
 				}
-				return c.Push(cmd.Context(), path, uri, verbs.PushOptions{Force: force}, p)
+				o.DryRun = a.onlySays
+				return c.Push(cmd.Context(), path, uri, o, p)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "the `URI`, as sregistry takes it")
 	cmd.Flags().StringVar(&tag, "tag", "", "the `tag`, whatever the URI says")
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "replace the tag if it is taken")
+	a.writingFlags(cmd, &o)
 	return cmd
 }
 

@@ -79,7 +79,7 @@ func (a *app) build(cmd *cobra.Command, recipe, name string, options []string, f
 		return fmt.Errorf("build %s: %w", recipe, err)
 	}
 	return a.publish(cmd, []string{image}, name, func(c *control.Client, path, uri string, p catalog.Progress) (verbs.Record, error) {
-		return c.Add(cmd.Context(), path, uri, verbs.AddOptions{Move: true, Force: force}, p)
+		return c.Add(cmd.Context(), path, uri, verbs.AddOptions{Move: true, PushOptions: verbs.PushOptions{Force: force}}, p)
 	})
 }
 

@@ -35,17 +35,25 @@ not sent again, where the service can take up an upload.`,
 		Args:              needArgs(2, 2),
 		ValidArgsFunction: a.completeImages,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			o.DryRun = a.onlySays
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				return a.copyImage(cmd.Context(), c, args[0], args[1], o)
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&o.Force, "force", "f", false, "replace the tag if it is taken")
+	a.writingFlags(cmd, &o.PushOptions)
 	cmd.Flags().BoolVar(&o.All, "all", false, "copy a container image for all its architectures")
 	return cmd
 }
 
 func (a *app) copyImage(ctx context.Context, c *control.Client, from, to string, o verbs.CopyOptions) error {
+	if o.DryRun {
+		done, err := c.Copy(ctx, from, to, o, nil)
+		if err != nil {
+			return err
+		}
+		return a.wouldBe(ctx, c, done.Image)
+	}
 	progress, end := a.transfer(transfer{done: "copied", what: to, kept: to + " is as it was; the same command goes on from where the service can"})
 	done, err := c.Copy(ctx, from, to, o, progress)
 	end(ctx, err)

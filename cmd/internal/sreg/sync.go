@@ -229,7 +229,7 @@ func (s *syncRun) copyOne(ctx context.Context, d verbs.Difference, p catalog.Pro
 	if ctx.Err() != nil {
 		return
 	}
-	got, err := s.client.Copy(ctx, d.From.URI, d.To.URI, verbs.CopyOptions{Force: true, All: s.all}, p)
+	got, err := s.client.Copy(ctx, d.From.URI, d.To.URI, verbs.CopyOptions{PushOptions: verbs.PushOptions{Force: true}, All: s.all}, p)
 	result := wasCopied
 	switch {
 	case ctx.Err() != nil:
