@@ -24,7 +24,8 @@ import (
 )
 
 func (a *app) doctorCmd() *cobra.Command {
-	return &cobra.Command{
+	var bundle string
+	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Look for what keeps sregfs from working here",
 		Long: `Look at the machine (FUSE, Apptainer, disks, quotas, updatedb), the configuration,
@@ -32,9 +33,15 @@ the logins and the registries, each of which is asked once, without a login. Not
 changed. Each line says ok, warn (it works, but not as well as it could) or fail, and
 what to do. The exit code is 1 if something fails.
 
+With --bundle FILE all that, the settings, the status and the end of the log go into a
+file for who looks for a fault, without secrets: a tar archive with gzip.
+
 With -o json: an array of {check, result, detail, remedy}.`,
 		Args: needArgs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if bundle != "" {
+				return a.bundle(cmd.Context(), bundle)
+			}
 			found := a.diagnose(cmd.Context())
 			if err := a.printFindings(found); err != nil {
 				return err
@@ -51,6 +58,8 @@ With -o json: an array of {check, result, detail, remedy}.`,
 			return cmd.Context().Err()
 		},
 	}
+	cmd.Flags().StringVar(&bundle, "bundle", "", "write what is found, and more, into a new `FILE`")
+	return cmd
 }
 
 func (a *app) printFindings(found []doctor.Finding) error {
