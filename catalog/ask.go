@@ -76,7 +76,7 @@ func (c *images) learn(ctx context.Context, s *index.Index, r Remote, ref backen
 			if errors.Is(err, backends.ErrNoVariant) { // the message lists the variants that there are
 				c.failed.add(string(index.RefKey(r.Name, ref)), err, c.Now().Add(c.opts.NegTTL))
 			} else {
-				c.negative.add(string(index.RefKey(r.Name, ref)), c.Now())
+				c.negative.add(string(index.RefKey(r.Name, ref)), absence{err, c.Now()})
 			}
 			c.forget(s, r.Name, ref)
 		}

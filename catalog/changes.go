@@ -116,7 +116,10 @@ func (c *changes) Deleted(r Remote, ref backends.Ref) error {
 	key := string(index.ImageKey(remote, ref))
 	c.writes.add(c.Now(), []byte(key))
 	c.asking.Forget(key)
-	c.negative.add(key, c.Now())
+	c.negative.add(key, absence{
+		err: &backends.Error{Op: "stat", Remote: remote, Ref: ref, Err: backends.NotFound("no such image")},
+		at:  c.Now(),
+	})
 	c.forget(s, remote, ref)
 	c.prune(s, remote, ref.Collection)
 	return nil

@@ -56,9 +56,11 @@ func (c *images) lookup(ctx context.Context, remote string, ref backends.Ref) (b
 		return known.Image, nil
 	case r.Client == nil:
 		return backends.Image{}, r.Unopened()
-	case c.knownMissing(r.Name, ref):
-		return backends.Image{}, missing(r.Name, ref)
-	case known.Is(index.Full):
+	}
+	if err := c.knownMissing(r.Name, ref); err != nil {
+		return backends.Image{}, err
+	}
+	if known.Is(index.Full) {
 		return c.askAgain(ctx, s, r, ref, known)
 	}
 	if known.Is(index.InListing) {
@@ -82,13 +84,13 @@ func (c *images) subject(remote string, ref backends.Ref) (Remote, backends.Ref,
 	return r, ref, nil
 }
 
-func missing(remote string, ref backends.Ref) error {
-	return &backends.Error{Op: "stat", Remote: remote, Ref: ref, Err: backends.NotFound("no such image")}
-}
-
-func (c *images) knownMissing(remote string, ref backends.Ref) bool {
-	at := c.negative.at(string(index.RefKey(remote, ref)))
-	return !at.IsZero() && c.fresh(at, c.opts.NegTTL)
+// knownMissing returns the answer of a moment ago that there is no such image.
+func (c *images) knownMissing(remote string, ref backends.Ref) error {
+	a := c.negative.get(string(index.RefKey(remote, ref)))
+	if a.err == nil || !c.fresh(a.at, c.opts.NegTTL) {
+		return nil
+	}
+	return a.err
 }
 
 // known returns what is stored of ref, and whether it is fresh.
@@ -167,8 +169,8 @@ func (c *images) Current(ctx context.Context, r Remote, ref backends.Ref) (backe
 	if err != nil {
 		return backends.Image{}, err
 	}
-	if c.knownMissing(r.Name, ref) {
-		return backends.Image{}, missing(r.Name, ref)
+	if err := c.knownMissing(r.Name, ref); err != nil {
+		return backends.Image{}, err
 	}
 	img, err := c.ask(ctx, s, r, ref)
 	if err != nil && Passing(err) && r.Policy.Async {

@@ -75,9 +75,14 @@ func TestLookup_absent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := newService()
 		b := newBench(t, svc)
+		said := map[string]bool{}
 		for range 3 {
 			_, err := b.lookup("c/x:1")
 			wantErr(t, "Lookup", err, fs.ErrNotExist)
+			said[err.Error()] = true
+		}
+		if len(said) != 1 {
+			t.Errorf("one answer, told in different words: %v", said)
 		}
 		if n := svc.count("stat"); n != 1 {
 			t.Errorf("%d questions, want 1", n)

@@ -17,24 +17,31 @@ import (
 
 const maxRemembered = 10_000
 
-// A negativeCache has the keys of names that a registry did not have, each with the time
-// of its answer. The zero value is ready.
+// A negativeCache has the keys of names that a registry did not have. The zero value is
+// ready.
 type negativeCache struct {
 	mu sync.Mutex
-	m  map[string]time.Time
+	m  map[string]absence
 }
 
-func (m *negativeCache) add(key string, at time.Time) {
+// An absence is the answer that there is no such image, so that who asks again is told the
+// same.
+type absence struct {
+	err error
+	at  time.Time
+}
+
+func (m *negativeCache) add(key string, a absence) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.m == nil || len(m.m) >= maxRemembered {
-		m.m = make(map[string]time.Time)
+		m.m = make(map[string]absence)
 	}
-	m.m[key] = at
+	m.m[key] = a
 }
 
-// at returns the time of key, zero if it is not there.
-func (m *negativeCache) at(key string) time.Time {
+// get returns what was answered about key, the zero value if it is not there.
+func (m *negativeCache) get(key string) absence {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.m[key]
@@ -50,7 +57,7 @@ func (m *negativeCache) drop(key string) {
 func (m *negativeCache) dropOlder(key []byte, t time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if at, ok := m.m[string(key)]; ok && at.Before(t) {
+	if a, ok := m.m[string(key)]; ok && a.at.Before(t) {
 		delete(m.m, string(key))
 	}
 }
