@@ -37,6 +37,7 @@ type login struct {
 	secret     backends.SecretFunc
 	files      []string
 	helper     string // a credential helper to ask where no file has a login
+	advice     string // how one gets a login
 	named      bool   // user was configured
 	configured bool   // files were: they are expected to be there
 	bearer     bool   // the secret is the token itself
@@ -59,7 +60,7 @@ type login struct {
 func newLogin(env backends.Env, cfg Config, p preset, host string) *login {
 	l := &login{
 		host: host, user: env.User, secret: env.Secret, files: cfg.Credentials, helper: p.helper, named: env.User != "",
-		bearer: cfg.Auth == authBearer, log: env.Logger(), helperEnv: env.Helpers, getenv: env.Getvar,
+		advice: advice(env.Remote, p), bearer: cfg.Auth == authBearer, log: env.Logger(), helperEnv: env.Helpers, getenv: env.Getvar,
 	}
 	if l.configured = l.files != nil; !l.configured {
 		l.files = defaultFiles(env)
@@ -78,6 +79,18 @@ func newLogin(env backends.Env, cfg Config, p preset, host string) *login {
 		}
 	}
 	return l
+}
+
+// advice says which command stores a login for a remote: a host that no configuration names has
+// those of other programs only.
+func advice(remote string, p preset) string {
+	switch {
+	case p.loginAdvice != "":
+		return ": " + p.loginAdvice
+	case strings.ContainsAny(remote, ".:"):
+		return ": run \"apptainer registry login docker://" + remote + "\""
+	}
+	return ": run \"sreg login " + remote + "\""
 }
 
 // newAuth returns the client that logs in where it is asked to. Each request gives
@@ -279,7 +292,7 @@ func (l *login) tried() string {
 	if l.file != "" {
 		return fmt.Sprintf("%s refused the login that is from %s", l.host, l.file)
 	}
-	text := fmt.Sprintf("%s wants a login that none of these files has: %s", l.host, strings.Join(l.files, ", "))
+	text := fmt.Sprintf("%s wants a login%s; none of these files has one: %s", l.host, l.advice, strings.Join(l.files, ", "))
 	for _, file := range l.files {
 		if why := l.troubles[file]; why != "" {
 			text += "; " + file + ": " + why
