@@ -16,6 +16,8 @@
 //	                           by the programs that follow
 //	internet-web HOST...       let the web server be found at these hosts there
 //	registry-refuse            let it answer 403 to everything but reading
+//	registry-deny              let it answer 401 to everything
+//	registry-heal              let it answer again
 //	registry-stop              let it answer 502 to everything
 //	registry-hold              let it stop in the middle of every download
 //	registry-held              wait until one has stopped
@@ -153,6 +155,8 @@ func (s *script) params(file string) testscript.Params {
 			"internet":        s.startInternet,
 			"internet-web":    s.serveWeb,
 			"registry-refuse": func(*testscript.TestScript, bool, []string) { s.registry.Use(refuse) },
+			"registry-deny":   func(*testscript.TestScript, bool, []string) { s.registry.Use(deny) },
+			"registry-heal":   func(*testscript.TestScript, bool, []string) { s.registry.Heal() },
 			"registry-stop":   func(*testscript.TestScript, bool, []string) { s.registry.Stop() },
 			"registry-hold":   s.holdRegistry,
 			"registry-held":   s.awaitHeld,
@@ -275,6 +279,11 @@ func refuse(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// deny refuses everything to somebody who has no login.
+func deny(http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "log in", http.StatusUnauthorized) })
 }
 
 func state(ts *testscript.TestScript) string { return ts.Getenv("SREGFS_HOME") }
