@@ -36,7 +36,7 @@ func (c *Copier) Tag(ctx context.Context, img backends.Image, tag, replaces stri
 }
 
 func (c *Copier) duplicate(ctx context.Context, img backends.Image, to backends.Ref, replaces string, commit func() error) (backends.Image, error) {
-	f, err := c.push.source(ctx, img)
+	f, err := c.push.read.File(ctx, img)
 	if err != nil {
 		return backends.Image{}, err
 	}
@@ -46,7 +46,14 @@ func (c *Copier) duplicate(ctx context.Context, img backends.Image, to backends.
 	}
 	src := backends.Source{Size: f.Size, Format: img.Format, Replaces: replaces, Commit: commit}
 	if err := c.push.allowed(to, src, old); err != nil {
-		if len(old) > 0 && (old[0].Path == f.Path || f.Digest != "" && old[0].Digest == f.Digest) {
+		same := len(old) > 0
+		if same {
+			var readErr error
+			if same, readErr = c.push.alike(ctx, f, old[0]); readErr != nil {
+				return backends.Image{}, readErr
+			}
+		}
+		if same {
 			return c.push.read.image(ctx, to, old[0])
 		}
 		return backends.Image{}, err
@@ -60,17 +67,6 @@ func (c *Copier) duplicate(ctx context.Context, img backends.Image, to backends.
 		return backends.Image{}, err
 	}
 	return c.push.read.image(ctx, to, made)
-}
-
-// source returns the file of an image, as it is now.
-//
-// Errors: those of backends.Mover.
-func (p *Pusher) source(ctx context.Context, img backends.Image) (File, error) {
-	f, err := p.read.file(ctx, img.Ref)
-	if err == nil && f.Version != img.Version {
-		err = backends.ErrChanged
-	}
-	return f, err
 }
 
 // A Mover moves within the store: backends.Mover.
@@ -110,7 +106,7 @@ func copyAndRemove(ctx context.Context, d Duplicator, f File, path, old string) 
 
 // Move implements backends.Mover.
 func (m *Mover) Move(ctx context.Context, img backends.Image, to backends.Ref, replaces string) (backends.Image, error) {
-	f, err := m.push.source(ctx, img)
+	f, err := m.push.read.File(ctx, img)
 	if err != nil {
 		return backends.Image{}, err
 	}

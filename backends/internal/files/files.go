@@ -33,7 +33,8 @@ type File struct {
 	Format   string    // one of backends.Formats, if the service keeps it; "" lets the extension tell
 	Modified time.Time // as in backends.Image
 	URL      string    // where a person would look at it; may be ""
-	ID       string    // the service's own handle, where it has ids and not paths
+	ID       string    // the service's own handle, where it has ids
+	Older    bool      // the path means another version now
 }
 
 // A Store is the protocol of one service. Its methods may be called from many goroutines at

@@ -144,16 +144,21 @@ func (r *Reader) find(ctx context.Context, ref backends.Ref) ([]File, error) {
 //
 // Errors: fs.ErrNotExist if none is; those of fn.
 func (r *Reader) each(ctx context.Context, collection, prefix string, fn func(File) error) error {
+	return r.eachOf(ctx, r.store.List, collection, prefix, fn)
+}
+
+func (r *Reader) eachOf(ctx context.Context, list func(context.Context, string, string) iter.Seq2[File, error],
+	collection, prefix string, fn func(File) error) error {
 	exists, n := false, 0
 	for _, folder := range r.Folders(collection) {
-		for f, err := range r.store.List(ctx, folder, prefix) {
-			if errors.Is(err, fs.ErrNotExist) {
+		missing := false
+		for f, err := range list(ctx, folder, prefix) {
+			if missing = errors.Is(err, fs.ErrNotExist); missing {
 				break
 			}
 			if err != nil {
 				return err
 			}
-			exists = true
 			if n++; n > maxFiles {
 				return fmt.Errorf("%w: a folder with more than %d files", backends.ErrBadAnswer, maxFiles)
 			}
@@ -161,6 +166,7 @@ func (r *Reader) each(ctx context.Context, collection, prefix string, fn func(Fi
 				return err
 			}
 		}
+		exists = exists || !missing
 	}
 	if !exists && collection != "" {
 		return errNoCollection
@@ -243,6 +249,17 @@ func (r *Reader) located(ctx context.Context, img backends.Image) (File, error) 
 		return File{}, err
 	}
 	return File{}, backends.ErrChanged
+}
+
+// File returns the file of an image, for what only its service can do with it.
+//
+// Errors: those of Stat; backends.ErrChanged if the name means another one now.
+func (r *Reader) File(ctx context.Context, img backends.Image) (File, error) {
+	f, err := r.file(ctx, img.Ref)
+	if err == nil && f.Version != img.Version {
+		err = backends.ErrChanged
+	}
+	return f, err
 }
 
 // Open implements backends.Backend.

@@ -130,25 +130,53 @@ func (p *Pusher) same(ctx context.Context, f File, src backends.Source) (bool, e
 	if f.Size != src.Size && f.Size >= 0 {
 		return false, nil
 	}
-	sum, want := sha256.New(), src.Digest
-	from := io.NewSectionReader(src.Content, 0, src.Size)
 	switch algorithm, _, _ := strings.Cut(f.Digest, ":"); algorithm {
 	case "sha256":
 		return f.Digest == src.Digest, nil
 	case "md5":
-		sum, want = md5.New(), f.Digest //nolint:gosec // as above
-		_, err := io.Copy(sum, from)
-		return fmt.Sprintf("md5:%x", sum.Sum(nil)) == want, err
+		sum := md5.New() //nolint:gosec // as above
+		_, err := io.Copy(sum, io.NewSectionReader(src.Content, 0, src.Size))
+		return fmt.Sprintf("md5:%x", sum.Sum(nil)) == f.Digest, err
 	}
+	now, err := p.sum(ctx, f)
+	return now == src.Digest, err
+}
+
+// alike reports whether two files have the same bytes. Where no digest tells, they are read.
+func (p *Pusher) alike(ctx context.Context, a, b File) (bool, error) {
+	switch {
+	case a.Path == b.Path && a.Version == b.Version:
+		return true, nil
+	case a.Size != b.Size || a.Size < 0:
+		return false, nil
+	case a.Digest != "" && a.Digest == b.Digest:
+		return true, nil
+	}
+	var sums [2]string
+	for i, f := range []File{a, b} {
+		if sums[i] = f.Digest; strings.HasPrefix(f.Digest, "sha256:") {
+			continue
+		}
+		var err error
+		if sums[i], err = p.sum(ctx, f); err != nil {
+			return false, err
+		}
+	}
+	return sums[0] == sums[1], nil
+}
+
+// sum reads a file.
+func (p *Pusher) sum(ctx context.Context, f File) (string, error) {
 	body, err := p.read.store.Open(ctx, f, 0, f.Size)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	defer body.Close()
+	sum := sha256.New()
 	if _, err := io.Copy(sum, body); err != nil {
-		return false, err
+		return "", err
 	}
-	return fmt.Sprintf("sha256:%x", sum.Sum(nil)) == want, nil
+	return fmt.Sprintf("sha256:%x", sum.Sum(nil)), nil
 }
 
 // Delete implements backends.Deleter. The name is gone afterwards, so all files that it is are;
