@@ -405,6 +405,10 @@ func TestHTTP_methodIsKept(t *testing.T) {
 		case r.URL.Path == "/page":
 			w.Header().Set("Content-Type", "text/html; charset=utf-8")
 			_, _ = io.WriteString(w, "\n<!DOCTYPE html><title>Sign in</title>")
+		case r.URL.Path == "/accepted": // which is how OpenStack Swift says so
+			w.Header().Set("Content-Type", "text/html; charset=UTF-8")
+			w.WriteHeader(http.StatusAccepted)
+			_, _ = io.WriteString(w, "<html><h1>Accepted</h1></html>")
 		case r.URL.Path == "/words": // what some servers say of everything
 			w.Header().Set("Content-Type", "text/html")
 			_, _ = io.WriteString(w, "done")
@@ -439,8 +443,10 @@ func TestHTTP_methodIsKept(t *testing.T) {
 				t.Errorf("%s %s: %v, and a %q arrived", method, path, err, arrived.Load())
 			}
 		}
-		if err := send(method, "/words"); err != nil {
-			t.Errorf("%s of words: %v", method, err)
+		for _, path := range []string{"/words", "/accepted"} {
+			if err := send(method, path); err != nil {
+				t.Errorf("%s %s: %v", method, path, err)
+			}
 		}
 	}
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
