@@ -166,10 +166,11 @@ func (rt *roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // isPage reports whether the answer to a request that was to change something is a page: one
 // from a network's sign-in, say, with status 200. Only by its type it is none: some
-// servers say text/html of everything. Nor is what comes with 202, which is the word of a
-// service that has read the request: OpenStack Swift says it in a page.
+// servers say text/html of everything. Nor is what comes with 201 or 202, which is the word of
+// a service that has read the request: Apache's mod_dav and OpenStack Swift say it in a page.
 func isPage(method string, resp *http.Response) bool {
-	if method == http.MethodGet || method == http.MethodHead || resp.StatusCode/100 != 2 || resp.StatusCode == http.StatusAccepted {
+	if method == http.MethodGet || method == http.MethodHead || resp.StatusCode/100 != 2 ||
+		resp.StatusCode == http.StatusCreated || resp.StatusCode == http.StatusAccepted {
 		return false
 	}
 	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))

@@ -405,10 +405,10 @@ func TestHTTP_methodIsKept(t *testing.T) {
 		case r.URL.Path == "/page":
 			w.Header().Set("Content-Type", "text/html; charset=utf-8")
 			_, _ = io.WriteString(w, "\n<!DOCTYPE html><title>Sign in</title>")
-		case r.URL.Path == "/accepted": // which is how OpenStack Swift says so
+		case r.URL.Path == "/accepted", r.URL.Path == "/created": // as OpenStack Swift and Apache say so
 			w.Header().Set("Content-Type", "text/html; charset=UTF-8")
-			w.WriteHeader(http.StatusAccepted)
-			_, _ = io.WriteString(w, "<html><h1>Accepted</h1></html>")
+			w.WriteHeader(map[string]int{"/accepted": http.StatusAccepted, "/created": http.StatusCreated}[r.URL.Path])
+			_, _ = io.WriteString(w, "<html><h1>Done</h1></html>")
 		case r.URL.Path == "/words": // what some servers say of everything
 			w.Header().Set("Content-Type", "text/html")
 			_, _ = io.WriteString(w, "done")
@@ -443,7 +443,7 @@ func TestHTTP_methodIsKept(t *testing.T) {
 				t.Errorf("%s %s: %v, and a %q arrived", method, path, err, arrived.Load())
 			}
 		}
-		for _, path := range []string{"/words", "/accepted"} {
+		for _, path := range []string{"/words", "/accepted", "/created"} {
 			if err := send(method, path); err != nil {
 				t.Errorf("%s %s: %v", method, path, err)
 			}

@@ -36,7 +36,7 @@ func (c *Copier) Tag(ctx context.Context, img backends.Image, tag, replaces stri
 }
 
 func (c *Copier) duplicate(ctx context.Context, img backends.Image, to backends.Ref, replaces string, commit func() error) (backends.Image, error) {
-	f, err := c.push.read.File(ctx, img)
+	f, err := c.push.read.Current(ctx, img)
 	if err != nil {
 		return backends.Image{}, err
 	}
@@ -106,7 +106,7 @@ func copyAndRemove(ctx context.Context, d Duplicator, f File, path, old string) 
 
 // Move implements backends.Mover.
 func (m *Mover) Move(ctx context.Context, img backends.Image, to backends.Ref, replaces string) (backends.Image, error) {
-	f, err := m.push.read.File(ctx, img)
+	f, err := m.push.read.Current(ctx, img)
 	if err != nil {
 		return backends.Image{}, err
 	}

@@ -26,7 +26,7 @@ type Reader struct {
 	Layout
 	store Store
 
-	places bounded.Map[place, File] // files that are not where a push would write
+	places bounded.Map[place, File] // where the versions are that were looked for: a range needs no question more
 }
 
 // A place is a version of a name.
@@ -142,7 +142,7 @@ func (r *Reader) find(ctx context.Context, ref backends.Ref) ([]File, error) {
 
 // each calls fn with what lies in a collection, which several folders can be.
 //
-// Errors: fs.ErrNotExist if none is; those of fn.
+// Errors: fs.ErrNotExist if none is, for the root as the store says it; those of fn.
 func (r *Reader) each(ctx context.Context, collection, prefix string, fn func(File) error) error {
 	return r.eachOf(ctx, r.store.List, collection, prefix, fn)
 }
@@ -150,10 +150,12 @@ func (r *Reader) each(ctx context.Context, collection, prefix string, fn func(Fi
 func (r *Reader) eachOf(ctx context.Context, list func(context.Context, string, string) iter.Seq2[File, error],
 	collection, prefix string, fn func(File) error) error {
 	exists, n := false, 0
+	var gone error
 	for _, folder := range r.Folders(collection) {
 		missing := false
 		for f, err := range list(ctx, folder, prefix) {
 			if missing = errors.Is(err, fs.ErrNotExist); missing {
+				gone = err
 				break
 			}
 			if err != nil {
@@ -166,12 +168,15 @@ func (r *Reader) eachOf(ctx context.Context, list func(context.Context, string, 
 				return err
 			}
 		}
-		exists = exists || !missing
+		exists = exists || !missing // also if it is empty
 	}
-	if !exists && collection != "" {
+	switch {
+	case exists:
+		return nil
+	case collection != "":
 		return errNoCollection
 	}
-	return nil
+	return gone
 }
 
 // sort brings the file that their name means to the front.
@@ -221,10 +226,10 @@ func (r *Reader) entry(ref backends.Ref, f File) backends.Image {
 	return backends.Image{Ref: ref, Size: f.Size, Version: f.Version, Digest: f.Digest, Modified: f.Modified, URL: f.URL, Format: format}
 }
 
-// located returns the file of an image.
+// Locate returns the file of an image.
 //
 // Errors: those of Stat; backends.ErrChanged if it is another one now.
-func (r *Reader) located(ctx context.Context, img backends.Image) (File, error) {
+func (r *Reader) Locate(ctx context.Context, img backends.Image) (File, error) {
 	ref := img.Ref
 	ref.Version = ""
 	if f, ok := r.places.Get(place{ref, img.Version}); ok {
@@ -232,6 +237,7 @@ func (r *Reader) located(ctx context.Context, img backends.Image) (File, error) 
 	}
 	f, err := r.file(ctx, ref)
 	if err == nil && f.Version == img.Version {
+		r.places.Put(place{ref, img.Version}, f)
 		return f, nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -251,10 +257,10 @@ func (r *Reader) located(ctx context.Context, img backends.Image) (File, error) 
 	return File{}, backends.ErrChanged
 }
 
-// File returns the file of an image, for what only its service can do with it.
+// Current returns the file of an image, provided that the name still means it.
 //
-// Errors: those of Stat; backends.ErrChanged if the name means another one now.
-func (r *Reader) File(ctx context.Context, img backends.Image) (File, error) {
+// Errors: those of Stat; backends.ErrChanged if not.
+func (r *Reader) Current(ctx context.Context, img backends.Image) (File, error) {
 	f, err := r.file(ctx, img.Ref)
 	if err == nil && f.Version != img.Version {
 		err = backends.ErrChanged
@@ -275,7 +281,7 @@ func (r *Reader) Open(ctx context.Context, img backends.Image, off, n int64) (io
 	if n == 0 {
 		return http.NoBody, nil
 	}
-	f, err := r.located(ctx, img)
+	f, err := r.Locate(ctx, img)
 	if err != nil {
 		return nil, err
 	}
