@@ -38,10 +38,11 @@ TEST_DEPS := $(RUN_DEPS) docker-registry=docker-registry squashfuse=squashfuse m
              htpasswd=apache2-utils skopeo=skopeo umoci=umoci pigz=pigz busybox=busybox-static shellcheck=shellcheck gcc=gcc /usr/include/stdlib.h=libc6-dev \
              /usr/sbin/automount=autofs /usr/sbin/nginx=nginx-light /usr/sbin/apache2=apache2-bin docker-credential-ecr-login=amazon-ecr-credential-helper \
              python3=python3 /usr/lib/python3/dist-packages/dropbox=python3-dropbox setpriv=util-linux \
+             /usr/lib/python3/dist-packages/boto3=python3-boto3 rclone=rclone \
              man=man-db mandoc=mandoc zsh=zsh fish=fish /usr/share/bash-completion/bash_completion=bash-completion systemd-analyze=systemd \
              curl=curl vi=vim-tiny /usr/sbin/mke2fs=e2fsprogs /usr/sbin/losetup=mount
 DIST_DEPS  := fusermount3=fuse3 /usr/sbin/debootstrap=debootstrap rpm=rpm unshare=util-linux zsh=zsh
-BENCH_DEPS := $(TEST_DEPS) rclone=rclone openssl=openssl
+BENCH_DEPS := $(TEST_DEPS) openssl=openssl
 
 FUZZTIME ?= 10s
 

@@ -16,6 +16,7 @@ import (
 	"github.com/sregfs/sregfs/backends/hub"
 	"github.com/sregfs/sregfs/backends/library"
 	"github.com/sregfs/sregfs/backends/oci"
+	"github.com/sregfs/sregfs/backends/s3"
 	"github.com/sregfs/sregfs/backends/sregistry"
 )
 
@@ -27,6 +28,7 @@ var Types = sorted(append(oci.Types(),
 	http.Type,
 	hub.Type,
 	library.Type(oci.Open),
+	s3.Type,
 	sregistry.Type,
 ))
 

@@ -5,6 +5,7 @@ package all
 import (
 	"github.com/sregfs/sregfs/backends/dropbox"
 	"github.com/sregfs/sregfs/backends/hub"
+	"github.com/sregfs/sregfs/backends/s3"
 	"github.com/sregfs/sregfs/backends/sregistry"
 )
 
@@ -58,5 +59,10 @@ var SregistryClients = []SregistryClient{
 		Name: "aws", Type: "aws", Needs: "SREGISTRY_AWS_ID SREGISTRY_AWS_BASE", Alone: true,
 		URL: "SREGISTRY_AWS_BASE", HTTP: "SREGISTRY_AWS_NOHTTPS",
 		Config: map[string]string{"account": "SREGISTRY_AWS_ID", "region": "SREGISTRY_AWS_ZONE"},
+	},
+	{
+		Name: "s3", Type: s3.Type.Name, Needs: "SREGISTRY_S3_BUCKET", URL: "SREGISTRY_S3_BASE",
+		User: "AWS_ACCESS_KEY_ID", Token: "AWS_SECRET_ACCESS_KEY",
+		Config: map[string]string{"bucket": "SREGISTRY_S3_BUCKET", "signature": "SREGISTRY_S3_SIGNATURE"},
 	},
 }

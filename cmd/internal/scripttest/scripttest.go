@@ -26,6 +26,10 @@
 //	                           token for it
 //	dropbox-expire             let it take no token that it gave out
 //	dropbox-accept TOKEN       let it take this one
+//	s3                         start an S3 server with a bucket; $S3 is its URL, $S3_BUCKET
+//	                           the bucket, $S3_ACCESS and $S3_SECRET the login
+//	s3-expire                  let it say that the login has expired
+//	s3-accept                  let it take the login again
 //	sregistry                  start a Singularity Registry Server; $SREGISTRY is its
 //	                           URL, $SREGISTRY_USER and $SREGISTRY_TOKEN log in
 //	web [login] [log] [json]   start a web server; $WEB is its URL, $WEB_ROOT the
@@ -92,6 +96,7 @@ import (
 	"github.com/sregfs/sregfs/backends/hub/hubtest"
 	"github.com/sregfs/sregfs/backends/library/librarytest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
+	"github.com/sregfs/sregfs/backends/s3/s3test"
 	"github.com/sregfs/sregfs/cmd/internal/sreg"
 	"github.com/sregfs/sregfs/cmd/internal/sregfs"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
@@ -132,6 +137,7 @@ type script struct {
 	image    string
 	registry *ocitest.Registry
 	dropbox  *dropboxtest.Server
+	s3       *s3test.Server
 	web      *webtest.Server
 	internet *ocitest.Internet
 	hub      *hubtest.Server
@@ -164,6 +170,9 @@ func (s *script) params(file string) testscript.Params {
 			"dropbox":         s.startDropbox,
 			"dropbox-expire":  func(*testscript.TestScript, bool, []string) { s.dropbox.Expire() },
 			"dropbox-accept":  func(_ *testscript.TestScript, _ bool, args []string) { s.dropbox.Accept(args[0]) },
+			"s3":              s.startS3,
+			"s3-expire":       func(*testscript.TestScript, bool, []string) { s.s3.Refuse(400, "ExpiredToken", "") },
+			"s3-accept":       func(*testscript.TestScript, bool, []string) { s.s3.Fail(nil) },
 			"sregistry":       s.startSregistry,
 			"client-db":       clientDB,
 			"web":             s.startWeb,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
+	"github.com/sregfs/sregfs/backends/s3/s3test"
 	"github.com/sregfs/sregfs/backends/sregistry/sregistrytest"
 )
 
@@ -50,6 +51,14 @@ func (s *script) startDropbox(ts *testscript.TestScript, _ bool, _ []string) {
 	s.dropbox = dropboxtest.Start(s.t, dropboxtest.Options{})
 	ts.Setenv("DROPBOX", s.dropbox.URL)
 	ts.Setenv("DROPBOX_TOKEN", dropboxtest.Token)
+}
+
+func (s *script) startS3(ts *testscript.TestScript, _ bool, _ []string) {
+	s.s3 = s3test.Start(s.t)
+	ts.Setenv("S3", s.s3.URL)
+	ts.Setenv("S3_BUCKET", s.s3.Bucket(s.t, true))
+	ts.Setenv("S3_ACCESS", s3test.AccessKey)
+	ts.Setenv("S3_SECRET", s3test.SecretKey)
 }
 
 func (s *script) startSregistry(ts *testscript.TestScript, _ bool, _ []string) {
