@@ -18,6 +18,7 @@ import (
 	"github.com/sregfs/sregfs/backends/oci"
 	"github.com/sregfs/sregfs/backends/s3"
 	"github.com/sregfs/sregfs/backends/sregistry"
+	"github.com/sregfs/sregfs/backends/swift"
 )
 
 // Types are all there are, in the order of their names. docs/backends/NAME.md describes
@@ -30,6 +31,7 @@ var Types = sorted(append(oci.Types(),
 	library.Type(oci.Open),
 	s3.Type,
 	sregistry.Type,
+	swift.Type,
 ))
 
 func sorted(types backends.Types) backends.Types {

@@ -7,6 +7,7 @@ import (
 	"github.com/sregfs/sregfs/backends/hub"
 	"github.com/sregfs/sregfs/backends/s3"
 	"github.com/sregfs/sregfs/backends/sregistry"
+	"github.com/sregfs/sregfs/backends/swift"
 )
 
 // A SregistryClient says how a backend of the sregistry client becomes a remote of ours.
@@ -64,5 +65,13 @@ var SregistryClients = []SregistryClient{
 		Name: "s3", Type: s3.Type.Name, Needs: "SREGISTRY_S3_BUCKET", URL: "SREGISTRY_S3_BASE",
 		User: "AWS_ACCESS_KEY_ID", Token: "AWS_SECRET_ACCESS_KEY",
 		Config: map[string]string{"bucket": "SREGISTRY_S3_BUCKET", "signature": "SREGISTRY_S3_SIGNATURE"},
+	},
+	{
+		Name: "swift", Type: swift.Type.Name, Needs: "SREGISTRY_SWIFT_URL SREGISTRY_SWIFT_OS_STORAGE_URL",
+		URL: "SREGISTRY_SWIFT_URL", User: "SREGISTRY_SWIFT_USER", Token: "SREGISTRY_SWIFT_TOKEN SREGISTRY_SWIFT_OS_AUTH_TOKEN",
+		Config: map[string]string{
+			"auth": "SREGISTRY_SWIFT_AUTHTYPE", "project": "SREGISTRY_SWIFT_TENANT", "region": "SREGISTRY_SWIFT_REGION",
+			"storage_url": "SREGISTRY_SWIFT_OS_STORAGE_URL",
+		},
 	},
 }

@@ -32,6 +32,10 @@
 //	s3-accept                  let it take the login again
 //	sregistry                  start a Singularity Registry Server; $SREGISTRY is its
 //	                           URL, $SREGISTRY_USER and $SREGISTRY_TOKEN log in
+//	swift                      start an OpenStack Swift; $SWIFT is where to log in to an account
+//	                           as $SWIFT_USER with the password "hunter2", $SWIFT_STORAGE its
+//	                           address, $SWIFT_TOKEN a token for that
+//	swift-expire               let it take no token that it gave out; $SWIFT_TOKEN is a new one
 //	web [login] [log] [json]   start a web server; $WEB is its URL, $WEB_ROOT the
 //	                           directory that it shows. With login it wants the
 //	                           user "me" and the password "hunter2"; with log
@@ -97,6 +101,7 @@ import (
 	"github.com/sregfs/sregfs/backends/library/librarytest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 	"github.com/sregfs/sregfs/backends/s3/s3test"
+	"github.com/sregfs/sregfs/backends/swift/swifttest"
 	"github.com/sregfs/sregfs/cmd/internal/sreg"
 	"github.com/sregfs/sregfs/cmd/internal/sregfs"
 	"github.com/sregfs/sregfs/cmd/internal/statedir"
@@ -138,6 +143,7 @@ type script struct {
 	registry *ocitest.Registry
 	dropbox  *dropboxtest.Server
 	s3       *s3test.Server
+	swift    *swifttest.Server
 	web      *webtest.Server
 	internet *ocitest.Internet
 	hub      *hubtest.Server
@@ -174,6 +180,8 @@ func (s *script) params(file string) testscript.Params {
 			"s3-expire":       func(*testscript.TestScript, bool, []string) { s.s3.Refuse(400, "ExpiredToken", "") },
 			"s3-accept":       func(*testscript.TestScript, bool, []string) { s.s3.Fail(nil) },
 			"sregistry":       s.startSregistry,
+			"swift":           s.startSwift,
+			"swift-expire":    s.expireSwift,
 			"client-db":       clientDB,
 			"web":             s.startWeb,
 			"web-expire":      s.webExpire,

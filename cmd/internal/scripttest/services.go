@@ -3,6 +3,7 @@
 package scripttest
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 	"github.com/sregfs/sregfs/backends/s3/s3test"
 	"github.com/sregfs/sregfs/backends/sregistry/sregistrytest"
+	"github.com/sregfs/sregfs/backends/swift/swifttest"
 )
 
 func (s *script) startRegistry(ts *testscript.TestScript, _ bool, args []string) {
@@ -67,4 +69,19 @@ func (s *script) startSregistry(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("SREGISTRY", server.URL)
 	ts.Setenv("SREGISTRY_USER", sregistrytest.User)
 	ts.Setenv("SREGISTRY_TOKEN", sregistrytest.Token)
+}
+
+func (s *script) startSwift(ts *testscript.TestScript, _ bool, _ []string) {
+	s.swift = swifttest.Start(s.t)
+	a := s.swift.Account()
+	ts.Setenv("SWIFT", a.Auth)
+	ts.Setenv("SWIFT_USER", a.User)
+	ts.Setenv("SWIFT_STORAGE", a.Storage)
+	ts.Setenv("SWIFT_TOKEN", s.swift.Token(s.t, a.User))
+	a.Do(s.t, http.MethodPost, "", http.Header{"X-Account-Meta-Temp-Url-Key": {"secret"}}, nil)
+}
+
+func (s *script) expireSwift(ts *testscript.TestScript, _ bool, _ []string) {
+	s.swift.Forget(s.t)
+	ts.Setenv("SWIFT_TOKEN", s.swift.Token(s.t, ts.Getenv("SWIFT_USER")))
 }
