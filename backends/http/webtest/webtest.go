@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package webtest starts real web servers for tests: Debian's nginx and Apache and
+// Package webtest starts real web servers for tests: Debian's nginx, Apache and rclone, and
 // Python's http.server, each as a child of the test, on a port of 127.0.0.1, with a
 // configuration of its own and a temporary directory to serve.
 //
@@ -30,6 +30,7 @@ import (
 type Options struct {
 	JSON    bool // the index of a directory is JSON
 	NoIndex bool // there is none: 403
+	NoLocks bool // there is no LOCK in ApacheDAV
 	Log     bool // requests are written to Server.Log, one a line: "GET /x"
 
 	// User and Password, if set, are needed for every request, as Basic
