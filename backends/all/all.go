@@ -19,6 +19,7 @@ import (
 	"github.com/sregfs/sregfs/backends/s3"
 	"github.com/sregfs/sregfs/backends/sregistry"
 	"github.com/sregfs/sregfs/backends/swift"
+	"github.com/sregfs/sregfs/backends/webdav"
 )
 
 // Types are all there are, in the order of their names. docs/backends/NAME.md describes
@@ -32,6 +33,7 @@ var Types = sorted(append(oci.Types(),
 	s3.Type,
 	sregistry.Type,
 	swift.Type,
+	webdav.Type,
 ))
 
 func sorted(types backends.Types) backends.Types {
