@@ -37,6 +37,7 @@
 //	                           address, $SWIFT_TOKEN a token for that
 //	swift-expire               let it take no token that it gave out; $SWIFT_TOKEN is a new one
 //	web [login] [log] [json]   start a web server; $WEB is its URL, $WEB_ROOT the
+//	web [dav] [login] [log] [json]   start a web server; $WEB is its URL, $WEB_ROOT the
 //	                           directory that it shows. With login it wants the
 //	                           user "me" and the password "hunter2"; with log
 //	                           $WEB_LOG has its requests, with json its index is JSON

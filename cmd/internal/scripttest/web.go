@@ -18,7 +18,11 @@ func (s *script) startWeb(ts *testscript.TestScript, _ bool, args []string) {
 	if slices.Contains(args, "login") {
 		opts.User, opts.Password = "me", "hunter2"
 	}
-	s.web = webtest.Nginx(s.t, opts)
+	start := webtest.Nginx
+	if slices.Contains(args, "dav") {
+		start = webtest.ApacheDAV
+	}
+	s.web = start(s.t, opts)
 	ts.Setenv("WEB", s.web.URL)
 	ts.Setenv("WEB_ROOT", s.web.Root)
 	ts.Setenv("WEB_LOG", s.web.Log)
