@@ -292,6 +292,14 @@ type WebLogin interface {
 	StartLogin() (page string, exchange func(ctx context.Context, code string) (secret string, err error), err error)
 }
 
+// A LoopbackLogin logs a person in by a web page that sends the browser back to this machine
+// (RFC 8252, 7.3).
+type LoopbackLogin interface {
+	// StartLoopbackLogin returns the page, and what makes a secret of the address to which the
+	// browser was sent: redirect, "http://127.0.0.1:PORT", with a query.
+	StartLoopbackLogin(redirect string) (page string, exchange func(ctx context.Context, sent string) (secret string, err error), err error)
+}
+
 // A Limited backend knows how many requests its service says that it allows.
 type Limited interface {
 	// Limits returns that in words, as the last answers told it; "" if none did.

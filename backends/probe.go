@@ -36,6 +36,20 @@ func (c *Client) StartLogin() (page string, exchange func(ctx context.Context, c
 	return w.StartLogin()
 }
 
+// StartLoopbackLogin is LoopbackLogin's, with the redirect that listen returns.
+// Errors: those of listen; errors.ErrUnsupported, without listen, if the backend is none.
+func (c *Client) StartLoopbackLogin(listen func() (redirect string, err error)) (page string, exchange func(ctx context.Context, sent string) (secret string, err error), err error) {
+	l, ok := c.backend.(LoopbackLogin)
+	if !ok {
+		return "", nil, errors.ErrUnsupported
+	}
+	redirect, err := listen()
+	if err != nil {
+		return "", nil, err
+	}
+	return l.StartLoopbackLogin(redirect)
+}
+
 // Limits is Limited's; "" if the backend is none.
 func (c *Client) Limits() string {
 	if l, ok := c.backend.(Limited); ok {

@@ -144,7 +144,9 @@ func (a *app) askLogin(ctx context.Context, o engine.Options, r config.Remote, f
 			return l, err
 		}
 		defer p.close()
-		l.Secret, err = a.webLogin(ctx, p.client)
+		if l.Secret, err = a.webLogin(ctx, p.client); errors.Is(err, errors.ErrUnsupported) {
+			l.Secret, err = a.loopbackLogin(ctx, p.client)
+		}
 		if !errors.Is(err, errors.ErrUnsupported) {
 			return l, err
 		}
@@ -184,27 +186,6 @@ func (a *app) askUser(ctx context.Context, r config.Remote, f loginFlags) (strin
 		err = usagef("login %s: no user name was given", r.Name)
 	}
 	return user, err
-}
-
-// webLogin lets the user log in on a web page.
-// Errors: errors.ErrUnsupported if the remote has none.
-func (a *app) webLogin(ctx context.Context, c *backends.Client) (string, error) {
-	page, exchange, err := c.StartLogin()
-	switch {
-	case errors.Is(err, errors.ErrUnsupported):
-		return "", err
-	case err != nil:
-		return "", fmt.Errorf("%w; or give a token by --token-stdin", err)
-	}
-	fmt.Fprintf(a.err, "Open this page, allow the access, and copy the code that it shows:\n\n  %s\n\n", page)
-	code, err := a.ask(ctx, "Code: ")
-	if err != nil {
-		return "", err
-	}
-	if code == "" {
-		return "", usagef("no code was given")
-	}
-	return exchange(ctx, code)
 }
 
 // tryLogin returns an error if the service refuses the login. If the service cannot be
