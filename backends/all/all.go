@@ -11,6 +11,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/dir"
+	"github.com/sregfs/sregfs/backends/drive"
 	"github.com/sregfs/sregfs/backends/dropbox"
 	"github.com/sregfs/sregfs/backends/http"
 	"github.com/sregfs/sregfs/backends/hub"
@@ -26,6 +27,7 @@ import (
 // each. Nobody changes them.
 var Types = sorted(append(oci.Types(),
 	dir.Type,
+	drive.Type,
 	dropbox.Type,
 	http.Type,
 	hub.Type,

@@ -3,6 +3,7 @@
 package all
 
 import (
+	"github.com/sregfs/sregfs/backends/drive"
 	"github.com/sregfs/sregfs/backends/dropbox"
 	"github.com/sregfs/sregfs/backends/hub"
 	"github.com/sregfs/sregfs/backends/s3"
@@ -38,6 +39,10 @@ type SregistryClient struct {
 // SregistryClients are all that are taken over. Nobody changes them.
 var SregistryClients = []SregistryClient{
 	{Name: "dropbox", Type: dropbox.Type.Name, Needs: "SREGISTRY_DROPBOX_TOKEN", Token: "SREGISTRY_DROPBOX_TOKEN", Verified: true},
+	{
+		Name: "google-drive", Type: drive.Type.Name, Needs: "SREGISTRY_GOOGLE_DRIVE_CREDENTIALS SREGISTRY_GOOGLE_DRIVE_ROOT", Alone: true, Verified: true,
+		Config: map[string]string{"client_file": "SREGISTRY_GOOGLE_DRIVE_CREDENTIALS", "root": "SREGISTRY_GOOGLE_DRIVE_ROOT"},
+	},
 	{
 		Name: "registry", Type: sregistry.Type.Name, OwnScheme: true,
 		Needs: "SREGISTRY_REGISTRY_BASE base", URL: "SREGISTRY_REGISTRY_BASE base", HTTP: "SREGISTRY_REGISTRY_NOHTTPS",
