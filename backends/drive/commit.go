@@ -24,14 +24,13 @@ import (
 // name is given in two steps (docs/decisions/0118): the file, which is whole and has been
 // hidden so far, gets its name and the mark "new". Then whoever gave it looks whether it is
 // alone. Of two that are new the one with the smaller id stays, and waits until the other is
-// gone; one that is not new any more was there first. Only then the mark goes, and with it
-// what is replaced. Readers take a new file only if there is no other.
+// gone; one that is not new any more was there first. Only then what is replaced goes to the
+// trash, and the mark goes. Readers take a new file only if there is no other.
 
 const (
-	stateKey      = "sregfs" // of the property with the state of a file
-	stateUpload   = "upload" // it has no name yet
-	stateNew      = "new"
-	stateReplaces = "replaces " // and the id of the file that had the name
+	stateKey    = "sregfs" // of the property with the state of a file
+	stateUpload = "upload" // it has no name yet
+	stateNew    = "new"
 
 	maxProperty = 124 // bytes of a key and its value together
 
@@ -194,21 +193,16 @@ func (n *naming) run(ctx context.Context) (file, error) {
 		}
 		return file{}, err
 	}
-	done := change{Modified: n.modified, Properties: map[string]*string{stateKey: nil}}
-	if len(n.victims) > 0 {
-		state := stateReplaces + n.victims[0].ID
-		done.Properties[stateKey] = &state
-	}
-	f, err := n.update(ctx, n.f.ID, all(), done)
-	if err != nil {
-		return file{}, err
-	}
-	for _, victim := range n.victims {
-		if err := n.trash(ctx, victim.ID); err != nil && !lost(err) {
+	for _, victim := range slices.Backward(n.victims) { // the one that counts goes last
+		err := n.trash(ctx, victim.ID)
+		if denied(err) {
+			err = errors.Join(err, n.undo(context.WithoutCancel(ctx)))
+		}
+		if err != nil && !lost(err) {
 			return file{}, err
 		}
 	}
-	return f, nil
+	return n.update(ctx, n.f.ID, all(), change{Modified: n.modified, Properties: map[string]*string{stateKey: nil}})
 }
 
 // replaceable decides whether what has the path may be replaced, and by that what will be.

@@ -44,9 +44,17 @@ func serve(t *testing.T, opts drivetest.Options) (srv *drivetest.Server, c *clie
 // another opens the backend once more, as another machine would.
 func another(t *testing.T, srv *drivetest.Server) *client {
 	t.Helper()
+	return through(t, srv, func(next http.RoundTripper) http.RoundTripper { return next })
+}
+
+// through is another with a transport of the test's.
+func through(t *testing.T, srv *drivetest.Server, wrap func(http.RoundTripper) http.RoundTripper) *client {
+	t.Helper()
 	hc := backends.NewHTTPClient(backends.HTTPOptions{})
 	t.Cleanup(hc.CloseIdleConnections)
-	return open(t, srv, hc, nil, token)
+	wrapped := *hc
+	wrapped.Transport = wrap(hc.Transport)
+	return open(t, srv, &wrapped, nil, token)
 }
 
 func TestConformance(t *testing.T) {

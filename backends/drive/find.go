@@ -224,20 +224,11 @@ func (c *client) lookup(ctx context.Context, path string) ([]file, spot, error) 
 }
 
 // choose brings the file to the front that counts for its path. A push that is not through
-// yet (commit.go) comes last, what has been replaced before that. Else it is the newest, as
-// the sregistry client makes another file when it pushes a name again.
+// yet (commit.go) comes last. Else it is the newest, as the sregistry client makes another
+// file when it pushes a name again.
 func choose(found []file) {
-	replaced := map[string]bool{}
-	for _, f := range found {
-		if id, ok := strings.CutPrefix(f.Properties[stateKey], stateReplaces); ok {
-			replaced[id] = true
-		}
-	}
 	rank := func(f file) int {
-		switch {
-		case f.Properties[stateKey] == stateNew:
-			return 2
-		case replaced[f.ID]:
+		if f.Properties[stateKey] == stateNew {
 			return 1
 		}
 		return 0

@@ -210,13 +210,6 @@ func (a *api) choose(s schema, v any, fields string) (any, error) {
 		}
 		return out, nil
 	}
-	if list, ok := v.([]map[string]any); ok {
-		var each []any
-		for _, item := range list {
-			each = append(each, item)
-		}
-		return a.choose(s, append([]any{}, each...), fields)
-	}
 	if s.Items != nil { // checked even where there is nothing
 		s = *s.Items
 		if s.Ref != "" {
@@ -246,6 +239,9 @@ func (a *api) choose(s schema, v any, fields string) (any, error) {
 		if there {
 			out[name] = value
 		}
+	}
+	if v == nil {
+		return nil, nil //nolint:nilnil // nothing of nothing
 	}
 	return out, nil
 }

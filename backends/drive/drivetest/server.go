@@ -391,7 +391,7 @@ func (c *call) changes() (any, *failure) {
 		return nil, &failure{400, "invalid", "Invalid Value"}
 	}
 	end := min(len(c.log), from+c.opts.PageSize)
-	var all []map[string]any
+	all := []map[string]any{}
 	for i, id := range c.log[from:end] {
 		if slices.Contains(c.log[from+i+1:], id) {
 			continue
