@@ -286,6 +286,23 @@ type LoginChecker interface {
 	CheckLogin(ctx context.Context) error
 }
 
+// An EndpointFinder is a service of many places that keep files, and can look for them.
+type EndpointFinder interface {
+	// FindEndpoints yields those that a query finds, the account's own first; without a query
+	// those that the account is known to use.
+	//
+	// Errors: those of Searcher.
+	FindEndpoints(ctx context.Context, query string) iter.Seq2[Endpoint, error]
+}
+
+// An Endpoint is a place that keeps files.
+type Endpoint struct {
+	ID       string `json:"id"`
+	Name     string `json:"name"`
+	Kind     string `json:"kind"`     // as its service calls it
+	Readable bool   `json:"readable"` // its files can be opened from here
+}
+
 // A WebLogin logs a person in by a web page that shows a code.
 type WebLogin interface {
 	// StartLogin returns the page, and what makes a secret of the code.

@@ -106,6 +106,18 @@ func (c *Client) Search(ctx context.Context, query string) iter.Seq2[Image, erro
 	}
 }
 
+// FindEndpoints is EndpointFinder.FindEndpoints, as List.
+func (c *Client) FindEndpoints(ctx context.Context, query string) iter.Seq2[Endpoint, error] {
+	finder, ok := c.backend.(EndpointFinder)
+	if !ok {
+		return Fail[Endpoint](c.failAll("search", query, c.unsupported("look for places that keep files")))
+	}
+	return func(yield func(Endpoint, error) bool) {
+		find := func(ctx context.Context) iter.Seq2[Endpoint, error] { return finder.FindEndpoints(ctx, query) }
+		stream(ctx, c, &c.searches, find, func(e Endpoint, err error) bool { return yield(e, c.failAll("search", query, err)) })
+	}
+}
+
 // stream yields what the backend's sequence does. Neither the time limit runs
 // nor a slot is held while the consumer has an element: it may well ask the
 // same remote for more. It reports whether the consumer wants more.

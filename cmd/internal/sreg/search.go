@@ -15,6 +15,7 @@ import (
 
 func (a *app) searchCmd() *cobra.Command {
 	var o verbs.SearchOptions
+	var endpoints bool
 	cmd := &cobra.Command{
 		Use:   "search [QUERY…]",
 		Short: "Look for images, and ask the registries for them",
@@ -30,18 +31,26 @@ The best come first: by name (whole, beginning, part), by label, by text, and wh
 only the registry knows why. A remote that cannot be reached costs a line on the
 standard error; with --strict, and if it is named, it is a failure.
 
+With --endpoint the places are looked for that a service of many has, such as the
+collections of Globus: by words of their names, or without a QUERY those that are
+yours. Their ids go into the setting endpoint of the remote.
+
 With -o json: as "sreg images", and match {kind, text}; kind is name, label, text or
-registry.`,
-		Example: "  sreg search samtools\n  sreg search maintainer=vsoch 'lab://*/hello:2.*'",
+registry. With --endpoint: [{remote, id, name, kind, readable}].`,
+		Example: "  sreg search samtools\n  sreg search maintainer=vsoch 'lab://*/hello:2.*'\n  sreg search --endpoint tutorial",
 		Args:    needArgs(0, maxArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Queries = args
+			if endpoints {
+				return a.searchEndpoints(cmd.Context(), o.Remote, strings.Join(args, " "))
+			}
 			return a.with(cmd.Context(), func(c *control.Client) error {
 				return a.printHits(c.Search(cmd.Context(), o), args)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&o.Remote, "in", "", "ask only one `remote`")
+	cmd.Flags().BoolVar(&endpoints, "endpoint", false, "look for places that keep images, and not for images")
 	cmd.Flags().BoolVar(&o.Strict, "strict", false, "fail if a remote cannot be asked")
 	return cmd
 }
