@@ -138,7 +138,7 @@ func tokenSource(r config.Remote) string {
 // user name and a password. With --token-stdin it asks nothing.
 func (a *app) askLogin(ctx context.Context, o engine.Options, r config.Remote, f loginFlags) (l engine.Login, err error) {
 	l.User = f.user
-	if !f.stdin {
+	if !f.stdin && f.user == "" { // a page asks for the user itself
 		p, err := newProbe(ctx, o, r)
 		if err != nil {
 			return l, err
