@@ -13,6 +13,7 @@ import (
 	"github.com/sregfs/sregfs/backends/dir"
 	"github.com/sregfs/sregfs/backends/drive"
 	"github.com/sregfs/sregfs/backends/dropbox"
+	"github.com/sregfs/sregfs/backends/globus"
 	"github.com/sregfs/sregfs/backends/http"
 	"github.com/sregfs/sregfs/backends/hub"
 	"github.com/sregfs/sregfs/backends/library"
@@ -29,6 +30,7 @@ var Types = sorted(append(oci.Types(),
 	dir.Type,
 	drive.Type,
 	dropbox.Type,
+	globus.Type,
 	http.Type,
 	hub.Type,
 	library.Type(oci.Open),

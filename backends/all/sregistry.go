@@ -5,6 +5,7 @@ package all
 import (
 	"github.com/sregfs/sregfs/backends/drive"
 	"github.com/sregfs/sregfs/backends/dropbox"
+	"github.com/sregfs/sregfs/backends/globus"
 	"github.com/sregfs/sregfs/backends/hub"
 	"github.com/sregfs/sregfs/backends/s3"
 	"github.com/sregfs/sregfs/backends/sregistry"
@@ -34,6 +35,7 @@ type SregistryClient struct {
 	Verified bool
 
 	Config map[string]string // settings of ours to variables
+	Fixed  map[string]string // settings of ours that it has built in; a variable goes before that
 }
 
 // SregistryClients are all that are taken over. Nobody changes them.
@@ -47,6 +49,12 @@ var SregistryClients = []SregistryClient{
 		Name: "registry", Type: sregistry.Type.Name, OwnScheme: true,
 		Needs: "SREGISTRY_REGISTRY_BASE base", URL: "SREGISTRY_REGISTRY_BASE base", HTTP: "SREGISTRY_REGISTRY_NOHTTPS",
 		User: "SREGISTRY_REGISTRY_USERNAME username", Token: "SREGISTRY_REGISTRY_TOKEN token",
+	},
+	{
+		Name: "globus", Type: globus.Type.Name, Alone: true, Verified: true,
+		Needs: "GLOBUS_TRANSFER_RESPONSE SREGISTRY_GLOBUS_ENDPOINT", Token: "GLOBUS_TRANSFER_RESPONSE",
+		Config: map[string]string{"endpoint": "SREGISTRY_GLOBUS_ENDPOINT", "root": "SREGISTRY_GLOBUS_ROOT", "client_id": "SREGISTRY_GLOBUS_CLIENT_ID"},
+		Fixed:  map[string]string{"root": "/~/.singularity/shub"}, // where it pushes to
 	},
 	{Name: "hub", Alias: "shub", Type: hub.Type.Name, Alone: true, Table: true},
 	{

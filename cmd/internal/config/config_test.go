@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -232,6 +233,24 @@ func TestLoad_sregistry(t *testing.T) {
 	env["SREGISTRY_DROPBOX_TOKEN"], env["SREGISTRY_CLIENT"] = "from environment", "local"
 	if s, err = loadIn(t, home, env); err != nil || s.Remotes[0].Token != "from environment" || s.Default != "local" {
 		t.Errorf("settings %+v, %v", s, err)
+	}
+}
+
+// What Globus has answered to a login of sregistry is the login, and images are where it pushes
+// them to.
+func TestLoad_sregistryGlobus(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	write(t, home+"/secrets.json", `{"globus": {"GLOBUS_TRANSFER_RESPONSE": {"refresh_token": "Agx", "resource_server": "transfer.api.globus.org", "expires_at_seconds": 1}}}`, 0o600)
+	env := map[string]string{"SREGISTRY_CLIENT_SECRETS": "HOME/secrets.json", "SREGISTRY_GLOBUS_ENDPOINT": "aa752cea-8222-5bc8-acd9-555b090c0ccb"}
+	s, err := loadIn(t, home, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := s.Remotes[slices.IndexFunc(s.Remotes, func(r Remote) bool { return r.Name == "globus" })]
+	want := map[string]any{"endpoint": env["SREGISTRY_GLOBUS_ENDPOINT"], "root": "/~/.singularity/shub"}
+	if !strings.Contains(r.Token, `"refresh_token":"Agx"`) || !cmp.Equal(r.Config, want) {
+		t.Errorf("remote %+v", r)
 	}
 }
 

@@ -3,6 +3,7 @@
 package config
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -89,8 +90,13 @@ func readSregistry(in Inputs) (sregistrySettings, error) {
 		}
 		s.values[client] = map[string]string{}
 		for name, value := range table {
-			if text, ok := value.(string); ok {
-				s.values[client][name] = text
+			switch value := value.(type) {
+			case string:
+				s.values[client][name] = value
+			case map[string]any: // what Globus has answered to a login
+				if text, err := json.Marshal(value); err == nil {
+					s.values[client][name] = string(text)
+				}
 			}
 		}
 	}
@@ -131,6 +137,9 @@ func (s sregistrySettings) remotes(in Inputs) (found []Remote) {
 		r.Insecure = !l.Verified && isTrue(in.Getenv("SREGISTRY_HTTPS_NOVERIFY"))
 		if r.URL != "" {
 			r.Config["url"] = r.URL
+		}
+		for key, value := range l.Fixed {
+			r.Config[key] = value
 		}
 		for key, name := range l.Config {
 			if value := get(name); value != "" {

@@ -30,6 +30,13 @@
 //	                           the bucket, $S3_ACCESS and $S3_SECRET the login
 //	s3-expire                  let it say that the login has expired
 //	s3-accept                  let it take the login again
+//	globus                     start a Globus with three collections: $GLOBUS is its URL,
+//	                           $GLOBUS_ID one with HTTPS, $GLOBUS_APP and $GLOBUS_SECRET
+//	                           log in; "others" is one of somebody else, "laptop" has
+//	                           no HTTPS
+//	globus-expire              let it take no token that it gave out, and no secret
+//	globus-accept SECRET       let it take this one
+//	globus-put FILE PATH       put a file into the collection $GLOBUS_ID
 //	sregistry                  start a Singularity Registry Server; $SREGISTRY is its
 //	                           URL, $SREGISTRY_USER and $SREGISTRY_TOKEN log in
 //	swift                      start an OpenStack Swift; $SWIFT is where to log in to an account
@@ -97,6 +104,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
+	"github.com/sregfs/sregfs/backends/globus/globustest"
 	"github.com/sregfs/sregfs/backends/http/webtest"
 	"github.com/sregfs/sregfs/backends/hub/hubtest"
 	"github.com/sregfs/sregfs/backends/library/librarytest"
@@ -145,6 +153,7 @@ type script struct {
 	dropbox  *dropboxtest.Server
 	s3       *s3test.Server
 	swift    *swifttest.Server
+	globus   *globustest.Server
 	web      *webtest.Server
 	internet *ocitest.Internet
 	hub      *hubtest.Server
@@ -180,6 +189,10 @@ func (s *script) params(file string) testscript.Params {
 			"s3":              s.startS3,
 			"s3-expire":       func(*testscript.TestScript, bool, []string) { s.s3.Refuse(400, "ExpiredToken", "") },
 			"s3-accept":       func(*testscript.TestScript, bool, []string) { s.s3.Fail(nil) },
+			"globus":          s.startGlobus,
+			"globus-expire":   func(*testscript.TestScript, bool, []string) { s.globus.Expire() },
+			"globus-accept":   func(_ *testscript.TestScript, _ bool, args []string) { s.globus.Accept(args[0]) },
+			"globus-put":      s.putGlobus,
 			"sregistry":       s.startSregistry,
 			"swift":           s.startSwift,
 			"swift-expire":    s.expireSwift,

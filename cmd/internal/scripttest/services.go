@@ -6,10 +6,12 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
+	"github.com/sregfs/sregfs/backends/globus/globustest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 	"github.com/sregfs/sregfs/backends/s3/s3test"
 	"github.com/sregfs/sregfs/backends/sregistry/sregistrytest"
@@ -61,6 +63,23 @@ func (s *script) startS3(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("S3_BUCKET", s.s3.Bucket(s.t, true))
 	ts.Setenv("S3_ACCESS", s3test.AccessKey)
 	ts.Setenv("S3_SECRET", s3test.SecretKey)
+}
+
+func (s *script) startGlobus(ts *testscript.TestScript, _ bool, _ []string) {
+	s.globus = globustest.Start(s.t, globustest.Options{})
+	ts.Setenv("GLOBUS", s.globus.URL)
+	ts.Setenv("GLOBUS_ID", s.globus.Add(globustest.Collection{Name: "lab"}))
+	s.globus.Add(globustest.Collection{Name: "lab of others", Others: true})
+	s.globus.Add(globustest.Collection{Name: "laptop", NoHTTPS: true})
+	ts.Setenv("GLOBUS_APP", globustest.App)
+	ts.Setenv("GLOBUS_SECRET", globustest.Secret)
+}
+
+func (s *script) putGlobus(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: globus-put FILE PATH")
+	}
+	s.globus.Put(ts.Getenv("GLOBUS_ID"), args[1], []byte(ts.ReadFile(args[0])), time.Now())
 }
 
 func (s *script) startSregistry(ts *testscript.TestScript, _ bool, _ []string) {
