@@ -43,7 +43,6 @@
 //	                           as $SWIFT_USER with the password "hunter2", $SWIFT_STORAGE its
 //	                           address, $SWIFT_TOKEN a token for that
 //	swift-expire               let it take no token that it gave out; $SWIFT_TOKEN is a new one
-//	web [login] [log] [json]   start a web server; $WEB is its URL, $WEB_ROOT the
 //	web [dav] [login] [log] [json]   start a web server; $WEB is its URL, $WEB_ROOT the
 //	                           directory that it shows. With login it wants the
 //	                           user "me" and the password "hunter2"; with log
