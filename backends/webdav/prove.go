@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"strings"
 
+	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/files"
 )
 
@@ -20,6 +22,7 @@ type proof struct {
 	done       bool
 	overwrites bool // a MOVE with "Overwrite: F" replaces
 	careless   bool // a DELETE with an If header that does not hold removes
+	folds      bool // a name in another case is the same file
 }
 
 var errOverwrites = fmt.Errorf("%w: the server replaces files although it is told not to (it ignores \"Overwrite: F\"), so nothing can be stored there safely", errors.ErrUnsupported)
@@ -42,6 +45,11 @@ func (s *store) prove(ctx context.Context, folder string) (proof, error) {
 		}
 		defer s.discard(undo, path)
 	}
+	_, err := s.Stat(ctx, files.Join(folder, strings.ToLower(strings.TrimPrefix(a, folder+"/"))))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return proof{}, err
+	}
+	folds := err == nil
 	overwrites, err := s.accepts(ctx, question{
 		method: "MOVE", address: s.address(a), header: http.Header{"Destination": {s.address(b)}, "Overwrite": {"F"}},
 	})
@@ -54,8 +62,35 @@ func (s *store) prove(ctx context.Context, folder string) (proof, error) {
 	if err != nil {
 		return proof{}, err
 	}
-	s.proof = proof{done: true, overwrites: overwrites, careless: careless}
+	s.proof = proof{done: true, overwrites: overwrites, careless: careless, folds: folds}
 	return s.proof, nil
+}
+
+// spelled reports whether what is at a path has that name, where the server has one file for
+// "Hello" and "hello": else a push to the one would replace the other.
+//
+// Errors: fs.ErrInvalid with the name that the server has.
+func (s *store) spelled(ctx context.Context, path string) error {
+	for ; path != ""; path, _ = files.Split(path) {
+		folder, _ := files.Split(path)
+		other := ""
+		for f, err := range s.List(ctx, folder, "") {
+			if err != nil {
+				return err
+			}
+			if f.Path == path {
+				other = ""
+				break
+			}
+			if strings.EqualFold(f.Path, path) {
+				other = f.Path
+			}
+		}
+		if other != "" {
+			return backends.Saying(fs.ErrInvalid, "the server would store this at %q: use that name, or another one", other)
+		}
+	}
+	return nil
 }
 
 // accepts reports whether the server does what it should answer with 412.

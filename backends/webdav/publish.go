@@ -21,15 +21,19 @@ import (
 // How what is there is not changed by accident. A name is given with "Overwrite: F". What is
 // replaced or removed is locked first where the server has locks, looked at, and named in an If
 // header with its ETag (RFC 4918, 10.4): a server that cannot compare ETags there says 412 always
-// (Go's, and so rclone's), which is found out once. Without locks and without ETags it is only
-// looked at right before.
+// (Go's, and so rclone's), which is found out once. What a server does with all this is tried, see
+// prove.go.
 
 // A condition is one on a file.
 type condition struct {
 	path    string
 	token   string // of our lock; "" if there is none
 	version string // that it must have; "" for any
+	source  bool   // it is what is copied or moved, and looked at before or afterwards, too
 }
+
+// spare reports whether the ETag can be left out where a server cannot compare it.
+func (c condition) spare() bool { return c.token != "" || c.source }
 
 // guarded sends q under conditions.
 //
@@ -37,7 +41,7 @@ type condition struct {
 // that nothing may be at, is taken.
 func (s *store) guarded(ctx context.Context, q question, absent string, conditions ...condition) error {
 	q.header.Del("If")
-	header, tagged := s.header(conditions)
+	header, spare := s.header(conditions)
 	if header != "" {
 		q.header.Set("If", header)
 	}
@@ -65,29 +69,30 @@ func (s *store) guarded(ctx context.Context, q question, absent string, conditio
 			return err
 		}
 	}
-	if !tagged || s.noLocks.Load() { // without locks nothing else holds the others off
+	if !spare {
 		return fmt.Errorf("%w: the server says 412 to %s, and nothing has changed", backends.ErrUnavailable, q.method)
 	}
 	s.noTags.Store(true)
 	return s.guarded(ctx, q, absent, conditions...)
 }
 
-// header is an If header, "" if there is nothing to say, and whether an ETag is in it.
-func (s *store) header(conditions []condition) (header string, tagged bool) {
+// header is an If header, "" if there is nothing to say, and whether an ETag is in it that can
+// be left out.
+func (s *store) header(conditions []condition) (header string, spare bool) {
 	var lists []string
 	for _, c := range conditions {
 		var list []string
 		if c.token != "" {
 			list = append(list, "<"+c.token+">")
 		}
-		if strings.HasPrefix(c.version, `"`) && !s.noTags.Load() {
-			list, tagged = append(list, "["+c.version+"]"), true
+		if strings.HasPrefix(c.version, `"`) && (!c.spare() || !s.noTags.Load()) {
+			list, spare = append(list, "["+c.version+"]"), spare || c.spare()
 		}
 		if list != nil {
 			lists = append(lists, fmt.Sprintf("<%s> (%s)", s.address(c.path), strings.Join(list, " ")))
 		}
 	}
-	return strings.Join(lists, " "), tagged
+	return strings.Join(lists, " "), spare
 }
 
 // check looks whether a condition holds.
@@ -110,13 +115,25 @@ func (s *store) publish(ctx context.Context, from files.File, path, old string, 
 	q := question{method: "MOVE", address: s.address(from.Path), header: http.Header{"Destination": {s.address(path)}, "Overwrite": {"T"}}}
 	var own []condition
 	if _, base := files.Split(from.Path); !strings.HasPrefix(base, files.Hidden) {
-		own = []condition{{path: from.Path, version: from.Version}}
+		own = []condition{{path: from.Path, version: from.Version, source: true}}
 	}
-	var err error
+	folder, _ := files.Split(path)
+	found, err := s.prove(ctx, folder)
+	if err == nil && found.folds {
+		err = s.spelled(ctx, path)
+	}
+	if err != nil {
+		return files.File{}, err
+	}
 	switch old {
 	case "":
+		if found.overwrites {
+			return files.File{}, errOverwrites
+		}
 		q.header.Set("Overwrite", "F")
-		err = s.create(ctx, q, path, own, commit)
+		if err = commit(); err == nil {
+			err = s.guarded(ctx, q, path, own...)
+		}
 	case backends.ReplaceAny:
 		if err = commit(); err == nil {
 			err = s.guarded(ctx, q, "", own...)
@@ -143,22 +160,6 @@ func (s *store) publish(ctx context.Context, from files.File, path, old string, 
 		return f, backends.ErrChanged // by somebody else, since
 	}
 	return f, err
-}
-
-// create sends q, which gives a name that nothing has.
-func (s *store) create(ctx context.Context, q question, path string, own []condition, commit func() error) error {
-	folder, _ := files.Split(path)
-	found, err := s.prove(ctx, folder)
-	switch {
-	case err != nil:
-		return err
-	case found.overwrites:
-		return errOverwrites
-	}
-	if err := commit(); err != nil {
-		return err
-	}
-	return s.guarded(ctx, q, path, own...)
 }
 
 // Rename implements files.Renamer.
@@ -201,7 +202,7 @@ func (s *store) Duplicate(ctx context.Context, f files.File, path, old string, c
 
 func (s *store) duplicate(ctx context.Context, f files.File, stage string) (files.File, error) {
 	q := question{method: "COPY", address: s.address(f.Path), header: http.Header{"Destination": {s.address(stage)}, "Overwrite": {"F"}}}
-	source := condition{path: f.Path, version: f.Version}
+	source := condition{path: f.Path, version: f.Version, source: true}
 	if err := s.guarded(ctx, q, stage, source); err != nil {
 		return files.File{}, err
 	}

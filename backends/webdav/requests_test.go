@@ -63,9 +63,10 @@ func source(text string) backends.Source {
 func TestRequests(t *testing.T) {
 	t.Parallel()
 	const images = 10_000
-	for name, want := range map[string]struct{ push, replace, tag, move, remove string }{
+	for name, want := range map[string]struct{ push, again, replace, tag, move, remove string }{
 		"apache": {
-			push:    "PROPFIND PROPFIND PUT PROPFIND PROPPATCH PUT PUT MOVE DELETE DELETE DELETE MOVE PROPFIND",
+			push:    "PROPFIND PROPFIND PUT PROPFIND PROPPATCH PUT PUT PROPFIND MOVE DELETE DELETE DELETE MOVE PROPFIND",
+			again:   "PROPFIND PROPFIND PUT PROPFIND PROPPATCH MOVE PROPFIND",
 			replace: "PROPFIND PUT PROPFIND PROPPATCH PROPFIND LOCK PROPFIND MOVE UNLOCK PROPFIND",
 			tag:     "PROPFIND PROPFIND PROPFIND COPY PROPFIND PROPFIND PROPPATCH MOVE PROPFIND",
 			move:    "PROPFIND PROPFIND PROPFIND PROPFIND MOVE PROPFIND",
@@ -122,6 +123,10 @@ func TestRequests(t *testing.T) {
 			ref.Name = "new"
 			img = must(c.Push(t.Context(), ref, source("one")))
 			check("Push", want.push)
+			second := ref
+			second.Tag = "second"
+			must(c.Push(t.Context(), second, source("one")))
+			check("another Push", want.again)
 			src := source("two")
 			src.Replaces = img.Version
 			img = must(c.Push(t.Context(), ref, src))
