@@ -5,6 +5,7 @@ package webdav
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -44,8 +45,9 @@ type nextcloud struct {
 	least  int64                                             // bytes of a chunk that is not the last
 	hook   func(w http.ResponseWriter, r *http.Request) bool // may answer itself
 
-	mu      sync.Mutex // guards the field below
+	mu      sync.Mutex // guards the fields below
 	uploads map[string]*ncUpload
+	shared  map[string]bool
 }
 
 type ncUpload struct {
@@ -55,7 +57,7 @@ type ncUpload struct {
 
 func newNextcloud(t testing.TB, least int64) *nextcloud {
 	t.Helper()
-	n := &nextcloud{t: t, apache: webtest.ApacheDAV(t, webtest.Options{}), least: least, uploads: map[string]*ncUpload{}}
+	n := &nextcloud{t: t, apache: webtest.ApacheDAV(t, webtest.Options{}), least: least, uploads: map[string]*ncUpload{}, shared: map[string]bool{}}
 	n.apache.Put(ncFiles+".keep", nil, time.Now())
 	at, err := url.Parse(n.apache.URL)
 	if err != nil {
@@ -115,9 +117,12 @@ func (n *nextcloud) keep(path string, h http.Header) error {
 }
 
 func (n *nextcloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if n.hook != nil && n.hook(w, r) {
-		return
+	if n.hook == nil || !n.hook(w, r) {
+		n.serve(w, r)
 	}
+}
+
+func (n *nextcloud) serve(w http.ResponseWriter, r *http.Request) {
 	if user, password, _ := r.BasicAuth(); user != "" && (user != "me" || !slices.Contains(logins[:], password)) {
 		w.Header().Set("WWW-Authenticate", `Basic realm="Nextcloud", charset="UTF-8"`)
 		w.WriteHeader(http.StatusUnauthorized)
@@ -132,6 +137,16 @@ func (n *nextcloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer n.mu.Unlock()
 		id, name, _ := strings.Cut(strings.TrimSuffix(path, "/"), "/")
 		n.chunk(w, r, id, name, body)
+		return
+	}
+	if r.URL.Path == "/ocs/v2.php/apps/files_sharing/api/v1/shares" {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.share(w, r)
+		return
+	}
+	if r.Method == "LOCK" || r.Method == "UNLOCK" { // it has none without an app for it
+		w.WriteHeader(http.StatusNotImplemented)
 		return
 	}
 	n.proxy.ServeHTTP(w, r)
@@ -168,6 +183,37 @@ func (n *nextcloud) chunk(w http.ResponseWriter, r *http.Request, id, name strin
 		n.assemble(w, r, id, up)
 	default:
 		w.WriteHeader(http.StatusMethodNotAllowed) // "Chunks cannot be downloaded"
+	}
+}
+
+// share answers the OCS Share API: it is JSON only if that is asked for, and a browser's request
+// (without the header) is refused.
+func (n *nextcloud) share(w http.ResponseWriter, r *http.Request) {
+	path := r.FormValue("path")
+	_, err := os.Stat(n.file(ncFiles + path))
+	said := func(status int, data any) {
+		w.WriteHeader(status)
+		text, _ := json.Marshal(map[string]any{"ocs": map[string]any{"meta": map[string]any{"statuscode": status}, "data": data}})
+		_, _ = w.Write(text)
+	}
+	link := map[string]any{"id": "1", "share_type": 3, "url": "https://cloud.example/s/1?" + path}
+	user := map[string]any{"id": "2", "share_type": 0, "share_with": "somebody"}
+	switch {
+	case r.Header.Get("OCS-APIRequest") != "true":
+		said(http.StatusPreconditionFailed, nil)
+	case r.FormValue("format") != "json":
+		_, _ = io.WriteString(w, `<?xml version="1.0"?><ocs/>`)
+	case path == "" || err != nil:
+		said(http.StatusNotFound, nil)
+	case r.Method == http.MethodGet && n.shared[path]:
+		said(http.StatusOK, []any{user, link})
+	case r.Method == http.MethodGet:
+		said(http.StatusOK, []any{user})
+	case r.Method == http.MethodPost && r.PostFormValue("shareType") == "3" && !n.shared[path]:
+		n.shared[path] = true
+		said(http.StatusOK, link)
+	default:
+		said(http.StatusBadRequest, nil)
 	}
 }
 

@@ -61,7 +61,15 @@ func at(t *testing.T, address string) *client {
 	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	return backendtest.Open(t, Open, &http.Client{Transport: transport}, map[string]any{"url": address}).(*client)
+	return plain(backendtest.Open(t, Open, &http.Client{Transport: transport}, map[string]any{"url": address}))
+}
+
+// plain is what all servers can do.
+func plain(b backends.Backend) *client {
+	if c, ok := b.(*cloud); ok {
+		return c.client
+	}
+	return b.(*client)
 }
 
 func stored(t *testing.T, srv *webtest.Server, path string) string {
@@ -86,6 +94,51 @@ func TestOverwriteIgnored(t *testing.T) {
 	}
 	if left := hidden(t, srv, "c"); left != nil || stored(t, srv, "c/hello:1.sif") != "" {
 		t.Errorf("there are %q and the image", left)
+	}
+}
+
+// A server whose disk folds case keeps what is there under another spelling.
+func TestFolded(t *testing.T) {
+	t.Parallel()
+	srv := servers["apache"](t)
+	c := at(t, between(t, srv, func(_ http.ResponseWriter, r *http.Request) bool {
+		r.URL.Path, r.URL.RawPath = strings.ToLower(r.URL.Path), ""
+		for _, name := range []string{"Destination", "If"} {
+			if text := r.Header.Get(name); text != "" {
+				r.Header.Set(name, strings.ToLower(text))
+			}
+		}
+		return false
+	}))
+	img, err := c.Push(t.Context(), ref, source("low"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, replaces := range []string{"", backends.ReplaceAny, img.Version} {
+		for _, spec := range []string{"c/Hello:1", "C/hello:1", "C/new:1"} {
+			to, err := backends.ParseRef(spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			src := source("up")
+			src.Replaces = replaces
+			if _, err := c.Push(t.Context(), to, src); err == nil {
+				t.Errorf("Push(%s) over %q succeeded", to, replaces)
+			} else if replaces != "" && to.Collection == "c" && !errors.Is(err, fs.ErrInvalid) {
+				t.Errorf("Push(%s) over %q: %v, want fs.ErrInvalid", to, replaces, err)
+			}
+		}
+	}
+	if stored(t, srv, "c/hello:1.sif") != "low" || stored(t, srv, "c/new:1.sif") != "" {
+		t.Error("something was replaced, or stored under another name")
+	}
+	src := source("low too")
+	src.Replaces = img.Version
+	if _, err := c.Push(t.Context(), ref, src); err != nil {
+		t.Errorf("Push over the same spelling: %v", err)
+	}
+	if left := hidden(t, srv, "c"); left != nil {
+		t.Errorf("there is %q", left)
 	}
 }
 
@@ -257,21 +310,22 @@ func TestChunks_resumed(t *testing.T) {
 	t.Parallel()
 	const chunk = 5_000_000 // the least that Nextcloud takes
 	n := newNextcloud(t, chunk)
-	var mu sync.Mutex
-	sent := map[string]int{}
-	var broken atomic.Bool
+	var puts, broken atomic.Int64
+	var others sync.WaitGroup // the chunks that arrive the first time
+	others.Add(2)
 	n.hook = func(w http.ResponseWriter, r *http.Request) bool {
-		base := filepath.Base(r.URL.Path)
-		if r.Method == http.MethodPut && strings.HasPrefix(r.URL.Path, ncUploads) {
-			if base == "00003" && !broken.Swap(true) {
-				w.WriteHeader(http.StatusForbidden)
-				return true
-			}
-			mu.Lock()
-			sent[base]++
-			mu.Unlock()
+		switch {
+		case r.Method != http.MethodPut || !strings.HasPrefix(r.URL.Path, ncUploads):
+			return false
+		case filepath.Base(r.URL.Path) == "00003" && broken.Add(1) == 1:
+			others.Wait()
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		case puts.Add(1) <= 2:
+			defer others.Done()
 		}
-		return false
+		n.serve(w, r)
+		return true
 	}
 	src := random(2*chunk + 12345)
 	src.Session = new(memory)
@@ -288,8 +342,8 @@ func TestChunks_resumed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sent["00003"] != 1 || sent["00001"]+sent["00002"] > 3 {
-		t.Errorf("sent %v: not what was missing", sent)
+	if puts.Load() != 3 {
+		t.Errorf("%d chunks were sent, want each once", puts.Load())
 	}
 	if img.Digest != src.Digest || img.Modified.Unix() != src.Modified.Unix() {
 		t.Errorf("Push gave %+v, want its digest and time", img)
@@ -315,7 +369,7 @@ func TestChunks_answerLost(t *testing.T) {
 				puts.Add(1)
 			case r.Method == "MOVE" && strings.HasSuffix(r.URL.Path, "/.file") && moves.Add(1) == 1:
 				if served {
-					n.ServeHTTP(httptest.NewRecorder(), r)
+					n.serve(httptest.NewRecorder(), r)
 				}
 				w.WriteHeader(http.StatusGatewayTimeout)
 				return true
@@ -347,9 +401,33 @@ func TestLogin_appPassword(t *testing.T) {
 	t.Parallel()
 	n := newNextcloud(t, 1)
 	wrong := func(context.Context, bool) (string, error) { return "wrong", nil }
-	c := backendtest.Open(t, backendtest.LoggedIn(Open, "me", wrong), &http.Client{Transport: new(recorder)}, map[string]any{"url": n.URL + ncFiles + "images"}).(*client)
+	c := plain(backendtest.Open(t, backendtest.LoggedIn(Open, "me", wrong), &http.Client{Transport: new(recorder)}, map[string]any{"url": n.URL + ncFiles + "images"}))
 	if err := c.CheckLogin(t.Context()); !errors.Is(err, backends.ErrUnauthorized) || !strings.Contains(err.Error(), "app password") {
 		t.Errorf("CheckLogin: %v, want ErrUnauthorized and a word on app passwords", err)
+	}
+}
+
+// A link is made once, and is of the file that was meant.
+func TestShare(t *testing.T) {
+	t.Parallel()
+	n := newNextcloud(t, 1)
+	c := backendtest.Open(t, Open, &http.Client{Transport: new(recorder)}, map[string]any{"url": n.URL + ncFiles + "my%20images"}).(*cloud)
+	img, err := c.Push(t.Context(), ref, source("hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "https://cloud.example/s/1?/my images/c/hello:1.sif"
+	for range 2 {
+		if link, err := c.Share(t.Context(), img, ""); err != nil || link != want {
+			t.Errorf("Share = %q, %v, want %q", link, err, want)
+		}
+	}
+	if _, err := c.Share(t.Context(), img, "me@example.org"); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("Share with somebody: %v, want errors.ErrUnsupported", err)
+	}
+	img.Version = `"other"`
+	if _, err := c.Share(t.Context(), img, ""); !errors.Is(err, backends.ErrChanged) {
+		t.Errorf("Share of what was replaced: %v, want ErrChanged", err)
 	}
 }
 

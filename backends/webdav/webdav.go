@@ -106,7 +106,7 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	}
 	r := files.NewReader(s, files.Layout{})
 	p := files.NewPusher(r, s)
-	return &client{Reader: r, Pusher: p, Copier: files.NewCopier(p, s), Mover: files.NewMover(p, s), store: s}, nil
+	return newCloud(&client{Reader: r, Pusher: p, Copier: files.NewCopier(p, s), Mover: files.NewMover(p, s), store: s}), nil
 }
 
 // Address implements backends.Addressed.

@@ -79,11 +79,11 @@ func TestConformance_nextcloud(t *testing.T) {
 		return map[string]any{"url": srv.URL + folder}
 	}
 	small := func(b backends.Backend) backends.Backend {
-		b.(*client).store.chunk = chunkOfTest
+		plain(b).store.chunk = chunkOfTest
 		return b
 	}
 	backendtest.Run(t, backendtest.Harness{
-		Caps: all, KeepsFormat: true, KeepsTime: true,
+		Caps: all | backends.CanShare, KeepsFormat: true, KeepsTime: true,
 		Skip: map[string]string{"Drip/push": "chunks of this size are sent before a rate can be told; the other servers get whole files"},
 		Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
 			return small(backendtest.Open(t, Open, hc, home(seed)))
