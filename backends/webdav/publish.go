@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
@@ -223,8 +224,8 @@ func (s *store) duplicate(ctx context.Context, f files.File, stage string) (file
 func (s *store) Remove(ctx context.Context, f files.File) error {
 	err := s.exclusively(ctx, f.Path, f.Version, func(held condition) error {
 		switch err := s.careful(ctx, held); {
-		case errors.Is(err, errCareless):
-			return s.removeAside(ctx, f)
+		case errors.Is(err, errCareless), errors.Is(err, syscall.EDQUOT), errors.Is(err, fs.ErrPermission):
+			return s.removeAside(ctx, f) // which needs no file of ours
 		case err != nil:
 			return err
 		}

@@ -455,6 +455,28 @@ func TestChunks_none(t *testing.T) {
 	}
 }
 
+// Where there is no room for a file of ours, what is there can be deleted still.
+func TestDelete_full(t *testing.T) {
+	t.Parallel()
+	srv := servers["apache"](t)
+	srv.Put("c/hello:1.sif", []byte("one"), time.Now())
+	c := at(t, between(t, srv, func(w http.ResponseWriter, r *http.Request) bool {
+		status := map[string]int{http.MethodPut: http.StatusInsufficientStorage, "LOCK": http.StatusNotImplemented}[r.Method]
+		if status == 0 {
+			return false
+		}
+		w.WriteHeader(status)
+		return true
+	}))
+	img, err := c.Reader.Stat(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Delete(t.Context(), img); err != nil || stored(t, srv, "c/hello:1.sif") != "" || hidden(t, srv, "c") != nil {
+		t.Errorf("Delete: %v; %q and %q stay", err, stored(t, srv, "c/hello:1.sif"), hidden(t, srv, "c"))
+	}
+}
+
 // rclone reads and writes the same folder.
 func TestRclone(t *testing.T) {
 	t.Parallel()
