@@ -264,26 +264,28 @@ func TestPush_rivals(t *testing.T) {
 func TestPush_tie(t *testing.T) {
 	t.Parallel()
 	srv, _, _ := serve(t, drivetest.Options{})
-	var named sync.WaitGroup
-	named.Add(2)
+	var naming, looking sync.WaitGroup
+	naming.Add(2)
+	looking.Add(2)
 	var mu sync.Mutex
-	counts := map[string]int{} // updates by client
+	steps := map[string]int{} // by client
 	srv.SetHook(func(method string, _ http.ResponseWriter, r *http.Request) bool {
 		mu.Lock()
-		who, waits := r.Header.Get("Test-Client"), false
-		switch method {
-		case "drive.files.update":
-			if counts[who]++; counts[who] == 1 {
-				defer named.Done()
-			}
-		case "drive.files.list":
-			if waits = counts[who] == 1; waits {
-				counts[who]++
-			}
+		who := r.Header.Get("Test-Client")
+		step := steps[who]
+		if step == 0 && method == "drive.files.update" || step == 1 && method == "drive.files.list" {
+			steps[who]++
+		} else {
+			step = -1
 		}
 		mu.Unlock()
-		if waits {
-			named.Wait()
+		switch step {
+		case 0:
+			naming.Done()
+			naming.Wait()
+		case 1:
+			looking.Done()
+			looking.Wait()
 		}
 		return false
 	})

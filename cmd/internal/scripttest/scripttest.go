@@ -37,6 +37,10 @@
 //	globus-expire              let it take no token that it gave out, and no secret
 //	globus-accept SECRET       let it take this one
 //	globus-put FILE PATH       put a file into the collection $GLOBUS_ID
+//	drive                      start a Google Drive; $DRIVE is its URL, $DRIVE_TOKEN a
+//	                           token for it
+//	drive-expire               let it take no token that it gave out
+//	drive-accept TOKEN         let it take this one
 //	sregistry                  start a Singularity Registry Server; $SREGISTRY is its
 //	                           URL, $SREGISTRY_USER and $SREGISTRY_TOKEN log in
 //	swift                      start an OpenStack Swift; $SWIFT is where to log in to an account
@@ -102,6 +106,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/sregfs/sregfs/backends/drive/drivetest"
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
 	"github.com/sregfs/sregfs/backends/globus/globustest"
 	"github.com/sregfs/sregfs/backends/http/webtest"
@@ -150,6 +155,7 @@ type script struct {
 	image    string
 	registry *ocitest.Registry
 	dropbox  *dropboxtest.Server
+	drive    *drivetest.Server
 	s3       *s3test.Server
 	swift    *swifttest.Server
 	globus   *globustest.Server
@@ -192,6 +198,9 @@ func (s *script) params(file string) testscript.Params {
 			"globus-expire":   func(*testscript.TestScript, bool, []string) { s.globus.Expire() },
 			"globus-accept":   func(_ *testscript.TestScript, _ bool, args []string) { s.globus.Accept(args[0]) },
 			"globus-put":      s.putGlobus,
+			"drive":           s.startDrive,
+			"drive-expire":    func(*testscript.TestScript, bool, []string) { s.drive.Expire() },
+			"drive-accept":    func(_ *testscript.TestScript, _ bool, args []string) { s.drive.Accept(args[0]) },
 			"sregistry":       s.startSregistry,
 			"swift":           s.startSwift,
 			"swift-expire":    s.expireSwift,

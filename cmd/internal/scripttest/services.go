@@ -10,6 +10,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/sregfs/sregfs/backends/drive/drivetest"
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
 	"github.com/sregfs/sregfs/backends/globus/globustest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
@@ -80,6 +81,12 @@ func (s *script) putGlobus(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("usage: globus-put FILE PATH")
 	}
 	s.globus.Put(ts.Getenv("GLOBUS_ID"), args[1], []byte(ts.ReadFile(args[0])), time.Now())
+}
+
+func (s *script) startDrive(ts *testscript.TestScript, _ bool, _ []string) {
+	s.drive = drivetest.Start(s.t, drivetest.Options{})
+	ts.Setenv("DRIVE", s.drive.URL)
+	ts.Setenv("DRIVE_TOKEN", drivetest.Token)
 }
 
 func (s *script) startSregistry(ts *testscript.TestScript, _ bool, _ []string) {
