@@ -149,6 +149,12 @@ func (c *client) call(ctx context.Context, method, path string, query url.Values
 
 // do is google.Login.Do with the refusals that Drive has of its own.
 func (c *client) do(req *http.Request, ok ...int) (*http.Response, error) {
+	// Without a login Drive says 403, as to somebody who may not.
+	if known, err := c.Known(req.Context()); err != nil {
+		return nil, err
+	} else if !known {
+		return nil, fmt.Errorf("%w: there is no login for remote %s: set credentials, or run \"sreg login %s\"", backends.ErrUnauthorized, c.remote, c.remote)
+	}
 	resp, err := c.Do(req, ok...)
 	if err != nil {
 		return nil, c.refused(err)

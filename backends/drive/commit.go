@@ -56,7 +56,7 @@ func (s *store) Put(ctx context.Context, path string, src backends.Source, old s
 	if err != nil {
 		return files.File{}, err
 	}
-	n := &naming{client: s.client, path: path, old: old, f: f, commit: src.MayCommit, digest: src.Digest, modified: stamp(src.Modified)}
+	n := &naming{client: s.client, path: path, old: old, f: f, commit: src.MayCommit, kept: true, digest: src.Digest, modified: stamp(src.Modified)}
 	n.undo = func(ctx context.Context) error {
 		memo.Forget()
 		return s.erase(ctx, f.ID)
@@ -161,6 +161,7 @@ type naming struct {
 	digest    string // for the properties; may be ""
 	modified  string
 	commit    func() error                    // may be nil
+	kept      bool                            // the file is of use later if commit refuses
 	undo      func(ctx context.Context) error // takes the name from the file again
 	victims   []file
 }
@@ -176,33 +177,58 @@ func (n *naming) run(ctx context.Context) (file, error) {
 	if err != nil {
 		return file{}, err
 	}
+	if len(found) == 1 && found[0].ID == n.f.ID {
+		return n.finish(ctx, found[0]), nil // an earlier try got here
+	}
 	if err := n.replaceable(ctx, found); err != nil {
 		return file{}, errors.Join(err, n.undo(context.WithoutCancel(ctx)))
 	}
 	if n.commit != nil {
 		if err := n.commit(); err != nil {
+			if !n.kept {
+				err = errors.Join(err, n.undo(context.WithoutCancel(ctx)))
+			}
 			return file{}, err
 		}
 	}
-	if n.f, err = n.name(ctx, at); err != nil {
-		return file{}, err
+	named, err := n.name(ctx, at)
+	if err != nil {
+		return file{}, n.failed(ctx, err) // it may have happened all the same
 	}
+	n.f = named
 	if err := n.alone(ctx); err != nil {
-		if errors.Is(err, fs.ErrExist) || errors.Is(err, backends.ErrChanged) {
-			err = errors.Join(err, n.undo(context.WithoutCancel(ctx)))
-		}
-		return file{}, err
+		return file{}, n.failed(ctx, err)
 	}
 	for _, victim := range slices.Backward(n.victims) { // the one that counts goes last
-		err := n.trash(ctx, victim.ID)
-		if denied(err) {
-			err = errors.Join(err, n.undo(context.WithoutCancel(ctx)))
-		}
-		if err != nil && !lost(err) {
-			return file{}, err
+		if _, err := n.trash(ctx, victim.ID); err != nil && !lost(err) {
+			return file{}, n.failed(ctx, err)
 		}
 	}
-	return n.update(ctx, n.f.ID, all(), change{Modified: n.modified, Properties: map[string]*string{stateKey: nil}})
+	return n.finish(ctx, n.f), nil
+}
+
+// failed takes the name back after err, but for an upload that can go on.
+func (n *naming) failed(ctx context.Context, err error) error {
+	if n.kept && !errors.Is(err, fs.ErrExist) && !errors.Is(err, backends.ErrChanged) && !denied(err) {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	for _, victim := range n.victims {
+		if f, getErr := n.get(ctx, victim.ID); getErr == nil && f.Trashed {
+			err = errors.Join(err, n.untrash(ctx, victim.ID))
+		}
+	}
+	return errors.Join(err, n.undo(ctx))
+}
+
+// finish takes the mark off a file that is alone. One that keeps it counts as well.
+func (n *naming) finish(ctx context.Context, f file) file {
+	done, err := n.update(ctx, f.ID, all(), change{Modified: n.modified, Properties: map[string]*string{stateKey: nil}})
+	if err != nil {
+		n.log.Warn("a file in the Drive keeps the mark of a push", "path", n.path, "id", f.ID, "err", err)
+		return f
+	}
+	return done
 }
 
 // replaceable decides whether what has the path may be replaced, and by that what will be.
@@ -236,7 +262,9 @@ func (n *naming) name(ctx context.Context, at spot) (file, error) {
 	query := all()
 	if !slices.Contains(n.f.Parents, at.parent) {
 		query.Set("addParents", at.parent)
-		query.Set("removeParents", strings.Join(n.f.Parents, ","))
+		if len(n.f.Parents) > 0 { // who sees a file need not see where it lies
+			query.Set("removeParents", strings.Join(n.f.Parents, ","))
+		}
 	}
 	return n.update(ctx, n.f.ID, query, body)
 }
@@ -323,17 +351,26 @@ func (s *store) Remove(ctx context.Context, f files.File) error {
 		return backends.ErrChanged
 	}
 	for _, other := range slices.Backward(found) {
-		if err := s.trash(ctx, other.ID); err != nil && (!lost(err) || other.ID == own) {
+		gone, err := s.trash(ctx, other.ID)
+		if err != nil && (!lost(err) || other.ID == own) {
 			return err
+		}
+		if other.ID == own && own == id && f.Version != "" && gone.version() != f.Version { // it was replaced just now
+			return errors.Join(backends.ErrChanged, s.untrash(context.WithoutCancel(ctx), own))
 		}
 	}
 	return nil
 }
 
 // trash moves a file there, where it can be had back for 30 days.
-func (c *client) trash(ctx context.Context, id string) error {
+func (c *client) trash(ctx context.Context, id string) (file, error) {
 	yes := true
-	_, err := c.update(ctx, id, all(), change{Trashed: &yes})
+	return c.update(ctx, id, all(), change{Trashed: &yes})
+}
+
+func (c *client) untrash(ctx context.Context, id string) error {
+	no := false
+	_, err := c.update(ctx, id, all(), change{Trashed: &no})
 	return err
 }
 

@@ -418,6 +418,36 @@ func TestPush_requests(t *testing.T) {
 	}
 }
 
+// A copy that may not be kept leaves nothing.
+func TestCopy_stopped(t *testing.T) {
+	t.Parallel()
+	srv, c, _ := serve(t, drivetest.Options{})
+	src := backends.CopySource{Backend: c, Image: push(t, c, "c/i:1", text), Commit: func() error { return fs.ErrPermission }}
+	_, err := c.Copy(t.Context(), src, backendtest.Ref(t, "c/i:2"))
+	backendtest.WantErr(t, "a copy that is stopped", err, fs.ErrPermission)
+	if names := srv.Names(false); len(names) != 1 {
+		t.Errorf("left are %q", names)
+	}
+}
+
+// Who may not move to the trash what is there may not replace it.
+func TestPush_denied(t *testing.T) {
+	t.Parallel()
+	srv, c, root := serve(t, drivetest.Options{})
+	id := srv.AddFile(root, "c/i:1.sif", text, day)
+	src := backendtest.Source([]byte("other bytes"))
+	src.Replaces = backendtest.Stat(t, c, "c/i:1").Version
+	srv.SetHook(func(method string, w http.ResponseWriter, r *http.Request) bool {
+		return method == "drive.files.update" && strings.HasSuffix(r.URL.Path, id) && drivetest.Refuse(w, 403, "insufficientFilePermissions", "No.")
+	})
+	_, err := c.Push(t.Context(), backendtest.Ref(t, "c/i:1"), src)
+	backendtest.WantErr(t, "a push over what others own", err, fs.ErrPermission)
+	backendtest.WantRead(t, c, backendtest.Stat(t, c, "c/i:1"), 0, -1, text)
+	if names := srv.Names(false); len(names) != 1 {
+		t.Errorf("left are %q", names)
+	}
+}
+
 func TestDelete_trash(t *testing.T) {
 	t.Parallel()
 	srv, c, _ := serve(t, drivetest.Options{})
@@ -427,6 +457,87 @@ func TestDelete_trash(t *testing.T) {
 	if trash := srv.Names(true); !slices.Equal(trash, []string{"c/i:1.sif"}) {
 		t.Errorf("in the trash: %q", trash)
 	}
+}
+
+// A file that is replaced while it is deleted stays.
+func TestDelete_changed(t *testing.T) {
+	t.Parallel()
+	srv, c, root := serve(t, drivetest.Options{})
+	id := srv.AddFile(root, "c/i:1.sif", text, day)
+	img := backendtest.Stat(t, c, "c/i:1")
+	changed := false
+	srv.SetHook(func(method string, _ http.ResponseWriter, _ *http.Request) bool {
+		if method == "drive.files.update" && !changed {
+			changed = true
+			srv.SetContent(id, []byte("other bytes"))
+		}
+		return false
+	})
+	backendtest.WantErr(t, "Delete", c.Delete(t.Context(), img), backends.ErrChanged)
+	backendtest.WantRead(t, c, backendtest.Stat(t, c, "c/i:1"), 0, -1, []byte("other bytes"))
+}
+
+// Whichever request of a move or a copy breaks, both names mean what they meant, or it is done.
+func TestMove_breaks(t *testing.T) {
+	t.Parallel()
+	other := []byte("other bytes")
+	for _, copies := range []bool{false, true} {
+		for broken := 1; broken < 14; broken++ {
+			for _, late := range []bool{false, true} { // the request has its effect, and the answer does not come
+				srv, _, root := serve(t, drivetest.Options{})
+				srv.AddFile(root, "c/i:1.sif", text, day)
+				srv.AddFile(root, "c/i:2.sif", other, day)
+				b := &breaking{at: broken, late: late}
+				c := through(t, srv, func(next http.RoundTripper) http.RoundTripper { b.next = next; return b })
+				img, to := backendtest.Stat(t, c, "c/i:1"), backendtest.Stat(t, c, "c/i:2")
+				b.armed = true
+				var err error
+				if copies {
+					_, err = c.Copy(t.Context(), backends.CopySource{Backend: c, Image: img, Replaces: to.Version}, to.Ref)
+				} else {
+					_, err = c.Move(t.Context(), img, to.Ref, to.Version)
+				}
+				b.armed = false
+				want := text
+				if err != nil {
+					want = other
+				}
+				what := fmt.Sprintf("copy %v, request %d (late %v): %v", copies, broken, late, err)
+				if got, readErr := backendtest.Read(t, c, backendtest.Stat(t, c, "c/i:2"), 0, -1); readErr != nil || !bytes.Equal(got, want) {
+					t.Errorf("%s: the target is %q, %v", what, got, readErr)
+				}
+				_, err2 := c.Stat(t.Context(), img.Ref)
+				if gone := errors.Is(err2, fs.ErrNotExist); gone != (err == nil && !copies) {
+					t.Errorf("%s: the source: %v", what, err2)
+				}
+			}
+		}
+	}
+}
+
+// breaking answers one request with 503.
+type breaking struct {
+	at    int
+	late  bool
+	armed bool
+	n     int
+	next  http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (b *breaking) RoundTrip(req *http.Request) (*http.Response, error) {
+	if !b.armed {
+		return b.next.RoundTrip(req)
+	}
+	if b.n++; b.n != b.at {
+		return b.next.RoundTrip(req)
+	}
+	if b.late {
+		if resp, err := b.next.RoundTrip(req); err == nil {
+			resp.Body.Close()
+		}
+	}
+	return nil, errors.New("connection reset")
 }
 
 // What fails between the name and the end of a move leaves the name or takes it back.

@@ -64,7 +64,7 @@ func (c *client) media(ctx context.Context, part ranged.Span, size int64, path s
 	}
 	req.Header.Set("Accept", "*/*")
 	part.Ask(req)
-	resp, err := c.do(req, http.StatusRequestedRangeNotSatisfiable)
+	resp, err := c.do(req, http.StatusRequestedRangeNotSatisfiable) //nolint:bodyclose // Body does it
 	if err != nil {
 		return nil, err
 	}

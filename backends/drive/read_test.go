@@ -309,6 +309,19 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// Without a login nothing is asked: Drive would only say that this is not allowed.
+func TestNoLogin(t *testing.T) {
+	t.Parallel()
+	srv := drivetest.Start(t, drivetest.Options{})
+	hc := backends.NewHTTPClient(backends.HTTPOptions{})
+	t.Cleanup(hc.CloseIdleConnections)
+	c := backendtest.Open(t, Open, hc, map[string]any{"url": srv.URL})
+	_, err := c.Stat(t.Context(), backendtest.Ref(t, "c/i:1"))
+	if !errors.Is(err, backends.ErrUnauthorized) || !strings.Contains(err.Error(), "sreg login conformance") || srv.Requests() != 0 {
+		t.Errorf("without a login: %v, after %d requests", err, srv.Requests())
+	}
+}
+
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	for _, config := range []map[string]any{

@@ -97,7 +97,6 @@ func (p *parser) and() condition {
 }
 
 func (p *parser) term() condition {
-	none := func(*node) bool { return false }
 	switch first := p.peek(); {
 	case first == "(":
 		p.next()
@@ -110,39 +109,52 @@ func (p *parser) term() condition {
 		p.ids = append(p.ids, id)
 		return func(n *node) bool { return n.parent == id }
 	}
-	switch field, op := p.next(), p.next(); field + " " + op {
-	case "name =": // in any case: rclone compares once more, for that
+	field, op := p.next(), p.next()
+	compare, ok := comparisons[field+" "+op]
+	if !ok {
+		p.fail("the condition %q %q", field, op)
+		return func(*node) bool { return false }
+	}
+	return compare(p)
+}
+
+// comparisons are those of the fields that are asked for.
+var comparisons = map[string]func(p *parser) condition{
+	"name =": func(p *parser) condition { // in any case: rclone compares once more, for that
 		name := p.text()
 		return func(n *node) bool { return strings.EqualFold(n.name, name) }
-	case "name contains": // "only performs prefix matching", of words; here of the whole
+	},
+	"name contains": func(p *parser) condition { // "only performs prefix matching", of words; here of the whole
 		name := strings.ToLower(p.text())
 		return func(n *node) bool { return strings.HasPrefix(strings.ToLower(n.name), name) }
-	case "mimeType =":
+	},
+	"mimeType =": func(p *parser) condition {
 		kind := p.text()
 		return func(n *node) bool { return n.kind == kind }
-	case "trashed =":
+	},
+	"trashed =": func(p *parser) condition {
 		p.want("false")
 		return func(n *node) bool { return !p.s.inTrash(n) }
-	case "sharedWithMe =":
+	},
+	"sharedWithMe =": func(p *parser) condition {
 		p.want("true")
 		return func(n *node) bool { return n.shared }
-	case "createdTime <":
+	},
+	"createdTime <": func(p *parser) condition {
 		at, err := time.Parse("2006-01-02T15:04:05", p.text())
 		if err != nil {
 			p.fail("%v", err)
 		}
 		return func(n *node) bool { return n.created.Before(at) }
-	case "properties has":
+	},
+	"properties has": func(p *parser) condition {
 		p.want("{", "key", "=")
 		key := p.text()
 		p.want("and", "value", "=")
 		value := p.text()
 		p.want("}")
 		return func(n *node) bool { return n.properties[key] == value }
-	default:
-		p.fail("the condition %q %q", field, op)
-	}
-	return none
+	},
 }
 
 // parse returns what a query chooses, and the folders that it names.

@@ -153,7 +153,7 @@ func Refuse(w http.ResponseWriter, status int, reason, message string) bool {
 	text, _ := json.Marshal(map[string]any{"error": map[string]any{
 		"code": status, "message": message, "errors": []any{map[string]any{"domain": "global", "reason": reason, "message": message}},
 	}})
-	w.Write(text) //nolint:errcheck // whoever asked may be gone
+	_, _ = w.Write(text) // whoever asked may be gone
 	return true
 }
 
@@ -178,6 +178,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	allowed := s.tokens[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
 	s.mu.Unlock()
 	if hook != nil && hook(name, w, r) {
+		return
+	}
+	if r.Header.Get("Authorization") == "" {
+		Refuse(w, 403, "forbidden", "Method doesn't allow unregistered callers (callers without established identity).")
 		return
 	}
 	if !allowed {
@@ -432,13 +436,15 @@ func (c *call) list() (any, *failure) {
 	if (c.param("corpora") == "drive") != (drive != "") || drive != "" && (c.param("supportsAllDrives") != "true" || c.param("includeItemsFromAllDrives") != "true") {
 		return nil, c.bad("files.list of %s in corpora %s", drive, c.param("corpora"))
 	}
-	ids := slices.Sorted(maps.Keys(c.nodes))
+	var ids []string
 	if token := c.param("pageToken"); token != "" {
 		page, ok := c.pages[token]
 		if !ok || page.query != q {
 			return nil, &failure{400, "invalid", "Invalid Value"}
 		}
 		ids = page.ids
+	} else {
+		ids = slices.Sorted(maps.Keys(c.nodes))
 	}
 	size := 100
 	if n, err := strconv.Atoi(c.param("pageSize")); err == nil {
