@@ -11,7 +11,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"net/http"
 	"net/url"
 	"slices"
@@ -62,10 +61,11 @@ func (c *client) Share(ctx context.Context, img backends.Image, with string) (st
 
 // tempURL signs an address. The path is signed as it is decoded.
 func tempURL(u *url.URL, key string, digests []string, until time.Time) string {
-	sum := hash.Hash(hmac.New(sha256.New, []byte(key)))
+	digest := sha256.New
 	if len(digests) > 0 && !slices.Contains(digests, "sha256") {
-		sum = hmac.New(sha1.New, []byte(key)) // Swift before 2.23, and Ceph's gateway
+		digest = sha1.New // older Swifts
 	}
+	sum := hmac.New(digest, []byte(key))
 	expires := strconv.FormatInt(until.Unix(), 10)
 	fmt.Fprintf(sum, "GET\n%s\n%s", expires, u.Path)
 	u.RawQuery = url.Values{"temp_url_sig": {hex.EncodeToString(sum.Sum(nil))}, "temp_url_expires": {expires}}.Encode()

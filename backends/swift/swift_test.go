@@ -546,12 +546,12 @@ func TestOpen(t *testing.T) {
 		"auth \"kerberos\"": {"url": "swift.lab.org", "auth": "kerberos"},
 		"setting \"x\"":     {"url": "swift.lab.org", "x": 1},
 	} {
-		b, err := Open(t.Context(), backends.Env{Remote: "r", HTTP: http.DefaultClient, Config: config})
+		b, err := Open(t.Context(), backends.Env{Remote: "r", HTTP: &http.Client{}, Config: config})
 		if !errors.Is(err, fs.ErrInvalid) || !strings.Contains(fmt.Sprint(err), text) {
 			t.Errorf("Open(%v) = %v, %v, want %s", config, b, err, text)
 		}
 	}
-	env := backends.Env{Remote: "r", HTTP: http.DefaultClient, Config: map[string]any{"url": "https://swift.lab.org/v3"}, Getenv: func(string) string { return "https://evil.example" }}
+	env := backends.Env{Remote: "r", HTTP: &http.Client{}, Config: map[string]any{"url": "https://swift.lab.org/v3"}, Getenv: func(string) string { return "https://evil.example" }}
 	b, err := Open(t.Context(), env)
 	if err != nil {
 		t.Fatal(err)

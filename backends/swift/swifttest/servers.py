@@ -46,4 +46,8 @@ spawn("account")
 spawn("container")
 spawn("object", global_conf_callback=obj.global_conf_callback)
 spawn("proxy")
-sys.stdin.read()
+
+# One that ends, since somebody else has its port, ends all.
+signal.signal(signal.SIGCHLD, lambda *_: os._exit(1))
+if os.waitpid(-1, os.WNOHANG)[0] == 0:
+    sys.stdin.read()

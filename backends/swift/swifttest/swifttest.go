@@ -35,7 +35,7 @@ var servers string
 
 const (
 	accounts = 2000 // that one server has
-	starting = 15 * time.Second
+	starting = 2 * time.Minute
 
 	// Key is the password of all users.
 	Key = "hunter2"
@@ -125,7 +125,7 @@ func freePort() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	_, port, err := net.SplitHostPort(l.Addr().String())
 	return port, err
 }
