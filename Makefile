@@ -41,7 +41,8 @@ TEST_DEPS := $(RUN_DEPS) docker-registry=docker-registry squashfuse=squashfuse m
              /usr/lib/python3/dist-packages/boto3=python3-boto3 rclone=rclone \
              man=man-db mandoc=mandoc zsh=zsh fish=fish /usr/share/bash-completion/bash_completion=bash-completion systemd-analyze=systemd \
              curl=curl swift-proxy-server=swift-proxy swift-account-server=swift-account swift-container-server=swift-container swift-object-server=swift-object \
-             memcached=memcached /usr/bin/swift=python3-swiftclient /usr/lib/python3/dist-packages/keystoneclient=python3-keystoneclient rclone=rclone vi=vim-tiny /usr/sbin/mke2fs=e2fsprogs /usr/sbin/losetup=mount
+             memcached=memcached /usr/bin/swift=python3-swiftclient /usr/lib/python3/dist-packages/keystoneclient=python3-keystoneclient \
+             /usr/lib/python3/dist-packages/gitlab=python3-gitlab rclone=rclone vi=vim-tiny /usr/sbin/mke2fs=e2fsprogs /usr/sbin/losetup=mount
 DIST_DEPS  := fusermount3=fuse3 /usr/sbin/debootstrap=debootstrap rpm=rpm unshare=util-linux zsh=zsh
 BENCH_DEPS := $(TEST_DEPS) openssl=openssl
 

@@ -13,6 +13,7 @@ import (
 	"github.com/sregfs/sregfs/backends/dir"
 	"github.com/sregfs/sregfs/backends/drive"
 	"github.com/sregfs/sregfs/backends/dropbox"
+	"github.com/sregfs/sregfs/backends/gitlab"
 	"github.com/sregfs/sregfs/backends/globus"
 	"github.com/sregfs/sregfs/backends/http"
 	"github.com/sregfs/sregfs/backends/hub"
@@ -31,6 +32,7 @@ var Types = sorted(append(oci.Types(),
 	drive.Type,
 	dropbox.Type,
 	globus.Type,
+	gitlab.Type,
 	http.Type,
 	hub.Type,
 	library.Type(oci.Open),

@@ -41,6 +41,9 @@
 //	                           token for it
 //	drive-expire               let it take no token that it gave out
 //	drive-accept TOKEN         let it take this one
+//	gitlab                     start a GitLab; $GITLAB is its URL, $GITLAB_PROJECT a project and
+//	                           $GITLAB_TOKEN a token for it
+//	gitlab-accept TOKEN        let it take this one, and no other
 //	sregistry                  start a Singularity Registry Server; $SREGISTRY is its
 //	                           URL, $SREGISTRY_USER and $SREGISTRY_TOKEN log in
 //	swift                      start an OpenStack Swift; $SWIFT is where to log in to an account
@@ -108,6 +111,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends/drive/drivetest"
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
+	"github.com/sregfs/sregfs/backends/gitlab/gitlabtest"
 	"github.com/sregfs/sregfs/backends/globus/globustest"
 	"github.com/sregfs/sregfs/backends/http/webtest"
 	"github.com/sregfs/sregfs/backends/hub/hubtest"
@@ -157,6 +161,7 @@ type script struct {
 	dropbox  *dropboxtest.Server
 	drive    *drivetest.Server
 	s3       *s3test.Server
+	gitlab   *gitlabtest.Server
 	swift    *swifttest.Server
 	globus   *globustest.Server
 	web      *webtest.Server
@@ -201,6 +206,8 @@ func (s *script) params(file string) testscript.Params {
 			"drive":           s.startDrive,
 			"drive-expire":    func(*testscript.TestScript, bool, []string) { s.drive.Expire() },
 			"drive-accept":    func(_ *testscript.TestScript, _ bool, args []string) { s.drive.Accept(args[0]) },
+			"gitlab":          s.startGitLab,
+			"gitlab-accept":   func(_ *testscript.TestScript, _ bool, args []string) { s.gitlab.Accept(args[0]) },
 			"sregistry":       s.startSregistry,
 			"swift":           s.startSwift,
 			"swift-expire":    s.expireSwift,

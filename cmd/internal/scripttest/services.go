@@ -12,6 +12,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends/drive/drivetest"
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
+	"github.com/sregfs/sregfs/backends/gitlab/gitlabtest"
 	"github.com/sregfs/sregfs/backends/globus/globustest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 	"github.com/sregfs/sregfs/backends/s3/s3test"
@@ -110,4 +111,11 @@ func (s *script) startSwift(ts *testscript.TestScript, _ bool, _ []string) {
 func (s *script) expireSwift(ts *testscript.TestScript, _ bool, _ []string) {
 	s.swift.Forget(s.t)
 	ts.Setenv("SWIFT_TOKEN", s.swift.Token(s.t, ts.Getenv("SWIFT_USER")))
+}
+
+func (s *script) startGitLab(ts *testscript.TestScript, _ bool, _ []string) {
+	s.gitlab = gitlabtest.Start(s.t, gitlabtest.Options{Redirect: true})
+	ts.Setenv("GITLAB", s.gitlab.URL)
+	ts.Setenv("GITLAB_PROJECT", gitlabtest.Project)
+	ts.Setenv("GITLAB_TOKEN", gitlabtest.Token)
 }
