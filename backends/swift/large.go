@@ -109,10 +109,16 @@ func (p *largePush) finish(ctx context.Context, path, old string) (files.File, e
 		}
 		return p.src.MayCommit()
 	}}
-	f, err := p.change(ctx, c, func(ctx context.Context, create bool) error { return p.manifest(ctx, p.at(path), create) })
+	written := false
+	f, err := p.change(ctx, c, func(ctx context.Context, create bool) error {
+		err := p.manifest(ctx, p.at(path), create)
+		written = err == nil
+		return err
+	})
 	switch {
 	case err == nil:
 		p.memo.Forget()
+	case written && !errors.Is(err, backends.ErrChanged): // it is an image, of which no more is known
 	case ctx.Err() == nil && !unsure(err):
 		p.abandon(ctx)
 	}
@@ -125,7 +131,7 @@ func count(size, part int64) int64 { return (size + part - 1) / part }
 // unsure reports whether a request that failed may have done what it should, or will do so if
 // it is sent again.
 func unsure(err error) bool {
-	return errors.Is(err, backends.ErrUnavailable) || errors.Is(err, backends.ErrRateLimited) || errors.Is(err, backends.ErrUnauthorized) ||
+	return errors.Is(err, backends.ErrUnavailable) || errors.Is(err, backends.ErrBadAnswer) || errors.Is(err, backends.ErrRateLimited) || errors.Is(err, backends.ErrUnauthorized) ||
 		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 

@@ -147,7 +147,7 @@ type change struct {
 	path   string
 	old    string // as in files.Writer
 	commit func() error
-	etag   string // of the new object; "" if that cannot be known
+	etag   string // of the new object
 }
 
 // change has write make the object, if what is there now is what is to be replaced. With create
@@ -166,6 +166,10 @@ func (s *store) change(ctx context.Context, c change, write func(ctx context.Con
 		return files.File{}, err
 	}
 	err = write(ctx, c.old == "")
+	if errors.Is(err, fs.ErrNotExist) { // a container that was there: the next try makes it
+		s.known.Delete(s.at(c.path).container)
+		s.known.Delete(s.at(c.path).container + segments)
+	}
 	switch {
 	case errors.Is(err, fs.ErrExist) && c.old == "":
 		return files.File{}, errTaken
@@ -174,15 +178,12 @@ func (s *store) change(ctx context.Context, c change, write func(ctx context.Con
 	case err != nil:
 		return files.File{}, err
 	}
-	made, _, err := s.head(ctx, c.path, newest)
-	switch {
-	case err != nil:
-		return files.File{}, err
-	case c.etag != "" && made.Version != c.etag:
-		return files.File{}, fmt.Errorf("%w: somebody else has replaced it at the same time", backends.ErrChanged)
-	}
 	s.removeSegments(ctx, before)
-	return made, nil
+	made, _, err := s.head(ctx, c.path, newest)
+	if err == nil && made.Version != c.etag {
+		err = fmt.Errorf("%w: somebody else has replaced it at the same time", backends.ErrChanged)
+	}
+	return made, err
 }
 
 var errTaken = backends.Saying(fs.ErrExist, "the tag was taken meanwhile")

@@ -303,7 +303,8 @@ func (s *store) capabilities(ctx context.Context) (*limits, error) {
 	l := &limits{}
 	resp, err := httpx.Do(s.http, req)
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, errors.ErrUnsupported):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, errors.ErrUnsupported),
+		errors.Is(err, backends.ErrUnauthorized), errors.Is(err, backends.ErrBadAnswer):
 		// It may be turned off.
 	case err != nil:
 		return nil, err

@@ -668,3 +668,63 @@ func TestKeystone(t *testing.T) {
 		}
 	}
 }
+
+// A muddled transport lets the manifest through, and answers what comes after it with nonsense.
+type muddled struct {
+	next http.RoundTripper
+
+	mu      sync.Mutex // guards the fields below
+	written bool
+	off     bool
+}
+
+// RoundTrip implements http.RoundTripper.
+func (m *muddled) RoundTrip(req *http.Request) (*http.Response, error) {
+	m.mu.Lock()
+	written := m.written && !m.off
+	m.mu.Unlock()
+	if written {
+		return &http.Response{StatusCode: http.StatusTeapot, Header: http.Header{}, Body: http.NoBody, Request: req}, nil
+	}
+	resp, err := m.next.RoundTrip(req)
+	if req.URL.Query().Get("multipart-manifest") == "put" {
+		m.mu.Lock()
+		m.written = true
+		m.mu.Unlock()
+	}
+	return resp, err
+}
+
+// Segments stay where the manifest was written, whatever the service says then.
+func TestLarge_unsure(t *testing.T) {
+	t.Parallel()
+	hc := backends.NewHTTPClient(backends.HTTPOptions{})
+	t.Cleanup(hc.CloseIdleConnections)
+	m := &muddled{next: hc.Transport}
+	a := swifttest.Shared(t).Account()
+	c := open(t, a, &http.Client{Transport: m}, nil)
+	c.store.part = 1000
+	text := bytesOf(3500, 0)
+	if _, err := c.Push(t.Context(), ref(t, "lab/tool:1"), source(text)); !errors.Is(err, backends.ErrBadAnswer) {
+		t.Fatalf("Push: %v, want ErrBadAnswer", err)
+	}
+	m.mu.Lock()
+	m.off = true
+	m.mu.Unlock()
+	img, err := c.Push(t.Context(), ref(t, "lab/tool:1"), source(text))
+	if err != nil || !bytes.Equal(read(t, c, img, 0, -1), text) {
+		t.Errorf("the next try: %v, %v", img, err)
+	}
+	if n := segmentsIn(t, a, "lab"); n != 4 {
+		t.Errorf("%d segments, want 4", n)
+	}
+	// A container that was removed is made anew by the try after the one that notices it.
+	if err := c.Delete(t.Context(), img); err != nil {
+		t.Fatal(err)
+	}
+	a.Do(t, http.MethodDelete, "/lab", nil, nil)
+	if _, err := c.Push(t.Context(), ref(t, "lab/tool:2"), source(text[:500])); err == nil {
+		t.Error("Push into a container that is gone")
+	}
+	push(t, c, "lab/tool:2", text[:500], "")
+}
