@@ -5,6 +5,7 @@ package all
 import (
 	"github.com/sregfs/sregfs/backends/drive"
 	"github.com/sregfs/sregfs/backends/dropbox"
+	"github.com/sregfs/sregfs/backends/gitlab"
 	"github.com/sregfs/sregfs/backends/globus"
 	"github.com/sregfs/sregfs/backends/hub"
 	"github.com/sregfs/sregfs/backends/s3"
@@ -78,6 +79,11 @@ var SregistryClients = []SregistryClient{
 		Name: "s3", Type: s3.Type.Name, Needs: "SREGISTRY_S3_BUCKET", URL: "SREGISTRY_S3_BASE",
 		User: "AWS_ACCESS_KEY_ID", Token: "AWS_SECRET_ACCESS_KEY",
 		Config: map[string]string{"bucket": "SREGISTRY_S3_BUCKET", "signature": "SREGISTRY_S3_SIGNATURE"},
+	},
+	{
+		Name: "gitlab", Type: gitlab.JobsType.Name, Needs: "SREGISTRY_GITLAB_TOKEN",
+		URL: "SREGISTRY_GITLAB_BASE", Token: "SREGISTRY_GITLAB_TOKEN",
+		Config: map[string]string{"folder": "SREGISTRY_GITLAB_FOLDER"},
 	},
 	{
 		Name: "swift", Type: swift.Type.Name, Needs: "SREGISTRY_SWIFT_URL SREGISTRY_SWIFT_OS_STORAGE_URL",

@@ -4,8 +4,9 @@
 // file are image, tag and bytes. It is not the container registry of GitLab, which is a type of
 // package oci.
 //
-// Start at [Open]; name.go says which package an image is, api.go has the requests, push.go what
-// changes packages.
+// Start at [Open]; name.go says which package an image is, packages.go has the requests, push.go what
+// changes packages. What the sregistry client reads from GitLab are files of CI jobs: that is a
+// type of its own, in jobs.go. api.go is for both.
 package gitlab
 
 import (
@@ -21,7 +22,6 @@ import (
 
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/backends/internal/bounded"
-	"github.com/sregfs/sregfs/backends/internal/httpx"
 	"github.com/sregfs/sregfs/backends/internal/ranged"
 )
 
@@ -43,12 +43,8 @@ type Config struct {
 }
 
 type client struct {
-	home    *url.URL
+	*api
 	project string
-	user    string
-	secret  backends.SecretFunc
-	http    *http.Client
-	renewal httpx.Renewal
 
 	locks backends.Locks                // of names that are being changed
 	files bounded.Map[place, foundFile] // so that a range costs no search
@@ -73,23 +69,15 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	if err := env.Decode(&cfg); err != nil {
 		return nil, err
 	}
-	home, err := httpx.Address(cfg.URL, "/api/v4")
+	a, err := newAPI(cfg.URL, env)
 	if err != nil {
-		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
+		return nil, err
 	}
 	project := strings.Trim(cfg.Project, "/")
 	if project == "" {
 		return nil, fmt.Errorf("%w: remote %s: project is required: \"group/project\"", fs.ErrInvalid, env.Remote)
 	}
-	return &client{home: home, project: project, user: env.User, secret: env.Secret, http: env.HTTP}, nil
-}
-
-// Address implements backends.Addressed.
-func (c *client) Address() string { return c.home.String() }
-
-// Knock implements backends.Knocker: GitLab answers that with 401 where it wants a login.
-func (c *client) Knock() (method, address string) {
-	return http.MethodGet, c.home.JoinPath("api/v4/version").String()
+	return &client{api: a, project: project}, nil
 }
 
 // CheckLogin implements backends.LoginChecker. A public project shows its packages to everybody, so
@@ -193,7 +181,7 @@ func (c *client) List(ctx context.Context, collection string) iter.Seq2[backends
 			query.Set("package_name", packageName(backends.Ref{Collection: collection})) // narrows it, and does not choose
 		}
 		told := map[string]bool{}
-		for p, err := range pages[pack](ctx, c, c.under("packages"), query) {
+		for p, err := range pages[pack](ctx, c.api, c.under("packages"), query) {
 			if err != nil {
 				yield(backends.Entry{}, err)
 				return

@@ -2,7 +2,8 @@
 
 // Package gitlabtest is a GitLab as far as generic packages go: the Packages API and the generic
 // package registry of docs.gitlab.com (api/packages, user/packages/generic_packages), for one
-// private project. It knows no groups, no other types of packages, and no rights.
+// private project; and the APIs of jobs and of their files (api/jobs, api/job_artifacts), to read.
+// It knows no groups, no other types of packages, and no rights.
 //
 // It is held against python-gitlab by the tests of package gitlab. Begin at [Start].
 package gitlabtest
@@ -51,6 +52,7 @@ type Server struct {
 	mu       sync.Mutex // guards the fields below
 	tokens   []string
 	packages []*pack
+	jobs     []*job
 	next     int64 // the next number
 	leaked   []string
 	asked    int
@@ -90,7 +92,10 @@ func Start(t testing.TB, opts Options) *Server {
 		"DELETE " + project + "/packages/{id}/package_files/{file}":    s.removeFile,
 		"PUT " + project + "/packages/generic/{name}/{version}/{file}": s.upload,
 		"GET " + project + "/packages/generic/{name}/{version}/{file}": s.download,
-		"GET /api/v4/user": func(w http.ResponseWriter, _ *http.Request) { reply(w, 200, map[string]any{"id": 1, "username": "me"}) },
+		"GET " + project + "/jobs":                                     s.listJobs,
+		"GET " + project + "/jobs/{job}":                               s.oneJob,
+		"GET " + project + "/jobs/{job}/artifacts/{path...}":           s.artifact,
+		"GET /api/v4/user":                                             func(w http.ResponseWriter, _ *http.Request) { reply(w, 200, map[string]any{"id": 1, "username": "me"}) },
 		"GET " + project: func(w http.ResponseWriter, _ *http.Request) {
 			reply(w, 200, map[string]any{"id": 7, "path_with_namespace": Project})
 		},

@@ -42,7 +42,7 @@
 //	drive-expire               let it take no token that it gave out
 //	drive-accept TOKEN         let it take this one
 //	gitlab                     start a GitLab; $GITLAB is its URL, $GITLAB_PROJECT a project and
-//	                           $GITLAB_TOKEN a token for it
+//	                           $GITLAB_TOKEN a token for it, $GITLAB_JOB a job that has left an image
 //	gitlab-accept TOKEN        let it take this one, and no other
 //	sregistry                  start a Singularity Registry Server; $SREGISTRY is its
 //	                           URL, $SREGISTRY_USER and $SREGISTRY_TOKEN log in

@@ -3,7 +3,9 @@
 package scripttest
 
 import (
+	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -118,4 +120,7 @@ func (s *script) startGitLab(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("GITLAB", s.gitlab.URL)
 	ts.Setenv("GITLAB_PROJECT", gitlabtest.Project)
 	ts.Setenv("GITLAB_TOKEN", gitlabtest.Token)
+	image, err := os.ReadFile(s.image)
+	ts.Check(err)
+	ts.Setenv("GITLAB_JOB", fmt.Sprint(s.gitlab.Job(map[string][]byte{"build/Singularity.simg": image}, time.Unix(1_700_000_000, 0))))
 }
