@@ -3,6 +3,7 @@
 package backendtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -107,13 +108,18 @@ func (k *keys) count() int {
 	return k.fresh
 }
 
+// loginOf returns what a request has logged in by: "" if by nothing.
+func loginOf(req *http.Request) string {
+	return cmp.Or(req.Header.Get("Authorization"), req.Header.Get("X-Auth-Token"), req.Header.Get("Private-Token"))
+}
+
 // note is a fault that only remembers the logins.
 func (k *keys) note(req *http.Request, next http.RoundTripper) (*http.Response, error) {
 	k.mu.Lock()
 	if k.expired == nil {
 		k.expired = map[string]bool{}
 	}
-	if login := req.Header.Get("Authorization"); login != "" {
+	if login := loginOf(req); login != "" {
 		k.expired[login] = true
 	}
 	k.mu.Unlock()
@@ -125,7 +131,7 @@ func (k *keys) refuse(refusal int) fault {
 	answer := status(refusal, `{}`)
 	return func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
 		k.mu.Lock()
-		old := k.expired[req.Header.Get("Authorization")]
+		old := k.expired[loginOf(req)]
 		k.mu.Unlock()
 		if old {
 			return answer(req, next)
