@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"sync"
 
 	"github.com/sregfs/sregfs/backends"
 )
@@ -21,12 +22,16 @@ type Hashed struct {
 	Check func() error // may be nil
 	Tell  func(n int)  // is told of bytes that were given out; may be nil
 
+	mu      sync.Mutex // guards the fields below: a transport may read on when it has answered
 	content io.Reader
 	left    int64
 	sha     hash.Hash
 	md5     hash.Hash // nil if nobody asks for it
 	err     error     // what ended it, which a transport would blur
 }
+
+// errOver ends what a transport reads of a request that is over.
+var errOver = errors.New("the request is over")
 
 // NewHashed returns a reader of n bytes of content from off.
 func NewHashed(content io.ReaderAt, off, n int64) *Hashed {
@@ -42,6 +47,8 @@ func (h *Hashed) WithMD5() *Hashed {
 // Read implements io.Reader. An error stays.
 // Errors: backends.ErrCorrupt if the content is shorter than it was; Check's.
 func (h *Hashed) Read(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if h.err != nil {
 		return 0, h.err
 	}
@@ -71,15 +78,21 @@ func (h *Hashed) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Failed returns what was wrong with the content, nil if nothing was.
+// Failed returns what was wrong with the content, nil if nothing was. Nothing is read, and Tell
+// is not called, after that: a transport returns before it has let go of a request's body.
 func (h *Hashed) Failed() error {
-	if errors.Is(h.err, io.EOF) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.err == nil {
+		h.err = errOver
+	}
+	if errors.Is(h.err, io.EOF) || errors.Is(h.err, errOver) {
 		return nil
 	}
 	return h.err
 }
 
-// SHA256 returns the sum of what was read, in hexadecimal digits.
+// SHA256 returns the sum of what was read, in hexadecimal digits: for Check, or after the end.
 func (h *Hashed) SHA256() string { return hex.EncodeToString(h.sha.Sum(nil)) }
 
 // MD5 is SHA256 for the other sum, after WithMD5.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 
@@ -67,5 +68,33 @@ func TestHashed_heldBack(t *testing.T) {
 	src.Content = strings.NewReader("y")
 	if err := libapi.CheckSource(src); !errors.Is(err, backends.ErrCorrupt) {
 		t.Errorf("CheckSource of other bytes: %v", err)
+	}
+}
+
+// What a transport still reads of a request that is over is nothing.
+func TestHashed_over(t *testing.T) {
+	t.Parallel()
+	h := libapi.NewHashed(strings.NewReader("abcdef"), 0, 6)
+	told := 0
+	h.Tell = func(n int) { told += n }
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		for err := error(nil); err == nil; {
+			_, err = h.Read(make([]byte, 1))
+		}
+	})
+	if err := h.Failed(); err != nil {
+		t.Error(err)
+	}
+	was := told
+	if n, err := h.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Errorf("read %d, %v after the end", n, err)
+	}
+	reading.Wait()
+	if told != was {
+		t.Errorf("told of %d bytes after the end", told-was)
+	}
+	if err := h.Failed(); err != nil {
+		t.Errorf("again: %v", err)
 	}
 }
