@@ -122,26 +122,32 @@ func (c *client) translate(server string, e *apiError, status error) error {
 		return c.sessionError(e)
 	case errors.Is(status, backends.ErrRateLimited):
 		return status
-	case !known || k.sentinel == backends.ErrUnavailable && k.advice == "": //nolint:errorlint // it is that of the table
-		if err := gridError(e.Message); err != nil {
-			return err
-		}
-		if !known {
-			return c.advise(server, status)
-		}
 	case k.advice != "":
 		err := backends.Saying(k.sentinel, "%s%s", k.advice, named(e.Resource))
 		if k.away {
 			return backoff.Permanent(err)
 		}
 		return err
+	case known && (!errors.Is(k.sentinel, backends.ErrUnavailable) || !errors.Is(status, backends.ErrUnavailable)):
+		return backends.Saying(k.sentinel, "%s", e.text())
 	}
+	if err := gridError(e.Message); err != nil {
+		return err
+	}
+	if e.Code != "" {
+		status = fmt.Errorf("%w (%s)", status, e.text()) // which knows for how long, if anything does
+	}
+	return c.advise(server, status)
+}
+
+// text is the code, and what it is about.
+func (e *apiError) text() string {
 	line, _, _ := strings.Cut(e.Message, "\n")
 	// The first line of a failed command says only that it failed.
 	if _, reason, ok := strings.Cut(e.Message, "\nMessage: "); ok {
 		line, _, _ = strings.Cut(reason, "\n")
 	}
-	return backends.Saying(k.sentinel, "%.100s: %.200q", e.Code, backends.Redact(strings.TrimSpace(line)))
+	return fmt.Sprintf("%.100s: %.200q", e.Code, backends.Redact(strings.TrimSpace(line)))
 }
 
 // named is the collection that a resource is of, for the end of a message.

@@ -71,7 +71,6 @@ type taskDocument struct {
 
 	Status     string  `json:"status"`      // "ACTIVE", "INACTIVE", "SUCCEEDED", "FAILED"
 	NiceStatus *string `json:"nice_status"` // why it is not done yet
-	Details    *string `json:"nice_status_details"`
 	Paused     bool    `json:"is_paused"`
 	FatalError *fatal  `json:"fatal_error"`
 }

@@ -121,6 +121,9 @@ func (s store) upload(ctx context.Context, hidden place, src backends.Source) er
 	}
 	var content *libapi.Hashed
 	resp, err := s.loggedIn(ctx, hidden.endpoint, func(token string) (*http.Response, error) {
+		if content != nil {
+			_ = content.Failed() // of the request that was refused nothing more is read
+		}
 		content = libapi.NewHashed(src.Content, 0, src.Size)
 		content.Check = func() error { return libapi.SameDigest(src, content.SHA256()) }
 		var sent int64
@@ -219,24 +222,29 @@ func (s store) Remove(ctx context.Context, f files.File) error {
 	if err == nil || task != "" && ctx.Err() != nil {
 		return err // the task goes on without us
 	}
-	return errors.Join(err, s.putBack(ctx, aside, p))
+	back := s.putBack(ctx, aside, p)
+	if task != "" && errors.Is(back, errNoPath) {
+		return nil // it was done, and only its end was not told
+	}
+	return errors.Join(err, back)
 }
 
-// putBack gives a file its name again, however its removal has ended. It does not take a name
-// that is somebody else's by now.
+// putBack gives a file its name again. It does not take a name that somebody else has given
+// meanwhile: then both are left, and the error says where.
+//
+// Errors: errNoPath if the file is gone.
 func (s store) putBack(ctx context.Context, aside, p place) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTime)
 	defer cancel()
 	_, err := s.statAt(ctx, p, "")
-	if err == nil {
-		s.discard(ctx, aside)
-		return nil
-	}
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case err == nil:
+		err = fs.ErrExist
+	case errors.Is(err, fs.ErrNotExist):
 		err = s.rename(ctx, aside, p)
 	}
 	if err != nil {
-		return fmt.Errorf("and it is named %q by now: %w", aside.path, err)
+		return fmt.Errorf("what it was is %q now: %w", aside.path, err)
 	}
 	return nil
 }

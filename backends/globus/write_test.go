@@ -89,6 +89,32 @@ func TestDelete_stopped(t *testing.T) {
 	}
 }
 
+// A task whose end is not told is done all the same.
+func TestDelete_untold(t *testing.T) {
+	t.Parallel()
+	srv := globustest.Start(t, globustest.Options{Polls: 1})
+	id := srv.Add(globustest.Collection{})
+	srv.Put(id, "/c/a:1.sif", []byte("abc"), time.Now())
+	c := open(t, srv, nil, map[string]any{"endpoint": id}, secret)
+	img, err := c.Reader.Stat(t.Context(), backends.Ref{Collection: "c", Name: "a", Tag: "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := c.http.Transport
+	c.http.Transport = roundTrip(func(req *http.Request) (*http.Response, error) {
+		if strings.Contains(req.URL.Path, "/task/") {
+			return nil, errors.New("connection reset by peer")
+		}
+		return next.RoundTrip(req)
+	})
+	if err := c.Delete(t.Context(), img); err != nil {
+		t.Error(err)
+	}
+	if got := srv.Paths(id); len(got) > 0 {
+		t.Errorf("left: %q", got)
+	}
+}
+
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
