@@ -154,6 +154,38 @@ func TestPushGoesOn(t *testing.T) {
 	}
 }
 
+// What is left is listed, and can be removed.
+func TestLeftovers(t *testing.T) {
+	t.Parallel()
+	srv := s3test.Start(t)
+	bucket := srv.Bucket(t, false)
+	core := minio.Core{Client: srv.Client}
+	for _, key := range []string{"a b/ä:1.sif", "a b/c+d:1.sif", "other/x"} {
+		if _, err := core.NewMultipartUpload(t.Context(), bucket, key, minio.PutObjectOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := backends.NewClient("lab", open(t, srv, bucket, map[string]any{"prefix": "a b"}), backends.ClientOptions{})
+	var paths []string
+	for l, err := range c.Leftovers(t.Context()) {
+		if err != nil || time.Since(l.Started) > time.Hour {
+			t.Fatal(l, err)
+		}
+		paths = append(paths, l.Path)
+		for range 2 {
+			if err := c.Abandon(t.Context(), l); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if slices.Sort(paths); !slices.Equal(paths, []string{"a b/c+d:1.sif", "a b/ä:1.sif"}) {
+		t.Errorf("left: %q", paths)
+	}
+	if _, unfinished := srv.Keys(t, bucket); !slices.Equal(unfinished, []string{"other/x"}) {
+		t.Errorf("still left: %q", unfinished)
+	}
+}
+
 // What this machine has begun long ago, and nobody ends, is removed by the next push.
 func TestOldLeftoversAreRemoved(t *testing.T) {
 	t.Parallel()

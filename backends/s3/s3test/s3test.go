@@ -204,6 +204,14 @@ func (s *Server) Keys(tb testing.TB, bucket string) (keys, unfinished []string) 
 	return keys, unfinished
 }
 
+// Begin begins an upload in parts that nobody ends.
+func (s *Server) Begin(tb testing.TB, bucket, key string) {
+	tb.Helper()
+	if _, err := (minio.Core{Client: s.Client}).NewMultipartUpload(tb.Context(), bucket, key, minio.PutObjectOptions{}); err != nil {
+		tb.Fatal(err)
+	}
+}
+
 // Refuse makes the server answer everything with an error of the protocol.
 func (s *Server) Refuse(status int, code, more string) {
 	s.Fail(func(w http.ResponseWriter, r *http.Request) bool {

@@ -28,6 +28,7 @@
 //	dropbox-accept TOKEN       let it take this one
 //	s3                         start an S3 server with a bucket; $S3 is its URL, $S3_BUCKET
 //	                           the bucket, $S3_ACCESS and $S3_SECRET the login
+//	s3-begin BUCKET KEY        begin an upload to it that nobody ends
 //	s3-expire                  let it say that the login has expired
 //	s3-accept                  let it take the login again
 //	globus                     start a Globus with three collections: $GLOBUS is its URL,
@@ -197,6 +198,7 @@ func (s *script) params(file string) testscript.Params {
 			"dropbox-expire":  func(*testscript.TestScript, bool, []string) { s.dropbox.Expire() },
 			"dropbox-accept":  func(_ *testscript.TestScript, _ bool, args []string) { s.dropbox.Accept(args[0]) },
 			"s3":              s.startS3,
+			"s3-begin":        func(_ *testscript.TestScript, _ bool, args []string) { s.s3.Begin(s.t, args[0], args[1]) },
 			"s3-expire":       func(*testscript.TestScript, bool, []string) { s.s3.Refuse(400, "ExpiredToken", "") },
 			"s3-accept":       func(*testscript.TestScript, bool, []string) { s.s3.Fail(nil) },
 			"globus":          s.startGlobus,

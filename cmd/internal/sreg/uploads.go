@@ -28,7 +28,7 @@ this machine until it is, or until you discard it.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: group,
 	}
-	cmd.AddCommand(a.uploadsListCmd(), a.uploadsRetryCmd(), a.uploadsDiscardCmd())
+	cmd.AddCommand(a.uploadsListCmd(), a.uploadsRetryCmd(), a.uploadsDiscardCmd(), a.uploadsLeftCmd(), a.uploadsAbandonCmd())
 	return cmd
 }
 
