@@ -45,6 +45,9 @@ func (b *bucket) Duplicate(ctx context.Context, f files.File, path, old string, 
 	}
 	b.ledger.note(b.where(), b.key(path), id)
 	tags, err := b.copyParts(ctx, now, path, id)
+	if err == nil && byID(now.ID) == nil { // not every server has looked at the condition
+		err = b.still(ctx, now)
+	}
 	tag := ""
 	if err == nil {
 		tag, err = b.complete(ctx, path, id, tags, old, commit)
@@ -58,6 +61,17 @@ func (b *bucket) Duplicate(ctx context.Context, f files.File, path, old string, 
 	}
 	b.ledger.forget(id)
 	return b.stored(ctx, path, backends.Source{Size: now.Size, Digest: now.Digest}, tag)
+}
+
+// still reports whether a file is that version.
+//
+// Errors: backends.ErrChanged.
+func (b *bucket) still(ctx context.Context, f files.File) error {
+	now, _, err := b.stat(ctx, f.Path, nil)
+	if err == nil && now.Version != f.Version {
+		err = backends.ErrChanged
+	}
+	return err
 }
 
 // kept returns what goes with the bytes of an object.

@@ -145,12 +145,8 @@ func (b *bucket) stored(ctx context.Context, path string, src backends.Source, t
 // Remove implements files.Writer. Not every server looks at the condition, so we do before. In
 // a bucket that keeps versions they all stay.
 func (b *bucket) Remove(ctx context.Context, f files.File) error {
-	now, _, err := b.stat(ctx, f.Path, nil)
-	if err != nil {
+	if err := b.still(ctx, f); err != nil {
 		return err
-	}
-	if now.Version != f.Version {
-		return backends.ErrChanged
 	}
 	r := request{method: http.MethodDelete, key: b.key(f.Path), header: http.Header{"If-Match": {quote(f.Version)}}}
 	resp, err := b.do(ctx, r)

@@ -339,6 +339,28 @@ func TestProofCostsOnce(t *testing.T) {
 				t.Errorf("large push %d took %d requests, want %d:\n%s", i, len(seen), want, strings.Join(seen, "\n"))
 			}
 		}
+		for what, want := range map[string]int{"copy": 9, "move": 11} {
+			if versions {
+				want--
+			}
+			img, err := c.Stat(t.Context(), parse(t, "vsoch/hello:0"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			srv.Requests()
+			if what == "copy" {
+				_, err = c.Copy(t.Context(), backends.CopySource{Backend: c, Image: img}, parse(t, "other/hello:copy"))
+			} else {
+				img, err = c.Stat(t.Context(), parse(t, "vsoch/hello:1"))
+				srv.Requests()
+				if err == nil {
+					_, err = c.Move(t.Context(), img, parse(t, "other/hello:move"), "")
+				}
+			}
+			if seen := srv.Requests(); err != nil || len(seen) != want {
+				t.Errorf("a %s (%v) took %d requests, want %d:\n%s", what, err, len(seen), want, strings.Join(seen, "\n"))
+			}
+		}
 		for o := range srv.Client.ListObjects(t.Context(), bucket, minio.ListObjectsOptions{Recursive: true, WithVersions: versions}) {
 			if o.Err != nil || strings.Contains(o.Key, "probe") {
 				t.Errorf("left: %q (%v)", o.Key, o.Err)
