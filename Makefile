@@ -104,9 +104,9 @@ model: deps ## random sequences against the reference model for an hour (`make t
 	SREGFS_NOSKIP=1 SREGFS_MODEL=$${SREGFS_MODEL:-1h} go test -count=1 -v -timeout 0 -run '^TestModel$$' ./cmd/internal/model
 
 .PHONY: bench
-bench: build ## warm, cold, directories, memory against native, rclone and curl; writes docs/benchmarks.md
+bench: build $(VERSITYGW) ## warm, cold, directories, memory against native, rclone and curl; writes docs/benchmarks.md
 	@.ci/deps $(BENCH_DEPS)
-	@.ci/bench $(BUILD)
+	@PATH=$(dir $(VERSITYGW)):$$PATH .ci/bench $(BUILD)
 
 .PHONY: lint
 lint: $(GOLANGCI) ## format, vet, linters, tidy, and that other systems build

@@ -43,9 +43,14 @@ var parallels = []parallel{{4, false}, {8, false}, {16, false}, {4, true}, {8, t
 // download fetches ranges of pieceSize into a file each. Putting these together
 // is not counted; if they are to be checked, computing the digest from them is.
 func (p parallel) download(ctx context.Context, r *rig, checked bool) time.Duration {
-	dir := r.b.temp("curl-")
+	return p.fetch(ctx, r.b, r.reg.blobURL(r.img), r.img, checked)
+}
+
+// fetch is download from an address.
+func (p parallel) fetch(ctx context.Context, b *bench, url string, img *image, checked bool) time.Duration {
+	dir := b.temp("curl-")
 	defer remove(dir)
-	pieces := int((r.img.size + pieceSize - 1) / pieceSize)
+	pieces := int((img.size + pieceSize - 1) / pieceSize)
 	commands := make([][]string, min(p.connections, pieces))
 	if !p.processes {
 		commands = make([][]string, 1)
@@ -60,13 +65,13 @@ func (p parallel) download(ctx context.Context, r *rig, checked bool) time.Durat
 		default:
 			*c = []string{"curl", "-Z", "--parallel-immediate", "--no-progress-meter", "--parallel-max", strconv.Itoa(p.connections)}
 		}
-		*c = append(*c, "-sSf", "-r", fmt.Sprintf("%d-%d", begin, min(begin+pieceSize, r.img.size)-1),
-			"-o", filepath.Join(dir, fmt.Sprintf("%06d", i)), r.reg.blobURL(r.img))
+		*c = append(*c, "-sSf", "-r", fmt.Sprintf("%d-%d", begin, min(begin+pieceSize, img.size)-1),
+			"-o", filepath.Join(dir, fmt.Sprintf("%06d", i)), url)
 	}
 	start := time.Now()
 	together(len(commands), func(i int) { timed(ctx, commands[i]...) })
 	if checked {
-		timed(ctx, "sh", "-c", `test "sha256:$(cat "$1"/* | openssl dgst -sha256 -r)" = "$2 *stdin"`, "sh", dir, string(r.img.digest))
+		timed(ctx, "sh", "-c", `test "sha256:$(cat "$1"/* | openssl dgst -sha256 -r)" = "$2 *stdin"`, "sh", dir, string(img.digest))
 	}
 	return time.Since(start)
 }

@@ -53,6 +53,7 @@ var suites = []suite{
 	{"many", "Many cold images at the same time", coldMany},
 	{"vsif", "A container image as a SIF", containers},
 	{"push", "Pushing an image", coldPush},
+	{"s3", "Images in a bucket", buckets},
 }
 
 // Main is the whole program.
