@@ -43,22 +43,21 @@ func (c *client) Leftovers(ctx context.Context) iter.Seq2[backends.Leftover, err
 				return
 			}
 			for _, u := range page.Uploads {
-				left := backends.Leftover{ID: u.UploadID, Path: u.Key}
-				if plain, err := url.QueryUnescape(u.Key); err == nil && page.Encoding == "url" {
-					left.Path = plain
-				}
+				path, err := decode(page.Encoding, u.Key)
+				left := backends.Leftover{ID: u.UploadID, Path: path}
 				left.Started, _ = time.Parse(time.RFC3339, u.Initiated)
-				if !yield(left, nil) {
+				if !yield(left, err) || err != nil {
 					return
 				}
 			}
 			if !page.IsTruncated {
 				return
 			}
-			if page.NextKey == q.Get("key-marker") && page.NextID == q.Get("upload-id-marker") {
+			next, err := decode(page.Encoding, page.NextKey)
+			if err != nil || next == q.Get("key-marker") && page.NextID == q.Get("upload-id-marker") {
 				break
 			}
-			q.Set("key-marker", page.NextKey)
+			q.Set("key-marker", next)
 			q.Set("upload-id-marker", page.NextID)
 		}
 		yield(backends.Leftover{}, fmt.Errorf("%w: a listing without an end", backends.ErrBadAnswer))

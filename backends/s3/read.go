@@ -243,14 +243,24 @@ func (b *bucket) files(page listing, folder, root string) iter.Seq2[files.File, 
 	}
 }
 
+// decode returns a key as it is, which a listing told in that encoding: "url", since XML has no
+// room for some characters, or none.
+func decode(encoding, key string) (string, error) {
+	if encoding != "url" {
+		return key, nil
+	}
+	plain, err := url.QueryUnescape(key)
+	if err != nil {
+		return "", fmt.Errorf("%w: key %.80q", backends.ErrBadAnswer, key)
+	}
+	return plain, nil
+}
+
 // name returns what a key of the page is called in the folder root.
 func (l listing) name(key, root string) (string, error) {
-	if l.Encoding == "url" {
-		plain, err := url.QueryUnescape(key)
-		if err != nil {
-			return "", fmt.Errorf("%w: key %.80q", backends.ErrBadAnswer, key)
-		}
-		key = plain
+	key, err := decode(l.Encoding, key)
+	if err != nil {
+		return "", err
 	}
 	name, ok := strings.CutPrefix(key, root)
 	if !ok || strings.Contains(strings.TrimSuffix(name, "/"), "/") {

@@ -172,6 +172,29 @@ func TestVersions(t *testing.T) {
 	}
 }
 
+// Pages end anywhere, also behind names that have to be encoded.
+func TestPages(t *testing.T) {
+	t.Parallel()
+	srv := s3test.Start(t)
+	bucket := srv.Bucket(t, true)
+	c := open(t, srv, bucket)
+	c.bucket.page = 2
+	for _, key := range []string{"we ird+/a b+c:1.sif", "we ird+/a b+c:2.sif", "we ird+/a b+c:3%2F.sif"} {
+		for i := range 3 {
+			srv.Put(t, bucket, key, fmt.Append(nil, key, i), nil)
+		}
+	}
+	n := 0
+	for img, err := range c.Versions(t.Context(), backends.Ref{Collection: "we ird+", Name: "a b+c", Tag: "1"}) {
+		if n++; err != nil {
+			t.Fatal(img, err)
+		}
+	}
+	if n != 9 {
+		t.Errorf("%d versions of 9", n)
+	}
+}
+
 // Where no version is kept, what was replaced is gone, and nothing else is read for it.
 func TestReplacedWhileRead(t *testing.T) {
 	t.Parallel()

@@ -41,25 +41,19 @@ func (b *bucket) versions(ctx context.Context, prefix string) iter.Seq2[object, 
 				return
 			}
 			for _, o := range page.Versions {
-				if page.Encoding == "url" {
-					plain, err := url.QueryUnescape(o.Key)
-					if err != nil {
-						yield(o, fmt.Errorf("%w: key %.80q", backends.ErrBadAnswer, o.Key))
-						return
-					}
-					o.Key = plain
-				}
-				if !yield(o, nil) {
+				var err error
+				if o.Key, err = decode(page.Encoding, o.Key); !yield(o, err) || err != nil {
 					return
 				}
 			}
 			if !page.IsTruncated {
 				return
 			}
-			if page.NextKey == q.Get("key-marker") && page.NextVersion == q.Get("version-id-marker") {
+			next, err := decode(page.Encoding, page.NextKey)
+			if err != nil || next == q.Get("key-marker") && page.NextVersion == q.Get("version-id-marker") {
 				break
 			}
-			q.Set("key-marker", page.NextKey)
+			q.Set("key-marker", next)
 			q.Set("version-id-marker", page.NextVersion)
 			if page.NextVersion == "" {
 				q.Del("version-id-marker")
