@@ -172,20 +172,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Query().Has("upload_id") {
 		name, ok = "upload", true
 	}
-	s.mu.Lock()
-	s.counts[name]++
-	hook := s.hook
-	allowed := s.tokens[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
-	s.mu.Unlock()
-	if hook != nil && hook(name, w, r) {
-		return
-	}
-	if r.Header.Get("Authorization") == "" {
-		Refuse(w, 403, "forbidden", "Method doesn't allow unregistered callers (callers without established identity).")
-		return
-	}
-	if !allowed {
-		Refuse(w, 401, "authError", "Invalid Credentials")
+	if !s.admit(name, w, r) {
 		return
 	}
 	if !ok {
@@ -220,6 +207,27 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.answer(w, out, f)
+}
+
+// admit counts a request, and reports whether it is to be answered: the hook may have done
+// so, or the login is refused.
+func (s *Server) admit(name string, w http.ResponseWriter, r *http.Request) bool {
+	s.mu.Lock()
+	s.counts[name]++
+	hook := s.hook
+	login := r.Header.Get("Authorization")
+	allowed := s.tokens[strings.TrimPrefix(login, "Bearer ")]
+	s.mu.Unlock()
+	switch {
+	case hook != nil && hook(name, w, r):
+	case login == "":
+		Refuse(w, 403, "forbidden", "Method doesn't allow unregistered callers (callers without established identity).")
+	case !allowed:
+		Refuse(w, 401, "authError", "Invalid Credentials")
+	default:
+		return true
+	}
+	return false
 }
 
 func (s *Server) answer(w http.ResponseWriter, out any, f *failure) {
