@@ -25,6 +25,9 @@ GOLANGCI := $(BUILD)/tools/golangci-lint-$(GOLANGCI_VERSION)
 # An S3 server for tests, which is no Debian package.
 VERSITYGW_VERSION := v1.8.0
 VERSITYGW := $(BUILD)/tools/versitygw-$(VERSITYGW_VERSION)/versitygw
+# The same for Google Storage.
+FAKE_GCS_VERSION := v1.56.1
+FAKE_GCS := $(BUILD)/tools/fake-gcs-server-$(FAKE_GCS_VERSION)/fake-gcs-server
 # What makes packages, and lists of the modules in a program.
 NFPM_VERSION      := v2.48.0
 CYCLONEDX_VERSION := v1.10.0
@@ -88,8 +91,8 @@ test: deps lint unit fuzz ## everything CI runs
 	@echo "all checks passed"
 
 .PHONY: unit
-unit: $(VERSITYGW) ## all tests, with the race detector; nothing may be skipped
-	PATH=$(dir $(VERSITYGW)):$$PATH SREGFS_NOSKIP=1 go test -race -timeout 40m ./...
+unit: $(VERSITYGW) $(FAKE_GCS) ## all tests, with the race detector; nothing may be skipped
+	PATH=$(dir $(VERSITYGW)):$(dir $(FAKE_GCS)):$$PATH SREGFS_NOSKIP=1 go test -race -timeout 40m ./...
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (10s)
@@ -155,3 +158,7 @@ $(CYCLONEDX):
 $(VERSITYGW):
 	@mkdir -p $(@D)
 	GOBIN=$(@D) go install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)
+
+$(FAKE_GCS):
+	@mkdir -p $(@D)
+	CGO_ENABLED=0 GOBIN=$(@D) go install github.com/fsouza/fake-gcs-server@$(FAKE_GCS_VERSION)

@@ -13,6 +13,7 @@ import (
 	"github.com/sregfs/sregfs/backends/dir"
 	"github.com/sregfs/sregfs/backends/drive"
 	"github.com/sregfs/sregfs/backends/dropbox"
+	"github.com/sregfs/sregfs/backends/gcs"
 	"github.com/sregfs/sregfs/backends/gitlab"
 	"github.com/sregfs/sregfs/backends/globus"
 	"github.com/sregfs/sregfs/backends/http"
@@ -31,6 +32,7 @@ var Types = sorted(append(oci.Types(),
 	dir.Type,
 	drive.Type,
 	dropbox.Type,
+	gcs.Type,
 	globus.Type,
 	gitlab.Type, gitlab.JobsType,
 	http.Type,

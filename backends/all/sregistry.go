@@ -5,6 +5,7 @@ package all
 import (
 	"github.com/sregfs/sregfs/backends/drive"
 	"github.com/sregfs/sregfs/backends/dropbox"
+	"github.com/sregfs/sregfs/backends/gcs"
 	"github.com/sregfs/sregfs/backends/gitlab"
 	"github.com/sregfs/sregfs/backends/globus"
 	"github.com/sregfs/sregfs/backends/hub"
@@ -45,6 +46,10 @@ var SregistryClients = []SregistryClient{
 	{
 		Name: "google-drive", Type: drive.Type.Name, Needs: "SREGISTRY_GOOGLE_DRIVE_CREDENTIALS SREGISTRY_GOOGLE_DRIVE_ROOT", Alone: true, Verified: true,
 		Config: map[string]string{"client_file": "SREGISTRY_GOOGLE_DRIVE_CREDENTIALS", "root": "SREGISTRY_GOOGLE_DRIVE_ROOT"},
+	},
+	{
+		Name: "google-storage", Type: gcs.Type.Name, Needs: "SREGISTRY_GOOGLE_STORAGE_BUCKET", Verified: true,
+		Config: map[string]string{"bucket": "SREGISTRY_GOOGLE_STORAGE_BUCKET", "credentials": "GOOGLE_APPLICATION_CREDENTIALS"},
 	},
 	{
 		Name: "registry", Type: sregistry.Type.Name, OwnScheme: true,

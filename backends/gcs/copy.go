@@ -44,7 +44,7 @@ func (s *store) Duplicate(ctx context.Context, f files.File, path, old string, c
 	}
 	q := url.Values{"sourceGeneration": {f.Version}}
 	condition(q, old)
-	address := "/rewriteTo/b/" + escape(s.bucket) + "/o/" + escape(s.root+path)
+	address := "/rewriteTo/b/" + escape(s.bucket) + "/o/" + escape(s.prefix+path)
 	if commit != nil {
 		if err := commit(); err != nil {
 			return files.File{}, err

@@ -35,6 +35,7 @@ var (
 	_ backends.Mover         = (*client)(nil)
 	_ backends.Copier        = (*client)(nil)
 	_ backends.Tagger        = (*client)(nil)
+	_ backends.VersionLister = (*client)(nil)
 	_ backends.Sharer        = (*client)(nil)
 	_ backends.NameChecker   = (*client)(nil)
 	_ backends.Addressed     = (*client)(nil)
@@ -51,8 +52,8 @@ type Config struct {
 	URL string `toml:"url"`
 	// Bucket holds the images.
 	Bucket string `toml:"bucket"` // required
-	// Root is the folder in it that holds the collections; the default is the whole bucket.
-	Root string `toml:"root"`
+	// Prefix is what all names begin with, as a folder; the default is the whole bucket.
+	Prefix string `toml:"prefix"`
 
 	// Credentials, ClientID, ClientSecret, ClientFile and Anonymous are google.Options.
 	Credentials  string `toml:"credentials"`
@@ -73,6 +74,7 @@ type client struct {
 	*files.Pusher
 	*files.Copier
 	*files.Mover
+	*files.Archive
 	store *store
 }
 
@@ -98,10 +100,10 @@ func Open(_ context.Context, env backends.Env) (backends.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := files.NewReader(s, files.Layout{MaxPart: maxName, MaxPath: maxName - len(s.root)})
+	r := files.NewReader(s, files.Layout{MaxPart: maxName, MaxPath: maxName - len(s.prefix)})
 	p := files.NewPusher(r, s)
 	s.ref = r.Ref
-	return &client{r, p, files.NewCopier(p, s), files.NewMover(p, s), s}, nil
+	return &client{r, p, files.NewCopier(p, s), files.NewMover(p, s), files.NewArchive(r, s), s}, nil
 }
 
 func newStore(env backends.Env, cfg Config) (*store, error) {
@@ -122,32 +124,32 @@ func newStore(env backends.Env, cfg Config) (*store, error) {
 			return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
 		}
 		if opts.Base.Path != "" {
-			return nil, fmt.Errorf("%w: remote %s: url %q has more than a host (a folder is said by root)", fs.ErrInvalid, env.Remote, backends.Redact(cfg.URL))
+			return nil, fmt.Errorf("%w: remote %s: url %q has more than a host (a folder is said by prefix)", fs.ErrInvalid, env.Remote, backends.Redact(cfg.URL))
 		}
 		s.base = opts.Base.Scheme + "://" + opts.Base.Host
 	}
-	if s.root, err = parseRoot(cfg.Root); err != nil {
+	if s.prefix, err = parsePrefix(cfg.Prefix); err != nil {
 		return nil, fmt.Errorf("remote %s: %w", env.Remote, err)
 	}
 	s.login, err = google.New(env, opts)
 	return s, err
 }
 
-// parseRoot returns root with a slash behind it, or "".
-func parseRoot(root string) (string, error) {
-	root = strings.Trim(root, "/")
-	if root == "" {
+// parsePrefix returns prefix with a slash behind it, or "".
+func parsePrefix(prefix string) (string, error) {
+	prefix = strings.Trim(prefix, "/")
+	if prefix == "" {
 		return "", nil
 	}
-	for part := range strings.SplitSeq(root, "/") {
+	for part := range strings.SplitSeq(prefix, "/") {
 		if part == "" || part == "." || part == ".." || strings.ContainsAny(part, "\r\n\x00") {
-			return "", fmt.Errorf("%w: root %q", fs.ErrInvalid, root)
+			return "", fmt.Errorf("%w: prefix %q", fs.ErrInvalid, prefix)
 		}
 	}
-	if len(root) > maxName/2 {
-		return "", fmt.Errorf("%w: a root of %d bytes leaves no room for names", fs.ErrInvalid, len(root))
+	if len(prefix) > maxName/2 {
+		return "", fmt.Errorf("%w: a prefix of %d bytes leaves no room for names", fs.ErrInvalid, len(prefix))
 	}
-	return root + "/", nil
+	return prefix + "/", nil
 }
 
 // Address implements backends.Addressed.

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const caps = backends.CanList | backends.CanPush | backends.CanDelete | backends.CanMove | backends.CanCopy | backends.CanTag | backends.CanShare
+const caps = backends.CanList | backends.CanPush | backends.CanDelete | backends.CanMove | backends.CanCopy | backends.CanTag | backends.CanShare | backends.CanListVersions
 
 func token(context.Context, bool) (string, error) { return gcstest.Token, nil }
 
@@ -47,13 +47,13 @@ func serve(t *testing.T, opts gcstest.Options, config map[string]any) (*gcstest.
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		name  string
-		opts  gcstest.Options
-		root  string
-		small int64 // what goes in one request
+		name   string
+		opts   gcstest.Options
+		prefix string
+		small  int64 // what goes in one request
 	}{
 		{name: "small", small: smallSize},
-		{name: "sessions", opts: gcstest.Options{PageSize: 40, Versioned: true, RewriteCalls: 3}, root: "some folder/images"},
+		{name: "sessions", opts: gcstest.Options{PageSize: 40, Versioned: true, RewriteCalls: 3}, prefix: "some folder/images"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -62,7 +62,7 @@ func TestConformance(t *testing.T) {
 			openAs := func(t *testing.T, seed backendtest.Seed, hc *http.Client, secret backends.SecretFunc) backends.Backend {
 				srv := gcstest.Start(t, test.opts)
 				srv.Accept(logins[1])
-				c := openWith(t, srv, hc, map[string]any{"root": test.root, "public": true}, secret)
+				c := openWith(t, srv, hc, map[string]any{"prefix": test.prefix, "public": true}, secret)
 				c.store.small, c.store.chunk = test.small, 256<<10
 				seedBucket(c, seed, func(name string, img backendtest.SeedImage, metadata map[string]string) {
 					srv.Put(name, img.Content, metadata)
@@ -80,13 +80,30 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+// The emulator is not ours: what it does not take, or tells otherwise, would be seen here.
+func TestConformance_emulator(t *testing.T) {
+	t.Parallel()
+	emulator := gcstest.StartEmulator(t)
+	backendtest.Run(t, backendtest.Harness{
+		Caps: caps, KeepsTime: true, KeepsFormat: true,
+		Open: func(t *testing.T, seed backendtest.Seed, hc *http.Client) backends.Backend {
+			bucket := emulator.Bucket(t)
+			c := backendtest.Open(t, Open, hc, map[string]any{"url": emulator.URL, "bucket": bucket, "public": true}).(*client)
+			seedBucket(c, seed, func(name string, img backendtest.SeedImage, metadata map[string]string) {
+				emulator.Put(t, bucket, name, img.Content, metadata)
+			})
+			return c
+		},
+	})
+}
+
 // seedBucket puts what another program has stored, with the time as rclone keeps it.
 func seedBucket(c *client, seed backendtest.Seed, put func(name string, img backendtest.SeedImage, metadata map[string]string)) {
 	for _, img := range seed.Images {
 		if c.CheckName(img.Ref) != nil {
 			continue
 		}
-		name := c.store.root + files.Join(c.Folders(img.Ref.Collection)[0], c.Base(img.Ref, img.Format))
+		name := c.store.prefix + files.Join(c.Folders(img.Ref.Collection)[0], c.Base(img.Ref, img.Format))
 		put(name, img, map[string]string{keyMtime: img.Modified.Format("2006-01-02T15:04:05.000000000Z07:00")})
 	}
 }

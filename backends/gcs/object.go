@@ -25,12 +25,13 @@ type object struct {
 	MD5Hash     string            `json:"md5Hash,omitempty"`    // base64; none of what was composed
 	CRC32C      string            `json:"crc32c,omitempty"`     // base64 of four bytes, the highest first
 	TimeCreated string            `json:"timeCreated,omitempty"`
+	TimeDeleted string            `json:"timeDeleted,omitempty"` // of a version that was replaced or removed
 	ContentType string            `json:"contentType,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
 }
 
 // objectFields are what requests ask for of an object: all of the above.
-const objectFields = "kind,name,generation,size,md5Hash,crc32c,timeCreated,contentType,metadata"
+const objectFields = "kind,name,generation,size,md5Hash,crc32c,timeCreated,timeDeleted,contentType,metadata"
 
 // Keys of metadata.
 const (
@@ -51,17 +52,17 @@ func isNumber(s string) bool {
 	return err == nil
 }
 
-// file returns what an object in the bucket is below the root.
+// file returns what an object in the bucket is below the prefix.
 //
 // Errors: backends.ErrBadAnswer.
 func (s *store) file(o object) (files.File, error) {
-	path, ok := strings.CutPrefix(o.Name, s.root)
+	path, ok := strings.CutPrefix(o.Name, s.prefix)
 	size, err := strconv.ParseUint(o.Size, 10, 63)
 	if !ok || o.Kind != "storage#object" || path == "" || err != nil || !isNumber(o.Generation) {
 		return files.File{}, fmt.Errorf("%w: not an object of the bucket: %.80q of %.20q bytes", backends.ErrBadAnswer, o.Name, o.Size)
 	}
 	f := files.File{
-		Path: path, Size: int64(size), Version: o.Generation, Digest: o.digest(), Modified: o.modified(), ID: o.CRC32C,
+		Path: path, Size: int64(size), Version: o.Generation, Digest: o.digest(), Modified: o.modified(), ID: o.CRC32C, Older: o.TimeDeleted != "",
 	}
 	if s.base == googles {
 		f.URL = "https://console.cloud.google.com/storage/browser/_details/" + s.bucket + "/" + (&url.URL{Path: o.Name}).EscapedPath()
@@ -105,11 +106,12 @@ func (s *store) metadata(path string, src backends.Source) map[string]string {
 	return m
 }
 
-// uri is the name of an image as the sregistry client spells it.
+// uri is the name of an image as the sregistry client spells it. Metadata become headers: what
+// none can have is escaped.
 func (s *store) uri(path string) string {
 	ref, ok := s.ref(path)
 	if !ok {
 		return path
 	}
-	return files.Join(ref.Collection, ref.Name) + ":" + ref.Tag
+	return strings.TrimPrefix(ref.String(), "/")
 }

@@ -108,7 +108,7 @@ func (s stopping) Read(p []byte) (int, error) {
 func (p *push) upload(kind string) (address string, about []byte, err error) {
 	q := url.Values{"uploadType": {kind}, "fields": {objectFields}}
 	condition(q, p.old)
-	about, err = json.Marshal(object{Name: p.root + p.path, ContentType: mediaType, CRC32C: p.crc, Metadata: p.metadata(p.path, p.src)})
+	about, err = json.Marshal(object{Name: p.prefix + p.path, ContentType: mediaType, CRC32C: p.crc, Metadata: p.metadata(p.path, p.src)})
 	return p.base + "/upload/storage/v1/b/" + escape(p.bucket) + "/o?" + q.Encode(), about, err
 }
 

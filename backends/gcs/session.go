@@ -46,7 +46,7 @@ type upload struct {
 
 // putLarge goes on with the session of an earlier try, if there is one.
 func (p *push) putLarge(ctx context.Context) (files.File, error) {
-	u := &upload{push: p, memo: uploads.Recall[session](&p.unsaved, p.root+p.path, p.src, p.log)}
+	u := &upload{push: p, memo: uploads.Recall[session](&p.unsaved, p.prefix+p.path, p.src, p.log)}
 	f, err := u.run(ctx)
 	switch {
 	case err == nil:

@@ -24,7 +24,8 @@ const linkLife = 7 * 24 * time.Hour
 
 // Share implements backends.Sharer. With the key of a service account it signs a link that
 // works for a week, to this version. With the setting "public" everybody may read the object
-// from then on. Somebody with an e-mail address may read it after a login.
+// from then on; without a login everybody may already. Somebody with an e-mail address may
+// read it after a login.
 //
 // Errors: errors.ErrUnsupported if there is no key, and the image is not to be public.
 func (c *client) Share(ctx context.Context, img backends.Image, with string) (string, error) {
@@ -33,12 +34,23 @@ func (c *client) Share(ctx context.Context, img backends.Image, with string) (st
 		return "", err
 	}
 	s := c.store
-	path := "/" + s.bucket + "/" + slashed(s.root+f.Path)
+	path := "/" + s.bucket + "/" + slashed(s.prefix+f.Path)
+	host, entity := "https://storage.cloud.google.com", "user-"+with // that host asks for a login
+	if with == "" {
+		host, entity = s.base, "allUsers"
+	}
+	if with != "" || s.public {
+		if err := s.allow(ctx, f.Path, img.Version, entity); err != nil {
+			return "", err
+		}
+		return host + path, nil
+	}
+	known, err := s.login.Known(ctx)
 	switch {
-	case with != "":
-		return s.anchor("https://storage.cloud.google.com") + path, s.allow(ctx, f.Path, img.Version, "user-"+with)
-	case s.public:
-		return s.base + path, s.allow(ctx, f.Path, img.Version, "allUsers")
+	case err != nil:
+		return "", err
+	case !known:
+		return host + path, nil
 	}
 	signer, err := s.login.Signer(ctx)
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -53,14 +65,6 @@ func (c *client) Share(ctx context.Context, img backends.Image, with string) (st
 
 // slashed escapes a name in an address that shows its folders.
 func slashed(name string) string { return strings.ReplaceAll(escape(name), "%2F", "/") }
-
-// anchor returns one of Google's hosts, or what stands in for all.
-func (s *store) anchor(host string) string {
-	if s.base != googles {
-		return s.base
-	}
-	return host
-}
 
 // allow lets somebody read a version of an object.
 // https://cloud.google.com/storage/docs/json_api/v1/objectAccessControls/insert

@@ -30,16 +30,16 @@ const (
 )
 
 var (
-	_ files.Duplicator    = (*store)(nil)
-	_ files.VersionKeeper = (*store)(nil)
+	_ files.Duplicator = (*store)(nil)
+	_ files.Historian  = (*store)(nil)
 )
 
-// A store is a bucket, or a folder in one. The paths of files.Store are below root.
+// A store is a bucket, or a folder in one. The paths of files.Store are below prefix.
 type store struct {
 	remote string
 	base   string // "https://HOST[:PORT]"
 	bucket string
-	root   string // "" or "FOLDER/"
+	prefix string // "" or "FOLDER/"
 	public bool
 	login  *google.Login
 	log    *slog.Logger
@@ -60,7 +60,7 @@ func (s *store) objects(q url.Values) string {
 }
 
 func (s *store) object(path, more string, q url.Values) string {
-	return s.base + "/storage/v1/b/" + escape(s.bucket) + "/o/" + escape(s.root+path) + more + "?" + q.Encode()
+	return s.base + "/storage/v1/b/" + escape(s.bucket) + "/o/" + escape(s.prefix+path) + more + "?" + q.Encode()
 }
 
 // get reads the JSON at an address into v.
@@ -190,8 +190,18 @@ func (s *store) noBucket(err error) error {
 
 // List implements files.Store. A page has a thousand objects or folders.
 func (s *store) List(ctx context.Context, folder, prefix string) iter.Seq2[files.File, error] {
+	return s.pages(ctx, folder, prefix, false)
+}
+
+// History implements files.Historian.
+func (s *store) History(ctx context.Context, folder, prefix string) iter.Seq2[files.File, error] {
+	return s.pages(ctx, folder, prefix, true)
+}
+
+// pages is List, or History.
+func (s *store) pages(ctx context.Context, folder, prefix string, versions bool) iter.Seq2[files.File, error] {
 	return func(yield func(files.File, error) bool) {
-		within := s.root
+		within := s.prefix
 		if folder != "" {
 			within += folder + "/"
 		}
@@ -199,34 +209,44 @@ func (s *store) List(ctx context.Context, folder, prefix string) iter.Seq2[files
 			"prefix": {within + prefix}, "delimiter": {"/"}, "maxResults": {strconv.Itoa(pageSize)},
 			"fields": {"kind,nextPageToken,prefixes,items(" + objectFields + ")"},
 		}
-		seen := map[string]bool{}
-		for first := true; ; first = false {
-			var page listing
-			err := s.get(ctx, s.objects(q), &page)
-			if err == nil {
-				err = page.check()
+		if versions {
+			q.Set("versions", "true")
+		}
+		seen, empty := map[string]bool{}, true
+		for {
+			page, err := s.listing(ctx, folder, q)
+			if err == nil && seen[page.NextPageToken] {
+				err = fmt.Errorf("%w: a listing without an end", backends.ErrBadAnswer)
 			}
-			switch {
-			case err != nil && !first:
-				err = backends.BrokenOff(err)
-			case err != nil && folder == "":
-				err = s.noBucket(err)
+			if err == nil && page.NextPageToken == "" && empty && folder != "" && len(page.Items)+len(page.Prefixes) == 0 {
+				err = backends.NotFound("no such folder") // there is one if something is in it
 			}
 			if err != nil {
 				yield(files.File{}, err)
 				return
 			}
+			empty = empty && len(page.Items)+len(page.Prefixes) == 0
 			if !s.page(page, within, yield) || page.NextPageToken == "" {
-				return
-			}
-			if seen[page.NextPageToken] {
-				yield(files.File{}, fmt.Errorf("%w: a listing without an end", backends.ErrBadAnswer))
 				return
 			}
 			seen[page.NextPageToken] = true
 			q.Set("pageToken", page.NextPageToken)
 		}
 	}
+}
+
+// listing asks for one page.
+func (s *store) listing(ctx context.Context, folder string, q url.Values) (page listing, err error) {
+	if err = s.get(ctx, s.objects(q), &page); err == nil {
+		err = page.check()
+	}
+	switch {
+	case err != nil && q.Has("pageToken"):
+		err = backends.BrokenOff(err)
+	case err != nil && folder == "":
+		err = s.noBucket(err)
+	}
+	return page, err
 }
 
 // page yields what is in a page and reports whether to go on.
@@ -240,7 +260,7 @@ func (s *store) page(page listing, within string, yield func(files.File, error) 
 		if part == "" || strings.Contains(part, "/") {
 			continue // "a//b": there is no such name here
 		}
-		if !yield(files.File{Path: strings.TrimPrefix(within+part, s.root), Folder: true}, nil) {
+		if !yield(files.File{Path: strings.TrimPrefix(within+part, s.prefix), Folder: true}, nil) {
 			return false
 		}
 	}

@@ -83,7 +83,7 @@ func (s *Server) assert(grant, assertion string) error {
 	if err != nil {
 		return err
 	}
-	if claims.Aud != s.URL+"/token" || !strings.Contains(claims.Scope, "devstorage.full_control") {
+	if claims.Aud != s.URL+"/token" || !strings.Contains(claims.Scope, "https://www.googleapis.com/auth/devstorage.") {
 		return fmt.Errorf("audience %q, scope %q", claims.Aud, claims.Scope)
 	}
 	return s.verify(claims.Iss, parts[0]+"."+parts[1], signature)
@@ -106,7 +106,7 @@ func (s *Server) verify(email, text string, signature []byte) error {
 func (s *Server) serveLink(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	name, err := url.PathUnescape(strings.TrimPrefix(r.URL.EscapedPath(), "/"+Bucket+"/"))
-	public := slices.Contains(s.Readers(name), "allUsers")
+	public := s.opts.Public || slices.Contains(s.Readers(name), "allUsers")
 	if signature := q.Get("X-Goog-Signature"); signature != "" && err == nil {
 		public, err = true, s.checkLink(r, q, signature)
 	}

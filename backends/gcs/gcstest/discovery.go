@@ -78,13 +78,15 @@ type call struct {
 	q      url.Values
 
 	what     string            // see Hook
+	read     func() error      // reads about, and finds media
 	path     map[string]string // parameters in the path
 	about    map[string]any    // the resource in the body
 	response string            // the name of the answer's schema
 	media    io.Reader         // what follows the resource in the body
 }
 
-// parse finds the method of a request. What the method does not have is an error.
+// parse finds the method of a request, and how to read the body. What the method does not have
+// is an error.
 func (d description) parse(r *http.Request) (*call, error) {
 	for _, resource := range d.Resources {
 		for _, m := range resource.Methods {
@@ -93,9 +95,9 @@ func (d description) parse(r *http.Request) (*call, error) {
 			if upload {
 				path = m.MediaUpload.Protocols["simple"].Path
 			}
-			values, ok := match(path, r.URL.EscapedPath())
+			values, ok := match(path, strings.TrimPrefix(r.URL.EscapedPath(), "/download")) // a mediaLink's
 			if session := upload && r.URL.Query().Has("upload_id"); ok && session {
-				return &call{what: "session", path: values, response: m.Response.Ref}, nil
+				return &call{what: "session", path: values, response: m.Response.Ref, read: func() error { return nil }}, nil
 			}
 			if !ok || m.HTTPMethod != r.Method || (m.MediaUpload != nil) != upload {
 				continue
@@ -107,7 +109,8 @@ func (d description) parse(r *http.Request) (*call, error) {
 			if err := d.checkQuery(m, r); err != nil {
 				return nil, err
 			}
-			return c, c.readBody(d, m, r)
+			c.read = func() error { return c.readBody(d, m, r) }
+			return c, nil
 		}
 	}
 	return nil, errors.New("no method of the API")

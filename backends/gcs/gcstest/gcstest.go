@@ -4,7 +4,8 @@
 // as images need, and what gives access tokens to service accounts. Every request is held
 // against Google's description of the API (testdata/storage-api.json), and every answer too.
 // What that does not describe, sessions of uploads, is written after
-// https://cloud.google.com/storage/docs/performing-resumable-uploads.
+// https://cloud.google.com/storage/docs/performing-resumable-uploads, and tried with rclone,
+// which has Google's own client.
 //
 // It is strict: what Google would refuse, or what only happens to work there, is an error of
 // the test. It is no emulator: no projects, no permissions but a login's. Start at [Start].
@@ -134,6 +135,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	c, err := s.api.parse(r)
+	if err == nil && s.hooked(c.what, w, r) {
+		return
+	}
+	if err == nil {
+		err = c.read()
+	}
 	if _, broken := errors.AsType[net.Error](err); broken || errors.Is(err, io.ErrUnexpectedEOF) {
 		return // the body stopped short
 	}
@@ -143,13 +150,6 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c.server, c.w, c.r, c.q = s, w, r, r.URL.Query()
-	s.mu.Lock()
-	s.requests[c.what]++
-	hook := s.hook
-	s.mu.Unlock()
-	if hook != nil && hook(c.what, w, r) {
-		return
-	}
 	if !c.allowed() {
 		return
 	}
@@ -163,6 +163,15 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 		"media": (*call).serveMedia, "session": (*call).session,
 	}[c.what]
 	serve(c)
+}
+
+// hooked counts a request, and reports whether the hook has answered it.
+func (s *Server) hooked(what string, w http.ResponseWriter, r *http.Request) bool {
+	s.mu.Lock()
+	s.requests[what]++
+	hook := s.hook
+	s.mu.Unlock()
+	return hook != nil && hook(what, w, r)
 }
 
 // allowed reports whether the login may do it, and answers if not.
@@ -217,10 +226,10 @@ func (c *call) answer(v map[string]any) {
 	_ = json.NewEncoder(c.w).Encode(v)
 }
 
-// precondition compares the generation that a condition names with what there is; 0 means
-// nothing. It answers if they are not the same.
-func (c *call) precondition(parameter string, now int64) bool {
-	want := c.q.Get(parameter)
+// precondition compares the generation that the condition names, if there is one, with what
+// there is; 0 means nothing. It answers if they are not the same.
+func (c *call) precondition(now int64) bool {
+	want := c.q.Get("ifGenerationMatch")
 	if want == "" || want == fmt.Sprint(now) {
 		return true
 	}

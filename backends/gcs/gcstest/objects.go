@@ -11,10 +11,12 @@ import (
 	"hash/crc32"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sregfs/sregfs/backends/internal/bodytest"
 )
@@ -49,8 +51,12 @@ func (s *Server) Metadata(name string) map[string]string {
 	if o == nil {
 		return nil
 	}
+	return metadata(o.about)
+}
+
+func metadata(about map[string]any) map[string]string {
 	m := map[string]string{}
-	switch all := o.about["metadata"].(type) {
+	switch all := about["metadata"].(type) {
 	case map[string]string:
 		return maps.Clone(all)
 	case map[string]any:
@@ -138,12 +144,16 @@ func generationOf(o *object) int64 {
 	return o.generation
 }
 
-func (o *object) resource() map[string]any {
+func (s *Server) resource(o *object) map[string]any {
 	v := map[string]any{
 		"kind": "storage#object", "id": fmt.Sprintf("%s/%s/%d", Bucket, o.name, o.generation), "name": o.name, "bucket": Bucket,
 		"generation": strconv.FormatInt(o.generation, 10), "metageneration": "1", "size": strconv.FormatInt(o.body.Size(), 10),
 		"crc32c": o.crc, "md5Hash": o.md5, "timeCreated": o.created.Format(time.RFC3339Nano), "updated": o.created.Format(time.RFC3339Nano),
 		"storageClass": "STANDARD", "etag": "C" + o.crc,
+		"mediaLink": fmt.Sprintf("%s/download/storage/v1/b/%s/o/%s?generation=%d&alt=media", s.URL, Bucket, url.PathEscape(o.name), o.generation),
+	}
+	if o.older {
+		v["timeDeleted"] = o.created.Format(time.RFC3339Nano)
 	}
 	for _, key := range []string{"contentType", "metadata"} {
 		if value, ok := o.about[key]; ok {
@@ -176,7 +186,7 @@ func (c *call) get() {
 		c.missing(c.path["object"])
 		return
 	}
-	c.answer(o.resource())
+	c.answer(c.server.resource(o))
 }
 
 func (c *call) serveMedia() {
@@ -195,6 +205,9 @@ func (o *object) serve(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Goog-Generation", strconv.FormatInt(o.generation, 10))
 	h.Add("X-Goog-Hash", "crc32c="+o.crc)
 	h.Add("X-Goog-Hash", "md5="+o.md5)
+	for key, value := range metadata(o.about) {
+		h.Set("X-Goog-Meta-"+key, value)
+	}
 	http.ServeContent(w, r, "", time.Time{}, o.body.Reader())
 }
 
@@ -210,7 +223,7 @@ func (c *call) list() {
 		return
 	}
 	c.server.mu.Lock()
-	items, prefixes, next := c.server.page(prefix, delimiter, string(after), size)
+	items, prefixes, next := c.server.page(prefix, delimiter, string(after), size, c.q.Get("versions") == "true")
 	c.server.mu.Unlock()
 	v := map[string]any{"kind": "storage#objects"}
 	if len(items) > 0 {
@@ -225,14 +238,15 @@ func (c *call) list() {
 	c.answer(v)
 }
 
-// page returns what comes after a name; next is "" at the end.
-func (s *Server) page(prefix, delimiter, after string, size int) (items []map[string]any, prefixes []string, next string) {
+// page returns what comes after a name; next is "" at the end. All versions of one are in one
+// page.
+func (s *Server) page(prefix, delimiter, after string, size int, versions bool) (items []map[string]any, prefixes []string, next string) {
 	for _, name := range slices.Sorted(maps.Keys(s.objects)) {
-		o, shown := s.live(name), name
 		rest, ok := strings.CutPrefix(name, prefix)
-		if o == nil || !ok {
+		if !ok || s.live(name) == nil && !versions {
 			continue
 		}
+		shown := name
 		folder, _, isFolder := strings.Cut(rest, delimiter)
 		if isFolder = isFolder && delimiter != ""; isFolder {
 			shown = prefix + folder + delimiter
@@ -240,13 +254,17 @@ func (s *Server) page(prefix, delimiter, after string, size int) (items []map[st
 		if shown <= after || isFolder && slices.Contains(prefixes, shown) {
 			continue
 		}
-		if len(items)+len(prefixes) == size {
+		if len(items)+len(prefixes) >= size {
 			return items, prefixes, next
 		}
 		if next = shown; isFolder {
 			prefixes = append(prefixes, shown)
-		} else {
-			items = append(items, o.resource())
+			continue
+		}
+		for _, o := range s.objects[name] {
+			if versions || !o.older {
+				items = append(items, s.resource(o))
+			}
 		}
 	}
 	return items, prefixes, ""
@@ -260,7 +278,7 @@ func (c *call) remove() {
 	switch {
 	case o == nil:
 		c.missing(name)
-	case c.precondition("ifGenerationMatch", o.generation):
+	case c.precondition(o.generation):
 		c.server.retire(name)
 		c.w.WriteHeader(http.StatusNoContent)
 	}
@@ -281,7 +299,7 @@ func (c *call) rewrite() {
 		c.missing(from)
 		return
 	}
-	if !c.precondition("ifGenerationMatch", generationOf(s.live(to))) {
+	if !c.precondition(generationOf(s.live(to))) {
 		return
 	}
 	calls := 0
@@ -303,7 +321,7 @@ func (c *call) rewrite() {
 		about = o.about
 	}
 	made := s.store(to, o.body, about)
-	c.answer(map[string]any{"kind": "storage#rewriteResponse", "done": true, "objectSize": size, "totalBytesRewritten": size, "resource": made.resource()})
+	c.answer(map[string]any{"kind": "storage#rewriteResponse", "done": true, "objectSize": size, "totalBytesRewritten": size, "resource": s.resource(made)})
 }
 
 func (c *call) allow() {
@@ -345,12 +363,17 @@ func (c *call) insert() {
 	c.server.mu.Lock()
 	defer c.server.mu.Unlock()
 	if o := c.make(name, body, c.about); o != nil {
-		c.answer(o.resource())
+		c.answer(c.server.resource(o))
 	}
 }
 
 // make makes an object of what was sent, or answers why not. It is for who holds mu.
 func (c *call) make(name string, body bodytest.Body, about map[string]any) *object {
+	for key, value := range metadata(about) {
+		if strings.ContainsFunc(value, unicode.IsControl) {
+			c.server.tb.Errorf("gcstest: the metadata %s of %q is no header, which it becomes: %q", key, name, value)
+		}
+	}
 	crc := crc32.New(crc32.MakeTable(crc32.Castagnoli))
 	body.CopyTo(crc)
 	if want, _ := about["crc32c"].(string); want != "" {
@@ -360,7 +383,7 @@ func (c *call) make(name string, body bodytest.Body, about map[string]any) *obje
 			return nil
 		}
 	}
-	if !c.precondition("ifGenerationMatch", generationOf(c.server.live(name))) {
+	if !c.precondition(generationOf(c.server.live(name))) {
 		return nil
 	}
 	return c.server.store(name, body, about)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 
 	"github.com/sregfs/sregfs/backends/internal/bodytest"
@@ -20,7 +21,7 @@ type session struct {
 	name   string
 	about  map[string]any
 	q      url.Values // of the request that began it
-	size   int64
+	size   int64      // -1: the last request will tell
 	stored bodytest.Body
 	state  int // 0, or the status that every request gets: cancelled, or gone
 	made   *object
@@ -61,18 +62,16 @@ func (s *Server) Forget(status int) {
 	}
 }
 
-// begin begins a session.
+// begin begins a session. The condition is looked at when there is something to store:
+// https://github.com/googleapis/google-cloud-java/issues/201
 func (c *call) begin(name string) {
 	size, err := strconv.ParseInt(c.r.Header.Get("X-Upload-Content-Length"), 10, 64)
 	if err != nil {
-		c.server.tb.Errorf("gcstest: a session without X-Upload-Content-Length: what is cut off would be stored as whole")
+		size = -1
 	}
 	s := c.server
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !c.precondition("ifGenerationMatch", generationOf(s.live(name))) {
-		return
-	}
 	s.counter++
 	id := fmt.Sprintf("session-%d", s.counter)
 	s.sessions[id] = &session{name: name, about: c.about, q: c.q, size: size}
@@ -100,29 +99,44 @@ func (c *call) session() {
 		u.state = 499
 		s.mu.Unlock()
 		c.w.WriteHeader(499)
-	case c.r.Method != http.MethodPut:
+	case c.r.Method != http.MethodPut && c.r.Method != http.MethodPost: // that is what Google's own clients send
 		fail(c.w, http.StatusMethodNotAllowed, "methodNotAllowed", "Method Not Allowed")
 	default:
 		c.put(u)
 	}
 }
 
+var contentRange = regexp.MustCompile(`^bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$`)
+
 func (c *call) put(u *session) {
 	s := c.server
 	header := c.r.Header.Get("Content-Range")
-	var first, last, size int64
-	if _, err := fmt.Sscanf(header, "bytes */%d", &size); err == nil && c.r.ContentLength == 0 && size == u.size {
+	m := contentRange.FindStringSubmatch(header)
+	number := func(i int) int64 {
+		if m == nil {
+			return -1
+		}
+		n, err := strconv.ParseInt(m[i], 10, 64)
+		if err != nil {
+			return -1
+		}
+		return n
+	}
+	first, last, size := number(1), number(2), number(3)
+	s.mu.Lock()
+	if u.size < 0 {
+		u.size = size
+	}
+	stored, fits := u.stored.Size(), m != nil && (size < 0 || size == u.size)
+	s.mu.Unlock()
+	if fits && first < 0 && c.r.ContentLength == 0 {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		c.tell(u)
 		return
 	}
-	_, err := fmt.Sscanf(header, "bytes %d-%d/%d", &first, &last, &size)
 	whole := last+1 == size
-	s.mu.Lock()
-	stored := u.stored.Size()
-	s.mu.Unlock()
-	if err != nil || size != u.size || first > stored || last >= size || c.r.ContentLength != last-first+1 || !whole && (last-first+1)%unit != 0 {
+	if !fits || first < 0 || first > stored || size >= 0 && last >= size || c.r.ContentLength != last-first+1 || !whole && (last-first+1)%unit != 0 {
 		s.tb.Errorf("gcstest: Content-Range %q of %d bytes, of which %d are stored", header, u.size, stored)
 		fail(c.w, http.StatusBadRequest, "invalid", "Failed to parse Content-Range header.")
 		return
@@ -138,7 +152,7 @@ func (c *call) put(u *session) {
 		fail(c.w, http.StatusServiceUnavailable, "backendError", "Another request to the session is under way.")
 		return
 	}
-	if n := stored + body.Size(); n < size {
+	if n := stored + body.Size(); size < 0 || n < size {
 		body, _ = s.bodies.Take(io.NewSectionReader(body, 0, max(n/unit*unit-stored, 0)))
 	}
 	if u.stored = bodytest.Join(u.stored, body); err != nil {
@@ -159,11 +173,15 @@ func (c *call) tell(u *session) {
 	switch {
 	case u.made != nil:
 		c.q = url.Values{}
-		c.answer(u.made.resource())
+		c.answer(c.server.resource(u.made))
 		return
 	case u.stored.Size() > 0:
 		c.w.Header().Set("Range", fmt.Sprintf("bytes=0-%d", u.stored.Size()-1))
 	}
 	c.w.Header().Set("Content-Length", "0")
+	if c.r.Header.Get("X-GUploader-No-308") == "yes" { // as Google's own clients want it
+		c.w.Header().Set("X-HTTP-Status-Code-Override", "308")
+		return
+	}
 	c.w.WriteHeader(http.StatusPermanentRedirect)
 }

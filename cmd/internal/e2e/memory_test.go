@@ -23,6 +23,7 @@ import (
 	"github.com/sylabs/sif/v2/pkg/sif"
 
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
+	"github.com/sregfs/sregfs/backends/gcs/gcstest"
 	"github.com/sregfs/sregfs/backends/http/webtest"
 	"github.com/sregfs/sregfs/backends/library/librarytest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
@@ -135,6 +136,9 @@ var memoryCases = map[string]memoryCase{
 	}},
 	"dropbox": {image: "r/demo/large:1.sif", pushed: true, start: func(t *testing.T, _ large) string {
 		return "dropbox,url=" + dropboxtest.Start(t, dropboxtest.Options{}).URL + ",token_command=echo " + dropboxtest.Token
+	}},
+	"google-storage": {image: "r/demo/large:1.sif", pushed: true, start: func(t *testing.T, _ large) string {
+		return "google-storage,bucket=" + gcstest.Bucket + ",url=" + gcstest.Start(t, gcstest.Options{}).URL + ",token_command=echo " + gcstest.Token
 	}},
 	"library, raw":       libraryCase("raw", func(*testing.T) librarytest.Options { return librarytest.Options{} }),
 	"library, single":    libraryCase("single", stored),

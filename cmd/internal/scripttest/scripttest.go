@@ -26,6 +26,11 @@
 //	                           token for it
 //	dropbox-expire             let it take no token that it gave out
 //	dropbox-accept TOKEN       let it take this one
+//	gcs                        start a Google Storage with the bucket "images", which keeps
+//	                           versions; $GCS is its URL, $GCS_ACCOUNT the file of a
+//	                           service account, $GCS_TOKEN an access token
+//	gcs-expire                 let it take no login that it took
+//	gcs-accept TOKEN           let it take this one
 //	s3                         start an S3 server with a bucket; $S3 is its URL, $S3_BUCKET
 //	                           the bucket, $S3_ACCESS and $S3_SECRET the login
 //	s3-begin BUCKET KEY        begin an upload to it that nobody ends
@@ -112,6 +117,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends/drive/drivetest"
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
+	"github.com/sregfs/sregfs/backends/gcs/gcstest"
 	"github.com/sregfs/sregfs/backends/gitlab/gitlabtest"
 	"github.com/sregfs/sregfs/backends/globus/globustest"
 	"github.com/sregfs/sregfs/backends/http/webtest"
@@ -161,6 +167,7 @@ type script struct {
 	registry *ocitest.Registry
 	dropbox  *dropboxtest.Server
 	drive    *drivetest.Server
+	gcs      *gcstest.Server
 	s3       *s3test.Server
 	gitlab   *gitlabtest.Server
 	swift    *swifttest.Server
@@ -197,6 +204,9 @@ func (s *script) params(file string) testscript.Params {
 			"dropbox":         s.startDropbox,
 			"dropbox-expire":  func(*testscript.TestScript, bool, []string) { s.dropbox.Expire() },
 			"dropbox-accept":  func(_ *testscript.TestScript, _ bool, args []string) { s.dropbox.Accept(args[0]) },
+			"gcs":             s.startGCS,
+			"gcs-expire":      func(*testscript.TestScript, bool, []string) { s.gcs.Expire() },
+			"gcs-accept":      func(_ *testscript.TestScript, _ bool, args []string) { s.gcs.Accept(args[0]) },
 			"s3":              s.startS3,
 			"s3-begin":        func(_ *testscript.TestScript, _ bool, args []string) { s.s3.Begin(s.t, args[0], args[1]) },
 			"s3-expire":       func(*testscript.TestScript, bool, []string) { s.s3.Refuse(400, "ExpiredToken", "") },

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/sregfs/sregfs/backends/drive/drivetest"
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
+	"github.com/sregfs/sregfs/backends/gcs/gcstest"
 	"github.com/sregfs/sregfs/backends/gitlab/gitlabtest"
 	"github.com/sregfs/sregfs/backends/globus/globustest"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
@@ -59,6 +61,15 @@ func (s *script) startDropbox(ts *testscript.TestScript, _ bool, _ []string) {
 	s.dropbox = dropboxtest.Start(s.t, dropboxtest.Options{})
 	ts.Setenv("DROPBOX", s.dropbox.URL)
 	ts.Setenv("DROPBOX_TOKEN", dropboxtest.Token)
+}
+
+func (s *script) startGCS(ts *testscript.TestScript, _ bool, _ []string) {
+	s.gcs = gcstest.Start(s.t, gcstest.Options{Versioned: true})
+	file := filepath.Join(s.t.TempDir(), "account.json")
+	ts.Check(os.WriteFile(file, s.gcs.Account(), 0o600))
+	ts.Setenv("GCS", s.gcs.URL)
+	ts.Setenv("GCS_ACCOUNT", file)
+	ts.Setenv("GCS_TOKEN", gcstest.Token)
 }
 
 func (s *script) startS3(ts *testscript.TestScript, _ bool, _ []string) {
