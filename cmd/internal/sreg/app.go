@@ -79,7 +79,7 @@ func (a *app) with(ctx context.Context, fn func(*control.Client) error) error {
 		}
 		err = fn(s.Client)
 		if err != nil && ctx.Err() == nil {
-			err = a.withKnownTags(ctx, s.Client, err)
+			err = a.withRemedy(o, a.withKnownTags(ctx, s.Client, err))
 		}
 		again := err != nil && (s.Held() || errors.Is(err, control.ErrUnheard)) && try < 3
 		if closeErr := s.Close(ctx); !again {

@@ -12,6 +12,7 @@ import (
 	"github.com/sregfs/sregfs/backends"
 	"github.com/sregfs/sregfs/catalog/control"
 	"github.com/sregfs/sregfs/catalog/verbs"
+	"github.com/sregfs/sregfs/cmd/internal/engine"
 )
 
 const maxTagsNamed = 8
@@ -54,4 +55,23 @@ func knownTags(ctx context.Context, c *control.Client, u backends.URI) []string 
 		tags = append(tags, known.Ref.Tag)
 	}
 	return tags
+}
+
+// withRemedy adds to a refused login what to do about it, where the error does not say it.
+func (a *app) withRemedy(o engine.Options, err error) error {
+	if !errors.Is(err, backends.ErrUnauthorized) || strings.Contains(err.Error(), "run \"") {
+		return err
+	}
+	for _, arg := range a.operands {
+		u, parseErr := backends.ParseURI(arg)
+		if parseErr != nil {
+			continue
+		}
+		for _, r := range o.Settings.Remotes {
+			if text := remedy(r, "login", err); r.Name == u.Remote && text != "" {
+				return fmt.Errorf("%w (%s)", err, text)
+			}
+		}
+	}
+	return err
 }
