@@ -48,17 +48,15 @@ type source struct {
 }
 
 func (v *transfers) pushFile(ctx context.Context, r catalog.Remote, ref backends.Ref, o source) (Record, error) {
-	fail := func(err error) (Record, error) {
-		return Record{}, &backends.Error{Op: "push", Remote: r.Name, Ref: ref, Err: err}
-	}
-	refused := func(err error) (Record, error) {
+	fail := func(err error) error { return &backends.Error{Op: "push", Remote: r.Name, Ref: ref, Err: err} }
+	refused := func(err error) error {
 		if errors.Is(err, fs.ErrExist) && !o.force {
 			return fail(errTaken)
 		}
-		return Record{}, err
+		return err
 	}
 	if err := r.Takes(ref); err != nil {
-		return fail(err)
+		return Record{}, fail(err)
 	}
 	// The state, which keeps the result, is opened before anything is read.
 	if !r.Local() && !o.dry {
@@ -68,20 +66,19 @@ func (v *transfers) pushFile(ctx context.Context, r catalog.Remote, ref backends
 	}
 	f, src, err := openSource(ctx, o)
 	if err != nil {
-		return fail(err)
+		return Record{}, fail(err)
 	}
 	defer f.Close()
 	if o.dry {
-		_, _, err := v.uploads.Check(ctx, r, ref, src)
-		if err != nil {
-			return refused(err)
+		if _, _, err := v.uploads.Check(ctx, r, ref, src); err != nil {
+			return Record{}, refused(err)
 		}
 		return v.record(r.Name, backends.Image{Ref: ref, Size: src.Size, Digest: src.Digest, Format: src.Format}), nil
 	}
 	defer v.pushes.watch(backends.URI{Remote: r.Name, Ref: ref}.String(), o.path, &src)()
 	img, err := v.uploads.Send(ctx, r, ref, src)
 	if err != nil {
-		return refused(err)
+		return Record{}, refused(err)
 	}
 	rec := v.record(r.Name, img)
 	rec.Path, err = v.pathOf(ctx, r, img)
