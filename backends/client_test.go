@@ -16,6 +16,7 @@ import (
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -624,6 +625,32 @@ func TestClient_push(t *testing.T) {
 			src := pushSource(strings.Repeat("x", 10*LeastProgress))
 			if _, err := NewClient("r", b, ClientOptions{}).Push(t.Context(), testRef, src); !errors.Is(err, ErrUnavailable) || b.tries.Load() > maxTries+1 {
 				t.Errorf("%v after %d tries", err, b.tries.Load())
+			}
+		})
+	})
+	t.Run("what a try reports after its end is dropped", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			b := &scripted{push: func(_ context.Context, try int, src Source) (Image, error) {
+				go func() { // as a transport goes on with a body that was given up
+					time.Sleep(time.Minute)
+					src.Progress(int64(100 + try))
+				}()
+				src.Progress(int64(try))
+				if try == 1 {
+					return Image{}, ErrUnavailable
+				}
+				return testImage, nil
+			}}
+			src := pushSource("xxx")
+			var got []int64 // without a lock of its own
+			src.Progress = func(stored int64) { got = append(got, stored) }
+			if _, err := NewClient("r", b, ClientOptions{}).Push(t.Context(), testRef, src); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Hour)
+			if !slices.Equal(got, []int64{1, 2}) {
+				t.Errorf("reported: %v", got)
 			}
 		})
 	})

@@ -77,7 +77,7 @@ func (c *Client) copy(ctx context.Context, from *Client, src CopySource, to Ref)
 		return from.fail("open", src.Image.Ref, err)
 	}
 	var img Image
-	best := int64(0)
+	var progress stored
 	d := c.delays(ctx)
 	err := d.retry(ctx, func() error {
 		tried, t, err := c.begin(ctx, pushSilence*c.opts.MaxElapsed, sched.Transfer)
@@ -88,17 +88,17 @@ func (c *Client) copy(ctx context.Context, from *Client, src CopySource, to Ref)
 		defer reading.close()
 		watched := src
 		watched.Content = reading.open
-		watched.Progress = func(stored, total int64) {
+		watched.Progress = progress.begin(func(now, total int64, gained bool) {
 			t.alive()
-			if stored >= min(best+LeastProgress, total) && stored > best {
-				best = stored
+			if gained {
 				d.progressed(c.opts.MaxElapsed)
 			}
 			if src.Progress != nil {
-				src.Progress(stored, total)
+				src.Progress(now, total)
 			}
-		}
+		})
 		err = Guard(c.opts.Log, func() (err error) { img, err = copier.Copy(tried, watched, to); return err })
+		progress.end()
 		if why := reading.failed(); err != nil && why != nil && ctx.Err() == nil {
 			err = why
 		}

@@ -38,7 +38,7 @@ func (c *Client) push(ctx context.Context, ref Ref, src Source) (Image, error) {
 	}
 	var img Image
 	d := c.delays(ctx)
-	best := int64(0)
+	var progress stored
 	err := d.retry(ctx, func() error {
 		tried, t, err := c.begin(ctx, pushSilence*c.opts.MaxElapsed, sched.Transfer)
 		if err != nil {
@@ -46,17 +46,18 @@ func (c *Client) push(ctx context.Context, ref Ref, src Source) (Image, error) {
 		}
 		watched := src
 		watched.Content = &watchedContent{ReaderAt: src.Content, seen: t.alive}
-		watched.Progress = func(stored int64) {
+		report := progress.begin(func(now, _ int64, gained bool) {
 			t.alive()
-			if stored >= min(best+LeastProgress, src.Size) && stored > best {
-				best = stored
+			if gained {
 				d.progressed(c.opts.MaxElapsed)
 			}
 			if src.Progress != nil {
-				src.Progress(stored)
+				src.Progress(now)
 			}
-		}
+		})
+		watched.Progress = func(now int64) { report(now, src.Size) }
 		err = Guard(c.opts.Log, func() (err error) { img, err = pusher.Push(tried, ref, watched); return err })
+		progress.end()
 		return t.end(ctx, tried, err)
 	})
 	if errors.Is(err, fs.ErrExist) || errors.Is(err, ErrChanged) {
