@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/backendtest"
 	"github.com/sregfs/sregfs/backends/dropbox/dropboxtest"
 )
 
@@ -37,25 +38,6 @@ func big(seed byte) []byte {
 	text := make([]byte, 3*testPiece+12345)
 	rand.NewChaCha8([32]byte{seed}).Read(text)
 	return text
-}
-
-// A memory is a Session that survives a client, as one on disk does.
-type memory struct {
-	mu    sync.Mutex
-	state []byte
-}
-
-func (m *memory) Load() []byte {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.state
-}
-
-func (m *memory) Save(state []byte) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.state = state
-	return nil
 }
 
 // nth answers the n-th request of a route with a status.
@@ -126,7 +108,7 @@ func TestPush_pieces(t *testing.T) {
 func TestPush_resumes(t *testing.T) {
 	t.Parallel()
 	srv := dropboxtest.Start(t, dropboxtest.Options{})
-	session := &memory{}
+	session := &backendtest.Session{}
 	ref, text := mustRef(t, "vsoch/big:1"), big(2)
 	start := func() *client {
 		hc := backends.NewHTTPClient(backends.HTTPOptions{})

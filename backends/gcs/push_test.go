@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/backendtest"
 	"github.com/sregfs/sregfs/backends/gcs/gcstest"
 )
 
@@ -50,25 +51,6 @@ func mustRef(t *testing.T, spec string) backends.Ref {
 		t.Fatal(err)
 	}
 	return ref
-}
-
-// A memory is a Session that survives a client, as one on disk does.
-type memory struct {
-	mu    sync.Mutex // guards the field below
-	state []byte
-}
-
-func (m *memory) Load() []byte {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.state
-}
-
-func (m *memory) Save(state []byte) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.state = state
-	return nil
 }
 
 // sessions makes c use sessions for all but the smallest.
@@ -144,7 +126,7 @@ func TestPush_resumes(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			srv := gcstest.Start(t, gcstest.Options{})
-			session, ref := &memory{}, mustRef(t, "vsoch/big:1")
+			session, ref := &backendtest.Session{}, mustRef(t, "vsoch/big:1")
 			push := func() error {
 				hc := backends.NewHTTPClient(backends.HTTPOptions{})
 				defer hc.CloseIdleConnections()
@@ -164,8 +146,8 @@ func TestPush_resumes(t *testing.T) {
 			if err := push(); !errors.Is(err, backends.ErrUnavailable) {
 				t.Fatalf("a push that breaks off: %v", err)
 			}
-			if srv.Content("vsoch/big:1.sif") != nil || srv.Sessions() != 1 || len(session.state) == 0 {
-				t.Fatalf("there is %d bytes, %d sessions, state %s", len(srv.Content("vsoch/big:1.sif")), srv.Sessions(), session.state)
+			if srv.Content("vsoch/big:1.sif") != nil || srv.Sessions() != 1 || len(session.Load()) == 0 {
+				t.Fatalf("there is %d bytes, %d sessions, state %s", len(srv.Content("vsoch/big:1.sif")), srv.Sessions(), session.Load())
 			}
 			before, stored := srv.Count("session"), srv.Stored()
 			if err := push(); err != nil {
@@ -175,8 +157,8 @@ func TestPush_resumes(t *testing.T) {
 			if n := srv.Count("session") - before; n != want || stored < testChunk || srv.Count("storage.objects.insert") != 1 {
 				t.Errorf("after %d bytes the second push takes %d requests of the session, want %d", stored, n, want)
 			}
-			if !bytes.Equal(srv.Content("vsoch/big:1.sif"), text) || len(session.state) != 0 || srv.Sessions() != 0 {
-				t.Errorf("other bytes, or state %s", session.state)
+			if !bytes.Equal(srv.Content("vsoch/big:1.sif"), text) || len(session.Load()) != 0 || srv.Sessions() != 0 {
+				t.Errorf("other bytes, or state %s", session.Load())
 			}
 		})
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/backendtest"
 	"github.com/sregfs/sregfs/backends/oci"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 )
@@ -182,14 +183,14 @@ func TestCopy_index(t *testing.T) {
 // sessions are those of a copy, which outlive a process.
 type sessions struct {
 	mu  sync.Mutex
-	all map[string]*session
+	all map[string]*backendtest.Session
 }
 
 func (s *sessions) of(digest string) backends.Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.all[digest] == nil {
-		s.all[digest] = &session{}
+		s.all[digest] = &backendtest.Session{}
 	}
 	return s.all[digest]
 }
@@ -206,7 +207,7 @@ func TestCopy_resume(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	saved := &sessions{all: map[string]*session{}}
+	saved := &sessions{all: map[string]*backendtest.Session{}}
 	copying := func() (backends.Image, error) {
 		b := open(t, config{"url": to.URL})
 		oci.SetChunk(b.Backend, chunk)

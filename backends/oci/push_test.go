@@ -23,25 +23,10 @@ import (
 	"testing"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/backendtest"
 	"github.com/sregfs/sregfs/backends/oci"
 	"github.com/sregfs/sregfs/backends/oci/ocitest"
 )
-
-// session is a backends.Session that outlives a backend, as a file would.
-type session struct{ state atomic.Pointer[[]byte] }
-
-func (s *session) Load() []byte {
-	if p := s.state.Load(); p != nil {
-		return *p
-	}
-	return nil
-}
-
-func (s *session) Save(state []byte) error {
-	kept := bytes.Clone(state)
-	s.state.Store(&kept)
-	return nil
-}
 
 func random(n int) []byte {
 	content := make([]byte, n)
@@ -278,7 +263,7 @@ func TestPush_resume(t *testing.T) {
 	const chunk, size = 256 << 10, 6*256<<10 + 1
 	content := random(size)
 	// interrupted begins a push that dies in the fourth chunk.
-	interrupted := func(t *testing.T) (*ocitest.Registry, *session) {
+	interrupted := func(t *testing.T) (*ocitest.Registry, *backendtest.Session) {
 		reg := ocitest.Start(t, ocitest.Options{})
 		var chunks atomic.Int64
 		reg.Use(func(next http.Handler) http.Handler {
@@ -291,7 +276,7 @@ func TestPush_resume(t *testing.T) {
 		})
 		b := open(t, config{"url": reg.URL})
 		oci.SetChunk(b.Backend, chunk)
-		src, saved := source(content), &session{}
+		src, saved := source(content), &backendtest.Session{}
 		src.Session = saved
 		_, err := b.Push(t.Context(), ref(t, "a/b:1"), src)
 		wantErr(t, "interrupted push", err, backends.ErrUnavailable)
@@ -302,7 +287,7 @@ func TestPush_resume(t *testing.T) {
 		reg.Forget()
 		return reg, saved
 	}
-	again := func(t *testing.T, reg *ocitest.Registry, saved *session) int64 {
+	again := func(t *testing.T, reg *ocitest.Registry, saved *backendtest.Session) int64 {
 		b := open(t, config{"url": reg.URL})
 		oci.SetChunk(b.Backend, chunk)
 		src := source(content)
@@ -501,7 +486,7 @@ func TestPush_uploadLost(t *testing.T) {
 func TestPush_interruptedAtTheEnd(t *testing.T) {
 	t.Parallel()
 	reg := ocitest.Start(t, ocitest.Options{})
-	src, saved := source([]byte("once")), &session{}
+	src, saved := source([]byte("once")), &backendtest.Session{}
 	src.Session = saved
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,6 +23,7 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	"github.com/sregfs/sregfs/backends"
+	"github.com/sregfs/sregfs/backends/backendtest"
 	"github.com/sregfs/sregfs/backends/s3/s3test"
 )
 
@@ -81,25 +81,6 @@ func readAll(t *testing.T, c *client, img backends.Image) []byte {
 	return text
 }
 
-// session is a backends.Session in memory.
-type session struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-func (s *session) Load() []byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text
-}
-
-func (s *session) Save(text []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.text = slices.Clone(text)
-	return nil
-}
-
 // A push that was killed goes on in another process, sends no part twice, and leaves nothing;
 // uploads of others are not touched.
 func TestPushGoesOn(t *testing.T) {
@@ -110,7 +91,7 @@ func TestPushGoesOn(t *testing.T) {
 	if err != nil || foreign == "" {
 		t.Fatal(err)
 	}
-	text, ref, kept := random(5*pieceSize+123), parse(t, "vsoch/hello:1"), &session{}
+	text, ref, kept := random(5*pieceSize+123), parse(t, "vsoch/hello:1"), &backendtest.Session{}
 	src := source(text)
 	src.Session = kept
 	first := open(t, srv, bucket)

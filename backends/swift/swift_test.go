@@ -236,15 +236,6 @@ func TestLarge(t *testing.T) {
 	}
 }
 
-// An onDisk is a session that outlives a crash.
-type onDisk struct{ text []byte }
-
-// Load implements backends.Session.
-func (s *onDisk) Load() []byte { return s.text }
-
-// Save implements backends.Session.
-func (s *onDisk) Save(text []byte) error { s.text = slices.Clone(text); return nil }
-
 // A failing transport lets some requests through, and no more.
 type failing struct {
 	next http.RoundTripper
@@ -277,7 +268,7 @@ func TestLarge_resumed(t *testing.T) {
 	hc := backends.NewHTTPClient(backends.HTTPOptions{})
 	t.Cleanup(hc.CloseIdleConnections)
 	a := swifttest.Shared(t).Account()
-	text, saved := bytesOf(10_000, 0), &onDisk{}
+	text, saved := bytesOf(10_000, 0), &backendtest.Session{}
 	src := source(text)
 	src.Session = saved
 	first := open(t, a, &http.Client{Transport: &failing{next: hc.Transport, left: 6}}, nil)
@@ -308,8 +299,8 @@ func TestLarge_resumed(t *testing.T) {
 	if len(sent) != 4 {
 		t.Errorf("the second try has sent %d segments, want 4", len(sent))
 	}
-	if got := read(t, second, img, 0, -1); !bytes.Equal(got, text) || saved.text != nil {
-		t.Errorf("other bytes, or the session is kept: %q", saved.text)
+	if got := read(t, second, img, 0, -1); !bytes.Equal(got, text) || saved.Load() != nil {
+		t.Errorf("other bytes, or the session is kept: %q", saved.Load())
 	}
 	// A segment is gone meanwhile: all is sent anew.
 	other := source(bytesOf(10_000, 5))

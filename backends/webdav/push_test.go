@@ -223,25 +223,6 @@ func TestChangedMeanwhile(t *testing.T) {
 	}
 }
 
-// A memory is a Session that outlives a client, as one on disk does.
-type memory struct {
-	mu    sync.Mutex // guards the field below
-	state []byte
-}
-
-func (m *memory) Load() []byte {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.state
-}
-
-func (m *memory) Save(state []byte) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.state = slices.Clone(state)
-	return nil
-}
-
 // What a killed push leaves is invisible; the same push removes it, and another one does when
 // nothing can go on with it any more.
 func TestLeftovers(t *testing.T) {
@@ -249,7 +230,7 @@ func TestLeftovers(t *testing.T) {
 	srv := servers["rclone"](t) // which keeps the half of a file
 	address := srv.URL
 	src := source(strings.Repeat("x", 1<<20))
-	session := new(memory)
+	session := new(backendtest.Session)
 	src.Session = session
 	ctx, kill := context.WithCancel(t.Context())
 	killed := between(t, srv, func(_ http.ResponseWriter, r *http.Request) bool {
@@ -328,7 +309,7 @@ func TestChunks_resumed(t *testing.T) {
 		return true
 	}
 	src := random(2*chunk + 12345)
-	src.Session = new(memory)
+	src.Session = new(backendtest.Session)
 	folder := ncFiles + "images"
 	open := func() *client {
 		c := at(t, n.URL+folder)
@@ -379,7 +360,7 @@ func TestChunks_answerLost(t *testing.T) {
 		c := at(t, n.URL+ncFiles+"images")
 		c.store.chunk = 10
 		src := source(strings.Repeat("chunks", 10))
-		src.Session = new(memory)
+		src.Session = new(backendtest.Session)
 		if _, err := c.Push(t.Context(), ref, src); !errors.Is(err, backends.ErrUnavailable) {
 			t.Fatalf("Push whose answer is lost: %v, want ErrUnavailable", err)
 		}
