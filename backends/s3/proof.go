@@ -136,10 +136,13 @@ func (b *bucket) tryParts(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
+	b.ledger.note(b.where(), b.key(path), id)
 	defer func() {
 		if err := b.abort(ctx, b.key(path), id); err != nil {
-			b.log.Warn("the upload of a probe stays at the service", "remote", b.remote, "key", b.key(path), "err", err)
+			b.log.Warn("the upload of a probe stays at the service for now", "remote", b.remote, "key", b.key(path), "err", err)
+			return
 		}
+		b.ledger.forget(id)
 	}()
 	resp, err := b.do(ctx, request{method: http.MethodPut, key: b.key(path), query: partOf(id, 0), body: []byte("probe\n")})
 	if err != nil {
