@@ -5,6 +5,7 @@
 // too. See testscript for their language; this package adds
 //
 //	exits CODE PROGRAM ARGS…   run it; its exit code must be CODE
+//	runs URI                   "sreg run" it; what is run must have the bytes of $IMAGE
 //	registry [delete] [login]  start a registry; $REGISTRY is its URL. With login
 //	                           it wants the user "me" and the password "hunter2"; with log
 //	                           $WEB_LOG has its requests, with json its index is JSON
@@ -196,6 +197,7 @@ func (s *script) params(file string) testscript.Params {
 func (s *script) commands() map[string]func(*testscript.TestScript, bool, []string) {
 	all := map[string]func(*testscript.TestScript, bool, []string){
 		"exits":           exits,
+		"runs":            runs,
 		"registry":        s.startRegistry,
 		"registry-image":  s.pushContainer,
 		"internet":        s.startInternet,
@@ -340,6 +342,17 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
+}
+
+// runs runs an image with a program that compares it, in the place of Apptainer.
+func runs(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: runs URI")
+	}
+	program := ts.MkAbs("compares")
+	ts.Check(os.WriteFile(program, []byte("#!/bin/sh\ntest $1 = run && exec cmp \"$2\" \"$IMAGE\"\n"), 0o700)) //nolint:gosec // it is run
+	ts.Setenv("SREGFS_RUNTIME", program)
+	ts.Check(ts.Exec("sreg", "run", args[0]))
 }
 
 func refuse(next http.Handler) http.Handler {
