@@ -24,8 +24,8 @@ type negativeCache struct {
 	m  map[string]absence
 }
 
-// An absence is the answer that there is no such image, so that who asks again is told the
-// same.
+// An absence is the answer that there is no such image. Its error is kept because a lookup that is
+// repeated must give the same message.
 type absence struct {
 	err error
 	at  time.Time

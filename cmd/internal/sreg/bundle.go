@@ -29,8 +29,7 @@ var bundled = [][]string{
 	{"log", "--lines", "10000"},
 }
 
-// bundle writes what somebody who looks for a fault asks for into a new file, which only its
-// owner can read.
+// bundle writes what a bug report needs to a new file, which only its owner can read.
 func (a *app) bundle(ctx context.Context, path string) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

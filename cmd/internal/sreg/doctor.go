@@ -33,8 +33,8 @@ the logins and the registries, each of which is asked once, without a login. Not
 changed. Each line says ok, warn (it works, but not as well as it could) or fail, and
 what to do. The exit code is 1 if something fails.
 
-With --bundle FILE all that, the settings, the status and the end of the log go into a
-file for who looks for a fault, without secrets: a tar archive with gzip.
+With --bundle FILE all that, the settings, the status and the end of the log are written
+to a new file for a bug report, without secrets: a tar archive with gzip.
 
 With -o json: an array of {check, result, detail, remedy}.`,
 		Args: needArgs(0, 0),
@@ -58,7 +58,7 @@ With -o json: an array of {check, result, detail, remedy}.`,
 			return cmd.Context().Err()
 		},
 	}
-	cmd.Flags().StringVar(&bundle, "bundle", "", "write what is found, and more, into a new `FILE`")
+	cmd.Flags().StringVar(&bundle, "bundle", "", "write a new `FILE` for a bug report")
 	return cmd
 }
 
