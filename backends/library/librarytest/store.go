@@ -4,21 +4,16 @@ package librarytest
 
 import (
 	"bytes"
-	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/xml"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -26,7 +21,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sregfs/sregfs/backends/oci/ocitest"
+	"github.com/sregfs/sregfs/backends/s3/s3test"
 )
 
 const (
@@ -53,34 +48,7 @@ type Store struct {
 // installed the test is skipped, or fails if SREGFS_NOSKIP=1.
 func StartStore(tb testing.TB) *Store {
 	tb.Helper()
-	ocitest.Need(tb, "versitygw")
-	dir, err := os.MkdirTemp("", "s3-") //nolint:usetesting // the path of a socket has a hundred bytes at most
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
-	for _, sub := range []string{"data/" + bucket, "meta"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
-			tb.Fatal(err)
-		}
-	}
-	socket := filepath.Join(dir, "s")
-	cmd := exec.Command("versitygw", "--port", socket, "--access", accessKey, "--secret", secretKey, "--region", region, "--quiet",
-		"posix", "--sidecar", filepath.Join(dir, "meta"), filepath.Join(dir, "data"))
-	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
-	if err := cmd.Start(); err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // tells of the kill alone
-	})
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}
-	tb.Cleanup(transport.CloseIdleConnections)
-	await(tb, socket, &output)
+	transport := s3test.Gateway(tb, accessKey, secretKey, region, bucket)
 	s := &Store{}
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, transport) }))
 	tb.Cleanup(proxy.Close)
@@ -88,23 +56,6 @@ func StartStore(tb testing.TB) *Store {
 	tb.Cleanup(own.CloseIdleConnections)
 	s.URL, s.client = proxy.URL, &http.Client{Transport: own}
 	return s
-}
-
-// await waits until somebody listens.
-func await(tb testing.TB, socket string, output *bytes.Buffer) {
-	tb.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); ; <-tick.C {
-		conn, err := net.Dial("unix", socket)
-		if err == nil {
-			conn.Close()
-			return
-		}
-		if time.Now().After(deadline) {
-			tb.Fatalf("versitygw does not start: %v\n%s", err, output)
-		}
-	}
 }
 
 // serve passes a request on, with the Host that is part of its signature.

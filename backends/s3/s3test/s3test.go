@@ -52,6 +52,28 @@ type Server struct {
 // skipped, or fails if SREGFS_NOSKIP=1.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
+	s := &Server{}
+	proxy := httptest.NewServer(s.proxy(Gateway(tb, AccessKey, SecretKey, Region)))
+	tb.Cleanup(proxy.Close)
+	s.URL = proxy.URL
+	own := &http.Transport{}
+	tb.Cleanup(own.CloseIdleConnections)
+	s.plain = &http.Client{Transport: own}
+	var err error
+	s.Client, err = minio.New(strings.TrimPrefix(s.URL, "http://"), &minio.Options{
+		Creds: credentials.NewStaticV4(AccessKey, SecretKey, ""), Region: Region, Transport: own,
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s
+}
+
+// Gateway starts versitygw with buckets, which ends with the test, and returns what takes every
+// request to it, whatever its host. Where versitygw is not installed the test is skipped, or
+// fails if SREGFS_NOSKIP=1.
+func Gateway(tb testing.TB, access, secret, region string, buckets ...string) *http.Transport {
+	tb.Helper()
 	if _, err := exec.LookPath("versitygw"); err != nil {
 		if os.Getenv("SREGFS_NOSKIP") == "1" {
 			tb.Fatal("versitygw is not installed and SREGFS_NOSKIP=1 allows no skip")
@@ -68,8 +90,13 @@ func Start(tb testing.TB) *Server {
 			tb.Fatal(err)
 		}
 	}
+	for _, bucket := range buckets {
+		if err := os.Mkdir(filepath.Join(dir, "data", bucket), 0o700); err != nil {
+			tb.Fatal(err)
+		}
+	}
 	socket := filepath.Join(dir, "s")
-	cmd := exec.Command("versitygw", "--port", socket, "--access", AccessKey, "--secret", SecretKey, "--region", Region, "--quiet",
+	cmd := exec.Command("versitygw", "--port", socket, "--access", access, "--secret", secret, "--region", region, "--quiet",
 		"posix", "--versioning-dir", filepath.Join(dir, "versions"), "--sidecar", filepath.Join(dir, "meta"), filepath.Join(dir, "data"))
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
@@ -81,24 +108,11 @@ func Start(tb testing.TB) *Server {
 		_ = cmd.Wait() // tells of the kill alone
 	})
 	await(tb, socket, &output)
-	s := &Server{}
 	transport := &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}
 	tb.Cleanup(transport.CloseIdleConnections)
-	proxy := httptest.NewServer(s.proxy(transport))
-	tb.Cleanup(proxy.Close)
-	s.URL = proxy.URL
-	own := &http.Transport{}
-	tb.Cleanup(own.CloseIdleConnections)
-	s.plain = &http.Client{Transport: own}
-	s.Client, err = minio.New(strings.TrimPrefix(s.URL, "http://"), &minio.Options{
-		Creds: credentials.NewStaticV4(AccessKey, SecretKey, ""), Region: Region, Transport: own,
-	})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return s
+	return transport
 }
 
 // await waits until somebody listens.
